@@ -1,0 +1,2 @@
+//! The sharklock binary.
+fn main() {}

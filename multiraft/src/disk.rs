@@ -1,0 +1,68 @@
+//! What the engine asks of a disk. Two implementations: RocksDB, and a simulated disk that loses
+//! what was not synced.
+
+use std::fmt;
+
+/// A key space of the disk (D3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Family {
+    /// Raft log entries.
+    Raft,
+    /// Images of the state machines.
+    State,
+    /// Descriptors, hard states, flush headers, truncation, tombstones, store ident.
+    Meta,
+}
+
+/// One change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WriteOp {
+    /// Writes a value.
+    Put(Family, Vec<u8>, Vec<u8>),
+    /// Removes a key.
+    Delete(Family, Vec<u8>),
+    /// Removes the keys `start <= key < end`.
+    DeleteRange(Family, Vec<u8>, Vec<u8>),
+}
+
+/// Names a batch of one store; increasing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BatchSeq(pub u64);
+
+/// Changes that become durable together or not at all. Batches are written in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// Its name.
+    pub seq: BatchSeq,
+    /// Its changes, in order.
+    pub ops: Vec<WriteOp>,
+    /// False: nothing waits for it, and the next synced batch makes it durable too.
+    pub sync: bool,
+}
+
+/// A disk fault. Never retried: after a failed sync nobody knows what is on the disk, so the
+/// process must end (D3).
+#[derive(Debug)]
+pub struct DiskError(pub String);
+
+impl fmt::Display for DiskError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for DiskError {}
+
+/// A key and its value.
+pub type Pair = (Vec<u8>, Vec<u8>);
+
+/// An ordered, transactional key-value disk.
+pub trait Disk {
+    /// Writes the changes of a batch, all or none. With `sync` it returns once they and all
+    /// earlier batches are durable.
+    fn write(&mut self, ops: &[WriteOp], sync: bool) -> Result<(), DiskError>;
+    /// The value of a key.
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, DiskError>;
+    /// The pairs with `start <= key < end`, in key order.
+    fn scan(&self, family: Family, start: &[u8], end: &[u8]) -> Result<Vec<Pair>, DiskError>;
+}

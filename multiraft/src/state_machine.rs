@@ -1,0 +1,45 @@
+//! The one trait between the engine and what it replicates.
+
+/// Where an entry stands in its range's log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EntryAt {
+    /// Raft index.
+    pub index: u64,
+    /// Raft term.
+    pub term: u64,
+}
+
+/// A row of a state machine's durable image: `None` deletes it. Keys are the machine's own; the
+/// engine prefixes them with the range id.
+pub type DirtyRow = (Vec<u8>, Option<Vec<u8>>);
+
+/// What a range replicates. Deterministic: equal entries make equal states and equal hashes on
+/// every replica. `apply` reads no clock and has no effect but its return value.
+pub trait StateMachine: Sized {
+    /// What applying one entry returns to the leader's owner, who answers clients from it.
+    type Output;
+
+    /// The state before the first entry.
+    fn empty() -> Self;
+
+    /// Applies the data of one entry. Panics on data it does not understand: skipping it would
+    /// let replicas diverge (D19).
+    fn apply(&mut self, at: EntryAt, data: &[u8]) -> Self::Output;
+
+    /// Rows that changed since the last call, each once, for the image (D4).
+    fn take_dirty(&mut self) -> Vec<DirtyRow>;
+
+    /// What belongs to the image beside the rows (counters and the like).
+    fn header(&self) -> Vec<u8>;
+
+    /// Hash of the whole state (S9).
+    fn state_hash(&self) -> u64;
+
+    /// Builds the state from an image. The engine checks the hash afterwards.
+    fn restore(header: &[u8], rows: Vec<(Vec<u8>, Vec<u8>)>) -> Result<Self, CorruptImage>;
+}
+
+/// An image that cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("corrupt image: {0}")]
+pub struct CorruptImage(pub String);

@@ -1,0 +1,24 @@
+//! The `.proto` files of SharkLock and the code generated from them, nothing else.
+//!
+//! Every type here is a wire or disk record. The crates convert to their own types at their edges;
+//! none of these types has behaviour. Without the default feature `edge` only the plain messages
+//! compile, and neither tonic nor tokio is in the tree.
+
+/// The public API: `LockService` and `AdminService`.
+#[expect(missing_docs, reason = "generated code")]
+pub mod v1 {
+    include!(concat!(env!("OUT_DIR"), "/sharklock.v1.rs"));
+}
+
+/// What processes of a cluster say to each other and keep on disk.
+pub mod internal {
+    /// Version 1 of the internal records.
+    #[expect(missing_docs, reason = "generated code")]
+    pub mod v1 {
+        include!(concat!(env!("OUT_DIR"), "/sharklock.internal.v1.rs"));
+    }
+}
+
+/// The encoded `FileDescriptorSet` of the public API, for gRPC reflection.
+pub const DESCRIPTOR_SET: &[u8] =
+    include_bytes!(concat!(env!("OUT_DIR"), "/sharklock_descriptor.bin"));
