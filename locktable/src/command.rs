@@ -130,7 +130,8 @@ pub enum ExpireItem {
         name: Name,
         /// The hold.
         token: Token,
-        /// The newest acquisition open on it when the leader decided.
+        /// The newest acquisition that had ever joined it when the leader decided, whether still
+        /// open or not: a joiner that has been closed again had its lease renewed too (hole 6).
         newest: AcquisitionId,
     },
     /// A waiter, unless it has been granted since.

@@ -2,10 +2,42 @@
 //!
 //! This crate knows no clock, no randomness, no network and no disk. Time comes as commands that a
 //! leader's clock proposed; who proposes them and why is the business of `dataserver`.
+//!
+//! A way in: [`Command`] and [`Outcome`] are what goes in and comes out, `table` is the state,
+//! `lock` the rules of one lock, and `acquire`, `release`, `expire`, `ending` one file per verb.
+
+mod ids;
 
 mod command;
-mod ids;
 mod outcome;
+
+mod table;
+
+mod lock;
+
+mod holds;
+mod queue;
+
+mod acquire;
+mod ending;
+mod expire;
+mod release;
+
+mod views;
+
+mod ledger;
+
+mod ring;
+mod sessions;
+
+mod rows;
+
+mod dirty;
+mod hash;
+mod image;
+mod restore;
+
+mod invariants;
 
 pub use command::{
     Acquire, At, Cancel, Command, End, EndCause, Ending, Expire, ExpireItem, Mode, Owner, Release,
@@ -15,3 +47,9 @@ pub use ids::{Acquisition, AcquisitionId, Instance, Name, SessionHandle, Token};
 pub use outcome::{
     Change, Finished, Grant, HoldView, LockView, Outcome, Refusal, Reply, Status, WaiterView,
 };
+pub use restore::RestoreError;
+pub use rows::{
+    FEATURE_LEVEL, FinishedRow, Header, HoldRow, LockRow, RING_ROW_LEN, Row, RowKey, WaiterRow,
+};
+pub use table::{Counts, Limits, LockTable};
+pub use views::Lease;

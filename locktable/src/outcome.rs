@@ -77,6 +77,28 @@ pub enum Finished {
     HoldLost = 7,
 }
 
+impl Finished {
+    /// The code under which it is stored.
+    pub fn code(self) -> u8 {
+        self as u8
+    }
+
+    /// Inverse of [`Finished::code`]; nothing for a code that no version has written.
+    pub fn from_code(code: u8) -> Option<Self> {
+        Some(match code {
+            0 => Self::Unknown,
+            1 => Self::Released,
+            2 => Self::Cancelled,
+            3 => Self::Expired,
+            4 => Self::WaitTimedOut,
+            5 => Self::TryRefused,
+            6 => Self::ForceReleased,
+            7 => Self::HoldLost,
+            _ => return None,
+        })
+    }
+}
+
 /// Why an acquire is not allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -178,6 +200,8 @@ pub enum Change {
         token: Token,
         /// The lock.
         name: Name,
+        /// The newest acquisition that ever joined it: what the next Expire must name.
+        newest: AcquisitionId,
     },
 }
 

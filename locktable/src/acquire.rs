@@ -1,0 +1,156 @@
+//! Acquire: grant, queue, refuse, join, or find the outcome of the first attempt (D8).
+
+use std::collections::btree_map::Entry;
+
+use crate::{
+    Acquire, Acquisition, At, Change, Finished, FinishedRow, HoldRow, LockTable, Mode, Name,
+    Refusal, Reply, SessionHandle, Token, Wait,
+    ledger::{HoldAfter, Ledger},
+    lock::{Lock, Request, Step},
+    sessions::{Open, Place},
+};
+
+impl LockTable {
+    pub(crate) fn acquire(&mut self, at: At, acquire: Acquire, changes: &mut Vec<Change>) -> Reply {
+        if let Some(reply) = self.first_outcome(&acquire) {
+            return reply;
+        }
+        match acquire.reenter {
+            Some(token) => self.reenter(at, acquire, token, changes),
+            None => self.acquire_anew(at, acquire, changes),
+        }
+    }
+
+    /// The answer to a duplicate, which has no effect; nothing for an acquisition that is new.
+    fn first_outcome(&self, acquire: &Acquire) -> Option<Reply> {
+        let Acquire { acquisition, ref name, mode, .. } = *acquire;
+        const REUSED: Reply = Reply::Refused(Refusal::AcquisitionReused);
+        let Some(open) = self.ledger.sessions.get(acquisition) else {
+            let finished = self.ledger.ring.get(acquisition)?;
+            let is_same = finished.name == *name;
+            return Some(if is_same { Reply::Finished(finished.how) } else { REUSED });
+        };
+        if open.name != *name {
+            return Some(REUSED);
+        }
+        let lock = self.locks.get(name)?;
+        Some(match open.place {
+            Place::Held(token) => {
+                let hold = &lock.holds.get(token)?.row;
+                if hold.mode == mode { Reply::Granted(lock.grant_of(hold)) } else { REUSED }
+            }
+            Place::Waiting(ticket) => {
+                let waiter = &lock.queue.get(ticket)?.row;
+                let (place, ttl_ms) = (lock.queue.place(ticket)?, waiter.ttl_ms);
+                if waiter.mode == mode { Reply::Queued { place, ttl_ms } } else { REUSED }
+            }
+        })
+    }
+
+    /// An acquisition that is new and no re-entry.
+    fn acquire_anew(&mut self, at: At, acquire: Acquire, changes: &mut Vec<Change>) -> Reply {
+        let Acquire { acquisition, name, mode, ttl_ms, wait, owner, .. } = acquire;
+        if !mode.is_grantable() {
+            // The edge refuses it; were it to pass, it would wait for ever.
+            return Reply::Refused(Refusal::ModeMismatch);
+        }
+        let request = Request { acquisition, mode, ttl_ms, owner };
+        let is_full = self.ledger.is_full(acquisition.session);
+        let mut step = Step { at, name: &name, ledger: &mut self.ledger, changes };
+        let mut slot = match self.locks.entry(name.clone()) {
+            Entry::Vacant(_) if is_full => {
+                return Reply::Refused(Refusal::TooManyAcquisitions);
+            }
+            Entry::Vacant(slot) => {
+                return Reply::Granted(slot.insert(Lock::new()).grant(&mut step, request));
+            }
+            Entry::Occupied(slot) => slot,
+        };
+        let lock = slot.get_mut();
+        if lock.kind() != Some(mode.kind()) {
+            Reply::Refused(Refusal::ModeMismatch)
+        } else if is_full {
+            Reply::Refused(Refusal::TooManyAcquisitions)
+        } else if lock.is_open_to(mode) {
+            Reply::Granted(lock.grant(&mut step, request))
+        } else if wait == Wait::Try {
+            self.ledger.record_unheld(name, acquisition, Finished::TryRefused)
+        } else if lock.queue.len() >= step.ledger.limits.waiters_per_lock_max {
+            Reply::Refused(Refusal::TooManyWaiters)
+        } else {
+            Reply::Queued { place: lock.enqueue(&mut step, request, wait), ttl_ms }
+        }
+    }
+
+    /// An acquisition that is new and wants to join a live hold. It asks for that hold or nothing:
+    /// a fresh grant would let the outer section go on under a token that is gone (hole 15).
+    fn reenter(
+        &mut self,
+        at: At,
+        acquire: Acquire,
+        token: Token,
+        changes: &mut Vec<Change>,
+    ) -> Reply {
+        let Acquire { acquisition, ref name, .. } = acquire;
+        let is_full = self.ledger.is_full(acquisition.session);
+        let joined = self.with_lock(at, name, changes, |lock, step| {
+            let hold = &lock.holds.get(token)?.row;
+            if let Some(refusal) = refusal_to_join(hold, &acquire) {
+                return Some(Reply::Refused(refusal));
+            }
+            if hold.highest_closed_id >= Some(acquisition.id) {
+                return Some(Reply::Finished(Finished::Unknown));
+            }
+            if is_full {
+                return Some(Reply::Refused(Refusal::TooManyAcquisitions));
+            }
+            let grant = lock.grant_of(hold);
+            lock.join(step, token, acquisition);
+            Some(Reply::Granted(grant))
+        });
+        match joined.flatten() {
+            Some(reply) => reply,
+            None => self.ledger.record_unheld(acquire.name, acquisition, Finished::HoldLost),
+        }
+    }
+}
+
+impl Lock {
+    /// Opens one more acquisition of the owner on a live hold: same token, lease and ttl.
+    fn join(&mut self, step: &mut Step<'_>, token: Token, acquisition: Acquisition) {
+        let id = acquisition.id;
+        self.change_hold(step.name, step.ledger, token, |hold| {
+            let index = hold.open_ids.partition_point(|&open| open < id);
+            hold.open_ids.insert(index, id);
+            hold.newest_id = hold.newest_id.max(id);
+        });
+        let name = step.name.clone();
+        let open = Open { name: name.clone(), place: Place::Held(token) };
+        step.ledger.sessions.insert(acquisition, open);
+        step.changes.push(Change::Joined { acquisition, name, token });
+    }
+}
+
+impl Ledger {
+    /// Whether the session may open no more acquisitions in this range.
+    fn is_full(&self, session: SessionHandle) -> bool {
+        self.sessions.open_count(session) >= self.limits.acquisitions_per_session_max
+    }
+
+    /// Records and answers an acquisition that ended without a hold, so that a duplicate of it does
+    /// not fare better than it did (hole 19).
+    fn record_unheld(&mut self, name: Name, acquisition: Acquisition, how: Finished) -> Reply {
+        self.record(FinishedRow { acquisition, name, how, token: None }, HoldAfter::Ended);
+        Reply::Finished(how)
+    }
+}
+
+/// Why the acquisition may not join the live hold.
+fn refusal_to_join(hold: &HoldRow, acquire: &Acquire) -> Option<Refusal> {
+    let is_owner = hold.is_of_owner(acquire.acquisition) && hold.owner.id == acquire.owner.id;
+    if is_owner && (hold.mode, acquire.mode) == (Mode::Shared, Mode::Exclusive) {
+        return Some(Refusal::WouldDeadlock);
+    }
+    let may_join = is_owner && hold.mode == acquire.mode && hold.ending_reason.is_none();
+    (!may_join).then_some(Refusal::NotReenterable)
+}

@@ -1,0 +1,196 @@
+//! The state hash (S9): equal states have equal hashes, whatever their history. It is the wrapping
+//! sum of one XXH3 per component (hold, waiter, finished acquisition, fence floor), so that a change
+//! costs only the components it touches, plus one for the header, taken when the hash is read. It
+//! finds replicas that diverge by a fault; it does not resist someone who wants a collision.
+//!
+//! The encoding of a component is fixed, because hashes are stored with the image: a tag byte, then
+//! its fields in the order of their declaration, integers little-endian, strings and lists preceded
+//! by their length as u64, an option as a byte 0 or 1 before its value.
+
+use twox_hash::XxHash3_64;
+
+use crate::{
+    Acquisition, AcquisitionId, FinishedRow, Header, HoldRow, Mode, Name, Owner, Token, Wait,
+    WaiterRow,
+};
+
+const TAG_HOLD: u8 = 1;
+const TAG_WAITER: u8 = 2;
+const TAG_FINISHED: u8 = 3;
+const TAG_FENCE_FLOOR: u8 = 4;
+const TAG_HEADER: u8 = 5;
+
+/// The hash of one component, kept beside it so that taking it out again costs nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Digest(u64);
+
+/// The sum over all components that are in the table.
+///
+/// Invariants:
+/// - `sum` is the wrapping sum of the digests of exactly the components in the table.
+#[derive(Debug)]
+pub(crate) struct StateHash {
+    sum: u64,
+    encoding: Encoding,
+}
+
+impl StateHash {
+    pub(crate) fn new() -> Self {
+        Self { sum: 0, encoding: Encoding(Vec::with_capacity(256)) }
+    }
+
+    /// The hash of the whole state under this header.
+    pub(crate) fn with_header(&self, header: &Header) -> u64 {
+        let mut encoding = Encoding(Vec::with_capacity(64));
+        encoding.byte(TAG_HEADER);
+        encoding.u64(header.generation.into());
+        encoding.u64(header.token_counter);
+        encoding.u64(header.ticket_counter);
+        encoding.u64(header.ring_first);
+        encoding.u64(header.ring_next);
+        encoding.u64(header.feature_level);
+        self.sum.wrapping_add(encoding.digest().0)
+    }
+
+    pub(crate) fn add_hold(&mut self, name: &Name, hold: &HoldRow) -> Digest {
+        let encoding = self.encoding.begin(TAG_HOLD, name);
+        encoding.u64(hold.token.0);
+        encoding.bytes(&hold.session.0);
+        encoding.u64(hold.instance.0);
+        encoding.len(hold.open_ids.len());
+        hold.open_ids.iter().for_each(|id| encoding.u64(id.0));
+        encoding.u64(hold.newest_id.0);
+        encoding.option(hold.highest_closed_id, |encoding, AcquisitionId(id)| encoding.u64(id));
+        encoding.mode(hold.mode);
+        encoding.u64(hold.ttl_ms);
+        encoding.owner(&hold.owner);
+        encoding.u64(hold.granted_unix_ms);
+        encoding.option(hold.ending_reason.as_deref(), Encoding::text);
+        self.add()
+    }
+
+    pub(crate) fn add_waiter(&mut self, name: &Name, waiter: &WaiterRow) -> Digest {
+        let encoding = self.encoding.begin(TAG_WAITER, name);
+        encoding.u64(waiter.ticket);
+        encoding.acquisition(waiter.acquisition);
+        encoding.mode(waiter.mode);
+        encoding.u64(waiter.ttl_ms);
+        encoding.wait(waiter.wait);
+        encoding.owner(&waiter.owner);
+        encoding.u64(waiter.queued_unix_ms);
+        self.add()
+    }
+
+    pub(crate) fn add_finished(&mut self, number: u64, finished: &FinishedRow) -> Digest {
+        let encoding = self.encoding.begin(TAG_FINISHED, &finished.name);
+        encoding.u64(number);
+        encoding.acquisition(finished.acquisition);
+        encoding.byte(finished.how.code());
+        encoding.option(finished.token, |encoding, Token(token)| encoding.u64(token));
+        self.add()
+    }
+
+    pub(crate) fn add_fence_floor(&mut self, name: &Name, floor: Token) -> Digest {
+        self.encoding.begin(TAG_FENCE_FLOOR, name).u64(floor.0);
+        self.add()
+    }
+
+    pub(crate) fn remove(&mut self, digest: Digest) {
+        self.sum = self.sum.wrapping_sub(digest.0);
+    }
+
+    /// The sum without a header, to compare with a recomputed one.
+    pub(crate) fn sum(&self) -> u64 {
+        self.sum
+    }
+
+    fn add(&mut self) -> Digest {
+        let digest = self.encoding.digest();
+        self.sum = self.sum.wrapping_add(digest.0);
+        digest
+    }
+}
+
+/// One component as bytes. One buffer serves all, so hashing does not allocate.
+#[derive(Debug)]
+struct Encoding(Vec<u8>);
+
+impl Encoding {
+    fn begin(&mut self, tag: u8, name: &Name) -> &mut Self {
+        self.0.clear();
+        self.byte(tag);
+        self.text(name.as_str());
+        self
+    }
+
+    fn digest(&self) -> Digest {
+        Digest(XxHash3_64::oneshot(&self.0))
+    }
+
+    fn byte(&mut self, byte: u8) {
+        self.0.push(byte);
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(bytes);
+    }
+
+    fn u64(&mut self, number: u64) {
+        self.bytes(&number.to_le_bytes());
+    }
+
+    fn len(&mut self, len: usize) {
+        self.u64(len as u64);
+    }
+
+    fn text(&mut self, text: &str) {
+        self.len(text.len());
+        self.bytes(text.as_bytes());
+    }
+
+    fn option<T>(&mut self, option: Option<T>, encode: impl FnOnce(&mut Self, T)) {
+        self.byte(option.is_some().into());
+        if let Some(value) = option {
+            encode(self, value);
+        }
+    }
+
+    fn acquisition(&mut self, acquisition: Acquisition) {
+        self.bytes(&acquisition.session.0);
+        self.u64(acquisition.instance.0);
+        self.u64(acquisition.id.0);
+    }
+
+    fn mode(&mut self, mode: Mode) {
+        match mode {
+            Mode::Exclusive => self.byte(1),
+            Mode::Shared => self.byte(2),
+            Mode::Permits { n, of } => {
+                self.byte(3);
+                self.u64(n.into());
+                self.u64(of.into());
+            }
+        }
+    }
+
+    fn wait(&mut self, wait: Wait) {
+        match wait {
+            Wait::Try => self.byte(1),
+            Wait::AtMost(ms) => {
+                self.byte(2);
+                self.u64(ms);
+            }
+            Wait::Unbounded => self.byte(3),
+        }
+    }
+
+    fn owner(&mut self, owner: &Owner) {
+        self.text(&owner.id);
+        self.text(&owner.address);
+        self.len(owner.attributes.len());
+        for (key, value) in &owner.attributes {
+            self.text(key);
+            self.text(value);
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Recomputes everything that the table keeps incrementally, and checks every `Invariants:` list.
+//! For tests; what costs nothing to check is asserted where it happens.
+
+use crate::{
+    LockTable, Mode, Name, Row, RowKey,
+    dirty::{InImage, RowState},
+    hash::StateHash,
+    ledger::last_token,
+    lock::Lock,
+    sessions::{Open, Place, Sessions},
+};
+
+impl LockTable {
+    /// Panics, saying where, if an invariant of the table is broken. Takes time in proportion to
+    /// the whole table.
+    pub fn check_invariants(&self) {
+        let mut sessions = Sessions::default();
+        for (name, lock) in &self.locks {
+            lock.check_invariants(name, self.ledger.limits.waiters_per_lock_max);
+            for hold in lock.holds.iter() {
+                assert!(hold.row.token <= last_token(&self.header()), "{name}: token from ahead");
+                for acquisition in hold.row.acquisitions() {
+                    let open = Open { name: name.clone(), place: Place::Held(hold.row.token) };
+                    assert_eq!(sessions.insert(acquisition, open), None, "open twice");
+                }
+            }
+            for waiter in lock.queue.iter() {
+                assert!(waiter.row.ticket <= self.header().ticket_counter);
+                let open = Open { name: name.clone(), place: Place::Waiting(waiter.row.ticket) };
+                assert_eq!(sessions.insert(waiter.row.acquisition, open), None, "open twice");
+            }
+        }
+        assert_eq!(sessions, self.ledger.sessions, "the index of sessions differs");
+        self.check_ledger();
+        self.check_dirty();
+        assert_eq!(self.sum_of_rows(), self.ledger.hash.sum(), "the state hash differs");
+    }
+
+    fn check_ledger(&self) {
+        let ledger = &self.ledger;
+        ledger.ring.check_invariants();
+        for (_, entry) in ledger.ring.iter() {
+            let acquisition = entry.row.acquisition;
+            assert_eq!(ledger.sessions.get(acquisition), None, "open and finished");
+            let lives = |token| self.is_live(&entry.row.name, token);
+            assert!(entry.hold_lived_on || !entry.row.token.is_some_and(lives), "a lost hint");
+            let opened = ledger.sessions.open_count(acquisition.session);
+            assert!(opened <= ledger.limits.acquisitions_per_session_max);
+        }
+        let locks = self.locks.values();
+        assert_eq!(ledger.holds_count, locks.clone().map(|lock| lock.holds.len()).sum());
+        assert_eq!(ledger.waiters_count, locks.map(|lock| lock.queue.len()).sum());
+        assert!(ledger.forgotten.is_empty());
+    }
+
+    fn check_dirty(&self) {
+        let dirty = &self.ledger.dirty;
+        for (name, lock) in &self.locks {
+            assert_ne!(lock.row_state, RowState::New, "{name}: not in the image and not dirty");
+            let is_dirty = lock.row_state == RowState::Dirty;
+            assert_eq!(is_dirty, dirty.locks.contains_key(name), "{name}: dirty or not");
+        }
+        for ((name, ticket), in_image) in &dirty.waiters {
+            let queue = self.locks.get(name).map(|lock| &lock.queue);
+            let waits = queue.is_some_and(|queue| queue.get(*ticket).is_some());
+            assert_eq!(waits, *in_image == InImage::No, "{name}: waiter {ticket}");
+        }
+    }
+
+    fn sum_of_rows(&self) -> u64 {
+        let mut hash = StateHash::new();
+        for (key, row) in self.rows() {
+            match (key, row) {
+                (RowKey::Lock(name), Row::Lock(row)) => {
+                    row.fence_floor.map(|floor| hash.add_fence_floor(&name, floor));
+                    row.holds.iter().for_each(|hold| {
+                        hash.add_hold(&name, hold);
+                    });
+                }
+                (RowKey::Waiter(name, _), Row::Waiter(row)) => {
+                    hash.add_waiter(&name, &row);
+                }
+                (_, Row::Ring(_)) => {}
+                (key, row) => panic!("{key:?} names {row:?}"),
+            }
+        }
+        for (number, entry) in self.ledger.ring.iter() {
+            hash.add_finished(number, &entry.row);
+        }
+        hash.sum()
+    }
+}
+
+impl Lock {
+    fn check_invariants(&self, name: &Name, waiters_max: usize) {
+        self.holds.check_invariants();
+        self.queue.check_invariants();
+        let Some(first) = self.holds.first() else { panic!("{name}: live without a hold") };
+        assert!(self.queue.len() <= waiters_max, "{name}: too many waiters");
+        let mut modes = self.queue.iter().map(|waiter| waiter.row.mode);
+        assert!(modes.all(|mode| Some(mode.kind()) == self.kind()), "{name}: kinds differ");
+        let head = self.queue.front().map(|head| head.row.mode);
+        assert!(!head.is_some_and(|mode| self.holds.admit(mode)), "{name}: a head that fits");
+        let floor = self.fence_floor.as_ref().map(|floor| floor.token);
+        assert_eq!(floor.is_none(), first.row.mode == Mode::Exclusive, "{name}: fence floor");
+        assert!(floor.is_none_or(|floor| floor <= first.row.token), "{name}: floor above token");
+        for hold in self.holds.iter() {
+            let ids = &hold.row.open_ids;
+            assert!(!ids.is_empty() && ids.is_sorted_by(|a, b| a < b), "{name}: {ids:?}");
+            assert!(ids.last() <= Some(&hold.row.newest_id), "{name}: newest");
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! What a range keeps beside its locks: counters, the index of sessions, the ring, the state hash,
+//! what is dirty. One lock and the ledger can be borrowed together; that is why it is one struct.
+
+use crate::{
+    Acquisition, AcquisitionId, FEATURE_LEVEL, Finished, FinishedRow, Header, Limits, Name, Token,
+    dirty::Dirty,
+    hash::StateHash,
+    ring::{Entry, Ring},
+    sessions::Sessions,
+};
+
+/// Bits of a token below the generation (D11). At a million grants per second they last nine years
+/// for one range.
+pub(crate) const TOKEN_COUNTER_BITS: u32 = 48;
+
+/// An id that was closed on a hold and that the ring has forgotten; the hold may still live.
+#[derive(Debug)]
+pub(crate) struct Forgotten {
+    pub(crate) name: Name,
+    pub(crate) token: Token,
+    pub(crate) id: AcquisitionId,
+}
+
+/// Invariants:
+/// - `token_counter` and `ticket_counter` never go back;
+/// - `holds_count` and `waiters_count` are those of all locks together;
+/// - `forgotten` is empty between commands.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    pub(crate) limits: Limits,
+    generation: u16,
+    token_counter: u64,
+    ticket_counter: u64,
+    feature_level: u64,
+    pub(crate) sessions: Sessions,
+    pub(crate) ring: Ring,
+    pub(crate) hash: StateHash,
+    pub(crate) dirty: Dirty,
+    pub(crate) holds_count: usize,
+    pub(crate) waiters_count: usize,
+    pub(crate) forgotten: Vec<Forgotten>,
+}
+
+impl Ledger {
+    pub(crate) fn new(limits: Limits) -> Self {
+        let header = Header {
+            generation: 0,
+            token_counter: 0,
+            ticket_counter: 0,
+            ring_first: 0,
+            ring_next: 0,
+            feature_level: FEATURE_LEVEL,
+        };
+        Self::under(limits, &header)
+    }
+
+    /// A ledger of this header with nothing in it yet; the ring begins where the header says.
+    pub(crate) fn under(limits: Limits, header: &Header) -> Self {
+        let ring = Ring::starting_at(header.ring_first, limits.ring_len_max);
+        Self {
+            limits,
+            generation: header.generation,
+            token_counter: header.token_counter,
+            ticket_counter: header.ticket_counter,
+            feature_level: header.feature_level,
+            sessions: Sessions::default(),
+            ring,
+            hash: StateHash::new(),
+            dirty: Dirty::default(),
+            holds_count: 0,
+            waiters_count: 0,
+            forgotten: Vec::new(),
+        }
+    }
+
+    pub(crate) fn header(&self) -> Header {
+        Header {
+            generation: self.generation,
+            token_counter: self.token_counter,
+            ticket_counter: self.ticket_counter,
+            ring_first: self.ring.first(),
+            ring_next: self.ring.next(),
+            feature_level: self.feature_level,
+        }
+    }
+
+    /// The token of the next grant.
+    pub(crate) fn next_token(&mut self) -> Token {
+        self.token_counter += 1;
+        assert!(self.token_counter >> TOKEN_COUNTER_BITS == 0, "the range is out of tokens");
+        last_token(&self.header())
+    }
+
+    /// The ticket of the next waiter.
+    pub(crate) fn next_ticket(&mut self) -> u64 {
+        self.ticket_counter += 1;
+        self.ticket_counter
+    }
+
+    /// How an acquisition of this lock that is not open ended.
+    pub(crate) fn how_finished(&self, name: &Name, acquisition: Acquisition) -> Finished {
+        self.ring
+            .get(acquisition)
+            .filter(|row| row.name == *name)
+            .map_or(Finished::Unknown, |row| row.how)
+    }
+
+    /// Whether the acquisition is open or in the ring, under whatever name.
+    pub(crate) fn is_known(&self, acquisition: Acquisition) -> bool {
+        self.sessions.get(acquisition).is_some() || self.ring.get(acquisition).is_some()
+    }
+
+    /// Puts an acquisition that is neither open nor in the ring into the ring.
+    pub(crate) fn record(&mut self, row: FinishedRow, hold: HoldAfter) {
+        let digest = self.hash.add_finished(self.ring.next(), &row);
+        let hold_lived_on = hold == HoldAfter::Lives;
+        let Some(oldest) = self.ring.push(Entry { row, digest, hold_lived_on }) else { return };
+        self.hash.remove(oldest.digest);
+        let FinishedRow { acquisition, name, token, .. } = oldest.row;
+        if let (true, Some(token)) = (oldest.hold_lived_on, token) {
+            self.forgotten.push(Forgotten { name, token, id: acquisition.id });
+        }
+    }
+}
+
+/// Whether the hold on which an acquisition was closed lives on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HoldAfter {
+    /// Others are open on it.
+    Lives,
+    /// It has ended, or there was none.
+    Ended,
+}
+
+/// The largest token that a table with this header has granted.
+pub(crate) fn last_token(header: &Header) -> Token {
+    Token(u64::from(header.generation) << TOKEN_COUNTER_BITS | header.token_counter)
+}

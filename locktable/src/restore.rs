@@ -1,0 +1,213 @@
+//! A table from its image: the inverse of `image`. Rows come from a disk or another store and are
+//! believed only as far as they keep the invariants; a row that does not is an error and never a
+//! panic. Whether the content is the right one is told by the state hash, which the caller compares.
+
+use std::{collections::BTreeMap, error::Error, fmt};
+
+use crate::{
+    FEATURE_LEVEL, Finished, FinishedRow, Header, HoldRow, Limits, LockRow, LockTable, Mode, Name,
+    RING_ROW_LEN, Row, RowKey, Token, Wait, WaiterRow,
+    dirty::{Dirty, RowState},
+    ledger::{HoldAfter, Ledger, TOKEN_COUNTER_BITS, last_token},
+    lock::Lock,
+    sessions::{Open, Place},
+};
+
+/// Why rows are not the image of a table. In no case is there something to retry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RestoreError {
+    /// The rows follow rules of a later version.
+    FeatureLevel {
+        /// Theirs.
+        level: u64,
+    },
+    /// The header breaks a rule.
+    Header {
+        /// The rule, for people.
+        rule: &'static str,
+    },
+    /// A row is missing, comes twice or breaks a rule.
+    Row {
+        /// Which.
+        key: RowKey,
+        /// The rule, for people.
+        rule: &'static str,
+    },
+}
+
+impl fmt::Display for RestoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::FeatureLevel { level } => {
+                write!(f, "the image has feature level {level}, this version {FEATURE_LEVEL}")
+            }
+            Self::Header { rule } => write!(f, "header of the image: {rule}"),
+            Self::Row { key, rule } => write!(f, "row {key:?} of the image: {rule}"),
+        }
+    }
+}
+
+impl Error for RestoreError {}
+
+/// Broken rule, to be joined with the row it was found in.
+type Rule = &'static str;
+
+impl LockTable {
+    /// The table that had this header and these rows, in whatever order. They count as flushed.
+    pub fn restore(header: Header, rows: Vec<(RowKey, Row)>) -> Result<Self, RestoreError> {
+        Self::restore_with_limits(Limits::default(), header, rows)
+    }
+
+    /// As [`LockTable::restore`], for a table with other limits.
+    pub fn restore_with_limits(
+        limits: Limits,
+        header: Header,
+        rows: Vec<(RowKey, Row)>,
+    ) -> Result<Self, RestoreError> {
+        check_header(&header, &limits)?;
+        let mut sorted = BTreeMap::new();
+        for (key, row) in rows {
+            if let Some((key, _)) = sorted.remove_entry(&key) {
+                return Err(RestoreError::Row { key, rule: "comes twice" });
+            }
+            sorted.insert(key, row);
+        }
+        let mut table = Self { locks: BTreeMap::new(), ledger: Ledger::under(limits, &header) };
+        // The order of keys is that of need: waiters stand at locks, the ring looks at holds.
+        for (key, row) in sorted {
+            let inserted = match (&key, row) {
+                (RowKey::Lock(name), Row::Lock(row)) => table.insert_lock(&header, name, row),
+                (RowKey::Waiter(name, ticket), Row::Waiter(row)) if row.ticket == *ticket => {
+                    table.insert_waiter(&header, name, row)
+                }
+                (RowKey::Ring(number), Row::Ring(row)) => table.insert_run(&header, *number, row),
+                _ => Err("the row is not of the kind or ticket that its key says"),
+            };
+            inserted.map_err(|rule| RestoreError::Row { key, rule })?;
+        }
+        table.check_whole(&header)?;
+        table.ledger.dirty = Dirty::default();
+        table.ledger.ring.take_dirty();
+        Ok(table)
+    }
+
+    fn insert_lock(&mut self, header: &Header, name: &Name, row: LockRow) -> Result<(), Rule> {
+        let mut lock = Lock::new();
+        lock.row_state = RowState::Clean;
+        let first = row.holds.first().ok_or("a lock without holds")?;
+        if (first.mode == Mode::Exclusive) != row.fence_floor.is_none() {
+            return Err("a fence floor on an exclusive lock, or none on another");
+        }
+        if row.fence_floor.is_some_and(|floor| floor > first.token || floor == Token(0)) {
+            return Err("the fence floor is no token or above a hold's");
+        }
+        if let Some(floor) = row.fence_floor {
+            lock.raise_fence_floor(name, &mut self.ledger, floor);
+        }
+        let mut before = Token(0);
+        for hold in row.holds {
+            if hold.token <= before || hold.token > last_token(header) {
+                return Err("tokens do not ascend, or are beyond the header's");
+            }
+            before = hold.token;
+            check_hold(&hold)?;
+            if !lock.holds.admit(hold.mode) {
+                return Err("holds that do not fit together");
+            }
+            for acquisition in hold.acquisitions() {
+                let open = Open { name: name.clone(), place: Place::Held(hold.token) };
+                if self.ledger.sessions.insert(acquisition, open).is_some() {
+                    return Err("an acquisition is open twice");
+                }
+            }
+            lock.insert_hold(name, &mut self.ledger, hold);
+        }
+        self.locks.insert(name.clone(), lock);
+        Ok(())
+    }
+
+    fn insert_waiter(&mut self, header: &Header, name: &Name, row: WaiterRow) -> Result<(), Rule> {
+        let lock = self.locks.get_mut(name).ok_or("a waiter without a lock")?;
+        if row.ticket == 0 || row.ticket > header.ticket_counter {
+            return Err("the ticket is 0 or beyond the header's");
+        }
+        if row.wait == Wait::Try || !row.mode.is_grantable() {
+            return Err("what could not have queued");
+        }
+        if lock.kind() != Some(row.mode.kind()) {
+            return Err("holders and waiters of different kinds");
+        }
+        if lock.is_open_to(row.mode) {
+            return Err("the head of the queue fits beside the holds");
+        }
+        let open = Open { name: name.clone(), place: Place::Waiting(row.ticket) };
+        if self.ledger.sessions.insert(row.acquisition, open).is_some() {
+            return Err("an acquisition is open twice");
+        }
+        lock.insert_waiter(name, &mut self.ledger, row);
+        Ok(())
+    }
+
+    fn insert_run(
+        &mut self,
+        header: &Header,
+        number: u64,
+        row: Vec<FinishedRow>,
+    ) -> Result<(), Rule> {
+        let start = number.checked_mul(RING_ROW_LEN).ok_or("the number is too large")?;
+        let end = start.saturating_add(RING_ROW_LEN).min(header.ring_next);
+        let missing = self.ledger.ring.next();
+        if missing < start || missing >= end {
+            return Err("the run does not follow the run before, or is outside of the ring");
+        }
+        // Aligned to its end: what is too much at the front has left the ring since it was stored.
+        let wanted = (end - missing) as usize;
+        let stale = row.len().checked_sub(wanted).ok_or("the run is too short")?;
+        if row.len() as u64 > end - start {
+            return Err("the run is too long");
+        }
+        for row in row.into_iter().skip(stale) {
+            if row.how == Finished::Unknown {
+                return Err("an outcome that is never recorded");
+            }
+            if self.ledger.is_known(row.acquisition) {
+                return Err("an acquisition is finished twice, or finished and open");
+            }
+            let lives = row.token.is_some_and(|token| self.is_live(&row.name, token));
+            self.ledger.record(row, if lives { HoldAfter::Lives } else { HoldAfter::Ended });
+        }
+        Ok(())
+    }
+
+    fn check_whole(&self, header: &Header) -> Result<(), RestoreError> {
+        if self.ledger.ring.next() != header.ring_next {
+            let key = RowKey::Ring(self.ledger.ring.next() / RING_ROW_LEN);
+            return Err(RestoreError::Row { key, rule: "missing" });
+        }
+        Ok(())
+    }
+}
+
+fn check_header(header: &Header, limits: &Limits) -> Result<(), RestoreError> {
+    if header.feature_level > FEATURE_LEVEL {
+        return Err(RestoreError::FeatureLevel { level: header.feature_level });
+    }
+    if header.token_counter >> TOKEN_COUNTER_BITS != 0 {
+        return Err(RestoreError::Header { rule: "the token counter has more than 48 bits" });
+    }
+    match header.ring_next.checked_sub(header.ring_first) {
+        Some(len) if len <= limits.ring_len_max as u64 => Ok(()),
+        _ => Err(RestoreError::Header { rule: "the ring is too long or ends before it begins" }),
+    }
+}
+
+fn check_hold(hold: &HoldRow) -> Result<(), Rule> {
+    if !hold.open_ids.is_sorted_by(|a, b| a < b) {
+        return Err("open ids do not ascend");
+    }
+    match hold.open_ids.last() {
+        None => Err("a hold with nothing open"),
+        Some(&last) if last > hold.newest_id => Err("an open id above the newest"),
+        Some(_) => Ok(()),
+    }
+}

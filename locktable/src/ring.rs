@@ -1,0 +1,122 @@
+//! The ring of finished acquisitions (D8): the last so many, in commit order, so that a duplicate
+//! gets the outcome back and never a second effect. Correctness never leans on it: a duplicate that
+//! is older makes a ghost, which nobody renews.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    ops::Range,
+};
+
+use crate::{Acquisition, FinishedRow, RING_ROW_LEN, hash::Digest};
+
+/// A finished acquisition with its part of the state hash.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) row: FinishedRow,
+    pub(crate) digest: Digest,
+    /// Its hold may still live, so that the hold must learn when the ring forgets this. Only a
+    /// hint that saves looking for dead holds: not part of the image or the hash.
+    pub(crate) hold_lived_on: bool,
+}
+
+/// Invariants:
+/// - entry number `n` is `entries[n - first]`;
+/// - `entries.len() <= len_max`;
+/// - no acquisition is in it twice, and none that is open;
+/// - `index` has the number of every entry and nothing else.
+#[derive(Debug)]
+pub(crate) struct Ring {
+    entries: VecDeque<Entry>,
+    /// Number of the oldest entry.
+    first: u64,
+    index: BTreeMap<Acquisition, u64>,
+    len_max: usize,
+    /// What the image has, as `first` and `next` were at the last flush.
+    image: Range<u64>,
+}
+
+impl Ring {
+    /// An empty ring whose first entry will have this number.
+    pub(crate) fn starting_at(first: u64, len_max: usize) -> Self {
+        let (entries, index) = (VecDeque::new(), BTreeMap::new());
+        Self { entries, first, index, len_max, image: first..first }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Number of the oldest entry.
+    pub(crate) fn first(&self) -> u64 {
+        self.first
+    }
+
+    /// Number of the entry that comes next.
+    pub(crate) fn next(&self) -> u64 {
+        self.first + self.entries.len() as u64
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, &Entry)> {
+        (self.first..).zip(&self.entries)
+    }
+
+    pub(crate) fn get(&self, acquisition: Acquisition) -> Option<&FinishedRow> {
+        let number = self.index.get(&acquisition)?;
+        Some(&self.entries[(number - self.first) as usize].row)
+    }
+
+    /// Adds an entry, and gives back the one that had to leave for it.
+    pub(crate) fn push(&mut self, entry: Entry) -> Option<Entry> {
+        let twin = self.index.insert(entry.row.acquisition, self.next());
+        assert!(twin.is_none(), "finished twice: {entry:?}");
+        self.entries.push_back(entry);
+        if self.entries.len() <= self.len_max {
+            return None;
+        }
+        let oldest = self.entries.pop_front()?;
+        self.first += 1;
+        self.index.remove(&oldest.row.acquisition);
+        Some(oldest)
+    }
+
+    /// Rows of the image that exist.
+    pub(crate) fn row_numbers(&self) -> Range<u64> {
+        row_numbers(&(self.first..self.next()))
+    }
+
+    /// The entries of one row that are still in the ring, oldest first.
+    pub(crate) fn row(&self, row: u64) -> Vec<FinishedRow> {
+        let from = (row * RING_ROW_LEN).max(self.first) - self.first;
+        let to = ((row + 1) * RING_ROW_LEN).min(self.next()) - self.first;
+        self.entries.range(from as usize..to as usize).map(|entry| entry.row.clone()).collect()
+    }
+
+    /// Since the last call: the rows that are gone, and the rows that are new or longer. A row
+    /// whose oldest entries have left is not rewritten, the header says where the ring begins.
+    pub(crate) fn take_dirty(&mut self) -> (Range<u64>, Range<u64>) {
+        let now = self.first..self.next();
+        let (had, has) = (row_numbers(&self.image), row_numbers(&now));
+        let gone = had.start..has.start.min(had.end);
+        let grown = row_numbers(&(self.image.end.max(self.first)..now.end));
+        self.image = now;
+        (gone, grown)
+    }
+
+    /// Panics where an invariant of this struct is broken.
+    pub(crate) fn check_invariants(&self) {
+        assert!(self.entries.len() <= self.len_max);
+        assert_eq!(self.index.len(), self.entries.len());
+        for (number, entry) in self.iter() {
+            assert_eq!(self.index.get(&entry.row.acquisition), Some(&number));
+        }
+    }
+}
+
+/// The rows that entries with these numbers are in.
+fn row_numbers(entries: &Range<u64>) -> Range<u64> {
+    if entries.is_empty() {
+        let row = entries.end.div_ceil(RING_ROW_LEN);
+        return row..row;
+    }
+    entries.start / RING_ROW_LEN..entries.end.div_ceil(RING_ROW_LEN)
+}

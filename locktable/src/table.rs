@@ -1,0 +1,149 @@
+//! The table itself: its locks, its limits, and which file answers which command.
+
+use std::collections::{BTreeMap, btree_map::Entry};
+
+use crate::{
+    Acquisition, At, Change, Command, Name, Outcome, Reply, Token,
+    ledger::{Forgotten, Ledger},
+    lock::{Lock, Step},
+};
+
+/// What a table may hold. Part of the rules: replicas of a range with different limits would
+/// diverge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Waiters in the queue of one lock.
+    pub waiters_per_lock_max: usize,
+    /// Open acquisitions (held or waiting) of one session in this range.
+    pub acquisitions_per_session_max: usize,
+    /// Finished acquisitions that are remembered.
+    pub ring_len_max: usize,
+}
+
+impl Default for Limits {
+    /// Those of DESIGN §5 and D8.
+    fn default() -> Self {
+        Self {
+            waiters_per_lock_max: 10_000,
+            acquisitions_per_session_max: 10_000,
+            ring_len_max: 65_536,
+        }
+    }
+}
+
+/// How much there is in a table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Live locks.
+    pub locks: usize,
+    /// Live holds.
+    pub holds: usize,
+    /// Waiters.
+    pub waiters: usize,
+    /// Finished acquisitions in the ring.
+    pub finished: usize,
+}
+
+/// One range of locks: a deterministic state machine. Two tables that applied the same commands are
+/// equal, on whatever machine.
+///
+/// Invariants, between commands:
+/// - every lock has a hold; a lock that is free is not here (D4);
+/// - every token ever granted is larger than all before (S3), over release, flush and restore;
+/// - at most one effect per acquisition that is open or in the ring (S8): an acquisition is open at
+///   one place or finished once, never both;
+/// - no session has more open acquisitions, and no lock more waiters, than the limits say;
+/// - the state hash is a function of header and rows alone (S9).
+#[derive(Debug)]
+pub struct LockTable {
+    pub(crate) locks: BTreeMap<Name, Lock>,
+    pub(crate) ledger: Ledger,
+}
+
+impl Default for LockTable {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl LockTable {
+    /// A range where nothing was ever locked.
+    pub fn new() -> Self {
+        Self::with_limits(Limits::default())
+    }
+
+    /// As [`LockTable::new`], with other limits: for tests that want to reach them.
+    pub fn with_limits(limits: Limits) -> Self {
+        Self { locks: BTreeMap::new(), ledger: Ledger::new(limits) }
+    }
+
+    /// Applies one command of the log. Never fails: what cannot be done is answered.
+    pub fn apply(&mut self, at: At, command: Command) -> Outcome {
+        let mut changes = Vec::new();
+        let reply = match command {
+            Command::Acquire(acquire) => self.acquire(at, *acquire, &mut changes),
+            Command::Release(release) => self.release(at, release, &mut changes),
+            Command::Cancel(cancel) => self.cancel(at, cancel, &mut changes),
+            Command::Expire(expire) => self.expire(at, expire, &mut changes),
+            Command::WaitTimeout(timeout) => self.wait_timeout(at, timeout, &mut changes),
+            Command::Ending(ending) => self.ending(at, ending, &mut changes),
+            Command::End(end) => self.end(at, end, &mut changes),
+        };
+        while let Some(forgotten) = self.ledger.forgotten.pop() {
+            self.note_forgotten(forgotten);
+        }
+        Outcome { reply, changes }
+    }
+
+    /// How much there is.
+    pub fn counts(&self) -> Counts {
+        Counts {
+            locks: self.locks.len(),
+            holds: self.ledger.holds_count,
+            waiters: self.ledger.waiters_count,
+            finished: self.ledger.ring.len(),
+        }
+    }
+
+    /// Hash of the whole state (S9): equal for equal states, whatever their history.
+    pub fn state_hash(&self) -> u64 {
+        self.ledger.hash.with_header(&self.header())
+    }
+
+    /// Lets `act` work on a live lock, and drops the lock if it is free afterwards. Nothing if the
+    /// lock is not live.
+    pub(crate) fn with_lock<R>(
+        &mut self,
+        at: At,
+        name: &Name,
+        changes: &mut Vec<Change>,
+        act: impl FnOnce(&mut Lock, &mut Step<'_>) -> R,
+    ) -> Option<R> {
+        let Entry::Occupied(mut slot) = self.locks.entry(name.clone()) else { return None };
+        let mut step = Step { at, name, ledger: &mut self.ledger, changes };
+        let result = act(slot.get_mut(), &mut step);
+        if slot.get().is_free() {
+            slot.remove();
+        }
+        Some(result)
+    }
+
+    /// The answer about an acquisition that is not open.
+    pub(crate) fn finished(&self, name: &Name, acquisition: Acquisition) -> Reply {
+        Reply::Finished(self.ledger.how_finished(name, acquisition))
+    }
+
+    /// Whether the lock has a live hold with this token.
+    pub(crate) fn is_live(&self, name: &Name, token: Token) -> bool {
+        self.locks.get(name).is_some_and(|lock| lock.holds.get(token).is_some())
+    }
+
+    /// From here on the hold itself remembers that the id was closed, since the ring does not.
+    fn note_forgotten(&mut self, forgotten: Forgotten) {
+        let Forgotten { name, token, id } = forgotten;
+        let Some(lock) = self.locks.get_mut(&name) else { return };
+        lock.change_hold(&name, &mut self.ledger, token, |hold| {
+            hold.highest_closed_id = hold.highest_closed_id.max(Some(id));
+        });
+    }
+}

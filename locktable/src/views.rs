@@ -1,0 +1,166 @@
+//! What can be asked of a table without changing it: for keepalives, for people, and for the lease
+//! clock of a new leader.
+
+use std::ops::Bound;
+
+use crate::{
+    Acquisition, AcquisitionId, Finished, HoldRow, HoldView, LockTable, LockView, Name, Status,
+    Token, Wait, WaiterRow, WaiterView, lock::Lock, sessions::Place,
+};
+
+/// A lease as a new leader finds it. Deadlines are in no image: the leader begins them anew (D7).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lease {
+    /// Of a hold.
+    Hold {
+        /// The lock.
+        name: Name,
+        /// The hold.
+        token: Token,
+        /// Lease, milliseconds.
+        ttl_ms: u64,
+        /// The newest acquisition that ever joined it: what an Expire must name.
+        newest: AcquisitionId,
+        /// The acquisitions open on it, oldest first.
+        acquisitions: Vec<Acquisition>,
+        /// It is ending: nothing renews it, and End is due after the lease in full.
+        ending: bool,
+    },
+    /// Of a waiter.
+    Waiter {
+        /// The lock.
+        name: Name,
+        /// The waiter.
+        acquisition: Acquisition,
+        /// Lease, milliseconds.
+        ttl_ms: u64,
+        /// When its wait ends.
+        wait: Wait,
+    },
+}
+
+impl LockTable {
+    /// How an acquisition of this lock stands. An ended one is known as long as the ring knows it.
+    pub fn status(&self, name: &str, acquisition: Acquisition) -> Status {
+        let open = self.ledger.sessions.get(acquisition).filter(|open| open.name.as_str() == name);
+        let Some(open) = open else {
+            let finished = self.ledger.ring.get(acquisition);
+            let how = finished.filter(|row| row.name.as_str() == name).map(|row| row.how);
+            return Status::Finished(how.unwrap_or(Finished::Unknown));
+        };
+        let status = self.locks.get(name).and_then(|lock| match open.place {
+            Place::Held(token) => lock.holds.get(token).map(|hold| Status::Held {
+                grant: lock.grant_of(&hold.row),
+                ending: hold.row.ending_reason.clone(),
+            }),
+            Place::Waiting(ticket) => {
+                lock.queue.place(ticket).map(|place| Status::Waiting { place })
+            }
+        });
+        status.expect("an open acquisition stands where the index of sessions says")
+    }
+
+    /// The live hold with this token.
+    pub fn hold(&self, name: &str, token: Token) -> Option<HoldView> {
+        let lock = self.locks.get(name)?;
+        Some(lock.view_of(&lock.holds.get(token)?.row))
+    }
+
+    /// The hold of this lock on which an acquisition is open.
+    pub fn hold_of(&self, name: &str, acquisition: Acquisition) -> Option<Token> {
+        let open = self.ledger.sessions.get(acquisition)?;
+        match open.place {
+            Place::Held(token) if open.name.as_str() == name => Some(token),
+            Place::Held(_) | Place::Waiting(_) => None,
+        }
+    }
+
+    /// A live lock with its first holds and waiters, at most so many of each.
+    pub fn lock(&self, name: &str, holds_max: usize, waiters_max: usize) -> Option<LockView> {
+        let (name, lock) = self.locks.get_key_value(name)?;
+        Some(lock.view(name, holds_max, waiters_max))
+    }
+
+    /// Live locks in byte order of their names: those that begin with `prefix` and come after
+    /// `after`, at most so many, each as [`LockTable::lock`] shows it.
+    pub fn locks(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        locks_max: usize,
+        holds_max: usize,
+        waiters_max: usize,
+    ) -> Vec<LockView> {
+        let from = match after {
+            Some(after) if after >= prefix => Bound::Excluded(after),
+            _ => Bound::Included(prefix),
+        };
+        self.locks
+            .range::<str, _>((from, Bound::Unbounded))
+            .take_while(|(name, _)| name.as_str().starts_with(prefix))
+            .take(locks_max)
+            .map(|(name, lock)| lock.view(name, holds_max, waiters_max))
+            .collect()
+    }
+
+    /// Every lease in order of names: of each lock the holds by token, then the waiters in order.
+    pub fn leases(&self) -> Vec<Lease> {
+        let counts = self.counts();
+        let mut leases = Vec::with_capacity(counts.holds + counts.waiters);
+        for (name, lock) in &self.locks {
+            leases.extend(lock.holds.iter().map(|hold| Lease::Hold {
+                name: name.clone(),
+                token: hold.row.token,
+                ttl_ms: hold.row.ttl_ms,
+                newest: hold.row.newest_id,
+                acquisitions: hold.row.acquisitions(),
+                ending: hold.row.ending_reason.is_some(),
+            }));
+            leases.extend(lock.queue.iter().map(|waiter| Lease::Waiter {
+                name: name.clone(),
+                acquisition: waiter.row.acquisition,
+                ttl_ms: waiter.row.ttl_ms,
+                wait: waiter.row.wait,
+            }));
+        }
+        leases
+    }
+}
+
+impl Lock {
+    pub(crate) fn view_of(&self, hold: &HoldRow) -> HoldView {
+        HoldView {
+            acquisition: hold.acquisition(hold.open_ids[0]),
+            newest: hold.open_ids[hold.open_ids.len() - 1],
+            open: u32::try_from(hold.open_ids.len()).unwrap_or(u32::MAX),
+            grant: self.grant_of(hold),
+            mode: hold.mode,
+            owner: hold.owner.clone(),
+            granted_unix_ms: hold.granted_unix_ms,
+            ending: hold.ending_reason.clone(),
+        }
+    }
+
+    fn view(&self, name: &Name, holds_max: usize, waiters_max: usize) -> LockView {
+        let holds = self.holds.iter().take(holds_max);
+        let waiters = self.queue.iter().take(waiters_max);
+        LockView {
+            name: name.clone(),
+            holds: holds.map(|hold| self.view_of(&hold.row)).collect(),
+            holds_count: self.holds.len(),
+            waiters: waiters.map(|waiter| waiter_view(&waiter.row)).collect(),
+            waiters_count: self.queue.len(),
+        }
+    }
+}
+
+fn waiter_view(waiter: &WaiterRow) -> WaiterView {
+    WaiterView {
+        acquisition: waiter.acquisition,
+        mode: waiter.mode,
+        ttl_ms: waiter.ttl_ms,
+        wait: waiter.wait,
+        owner: waiter.owner.clone(),
+        queued_unix_ms: waiter.queued_unix_ms,
+    }
+}
