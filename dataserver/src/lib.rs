@@ -1,1 +1,25 @@
-//! Under construction.
+//! A data server: ranges of locks on the multi-Raft engine, their lease clocks, and the calls of
+//! gateways.
+//!
+//! The cores (`Worker`, `LeaseClock`, and what they are made of) know neither clock nor thread nor
+//! disk; the feature `edge` adds those.
+
+mod admission;
+mod answers;
+mod codec;
+#[cfg(feature = "edge")]
+mod edge;
+mod front;
+mod image;
+mod lease_clock;
+mod machine;
+mod wire;
+mod worker;
+
+pub use codec::{DecodeError, decode_batch, encode_batch};
+#[cfg(feature = "edge")]
+pub use edge::{DataServer, DataServerConfig, Lane, LocalLink, StartError};
+pub use front::LinkId;
+pub use lease_clock::{LeaseClock, LeaseKey, Renewal, with_drift};
+pub use machine::{LockRange, LockRangeOutput};
+pub use worker::{Input, Outputs, Pace, Worker, WorkerStats};

@@ -5,7 +5,6 @@
 //! compile, and neither tonic nor tokio is in the tree.
 
 /// The public API: `LockService` and `AdminService`.
-#[expect(missing_docs, reason = "generated code")]
 pub mod v1 {
     include!(concat!(env!("OUT_DIR"), "/sharklock.v1.rs"));
 }

@@ -1,0 +1,177 @@
+//! From a call to a command or a question of its range. What must happen at the moment of receipt
+//! happens here: leases are renewed, too much is refused.
+
+use std::time::Duration;
+
+use sharklock_locktable::{
+    Acquire, Acquisition, Command, End, EndCause, Ending, LockTable, Status, Token,
+};
+use sharklock_proto::{
+    internal::v1::{StoreCall, store_call::Body, store_error::Kind},
+    v1,
+};
+use sharklock_rangemap::Bounds;
+
+use crate::{
+    front::{Asker, Front, Leading, Query, Read, ReplyTo, Subscriber},
+    lease_clock::{LeaseKey, Renewal},
+    wire::{self, Caller, Malformed},
+    worker::WorkerStats,
+};
+
+/// How often a client renews a lease of `ttl` (D7).
+pub fn keepalive_interval(ttl: Duration) -> Duration {
+    (ttl / 3).min(Duration::from_secs(5))
+}
+
+/// One call at the door of a range that this store leads.
+pub struct Admission<'a> {
+    /// Receipt.
+    pub now: Duration,
+    /// Age at receipt.
+    pub age: Duration,
+    /// Where its answer goes.
+    pub to: ReplyTo,
+    /// The range's soft state.
+    pub front: &'a mut Front,
+    /// The range's state as applied.
+    pub table: &'a LockTable,
+    /// The range's names.
+    pub bounds: &'a Bounds,
+    /// What is counted.
+    pub stats: &'a mut WorkerStats,
+}
+
+impl Admission<'_> {
+    /// Queues the call's command or question, or says why not.
+    pub fn admit(self, mut call: StoreCall, body: Body) -> Result<(), Kind> {
+        let to = self.to;
+        let subscriber =
+            (call.stream != 0).then_some(Subscriber { link: to.link, stream: call.stream });
+        let caller = |call: &mut StoreCall| Caller::of(call).map_err(malformed);
+        match body {
+            Body::Acquire(request) => {
+                self.acquire(caller(&mut call)?, subscriber, request)?;
+            }
+            Body::Release(request) => {
+                let release = wire::release(&caller(&mut call)?, request);
+                self.front.ask(Command::Release(release), Asker::Release(to));
+            }
+            Body::Cancel(request) => {
+                let cancel = wire::cancel(&caller(&mut call)?, request);
+                self.front.ask(Command::Cancel(cancel), Asker::Cancel(to));
+            }
+            Body::ForceRelease(request) => {
+                self.front.ask(force_release(request), Asker::ForceRelease(to));
+            }
+            Body::KeepAlive(request) => {
+                self.keep_alive(caller(&mut call)?, subscriber, request);
+            }
+            Body::CheckToken(request) => self.question(Query::CheckToken(request)),
+            Body::GetLock(request) => self.question(Query::GetLock(request)),
+            Body::ListLocks(request) => self.question(Query::ListLocks(request)),
+            Body::Describe(_) => unreachable!("a store describes itself without a range"),
+        }
+        Ok(())
+    }
+
+    fn acquire(
+        self,
+        caller: Caller,
+        subscriber: Option<Subscriber>,
+        request: v1::AcquireRequest,
+    ) -> Result<(), Kind> {
+        if self.front.is_full() {
+            self.stats.overloads += 1;
+            return Err(wire::overloaded());
+        }
+        let seq = request.seq;
+        let acquire = wire::acquire(caller, request).map_err(malformed)?;
+        let (acquisition, name) = (acquire.acquisition, acquire.name.clone());
+        // Its answer will carry its seq, from which the client counts, so the lease that it names
+        // is renewed by its receipt (D7, *Proof*): a duplicate's own, or the hold it joins.
+        let key = leased_by(self.table, &acquire);
+        leading(self.front).clock.renew(self.now, key);
+        if let Some(subscriber) = subscriber {
+            self.front.subscribers.insert(acquisition, subscriber);
+        }
+        let asker = Asker::Acquire { to: self.to, acquisition, name, seq };
+        self.front.ask(Command::Acquire(Box::new(acquire)), asker);
+        Ok(())
+    }
+
+    /// Renews at receipt; the answer comes after a ReadIndex round, from the state of then. Not
+    /// answered: items whose end is pending, items too old to renew, and names that are not in
+    /// this range, of which nothing may be said.
+    fn keep_alive(
+        self,
+        caller: Caller,
+        subscriber: Option<Subscriber>,
+        request: v1::KeepAliveRequest,
+    ) {
+        self.stats.keepalive_items += request.items.len() as u64;
+        let Front { leading, subscribers, reads, .. } = self.front;
+        let clock = &mut leading.as_mut().expect("the worker has checked that it leads").clock;
+        let mut items = request.items;
+        items.retain(|item| {
+            if !self.bounds.contains(item.name.as_bytes()) {
+                return false;
+            }
+            let acquisition = caller.acquisition(item.acquisition_id);
+            let key = match self.table.status(&item.name, acquisition) {
+                Status::Finished(_) => return true,
+                Status::Held { grant, .. } => LeaseKey::Hold(grant.token),
+                Status::Waiting { .. } => LeaseKey::Waiter(acquisition),
+            };
+            if let Some(subscriber) = subscriber {
+                subscribers.insert(acquisition, subscriber);
+            }
+            let interval = clock.ttl(key).map_or(Duration::ZERO, keepalive_interval);
+            self.age <= interval && clock.renew(self.now, key) != Renewal::Pending
+        });
+        if !items.is_empty() {
+            let query = Query::KeepAlive { caller, seq: request.seq, items };
+            reads.push(Read { to: self.to, query });
+        }
+    }
+
+    fn question(self, query: Query) {
+        self.front.reads.push(Read { to: self.to, query });
+    }
+}
+
+fn leading(front: &mut Front) -> &mut Leading {
+    front.leading.as_mut().expect("the worker has checked that it leads")
+}
+
+/// The lease that an acquire renews: that of the hold it would join, if it is its own; or that of
+/// its own earlier arrival.
+fn leased_by(table: &LockTable, acquire: &Acquire) -> LeaseKey {
+    let name = acquire.name.as_str();
+    let acquisition = acquire.acquisition;
+    let same_life = |owner: Acquisition| {
+        (owner.session, owner.instance) == (acquisition.session, acquisition.instance)
+    };
+    let held = match acquire.reenter {
+        Some(token) => {
+            table.hold(name, token).filter(|hold| same_life(hold.acquisition)).map(|_| token)
+        }
+        None => table.hold_of(name, acquisition),
+    };
+    held.map_or(LeaseKey::Waiter(acquisition), LeaseKey::Hold)
+}
+
+fn force_release(request: v1::ForceReleaseRequest) -> Command {
+    let name = request.name.into();
+    let token = request.token.map(Token);
+    let (reason, operator) = (request.reason, request.operator);
+    if request.now {
+        Command::End(End { name, token, cause: EndCause::Operator { reason, operator } })
+    } else {
+        Command::Ending(Ending { name, token, reason, operator })
+    }
+}
+
+fn malformed(error: Malformed) -> Kind {
+    wire::refused("MALFORMED_CALL", error.0)
+}

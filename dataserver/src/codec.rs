@@ -1,0 +1,391 @@
+//! The log's encoding: one entry is one format-version byte and one `LogBatch`. The only place
+//! where lock commands meet their records.
+
+use prost::Message as _;
+use sharklock_locktable::{
+    Acquire, Acquisition, AcquisitionId, Cancel, Command, End, EndCause, Ending, Expire,
+    ExpireItem, Instance, Mode, Owner, Release, SessionHandle, Token, Wait, WaitTimeout,
+};
+use sharklock_proto::internal::v1 as record;
+
+/// Version of the log entry format. A reader refuses any other.
+pub const LOG_FORMAT: u8 = 1;
+
+/// A record that does not mean anything.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum DecodeError {
+    /// Written by another version.
+    #[error("format version {0}, this build reads {LOG_FORMAT}")]
+    Format(u8),
+    /// Empty where at least the version byte must be.
+    #[error("empty record")]
+    Empty,
+    /// Not the record it should be.
+    #[error("malformed record: {0}")]
+    Malformed(String),
+    /// A field has a value that no writer of this version writes.
+    #[error("field {0} is missing or out of range")]
+    Field(&'static str),
+}
+
+/// Encodes the commands of one turn as the data of one Raft entry.
+pub fn encode_batch(stamped_unix_ms: u64, commands: Vec<Command>) -> Vec<u8> {
+    let commands = commands.into_iter().map(command_to_record).collect();
+    let batch = record::LogBatch { stamped_unix_ms, commands };
+    let mut data = Vec::with_capacity(1 + batch.encoded_len());
+    data.push(LOG_FORMAT);
+    batch.encode(&mut data).expect("a Vec grows as needed");
+    data
+}
+
+/// The inverse of [`encode_batch`].
+pub fn decode_batch(data: &[u8]) -> Result<(u64, Vec<Command>), DecodeError> {
+    let (&format, body) = data.split_first().ok_or(DecodeError::Empty)?;
+    if format != LOG_FORMAT {
+        return Err(DecodeError::Format(format));
+    }
+    let batch = record::LogBatch::decode(body)
+        .map_err(|error| DecodeError::Malformed(error.to_string()))?;
+    let commands =
+        batch.commands.into_iter().map(command_from_record).collect::<Result<_, _>>()?;
+    Ok((batch.stamped_unix_ms, commands))
+}
+
+fn command_to_record(command: Command) -> record::LogCommand {
+    use record::log_command::Body;
+    let body = match command {
+        Command::Acquire(acquire) => Body::Acquire(acquire_to_record(*acquire)),
+        Command::Release(release) => Body::Release(record::LogRelease {
+            acquisition: Some(acquisition_to_record(release.acquisition)),
+            name: release.name.as_str().to_owned(),
+            token: release.token.0,
+            all: release.all,
+        }),
+        Command::Cancel(cancel) => Body::Cancel(record::LogCancel {
+            acquisition: Some(acquisition_to_record(cancel.acquisition)),
+            name: cancel.name.as_str().to_owned(),
+        }),
+        Command::Expire(expire) => Body::Expire(record::LogExpire {
+            items: expire.items.into_iter().map(expire_item_to_record).collect(),
+            proposer_term: expire.proposer_term,
+        }),
+        Command::WaitTimeout(timeout) => Body::WaitTimeout(record::LogWaitTimeout {
+            acquisition: Some(acquisition_to_record(timeout.acquisition)),
+            name: timeout.name.as_str().to_owned(),
+            proposer_term: timeout.proposer_term,
+        }),
+        Command::Ending(ending) => Body::Ending(record::LogEnding {
+            name: ending.name.as_str().to_owned(),
+            token: ending.token.map(|token| token.0),
+            reason: ending.reason,
+            operator: ending.operator,
+        }),
+        Command::End(end) => Body::End(end_to_record(end)),
+    };
+    record::LogCommand { body: Some(body) }
+}
+
+fn command_from_record(command: record::LogCommand) -> Result<Command, DecodeError> {
+    use record::log_command::Body;
+    Ok(match command.body.ok_or(DecodeError::Field("command"))? {
+        Body::Acquire(acquire) => Command::Acquire(Box::new(acquire_from_record(acquire)?)),
+        Body::Release(release) => Command::Release(Release {
+            acquisition: acquisition_from_record(release.acquisition)?,
+            name: release.name.into(),
+            token: Token(release.token),
+            all: release.all,
+        }),
+        Body::Cancel(cancel) => Command::Cancel(Cancel {
+            acquisition: acquisition_from_record(cancel.acquisition)?,
+            name: cancel.name.into(),
+        }),
+        Body::Expire(expire) => Command::Expire(Expire {
+            items: expire
+                .items
+                .into_iter()
+                .map(expire_item_from_record)
+                .collect::<Result<_, _>>()?,
+            proposer_term: expire.proposer_term,
+        }),
+        Body::WaitTimeout(timeout) => Command::WaitTimeout(WaitTimeout {
+            acquisition: acquisition_from_record(timeout.acquisition)?,
+            name: timeout.name.into(),
+            proposer_term: timeout.proposer_term,
+        }),
+        Body::Ending(ending) => Command::Ending(Ending {
+            name: ending.name.into(),
+            token: ending.token.map(Token),
+            reason: ending.reason,
+            operator: ending.operator,
+        }),
+        Body::End(end) => Command::End(end_from_record(end)),
+    })
+}
+
+fn acquire_to_record(acquire: Acquire) -> record::LogAcquire {
+    record::LogAcquire {
+        acquisition: Some(acquisition_to_record(acquire.acquisition)),
+        name: acquire.name.as_str().to_owned(),
+        mode: Some(mode_to_record(acquire.mode)),
+        ttl_ms: acquire.ttl_ms,
+        wait_ms: wait_to_record(acquire.wait),
+        reenter: acquire.reenter.map(|token| token.0),
+        owner: Some(owner_to_record(acquire.owner)),
+    }
+}
+
+fn acquire_from_record(acquire: record::LogAcquire) -> Result<Acquire, DecodeError> {
+    Ok(Acquire {
+        acquisition: acquisition_from_record(acquire.acquisition)?,
+        name: acquire.name.into(),
+        mode: mode_from_record(acquire.mode)?,
+        ttl_ms: acquire.ttl_ms,
+        wait: wait_from_record(acquire.wait_ms),
+        reenter: acquire.reenter.map(Token),
+        owner: owner_from_record(acquire.owner.unwrap_or_default()),
+    })
+}
+
+fn end_to_record(end: End) -> record::LogEnd {
+    let (proposer_term, now, reason, operator) = match end.cause {
+        EndCause::WaitedOut { proposer_term } => {
+            (proposer_term, false, String::new(), String::new())
+        }
+        EndCause::Operator { reason, operator } => (0, true, reason, operator),
+    };
+    record::LogEnd {
+        name: end.name.as_str().to_owned(),
+        token: end.token.map(|token| token.0),
+        proposer_term,
+        now,
+        reason,
+        operator,
+    }
+}
+
+fn end_from_record(end: record::LogEnd) -> End {
+    let cause = if end.now {
+        EndCause::Operator { reason: end.reason, operator: end.operator }
+    } else {
+        EndCause::WaitedOut { proposer_term: end.proposer_term }
+    };
+    End { name: end.name.into(), token: end.token.map(Token), cause }
+}
+
+fn expire_item_to_record(item: ExpireItem) -> record::ExpireItem {
+    match item {
+        ExpireItem::Hold { name, token, newest } => record::ExpireItem {
+            name: name.as_str().to_owned(),
+            token: token.0,
+            newest_id: newest.0,
+            waiter: None,
+        },
+        ExpireItem::Waiter { name, acquisition } => record::ExpireItem {
+            name: name.as_str().to_owned(),
+            token: 0,
+            newest_id: 0,
+            waiter: Some(acquisition_to_record(acquisition)),
+        },
+    }
+}
+
+fn expire_item_from_record(item: record::ExpireItem) -> Result<ExpireItem, DecodeError> {
+    let name = item.name.into();
+    Ok(match item.waiter {
+        Some(waiter) => {
+            ExpireItem::Waiter { name, acquisition: acquisition_from_record(Some(waiter))? }
+        }
+        None => ExpireItem::Hold {
+            name,
+            token: Token(item.token),
+            newest: AcquisitionId(item.newest_id),
+        },
+    })
+}
+
+/// An acquisition as a record.
+pub fn acquisition_to_record(acquisition: Acquisition) -> record::AcquisitionRecord {
+    record::AcquisitionRecord {
+        session: bytes::Bytes::copy_from_slice(&acquisition.session.0),
+        instance: acquisition.instance.0,
+        id: acquisition.id.0,
+    }
+}
+
+/// The inverse of [`acquisition_to_record`].
+pub fn acquisition_from_record(
+    acquisition: Option<record::AcquisitionRecord>,
+) -> Result<Acquisition, DecodeError> {
+    let acquisition = acquisition.ok_or(DecodeError::Field("acquisition"))?;
+    Ok(Acquisition {
+        session: session_from_bytes(&acquisition.session)?,
+        instance: Instance(acquisition.instance),
+        id: AcquisitionId(acquisition.id),
+    })
+}
+
+/// A session handle from its 16 bytes.
+pub fn session_from_bytes(session: &[u8]) -> Result<SessionHandle, DecodeError> {
+    let handle = session.try_into().map_err(|_| DecodeError::Field("session"))?;
+    Ok(SessionHandle(handle))
+}
+
+/// A mode as a record.
+pub fn mode_to_record(mode: Mode) -> record::ModeRecord {
+    let (kind, permits, permits_max) = match mode {
+        Mode::Exclusive => (1, 0, 0),
+        Mode::Shared => (2, 0, 0),
+        Mode::Permits { n, of } => (3, n, of),
+    };
+    record::ModeRecord { kind, permits, permits_max }
+}
+
+/// The inverse of [`mode_to_record`].
+pub fn mode_from_record(mode: Option<record::ModeRecord>) -> Result<Mode, DecodeError> {
+    let mode = mode.ok_or(DecodeError::Field("mode"))?;
+    Ok(match (mode.kind, mode.permits, mode.permits_max) {
+        (1, 0, 0) => Mode::Exclusive,
+        (2, 0, 0) => Mode::Shared,
+        (3, n, of) if (1..=of).contains(&n) => Mode::Permits { n, of },
+        _ => return Err(DecodeError::Field("mode")),
+    })
+}
+
+/// A wait as a record's optional milliseconds.
+pub fn wait_to_record(wait: Wait) -> Option<u64> {
+    match wait {
+        Wait::Try => Some(0),
+        Wait::AtMost(wait_ms) => Some(wait_ms),
+        Wait::Unbounded => None,
+    }
+}
+
+/// The inverse of [`wait_to_record`].
+pub fn wait_from_record(wait_ms: Option<u64>) -> Wait {
+    match wait_ms {
+        Some(0) => Wait::Try,
+        Some(wait_ms) => Wait::AtMost(wait_ms),
+        None => Wait::Unbounded,
+    }
+}
+
+/// An owner as a record.
+pub fn owner_to_record(owner: Owner) -> record::OwnerRecord {
+    record::OwnerRecord {
+        owner_id: owner.id,
+        client_address: owner.address,
+        attributes: owner.attributes.into_iter().collect(),
+    }
+}
+
+/// The inverse of [`owner_to_record`].
+pub fn owner_from_record(owner: record::OwnerRecord) -> Owner {
+    Owner {
+        id: owner.owner_id,
+        address: owner.client_address,
+        attributes: owner.attributes.into_iter().collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn acquisition(id: u64) -> Acquisition {
+        Acquisition {
+            session: SessionHandle([7; 16]),
+            instance: Instance(3),
+            id: AcquisitionId(id),
+        }
+    }
+
+    fn every_command() -> Vec<Command> {
+        let owner = Owner {
+            id: "billing@host-3".into(),
+            address: "127.0.0.1:4711".into(),
+            attributes: vec![("job".into(), "42".into()), ("why".into(), "close".into())],
+        };
+        let acquire = |mode, wait, reenter| {
+            Command::Acquire(Box::new(Acquire {
+                acquisition: acquisition(1),
+                name: "invoices/42".into(),
+                mode,
+                ttl_ms: 10_000,
+                wait,
+                reenter,
+                owner: owner.clone(),
+            }))
+        };
+        vec![
+            acquire(Mode::Exclusive, Wait::Try, None),
+            acquire(Mode::Shared, Wait::Unbounded, Some(Token(9))),
+            acquire(Mode::Permits { n: 2, of: 5 }, Wait::AtMost(1), None),
+            Command::Release(Release {
+                acquisition: acquisition(2),
+                name: "a".into(),
+                token: Token(5),
+                all: true,
+            }),
+            Command::Cancel(Cancel { acquisition: acquisition(3), name: "b".into() }),
+            Command::Expire(Expire {
+                items: vec![
+                    ExpireItem::Hold {
+                        name: "c".into(),
+                        token: Token(6),
+                        newest: AcquisitionId(8),
+                    },
+                    ExpireItem::Waiter { name: "d".into(), acquisition: acquisition(4) },
+                ],
+                proposer_term: 12,
+            }),
+            Command::WaitTimeout(WaitTimeout {
+                acquisition: acquisition(5),
+                name: "e".into(),
+                proposer_term: 13,
+            }),
+            Command::Ending(Ending {
+                name: "f".into(),
+                token: None,
+                reason: "stuck".into(),
+                operator: "ops".into(),
+            }),
+            Command::End(End {
+                name: "g".into(),
+                token: Some(Token(7)),
+                cause: EndCause::WaitedOut { proposer_term: 14 },
+            }),
+            Command::End(End {
+                name: "h".into(),
+                token: None,
+                cause: EndCause::Operator { reason: "now".into(), operator: "ops".into() },
+            }),
+        ]
+    }
+
+    #[test]
+    fn every_command_survives_the_log() {
+        let data = encode_batch(1_700_000_000_000, every_command());
+        assert_eq!(decode_batch(&data), Ok((1_700_000_000_000, every_command())));
+    }
+
+    #[test]
+    fn another_format_is_refused() {
+        let mut data = encode_batch(1, every_command());
+        data[0] = LOG_FORMAT + 1;
+        assert_eq!(decode_batch(&data), Err(DecodeError::Format(LOG_FORMAT + 1)));
+        assert_eq!(decode_batch(&[]), Err(DecodeError::Empty));
+    }
+
+    #[test]
+    fn damaged_bytes_are_errors_and_never_panics() {
+        let data = encode_batch(1, every_command());
+        for position in 1..data.len() {
+            for flip in [1u8, 0x80, 0xff] {
+                let mut damaged = data.clone();
+                damaged[position] ^= flip;
+                let _either = decode_batch(&damaged);
+                let _either = decode_batch(&damaged[..position]);
+            }
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! What stands before a worker: bounded, with a lane for what must not wait behind acquires (D16).
+
+use std::{
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use sharklock_multiraft::BatchSeq;
+use sharklock_proto::internal::v1::StoreCall;
+
+use crate::{front::LinkId, worker::Input};
+
+/// Calls that may stand in the mailbox. Ordinary calls may use half of it, so that keepalives,
+/// releases and cancels always find room (D16).
+pub const CALLS_MAX: usize = 65_536;
+
+/// Which calls must never wait behind which.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// Keepalives, releases, cancels.
+    Urgent,
+    /// Everything else.
+    Ordinary,
+}
+
+/// A mutex with two short critical sections, push and take-all, hidden behind these methods; the
+/// worker sleeps on the condition variable.
+#[derive(Debug, Default)]
+pub struct Mailbox {
+    state: Mutex<State>,
+    arrived: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    internal: Vec<Input>,
+    urgent: Vec<Letter>,
+    ordinary: Vec<Letter>,
+    calls_count: usize,
+    worker_sleeps: bool,
+    closed: bool,
+}
+
+#[derive(Debug)]
+struct Letter {
+    link: LinkId,
+    arrived: Instant,
+    calls: Vec<StoreCall>,
+}
+
+/// What a worker found.
+#[derive(Debug, Default)]
+pub struct Mail {
+    /// In the order in which it is to be handled.
+    pub inputs: Vec<Input>,
+    /// Nothing will come any more.
+    pub closed: bool,
+}
+
+impl Mailbox {
+    /// Posts calls of a gateway, or gives them back when their lane is full or the worker is gone.
+    #[expect(clippy::disallowed_methods, reason = "an edge: letters are stamped on arrival")]
+    pub fn post(
+        &self,
+        lane: Lane,
+        link: LinkId,
+        calls: Vec<StoreCall>,
+    ) -> Result<(), Vec<StoreCall>> {
+        let arrived = Instant::now();
+        let mut state = self.state();
+        let bound = match lane {
+            Lane::Urgent => CALLS_MAX,
+            Lane::Ordinary => CALLS_MAX / 2,
+        };
+        if state.closed || state.calls_count + calls.len() > bound {
+            return Err(calls);
+        }
+        state.calls_count += calls.len();
+        let letter = Letter { link, arrived, calls };
+        match lane {
+            Lane::Urgent => state.urgent.push(letter),
+            Lane::Ordinary => state.ordinary.push(letter),
+        }
+        self.wake(state);
+        Ok(())
+    }
+
+    /// Tells the worker that the disk has a batch.
+    pub fn persisted(&self, seq: BatchSeq) {
+        let mut state = self.state();
+        state.internal.push(Input::Persisted(seq));
+        self.wake(state);
+    }
+
+    /// Tells the worker that a gateway is gone.
+    pub fn link_closed(&self, link: LinkId) {
+        let mut state = self.state();
+        state.internal.push(Input::LinkClosed(link));
+        self.wake(state);
+    }
+
+    /// Asks the worker to finish.
+    pub fn close(&self) {
+        let mut state = self.state();
+        state.closed = true;
+        self.wake(state);
+    }
+
+    /// Takes everything that stands here, waiting at most `patience` for something to come.
+    pub fn take(&self, patience: Duration) -> Mail {
+        let mut state = self.state();
+        if state.is_empty() && !patience.is_zero() {
+            state.worker_sleeps = true;
+            let waited = self.arrived.wait_timeout_while(state, patience, |state| state.is_empty());
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            state.worker_sleeps = false;
+        }
+        let mut inputs = std::mem::take(&mut state.internal);
+        let urgent = std::mem::take(&mut state.urgent);
+        let ordinary = std::mem::take(&mut state.ordinary);
+        state.calls_count = 0;
+        let closed = state.closed;
+        drop(state);
+        inputs.extend(urgent.into_iter().chain(ordinary).map(|letter| Input::Calls {
+            link: letter.link,
+            queued: letter.arrived.elapsed(),
+            calls: letter.calls,
+        }));
+        Mail { inputs, closed }
+    }
+
+    /// Wakes the worker only if it sleeps: a futex call per letter would cost more than the letter.
+    fn wake(&self, state: MutexGuard<'_, State>) {
+        let sleeps = state.worker_sleeps;
+        drop(state);
+        if sleeps {
+            self.arrived.notify_one();
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A panic aborts the process; should a test catch one, the state is whole all the same.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn is_empty(&self) -> bool {
+        self.internal.is_empty()
+            && self.urgent.is_empty()
+            && self.ordinary.is_empty()
+            && !self.closed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn calls(count: usize) -> Vec<StoreCall> {
+        vec![StoreCall::default(); count]
+    }
+
+    #[test]
+    fn acquires_stop_at_half_and_leave_room_for_keepalives() {
+        let mailbox = Mailbox::default();
+        let link = LinkId(1);
+        assert!(mailbox.post(Lane::Ordinary, link, calls(CALLS_MAX / 2)).is_ok());
+        let refused = mailbox.post(Lane::Ordinary, link, calls(1)).expect_err("half is full");
+        assert_eq!(refused.len(), 1, "they come back to be answered");
+        assert!(mailbox.post(Lane::Urgent, link, calls(CALLS_MAX / 2)).is_ok());
+        assert!(mailbox.post(Lane::Urgent, link, calls(1)).is_err());
+        assert_eq!(mailbox.take(Duration::ZERO).inputs.len(), 2);
+        assert!(mailbox.post(Lane::Ordinary, link, calls(1)).is_ok());
+    }
+
+    #[test]
+    fn what_the_disk_says_comes_first_and_acquires_last() {
+        let mailbox = Mailbox::default();
+        mailbox.post(Lane::Ordinary, LinkId(1), calls(1)).expect("empty");
+        mailbox.post(Lane::Urgent, LinkId(2), calls(1)).expect("empty");
+        mailbox.persisted(BatchSeq(9));
+        let inputs = mailbox.take(Duration::ZERO).inputs;
+        assert!(matches!(inputs[0], Input::Persisted(BatchSeq(9))));
+        assert!(matches!(inputs[1], Input::Calls { link: LinkId(2), .. }));
+        assert!(matches!(inputs[2], Input::Calls { link: LinkId(1), .. }));
+    }
+
+    #[test]
+    fn a_closed_mailbox_refuses_and_says_so() {
+        let mailbox = Mailbox::default();
+        mailbox.close();
+        assert!(mailbox.post(Lane::Urgent, LinkId(1), calls(1)).is_err());
+        assert!(mailbox.take(Duration::from_secs(60)).closed);
+    }
+}

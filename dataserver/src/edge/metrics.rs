@@ -1,0 +1,169 @@
+//! The data server's Prometheus metrics (D19).
+
+use std::time::Duration;
+
+use prometheus::{
+    Histogram, HistogramOpts, IntCounter, IntGauge, Registry,
+    core::{AtomicU64, GenericCounter},
+};
+
+use crate::worker::{Worker, WorkerStats};
+
+/// Every metric of one store.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    sync_seconds: Histogram,
+    turn_seconds: Histogram,
+    entries: IntCounter,
+    commands: IntCounter,
+    grants: IntCounter,
+    expiries: IntCounter,
+    wait_timeouts: IntCounter,
+    keepalive_items: IntCounter,
+    stale_requests: IntCounter,
+    overloads: IntCounter,
+    stalls: IntCounter,
+    promotions: IntCounter,
+    lost_replies: IntCounter,
+    ranges_led: IntGauge,
+    locks: IntGauge,
+    holds: IntGauge,
+    waiters: IntGauge,
+    log_entries: IntGauge,
+    unflushed_entries: IntGauge,
+}
+
+impl Metrics {
+    /// Registers all of them.
+    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let counter = |name: &str, help: &str| -> Result<IntCounter, prometheus::Error> {
+            let counter = IntCounter::new(name, help)?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok(counter)
+        };
+        let gauge = |name: &str, help: &str| -> Result<IntGauge, prometheus::Error> {
+            let gauge = IntGauge::new(name, help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok(gauge)
+        };
+        let seconds = |name: &str, help: &str| -> Result<Histogram, prometheus::Error> {
+            let buckets = prometheus::exponential_buckets(0.000_032, 2.0, 18)?;
+            let histogram =
+                Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))?;
+            registry.register(Box::new(histogram.clone()))?;
+            Ok(histogram)
+        };
+        Ok(Self {
+            sync_seconds: seconds(
+                "sharklock_store_sync_seconds",
+                "Durations of durable writes of the store's disk.",
+            )?,
+            turn_seconds: seconds(
+                "sharklock_store_turn_seconds",
+                "Durations of the raft worker's turns.",
+            )?,
+            entries: counter("sharklock_range_entries_total", "Raft entries proposed.")?,
+            commands: counter("sharklock_range_commands_total", "Commands in Raft entries.")?,
+            grants: counter("sharklock_lock_grants_total", "Locks granted.")?,
+            expiries: counter(
+                "sharklock_lock_expiries_total",
+                "Holds and waiters whose leases ended without renewal.",
+            )?,
+            wait_timeouts: counter(
+                "sharklock_lock_wait_timeouts_total",
+                "Waits that ended before a grant.",
+            )?,
+            keepalive_items: counter(
+                "sharklock_keepalive_items_total",
+                "Acquisitions named by keepalives.",
+            )?,
+            stale_requests: counter(
+                "sharklock_store_stale_requests_total",
+                "Requests dropped because they were older than 30 s.",
+            )?,
+            overloads: counter(
+                "sharklock_store_overloads_total",
+                "Acquires refused because too much was waiting.",
+            )?,
+            stalls: counter(
+                "sharklock_store_stalls_total",
+                "Stalls of the loop or the disk over 500 ms, credited to leases.",
+            )?,
+            promotions: counter(
+                "sharklock_range_promotions_total",
+                "Times this store began to lead a range.",
+            )?,
+            lost_replies: counter(
+                "sharklock_store_lost_replies_total",
+                "Replies dropped because a gateway did not read or was gone.",
+            )?,
+            ranges_led: gauge("sharklock_store_ranges_led", "Ranges that this store leads.")?,
+            locks: gauge("sharklock_locks", "Locks with a holder or a waiter.")?,
+            holds: gauge("sharklock_holds", "Live holds.")?,
+            waiters: gauge("sharklock_waiters", "Waiting acquisitions.")?,
+            log_entries: gauge("sharklock_range_log_entries", "Raft log entries kept.")?,
+            unflushed_entries: gauge(
+                "sharklock_range_unflushed_entries",
+                "Applied entries that the image on disk does not hold yet.",
+            )?,
+        })
+    }
+
+    /// A durable write has ended.
+    pub fn synced(&self, took: Duration) {
+        self.sync_seconds.observe(took.as_secs_f64());
+    }
+
+    /// A turn has ended.
+    pub fn turned(&self, took: Duration) {
+        self.turn_seconds.observe(took.as_secs_f64());
+    }
+
+    /// Replies could not be delivered.
+    pub fn lost(&self, replies: usize) {
+        self.lost_replies.inc_by(replies as u64);
+    }
+
+    /// Shows what a worker has done and holds.
+    pub fn show(&self, worker: &Worker) {
+        self.show_stats(worker.stats());
+        let store = worker.store();
+        let (mut locks, mut holds, mut waiters, mut led) = (0, 0, 0, 0);
+        let (mut log_entries, mut unflushed) = (0, 0);
+        for range in store.ranges() {
+            let (Some(status), Some(machine)) = (store.status(range), store.machine(range)) else {
+                continue;
+            };
+            let counts = machine.table().counts();
+            locks += counts.locks;
+            holds += counts.holds;
+            waiters += counts.waiters;
+            led += usize::from(status.leader == Some(store.ident().store));
+            log_entries += status.log_last + 1 - status.log_first.min(status.log_last + 1);
+            unflushed += status.applied - status.flushed.min(status.applied);
+        }
+        self.ranges_led.set(led as i64);
+        self.locks.set(locks as i64);
+        self.holds.set(holds as i64);
+        self.waiters.set(waiters as i64);
+        self.log_entries.set(log_entries as i64);
+        self.unflushed_entries.set(unflushed as i64);
+    }
+
+    fn show_stats(&self, stats: WorkerStats) {
+        // Counters of the one worker are totals already; the metric follows them.
+        let follow = |metric: &GenericCounter<AtomicU64>, total: u64| {
+            metric.inc_by(total.saturating_sub(metric.get()));
+        };
+        follow(&self.entries, stats.entries);
+        follow(&self.commands, stats.commands);
+        follow(&self.grants, stats.grants);
+        follow(&self.expiries, stats.expiries);
+        follow(&self.wait_timeouts, stats.wait_timeouts);
+        follow(&self.keepalive_items, stats.keepalive_items);
+        follow(&self.stale_requests, stats.stale_requests);
+        follow(&self.overloads, stats.overloads);
+        follow(&self.stalls, stats.stalls);
+        follow(&self.promotions, stats.promotions);
+    }
+}

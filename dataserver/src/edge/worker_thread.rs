@@ -1,0 +1,140 @@
+//! Drives a `Worker`: waits for mail, runs turns, hands batches to the disk and replies to links.
+
+use std::{
+    sync::{Arc, mpsc},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use sharklock_multiraft::Batch;
+use sharklock_proto::v1;
+use tokio::sync::watch;
+
+use crate::{
+    edge::{
+        clock::ServerClock,
+        disk_thread::SyncTimes,
+        links::{Links, Sent},
+        mailbox::Mailbox,
+        metrics::Metrics,
+    },
+    front::LinkId,
+    worker::{Outputs, Worker},
+};
+
+/// How often metrics and the store's status follow the worker.
+const SHOW_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What the thread works with.
+pub struct WorkerThread {
+    /// The core.
+    pub worker: Worker,
+    /// Its clock.
+    pub clock: ServerClock,
+    /// What comes.
+    pub mailbox: Arc<Mailbox>,
+    /// Where replies go.
+    pub links: Arc<Links>,
+    /// Where batches go. Capacity 1: the core hands out one at a time.
+    pub batches: mpsc::SyncSender<Batch>,
+    /// Shown in the status.
+    pub sync_times: Arc<SyncTimes>,
+    /// Shown to Prometheus.
+    pub metrics: Metrics,
+    /// True once the store leads its ranges and answers.
+    pub ready: watch::Sender<bool>,
+    /// Shown in the status.
+    pub address: String,
+}
+
+impl WorkerThread {
+    /// Runs until the mailbox is closed, then flushes once and ends.
+    pub fn run(mut self) {
+        let mut last_shown = None;
+        loop {
+            let now = self.clock.now();
+            let patience = self.worker.next_wakeup().saturating_sub(now);
+            let mail = self.mailbox.take(patience);
+            if mail.closed {
+                return self.finish();
+            }
+            let now = self.clock.now();
+            self.turn(now, mail.inputs);
+            if last_shown.is_none_or(|shown| now - shown >= SHOW_INTERVAL) {
+                last_shown = Some(now);
+                self.show(now);
+            }
+        }
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "an edge: it measures turns")]
+    fn turn(&mut self, now: Duration, inputs: Vec<crate::worker::Input>) {
+        let begin = Instant::now();
+        for input in inputs {
+            self.worker.handle(now, input);
+        }
+        // take() empties the mailbox, so whatever had arrived before this turn has been handled.
+        let outputs = self.worker.end_turn(now, wall_unix_ms(), true);
+        self.dispatch(outputs);
+        self.metrics.turned(begin.elapsed());
+        let ready = self.worker.leads_all();
+        self.ready.send_if_modified(|before| std::mem::replace(before, ready) != ready);
+    }
+
+    fn dispatch(&mut self, outputs: Outputs) {
+        if let Some(batch) = outputs.batch {
+            self.batches.send(batch).expect("the disk thread ends after this one");
+        }
+        for (link, replies) in outputs.replies {
+            let count = replies.len();
+            match self.links.send(link, replies) {
+                Sent::Ok => {}
+                Sent::Full => self.metrics.lost(count),
+                Sent::Gone => self.lost(link, count),
+            }
+        }
+    }
+
+    fn lost(&mut self, link: LinkId, count: usize) {
+        self.metrics.lost(count);
+        self.mailbox.link_closed(link);
+    }
+
+    fn show(&mut self, now: Duration) {
+        self.metrics.show(&self.worker);
+        let (syncs, sync_p50_us, sync_p99_us) = self.sync_times.summary();
+        let uptime_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+        self.worker.set_store_status(v1::StoreStatus {
+            address: self.address.clone(),
+            uptime_ms,
+            syncs,
+            sync_p50_us,
+            sync_p99_us,
+            ..v1::StoreStatus::default()
+        });
+    }
+
+    /// Writes the image once more, so that a restart has little to replay.
+    fn finish(mut self) {
+        let deadline = self.clock.now() + Duration::from_secs(10);
+        self.worker.flush();
+        loop {
+            let now = self.clock.now();
+            let outputs = self.worker.end_turn(now, wall_unix_ms(), false);
+            self.dispatch(outputs);
+            if !self.worker.store().batch_in_flight() || now > deadline {
+                return;
+            }
+            let mail = self.mailbox.take(Duration::from_millis(10));
+            for input in mail.inputs {
+                self.worker.handle(now, input);
+            }
+        }
+    }
+}
+
+/// For people: never for logic.
+#[expect(clippy::disallowed_methods, reason = "an edge: the one place that reads wall time")]
+fn wall_unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,209 @@
+//! The leader's side of one range: what has been asked and not been answered, who listens to which
+//! acquisition, and the lease clock. All of it is soft: it dies at step-down, and clients ask again.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
+
+use sharklock_locktable::{Acquisition, Command, Name};
+use sharklock_multiraft::ReadId;
+use sharklock_proto::v1;
+
+use crate::{lease_clock::LeaseClock, wire::Caller};
+
+/// Commands that may wait for the next entry before new acquires are refused; releases and
+/// keepalives have no bound of their own here, they are bounded by the mailbox (D16).
+pub const COMMANDS_QUEUED_MAX: usize = 16_384;
+
+/// A gateway's connection to this store. Given once per process life, never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LinkId(pub u64);
+
+/// Where an answer goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplyTo {
+    /// Which gateway.
+    pub link: LinkId,
+    /// Which of its calls.
+    pub tag: u64,
+}
+
+/// Where events of an acquisition go: the stream that named it last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subscriber {
+    /// Which gateway.
+    pub link: LinkId,
+    /// Which of its streams.
+    pub stream: u64,
+}
+
+/// Who waits for the outcome of a command.
+#[derive(Clone, Debug)]
+pub enum Asker {
+    /// The lease clock: nobody.
+    Clock,
+    /// An acquire.
+    Acquire {
+        /// Where the answer goes.
+        to: ReplyTo,
+        /// What is acquired, for whom.
+        acquisition: Acquisition,
+        /// The lock.
+        name: Name,
+        /// The attempt, echoed.
+        seq: u64,
+    },
+    /// A release.
+    Release(ReplyTo),
+    /// A cancel.
+    Cancel(ReplyTo),
+    /// An operator.
+    ForceRelease(ReplyTo),
+}
+
+impl Asker {
+    /// Where an error goes.
+    pub fn reply_to(&self) -> Option<ReplyTo> {
+        match self {
+            Self::Clock => None,
+            Self::Acquire { to, .. }
+            | Self::Release(to)
+            | Self::Cancel(to)
+            | Self::ForceRelease(to) => Some(*to),
+        }
+    }
+}
+
+/// A question that is answered from applied state after a ReadIndex round.
+#[derive(Clone, Debug)]
+pub struct Read {
+    /// Where the answer goes.
+    pub to: ReplyTo,
+    /// What is asked.
+    pub query: Query,
+}
+
+/// See [`Read`].
+#[derive(Clone, Debug)]
+pub enum Query {
+    /// The state of renewed acquisitions.
+    KeepAlive {
+        /// Whose.
+        caller: Caller,
+        /// The attempt, echoed per item.
+        seq: u64,
+        /// Those that were renewed or need no renewal.
+        items: Vec<v1::KeepAliveItem>,
+    },
+    /// Whether a token is live.
+    CheckToken(v1::CheckTokenRequest),
+    /// One lock.
+    GetLock(v1::GetLockRequest),
+    /// A page of locks.
+    ListLocks(v1::ListLocksRequest),
+}
+
+/// One entry on its way through the log.
+#[derive(Debug)]
+pub struct Proposal {
+    /// Its place.
+    pub index: u64,
+    /// The term in which it was proposed: another entry may take the place in another term.
+    pub term: u64,
+    /// One per command of the entry, in order.
+    pub askers: Vec<Asker>,
+}
+
+/// What a leader keeps in memory.
+#[derive(Debug)]
+pub struct Leading {
+    /// Its term.
+    pub term: u64,
+    /// Deadlines.
+    pub clock: LeaseClock,
+}
+
+/// The soft state of one range.
+///
+/// Invariants:
+/// - `leading` is set only from the apply of the leader's own first entry until step-down;
+///   without it nothing is queued here and nothing with a seq is answered;
+/// - `commands` and `askers` have equal lengths;
+/// - `proposals` are in order of their indices;
+/// - every question gets at most one answer, and exactly one unless its link or the leadership is
+///   lost on the way.
+#[derive(Debug, Default)]
+pub struct Front {
+    /// Set while this replica leads and may answer.
+    pub leading: Option<Leading>,
+    /// Waiting for the next entry.
+    pub commands: Vec<Command>,
+    /// Who asked for each of `commands`.
+    pub askers: Vec<Asker>,
+    /// In the log, not applied.
+    pub proposals: VecDeque<Proposal>,
+    /// Waiting for the next ReadIndex round.
+    pub reads: Vec<Read>,
+    /// In a ReadIndex round.
+    pub rounds: BTreeMap<ReadId, Vec<Read>>,
+    /// Who listens to open acquisitions.
+    pub subscribers: BTreeMap<Acquisition, Subscriber>,
+}
+
+impl Front {
+    /// Queues a command for the next entry.
+    pub fn ask(&mut self, command: Command, asker: Asker) {
+        self.commands.push(command);
+        self.askers.push(asker);
+    }
+
+    /// Whether new acquires are refused.
+    pub fn is_full(&self) -> bool {
+        self.commands.len() >= COMMANDS_QUEUED_MAX
+    }
+
+    /// Queues what the lease clock finds due.
+    pub fn ask_due(&mut self, now: Duration) -> usize {
+        let Some(leading) = &mut self.leading else { return 0 };
+        let due = leading.clock.due(now);
+        let count = due.len();
+        for command in due {
+            self.ask(command, Asker::Clock);
+        }
+        count
+    }
+
+    /// The askers of the entry that was applied at (index, term), and those whose entries can no
+    /// longer be applied since another took their place.
+    pub fn applied(&mut self, index: u64, term: u64) -> (Vec<Asker>, Vec<Asker>) {
+        let mut overtaken = Vec::new();
+        while let Some(proposal) = self.proposals.front() {
+            if proposal.index > index {
+                break;
+            }
+            let exact = proposal.index == index && proposal.term == term;
+            let proposal = self.proposals.pop_front().expect("front() has just seen it");
+            if exact {
+                return (proposal.askers, overtaken);
+            }
+            overtaken.extend(proposal.askers);
+        }
+        (Vec::new(), overtaken)
+    }
+
+    /// Forgets everything at step-down: who must hear "not leader" (not done), and who must hear
+    /// "indeterminate" (on its way).
+    pub fn step_down(&mut self) -> (Vec<ReplyTo>, Vec<ReplyTo>) {
+        self.leading = None;
+        self.subscribers.clear();
+        self.commands.clear();
+        let queued = self.askers.drain(..).filter_map(|asker| asker.reply_to());
+        let reads = std::mem::take(&mut self.reads);
+        let rounds = std::mem::take(&mut self.rounds);
+        let reading = reads.into_iter().chain(rounds.into_values().flatten()).map(|read| read.to);
+        let not_done = queued.chain(reading).collect();
+        let on_their_way = self.proposals.drain(..).flat_map(|proposal| proposal.askers);
+        (not_done, on_their_way.filter_map(|asker| asker.reply_to()).collect())
+    }
+}

@@ -1,0 +1,281 @@
+//! Between the API's messages and the lock table's values. Requests come from gateways, which have
+//! validated them; what a table could not bear is refused here all the same.
+
+use sharklock_locktable::{
+    Acquire, Acquisition, AcquisitionId, Cancel, Finished, Grant, HoldView, Instance, LockView,
+    Mode, Owner, Refusal, Release, SessionHandle, Token, Wait, WaiterView,
+};
+use sharklock_proto::{
+    internal::v1::{self as internal, store_error},
+    v1,
+};
+use sharklock_rangemap::{Descriptor, Role};
+
+use crate::codec;
+
+/// How long an overloaded store asks to be left alone.
+const RETRY_AFTER_MS: u64 = 100;
+
+/// The session, instance and address that a call speaks for.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// Whose.
+    pub session: SessionHandle,
+    /// In which of its lives.
+    pub instance: Instance,
+    /// From where.
+    pub address: String,
+}
+
+impl Caller {
+    /// The caller of `call`, or the reason why it has none.
+    pub fn of(call: &mut internal::StoreCall) -> Result<Self, Malformed> {
+        let session = codec::session_from_bytes(&call.session)
+            .map_err(|_| Malformed("session is not a handle of 16 bytes"))?;
+        if call.instance == 0 {
+            return Err(Malformed("instance is 0"));
+        }
+        let address = std::mem::take(&mut call.client_address);
+        Ok(Self { session, instance: Instance(call.instance), address })
+    }
+
+    /// One of its acquisitions.
+    pub fn acquisition(&self, id: u64) -> Acquisition {
+        Acquisition { session: self.session, instance: self.instance, id: AcquisitionId(id) }
+    }
+}
+
+/// A call that no gateway of this version sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Malformed(pub &'static str);
+
+/// An acquire as a command.
+pub fn acquire(caller: Caller, request: v1::AcquireRequest) -> Result<Acquire, Malformed> {
+    let mode = match request.mode() {
+        v1::LockMode::Exclusive => Mode::Exclusive,
+        v1::LockMode::Shared => Mode::Shared,
+        v1::LockMode::Permits => {
+            let (n, of) = (request.permits, request.permits_max);
+            if !(1..=of).contains(&n) {
+                return Err(Malformed("permits is not within 1 and permits_max"));
+            }
+            Mode::Permits { n, of }
+        }
+        v1::LockMode::Unspecified => return Err(Malformed("mode is not set")),
+    };
+    let Some(ttl_ms) = request.ttl_ms.filter(|ttl_ms| (1..=u64::from(u32::MAX)).contains(ttl_ms))
+    else {
+        return Err(Malformed("ttl_ms is not set or out of range"));
+    };
+    let wait = match request.wait_ms {
+        Some(0) => Wait::Try,
+        Some(wait_ms) if wait_ms <= u64::from(u32::MAX) => Wait::AtMost(wait_ms),
+        Some(_) => return Err(Malformed("wait_ms is out of range")),
+        None => Wait::Unbounded,
+    };
+    Ok(Acquire {
+        acquisition: caller.acquisition(request.acquisition_id),
+        name: request.name.into(),
+        mode,
+        ttl_ms,
+        wait,
+        reenter: request.reenter_token.map(Token),
+        owner: Owner {
+            id: request.owner_id,
+            address: caller.address,
+            attributes: request.attributes.into_iter().collect(),
+        },
+    })
+}
+
+/// A release as a command.
+pub fn release(caller: &Caller, request: v1::ReleaseRequest) -> Release {
+    Release {
+        acquisition: caller.acquisition(request.acquisition_id),
+        name: request.name.into(),
+        token: Token(request.token),
+        all: request.all,
+    }
+}
+
+/// A cancel as a command.
+pub fn cancel(caller: &Caller, request: v1::CancelRequest) -> Cancel {
+    Cancel { acquisition: caller.acquisition(request.acquisition_id), name: request.name.into() }
+}
+
+/// How an acquisition ended, for its client.
+pub fn gone_reason(how: Finished) -> v1::GoneReason {
+    match how {
+        Finished::Unknown => v1::GoneReason::Unknown,
+        Finished::Released => v1::GoneReason::Released,
+        Finished::Cancelled => v1::GoneReason::Cancelled,
+        Finished::Expired => v1::GoneReason::Expired,
+        Finished::WaitTimedOut => v1::GoneReason::WaitTimedOut,
+        Finished::TryRefused => v1::GoneReason::Refused,
+        Finished::ForceReleased => v1::GoneReason::ForceReleased,
+        Finished::HoldLost => v1::GoneReason::HoldLost,
+    }
+}
+
+/// How an acquisition ended, as the answer to its acquire.
+pub fn finished_outcome(how: Finished) -> v1::AcquireOutcome {
+    match how {
+        Finished::TryRefused => v1::AcquireOutcome::HeldByOther,
+        Finished::WaitTimedOut => v1::AcquireOutcome::WaitTimedOut,
+        Finished::HoldLost => v1::AcquireOutcome::HoldLost,
+        Finished::Unknown
+        | Finished::Released
+        | Finished::Cancelled
+        | Finished::Expired
+        | Finished::ForceReleased => v1::AcquireOutcome::Gone,
+    }
+}
+
+/// Why an acquire is not allowed, as the API names it.
+pub fn refusal(refusal: Refusal) -> store_error::Kind {
+    let (reason, message) = match refusal {
+        Refusal::ModeMismatch => (
+            "MODE_MISMATCH",
+            "the lock is in use as another kind (exclusive and shared, or permits of another \
+             permits_max); use the same kind or wait until it is free",
+        ),
+        Refusal::WouldDeadlock => (
+            "WOULD_DEADLOCK",
+            "a shared hold cannot become exclusive; release it and acquire the lock exclusively",
+        ),
+        Refusal::TooManyWaiters => {
+            ("TOO_MANY_WAITERS", "the lock's queue is full; try again later")
+        }
+        Refusal::TooManyAcquisitions => (
+            "TOO_MANY_ACQUISITIONS",
+            "the session has too many open acquisitions in this range; release some first",
+        ),
+        Refusal::AcquisitionReused => (
+            "ACQUISITION_REUSED",
+            "acquisition_id was used for another lock or mode; use a new, larger one",
+        ),
+        Refusal::NotReenterable => (
+            "NOT_REENTERABLE",
+            "reenter_token names a hold of another session, instance, owner_id or mode, or one \
+             that is ending; acquire without reenter_token",
+        ),
+    };
+    refused(reason, message)
+}
+
+/// A refusal in the API's words.
+pub fn refused(reason: &str, message: &str) -> store_error::Kind {
+    let (reason, message) = (reason.to_owned(), message.to_owned());
+    store_error::Kind::Refused(internal::Refused { reason, message })
+}
+
+/// Too much is waiting: later.
+pub fn overloaded() -> store_error::Kind {
+    store_error::Kind::Overloaded(internal::Overloaded { retry_after_ms: RETRY_AFTER_MS })
+}
+
+/// What a granted acquire is answered.
+pub fn granted(response: &mut v1::AcquireResponse, grant: Grant) {
+    response.set_outcome(v1::AcquireOutcome::Granted);
+    response.token = grant.token.0;
+    response.fence_floor = grant.fence_floor.0;
+    response.ttl_ms = grant.ttl_ms;
+}
+
+/// A hold for people.
+pub fn holder(hold: HoldView, remaining_ms: u64) -> v1::Holder {
+    let (mode, permits) = mode(hold.mode);
+    v1::Holder {
+        session: hold.acquisition.session.to_string(),
+        owner_id: hold.owner.id,
+        client_address: hold.owner.address,
+        attributes: hold.owner.attributes.into_iter().collect(),
+        mode: mode.into(),
+        permits,
+        token: hold.grant.token.0,
+        fence_floor: hold.grant.fence_floor.0,
+        since_unix_ms: hold.granted_unix_ms,
+        ttl_ms: hold.grant.ttl_ms,
+        remaining_ms,
+        open_acquisitions: hold.open,
+        ending_reason: hold.ending.unwrap_or_default(),
+        acquisition_id: hold.acquisition.id.0,
+    }
+}
+
+/// A waiter for people.
+pub fn waiter(waiter: WaiterView, remaining_ms: u64) -> v1::Holder {
+    let (mode, permits) = mode(waiter.mode);
+    v1::Holder {
+        session: waiter.acquisition.session.to_string(),
+        owner_id: waiter.owner.id,
+        client_address: waiter.owner.address,
+        attributes: waiter.owner.attributes.into_iter().collect(),
+        mode: mode.into(),
+        permits,
+        since_unix_ms: waiter.queued_unix_ms,
+        ttl_ms: waiter.ttl_ms,
+        remaining_ms,
+        acquisition_id: waiter.acquisition.id.0,
+        ..v1::Holder::default()
+    }
+}
+
+/// A lock for people, without its holders and waiters.
+pub fn lock_info(view: &LockView) -> v1::LockInfo {
+    let kind = view
+        .holds
+        .first()
+        .map(|hold| hold.mode)
+        .or_else(|| view.waiters.first().map(|waiter| waiter.mode));
+    let permits_max = match kind {
+        Some(Mode::Permits { of, .. }) => of,
+        _ => 0,
+    };
+    v1::LockInfo {
+        name: view.name.as_str().to_owned(),
+        mode: kind.map_or(v1::LockMode::Unspecified, |kind| mode(kind).0).into(),
+        permits_max,
+        holders: Vec::new(),
+        waiters: Vec::new(),
+        waiters_count: count(view.waiters_count),
+        holders_count: count(view.holds_count),
+    }
+}
+
+fn mode(mode: Mode) -> (v1::LockMode, u32) {
+    match mode {
+        Mode::Exclusive => (v1::LockMode::Exclusive, 0),
+        Mode::Shared => (v1::LockMode::Shared, 0),
+        Mode::Permits { n, .. } => (v1::LockMode::Permits, n),
+    }
+}
+
+fn count(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+/// A descriptor for gateways.
+pub fn descriptor(descriptor: &Descriptor) -> internal::RangeDescriptor {
+    let role = |role| match role {
+        Role::Voter => internal::ReplicaRole::Voter,
+        Role::Learner => internal::ReplicaRole::Learner,
+    };
+    internal::RangeDescriptor {
+        range_id: descriptor.range.0,
+        start: descriptor.bounds.start.clone().into(),
+        end: descriptor.bounds.end.clone().into(),
+        conf_ver: descriptor.epoch.conf_ver,
+        version: descriptor.epoch.version,
+        replicas: descriptor
+            .replicas
+            .iter()
+            .map(|replica| internal::Replica {
+                peer_id: replica.peer.0,
+                store_id: replica.store.0,
+                role: role(replica.role).into(),
+            })
+            .collect(),
+    }
+}

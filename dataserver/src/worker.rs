@@ -1,0 +1,497 @@
+//! One raft worker of a store: takes the calls of gateways, turns them into commands and
+//! ReadIndex rounds of their ranges, and answers from what was applied. A core: `now` is an
+//! argument, and what it wants done comes out as values.
+//!
+//! A turn is: `handle` for everything that stood in the mailbox, then one `end_turn`. All commands
+//! of a range that came while the disk was busy become one Raft entry (D5), and all questions of a
+//! range in a turn share one ReadIndex round (D7).
+
+use std::{collections::BTreeMap, time::Duration};
+
+use sharklock_multiraft::{
+    Batch, BatchSeq, Effects, EntryAt, NotProposed, ReadId, RoleNow, Store,
+};
+use sharklock_proto::{
+    internal::v1::{self as internal, RangeMessage, StoreCall, StoreReply, store_call::Body},
+    v1,
+};
+use sharklock_rangemap::RangeId;
+
+use crate::{
+    admission::Admission,
+    answers::Replies,
+    codec,
+    front::{Asker, Front, Leading, LinkId, Proposal, ReplyTo},
+    lease_clock::{LeaseClock, STALL_MIN},
+    machine::{LockRange, LockRangeOutput},
+    wire,
+};
+
+/// A request older than this is dropped: its client has long tried again (D5), and the ring of
+/// finished acquisitions remembers that long.
+pub const REQUEST_AGE_MAX: Duration = Duration::from_secs(30);
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Input {
+    /// A gateway's calls, and how long they stood in the mailbox.
+    Calls {
+        /// Which gateway.
+        link: LinkId,
+        /// Time since they entered the mailbox.
+        queued: Duration,
+        /// The calls.
+        calls: Vec<StoreCall>,
+    },
+    /// A gateway's connection is gone.
+    LinkClosed(LinkId),
+    /// The disk has this batch.
+    Persisted(BatchSeq),
+    /// From another store.
+    Message(RangeMessage),
+}
+
+/// What a turn wants done.
+#[derive(Debug, Default)]
+pub struct Outputs {
+    /// For the disk; its `Persisted` comes back as input.
+    pub batch: Option<Batch>,
+    /// For gateways, in order per link.
+    pub replies: Vec<(LinkId, Vec<StoreReply>)>,
+    /// For other stores.
+    pub messages: Vec<RangeMessage>,
+}
+
+/// The pace of a worker (DESIGN §5).
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// Raft's tick.
+    pub tick: Duration,
+    /// The longest time after which followers of a silent leader elect another.
+    pub election_max: Duration,
+    /// How often changed rows are written to the image.
+    pub flush: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            tick: Duration::from_millis(100),
+            election_max: Duration::from_secs(2),
+            flush: Duration::from_millis(300),
+        }
+    }
+}
+
+/// Counters of what a worker has done, for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WorkerStats {
+    /// Raft entries proposed.
+    pub entries: u64,
+    /// Commands in them.
+    pub commands: u64,
+    /// Grants, at once or from the queue.
+    pub grants: u64,
+    /// Holds and waiters whose leases ended.
+    pub expiries: u64,
+    /// Waits that timed out.
+    pub wait_timeouts: u64,
+    /// Keepalive items received.
+    pub keepalive_items: u64,
+    /// Requests dropped for their age.
+    pub stale_requests: u64,
+    /// Acquires refused because too much was waiting.
+    pub overloads: u64,
+    /// Stalls of the loop or the disk that were credited to leases.
+    pub stalls: u64,
+    /// Times this store began to lead a range.
+    pub promotions: u64,
+}
+
+/// See the module.
+///
+/// Invariants:
+/// - every range of the store has a front;
+/// - `now` never goes back from call to call;
+/// - the lease clocks are asked for due leases only in a turn whose mailbox was drained.
+#[derive(Debug)]
+pub struct Worker {
+    store: Store<LockRange>,
+    fronts: BTreeMap<RangeId, Front>,
+    replies: Replies,
+    effects: Effects<LockRangeOutput>,
+    pace: Pace,
+    next_tick: Duration,
+    next_flush: Duration,
+    last_turn: Duration,
+    /// When the batch in flight was handed out.
+    batch_since: Option<Duration>,
+    store_status: v1::StoreStatus,
+    stats: WorkerStats,
+}
+
+impl Worker {
+    /// A worker for a recovered store.
+    pub fn new(now: Duration, store: Store<LockRange>, pace: Pace) -> Self {
+        let fronts = store.ranges().into_iter().map(|range| (range, Front::default())).collect();
+        Self {
+            store,
+            fronts,
+            replies: Replies::default(),
+            effects: Effects::default(),
+            pace,
+            next_tick: now + pace.tick,
+            next_flush: now + pace.flush,
+            last_turn: now,
+            batch_since: None,
+            store_status: v1::StoreStatus::default(),
+            stats: WorkerStats::default(),
+        }
+    }
+
+    /// Takes one input.
+    pub fn handle(&mut self, now: Duration, input: Input) {
+        match input {
+            Input::Calls { link, queued, calls } => {
+                for call in calls {
+                    self.call(now, link, queued, call);
+                }
+            }
+            Input::LinkClosed(link) => {
+                for front in self.fronts.values_mut() {
+                    front.subscribers.retain(|_, subscriber| subscriber.link != link);
+                }
+                self.replies.forget(link);
+            }
+            Input::Persisted(seq) => self.persisted(now, seq),
+            Input::Message(message) => {
+                if let Err(dropped) = self.store.step(message) {
+                    tracing::debug!(%dropped, "raft message dropped");
+                }
+            }
+        }
+    }
+
+    /// Ends a turn. `wall_unix_ms` stamps commands for people. `drained`: the mailbox that stood
+    /// at the start of the turn has been handled whole.
+    pub fn end_turn(&mut self, now: Duration, wall_unix_ms: u64, drained: bool) -> Outputs {
+        self.credit_loop_stall(now);
+        self.tick(now);
+        if drained {
+            for front in self.fronts.values_mut() {
+                front.ask_due(now);
+            }
+        }
+        self.begin_reads();
+        if !self.store.batch_in_flight() {
+            self.propose(wall_unix_ms);
+        }
+        self.store.turn(&mut self.effects);
+        self.follow_effects(now);
+        let batch = self.effects.batch.take();
+        if batch.is_some() {
+            self.batch_since = Some(now);
+        }
+        Outputs {
+            batch,
+            replies: self.replies.take(),
+            messages: std::mem::take(&mut self.effects.messages),
+        }
+    }
+
+    /// When a turn is due even if nothing happens.
+    pub fn next_wakeup(&self) -> Duration {
+        let clocks = self.fronts.values().filter_map(|front| front.leading.as_ref());
+        let alarm = clocks.filter_map(|leading| leading.clock.next_alarm()).min();
+        alarm.map_or(self.next_tick, |alarm| alarm.min(self.next_tick))
+    }
+
+    /// Whether this store leads every range it has, and answers.
+    pub fn leads_all(&self) -> bool {
+        self.fronts.values().all(|front| front.leading.is_some())
+    }
+
+    /// Asks for the image to be written in the next batch.
+    pub fn flush(&mut self) {
+        self.store.flush();
+    }
+
+    /// What the status says of the store beside its identity: address, uptime, disk.
+    pub fn set_store_status(&mut self, status: v1::StoreStatus) {
+        self.store_status = status;
+    }
+
+    /// What it has done so far.
+    pub fn stats(&self) -> WorkerStats {
+        self.stats
+    }
+
+    /// The engine, for its status.
+    pub fn store(&self) -> &Store<LockRange> {
+        &self.store
+    }
+
+    fn persisted(&mut self, now: Duration, seq: BatchSeq) {
+        self.store.persisted(seq);
+        let took = self.batch_since.take().map_or(Duration::ZERO, |since| now - since);
+        if took > STALL_MIN {
+            self.credit_stall(now, took);
+        }
+    }
+
+    fn credit_loop_stall(&mut self, now: Duration) {
+        let gap = now.saturating_sub(self.last_turn);
+        self.last_turn = now;
+        if gap > STALL_MIN {
+            self.credit_stall(now, gap);
+        }
+    }
+
+    fn credit_stall(&mut self, now: Duration, stall: Duration) {
+        tracing::warn!(stall_ms = stall.as_millis(), "stall: leases are credited, expiry pauses");
+        self.stats.stalls += 1;
+        for front in self.fronts.values_mut() {
+            if let Some(leading) = &mut front.leading {
+                leading.clock.credit_stall(now, stall);
+            }
+        }
+    }
+
+    fn tick(&mut self, now: Duration) {
+        if now >= self.next_tick {
+            // After a stall, missed ticks are not made up for: that would only elect in haste.
+            self.next_tick = now + self.pace.tick;
+            self.store.tick();
+        }
+        if now >= self.next_flush {
+            self.next_flush = now + self.pace.flush;
+            self.store.flush();
+        }
+    }
+
+    fn call(&mut self, now: Duration, link: LinkId, queued: Duration, mut call: StoreCall) {
+        let to = ReplyTo { link, tag: call.tag };
+        let age = queued + Duration::from_millis(call.age_ms);
+        if age > REQUEST_AGE_MAX {
+            self.stats.stale_requests += 1;
+            return;
+        }
+        let Some(body) = call.body.take() else {
+            return self.replies.refuse(to, "MALFORMED_CALL", "body is not set");
+        };
+        if matches!(body, Body::Describe(_)) {
+            return self.replies.describe(to, &self.store, &self.store_status);
+        }
+        let range = match self.route(&call, &body) {
+            Ok(range) => range,
+            Err(kind) => return self.replies.fail(to, kind),
+        };
+        let front = self.fronts.get_mut(&range).expect("every range has a front");
+        if front.leading.is_none() {
+            let leader = self.store.status(range).and_then(|status| status.leader);
+            return self.replies.not_leader(to, range, leader);
+        }
+        let table = self.store.machine(range).expect("a leading replica has its state").table();
+        let descriptor = self.store.descriptor(range).expect("a range has its descriptor");
+        let bounds = &descriptor.bounds;
+        let admission = Admission { now, age, to, front, table, bounds, stats: &mut self.stats };
+        let asked = admission.admit(call, body);
+        if let Err(kind) = asked {
+            self.replies.fail(to, kind);
+        }
+    }
+
+    /// The range that a call is for: it must be here, and must hold the name, in the version that
+    /// the gateway believes in.
+    fn route(
+        &self,
+        call: &StoreCall,
+        body: &Body,
+    ) -> Result<RangeId, internal::store_error::Kind> {
+        let name = name_of(body);
+        let range = match call.range_id {
+            0 => self.store.range_at(name.as_bytes()),
+            range => Some(RangeId(range)),
+        };
+        let found = range.and_then(|range| self.store.descriptor(range));
+        match found {
+            Some(descriptor)
+                if (call.range_id == 0 || call.version == descriptor.epoch.version)
+                    && (name.is_empty() || descriptor.bounds.contains(name.as_bytes())) =>
+            {
+                Ok(descriptor.range)
+            }
+            _ => Err(self.epoch_not_match()),
+        }
+    }
+
+    fn epoch_not_match(&self) -> internal::store_error::Kind {
+        let ranges = self.store.ranges().into_iter();
+        let descriptors = ranges
+            .filter_map(|range| self.store.descriptor(range))
+            .map(wire::descriptor)
+            .collect();
+        internal::store_error::Kind::EpochNotMatch(internal::EpochNotMatch { descriptors })
+    }
+
+    fn begin_reads(&mut self) {
+        for (&range, front) in &mut self.fronts {
+            if front.reads.is_empty() {
+                continue;
+            }
+            // Not begun (just elected): they wait for the next turn, or for step-down.
+            if let Ok(read) = self.store.read_index(range) {
+                front.rounds.insert(read, std::mem::take(&mut front.reads));
+            }
+        }
+    }
+
+    fn propose(&mut self, wall_unix_ms: u64) {
+        for (&range, front) in &mut self.fronts {
+            if front.commands.is_empty() {
+                continue;
+            }
+            let commands = std::mem::take(&mut front.commands);
+            let askers = std::mem::take(&mut front.askers);
+            let count = commands.len() as u64;
+            let data = codec::encode_batch(wall_unix_ms, commands);
+            match self.store.propose(range, data) {
+                Ok(proposed) => {
+                    self.stats.entries += 1;
+                    self.stats.commands += count;
+                    let (index, term) = (proposed.index, proposed.term);
+                    front.proposals.push_back(Proposal { index, term, askers });
+                }
+                Err(refused) => {
+                    for to in askers.iter().filter_map(Asker::reply_to) {
+                        not_proposed(&mut self.replies, to, range, refused);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Follows what the engine did, in the order in which it says so: entries applied, reads
+    /// cleared, leadership won and lost.
+    fn follow_effects(&mut self, now: Duration) {
+        let mut effects = std::mem::take(&mut self.effects);
+        for applied in effects.applied.drain(..) {
+            self.applied(now, applied.range, applied.at, applied.output);
+        }
+        for ready in effects.reads.drain(..) {
+            self.answer_reads(now, ready.range, ready.read);
+        }
+        for change in effects.roles.drain(..) {
+            match change.role {
+                RoleNow::Leader { term } => self.begin_to_lead(now, change.range, term),
+                RoleNow::Follower { .. } => self.step_down(change.range),
+            }
+        }
+        self.effects = effects;
+    }
+
+    fn begin_to_lead(&mut self, now: Duration, range: RangeId, term: u64) {
+        let front = self.fronts.entry(range).or_default();
+        let table = self.store.machine(range).expect("a leading replica has its state").table();
+        let clock = LeaseClock::promote(now, term, self.pace.election_max, table.leases());
+        tracing::info!(%range, term, leases = clock.len(), "leading");
+        front.leading = Some(Leading { term, clock });
+        self.stats.promotions += 1;
+    }
+
+    fn step_down(&mut self, range: RangeId) {
+        let Some(front) = self.fronts.get_mut(&range) else { return };
+        if front.leading.is_none() && front.proposals.is_empty() {
+            return;
+        }
+        tracing::info!(%range, "no longer leading");
+        let leader = self.store.status(range).and_then(|status| status.leader);
+        let (not_done, on_their_way) = front.step_down();
+        for to in not_done {
+            self.replies.not_leader(to, range, leader);
+        }
+        for to in on_their_way {
+            self.replies.indeterminate(to);
+        }
+    }
+
+    fn applied(
+        &mut self,
+        now: Duration,
+        range: RangeId,
+        at: EntryAt,
+        output: Option<LockRangeOutput>,
+    ) {
+        let front = self.fronts.get_mut(&range).expect("every range has a front");
+        let (askers, overtaken) = front.applied(at.index, at.term);
+        for to in overtaken.iter().filter_map(Asker::reply_to) {
+            self.replies.indeterminate(to);
+        }
+        let Some(outcomes) = output else { return };
+        let table = self.store.machine(range).expect("it has just been applied to").table();
+        let descriptor = self.store.descriptor(range).expect("a range has its descriptor");
+        let mut answers =
+            self.replies.at(now, descriptor, at.index, table, &mut front.subscribers);
+        let mut askers = askers.into_iter();
+        for outcome in outcomes {
+            let asker = askers.next().unwrap_or(Asker::Clock);
+            let clock = front.leading.as_mut().map(|leading| &mut leading.clock);
+            if let Some(clock) = clock {
+                for change in &outcome.changes {
+                    clock.observe(now, change);
+                    count(&mut self.stats, change);
+                }
+            }
+            let clock = front.leading.as_ref().map(|leading| &leading.clock);
+            answers.outcome(asker, outcome, clock);
+        }
+    }
+
+    fn answer_reads(&mut self, now: Duration, range: RangeId, read: ReadId) {
+        let Some(front) = self.fronts.get_mut(&range) else { return };
+        let Some(reads) = front.rounds.remove(&read) else { return };
+        let Some(leading) = &front.leading else { return };
+        let table = self.store.machine(range).expect("a leading replica has its state").table();
+        let descriptor = self.store.descriptor(range).expect("a range has its descriptor");
+        let applied = self.store.status(range).map_or(0, |status| status.applied);
+        let mut answers =
+            self.replies.at(now, descriptor, applied, table, &mut front.subscribers);
+        for read in reads {
+            answers.read(read, &leading.clock);
+        }
+    }
+}
+
+fn not_proposed(replies: &mut Replies, to: ReplyTo, range: RangeId, refused: NotProposed) {
+    match refused {
+        NotProposed::Overloaded => replies.overloaded(to),
+        NotProposed::NotLeader { leader } => replies.not_leader(to, range, leader),
+        NotProposed::UnknownRange | NotProposed::NotReady | NotProposed::Stopped => {
+            replies.not_leader(to, range, None);
+        }
+    }
+}
+
+fn name_of(body: &Body) -> &str {
+    match body {
+        Body::Acquire(request) => &request.name,
+        Body::Release(request) => &request.name,
+        Body::Cancel(request) => &request.name,
+        Body::KeepAlive(request) => request.items.first().map_or("", |item| &item.name),
+        Body::CheckToken(request) => &request.name,
+        Body::GetLock(request) => &request.name,
+        Body::ForceRelease(request) => &request.name,
+        Body::ListLocks(_) | Body::Describe(_) => "",
+    }
+}
+
+fn count(stats: &mut WorkerStats, change: &sharklock_locktable::Change) {
+    use sharklock_locktable::{Change, Finished};
+    match change {
+        Change::Granted { .. } => stats.grants += 1,
+        Change::HoldEnded { how: Finished::Expired, .. }
+        | Change::WaiterLeft { how: Finished::Expired, .. } => stats.expiries += 1,
+        Change::WaiterLeft { how: Finished::WaitTimedOut, .. } => stats.wait_timeouts += 1,
+        _ => {}
+    }
+}
