@@ -1,1 +1,67 @@
-//! Under construction.
+//! The Rust client of SharkLock: acquire a lock, hold it with a guard that is renewed in the
+//! background, learn at once when it is lost, and hand its fencing token to what it protects.
+//!
+//! ```
+//! # if std::env::var_os("SHARKLOCK_ENDPOINTS").is_none() { println!("no server: skipped"); return Ok(()) }
+//! # tokio::runtime::Runtime::new()?.block_on(async {
+//! use std::time::Duration;
+//! use sharklock_client::Client;
+//!
+//! let client = Client::builder().endpoints_from_env()?.identity("billing@host-3").build()?;
+//! let guard = client.lock("invoices/42").wait(Duration::from_secs(5)).acquire().await?;
+//! let token = guard.token(); // send it with every write: the resource refuses smaller ones
+//! let sum = guard.run(async { 40 + 2 }).await?; // dropped, with an error, if the lock is lost
+//! # assert_eq!((sum, token > sharklock_client::FencingToken::from_u64(0)), (42, true));
+//! guard.release().await?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # })?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! What a lock service cannot promise is that nothing else touches the resource while this process
+//! is paused. `examples/fenced_resource.rs` shows a resource that checks tokens, which can.
+
+mod error;
+mod failure;
+mod grant;
+mod ids;
+mod request;
+
+#[cfg(feature = "edge")]
+mod calls;
+#[cfg(feature = "edge")]
+mod client;
+#[cfg(feature = "edge")]
+mod clock;
+#[cfg(feature = "edge")]
+mod endpoint;
+#[cfg(feature = "edge")]
+mod guard;
+#[cfg(feature = "edge")]
+mod handle;
+#[cfg(feature = "edge")]
+mod lease_cell;
+#[cfg(feature = "edge")]
+mod lock;
+#[cfg(feature = "edge")]
+mod session_id;
+#[cfg(feature = "edge")]
+mod session_task;
+#[cfg(feature = "edge")]
+mod wire;
+
+pub use error::{AcquireError, CallError, ConfigError, LockLost, LostReason, ReleaseError};
+pub use failure::{Failure, Verdict};
+pub use grant::Grant;
+pub use ids::{AcquisitionId, FencingToken, Position, Seq};
+pub use request::{HeldMode, Holder, LockInfo, LockMode, Request, TTL_DEFAULT, Wait};
+
+#[cfg(feature = "edge")]
+pub use {
+    calls::{ForceReleased, LockSeen, TokenChecked},
+    client::{CALL_TIMEOUT_DEFAULT, Client, ClientBuilder, ENDPOINT_DEFAULT, ENDPOINTS_VARIABLE},
+    guard::{Guard, LostSignal},
+    lease_cell::GuardState,
+    lock::LockBuilder,
+    sharklock_proto::v1::{GetStatusResponse, RangeStatus, StoreStatus},
+};

@@ -1,0 +1,224 @@
+//! The client: its configuration, its identity, and the doors to everything else.
+
+use std::{
+    env, fmt,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use crate::{
+    calls::Calls,
+    error::{AcquireError, ConfigError},
+    guard::Guard,
+    handle::SessionHandle,
+    lock::LockBuilder,
+    request::TTL_DEFAULT,
+    session_id::SessionId,
+    session_task,
+};
+
+/// Where a gateway of `sharklock dev` answers (DESIGN §5).
+pub const ENDPOINT_DEFAULT: &str = "http://127.0.0.1:7700";
+
+/// Names the endpoints for [`Client::from_env`], separated by commas.
+pub const ENDPOINTS_VARIABLE: &str = "SHARKLOCK_ENDPOINTS";
+
+/// How long a call that does not wait for a lock is retried while no server can serve it.
+pub const CALL_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
+
+const IDENTITY_BYTES_MAX: usize = 256;
+
+/// A client of a SharkLock cluster: one session, whose heartbeats keep its locks alive.
+///
+/// Cheap to clone; clones share the session and its connection. Nothing is connected before the
+/// first call. The session's task runs on the tokio runtime of the first acquisition and ends with
+/// the last clone and guard.
+///
+/// ```
+/// # if std::env::var_os("SHARKLOCK_ENDPOINTS").is_none() { println!("no server: skipped"); return Ok(()) }
+/// # tokio::runtime::Runtime::new()?.block_on(async {
+/// use std::time::Duration;
+/// use sharklock_client::Client;
+///
+/// let client = Client::from_env()?;
+/// let guard = client.lock("invoices/42").ttl(Duration::from_secs(10)).acquire().await?;
+/// println!("held with token {}", guard.token());
+/// guard.release().await?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) endpoints: Vec<tonic::transport::Endpoint>,
+    pub(crate) call_timeout: Duration,
+    pub(crate) id: SessionId,
+    identity: Arc<str>,
+    ttl: Duration,
+    session: OnceLock<Arc<SessionHandle>>,
+    calls: Calls,
+}
+
+impl Client {
+    /// Starts to configure a client.
+    pub fn builder() -> ClientBuilder {
+        ClientBuilder {
+            endpoints: Vec::new(),
+            identity: String::new(),
+            ttl: TTL_DEFAULT,
+            call_timeout: CALL_TIMEOUT_DEFAULT,
+        }
+    }
+
+    /// A client of one endpoint, as `http://127.0.0.1:7700`, and otherwise the defaults.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when the endpoint cannot be understood. Nothing is connected yet.
+    pub fn connect(endpoint: &str) -> Result<Self, ConfigError> {
+        Self::builder().endpoints([endpoint]).build()
+    }
+
+    /// A client of the endpoints in `SHARKLOCK_ENDPOINTS` (separated by commas), or of
+    /// [`ENDPOINT_DEFAULT`] when it is not set.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when the variable cannot be understood. Nothing is connected yet.
+    pub fn from_env() -> Result<Self, ConfigError> {
+        Self::builder().endpoints_from_env()?.build()
+    }
+
+    /// Starts an acquisition of the lock `name`: 1 to 512 bytes without control characters.
+    /// Unless told otherwise it is exclusive and waits until it is granted.
+    pub fn lock(&self, name: &str) -> LockBuilder {
+        LockBuilder::new(self.clone(), name)
+    }
+
+    /// Acquires the lock if it is free now; `None` if it is held, or others queue for it.
+    ///
+    /// # Errors
+    /// As [`LockBuilder::acquire`], without [`AcquireError::Held`].
+    pub async fn try_lock(&self, name: &str) -> Result<Option<Guard>, AcquireError> {
+        self.lock(name).try_acquire().await
+    }
+
+    /// The session's handle as hex: what others see as the holder's session. The session's id
+    /// itself is a secret and never leaves the client but to its gateways.
+    pub fn session_handle(&self) -> &str {
+        self.inner.id.handle()
+    }
+
+    pub(crate) fn ttl(&self) -> Duration {
+        self.inner.ttl
+    }
+
+    pub(crate) fn identity(&self) -> Arc<str> {
+        Arc::clone(&self.inner.identity)
+    }
+
+    pub(crate) fn calls(&self) -> &Calls {
+        &self.inner.calls
+    }
+
+    /// Starts the session's task at the first acquisition, on the runtime of whoever acquires.
+    pub(crate) fn session(&self) -> Arc<SessionHandle> {
+        let start = || session_task::start(&self.inner);
+        Arc::clone(self.inner.session.get_or_init(start))
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("session_handle", &self.session_handle()).finish()
+    }
+}
+
+/// Configures a [`Client`].
+///
+/// What is not configured: connecting to one endpoint takes at most 3 s, then the next is tried,
+/// with a pause that grows from 50 ms to 1 s; a silent connection is found within 10 s, or after one
+/// heartbeat interval without an answer while a lock is held.
+#[must_use = "nothing is made before `build`"]
+#[derive(Clone, Debug)]
+pub struct ClientBuilder {
+    endpoints: Vec<String>,
+    identity: String,
+    ttl: Duration,
+    call_timeout: Duration,
+}
+
+impl ClientBuilder {
+    /// Gateways, tried in turn: `http://host:port`, or `host:port`.
+    pub fn endpoints<E: Into<String>>(mut self, endpoints: impl IntoIterator<Item = E>) -> Self {
+        self.endpoints = endpoints.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Takes the endpoints from `SHARKLOCK_ENDPOINTS`, or [`ENDPOINT_DEFAULT`] when it is not set.
+    ///
+    /// # Errors
+    /// [`ConfigError::Environment`] when the variable is not Unicode.
+    pub fn endpoints_from_env(self) -> Result<Self, ConfigError> {
+        let list = match env::var(ENDPOINTS_VARIABLE) {
+            Ok(list) => list,
+            Err(env::VarError::NotPresent) => ENDPOINT_DEFAULT.to_owned(),
+            Err(env::VarError::NotUnicode(_)) => {
+                return Err(ConfigError::Environment(ENDPOINTS_VARIABLE));
+            }
+        };
+        let endpoints = list.split(',').map(str::trim).filter(|endpoint| !endpoint.is_empty());
+        Ok(self.endpoints(endpoints))
+    }
+
+    /// Who this client is, for people, as `billing@host-3`: the owner shown with its locks.
+    pub fn identity(mut self, identity: &str) -> Self {
+        identity.clone_into(&mut self.identity);
+        self
+    }
+
+    /// The lease of locks that do not set their own: 2 s to 10 min, 10 s unless set.
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = ttl;
+        self
+    }
+
+    /// How long calls that do not wait for a lock (tries, looks, operator's calls) are retried
+    /// while no server can serve them: 10 s unless set. Acquisitions that wait are retried for as
+    /// long as they wait.
+    pub fn call_timeout(mut self, call_timeout: Duration) -> Self {
+        self.call_timeout = call_timeout;
+        self
+    }
+
+    /// Makes the client. Nothing is connected yet, and no runtime is needed.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when something given cannot be understood.
+    pub fn build(self) -> Result<Client, ConfigError> {
+        if self.endpoints.is_empty() {
+            return Err(ConfigError::NoEndpoint);
+        }
+        if self.identity.len() > IDENTITY_BYTES_MAX || self.identity.contains(char::is_control) {
+            return Err(ConfigError::Identity);
+        }
+        let endpoints: Vec<_> = self
+            .endpoints
+            .iter()
+            .map(|endpoint| crate::endpoint::parse(endpoint))
+            .collect::<Result<_, _>>()?;
+        let calls = Calls::new(endpoints.clone(), self.call_timeout);
+        let inner = Inner {
+            endpoints,
+            call_timeout: self.call_timeout,
+            id: SessionId::draw(),
+            identity: Arc::from(self.identity),
+            ttl: self.ttl,
+            session: OnceLock::new(),
+            calls,
+        };
+        Ok(Client { inner: Arc::new(inner) })
+    }
+}

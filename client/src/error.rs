@@ -1,0 +1,287 @@
+//! What can go wrong, one small enum per public operation. The distinctions are those a caller acts
+//! on: refused, out of reach, may or may not have happened, lost.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use crate::{ids::FencingToken, request::Holder};
+
+/// Why a guard does not hold its lock any more. Once lost, a guard stays lost, whatever a server
+/// says later.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LostReason {
+    /// No renewal was answered before the lease, counted from the sending of the last answered
+    /// one, ran out: servers out of reach, or this process was paused.
+    Unrenewed,
+    /// The cluster says that the lease ended.
+    Expired,
+    /// An operator took it away. The cluster waits for the release of every guard of the hold
+    /// before it grants the lock to another (unless told `--now`): stop, then release.
+    ForceReleased {
+        /// The operator's words; empty when the cluster has forgotten them.
+        reason: String,
+    },
+    /// The cluster does not know the hold.
+    Unknown,
+    /// The client's session task has ended, with the runtime that it was started on.
+    SessionEnded,
+}
+
+impl fmt::Display for LostReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unrenewed => f.write_str("no renewal was answered before its lease ran out"),
+            Self::Expired => f.write_str("its lease expired"),
+            Self::ForceReleased { reason } if reason.is_empty() => {
+                f.write_str("an operator released it")
+            }
+            Self::ForceReleased { reason } => write!(f, "an operator released it: {reason}"),
+            Self::Unknown => f.write_str("the cluster does not know it any more"),
+            Self::SessionEnded => f.write_str("the client's session has ended"),
+        }
+    }
+}
+
+/// A lock was lost while it was in use.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("lock {name:?} (token {token}) was lost: {reason}")]
+pub struct LockLost {
+    /// The lock.
+    pub name: Arc<str>,
+    /// The token under which it was held.
+    pub token: FencingToken,
+    /// Why.
+    pub reason: LostReason,
+}
+
+/// Why a lock was not acquired. In every case no guard exists and the place in the queue, if there
+/// was one, is given up.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AcquireError {
+    /// A try found the lock held, or others queueing for it.
+    #[error("lock {name:?} is held{}", by(holders))]
+    Held {
+        /// The lock.
+        name: Arc<str>,
+        /// Who holds it, at most 8; empty when others only queue, or the answer was a late one.
+        holders: Vec<Holder>,
+        /// How many wait.
+        waiters: u32,
+    },
+    /// The wait ended first.
+    #[error("lock {name:?} was not free in time{}", by(holders))]
+    WaitTimedOut {
+        /// The lock.
+        name: Arc<str>,
+        /// Who held it when last heard of, at most 8.
+        holders: Vec<Holder>,
+        /// The place in the queue when last heard of; 1 is next.
+        place: Option<u32>,
+    },
+    /// Re-entry found that the hold it names is not live.
+    #[error("the hold of lock {name:?} to re-enter is not live any more")]
+    HoldLost {
+        /// The lock.
+        name: Arc<str>,
+    },
+    /// The request is not valid; it never will be.
+    #[error("invalid {}: {message}", field.as_deref().unwrap_or("request"))]
+    Invalid {
+        /// Which part, when known: `name`, `ttl_ms`, …
+        field: Option<String>,
+        /// Machine-readable, as `BAD_LOCK_NAME`.
+        reason: String,
+        /// For people.
+        message: String,
+    },
+    /// The lock is live with another kind or another number of permits.
+    #[error("lock {name:?} is in use in another mode: {message}")]
+    ModeMismatch {
+        /// The lock.
+        name: Arc<str>,
+        /// For people.
+        message: String,
+    },
+    /// A rule of the lock forbids it until something changes, as `WOULD_DEADLOCK` for an upgrade.
+    #[error("lock {name:?} refused ({reason}): {message}")]
+    Forbidden {
+        /// The lock.
+        name: Arc<str>,
+        /// Machine-readable.
+        reason: String,
+        /// For people.
+        message: String,
+    },
+    /// A limit is reached: waiters of the lock, or acquisitions of the session.
+    #[error("limit reached ({reason}): {message}")]
+    LimitReached {
+        /// `TOO_MANY_WAITERS`, `TOO_MANY_ACQUISITIONS`, …
+        reason: String,
+        /// For people.
+        message: String,
+        /// Not before this is a retry of use, when the server said so.
+        retry_after: Option<Duration>,
+    },
+    /// No server could be reached, or none could serve, before the deadline. The lock was not
+    /// acquired, for certain.
+    #[error("the cluster is out of reach: {message}")]
+    Unavailable {
+        /// The last failure, for people.
+        message: String,
+    },
+    /// An attempt was sent and never answered before the deadline: it may have been granted. It is
+    /// withdrawn in the background, and without renewal it ends at its TTL at the latest.
+    #[error("the outcome is not known: {message}")]
+    Indeterminate {
+        /// The last failure, for people.
+        message: String,
+    },
+    /// The acquisition ended before its grant could be handed out: its lease ran out while the
+    /// cluster was out of reach, or an operator ended it. A new `acquire()` queues afresh.
+    #[error("the place at lock {name:?} was lost: {reason}")]
+    Lost {
+        /// The lock.
+        name: Arc<str>,
+        /// Why.
+        reason: LostReason,
+    },
+    /// The server failed in a way that retrying does not heal, or that this client does not know.
+    #[error("the server failed ({reason}): {message}")]
+    Failed {
+        /// Machine-readable, or the gRPC code's name.
+        reason: String,
+        /// For people.
+        message: String,
+    },
+    /// The client's session task has ended, with the runtime that it was started on.
+    #[error("the client's session has ended")]
+    SessionEnded,
+}
+
+impl AcquireError {
+    /// The same call may succeed later although nothing is changed by the caller.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            // Contention passes.
+            Self::Held { .. } | Self::WaitTimedOut { .. } => true,
+            // Others stop queueing; our own guards are released.
+            Self::LimitReached { .. } => true,
+            // Servers come back, and whatever an unanswered attempt did is withdrawn.
+            Self::Unavailable { .. } | Self::Indeterminate { .. } => true,
+            // A new acquisition queues afresh.
+            Self::Lost { .. } => true,
+            // The kind of a lock is open again once it is free, but that is a change by others
+            // who disagree about what the lock is: a mistake to show, not to wait for.
+            Self::ModeMismatch { .. } => false,
+            // The token to re-enter stays dead.
+            Self::HoldLost { .. } => false,
+            Self::Invalid { .. } | Self::Forbidden { .. } | Self::Failed { .. } => false,
+            // This client is of no more use.
+            Self::SessionEnded => false,
+        }
+    }
+}
+
+/// Why a release was not confirmed. The guard is gone in every case.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReleaseError {
+    /// The lock had been lost before it was released: what was done under it may have met
+    /// another holder, unless the resource checks tokens.
+    #[error(transparent)]
+    Lost(#[from] LockLost),
+    /// No answer came while the lease ran. The lock frees itself at the end of its lease.
+    #[error(
+        "the release of lock {name:?} was not confirmed; it frees itself at the end of its lease"
+    )]
+    Unconfirmed {
+        /// The lock.
+        name: Arc<str>,
+    },
+}
+
+/// Why a look at the cluster or an operator's call failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CallError {
+    /// The request is not valid; it never will be.
+    #[error("invalid {}: {message}", field.as_deref().unwrap_or("request"))]
+    Invalid {
+        /// Which part, when known.
+        field: Option<String>,
+        /// Machine-readable.
+        reason: String,
+        /// For people.
+        message: String,
+    },
+    /// No server could be reached, or none could serve, before the deadline.
+    #[error("the cluster is out of reach: {message}")]
+    Unavailable {
+        /// The last failure, for people.
+        message: String,
+    },
+    /// The call was sent and its answer never came: it may or may not have been done.
+    #[error("the outcome is not known: {message}")]
+    Indeterminate {
+        /// The last failure, for people.
+        message: String,
+    },
+    /// The server refused it or failed.
+    #[error("the server refused ({reason}): {message}")]
+    Failed {
+        /// Machine-readable, or the gRPC code's name.
+        reason: String,
+        /// For people.
+        message: String,
+    },
+}
+
+impl CallError {
+    /// The same call may succeed later although nothing is changed by the caller.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Unavailable { .. } | Self::Indeterminate { .. } => true,
+            Self::Invalid { .. } | Self::Failed { .. } => false,
+        }
+    }
+}
+
+/// Why a client could not be made. Nothing is connected yet: these are mistakes in what was given.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// No endpoint was given.
+    #[error("no endpoint: give at least one, as http://127.0.0.1:7700")]
+    NoEndpoint,
+    /// An endpoint cannot be understood.
+    #[error("endpoint {endpoint:?}: {why}; expected something like http://127.0.0.1:7700")]
+    Endpoint {
+        /// As it was given.
+        endpoint: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// An environment variable is not valid Unicode.
+    #[error("environment variable {0} is not valid UTF-8")]
+    Environment(&'static str),
+    /// The identity is longer than 256 bytes or has control characters.
+    #[error("the identity must be at most 256 bytes without control characters")]
+    Identity,
+}
+
+fn by(holders: &[Holder]) -> String {
+    match holders {
+        [] => String::new(),
+        [only] => format!(" by {}", who(only)),
+        [first, rest @ ..] => format!(" by {} and {} more", who(first), rest.len()),
+    }
+}
+
+fn who(holder: &Holder) -> String {
+    let named = if holder.owner.is_empty() { &holder.session } else { &holder.owner };
+    match holder.token {
+        Some(token) => format!("{named} (token {token})"),
+        None => named.clone(),
+    }
+}

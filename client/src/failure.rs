@@ -1,0 +1,152 @@
+//! A call that a server did not do, or that got no answer: what that says about retrying. The table
+//! of codes and reasons is `reliability.md` §5 and D15.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::error::{AcquireError, CallError};
+
+/// gRPC status codes that this client tells apart, by number: the core knows no gRPC.
+mod code {
+    pub(super) const CANCELLED: i32 = 1;
+    pub(super) const INVALID_ARGUMENT: i32 = 3;
+    pub(super) const DEADLINE_EXCEEDED: i32 = 4;
+    pub(super) const RESOURCE_EXHAUSTED: i32 = 8;
+    pub(super) const FAILED_PRECONDITION: i32 = 9;
+    pub(super) const ABORTED: i32 = 10;
+    pub(super) const OUT_OF_RANGE: i32 = 11;
+    pub(super) const UNAVAILABLE: i32 = 14;
+}
+
+/// An error answer to one call.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Failure {
+    /// A gRPC status code.
+    pub code: i32,
+    /// UPPER_SNAKE_CASE, as in `google.rpc.ErrorInfo`; empty when the server gave none.
+    pub reason: String,
+    /// For people.
+    pub message: String,
+    /// The field that is wrong, when the server named one.
+    pub field: Option<String>,
+    /// Do not retry before; zero when the server did not say.
+    pub retry_after: Duration,
+}
+
+/// What a failure says about its call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Surely not done; the same call may succeed later.
+    NotDone,
+    /// It may or may not have been done; the same call, with the same names, finds out.
+    NotKnown,
+    /// Refused, and the same call will be again.
+    Refused,
+}
+
+impl Failure {
+    /// The reason decides; where it is missing or new, the code.
+    pub fn verdict(&self) -> Verdict {
+        match self.reason.as_str() {
+            "NO_LEADER" | "NOT_LEADER" | "RANGE_MOVED" | "OVERLOADED" => return Verdict::NotDone,
+            "INDETERMINATE" => return Verdict::NotKnown,
+            _ => {}
+        }
+        match self.code {
+            // DEADLINE_EXCEEDED, CANCELLED and ABORTED come from proxies and shutdowns: nothing
+            // says how far the call had got.
+            code::UNAVAILABLE | code::DEADLINE_EXCEEDED | code::CANCELLED | code::ABORTED => {
+                Verdict::NotKnown
+            }
+            _ => Verdict::Refused,
+        }
+    }
+
+    /// The error of an acquisition that a server refused for good.
+    pub fn into_refusal(self, name: &Arc<str>) -> AcquireError {
+        let name = Arc::clone(name);
+        let Self { code, reason, message, field, retry_after } = self;
+        match (code, reason.as_str()) {
+            (_, "MODE_MISMATCH") => AcquireError::ModeMismatch { name, message },
+            (code::INVALID_ARGUMENT | code::OUT_OF_RANGE, _) => {
+                AcquireError::Invalid { field, reason, message }
+            }
+            (code::FAILED_PRECONDITION, _) => AcquireError::Forbidden { name, reason, message },
+            (code::RESOURCE_EXHAUSTED, _) => {
+                let retry_after = (!retry_after.is_zero()).then_some(retry_after);
+                AcquireError::LimitReached { reason, message, retry_after }
+            }
+            _ => AcquireError::Failed { reason: named(reason, code), message },
+        }
+    }
+
+    /// The error of another call, after the last try. `read` tells that the call has no effects, so
+    /// that it does not matter whether it was done.
+    pub fn into_call_error(self, read: bool) -> CallError {
+        match self.verdict() {
+            Verdict::NotKnown if !read => CallError::Indeterminate { message: self.message },
+            Verdict::NotDone | Verdict::NotKnown => {
+                CallError::Unavailable { message: self.message }
+            }
+            Verdict::Refused => {
+                let Self { code, reason, message, field, .. } = self;
+                match code {
+                    code::INVALID_ARGUMENT | code::OUT_OF_RANGE => {
+                        CallError::Invalid { field, reason, message }
+                    }
+                    _ => CallError::Failed { reason: named(reason, code), message },
+                }
+            }
+        }
+    }
+}
+
+fn named(reason: String, code: i32) -> String {
+    if reason.is_empty() { format!("gRPC code {code}") } else { reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failure(code: i32, reason: &str) -> Failure {
+        Failure { code, reason: reason.into(), ..Failure::default() }
+    }
+
+    #[test]
+    fn only_what_heals_by_itself_is_retried() {
+        for (code, reason, verdict) in [
+            (14, "NO_LEADER", Verdict::NotDone),
+            (14, "RANGE_MOVED", Verdict::NotDone),
+            (8, "OVERLOADED", Verdict::NotDone),
+            (14, "INDETERMINATE", Verdict::NotKnown),
+            (14, "", Verdict::NotKnown),
+            (4, "", Verdict::NotKnown),
+            (1, "", Verdict::NotKnown),
+            (8, "TOO_MANY_WAITERS", Verdict::Refused),
+            (9, "MODE_MISMATCH", Verdict::Refused),
+            (3, "BAD_TTL", Verdict::Refused),
+            (13, "", Verdict::Refused),
+            (16, "", Verdict::Refused),
+        ] {
+            assert_eq!(failure(code, reason).verdict(), verdict, "{code} {reason}");
+        }
+    }
+
+    #[test]
+    fn refusals_say_what_to_do() {
+        let name = Arc::from("a");
+        let refusal = |code, reason| failure(code, reason).into_refusal(&name);
+        assert!(matches!(refusal(9, "MODE_MISMATCH"), AcquireError::ModeMismatch { .. }));
+        assert!(matches!(refusal(9, "WOULD_DEADLOCK"), AcquireError::Forbidden { .. }));
+        assert!(matches!(refusal(8, "TOO_MANY_WAITERS"), AcquireError::LimitReached { .. }));
+        assert!(matches!(refusal(3, "BAD_LOCK_NAME"), AcquireError::Invalid { .. }));
+        assert!(matches!(refusal(13, ""), AcquireError::Failed { .. }));
+    }
+
+    #[test]
+    fn a_call_without_effects_is_never_indeterminate() {
+        let lost = failure(14, "");
+        assert!(matches!(lost.clone().into_call_error(false), CallError::Indeterminate { .. }));
+        assert!(matches!(lost.into_call_error(true), CallError::Unavailable { .. }));
+    }
+}

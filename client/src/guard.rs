@@ -1,0 +1,219 @@
+//! A held lock in the hands of its user: the token, how long it surely holds, the news of its loss,
+//! and its release. A guard decides nothing; the session task renews it.
+
+use std::{
+    future::Future,
+    pin::pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::oneshot;
+
+use crate::{
+    clock::Clock,
+    error::{LockLost, LostReason, ReleaseError},
+    grant::Grant,
+    handle::{Returned, SessionHandle},
+    ids::{AcquisitionId, FencingToken, Position},
+    lease_cell::{GuardState, LeaseCell},
+    request::Request,
+};
+
+/// A held lock. While it lives it is renewed in the background; dropping it releases it.
+///
+/// Dropping only leaves a note for the session task: it never blocks, and nobody learns whether the
+/// release arrived. [`release`](Guard::release) confirms. A process that ends right after the drop
+/// may end before the note is sent; the lock then frees itself at the end of its lease.
+///
+/// A guard says what its client can know. A process that is paused between the check and the write
+/// can know nothing: send the [`token`](Guard::token) with the write and let the resource refuse
+/// tokens smaller than the largest it has seen.
+#[must_use = "dropping a guard releases the lock"]
+#[derive(Debug)]
+pub struct Guard {
+    request: Arc<Request>,
+    grant: Grant,
+    cell: Arc<LeaseCell>,
+    session: Arc<SessionHandle>,
+    /// Its note is on the list of returns already.
+    returned: bool,
+}
+
+impl Guard {
+    pub(crate) fn new(
+        request: Arc<Request>,
+        grant: Grant,
+        cell: Arc<LeaseCell>,
+        session: Arc<SessionHandle>,
+    ) -> Self {
+        Self { request, grant, cell, session, returned: false }
+    }
+
+    /// The fencing token: larger than every earlier token of this name. Give it to the resource.
+    pub fn token(&self) -> FencingToken {
+        self.grant.token
+    }
+
+    /// The number a resource compares and raises. For an exclusive hold the token; for sharers the
+    /// token of the first of them since the lock was last exclusive or free, so that they do not
+    /// fence each other (D11).
+    pub fn fence_floor(&self) -> FencingToken {
+        self.grant.fence_floor
+    }
+
+    /// The lock.
+    pub fn name(&self) -> &str {
+        &self.request.name
+    }
+
+    /// Names the acquisition within the client's session.
+    pub fn acquisition(&self) -> AcquisitionId {
+        self.grant.id
+    }
+
+    /// Where in its range's log the grant was seen.
+    pub fn position(&self) -> Position {
+        self.grant.position
+    }
+
+    /// The length of the lease that was asked for.
+    pub fn ttl(&self) -> Duration {
+        self.request.ttl
+    }
+
+    /// Until when the lock is surely held if nothing is renewed any more, counted from the sending
+    /// of the last answered renewal. In the past once the lock is lost.
+    ///
+    /// `Instant` stands still while the machine is suspended; use [`is_valid`](Guard::is_valid)
+    /// before acting after a long pause.
+    pub fn valid_until(&self) -> Instant {
+        // Read before the client's clock: the result can only be too early.
+        let now = instant_now();
+        let remaining = self.remaining();
+        if remaining.is_zero() { now } else { now + remaining }
+    }
+
+    /// How long the lock is surely held if nothing is renewed any more. Zero once it is lost.
+    pub fn remaining(&self) -> Duration {
+        let now = self.session.clock.now();
+        if self.cell.lost().is_some() {
+            return Duration::ZERO;
+        }
+        self.cell.valid_until().saturating_sub(now)
+    }
+
+    /// Whether the lock is held now, checked against the clock and not only against events that
+    /// have been noticed. False stays false.
+    pub fn is_valid(&self) -> bool {
+        self.cell.check(&self.session.clock).is_ok()
+    }
+
+    /// How the guard stands now.
+    pub fn state(&self) -> GuardState {
+        self.cell.state(&self.session.clock)
+    }
+
+    /// Waits until the state is another than `seen` and returns it. Dropping the future is safe.
+    pub async fn state_other_than(&self, seen: GuardState) -> GuardState {
+        self.cell.state_other_than(seen, &self.session.clock).await
+    }
+
+    /// Waits for the loss of the lock. Dropping the future is safe.
+    pub async fn lost(&self) -> LostReason {
+        self.cell.wait_lost(&self.session.clock).await
+    }
+
+    /// The same news for others than the guard's owner: cheap to clone, outlives the guard. After
+    /// the release it never fires.
+    pub fn lost_signal(&self) -> LostSignal {
+        LostSignal { cell: Arc::clone(&self.cell), clock: Arc::clone(&self.session.clock) }
+    }
+
+    /// Runs `work` while the lock is held, and drops it, at its next await, when the lock is lost.
+    ///
+    /// # Errors
+    /// [`LockLost`] when the lock was lost before `work` had ended. What `work` did so far stays
+    /// done; the resource's check of the token is what keeps a late write out.
+    pub async fn run<F: Future>(&self, work: F) -> Result<F::Output, LockLost> {
+        let mut work = pin!(work);
+        let mut lost = pin!(self.lost());
+        let done = std::future::poll_fn(|cx| {
+            // The loss is looked at first, and again when the work says that it is done.
+            if let std::task::Poll::Ready(reason) = lost.as_mut().poll(cx) {
+                return std::task::Poll::Ready(Err(reason));
+            }
+            self.cell.check(&self.session.clock)?;
+            work.as_mut().poll(cx).map(Ok)
+        })
+        .await;
+        done.and_then(|output| self.cell.check(&self.session.clock).map(|()| output))
+            .map_err(|reason| self.lock_lost(reason))
+    }
+
+    /// Releases the lock and waits for the confirmation. Dropping the future does not take the
+    /// release back.
+    ///
+    /// # Errors
+    /// [`ReleaseError::Lost`] when the lock had been lost before: what was done under it may have
+    /// met another holder. [`ReleaseError::Unconfirmed`] when no answer came while the lease ran.
+    pub async fn release(mut self) -> Result<(), ReleaseError> {
+        // A lease that has lapsed by now counts as lost even if its renewal is on the way.
+        let lost = self.cell.check(&self.session.clock).err();
+        let (reply, confirmed) = oneshot::channel();
+        self.give_back(Some(reply));
+        if let Some(reason) = lost {
+            return Err(self.lock_lost(reason).into());
+        }
+        match confirmed.await {
+            Ok(result) => result,
+            Err(_) => Err(self.lock_lost(LostReason::SessionEnded).into()),
+        }
+    }
+
+    pub(crate) fn request(&self) -> &Request {
+        &self.request
+    }
+
+    fn lock_lost(&self, reason: LostReason) -> LockLost {
+        LockLost { name: Arc::clone(&self.request.name), token: self.grant.token, reason }
+    }
+
+    fn give_back(&mut self, reply: Option<oneshot::Sender<Result<(), ReleaseError>>>) {
+        self.returned = true;
+        self.cell.close();
+        self.session.returns.put(Returned { cell: Arc::clone(&self.cell), reply });
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if !self.returned {
+            self.give_back(None);
+        }
+    }
+}
+
+/// Tells of the loss of one guard's lock. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct LostSignal {
+    cell: Arc<LeaseCell>,
+    clock: Arc<Clock>,
+}
+
+impl LostSignal {
+    /// Waits for the loss. Dropping the future is safe.
+    pub async fn wait(&self) -> LostReason {
+        self.cell.wait_lost(&self.clock).await
+    }
+
+    /// Why the lock is lost, if it is.
+    pub fn reason(&self) -> Option<LostReason> {
+        self.cell.check(&self.clock).err()
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the edge translates its clock for its callers")]
+fn instant_now() -> Instant {
+    Instant::now()
+}

@@ -1,0 +1,144 @@
+//! The builder of one acquisition, and the future that waits for its grant.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use tokio::sync::oneshot;
+
+use crate::{
+    client::Client,
+    error::AcquireError,
+    guard::Guard,
+    handle::{AcquireCommand, Returned, SessionHandle},
+    lease_cell::LeaseCell,
+    request::{LockMode, Request, Wait},
+};
+
+/// One acquisition in the making: see [`Client::lock`]. Nothing is sent before
+/// [`acquire`](LockBuilder::acquire) or [`try_acquire`](LockBuilder::try_acquire) is awaited.
+#[must_use = "nothing is sent before `acquire` or `try_acquire` is awaited"]
+#[derive(Clone, Debug)]
+pub struct LockBuilder {
+    client: Client,
+    request: Request,
+}
+
+impl LockBuilder {
+    pub(crate) fn new(client: Client, name: &str) -> Self {
+        let request = Request {
+            name: Arc::from(name),
+            mode: LockMode::Exclusive,
+            ttl: client.ttl(),
+            wait: Wait::Unbounded,
+            reenter: None,
+            owner: client.identity(),
+            attributes: BTreeMap::new(),
+        };
+        Self { client, request }
+    }
+
+    /// The length of the lease: how long the lock stays held after its holder was last heard of.
+    /// 2 s to 10 min; the client's default (10 s) unless set. Below about 5 s a lease does not
+    /// survive the failure of a server.
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.request.ttl = ttl;
+        self
+    }
+
+    /// Queue at most this long, one hour at the most. Without it the acquisition waits until it
+    /// is granted.
+    pub fn wait(mut self, wait: Duration) -> Self {
+        self.request.wait = if wait.is_zero() { Wait::Try } else { Wait::AtMost(wait) };
+        self
+    }
+
+    /// Do not queue: [`AcquireError::Held`] when it cannot be granted at once.
+    pub fn try_once(mut self) -> Self {
+        self.request.wait = Wait::Try;
+        self
+    }
+
+    /// Share the lock with others that want it shared.
+    pub fn shared(mut self) -> Self {
+        self.request.mode = LockMode::Shared;
+        self
+    }
+
+    /// Take `n` of the `of` units of the lock. All live users of a lock must agree about `of`.
+    pub fn permits(mut self, n: u32, of: u32) -> Self {
+        self.request.mode = LockMode::Permits { n, of };
+        self
+    }
+
+    /// Who holds it, for people; the client's identity unless set. Up to 256 bytes.
+    pub fn owner(mut self, owner: &str) -> Self {
+        self.request.owner = Arc::from(owner);
+        self
+    }
+
+    /// Shown to whoever looks at the lock. Keys and values together up to 4,096 bytes.
+    pub fn attribute(mut self, key: &str, value: &str) -> Self {
+        self.request.attributes.insert(key.to_owned(), value.to_owned());
+        self
+    }
+
+    /// Join the live hold of `guard` instead of queueing behind it: same token, same lease, and
+    /// the lock is free again when all its guards are released. Takes over the guard's mode,
+    /// owner and ttl, which must be the same.
+    pub fn reenter(mut self, guard: &Guard) -> Self {
+        let joined = guard.request();
+        self.request.mode = joined.mode;
+        self.request.owner = Arc::clone(&joined.owner);
+        self.request.ttl = joined.ttl;
+        self.request.reenter = Some(guard.token());
+        self
+    }
+
+    /// Acquires the lock. Dropping the future withdraws the acquisition; a grant that is already
+    /// on its way is released.
+    ///
+    /// # Errors
+    /// See [`AcquireError`]: refused, out of reach, not known, lost.
+    pub async fn acquire(self) -> Result<Guard, AcquireError> {
+        let session = self.client.session();
+        let request = Arc::new(self.request);
+        let cell = Arc::new(LeaseCell::default());
+        let (reply, granted) = oneshot::channel();
+        let command =
+            AcquireCommand { request: Arc::clone(&request), cell: Arc::clone(&cell), reply };
+        session.commands.send(command).await.map_err(|_| AcquireError::SessionEnded)?;
+        let mut pending = Pending { cell, session, done: false };
+        let grant = granted.await.map_err(|_| AcquireError::SessionEnded);
+        // From here on the guard gives the hold back, or there is nothing to give back.
+        pending.done = true;
+        let (cell, session) = (Arc::clone(&pending.cell), Arc::clone(&pending.session));
+        Ok(Guard::new(request, grant??, cell, session))
+    }
+
+    /// Acquires the lock if it is free now; `None` if it is held, or others queue for it.
+    ///
+    /// # Errors
+    /// As [`acquire`](LockBuilder::acquire), without [`AcquireError::Held`].
+    pub async fn try_acquire(self) -> Result<Option<Guard>, AcquireError> {
+        match self.try_once().acquire().await {
+            Ok(guard) => Ok(Some(guard)),
+            Err(AcquireError::Held { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Withdraws an acquisition whose future is dropped before it has ended.
+struct Pending {
+    cell: Arc<LeaseCell>,
+    session: Arc<SessionHandle>,
+    done: bool,
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        if !self.done {
+            self.cell.abandon();
+            self.session.returns.put(Returned { cell: Arc::clone(&self.cell), reply: None });
+        }
+    }
+}
