@@ -1,7 +1,55 @@
 //! Many Raft groups on one store: a sans-IO core around raft-rs, and thin drivers beside it.
+//!
+//! The core is [`Store`]. It owns the replicas of a store and does nothing by itself: the owner
+//! calls it and does what the [`Effects`] of each turn say. Nothing in it reads a clock, draws a
+//! random number or touches a disk, so a simulator runs the same code as a server.
+//!
+//! One turn of an owner:
+//! 1. [`Store::persisted`] if the disk finished a batch, [`Store::tick`] every 100 ms,
+//!    [`Store::step`] for each message that arrived, [`Store::propose`] once per range with
+//!    everything that its clients ask for, [`Store::read_index`] for answers that need no entry;
+//! 2. [`Store::turn`];
+//! 3. write the batch, send the messages, answer clients from what was applied and read, then
+//!    take note of changed roles.
+//!
+//! What it guarantees: an entry is reported as applied only when it is committed and durable
+//! here; a vote or an acknowledgement leaves only when it is durable; after any crash the image
+//! is not ahead of the log (S12). What it leaves to its owner: time, threads, links, who answers
+//! whom, and aborting the process when the disk fails.
+//!
+//! Membership is fixed: a range has the replicas of its first descriptor.
 
 mod disk;
+mod effects;
+mod election;
+mod guard;
+mod ident;
+mod image;
+mod keys;
+mod log;
+mod mirror;
+mod ready;
+mod records;
+mod recover;
+mod replica;
+#[cfg(feature = "edge")]
+mod rocks_disk;
+mod sim_disk;
+mod staging;
 mod state_machine;
+mod store;
 
 pub use disk::{Batch, BatchSeq, Disk, DiskError, Family, Pair, WriteOp};
+pub use effects::{
+    Applied, Effects, NotProposed, Proposed, RaftRole, ReadId, ReadReady, ReplicaStatus,
+    RoleChange, RoleNow,
+};
+pub use guard::Dropped;
+pub use ident::{StoreIdent, bootstrap, read_ident};
+pub use log::LogLimits;
+pub use recover::RecoverError;
+#[cfg(feature = "edge")]
+pub use rocks_disk::{OpenError, RocksDisk};
+pub use sim_disk::SimDisk;
 pub use state_machine::{CorruptImage, DirtyRow, EntryAt, StateMachine};
+pub use store::{Config, Store};

@@ -1,0 +1,162 @@
+//! What a turn asks its owner to do.
+
+use sharklock_proto::internal::v1::RangeMessage;
+use sharklock_rangemap::{RangeId, StoreId};
+
+use crate::disk::Batch;
+use crate::state_machine::EntryAt;
+
+/// Names a read of one store; unique within a life of the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ReadId(pub u64);
+
+/// What a turn asks its owner to do. The owner drains it; the order of the fields is the order in
+/// which to do it, but for `messages`, which may leave at any time.
+///
+/// Within a turn the entries applied come before the roles: who leads is told of its first own
+/// entry's application, and only then that it leads.
+#[derive(Debug)]
+pub struct Effects<O> {
+    /// To be written at once, before any later batch, and reported by [`crate::Store::persisted`].
+    pub batch: Option<Batch>,
+    /// To be sent, each link in order. A lost one is repeated by Raft.
+    pub messages: Vec<RangeMessage>,
+    /// Entries applied, per range in the order of its log.
+    pub applied: Vec<Applied<O>>,
+    /// Reads that may now be answered from the applied state.
+    pub reads: Vec<ReadReady>,
+    /// Leadership won and lost.
+    pub roles: Vec<RoleChange>,
+}
+
+impl<O> Default for Effects<O> {
+    fn default() -> Self {
+        Self {
+            batch: None,
+            messages: Vec::new(),
+            applied: Vec::new(),
+            reads: Vec::new(),
+            roles: Vec::new(),
+        }
+    }
+}
+
+/// An entry that was committed and applied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Applied<O> {
+    /// The range.
+    pub range: RangeId,
+    /// Where it stands in the log. An entry proposed at the same index in another term is lost.
+    pub at: EntryAt,
+    /// What applying it returned. `None`: the empty entry with which a leader begins its term.
+    pub output: Option<O>,
+}
+
+/// A read whose round proved, after the read was asked, that this replica leads, and whose index
+/// is applied: the state answers it linearizably.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadReady {
+    /// The range.
+    pub range: RangeId,
+    /// The read.
+    pub read: ReadId,
+    /// The commit index at the time of the read.
+    pub index: u64,
+}
+
+/// A range's role on this store changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RoleChange {
+    /// The range.
+    pub range: RangeId,
+    /// What it is now.
+    pub role: RoleNow,
+}
+
+/// Whether a replica leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RoleNow {
+    /// It leads and has applied an entry of its own term, hence everything that was ever
+    /// acknowledged.
+    Leader {
+        /// The term it leads in.
+        term: u64,
+    },
+    /// It does not lead (or does not yet, see `Leader`). All its reads are forgotten; what it
+    /// proposed may still be committed, by whom it does not know.
+    Follower {
+        /// Its term.
+        term: u64,
+        /// Who leads that term, as far as it knows. Never this store.
+        leader: Option<StoreId>,
+    },
+}
+
+/// Where a proposal stands in the log, if it survives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Proposed {
+    /// Its index.
+    pub index: u64,
+    /// Its term.
+    pub term: u64,
+}
+
+/// Why a proposal or a read was not taken. Nothing of it will happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotProposed {
+    /// The store has no replica of the range.
+    #[error("this store has no replica of the range")]
+    UnknownRange,
+    /// Another replica may lead.
+    #[error("this replica does not lead its range")]
+    NotLeader {
+        /// Who leads, as far as known.
+        leader: Option<StoreId>,
+    },
+    /// A read too early in a term: the leader has not committed an entry of its own yet, so it
+    /// does not know what is committed. Ask again after the next `RoleNow::Leader`.
+    #[error("the leader has not committed an entry of its term yet")]
+    NotReady,
+    /// 16 MiB of the range's entries wait to be committed.
+    #[error("too many bytes of this range wait to be committed")]
+    Overloaded,
+    /// The replica was stopped by an alarm, see [`crate::Dropped::LostLog`].
+    #[error("this replica is stopped because its log lost entries")]
+    Stopped,
+}
+
+/// What a replica is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RaftRole {
+    /// It leads its range.
+    Leader,
+    /// It asks for votes, or asks whether it would get them.
+    Candidate,
+    /// It follows, or waits for a leader.
+    Follower,
+    /// It does nothing any more: its log lost entries, see [`crate::Dropped::LostLog`].
+    Stopped,
+}
+
+/// A replica as an operator sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplicaStatus {
+    /// What it is doing.
+    pub role: RaftRole,
+    /// Its Raft term.
+    pub term: u64,
+    /// The store of its leader, as far as known; this store's own while it leads.
+    pub leader: Option<StoreId>,
+    /// Index up to which it knows entries to be committed.
+    pub commit: u64,
+    /// Index up to which they are applied. Never above `commit` (S12).
+    pub applied: u64,
+    /// Index up to which the image on the disk is durable.
+    pub flushed: u64,
+    /// First index that its log keeps.
+    pub log_first: u64,
+    /// Last index of its log.
+    pub log_last: u64,
+    /// Hash of the applied state: equal on all replicas at equal `applied` (S9).
+    pub state_hash: u64,
+}

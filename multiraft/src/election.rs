@@ -1,0 +1,35 @@
+//! Timing of elections, in ticks, without randomness of its own (raft.md §9).
+
+use sharklock_rangemap::{PeerId, RangeId};
+use twox_hash::XxHash3_64;
+
+/// Ticks between heartbeats.
+pub(crate) const HEARTBEAT_TICKS: usize = 2;
+/// A follower campaigns after this many ticks without its leader, or up to [`TIMEOUT_TICKS_END`].
+pub(crate) const TIMEOUT_TICKS_MIN: usize = 10;
+/// First number of ticks that is too long.
+pub(crate) const TIMEOUT_TICKS_END: usize = 20;
+
+/// What an election timeout depends on. Equal inputs give equal timeouts, which makes a run
+/// repeatable; two peers differ by `peer`, and one peer's next try by `campaigns`.
+pub(crate) struct Timeout {
+    pub seed: u64,
+    pub range: RangeId,
+    pub peer: PeerId,
+    pub term: u64,
+    pub campaigns: u64,
+}
+
+impl Timeout {
+    /// The timeout: `TIMEOUT_TICKS_MIN <= ticks < TIMEOUT_TICKS_END`.
+    pub(crate) fn ticks(&self) -> usize {
+        let mut input = [0; 32];
+        let numbers = [self.range.0, self.peer.0, self.term, self.campaigns];
+        for (bytes, number) in input.chunks_exact_mut(8).zip(numbers) {
+            bytes.copy_from_slice(&number.to_le_bytes());
+        }
+        let spread = (TIMEOUT_TICKS_END - TIMEOUT_TICKS_MIN) as u64;
+        let extra = XxHash3_64::oneshot_with_seed(self.seed, &input) % spread;
+        TIMEOUT_TICKS_MIN + extra as usize
+    }
+}

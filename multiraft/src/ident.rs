@@ -1,0 +1,87 @@
+//! Whose disk it is, and the first record of a store's life.
+
+use bytes::Bytes;
+use sharklock_proto::internal::v1 as proto;
+use sharklock_rangemap::{Descriptor, Role, StoreId};
+
+use crate::disk::{Disk, WriteOp};
+use crate::keys::{self, Key};
+use crate::records::{self, FORMAT};
+use crate::recover::RecoverError;
+
+/// Raft state of a range before its first entry: log index and term are this on every replica, so
+/// all start from equal logs and none needs a snapshot.
+pub(crate) const INITIAL: u64 = 5;
+
+/// The identity of a store, on its disk from the first write on. A wiped disk is a new store: it
+/// must never come back under the old id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoreIdent {
+    /// The cluster. Messages of another are dropped.
+    pub cluster_id: [u8; 16],
+    /// The store's id in its cluster; never 0.
+    pub store: StoreId,
+    /// Random, made with the data directory: tells two disks apart that claim one store id.
+    pub ident: [u8; 16],
+}
+
+/// The changes that turn a fresh disk into a store with one range. To be written in one synced
+/// batch, then [`crate::Store::recover`].
+///
+/// # Panics
+///
+/// If the descriptor does not name `ident.store` among its voters.
+pub fn bootstrap(ident: &StoreIdent, first: &Descriptor) -> Vec<WriteOp> {
+    let here = first.on_store(ident.store).expect("the first range has a replica on this store");
+    assert_eq!(here.role, Role::Voter, "the first range's replica on this store votes");
+    let range = first.range;
+    assert!(range.0 != 0 && range.0 != u64::MAX, "{range} is no range id");
+
+    let hard_state = proto::HardStateRecord { term: INITIAL, vote: 0, commit: INITIAL };
+    let truncated = proto::TruncatedRecord { index: INITIAL, term: INITIAL };
+    let header = proto::FlushHeader {
+        applied_index: INITIAL,
+        applied_term: INITIAL,
+        descriptor: Some(records::descriptor_record(first)),
+        state_hash: 0,
+        machine: None,
+        conf_state: Some(records::conf_state_record(&records::conf_state(first))),
+    };
+    let ident = proto::StoreIdentRecord {
+        cluster_id: Bytes::copy_from_slice(&ident.cluster_id),
+        store_id: ident.store.0,
+        ident: Bytes::copy_from_slice(&ident.ident),
+        format: FORMAT.into(),
+    };
+    let put = |key: Key<'_>, value| WriteOp::Put(key.family(), key.encode(), value);
+    vec![
+        put(Key::Ident, records::seal(&ident)),
+        put(Key::HardState(range), records::seal(&hard_state)),
+        put(Key::Truncated(range), records::seal(&truncated)),
+        put(Key::Header(range), records::seal(&header)),
+    ]
+}
+
+/// Whose disk it is. `None`: nobody's, it is fresh.
+pub fn read_ident(disk: &impl Disk) -> Result<Option<StoreIdent>, RecoverError> {
+    let key = Key::Ident;
+    let Some(value) = disk.get(key.family(), &key.encode())? else {
+        let (start, end) = keys::meta_span();
+        return match disk.scan(key.family(), &start, &end)?.is_empty() {
+            true => Ok(None),
+            false => Err(RecoverError::NoIdent),
+        };
+    };
+    let bad = |error| RecoverError::bad_value("the store's identity", error);
+    let record: proto::StoreIdentRecord = records::open(value).map_err(bad)?;
+    if record.format > u32::from(FORMAT) {
+        return Err(RecoverError::NewerStore { format: record.format });
+    }
+    let sixteen = |bytes: &Bytes| <[u8; 16]>::try_from(bytes.as_ref()).ok();
+    match (sixteen(&record.cluster_id), record.store_id, sixteen(&record.ident)) {
+        (Some(cluster_id), store @ 1.., Some(ident)) => {
+            Ok(Some(StoreIdent { cluster_id, store: StoreId(store), ident }))
+        }
+        _ => Err(bad(records::BadValue::Nonsense("an id is missing".to_owned()))),
+    }
+}

@@ -1,0 +1,106 @@
+//! The image of a range: the machine's rows and a header on the disk, written behind (D4); and
+//! the truncation of the log, which follows it.
+
+use bytes::Bytes;
+use raft::StateRole;
+use sharklock_proto::internal::v1 as proto;
+
+use crate::disk::{Family, WriteOp};
+use crate::keys::{self, Key};
+use crate::log::{Log, LogLimits};
+use crate::records;
+use crate::replica::Replica;
+use crate::staging::{Flushed, Staging};
+use crate::state_machine::StateMachine;
+
+/// Whether the log is so long that the owner's flushes must have ceased: the range then flushes
+/// itself, or its memory would grow without end.
+pub(crate) fn is_overdue(log: &Log, limits: &LogLimits) -> bool {
+    log.len() > limits.entries_floor
+        && (log.len() > limits.entries_max || log.bytes() > limits.bytes_max)
+}
+
+/// Puts the image of everything applied so far into the batch: rows and header together, cut
+/// between two entries. Never term or vote: those travel with their `Ready`, and a flush queued
+/// behind a newer vote would take it back.
+pub(crate) fn stage<M: StateMachine>(
+    replica: &mut Replica<M>,
+    limits: &LogLimits,
+    staging: &mut Staging,
+) {
+    replica.flush_wanted = false;
+    let applied = replica.applied;
+    if applied.index == replica.flush_staged {
+        return;
+    }
+    let range = replica.range();
+    for (row, value) in replica.machine.take_dirty() {
+        let key = Key::Row(range, &row).encode();
+        staging.put(match value {
+            Some(value) => WriteOp::Put(Family::State, key, records::seal_row(value)),
+            None => WriteOp::Delete(Family::State, key),
+        });
+    }
+    let conf_state = replica.raw.raft.prs().conf().to_conf_state();
+    let header = proto::FlushHeader {
+        applied_index: applied.index,
+        applied_term: applied.term,
+        descriptor: Some(records::descriptor_record(&replica.descriptor)),
+        state_hash: replica.machine.state_hash(),
+        machine: Some(Bytes::from(replica.machine.header())),
+        conf_state: Some(records::conf_state_record(&conf_state)),
+    };
+    let key = Key::Header(range);
+    staging.put(WriteOp::Put(key.family(), key.encode(), records::seal(&header)));
+    let incarnation = replica.address.incarnation;
+    staging.flush(Flushed { range, incarnation, applied: applied.index });
+    replica.flush_staged = applied.index;
+    truncate(replica, limits, staging);
+}
+
+/// Cuts the log behind an earlier image, one that is durable by now.
+fn truncate<M: StateMachine>(replica: &mut Replica<M>, limits: &LogLimits, staging: &mut Staging) {
+    let held = held_by_all(replica);
+    let Some(index) = cut(replica.log(), limits, replica.flushed, held) else { return };
+    let range = replica.range();
+    let first = replica.log().first();
+    let term = replica.log().term_at(index).expect("the cut lies inside the log");
+    let key = Key::Truncated(range);
+    let record = proto::TruncatedRecord { index, term };
+    staging.put(WriteOp::Put(key.family(), key.encode(), records::seal(&record)));
+    let (start, end) = keys::log_span(range, first, index + 1);
+    staging.put(WriteOp::DeleteRange(Family::Raft, start, end));
+    replica.raw.raft.mut_store().truncate(index);
+}
+
+/// Up to where every replica has the log, as far as this one knows. A follower knows nothing of
+/// the others. Replicas that are away count too: in this version no snapshot could bring them
+/// back.
+fn held_by_all<M: StateMachine>(replica: &Replica<M>) -> u64 {
+    let raft = &replica.raw.raft;
+    match raft.state {
+        StateRole::Leader => raft.prs().iter().map(|(_, peer)| peer.matched).min().unwrap_or(0),
+        _ => 0,
+    }
+}
+
+/// Up to and including which index to cut the log, if at all: never behind the durable image,
+/// never below the floor. What all replicas have is cut in steps of a floor, so that a flush
+/// seldom carries a deletion; over a maximum the log is cut back to it whoever still needs it.
+fn cut(log: &Log, limits: &LogLimits, flushed: u64, held_by_all: u64) -> Option<u64> {
+    let allowed = flushed.min(log.last().saturating_sub(limits.entries_floor));
+    let spare = held_by_all.min(allowed);
+    let mut index = log.first() - 1;
+    if spare >= log.first() + limits.entries_floor {
+        index = spare;
+    }
+    let mut bytes = log.bytes();
+    let (mut next, mut len) = (log.first(), log.len());
+    while next <= allowed && (len > limits.entries_max || bytes > limits.bytes_max) {
+        bytes -= log.size_at(next);
+        len -= 1;
+        index = index.max(next);
+        next += 1;
+    }
+    (index >= log.first()).then_some(index)
+}

@@ -1,0 +1,118 @@
+//! Where every record of a store lies on its disk.
+//!
+//! Every key begins with a range id, so that no two replicas ever share key space: destroying or
+//! replacing one cannot touch another. Numbers are big-endian, so key order is number order.
+//! The tags are on disks and never change their meaning.
+
+use sharklock_rangemap::RangeId;
+
+use crate::disk::Family;
+
+/// The store's own records stand under range id 0, which no range has.
+const STORE: RangeId = RangeId(0);
+
+const TAG_IDENT: u8 = 0x01;
+const TAG_ENTRY: u8 = 0x01;
+const TAG_HARD_STATE: u8 = 0x01;
+const TAG_TRUNCATED: u8 = 0x02;
+const TAG_HEADER: u8 = 0x03;
+
+/// A record's place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Key<'a> {
+    /// Who the store is. Written once, by bootstrap.
+    /// `Meta`: 0 · 0x01 → `StoreIdentRecord`.
+    Ident,
+    /// A log entry. Written when appended; overwritten or deleted when a newer leader replaces an
+    /// uncommitted tail; deleted by truncation.
+    /// `Raft`: range · 0x01 · index → `Entry`.
+    Entry(RangeId, u64),
+    /// A row of the image. Written and deleted by a flush only.
+    /// `State`: range · the machine's key → the machine's value.
+    Row(RangeId, &'a [u8]),
+    /// Term, vote, commit. Written before any message that depends on it leaves.
+    /// `Meta`: range · 0x01 → `HardStateRecord`.
+    HardState(RangeId),
+    /// The last entry that the log no longer has.
+    /// `Meta`: range · 0x02 → `TruncatedRecord`.
+    Truncated(RangeId),
+    /// Header of the image; with it a range exists. Written by a flush only.
+    /// `Meta`: range · 0x03 → `FlushHeader`.
+    Header(RangeId),
+}
+
+impl Key<'_> {
+    /// Which key space holds it.
+    pub(crate) fn family(self) -> Family {
+        match self {
+            Self::Entry(..) => Family::Raft,
+            Self::Row(..) => Family::State,
+            Self::Ident | Self::HardState(_) | Self::Truncated(_) | Self::Header(_) => Family::Meta,
+        }
+    }
+
+    /// Its bytes.
+    pub(crate) fn encode(self) -> Vec<u8> {
+        match self {
+            Self::Ident => tagged(STORE, TAG_IDENT),
+            Self::Entry(range, index) => {
+                let mut key = Vec::with_capacity(17);
+                key.extend_from_slice(&range.0.to_be_bytes());
+                key.push(TAG_ENTRY);
+                key.extend_from_slice(&index.to_be_bytes());
+                key
+            }
+            Self::Row(range, row) => {
+                let mut key = Vec::with_capacity(8 + row.len());
+                key.extend_from_slice(&range.0.to_be_bytes());
+                key.extend_from_slice(row);
+                key
+            }
+            Self::HardState(range) => tagged(range, TAG_HARD_STATE),
+            Self::Truncated(range) => tagged(range, TAG_TRUNCATED),
+            Self::Header(range) => tagged(range, TAG_HEADER),
+        }
+    }
+
+    /// The key of a record in `Meta`. `None`: this version knows no such key.
+    pub(crate) fn decode_meta(bytes: &[u8]) -> Option<Self> {
+        let (range, tag) = bytes.split_first_chunk::<8>()?;
+        let range = RangeId(u64::from_be_bytes(*range));
+        match (range, tag) {
+            (STORE, [TAG_IDENT]) => Some(Self::Ident),
+            (STORE, _) => None,
+            (_, [TAG_HARD_STATE]) => Some(Self::HardState(range)),
+            (_, [TAG_TRUNCATED]) => Some(Self::Truncated(range)),
+            (_, [TAG_HEADER]) => Some(Self::Header(range)),
+            _ => None,
+        }
+    }
+}
+
+/// All keys of `Meta`. No key is longer than nine bytes.
+pub(crate) fn meta_span() -> (Vec<u8>, Vec<u8>) {
+    (Vec::new(), vec![0xff; 10])
+}
+
+/// The log entries of `range` with `from <= index < to`.
+pub(crate) fn log_span(range: RangeId, from: u64, to: u64) -> (Vec<u8>, Vec<u8>) {
+    (Key::Entry(range, from).encode(), Key::Entry(range, to).encode())
+}
+
+/// All rows of `range`. The id must not be the largest u64, which recovery refuses.
+pub(crate) fn rows_span(range: RangeId) -> (Vec<u8>, Vec<u8>) {
+    let after = RangeId(range.0 + 1);
+    (Key::Row(range, &[]).encode(), Key::Row(after, &[]).encode())
+}
+
+/// The machine's own key of a row that lies in [`rows_span`].
+pub(crate) fn row_key(key: &[u8]) -> &[u8] {
+    &key[8..]
+}
+
+fn tagged(range: RangeId, tag: u8) -> Vec<u8> {
+    let mut key = Vec::with_capacity(9);
+    key.extend_from_slice(&range.0.to_be_bytes());
+    key.push(tag);
+    key
+}

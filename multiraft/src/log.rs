@@ -1,0 +1,180 @@
+//! The log of one replica, in memory since its truncation; what raft-rs reads.
+//!
+//! Reading never touches a disk. Writing it down is `ready.rs`'s business, which stages every
+//! entry in the turn in which it is appended here.
+
+use std::collections::VecDeque;
+
+use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
+use raft::{Error, GetEntriesContext, RaftState, Storage, StorageError};
+
+/// Counted for each entry beside its data: its share of the queue and of the allocator.
+const ENTRY_OVERHEAD_BYTES: u64 = 128;
+
+/// How much log a range keeps (DESIGN §5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogLimits {
+    /// So many entries are always kept, whatever their size: a follower that was away for a
+    /// moment then needs no snapshot.
+    pub entries_floor: u64,
+    /// Beyond so many entries the log is cut although a follower still needs them.
+    pub entries_max: u64,
+    /// Beyond so many bytes the log is cut although a follower still needs them.
+    pub bytes_max: u64,
+}
+
+impl Default for LogLimits {
+    fn default() -> Self {
+        Self { entries_floor: 1_024, entries_max: 65_536, bytes_max: 16 << 20 }
+    }
+}
+
+/// Invariants:
+/// - entries are contiguous from `truncated.0 + 1`, their terms never fall and are never below
+///   `truncated.1`;
+/// - `hard_state` and `conf_state` are those of the recovery: raft-rs reads them once, at start.
+#[derive(Debug)]
+pub(crate) struct Log {
+    hard_state: HardState,
+    conf_state: ConfState,
+    /// Index and term of the last entry that is gone.
+    truncated: (u64, u64),
+    entries: VecDeque<Entry>,
+    bytes: u64,
+}
+
+impl Log {
+    /// A log of which `entries` is what the disk holds after `truncated`.
+    pub(crate) fn new(
+        hard_state: HardState,
+        conf_state: ConfState,
+        truncated: (u64, u64),
+        entries: Vec<Entry>,
+    ) -> Self {
+        let bytes = entries.iter().map(size).sum();
+        Self { hard_state, conf_state, truncated, entries: entries.into(), bytes }
+    }
+
+    /// Index of the first entry that is kept.
+    pub(crate) fn first(&self) -> u64 {
+        self.truncated.0 + 1
+    }
+
+    /// Index of the last entry; `first() - 1` if there is none.
+    pub(crate) fn last(&self) -> u64 {
+        self.truncated.0 + self.entries.len() as u64
+    }
+
+    /// Number of kept entries.
+    pub(crate) fn len(&self) -> u64 {
+        self.entries.len() as u64
+    }
+
+    /// Bytes that the kept entries take.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Term of the entry at `index`, also of the last one that is gone.
+    pub(crate) fn term_at(&self, index: u64) -> Option<u64> {
+        if index == self.truncated.0 {
+            return Some(self.truncated.1);
+        }
+        let at = index.checked_sub(self.first())?;
+        Some(self.entries.get(usize::try_from(at).ok()?)?.term)
+    }
+
+    /// Bytes that the kept entry at `index` takes.
+    pub(crate) fn size_at(&self, index: u64) -> u64 {
+        size(&self.entries[(index - self.first()) as usize])
+    }
+
+    /// Appends entries; those from the first new index on are replaced. raft-rs replaces
+    /// uncommitted entries only.
+    pub(crate) fn append(&mut self, entries: Vec<Entry>) {
+        let Some(first_new) = entries.first().map(|entry| entry.index) else { return };
+        assert!(
+            self.first() <= first_new && first_new <= self.last() + 1,
+            "entry {first_new} does not connect to the log {}..={}",
+            self.first(),
+            self.last()
+        );
+        while self.last() >= first_new {
+            let replaced = self.entries.pop_back().expect("last() >= first() says there is one");
+            self.bytes -= size(&replaced);
+        }
+        self.bytes += entries.iter().map(size).sum::<u64>();
+        self.entries.extend(entries);
+    }
+
+    /// Forgets the entries up to and including `index`.
+    pub(crate) fn truncate(&mut self, index: u64) {
+        let term = self.term_at(index).expect("only kept entries are truncated");
+        while self.first() <= index {
+            let gone = self.entries.pop_front().expect("index <= last() says there is one");
+            self.bytes -= size(&gone);
+            self.truncated = (gone.index, gone.term);
+        }
+        assert_eq!(self.truncated, (index, term), "truncation cuts behind its entry");
+    }
+}
+
+fn size(entry: &Entry) -> u64 {
+    entry.data.len() as u64 + ENTRY_OVERHEAD_BYTES
+}
+
+impl Storage for Log {
+    fn initial_state(&self) -> raft::Result<RaftState> {
+        Ok(RaftState::new(self.hard_state.clone(), self.conf_state.clone()))
+    }
+
+    fn entries(
+        &self,
+        low: u64,
+        high: u64,
+        max_size: impl Into<Option<u64>>,
+        _context: GetEntriesContext,
+    ) -> raft::Result<Vec<Entry>> {
+        if low < self.first() {
+            return Err(Error::Store(StorageError::Compacted));
+        }
+        assert!(high <= self.last() + 1, "entries up to {high} asked, the last is {}", self.last());
+        let budget = max_size.into().unwrap_or(u64::MAX);
+        let from = (low - self.first()) as usize;
+        let to = (high - self.first()) as usize;
+        let mut entries = Vec::with_capacity((to - from).min(1_024));
+        let mut taken = 0;
+        // At least one entry whatever its size, or replication would stop at a large one.
+        for entry in self.entries.range(from..to) {
+            taken += size(entry);
+            if !entries.is_empty() && taken > budget {
+                break;
+            }
+            entries.push(entry.clone());
+        }
+        Ok(entries)
+    }
+
+    fn term(&self, index: u64) -> raft::Result<u64> {
+        match self.term_at(index) {
+            Some(term) => Ok(term),
+            None if index < self.first() => Err(Error::Store(StorageError::Compacted)),
+            None => Err(Error::Store(StorageError::Unavailable)),
+        }
+    }
+
+    fn first_index(&self) -> raft::Result<u64> {
+        Ok(self.first())
+    }
+
+    fn last_index(&self) -> raft::Result<u64> {
+        Ok(self.last())
+    }
+
+    /// Always "not now". Membership is fixed in this version: every replica was there from the
+    /// first entry on, so a snapshot is wanted only by one that stayed away for longer than the
+    /// log reaches back. raft-rs asks again at each heartbeat and goes on with the others.
+    fn snapshot(&self, _request_index: u64, _to: u64) -> raft::Result<Snapshot> {
+        Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable))
+    }
+}

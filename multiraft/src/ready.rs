@@ -1,0 +1,203 @@
+//! What raft-rs produces, and in which order it may take effect. The only file that touches
+//! `Ready`; every ordering rule of Raft and disk stands here, with its reason.
+
+use raft::Ready;
+use raft::eraftpb::{Entry, EntryType, HardState, Message};
+use sharklock_proto::internal::v1::RangeMessage;
+
+use crate::disk::WriteOp;
+use crate::effects::{Applied, Effects};
+use crate::keys::{self, Key};
+use crate::replica::{PendingRead, Replica, parse_read_context};
+use crate::staging::{Saved, Staging};
+use crate::state_machine::{EntryAt, StateMachine};
+use crate::{mirror, records};
+
+/// What of a replica's `Ready`s is on its way to the disk.
+///
+/// Invariants:
+/// - `durable <= staged <= latest`;
+/// - a message in `held` leaves once its `Ready` and all before it are durable.
+#[derive(Default)]
+pub(crate) struct Saving {
+    /// Number of the last `Ready` taken.
+    latest: u64,
+    /// Number of the last one that has something to make durable.
+    staged: u64,
+    /// Number of the last of those that is durable.
+    durable: u64,
+    /// Term, vote and commit where they changed and no batch has them.
+    unsaved: Option<HardState>,
+    /// Messages, each with the number of the `Ready` that must be durable first.
+    held: Vec<(u64, Vec<Message>)>,
+    /// Messages whose time has come, for the next turn.
+    released: Vec<RangeMessage>,
+}
+
+impl Saving {
+    fn all_durable(&self) -> bool {
+        self.durable == self.staged
+    }
+}
+
+/// Takes everything that raft-rs has for us.
+pub(crate) fn drive<M: StateMachine>(
+    replica: &mut Replica<M>,
+    staging: &mut Staging,
+    effects: &mut Effects<M::Output>,
+) {
+    effects.messages.append(&mut replica.saving.released);
+    while replica.raw.has_ready() {
+        drive_one(replica, staging, effects);
+    }
+    replica.answer_reads(effects);
+    // Last: who is told that it leads must have been told of everything applied before.
+    replica.announce(effects);
+}
+
+/// One `Ready`. Between `ready()` and `advance_append_async()` nothing may be stepped, proposed or
+/// ticked.
+fn drive_one<M: StateMachine>(
+    replica: &mut Replica<M>,
+    staging: &mut Staging,
+    effects: &mut Effects<M::Output>,
+) {
+    let mut ready = replica.raw.ready();
+    assert!(ready.snapshot().is_empty(), "the guard lets no snapshot in");
+    let number = ready.number();
+    replica.saving.latest = number;
+
+    // A leader's messages leave before its own log is durable: it then counts as one follower
+    // among others, and the syncs of all run at the same time (Raft thesis 10.2.1).
+    replica.send(ready.take_messages(), &mut effects.messages);
+
+    // Entries and hard state go into the batch, and into the in-memory log at once: raft-rs reads
+    // them from there as soon as it is advanced.
+    let must_save = ready.must_sync();
+    stage(replica, staging, &mut ready);
+
+    // Votes and acknowledgements promise durability, so they wait for it; not only for that of
+    // their own `Ready`: an acknowledgement repeated without new entries still covers old ones.
+    let after = ready.take_persisted_messages();
+    if !after.is_empty() {
+        if replica.saving.all_durable() {
+            replica.send(after, &mut effects.messages);
+        } else {
+            replica.saving.held.push((replica.saving.staged, after));
+        }
+    }
+
+    let committed = ready.take_committed_entries();
+    for state in ready.take_read_states() {
+        if let Some((read, term)) = parse_read_context(&state.request_ctx) {
+            replica.reads.push(PendingRead { read, term, index: state.index });
+        }
+    }
+    replica.raw.advance_append_async(ready);
+    if !must_save && replica.saving.all_durable() {
+        // Nothing to wait for. Said at once, because raft-rs keeps a record until it is said, and
+        // an idle leader makes a `Ready` for every heartbeat.
+        replica.raw.on_persist_ready(number);
+    }
+
+    // raft-rs 0.7 hands out an entry only when it is committed and durable here. What is applied
+    // is hence in an earlier batch than the image that contains it, and no crash leaves an image
+    // ahead of its log (S12).
+    apply(replica, committed, effects);
+}
+
+fn stage<M: StateMachine>(replica: &mut Replica<M>, staging: &mut Staging, ready: &mut Ready) {
+    if let Some(state) = ready.hs() {
+        replica.saving.unsaved = Some(state.clone());
+    }
+    // Only the commit index moved: the next batch of this range carries it. Losing it costs
+    // nothing, since a leader learns it again from its quorum and a follower from its leader.
+    if !ready.must_sync() {
+        return;
+    }
+    let range = replica.range();
+    let entries = ready.take_entries();
+    if let Some(last_new) = entries.last().map(|entry| entry.index) {
+        stage_entries(replica, staging, entries, last_new);
+    }
+    if let Some(state) = replica.saving.unsaved.take() {
+        let key = Key::HardState(range);
+        let value = records::seal(&records::hard_state_record(&state));
+        staging.put(WriteOp::Put(key.family(), key.encode(), value));
+    }
+    let number = ready.number();
+    replica.saving.staged = number;
+    staging.save(Saved { range, incarnation: replica.address.incarnation, number });
+}
+
+fn stage_entries<M: StateMachine>(
+    replica: &mut Replica<M>,
+    staging: &mut Staging,
+    entries: Vec<Entry>,
+    last_new: u64,
+) {
+    let range = replica.range();
+    for entry in &entries {
+        let key = Key::Entry(range, entry.index);
+        let value = records::seal(&mirror::entry_record(entry));
+        staging.put(WriteOp::Put(key.family(), key.encode(), value));
+    }
+    // A new leader replaced a tail that was longer than what replaces it. What is left of it must
+    // go in the same batch, or a restart would read it as the log's end.
+    let last_old = replica.log().last();
+    if last_old > last_new {
+        let (start, end) = keys::log_span(range, last_new + 1, last_old + 1);
+        let family = Key::Entry(range, last_new).family();
+        staging.put(WriteOp::DeleteRange(family, start, end));
+    }
+    replica.raw.raft.mut_store().append(entries);
+}
+
+fn apply<M: StateMachine>(
+    replica: &mut Replica<M>,
+    committed: Vec<Entry>,
+    effects: &mut Effects<M::Output>,
+) {
+    let range = replica.range();
+    for entry in &committed {
+        let at = EntryAt { index: entry.index, term: entry.term };
+        let output = apply_entry(&mut replica.machine, entry);
+        replica.applied = at;
+        effects.applied.push(Applied { range, at, output });
+    }
+    if !committed.is_empty() {
+        replica.raw.advance_apply_to(replica.applied.index);
+    }
+}
+
+/// Applies one entry; `None` for a leader's empty one.
+pub(crate) fn apply_entry<M: StateMachine>(machine: &mut M, entry: &Entry) -> Option<M::Output> {
+    assert_eq!(
+        entry.entry_type,
+        EntryType::EntryNormal,
+        "guard and recovery let no membership change in"
+    );
+    let at = EntryAt { index: entry.index, term: entry.term };
+    (!entry.data.is_empty()).then(|| machine.apply(at, &entry.data))
+}
+
+/// The `Ready` of this number and all before it are durable.
+pub(crate) fn saved<M: StateMachine>(replica: &mut Replica<M>, number: u64) {
+    let saving = &mut replica.saving;
+    assert!(
+        saving.durable < number && number <= saving.staged,
+        "completions arrive in order: {} < {number} <= {}",
+        saving.durable,
+        saving.staged
+    );
+    saving.durable = number;
+    // A `Ready` without anything to save is as durable as the one before it.
+    let covered = if saving.all_durable() { saving.latest } else { number };
+    let waiting = saving.held.partition_point(|(needed, _)| *needed <= number);
+    let due: Vec<Message> =
+        saving.held.drain(..waiting).flat_map(|(_, messages)| messages).collect();
+    replica.raw.on_persist_ready(covered);
+    let mut released = std::mem::take(&mut replica.saving.released);
+    replica.send(due, &mut released);
+    replica.saving.released = released;
+}

@@ -1,0 +1,273 @@
+//! From a disk back to a store: every record read, checked against the others, and refused with
+//! a sentence where they do not fit. Nothing here panics on what a disk holds.
+
+use std::collections::BTreeMap;
+
+use raft::eraftpb::{Entry, EntryType, HardState};
+use sharklock_proto::internal::v1 as proto;
+use sharklock_rangemap::{Descriptor, RangeId};
+
+use crate::disk::{Disk, DiskError, Family};
+use crate::ident::StoreIdent;
+use crate::keys::{self, Key};
+use crate::log::Log;
+use crate::mirror;
+use crate::ready;
+use crate::records::{self, BadValue, FORMAT};
+use crate::replica::Loaded;
+use crate::state_machine::{CorruptImage, EntryAt, StateMachine};
+
+/// Why a disk cannot be served from. Nothing was changed on it.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoverError {
+    /// It cannot be read.
+    #[error("the disk cannot be read: {0}")]
+    Disk(#[from] DiskError),
+    /// It is fresh, or its identity is gone while ranges are there.
+    #[error("the disk holds no store identity")]
+    NoIdent,
+    /// A newer program wrote it.
+    #[error("the store has format {format}, and this program reads no format newer than {FORMAT}")]
+    NewerStore {
+        /// Its format.
+        format: u32,
+    },
+    /// A newer program wrote a record.
+    #[error("{what} has format {format}, and this program reads no format newer than {FORMAT}")]
+    NewerValue {
+        /// The record.
+        what: String,
+        /// Its format.
+        format: u8,
+    },
+    /// A record is damaged or does not fit the others. The replica's copy is lost: the store must
+    /// be wiped and come back under new ids, never repaired into voting.
+    #[error("{what} is corrupt: {why}")]
+    Corrupt {
+        /// The record.
+        what: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The machine cannot read its image.
+    #[error("the image of range {range} cannot be restored: {source}")]
+    Image {
+        /// The range.
+        range: RangeId,
+        /// What the machine says.
+        source: CorruptImage,
+    },
+}
+
+impl RecoverError {
+    pub(crate) fn bad_value(what: &str, error: BadValue) -> Self {
+        let what = what.to_owned();
+        match error {
+            BadValue::Newer(format) => Self::NewerValue { what, format },
+            why => Self::Corrupt { what, why: why.to_string() },
+        }
+    }
+
+    pub(crate) fn corrupt(what: String, why: impl Into<String>) -> Self {
+        Self::Corrupt { what, why: why.into() }
+    }
+}
+
+/// The records of one range in `Meta`.
+#[derive(Default)]
+struct MetaRecords {
+    hard_state: Option<proto::HardStateRecord>,
+    truncated: Option<proto::TruncatedRecord>,
+    header: Option<proto::FlushHeader>,
+}
+
+/// Every range on the disk, with its log and its machine as of all that is known to be committed.
+pub(crate) fn load<M: StateMachine>(
+    disk: &impl Disk,
+    ident: &StoreIdent,
+) -> Result<Vec<Loaded<M>>, RecoverError> {
+    let ranges = read_meta(disk)?;
+    ranges.into_iter().map(|(range, records)| load_range(disk, ident, range, records)).collect()
+}
+
+fn read_meta(disk: &impl Disk) -> Result<BTreeMap<RangeId, MetaRecords>, RecoverError> {
+    let mut ranges: BTreeMap<RangeId, MetaRecords> = BTreeMap::new();
+    let (start, end) = keys::meta_span();
+    for (key, value) in disk.scan(Family::Meta, &start, &end)? {
+        match Key::decode_meta(&key) {
+            Some(Key::HardState(range)) => {
+                let record = open(value, || format!("the hard state of range {range}"))?;
+                ranges.entry(range).or_default().hard_state = Some(record);
+            }
+            Some(Key::Truncated(range)) => {
+                let record = open(value, || format!("the log's begin of range {range}"))?;
+                ranges.entry(range).or_default().truncated = Some(record);
+            }
+            Some(Key::Header(range)) => {
+                let record = open(value, || format!("the image header of range {range}"))?;
+                ranges.entry(range).or_default().header = Some(record);
+            }
+            Some(Key::Ident) => {}
+            Some(Key::Entry(..) | Key::Row(..)) | None => {
+                let what = format!("the key {key:02x?}");
+                return Err(RecoverError::corrupt(what, "this program knows no such key"));
+            }
+        }
+    }
+    Ok(ranges)
+}
+
+fn open<R: prost::Message + Default>(
+    value: Vec<u8>,
+    what: impl Fn() -> String,
+) -> Result<R, RecoverError> {
+    records::open(value).map_err(|error| RecoverError::bad_value(&what(), error))
+}
+
+fn load_range<M: StateMachine>(
+    disk: &impl Disk,
+    ident: &StoreIdent,
+    range: RangeId,
+    meta: MetaRecords,
+) -> Result<Loaded<M>, RecoverError> {
+    let what = || format!("range {range}");
+    let missing = |part: &str| RecoverError::corrupt(what(), format!("it has no {part}"));
+    let header = meta.header.ok_or_else(|| missing("image header"))?;
+    let hard_state = meta.hard_state.ok_or_else(|| missing("hard state"))?;
+    let truncated = meta.truncated.ok_or_else(|| missing("record of where its log begins"))?;
+
+    let descriptor = read_descriptor(ident, range, &header)?;
+    let flushed = EntryAt { index: header.applied_index, term: header.applied_term };
+    let entries = read_log(disk, range, &truncated)?;
+    // Written with entries, the recorded commit may be older than an image written after it.
+    let mut hard_state = records::hard_state(&hard_state);
+    hard_state.commit = hard_state.commit.max(flushed.index);
+    check_log(&hard_state, &truncated, &entries, flushed)
+        .map_err(|why| RecoverError::corrupt(format!("the log of range {range}"), why))?;
+
+    let mut machine = read_image::<M>(disk, range, &header)?;
+    let mut applied = flushed;
+    // What is known to be committed is applied here, without a word to anybody: its clients were
+    // answered in an earlier life.
+    for entry in entries
+        .iter()
+        .filter(|entry| flushed.index < entry.index && entry.index <= hard_state.commit)
+    {
+        ready::apply_entry(&mut machine, entry);
+        applied = EntryAt { index: entry.index, term: entry.term };
+    }
+    let conf_state = records::conf_state(&descriptor);
+    let log = Log::new(hard_state, conf_state, (truncated.index, truncated.term), entries);
+    Ok(Loaded { descriptor, log, machine, applied, flushed: flushed.index })
+}
+
+fn read_descriptor(
+    ident: &StoreIdent,
+    range: RangeId,
+    header: &proto::FlushHeader,
+) -> Result<Descriptor, RecoverError> {
+    let what = || format!("the descriptor of range {range}");
+    let corrupt = |why: &str| RecoverError::corrupt(what(), why);
+    let record = header.descriptor.as_ref().ok_or_else(|| corrupt("it is missing"))?;
+    let descriptor =
+        records::descriptor(record).map_err(|error| RecoverError::bad_value(&what(), error))?;
+    if descriptor.range != range || range.0 == u64::MAX {
+        return Err(corrupt("it names another range"));
+    }
+    if descriptor.on_store(ident.store).is_none_or(|here| here.peer.0 == 0) {
+        return Err(corrupt("it names no replica on this store"));
+    }
+    let expected = records::conf_state_record(&records::conf_state(&descriptor));
+    if header.conf_state.as_ref() != Some(&expected) {
+        return Err(corrupt("the Raft configuration beside it has other members"));
+    }
+    Ok(descriptor)
+}
+
+fn read_log(
+    disk: &impl Disk,
+    range: RangeId,
+    truncated: &proto::TruncatedRecord,
+) -> Result<Vec<Entry>, RecoverError> {
+    let first = truncated.index.saturating_add(1);
+    let (start, end) = keys::log_span(range, first, u64::MAX);
+    let pairs = disk.scan(Family::Raft, &start, &end)?;
+    let mut entries = Vec::with_capacity(pairs.len());
+    for (index, (key, value)) in (first..).zip(pairs) {
+        let what = || format!("entry {index} of range {range}");
+        let record: proto::Entry = open(value, what)?;
+        // The key and the record must agree, and neither may leave a gap.
+        if key != Key::Entry(range, index).encode() || record.index != index {
+            return Err(RecoverError::corrupt(what(), "it is missing"));
+        }
+        let entry = mirror::entry(record)
+            .map_err(|unknown| RecoverError::corrupt(what(), unknown.to_string()))?;
+        if entry.entry_type != EntryType::EntryNormal {
+            return Err(RecoverError::corrupt(what(), "this program knows no membership change"));
+        }
+        entries.push(entry);
+    }
+    Ok(entries)
+}
+
+/// Whether hard state, log and image can stem from one history.
+fn check_log(
+    hard_state: &HardState,
+    truncated: &proto::TruncatedRecord,
+    entries: &[Entry],
+    flushed: EntryAt,
+) -> Result<(), String> {
+    let mut terms = vec![truncated.term];
+    terms.extend(entries.iter().map(|entry| entry.term));
+    if !terms.is_sorted() {
+        return Err("the terms of its entries fall".to_owned());
+    }
+    let last = truncated.index + entries.len() as u64;
+    let last_term = *terms.last().expect("the term before the first entry is there");
+    if last_term > hard_state.term {
+        return Err(format!("it ends in term {last_term}, above {}", hard_state.term));
+    }
+    if hard_state.commit > last {
+        return Err(format!("it ends at {last}, before the commit index {}", hard_state.commit));
+    }
+    if flushed.index < truncated.index {
+        let (flushed, begin) = (flushed.index, truncated.index);
+        return Err(format!("the image ends at {flushed}, before the log begins at {begin}"));
+    }
+    let term = terms[(flushed.index - truncated.index) as usize];
+    if term != flushed.term {
+        let EntryAt { index, term: claimed } = flushed;
+        return Err(format!("entry {index} has term {term}, the image says {claimed}"));
+    }
+    Ok(())
+}
+
+fn read_image<M: StateMachine>(
+    disk: &impl Disk,
+    range: RangeId,
+    header: &proto::FlushHeader,
+) -> Result<M, RecoverError> {
+    let (start, end) = keys::rows_span(range);
+    let mut rows = Vec::new();
+    for (key, value) in disk.scan(Family::State, &start, &end)? {
+        let value = records::open_row(value).map_err(|error| {
+            RecoverError::bad_value(&format!("the row {key:02x?} of range {range}"), error)
+        })?;
+        rows.push((keys::row_key(&key).to_vec(), value));
+    }
+    let what = || format!("the image of range {range}");
+    let Some(machine) = &header.machine else {
+        if !rows.is_empty() {
+            return Err(RecoverError::corrupt(what(), "it has rows before its first entry"));
+        }
+        return Ok(M::empty());
+    };
+    let machine =
+        M::restore(machine, rows).map_err(|source| RecoverError::Image { range, source })?;
+    let (found, expected) = (machine.state_hash(), header.state_hash);
+    if found != expected {
+        let why = format!("its hash is {found:016x}, the header says {expected:016x}");
+        return Err(RecoverError::corrupt(what(), why));
+    }
+    Ok(machine)
+}

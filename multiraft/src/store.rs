@@ -1,0 +1,233 @@
+//! All replicas of one store, driven by its owner's calls: the engine's public face.
+//!
+//! It owns no thread, no clock and no socket. The owner ticks it, steps what arrived, proposes,
+//! and then calls [`Store::turn`], which says what to write, send and answer.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+
+use bytes::Bytes;
+use sharklock_proto::internal::v1::RangeMessage;
+use sharklock_rangemap::{Descriptor, RangeId};
+
+use crate::disk::{BatchSeq, Disk};
+use crate::effects::{Effects, NotProposed, Proposed, ReadId, ReplicaStatus};
+use crate::guard::Dropped;
+use crate::ident::{StoreIdent, read_ident};
+use crate::log::LogLimits;
+use crate::recover::{self, RecoverError};
+use crate::replica::{Address, Loaded, Replica};
+use crate::staging::{Incarnation, Staging};
+use crate::state_machine::StateMachine;
+use crate::{image, ready};
+
+/// What may differ between stores.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Config {
+    /// Spreads election timeouts. Equal seeds and inputs give equal runs; stores of one cluster
+    /// differ anyway, by their peer ids.
+    pub election_seed: u64,
+    /// How much log each range keeps.
+    pub log: LogLimits,
+}
+
+/// The replicas of one store.
+///
+/// Invariants:
+/// - bounds of ranges never overlap;
+/// - a replica whose raft-rs has something for us is in `work`.
+pub struct Store<M: StateMachine> {
+    ident: StoreIdent,
+    log_limits: LogLimits,
+    replicas: BTreeMap<RangeId, Replica<M>>,
+    by_start: BTreeMap<Vec<u8>, RangeId>,
+    work: BTreeSet<RangeId>,
+    staging: Staging,
+    last_read: u64,
+}
+
+impl<M: StateMachine> Store<M> {
+    /// The store that was last on this disk. A range whose only voter is here campaigns at once.
+    pub fn recover(config: Config, disk: &impl Disk) -> Result<Self, RecoverError> {
+        let ident = read_ident(disk)?.ok_or(RecoverError::NoIdent)?;
+        let mut store = Self {
+            ident,
+            log_limits: config.log,
+            replicas: BTreeMap::new(),
+            by_start: BTreeMap::new(),
+            work: BTreeSet::new(),
+            staging: Staging::default(),
+            last_read: 0,
+        };
+        for (loaded, incarnation) in recover::load(disk, &ident)?.into_iter().zip(1..) {
+            store.admit(config, loaded, Incarnation(incarnation))?;
+        }
+        Ok(store)
+    }
+
+    fn admit(
+        &mut self,
+        config: Config,
+        loaded: Loaded<M>,
+        incarnation: Incarnation,
+    ) -> Result<(), RecoverError> {
+        let range = loaded.descriptor.range;
+        let bounds = loaded.descriptor.bounds.clone();
+        let corrupt = |why| RecoverError::corrupt(format!("range {range}"), why);
+        let other = self.replicas.values().find(|it| it.descriptor.bounds.overlaps(&bounds));
+        if let Some(other) = other {
+            return Err(corrupt(format!("its names overlap with those of {}", other.range())));
+        }
+        let here = loaded.descriptor.on_store(self.ident.store);
+        let address = Address {
+            cluster_id: Bytes::copy_from_slice(&self.ident.cluster_id),
+            store: self.ident.store,
+            peer: here.expect("recovery checks that the descriptor names this store").peer,
+            incarnation,
+            election_seed: config.election_seed,
+        };
+        let refused = |error: raft::Error| corrupt(format!("Raft refuses its state: {error}"));
+        let mut replica = Replica::new(address, loaded).map_err(refused)?;
+        if replica.votes_alone() {
+            replica.campaign().map_err(refused)?;
+        }
+        self.by_start.insert(bounds.start, range);
+        self.work.insert(range);
+        self.replicas.insert(range, replica);
+        Ok(())
+    }
+
+    /// 100 ms have passed.
+    pub fn tick(&mut self) {
+        for (range, replica) in &mut self.replicas {
+            replica.tick();
+            if replica.raw.has_ready() {
+                self.work.insert(*range);
+            }
+        }
+    }
+
+    /// A message from a peer, whose `from_store` the link has authenticated. What it leads to
+    /// comes with the next turn.
+    pub fn step(&mut self, message: RangeMessage) -> Result<(), Dropped> {
+        let range = RangeId(message.range_id);
+        let replica = self.replicas.get_mut(&range).ok_or(Dropped::UnknownRange(range))?;
+        self.work.insert(range);
+        replica.step(message)
+    }
+
+    /// Appends an entry to the range's log, if this replica leads. Its outcome is the
+    /// [`crate::Applied`] at the same index and term; another term at that index, or a
+    /// [`crate::RoleNow::Follower`], leave it open whether it will happen.
+    ///
+    /// # Panics
+    ///
+    /// If `data` is empty: such entries are Raft's own.
+    pub fn propose(&mut self, range: RangeId, data: Vec<u8>) -> Result<Proposed, NotProposed> {
+        let replica = self.replicas.get_mut(&range).ok_or(NotProposed::UnknownRange)?;
+        self.work.insert(range);
+        replica.propose(data)
+    }
+
+    /// Begins a round that proves leadership, for answers from the applied state. One round
+    /// serves everything received before it. Its [`crate::ReadReady`] never comes if leadership
+    /// is lost, and may be late if messages are: the owner asks again.
+    pub fn read_index(&mut self, range: RangeId) -> Result<ReadId, NotProposed> {
+        let replica = self.replicas.get_mut(&range).ok_or(NotProposed::UnknownRange)?;
+        self.last_read += 1;
+        let read = ReadId(self.last_read);
+        self.work.insert(range);
+        replica.read_index(read)?;
+        Ok(read)
+    }
+
+    /// The next batch brings the images of all ranges up to what they have applied by then. Also
+    /// the moment at which logs are truncated, behind images that are durable already.
+    pub fn flush(&mut self) {
+        for replica in self.replicas.values_mut() {
+            replica.flush_wanted = true;
+        }
+    }
+
+    /// Takes what Raft has for us, applies what is committed, and hands out a batch if there is
+    /// something to write and the disk is free.
+    pub fn turn(&mut self, effects: &mut Effects<M::Output>) {
+        for range in std::mem::take(&mut self.work) {
+            let Some(replica) = self.replicas.get_mut(&range) else { continue };
+            ready::drive(replica, &mut self.staging, effects);
+            replica.flush_wanted |= image::is_overdue(replica.log(), &self.log_limits);
+        }
+        if self.staging.in_flight() {
+            return;
+        }
+        for replica in self.replicas.values_mut().filter(|replica| replica.flush_wanted) {
+            image::stage(replica, &self.log_limits, &mut self.staging);
+        }
+        if let Some(batch) = self.staging.cut() {
+            assert!(effects.batch.replace(batch).is_none(), "the owner drains effects");
+        }
+    }
+
+    /// The disk has the batch: all of it, durably if it was synced. What waited for it comes with
+    /// the next turn.
+    ///
+    /// # Panics
+    ///
+    /// If `seq` is not the batch in flight.
+    pub fn persisted(&mut self, seq: BatchSeq) {
+        let completion = self.staging.complete(seq);
+        for saved in completion.saved {
+            if let Some(replica) = self.replicas.get_mut(&saved.range)
+                && replica.address.incarnation == saved.incarnation
+            {
+                ready::saved(replica, saved.number);
+                self.work.insert(saved.range);
+            }
+        }
+        for flushed in completion.flushed {
+            if let Some(replica) = self.replicas.get_mut(&flushed.range)
+                && replica.address.incarnation == flushed.incarnation
+            {
+                replica.flushed = flushed.applied;
+            }
+        }
+    }
+
+    /// Whether a batch was handed out and not reported back.
+    pub fn batch_in_flight(&self) -> bool {
+        self.staging.in_flight()
+    }
+
+    /// The state of a range, as applied.
+    pub fn machine(&self, range: RangeId) -> Option<&M> {
+        self.replicas.get(&range).map(|replica| &replica.machine)
+    }
+
+    /// The descriptor of a range, as applied.
+    pub fn descriptor(&self, range: RangeId) -> Option<&Descriptor> {
+        self.replicas.get(&range).map(|replica| &replica.descriptor)
+    }
+
+    /// The range here that a name belongs to.
+    pub fn range_at(&self, name: &[u8]) -> Option<RangeId> {
+        let before = (Bound::Unbounded, Bound::Included(name));
+        let (_, range) = self.by_start.range::<[u8], _>(before).next_back()?;
+        let descriptor = self.descriptor(*range)?;
+        descriptor.bounds.contains(name).then_some(*range)
+    }
+
+    /// All ranges here, by id.
+    pub fn ranges(&self) -> Vec<RangeId> {
+        self.replicas.keys().copied().collect()
+    }
+
+    /// How a replica stands.
+    pub fn status(&self, range: RangeId) -> Option<ReplicaStatus> {
+        self.replicas.get(&range).map(Replica::status)
+    }
+
+    /// Whose store it is.
+    pub fn ident(&self) -> &StoreIdent {
+        &self.ident
+    }
+}

@@ -1,0 +1,85 @@
+//! A range whose only voter is here: what `sharklock dev` runs on.
+
+use sharklock_multiraft::{NotProposed, RoleChange, RoleNow};
+use sharklock_rangemap::RangeId;
+
+use crate::node::{Node, RANGE};
+use crate::tally::put;
+
+#[test]
+fn a_sole_voter_leads_after_one_batch() {
+    let mut node = Node::fresh(1, 1);
+    node.turn();
+    assert!(!node.leads(), "not before its first entry is durable");
+    node.roles.clear();
+    assert!(node.write().unwrap());
+    node.turn();
+    let role = RoleNow::Leader { term: 6 };
+    assert_eq!(node.roles, [RoleChange { range: RANGE, role }]);
+    assert_eq!(node.applied.len(), 1, "the leader's empty entry");
+    assert_eq!(node.applied[0].output, None);
+    assert!(!node.write().unwrap(), "a commit index alone makes no batch");
+}
+
+#[test]
+fn an_entry_is_applied_only_once_its_batch_is_on_the_disk() {
+    let mut node = Node::fresh(1, 1);
+    node.settle();
+    node.applied.clear();
+    let proposed = node.store.propose(RANGE, put("a")).unwrap();
+    node.turn();
+    let batch = node.batch.as_ref().expect("the entry goes to the disk");
+    assert!(batch.sync);
+    node.turn();
+    assert!(node.applied.is_empty(), "its batch is in flight");
+    node.write().unwrap();
+    node.turn();
+    assert_eq!(node.applied.len(), 1);
+    assert_eq!(
+        (node.applied[0].at.index, node.applied[0].at.term),
+        (proposed.index, proposed.term)
+    );
+    assert_eq!(node.applied[0].output, Some(1));
+}
+
+#[test]
+fn what_comes_while_a_batch_is_in_flight_shares_the_next() {
+    let mut node = Node::fresh(1, 1);
+    node.settle();
+    node.store.propose(RANGE, put("a")).unwrap();
+    node.turn();
+    for word in ["b", "c", "d"] {
+        node.store.propose(RANGE, put(word)).unwrap();
+        node.turn();
+    }
+    assert!(node.write().unwrap());
+    node.turn();
+    assert!(node.write().unwrap());
+    node.turn();
+    assert!(node.batch.is_none(), "two batches carried four entries");
+    assert_eq!(node.machine().counter, 4);
+}
+
+#[test]
+fn a_read_waits_for_what_was_committed_before_it() {
+    let mut node = Node::fresh(1, 1);
+    assert_eq!(node.store.read_index(RANGE), Err(NotProposed::NotReady));
+    node.settle();
+    node.store.propose(RANGE, put("a")).unwrap();
+    let read = node.store.read_index(RANGE).unwrap();
+    node.settle();
+    assert_eq!(node.reads.len(), 1);
+    assert_eq!(node.reads[0].read, read);
+    assert!(node.store.read_index(RANGE).unwrap() != read);
+}
+
+#[test]
+fn unknown_ranges_are_refused() {
+    let mut node = Node::fresh(1, 1);
+    let other = RangeId(8);
+    assert_eq!(node.store.propose(other, put("a")), Err(NotProposed::UnknownRange));
+    assert_eq!(node.store.read_index(other), Err(NotProposed::UnknownRange));
+    assert_eq!(node.store.status(other), None);
+    assert_eq!(node.store.range_at(b"any"), Some(RANGE));
+    assert_eq!(node.store.ranges(), [RANGE]);
+}

@@ -1,0 +1,81 @@
+//! A state machine for tests: words with the token under which each was written last, and a
+//! counter that hands out tokens. Its header is the counter, its rows are the words.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sharklock_multiraft::{CorruptImage, DirtyRow, EntryAt, StateMachine};
+use twox_hash::XxHash3_64;
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    pub tokens: BTreeMap<String, u64>,
+    pub counter: u64,
+    dirty: BTreeSet<String>,
+}
+
+/// An entry that writes `word` under the next token.
+pub fn put(word: &str) -> Vec<u8> {
+    format!("+{word}").into_bytes()
+}
+
+/// An entry that removes `word`.
+pub fn remove(word: &str) -> Vec<u8> {
+    format!("-{word}").into_bytes()
+}
+
+impl StateMachine for Tally {
+    /// The counter after the entry.
+    type Output = u64;
+
+    fn empty() -> Self {
+        Self::default()
+    }
+
+    fn apply(&mut self, _at: EntryAt, data: &[u8]) -> u64 {
+        let text = std::str::from_utf8(data).expect("entries of this test are text");
+        let (verb, word) = text.split_at(1);
+        match verb {
+            "+" => {
+                self.counter += 1;
+                self.tokens.insert(word.to_owned(), self.counter);
+            }
+            "-" => {
+                self.tokens.remove(word);
+            }
+            _ => panic!("unknown command {text}"),
+        }
+        self.dirty.insert(word.to_owned());
+        self.counter
+    }
+
+    fn take_dirty(&mut self) -> Vec<DirtyRow> {
+        let dirty = std::mem::take(&mut self.dirty);
+        let row = |word: String| {
+            let token = self.tokens.get(&word).map(|token| token.to_be_bytes().to_vec());
+            (word.into_bytes(), token)
+        };
+        dirty.into_iter().map(row).collect()
+    }
+
+    fn header(&self) -> Vec<u8> {
+        self.counter.to_be_bytes().to_vec()
+    }
+
+    fn state_hash(&self) -> u64 {
+        XxHash3_64::oneshot(format!("{:?} {}", self.tokens, self.counter).as_bytes())
+    }
+
+    fn restore(header: &[u8], rows: Vec<(Vec<u8>, Vec<u8>)>) -> Result<Self, CorruptImage> {
+        let number = |bytes: &[u8]| {
+            let bytes = <[u8; 8]>::try_from(bytes);
+            bytes.map(u64::from_be_bytes).map_err(|_| CorruptImage("not a number".to_owned()))
+        };
+        let mut tokens = BTreeMap::new();
+        for (word, token) in rows {
+            let word =
+                String::from_utf8(word).map_err(|_| CorruptImage("not a word".to_owned()))?;
+            tokens.insert(word, number(&token)?);
+        }
+        Ok(Self { tokens, counter: number(header)?, dirty: BTreeSet::new() })
+    }
+}
