@@ -236,10 +236,8 @@ impl Answers<'_> {
                     Reply::Holds(holds) => holds,
                     _ => Vec::new(),
                 };
-                let ended =
-                    holds.iter().all(|hold| clock_ttl(clock, hold.grant.token).is_none());
-                let holders =
-                    holds.into_iter().map(|hold| self.holder(hold, clock)).collect();
+                let ended = holds.iter().all(|hold| clock_ttl(clock, hold.grant.token).is_none());
+                let holders = holds.into_iter().map(|hold| self.holder(hold, clock)).collect();
                 Body::ForceRelease(v1::ForceReleaseResponse { position, holders, ended })
             }
         };
@@ -280,8 +278,7 @@ impl Answers<'_> {
     ) {
         let Some(view) = self.table.lock(name.as_str(), HOLDERS_SHOWN, 0) else { return };
         response.waiters = u32::try_from(view.waiters_count).unwrap_or(u32::MAX);
-        response.holders =
-            view.holds.into_iter().map(|hold| self.holder(hold, clock)).collect();
+        response.holders = view.holds.into_iter().map(|hold| self.holder(hold, clock)).collect();
     }
 
     /// Pushes what a change means to the streams that listen. What a client did to itself it
@@ -408,8 +405,7 @@ impl Answers<'_> {
     fn lock_info(&self, view: LockView, clock: Option<&LeaseClock>) -> v1::LockInfo {
         let mut info = wire::lock_info(&view);
         info.holders = view.holds.into_iter().map(|hold| self.holder(hold, clock)).collect();
-        info.waiters =
-            view.waiters.into_iter().map(|waiter| self.waiter(waiter, clock)).collect();
+        info.waiters = view.waiters.into_iter().map(|waiter| self.waiter(waiter, clock)).collect();
         info
     }
 

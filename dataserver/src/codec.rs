@@ -46,8 +46,7 @@ pub fn decode_batch(data: &[u8]) -> Result<(u64, Vec<Command>), DecodeError> {
     }
     let batch = record::LogBatch::decode(body)
         .map_err(|error| DecodeError::Malformed(error.to_string()))?;
-    let commands =
-        batch.commands.into_iter().map(command_from_record).collect::<Result<_, _>>()?;
+    let commands = batch.commands.into_iter().map(command_from_record).collect::<Result<_, _>>()?;
     Ok((batch.stamped_unix_ms, commands))
 }
 

@@ -118,8 +118,6 @@ pub struct Proposal {
 /// What a leader keeps in memory.
 #[derive(Debug)]
 pub struct Leading {
-    /// Its term.
-    pub term: u64,
     /// Deadlines.
     pub clock: LeaseClock,
 }

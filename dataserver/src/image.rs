@@ -4,7 +4,6 @@
 //! Keys, within the range's prefix: `L name` a lock; `W name 0x00 ticket` a waiter (names have no
 //! NUL, so a name's waiters lie together, in order); `R chunk` a run of the ring.
 
-use prost::Message as _;
 use sharklock_locktable::{
     AcquisitionId, Finished, FinishedRow, Header, HoldRow, Instance, LockRow, Row, RowKey, Token,
     WaiterRow,
@@ -63,9 +62,9 @@ pub fn encode_row(row: &Row) -> Vec<u8> {
             holds: lock.holds.iter().map(hold_to_record).collect(),
         }),
         Row::Waiter(waiter) => encode(&waiter_to_record(waiter)),
-        Row::Ring(finished) => encode(&record::RingRow {
-            finished: finished.iter().map(finished_to_record).collect(),
-        }),
+        Row::Ring(finished) => {
+            encode(&record::RingRow { finished: finished.iter().map(finished_to_record).collect() })
+        }
     }
 }
 

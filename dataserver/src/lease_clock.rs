@@ -182,7 +182,7 @@ impl LeaseClock {
                 self.stop(LeaseKey::Hold(*token));
             }
             Change::EndingBegan { token, .. } => self.begin_ending(now, *token),
-            Change::ExpireMissed { token, .. } => self.rearm(now, *token),
+            Change::ExpireMissed { token, newest, .. } => self.rearm(now, *token, *newest),
         }
     }
 
@@ -296,9 +296,13 @@ impl LeaseClock {
         self.set_deadline(key, deadline);
     }
 
-    fn rearm(&mut self, now: Duration, token: Token) {
+    /// The Expire was decided without knowing the newest acquisition: it is known now.
+    fn rearm(&mut self, now: Duration, token: Token, newest: AcquisitionId) {
         let key = LeaseKey::Hold(token);
         let Some(lease) = self.leases.get_mut(&key) else { return };
+        if let Kind::Hold { newest: known, .. } = &mut lease.kind {
+            *known = newest.max(*known);
+        }
         lease.credited = Duration::ZERO;
         let deadline = now + with_drift(lease.ttl);
         self.set_deadline(key, deadline);
@@ -426,10 +430,9 @@ mod tests {
         clock.observe(at(0), &granted(1, 5, false));
         clock.due(at(10_100));
         let (token, name) = (Token(5), Name::from("a"));
-        let joined =
-            Change::Joined { acquisition: acquisition(2), name: name.clone(), token };
+        let joined = Change::Joined { acquisition: acquisition(2), name: name.clone(), token };
         clock.observe(at(10_150), &joined);
-        clock.observe(at(10_200), &Change::ExpireMissed { token, name });
+        clock.observe(at(10_200), &Change::ExpireMissed { token, name, newest: AcquisitionId(2) });
         assert_eq!(clock.next_alarm(), Some(at(20_300)));
         assert_eq!(clock.due(at(20_300)), vec![expire_hold(5, 2)]);
     }

@@ -66,8 +66,8 @@ impl StateMachine for LockRange {
             let row = image::decode_row(&key, &value).map_err(corrupt)?;
             decoded.push((key, row));
         }
-        let table = LockTable::restore(header, decoded)
-            .map_err(|error| CorruptImage(error.to_string()))?;
+        let table =
+            LockTable::restore(header, decoded).map_err(|error| CorruptImage(error.to_string()))?;
         Ok(Self { table })
     }
 }
@@ -117,8 +117,7 @@ mod tests {
         };
         let session = SessionHandle([1; 16]);
         let acquisition = Acquisition { session, instance: Instance(1), id: AcquisitionId(1) };
-        let release =
-            Release { acquisition, name: "a".into(), token: Token(1), all: false };
+        let release = Release { acquisition, name: "a".into(), token: Token(1), all: false };
         apply(&mut range, 8, vec![Command::Ending(ending), Command::Release(release)]);
         range
     }

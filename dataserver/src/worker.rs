@@ -8,9 +8,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use sharklock_multiraft::{
-    Batch, BatchSeq, Effects, EntryAt, NotProposed, ReadId, RoleNow, Store,
-};
+use sharklock_multiraft::{Batch, BatchSeq, Effects, EntryAt, NotProposed, ReadId, RoleNow, Store};
 use sharklock_proto::{
     internal::v1::{self as internal, RangeMessage, StoreCall, StoreReply, store_call::Body},
     v1,
@@ -48,7 +46,7 @@ pub enum Input {
     /// The disk has this batch.
     Persisted(BatchSeq),
     /// From another store.
-    Message(RangeMessage),
+    Message(Box<RangeMessage>),
 }
 
 /// What a turn wants done.
@@ -114,7 +112,6 @@ pub struct WorkerStats {
 /// - every range of the store has a front;
 /// - `now` never goes back from call to call;
 /// - the lease clocks are asked for due leases only in a turn whose mailbox was drained.
-#[derive(Debug)]
 pub struct Worker {
     store: Store<LockRange>,
     fronts: BTreeMap<RangeId, Front>,
@@ -165,7 +162,7 @@ impl Worker {
             }
             Input::Persisted(seq) => self.persisted(now, seq),
             Input::Message(message) => {
-                if let Err(dropped) = self.store.step(message) {
+                if let Err(dropped) = self.store.step(*message) {
                     tracing::debug!(%dropped, "raft message dropped");
                 }
             }
@@ -303,11 +300,7 @@ impl Worker {
 
     /// The range that a call is for: it must be here, and must hold the name, in the version that
     /// the gateway believes in.
-    fn route(
-        &self,
-        call: &StoreCall,
-        body: &Body,
-    ) -> Result<RangeId, internal::store_error::Kind> {
+    fn route(&self, call: &StoreCall, body: &Body) -> Result<RangeId, internal::store_error::Kind> {
         let name = name_of(body);
         let range = match call.range_id {
             0 => self.store.range_at(name.as_bytes()),
@@ -327,10 +320,8 @@ impl Worker {
 
     fn epoch_not_match(&self) -> internal::store_error::Kind {
         let ranges = self.store.ranges().into_iter();
-        let descriptors = ranges
-            .filter_map(|range| self.store.descriptor(range))
-            .map(wire::descriptor)
-            .collect();
+        let descriptors =
+            ranges.filter_map(|range| self.store.descriptor(range)).map(wire::descriptor).collect();
         internal::store_error::Kind::EpochNotMatch(internal::EpochNotMatch { descriptors })
     }
 
@@ -395,7 +386,7 @@ impl Worker {
         let table = self.store.machine(range).expect("a leading replica has its state").table();
         let clock = LeaseClock::promote(now, term, self.pace.election_max, table.leases());
         tracing::info!(%range, term, leases = clock.len(), "leading");
-        front.leading = Some(Leading { term, clock });
+        front.leading = Some(Leading { clock });
         self.stats.promotions += 1;
     }
 
@@ -430,8 +421,7 @@ impl Worker {
         let Some(outcomes) = output else { return };
         let table = self.store.machine(range).expect("it has just been applied to").table();
         let descriptor = self.store.descriptor(range).expect("a range has its descriptor");
-        let mut answers =
-            self.replies.at(now, descriptor, at.index, table, &mut front.subscribers);
+        let mut answers = self.replies.at(now, descriptor, at.index, table, &mut front.subscribers);
         let mut askers = askers.into_iter();
         for outcome in outcomes {
             let asker = askers.next().unwrap_or(Asker::Clock);
@@ -454,8 +444,7 @@ impl Worker {
         let table = self.store.machine(range).expect("a leading replica has its state").table();
         let descriptor = self.store.descriptor(range).expect("a range has its descriptor");
         let applied = self.store.status(range).map_or(0, |status| status.applied);
-        let mut answers =
-            self.replies.at(now, descriptor, applied, table, &mut front.subscribers);
+        let mut answers = self.replies.at(now, descriptor, applied, table, &mut front.subscribers);
         for read in reads {
             answers.read(read, &leading.clock);
         }

@@ -12,7 +12,6 @@ pub mod v1 {
 /// What processes of a cluster say to each other and keep on disk.
 pub mod internal {
     /// Version 1 of the internal records.
-    #[expect(missing_docs, reason = "generated code")]
     pub mod v1 {
         include!(concat!(env!("OUT_DIR"), "/sharklock.internal.v1.rs"));
     }

@@ -50,27 +50,35 @@ impl SyncTimes {
     }
 }
 
-/// Writes batches in order until their channel closes. A failed write ends the process: after it
-/// nobody knows what is on the disk (D3).
-#[expect(clippy::disallowed_methods, reason = "an edge: it measures the disk")]
-pub fn run(
-    mut disk: impl Disk,
-    batches: &mpsc::Receiver<Batch>,
-    mailbox: &Arc<Mailbox>,
-    times: &Arc<SyncTimes>,
-    metrics: &Metrics,
-) {
-    while let Ok(batch) = batches.recv() {
-        let begin = Instant::now();
-        if let Err(error) = disk.write(&batch.ops, batch.sync) {
-            tracing::error!(%error, "the disk failed: this process ends, nothing unsynced was acknowledged");
-            std::process::abort();
+/// What the thread works with.
+pub struct DiskThread {
+    /// False breaks durability; see `DataServerConfig::sync_writes`.
+    pub sync_writes: bool,
+    /// Who hears that a batch is durable.
+    pub mailbox: Arc<Mailbox>,
+    /// Shown in the status.
+    pub sync_times: Arc<SyncTimes>,
+    /// Shown to Prometheus.
+    pub metrics: Metrics,
+}
+
+impl DiskThread {
+    /// Writes batches in order until their channel closes. A failed write ends the process: after
+    /// it nobody knows what is on the disk (D3).
+    #[expect(clippy::disallowed_methods, reason = "an edge: it measures the disk")]
+    pub fn run(self, mut disk: impl Disk, batches: &mpsc::Receiver<Batch>) {
+        while let Ok(batch) = batches.recv() {
+            let begin = Instant::now();
+            if let Err(error) = disk.write(&batch.ops, batch.sync && self.sync_writes) {
+                tracing::error!(%error, "the disk failed; this process ends");
+                std::process::abort();
+            }
+            if batch.sync {
+                let took = begin.elapsed();
+                self.sync_times.record(took);
+                self.metrics.synced(took);
+            }
+            self.mailbox.persisted(batch.seq);
         }
-        let took = begin.elapsed();
-        if batch.sync {
-            times.record(took);
-            metrics.synced(took);
-        }
-        mailbox.persisted(batch.seq);
     }
 }

@@ -48,8 +48,7 @@ impl Metrics {
         };
         let seconds = |name: &str, help: &str| -> Result<Histogram, prometheus::Error> {
             let buckets = prometheus::exponential_buckets(0.000_032, 2.0, 18)?;
-            let histogram =
-                Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))?;
+            let histogram = Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))?;
             registry.register(Box::new(histogram.clone()))?;
             Ok(histogram)
         };

@@ -5,7 +5,6 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, mpsc},
     thread::JoinHandle,
-    time::Duration,
 };
 
 use prometheus::Registry;
@@ -13,15 +12,13 @@ use sharklock_multiraft::{
     Config, Disk, OpenError, RecoverError, RocksDisk, Store, StoreIdent, bootstrap, read_ident,
 };
 use sharklock_proto::internal::v1::StoreReply;
-use sharklock_rangemap::{
-    Bounds, Descriptor, Epoch, PeerId, RangeId, Replica, Role, StoreId,
-};
+use sharklock_rangemap::{Bounds, Descriptor, Epoch, PeerId, RangeId, Replica, Role, StoreId};
 use tokio::sync::{mpsc as tokio_mpsc, watch};
 
 use crate::{
     edge::{
         clock::ServerClock,
-        disk_thread::{self, SyncTimes},
+        disk_thread::{DiskThread, SyncTimes},
         links::{Links, LocalLink},
         mailbox::Mailbox,
         metrics::Metrics,
@@ -99,7 +96,6 @@ impl DataServer {
             .map_err(|source| StartError::DataDir { path: path.clone(), source })?;
         let mut disk = RocksDisk::open(&path)
             .map_err(|source| StartError::Open { path: path.clone(), source })?;
-        disk.set_sync_writes(config.sync_writes);
         let recover = |source| StartError::Recover { path: path.clone(), source };
         let ident = match read_ident(&disk).map_err(recover)? {
             Some(ident) => ident,
@@ -158,10 +154,15 @@ impl DataServer {
             ready: ready_sender,
             address: config.address,
         };
-        let disk_mailbox = Arc::clone(&mailbox);
+        let disk_thread = DiskThread {
+            sync_writes: config.sync_writes,
+            mailbox: Arc::clone(&mailbox),
+            sync_times,
+            metrics,
+        };
         let threads = vec![
             spawn("store-disk", move || {
-                disk_thread::run(disk, &batch_receiver, &disk_mailbox, &sync_times, &metrics);
+                disk_thread.run(disk, &batch_receiver);
             })?,
             spawn("store-raft", move || worker_thread.run())?,
         ];
@@ -178,10 +179,9 @@ fn make_store(disk: &mut RocksDisk, path: &Path) -> Result<StoreIdent, StartErro
     let random = || {
         let mut id = [0; 16];
         let drawn = rustix::rand::getrandom(&mut id, rustix::rand::GetRandomFlags::empty());
-        drawn.map(|_| id).map_err(|source| StartError::DataDir {
-            path: path.to_owned(),
-            source: source.into(),
-        })
+        drawn
+            .map(|_| id)
+            .map_err(|source| StartError::DataDir { path: path.to_owned(), source: source.into() })
     };
     let store = StoreId(1);
     let ident = StoreIdent { cluster_id: random()?, store, ident: random()? };

@@ -1,0 +1,423 @@
+//! A worker on a simulated disk, in virtual time: what leases, waits and restarts do, without a
+//! thread, a socket or a clock.
+
+use std::time::Duration;
+
+use sharklock_dataserver::{Input, LinkId, LockRange, Outputs, Pace, Worker};
+use sharklock_multiraft::{Config, Disk, SimDisk, Store, StoreIdent, bootstrap};
+use sharklock_proto::{
+    internal::v1::{StoreCall, StoreReply, store_call, store_error, store_reply},
+    v1,
+};
+use sharklock_rangemap::{Bounds, Descriptor, Epoch, PeerId, RangeId, Replica, Role, StoreId};
+
+const LINK: LinkId = LinkId(1);
+const STREAM: u64 = 77;
+
+/// One worker, its disk, and what it has said.
+struct Rig {
+    worker: Worker,
+    disk: SimDisk,
+    now: Duration,
+    next_tag: u64,
+    replies: Vec<StoreReply>,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let store = StoreId(1);
+        let ident = StoreIdent { cluster_id: [1; 16], store, ident: [2; 16] };
+        let first = Descriptor {
+            range: RangeId(1),
+            bounds: Bounds::ALL,
+            epoch: Epoch { version: 1, conf_ver: 1 },
+            replicas: vec![Replica { peer: PeerId(1), store, role: Role::Voter }],
+        };
+        let mut disk = SimDisk::default();
+        disk.write(&bootstrap(&ident, &first), true).expect("a fresh disk");
+        let mut rig = Self::on(disk, Duration::ZERO);
+        rig.settle();
+        assert!(rig.worker.leads_all(), "a single voter leads at once");
+        rig
+    }
+
+    fn on(disk: SimDisk, now: Duration) -> Self {
+        let store = Store::<LockRange>::recover(Config::default(), &disk).expect("its own disk");
+        let worker = Worker::new(now, store, Pace::default());
+        Self { worker, disk, now, next_tag: 1, replies: Vec::new() }
+    }
+
+    /// Turns until the disk has nothing more to do.
+    fn settle(&mut self) {
+        loop {
+            let outputs = self.turn();
+            let Some(batch) = outputs.batch else { return };
+            self.disk.write(&batch.ops, batch.sync).expect("no fault was asked for");
+            self.worker.handle(self.now, Input::Persisted(batch.seq));
+        }
+    }
+
+    fn turn(&mut self) -> Outputs {
+        let mut outputs = self.worker.end_turn(self.now, 1_700_000_000_000, true);
+        for (link, replies) in std::mem::take(&mut outputs.replies) {
+            assert_eq!(link, LINK);
+            self.replies.extend(replies);
+        }
+        outputs
+    }
+
+    /// Lets time pass in steps of a tick, as the driver does.
+    fn pass(&mut self, time: Duration) {
+        let until = self.now + time;
+        while self.now < until {
+            self.now = (self.now + Duration::from_millis(100)).min(until);
+            self.settle();
+        }
+    }
+
+    /// Power cut and restart.
+    fn crash(&mut self) {
+        self.disk.crash();
+        let mut rig = Self::on(self.disk.clone(), self.now);
+        rig.next_tag = self.next_tag;
+        rig.settle();
+        *self = rig;
+    }
+
+    fn call(&mut self, session: u8, body: store_call::Body) -> u64 {
+        let tag = self.next_tag;
+        self.next_tag += 1;
+        let call = StoreCall {
+            tag,
+            session: vec![session; 16].into(),
+            instance: 1,
+            client_address: "127.0.0.1:4000".into(),
+            stream: STREAM,
+            body: Some(body),
+            ..StoreCall::default()
+        };
+        let input = Input::Calls { link: LINK, queued: Duration::ZERO, calls: vec![call] };
+        self.worker.handle(self.now, input);
+        tag
+    }
+
+    fn answer(&mut self, tag: u64) -> store_reply::Body {
+        let at = self.replies.iter().position(|reply| reply.tag == tag);
+        let at = at.unwrap_or_else(|| panic!("no answer to {tag}: {:?}", self.replies));
+        self.replies.remove(at).body.expect("an answer says something")
+    }
+
+    fn acquire(&mut self, session: u8, id: u64, wait_ms: Option<u64>) -> v1::AcquireResponse {
+        let tag = self.call(session, acquire(id, wait_ms));
+        self.settle();
+        match self.answer(tag) {
+            store_reply::Body::Acquire(response) => response,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn release(&mut self, session: u8, id: u64, token: u64) -> v1::ReleaseResponse {
+        let request = v1::ReleaseRequest {
+            name: "a".into(),
+            token,
+            acquisition_id: id,
+            ..v1::ReleaseRequest::default()
+        };
+        let tag = self.call(session, store_call::Body::Release(request));
+        self.settle();
+        match self.answer(tag) {
+            store_reply::Body::Release(response) => response,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn keep_alive(&mut self, session: u8, id: u64) -> v1::KeepAliveAnswer {
+        let items = vec![v1::KeepAliveItem { name: "a".into(), acquisition_id: id }];
+        let request = v1::KeepAliveRequest { seq: 900, items, ..v1::KeepAliveRequest::default() };
+        let tag = self.call(session, store_call::Body::KeepAlive(request));
+        self.settle();
+        match self.answer(tag) {
+            store_reply::Body::KeepAlive(response) => response.answers[0].clone(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn force_release(&mut self, now: bool) -> v1::ForceReleaseResponse {
+        let request = v1::ForceReleaseRequest {
+            name: "a".into(),
+            reason: "stuck".into(),
+            now,
+            ..v1::ForceReleaseRequest::default()
+        };
+        let tag = self.call(0, store_call::Body::ForceRelease(request));
+        self.settle();
+        match self.answer(tag) {
+            store_reply::Body::ForceRelease(response) => response,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn events(&mut self) -> Vec<v1::AcquisitionEvent> {
+        let mut events = Vec::new();
+        self.replies.retain(|reply| match &reply.body {
+            Some(store_reply::Body::Event(event)) => {
+                assert_eq!((reply.tag, reply.stream), (0, STREAM));
+                events.push(event.clone());
+                false
+            }
+            _ => true,
+        });
+        events
+    }
+}
+
+fn acquire(id: u64, wait_ms: Option<u64>) -> store_call::Body {
+    let mut request = v1::AcquireRequest {
+        acquisition_id: id,
+        seq: 500 + id,
+        name: "a".into(),
+        ttl_ms: Some(10_000),
+        wait_ms,
+        owner_id: format!("owner-{id}"),
+        ..v1::AcquireRequest::default()
+    };
+    request.set_mode(v1::LockMode::Exclusive);
+    store_call::Body::Acquire(request)
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn a_grant_is_answered_only_after_its_entry_is_durable() {
+    let mut rig = Rig::new();
+    let tag = rig.call(1, acquire(1, None));
+    let batch = rig.turn().batch.expect("the entry goes to the disk");
+    assert!(batch.sync);
+    rig.turn();
+    assert!(rig.replies.is_empty(), "answered before the sync: {:?}", rig.replies);
+    rig.disk.write(&batch.ops, true).expect("no fault was asked for");
+    rig.worker.handle(rig.now, Input::Persisted(batch.seq));
+    rig.settle();
+    let store_reply::Body::Acquire(response) = rig.answer(tag) else { panic!("not an acquire") };
+    assert_eq!(response.outcome(), v1::AcquireOutcome::Granted);
+    assert_eq!((response.seq, response.token), (501, response.fence_floor));
+}
+
+#[test]
+fn commands_that_come_while_the_disk_is_busy_share_one_entry() {
+    let mut rig = Rig::new();
+    let before = rig.worker.stats().entries;
+    rig.call(1, acquire(1, None));
+    let batch = rig.turn().batch.expect("the first entry");
+    for session in 2..=20 {
+        rig.call(session, acquire(1, None));
+        assert!(rig.turn().batch.is_none(), "one batch at a time");
+    }
+    rig.disk.write(&batch.ops, true).expect("no fault was asked for");
+    rig.worker.handle(rig.now, Input::Persisted(batch.seq));
+    rig.settle();
+    assert_eq!(rig.worker.stats().entries - before, 2);
+    assert_eq!(rig.replies.len(), 20);
+}
+
+#[test]
+fn a_waiter_is_told_its_place_and_pushed_its_grant() {
+    let mut rig = Rig::new();
+    let first = rig.acquire(1, 1, None);
+    let second = rig.acquire(2, 1, None);
+    assert_eq!(second.outcome(), v1::AcquireOutcome::Queued);
+    assert_eq!((second.place, second.waiters), (1, 1));
+    assert_eq!(second.holders[0].owner_id, "owner-1");
+    assert_eq!(second.holders[0].token, first.token);
+    let refused = rig.acquire(3, 1, Some(0));
+    assert_eq!(refused.outcome(), v1::AcquireOutcome::HeldByOther);
+    let released = rig.release(1, 1, first.token);
+    assert_eq!(released.outcome(), v1::ReleaseOutcome::Released);
+    let events = rig.events();
+    assert_eq!(events.len(), 1);
+    assert_eq!(events[0].kind(), v1::AcquisitionEventKind::Granted);
+    assert!(events[0].token > first.token);
+}
+
+#[test]
+fn an_unrenewed_hold_ends_after_its_ttl_with_drift_and_the_next_waiter_gets_it() {
+    let mut rig = Rig::new();
+    rig.acquire(1, 1, None);
+    rig.acquire(2, 1, None);
+    for _ in 0..3 {
+        rig.pass(3 * SECOND);
+        assert_eq!(rig.keep_alive(2, 1).state(), v1::KeepAliveState::Waiting);
+    }
+    rig.pass(SECOND);
+    assert_eq!(rig.events(), vec![], "10.0 s have passed, 10.1 s are due");
+    rig.pass(Duration::from_millis(200));
+    let events = rig.events();
+    assert_eq!(events.len(), 2, "{events:?}");
+    assert_eq!(events[0].gone_reason(), v1::GoneReason::Expired);
+    assert_eq!(events[1].kind(), v1::AcquisitionEventKind::Granted);
+    assert_eq!(rig.keep_alive(1, 1).state(), v1::KeepAliveState::Gone);
+    assert_eq!(rig.keep_alive(2, 1).state(), v1::KeepAliveState::Held);
+}
+
+#[test]
+fn a_wait_times_out_and_is_provably_over() {
+    let mut rig = Rig::new();
+    let held = rig.acquire(1, 1, None);
+    rig.acquire(2, 1, Some(2_000));
+    rig.pass(Duration::from_millis(2_100));
+    let events = rig.events();
+    assert_eq!(events[0].gone_reason(), v1::GoneReason::WaitTimedOut);
+    rig.release(1, 1, held.token);
+    assert_eq!(rig.events(), vec![], "nobody is granted what nobody waits for");
+    let late = rig.acquire(2, 1, Some(2_000));
+    assert_eq!(late.outcome(), v1::AcquireOutcome::WaitTimedOut, "a late duplicate finds its end");
+}
+
+#[test]
+fn a_power_cut_keeps_every_answered_grant_and_gives_it_its_full_lease() {
+    let mut rig = Rig::new();
+    let held = rig.acquire(1, 1, None);
+    rig.acquire(2, 1, None);
+    rig.pass(9 * SECOND);
+    rig.crash();
+    assert_eq!(rig.keep_alive(2, 1).state(), v1::KeepAliveState::Waiting);
+    rig.pass(5 * SECOND);
+    assert_eq!(rig.keep_alive(2, 1).state(), v1::KeepAliveState::Waiting);
+    // The dead holder's lease ends 10.1 s + 2 s after the restart.
+    rig.pass(Duration::from_millis(7_000));
+    assert_eq!(rig.keep_alive(2, 1).state(), v1::KeepAliveState::Waiting);
+    rig.pass(Duration::from_millis(300));
+    let granted = rig.keep_alive(2, 1);
+    assert_eq!(granted.state(), v1::KeepAliveState::Held);
+    assert!(granted.token > held.token);
+}
+
+#[test]
+fn tokens_grow_over_restarts_even_when_every_lock_is_long_free() {
+    let mut rig = Rig::new();
+    let mut last = 0;
+    for round in 1..=5 {
+        let granted = rig.acquire(1, round, None);
+        assert!(granted.token > last, "{} after {last}", granted.token);
+        last = granted.token;
+        rig.release(1, round, last);
+        if round % 2 == 0 {
+            rig.pass(SECOND);
+        }
+        rig.crash();
+    }
+}
+
+#[test]
+fn a_forced_release_waits_for_the_holder_or_its_lease() {
+    let mut rig = Rig::new();
+    let held = rig.acquire(1, 1, None);
+    rig.acquire(2, 1, None);
+    let forced = rig.force_release(false);
+    assert!(!forced.ended);
+    assert_eq!(forced.holders[0].token, held.token);
+    let events = rig.events();
+    assert_eq!(events.len(), 1, "{events:?}");
+    assert_eq!(events[0].kind(), v1::AcquisitionEventKind::Ending);
+    assert_eq!(events[0].ending_reason, "stuck");
+    assert_eq!(rig.keep_alive(1, 1).state(), v1::KeepAliveState::Ending);
+    // The holder lets go: its release is the acknowledgement.
+    rig.release(1, 1, held.token);
+    assert_eq!(rig.events()[0].kind(), v1::AcquisitionEventKind::Granted);
+}
+
+#[test]
+fn a_forced_release_of_a_silent_holder_takes_its_whole_lease() {
+    let mut rig = Rig::new();
+    rig.acquire(1, 1, None);
+    rig.pass(5 * SECOND);
+    rig.force_release(false);
+    rig.events();
+    rig.pass(10 * SECOND);
+    assert_eq!(rig.events(), vec![]);
+    rig.pass(Duration::from_millis(200));
+    assert_eq!(rig.events()[0].gone_reason(), v1::GoneReason::ForceReleased);
+}
+
+#[test]
+fn a_forced_release_with_now_ends_the_hold_at_once() {
+    let mut rig = Rig::new();
+    rig.acquire(1, 1, None);
+    assert!(rig.force_release(true).ended);
+    assert_eq!(rig.events()[0].gone_reason(), v1::GoneReason::ForceReleased);
+    assert!(rig.force_release(false).holders.is_empty());
+}
+
+#[test]
+fn a_keepalive_that_was_long_on_its_way_renews_nothing() {
+    let mut rig = Rig::new();
+    rig.acquire(1, 1, None);
+    rig.pass(8 * SECOND);
+    let items = vec![v1::KeepAliveItem { name: "a".into(), acquisition_id: 1 }];
+    let request = v1::KeepAliveRequest { seq: 9, items, ..v1::KeepAliveRequest::default() };
+    let call = StoreCall {
+        tag: 999,
+        age_ms: 3_400,
+        session: vec![1; 16].into(),
+        instance: 1,
+        body: Some(store_call::Body::KeepAlive(request)),
+        ..StoreCall::default()
+    };
+    let input = Input::Calls { link: LINK, queued: Duration::ZERO, calls: vec![call] };
+    rig.worker.handle(rig.now, input);
+    rig.settle();
+    assert!(rig.replies.is_empty(), "nothing may be said for it");
+    rig.pass(Duration::from_millis(2_200));
+    assert_eq!(rig.events()[0].gone_reason(), v1::GoneReason::Expired);
+}
+
+#[test]
+fn a_stalled_loop_expires_nobody_before_it_has_heard_them() {
+    let mut rig = Rig::new();
+    rig.acquire(1, 1, None);
+    // The process is paused for 15 s; the keepalive stood in its mailbox.
+    rig.now += 15 * SECOND;
+    assert_eq!(rig.keep_alive(1, 1).state(), v1::KeepAliveState::Held);
+    rig.pass(9 * SECOND);
+    assert_eq!(rig.events(), vec![]);
+    // Without one, the hold lives on by its credit and ends all the same.
+    rig.now += 15 * SECOND;
+    rig.settle();
+    assert_eq!(rig.events(), vec![]);
+    rig.pass(11 * SECOND);
+    assert_eq!(rig.events().len(), 1);
+}
+
+#[test]
+fn a_call_routed_by_an_old_map_is_told_the_new_one() {
+    let mut rig = Rig::new();
+    let call = StoreCall {
+        tag: 5,
+        range_id: 1,
+        version: 9,
+        session: vec![1; 16].into(),
+        instance: 1,
+        body: Some(acquire(1, None)),
+        ..StoreCall::default()
+    };
+    let input = Input::Calls { link: LINK, queued: Duration::ZERO, calls: vec![call] };
+    rig.worker.handle(rig.now, input);
+    rig.settle();
+    let store_reply::Body::Error(error) = rig.answer(5) else { panic!("not an error") };
+    let Some(store_error::Kind::EpochNotMatch(epoch)) = error.kind else { panic!("{error:?}") };
+    assert_eq!(epoch.descriptors[0].version, 1);
+}
+
+#[test]
+fn a_retried_acquire_is_one_acquisition_over_a_crash() {
+    let mut rig = Rig::new();
+    let tag = rig.call(1, acquire(1, None));
+    let batch = rig.turn().batch.expect("the entry");
+    rig.disk.write(&batch.ops, true).expect("no fault was asked for");
+    rig.crash();
+    assert!(rig.replies.iter().all(|reply| reply.tag != tag), "replay answers nobody");
+    let first = rig.acquire(1, 1, None);
+    let again = rig.acquire(1, 1, None);
+    assert_eq!(first.outcome(), v1::AcquireOutcome::Granted);
+    assert_eq!(first.token, again.token);
+}
