@@ -178,3 +178,61 @@ impl Storage for Log {
         Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(index: u64, term: u64, bytes: usize) -> Entry {
+        Entry { index, term, data: vec![0; bytes].into(), ..Entry::default() }
+    }
+
+    /// Entries 6 to 9 behind a truncation at 5.
+    fn log() -> Log {
+        let entries = vec![entry(6, 6, 10), entry(7, 6, 10), entry(8, 7, 10), entry(9, 7, 10)];
+        Log::new(HardState::default(), ConfState::default(), (5, 5), entries)
+    }
+
+    fn indices(log: &Log, low: u64, high: u64, budget: Option<u64>) -> raft::Result<Vec<u64>> {
+        let entries = log.entries(low, high, budget, GetEntriesContext::empty(false))?;
+        Ok(entries.iter().map(|entry| entry.index).collect())
+    }
+
+    #[test]
+    fn the_term_before_the_first_entry_is_known() {
+        let mut log = log();
+        assert_eq!(log.term(5), Ok(5));
+        log.truncate(8);
+        assert_eq!((log.first(), log.last()), (9, 9));
+        assert_eq!(log.term(8), Ok(7));
+        assert_eq!(log.term(7), Err(Error::Store(StorageError::Compacted)));
+        assert_eq!(log.term(10), Err(Error::Store(StorageError::Unavailable)));
+        log.truncate(9);
+        assert_eq!((log.first(), log.last(), log.bytes()), (10, 9, 0));
+    }
+
+    #[test]
+    fn reading_stops_at_the_budget_but_never_before_one_entry() {
+        let log = log();
+        assert_eq!(indices(&log, 6, 10, None), Ok(vec![6, 7, 8, 9]));
+        assert_eq!(indices(&log, 6, 10, Some(0)), Ok(vec![6]));
+        assert_eq!(indices(&log, 7, 10, Some(2 * (10 + ENTRY_OVERHEAD_BYTES))), Ok(vec![7, 8]));
+        assert_eq!(indices(&log, 5, 10, None), Err(Error::Store(StorageError::Compacted)));
+    }
+
+    #[test]
+    fn an_append_replaces_the_tail() {
+        let mut log = log();
+        log.append(vec![entry(8, 8, 1)]);
+        assert_eq!((log.last(), log.term_at(8)), (8, Some(8)));
+        assert_eq!(log.bytes(), 10 + 10 + 1 + 3 * ENTRY_OVERHEAD_BYTES);
+        log.append(vec![entry(9, 8, 1), entry(10, 8, 1)]);
+        assert_eq!(log.last(), 10);
+    }
+
+    #[test]
+    #[should_panic(expected = "does not connect")]
+    fn an_append_with_a_gap_is_a_bug() {
+        log().append(vec![entry(11, 8, 1)]);
+    }
+}

@@ -26,18 +26,20 @@ pub(crate) fn entry_record(entry: &eraftpb::Entry) -> proto::Entry {
 }
 
 pub(crate) fn entry(record: proto::Entry) -> Result<eraftpb::Entry, Unknown> {
-    let mut entry = eraftpb::Entry::default();
-    entry.entry_type = match proto::EntryType::try_from(record.entry_type) {
+    let entry_type = match proto::EntryType::try_from(record.entry_type) {
         Ok(proto::EntryType::EntryNormal) => eraftpb::EntryType::EntryNormal,
         Ok(proto::EntryType::EntryConfChange) => eraftpb::EntryType::EntryConfChange,
         Ok(proto::EntryType::EntryConfChangeV2) => eraftpb::EntryType::EntryConfChangeV2,
         Err(unknown) => return Err(Unknown::EntryType(unknown.0)),
     };
-    entry.term = record.term;
-    entry.index = record.index;
-    entry.data = record.data;
-    entry.context = record.context;
-    Ok(entry)
+    Ok(eraftpb::Entry {
+        entry_type,
+        term: record.term,
+        index: record.index,
+        data: record.data,
+        context: record.context,
+        ..eraftpb::Entry::default()
+    })
 }
 
 pub(crate) fn message_record(message: eraftpb::Message) -> proto::Message {
@@ -61,26 +63,25 @@ pub(crate) fn message_record(message: eraftpb::Message) -> proto::Message {
 }
 
 pub(crate) fn message(record: proto::Message) -> Result<eraftpb::Message, Unknown> {
-    let mut message = eraftpb::Message::default();
-    message.msg_type = message_type(record.msg_type)?;
-    message.to = record.to;
-    message.from = record.from;
-    message.term = record.term;
-    message.log_term = record.log_term;
-    message.index = record.index;
     let entries = record.entries.into_iter().map(entry).collect::<Result<Vec<_>, _>>()?;
-    message.set_entries(entries.into());
-    message.commit = record.commit;
-    if let Some(snapshot) = record.snapshot {
-        message.set_snapshot(snapshot_of(snapshot));
-    }
-    message.reject = record.reject;
-    message.reject_hint = record.reject_hint;
-    message.context = record.context;
-    message.request_snapshot = record.request_snapshot;
-    message.commit_term = record.commit_term;
-    message.priority = record.priority;
-    Ok(message)
+    Ok(eraftpb::Message {
+        msg_type: message_type(record.msg_type)?,
+        to: record.to,
+        from: record.from,
+        term: record.term,
+        log_term: record.log_term,
+        index: record.index,
+        entries: entries.into(),
+        commit: record.commit,
+        snapshot: record.snapshot.map(snapshot).into(),
+        reject: record.reject,
+        reject_hint: record.reject_hint,
+        context: record.context,
+        request_snapshot: record.request_snapshot,
+        commit_term: record.commit_term,
+        priority: record.priority,
+        ..eraftpb::Message::default()
+    })
 }
 
 fn snapshot_record(snapshot: &eraftpb::Snapshot) -> proto::Snapshot {
@@ -100,23 +101,29 @@ fn snapshot_record(snapshot: &eraftpb::Snapshot) -> proto::Snapshot {
     }
 }
 
-fn snapshot_of(record: proto::Snapshot) -> eraftpb::Snapshot {
-    let mut snapshot = eraftpb::Snapshot::default();
-    snapshot.data = record.data;
-    if let Some(record) = record.metadata {
-        let metadata = snapshot.mut_metadata();
-        metadata.index = record.index;
-        metadata.term = record.term;
-        if let Some(record) = record.conf_state {
-            let state = metadata.mut_conf_state();
-            state.voters = record.voters;
-            state.learners = record.learners;
-            state.voters_outgoing = record.voters_outgoing;
-            state.learners_next = record.learners_next;
-            state.auto_leave = record.auto_leave;
-        }
+fn snapshot(record: proto::Snapshot) -> eraftpb::Snapshot {
+    let metadata = record.metadata.map(|metadata| eraftpb::SnapshotMetadata {
+        conf_state: metadata.conf_state.map(conf_state).into(),
+        index: metadata.index,
+        term: metadata.term,
+        ..eraftpb::SnapshotMetadata::default()
+    });
+    eraftpb::Snapshot {
+        data: record.data,
+        metadata: metadata.into(),
+        ..eraftpb::Snapshot::default()
     }
-    snapshot
+}
+
+fn conf_state(record: proto::ConfState) -> eraftpb::ConfState {
+    eraftpb::ConfState {
+        voters: record.voters,
+        learners: record.learners,
+        voters_outgoing: record.voters_outgoing,
+        learners_next: record.learners_next,
+        auto_leave: record.auto_leave,
+        ..eraftpb::ConfState::default()
+    }
 }
 
 fn entry_type_record(kind: eraftpb::EntryType) -> proto::EntryType {
@@ -178,4 +185,66 @@ fn message_type(kind: i32) -> Result<eraftpb::MessageType, Unknown> {
         Record::MsgRequestPreVote => Raft::MsgRequestPreVote,
         Record::MsgRequestPreVoteResponse => Raft::MsgRequestPreVoteResponse,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every field set, each to a value of its own.
+    fn full() -> proto::Message {
+        let entry = |entry_type, index| proto::Entry {
+            entry_type,
+            term: 21,
+            index,
+            data: vec![23; 3].into(),
+            context: vec![24].into(),
+        };
+        let conf_state = proto::ConfState {
+            voters: vec![31, 32],
+            learners: vec![33],
+            voters_outgoing: vec![34],
+            learners_next: vec![35],
+            auto_leave: true,
+        };
+        let metadata =
+            proto::SnapshotMetadata { conf_state: Some(conf_state), index: 36, term: 37 };
+        proto::Message {
+            msg_type: 0,
+            to: 1,
+            from: 2,
+            term: 3,
+            log_term: 4,
+            index: 5,
+            entries: vec![entry(0, 6), entry(1, 7), entry(2, 8)],
+            commit: 9,
+            snapshot: Some(proto::Snapshot { data: vec![38].into(), metadata: Some(metadata) }),
+            reject: true,
+            reject_hint: 10,
+            context: vec![11].into(),
+            request_snapshot: 12,
+            priority: -13,
+            commit_term: 14,
+        }
+    }
+
+    #[test]
+    fn no_field_is_lost_either_way() {
+        for msg_type in 0..=18 {
+            let record = proto::Message { msg_type, ..full() };
+            let there = message(record.clone()).expect("the types are known");
+            assert_eq!(message_record(there), record);
+        }
+        let empty = proto::Message::default();
+        let there = message(empty.clone()).expect("the type is known");
+        assert_eq!(message_record(there), empty);
+    }
+
+    #[test]
+    fn unknown_types_are_refused() {
+        let unknown = message(proto::Message { msg_type: 19, ..full() });
+        assert_eq!(unknown, Err(Unknown::MessageType(19)));
+        let unknown = entry(proto::Entry { entry_type: 3, ..proto::Entry::default() });
+        assert_eq!(unknown, Err(Unknown::EntryType(3)));
+    }
 }

@@ -66,11 +66,12 @@ pub(crate) fn hard_state_record(state: &eraftpb::HardState) -> proto::HardStateR
 }
 
 pub(crate) fn hard_state(record: &proto::HardStateRecord) -> eraftpb::HardState {
-    let mut state = eraftpb::HardState::default();
-    state.term = record.term;
-    state.vote = record.vote;
-    state.commit = record.commit;
-    state
+    eraftpb::HardState {
+        term: record.term,
+        vote: record.vote,
+        commit: record.commit,
+        ..eraftpb::HardState::default()
+    }
 }
 
 /// The Raft configuration that a descriptor describes.
@@ -85,10 +86,11 @@ pub(crate) fn conf_state(descriptor: &Descriptor) -> eraftpb::ConfState {
         peers.sort_unstable();
         peers
     };
-    let mut state = eraftpb::ConfState::default();
-    state.voters = peers(Role::Voter);
-    state.learners = peers(Role::Learner);
-    state
+    eraftpb::ConfState {
+        voters: peers(Role::Voter),
+        learners: peers(Role::Learner),
+        ..eraftpb::ConfState::default()
+    }
 }
 
 pub(crate) fn conf_state_record(state: &eraftpb::ConfState) -> proto::ConfStateRecord {

@@ -98,7 +98,11 @@ impl<M: StateMachine> Replica<M> {
             read_only_option: ReadOnlyOption::Safe,
             // Followers learn the commit index with the next append or heartbeat.
             skip_bcast_commit: true,
-            batch_append: true,
+            // raft-rs adds entries to any append that waits for the same peer, also to an empty
+            // one of another index: the entries then do not connect to it, and a follower
+            // panics on them (found by tests/engine/random_faults.rs). One proposal per range
+            // and turn leaves nothing to batch.
+            batch_append: false,
             // Over it proposals are dropped: the range is overloaded.
             max_uncommitted_size: 16 << 20,
             max_committed_size_per_ready: 4 << 20,

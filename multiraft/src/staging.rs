@@ -105,3 +105,61 @@ impl Staging {
         completion
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::Family;
+
+    fn op() -> WriteOp {
+        WriteOp::Delete(Family::Meta, Vec::new())
+    }
+
+    fn flushed(applied: u64) -> Flushed {
+        Flushed { range: RangeId(1), incarnation: Incarnation(1), applied }
+    }
+
+    fn saved(number: u64) -> Saved {
+        Saved { range: RangeId(1), incarnation: Incarnation(1), number }
+    }
+
+    fn applied(completion: &Completion) -> Vec<u64> {
+        completion.flushed.iter().map(|flushed| flushed.applied).collect()
+    }
+
+    #[test]
+    fn an_image_is_durable_with_the_next_sync() {
+        let mut staging = Staging::default();
+        for image in [10, 20] {
+            staging.put(op());
+            staging.flush(flushed(image));
+            let batch = staging.cut().expect("there is something to write");
+            assert!(!batch.sync);
+            assert!(staging.complete(batch.seq).flushed.is_empty());
+        }
+        staging.put(op());
+        staging.save(saved(1));
+        let batch = staging.cut().expect("there is something to write");
+        assert!(batch.sync);
+        assert_eq!(applied(&staging.complete(batch.seq)), [10, 20]);
+    }
+
+    #[test]
+    fn one_batch_is_in_flight_and_the_rest_gathers() {
+        let mut staging = Staging::default();
+        assert_eq!(staging.cut(), None, "nothing to write");
+        staging.put(op());
+        staging.save(saved(1));
+        let first = staging.cut().expect("there is something to write");
+        staging.put(op());
+        staging.save(saved(2));
+        staging.put(op());
+        staging.save(saved(3));
+        assert_eq!(staging.cut(), None, "the disk is busy");
+        staging.complete(first.seq);
+        let second = staging.cut().expect("the disk is free");
+        assert_eq!((second.ops.len(), second.seq), (2, BatchSeq(first.seq.0 + 1)));
+        let completion = staging.complete(second.seq);
+        assert_eq!(completion.saved.iter().map(|it| it.number).collect::<Vec<_>>(), [3]);
+    }
+}

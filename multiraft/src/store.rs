@@ -231,3 +231,81 @@ impl<M: StateMachine> Store<M> {
         &self.ident
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use sharklock_rangemap::{Bounds, Epoch, PeerId, Replica as Member, Role, StoreId};
+
+    use super::*;
+    use crate::ident::bootstrap;
+    use crate::sim_disk::SimDisk;
+    use crate::state_machine::{CorruptImage, DirtyRow, EntryAt};
+
+    /// Counts its entries.
+    struct Count(u64);
+
+    impl StateMachine for Count {
+        type Output = ();
+
+        fn empty() -> Self {
+            Self(0)
+        }
+
+        fn apply(&mut self, _at: EntryAt, _data: &[u8]) {
+            self.0 += 1;
+        }
+
+        fn take_dirty(&mut self) -> Vec<DirtyRow> {
+            Vec::new()
+        }
+
+        fn header(&self) -> Vec<u8> {
+            self.0.to_be_bytes().to_vec()
+        }
+
+        fn state_hash(&self) -> u64 {
+            self.0
+        }
+
+        fn restore(header: &[u8], _rows: Vec<(Vec<u8>, Vec<u8>)>) -> Result<Self, CorruptImage> {
+            let header = header.try_into().map_err(|_| CorruptImage("no count".to_owned()))?;
+            Ok(Self(u64::from_be_bytes(header)))
+        }
+    }
+
+    /// The persist completion of a replica must not reach the one that took its place (TiKV
+    /// lost entries that way: raft.md, mistake 3).
+    #[test]
+    fn a_completion_for_an_earlier_incarnation_is_ignored() {
+        let ident = StoreIdent { cluster_id: [1; 16], store: StoreId(1), ident: [2; 16] };
+        let member = Member { peer: PeerId(3), store: StoreId(1), role: Role::Voter };
+        let first = Descriptor {
+            range: RangeId(7),
+            bounds: Bounds::ALL,
+            epoch: Epoch { version: 1, conf_ver: 1 },
+            replicas: vec![member],
+        };
+        let mut disk = SimDisk::default();
+        disk.write(&bootstrap(&ident, &first), true).expect("no fault is planned");
+        let recover = || Store::<Count>::recover(Config::default(), &disk).expect("it is fresh");
+
+        let mut store = recover();
+        let mut effects = Effects::default();
+        store.turn(&mut effects);
+        let seq = effects.batch.take().expect("the campaign goes to the disk").seq;
+
+        let mut replacement = recover().replicas.remove(&first.range).expect("it is there");
+        replacement.address.incarnation = Incarnation(99);
+        store.replicas.insert(first.range, replacement);
+        store.work.insert(first.range);
+        store.turn(&mut effects);
+        store.persisted(seq);
+        store.turn(&mut effects);
+        assert!(effects.applied.is_empty(), "the replacement's own batch is not on the disk");
+
+        let seq = effects.batch.take().expect("the replacement has a batch of its own").seq;
+        store.persisted(seq);
+        store.turn(&mut effects);
+        assert_eq!(effects.applied.len(), 1);
+    }
+}

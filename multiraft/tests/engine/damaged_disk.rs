@@ -1,0 +1,210 @@
+//! Disks that a store must refuse, each with a sentence. The keys are written out here, so this
+//! also pins where records lie.
+
+use sharklock_multiraft::{Disk, Family, RecoverError, SimDisk, WriteOp, read_ident};
+use sharklock_proto::internal::v1 as proto;
+
+use crate::node::{Node, RANGE, ident};
+use crate::tally::put;
+
+fn meta(tag: u8) -> Vec<u8> {
+    let mut key = RANGE.0.to_be_bytes().to_vec();
+    key.push(tag);
+    key
+}
+
+fn entry(index: u64) -> Vec<u8> {
+    let mut key = meta(1);
+    key.extend(index.to_be_bytes());
+    key
+}
+
+fn row(word: &str) -> Vec<u8> {
+    let mut key = RANGE.0.to_be_bytes().to_vec();
+    key.extend(word.bytes());
+    key
+}
+
+const IDENT: &[u8] = &[0, 0, 0, 0, 0, 0, 0, 0, 1];
+
+/// A disk with an image of five words and entries after it.
+fn disk() -> SimDisk {
+    let mut node = Node::fresh(1, 1);
+    node.settle();
+    for word in ["a", "b", "c", "d", "e"] {
+        node.store.propose(RANGE, put(word)).unwrap();
+        node.settle();
+    }
+    node.store.flush();
+    node.settle();
+    for word in ["f", "g"] {
+        node.store.propose(RANGE, put(word)).unwrap();
+        node.settle();
+    }
+    node.disk
+}
+
+fn change(family: Family, key: &[u8], change: impl FnOnce(&mut Vec<u8>)) -> SimDisk {
+    let mut disk = disk();
+    let mut value = disk.get(family, key).unwrap().expect("the record is where this test expects");
+    change(&mut value);
+    disk.write(&[WriteOp::Put(family, key.to_vec(), value)], true).unwrap();
+    disk
+}
+
+fn without(family: Family, key: &[u8]) -> SimDisk {
+    let mut disk = disk();
+    assert!(disk.get(family, key).unwrap().is_some(), "the record is where this test expects");
+    disk.write(&[WriteOp::Delete(family, key.to_vec())], true).unwrap();
+    disk
+}
+
+fn edit<R: prost::Message + Default>(value: &mut Vec<u8>, edit: impl FnOnce(&mut R)) {
+    let mut record = R::decode(&value[1..]).unwrap();
+    edit(&mut record);
+    *value = [vec![1], record.encode_to_vec()].concat();
+}
+
+fn refusal(disk: SimDisk) -> String {
+    match Node::recover(disk) {
+        Ok(_) => panic!("the disk was taken"),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[test]
+fn the_disk_of_these_tests_recovers() {
+    let mut node = Node::recover(disk()).unwrap();
+    node.settle();
+    assert_eq!(node.machine().tokens.len(), 7);
+}
+
+#[test]
+fn newer_formats_are_refused_in_one_sentence() {
+    let newer = |value: &mut Vec<u8>| value[0] = 2;
+    let cases = [
+        (change(Family::Meta, IDENT, newer), "the store's identity has format 2"),
+        (change(Family::Meta, &meta(1), newer), "the hard state of range 7 has format 2"),
+        (change(Family::Meta, &meta(3), newer), "the image header of range 7 has format 2"),
+        (change(Family::Raft, &entry(12), newer), "entry 12 of range 7 has format 2"),
+        (
+            change(Family::State, &row("c"), newer),
+            "the row [00, 00, 00, 00, 00, 00, 00, 07, 63] of range 7 has format 2",
+        ),
+    ];
+    for (disk, expected) in cases {
+        let rest = ", and this program reads no format newer than 1";
+        assert_eq!(refusal(disk), format!("{expected}{rest}"));
+    }
+    let newer_store = change(Family::Meta, IDENT, |value| {
+        edit(value, |record: &mut proto::StoreIdentRecord| record.format = 4);
+    });
+    assert!(matches!(read_ident(&newer_store), Err(RecoverError::NewerStore { format: 4 })));
+}
+
+#[test]
+fn damage_is_refused_in_one_sentence() {
+    let header = |change_header: fn(&mut proto::FlushHeader)| {
+        change(Family::Meta, &meta(3), |value| edit(value, change_header))
+    };
+    let cases = [
+        (without(Family::Meta, &meta(1)), "range 7 is corrupt: it has no hard state"),
+        (without(Family::Meta, &meta(3)), "range 7 is corrupt: it has no image header"),
+        (without(Family::Raft, &entry(8)), "entry 8 of range 7 is corrupt: it is missing"),
+        (without(Family::State, &row("c")), "the image of range 7 is corrupt: its hash is "),
+        (without(Family::Meta, IDENT), "the disk holds no store identity"),
+        (
+            change(Family::Raft, &entry(9), |value| value.truncate(value.len() - 1)),
+            "entry 9 of range 7 is corrupt: it does not decode: ",
+        ),
+        (change(Family::Raft, &entry(9), Vec::clear), "entry 9 of range 7 is corrupt: it is empty"),
+        (
+            change(Family::Raft, &entry(9), |value| {
+                edit(value, |record: &mut proto::Entry| record.term = 99);
+            }),
+            "the log of range 7 is corrupt: the terms of its entries fall",
+        ),
+        (
+            change(Family::Raft, &entry(9), |value| {
+                edit(value, |record: &mut proto::Entry| record.entry_type = 2);
+            }),
+            "entry 9 of range 7 is corrupt: this program knows no membership change",
+        ),
+        (
+            change(Family::Meta, &meta(1), |value| {
+                edit(value, |record: &mut proto::HardStateRecord| record.term = 2);
+            }),
+            "the log of range 7 is corrupt: it ends in term 6, above 2",
+        ),
+        (
+            change(Family::Meta, &meta(1), |value| {
+                edit(value, |record: &mut proto::HardStateRecord| record.commit = 99);
+            }),
+            "the log of range 7 is corrupt: it ends at 13, before the commit index 99",
+        ),
+        (
+            header(|header| header.applied_term = 5),
+            "the log of range 7 is corrupt: entry 11 has term 6, the image says 5",
+        ),
+        (
+            header(|header| header.applied_index = 4),
+            "the log of range 7 is corrupt: the image ends at 4, before the log begins at 5",
+        ),
+        (
+            header(|header| header.machine = None),
+            "the image of range 7 is corrupt: it has rows before its first entry",
+        ),
+        (
+            header(|header| header.machine = Some(vec![1, 2].into())),
+            "the image of range 7 cannot be restored: corrupt image: not a number",
+        ),
+        (
+            header(|header| header.descriptor.as_mut().unwrap().replicas.clear()),
+            "the descriptor of range 7 is corrupt: it names no replica on this store",
+        ),
+        (
+            header(|header| header.conf_state.as_mut().unwrap().voters.push(4)),
+            "the descriptor of range 7 is corrupt: the Raft configuration beside it has other \
+             members",
+        ),
+    ];
+    for (disk, expected) in cases {
+        let found = refusal(disk);
+        assert!(found.starts_with(expected), "expected {expected:?}, found {found:?}");
+        assert_eq!(found.lines().count(), 1);
+    }
+}
+
+#[test]
+fn an_unknown_key_is_refused() {
+    let mut disk = disk();
+    disk.write(&[WriteOp::Put(Family::Meta, meta(9), vec![1])], true).unwrap();
+    assert!(refusal(disk).ends_with("is corrupt: this program knows no such key"));
+}
+
+#[test]
+fn two_ranges_with_common_names_are_refused() {
+    let mut disk = disk();
+    let mut other = crate::node::descriptor(1);
+    other.range.0 = 8;
+    let ops = sharklock_multiraft::bootstrap(&ident(1), &other);
+    disk.write(&ops, true).unwrap();
+    assert_eq!(refusal(disk), "range 8 is corrupt: its names overlap with those of 7");
+}
+
+#[test]
+fn a_fresh_disk_is_nobodys() {
+    let disk = SimDisk::default();
+    assert_eq!(read_ident(&disk).unwrap(), None);
+    assert!(matches!(Node::recover(disk), Err(RecoverError::NoIdent)));
+    assert_eq!(read_ident(&self::disk()).unwrap(), Some(ident(1)));
+}
+
+#[test]
+fn an_unreadable_disk_is_an_error() {
+    for nth in 1..=4 {
+        let mut disk = disk();
+        disk.fail_nth(nth);
+        assert_eq!(refusal(disk), "the disk cannot be read: simulated fault");
+    }
+}
