@@ -190,6 +190,14 @@ impl Front {
         (Vec::new(), overtaken)
     }
 
+    /// The questions that the end of a round clears: its own, and those of earlier rounds, whose
+    /// messages may have been lost; proof that came later is proof for them too.
+    pub fn cleared_by(&mut self, read: ReadId) -> Vec<Read> {
+        let later = self.rounds.split_off(&ReadId(read.0 + 1));
+        let cleared = std::mem::replace(&mut self.rounds, later);
+        cleared.into_values().flatten().collect()
+    }
+
     /// Forgets everything at step-down: who must hear "not leader" (not done), and who must hear
     /// "indeterminate" (on its way).
     pub fn step_down(&mut self) -> (Vec<ReplyTo>, Vec<ReplyTo>) {

@@ -439,7 +439,7 @@ impl Worker {
 
     fn answer_reads(&mut self, now: Duration, range: RangeId, read: ReadId) {
         let Some(front) = self.fronts.get_mut(&range) else { return };
-        let Some(reads) = front.rounds.remove(&read) else { return };
+        let reads = front.cleared_by(read);
         let Some(leading) = &front.leading else { return };
         let table = self.store.machine(range).expect("a leading replica has its state").table();
         let descriptor = self.store.descriptor(range).expect("a range has its descriptor");
