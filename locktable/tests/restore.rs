@@ -1,0 +1,297 @@
+//! Rows that are not the image of a table: each broken rule is named, and nothing panics.
+
+use sharklock_locktable::{
+    Acquire, Acquisition, AcquisitionId, At, Cancel, Command, FEATURE_LEVEL, Finished, FinishedRow,
+    Header, HoldRow, Instance, LockRow, LockTable, Mode, Name, Owner, RING_ROW_LEN, Release,
+    RestoreError, Row, RowKey, SessionHandle, Token, Wait, WaiterRow,
+};
+
+const AT: At = At { index: 1, term: 1, stamped_unix_ms: 1 };
+
+fn acquisition(session: u8, id: u64) -> Acquisition {
+    Acquisition {
+        session: SessionHandle([session; 16]),
+        instance: Instance(1),
+        id: AcquisitionId(id),
+    }
+}
+
+fn acquire(table: &mut LockTable, session: u8, id: u64, name: &str, mode: Mode) {
+    let acquire = Acquire {
+        acquisition: acquisition(session, id),
+        name: name.into(),
+        mode,
+        ttl_ms: 10_000,
+        wait: Wait::Unbounded,
+        reenter: None,
+        owner: Owner::default(),
+    };
+    table.apply(AT, Command::Acquire(Box::new(acquire)));
+}
+
+/// An exclusive lock with two waiters, a shared one, permits with a waiter, and a ring of three
+/// rows.
+fn table() -> LockTable {
+    let mut table = LockTable::new();
+    for id in 1..=2 * RING_ROW_LEN + 5 {
+        let cancel = Cancel { acquisition: acquisition(9, id), name: "gone".into() };
+        table.apply(AT, Command::Cancel(cancel));
+    }
+    for session in 1..=3 {
+        acquire(&mut table, session, 1, "door", Mode::Exclusive);
+        acquire(&mut table, session, 2, "page", Mode::Shared);
+    }
+    acquire(&mut table, 1, 3, "pool", Mode::Permits { n: 2, of: 3 });
+    acquire(&mut table, 2, 3, "pool", Mode::Permits { n: 2, of: 3 });
+    let (acquisition, token) = (acquisition(3, 2), Token(4));
+    let release = Release { acquisition, name: "page".into(), token, all: false };
+    table.apply(AT, Command::Release(release));
+    table.check_invariants();
+    table
+}
+
+struct Image {
+    header: Header,
+    rows: Vec<(RowKey, Row)>,
+}
+
+impl Image {
+    fn row(&mut self, wanted: &RowKey) -> &mut Row {
+        let found = self.rows.iter_mut().find(|(key, _)| key == wanted);
+        &mut found.unwrap_or_else(|| panic!("no {wanted:?}")).1
+    }
+
+    fn lock(&mut self, name: &str) -> &mut LockRow {
+        match self.row(&RowKey::Lock(name.into())) {
+            Row::Lock(row) => row,
+            row => panic!("{row:?}"),
+        }
+    }
+
+    fn hold(&mut self, name: &str, index: usize) -> &mut HoldRow {
+        &mut self.lock(name).holds[index]
+    }
+
+    fn waiter(&mut self, name: &str, ticket: u64) -> &mut WaiterRow {
+        match self.row(&RowKey::Waiter(name.into(), ticket)) {
+            Row::Waiter(row) => row,
+            row => panic!("{row:?}"),
+        }
+    }
+
+    fn ring(&mut self, number: u64) -> &mut Vec<FinishedRow> {
+        match self.row(&RowKey::Ring(number)) {
+            Row::Ring(row) => row,
+            row => panic!("{row:?}"),
+        }
+    }
+
+    fn remove(&mut self, wanted: &RowKey) {
+        self.rows.retain(|(key, _)| key != wanted);
+    }
+}
+
+/// Restores the table of [`table`] after `spoil` has had its way with the image.
+fn restore_spoilt(spoil: impl FnOnce(&mut Image)) -> Result<LockTable, RestoreError> {
+    let table = table();
+    let mut image = Image { header: table.header(), rows: table.rows() };
+    spoil(&mut image);
+    LockTable::restore(image.header, image.rows)
+}
+
+fn check(spoil: impl FnOnce(&mut Image), expected: &str) {
+    match restore_spoilt(spoil) {
+        Ok(_) => panic!("restored, though: {expected}"),
+        Err(error) => assert!(error.to_string().contains(expected), "{error}, not: {expected}"),
+    }
+}
+
+#[test]
+fn an_untouched_image_is_the_table_in_whatever_order() {
+    let restored = restore_spoilt(|image| image.rows.reverse()).expect("the rows of a table");
+    restored.check_invariants();
+    assert_eq!(restored.rows(), table().rows());
+    assert_eq!(restored.state_hash(), table().state_hash());
+}
+
+#[test]
+fn a_run_of_the_ring_may_begin_with_what_the_ring_has_dropped() {
+    let restored =
+        restore_spoilt(|image| image.header.ring_first = 10).expect("stale at its front");
+    restored.check_invariants();
+    assert_eq!(restored.counts().finished, table().counts().finished - 10);
+}
+
+#[test]
+fn a_header_that_breaks_a_rule_is_refused() {
+    check(|image| image.header.feature_level = FEATURE_LEVEL + 1, "feature level");
+    check(|image| image.header.token_counter = 1 << 48, "more than 48 bits");
+    check(|image| image.header.ring_first = image.header.ring_next + 1, "ends before it begins");
+    check(|image| image.header.ring_next = 1 << 40, "the ring is too long");
+    check(|image| image.header.token_counter -= 1, "beyond the header's");
+    check(|image| image.header.ticket_counter -= 1, "beyond the header's");
+}
+
+#[test]
+fn rows_that_are_missing_or_come_twice_are_refused() {
+    check(|image| image.rows.push(image.rows[0].clone()), "comes twice");
+    check(|image| image.remove(&RowKey::Lock("door".into())), "a waiter without a lock");
+    check(|image| image.remove(&RowKey::Ring(0)), "does not follow");
+    check(|image| image.remove(&RowKey::Ring(2)), "missing");
+    check(|image| image.header.ring_next += 1, "the run is too short");
+    check(|image| image.rows.push((RowKey::Ring(7), Row::Ring(vec![]))), "outside of the ring");
+    check(|image| image.rows.push((RowKey::Ring(u64::MAX), Row::Ring(vec![]))), "too large");
+    let misfiled = |image: &mut Image| {
+        let waiter = image.waiter("door", 1).clone();
+        image.rows.push((RowKey::Waiter("door".into(), 9), Row::Waiter(waiter)));
+    };
+    check(misfiled, "not of the kind or ticket");
+    check(|image| *image.row(&RowKey::Lock("door".into())) = Row::Ring(vec![]), "not of the kind");
+}
+
+#[test]
+fn locks_that_break_a_rule_are_refused() {
+    check(|image| image.lock("page").holds.clear(), "a lock without holds");
+    check(|image| image.lock("page").fence_floor = None, "or none on another");
+    check(|image| image.lock("door").fence_floor = Some(Token(1)), "on an exclusive lock");
+    check(|image| image.lock("page").fence_floor = Some(Token(9)), "above a hold's");
+    check(|image| image.lock("page").fence_floor = Some(Token(0)), "is no token");
+    check(|image| image.lock("page").holds[1].token = Token(2), "do not ascend");
+    check(|image| image.hold("page", 1).token = Token(1), "do not ascend");
+    check(|image| image.lock("page").holds.swap(0, 1), "do not ascend");
+    check(|image| image.hold("door", 0).token = Token(0), "do not ascend");
+    check(|image| image.hold("door", 0).token = Token(1 << 48), "beyond the header's");
+    check(|image| image.hold("page", 1).mode = Mode::Exclusive, "do not fit together");
+    check(|image| image.hold("pool", 0).mode = Mode::Permits { n: 4, of: 3 }, "do not fit");
+    check(|image| image.hold("pool", 0).mode = Mode::Permits { n: 0, of: 3 }, "do not fit");
+    check(|image| image.hold("door", 0).open_ids.clear(), "nothing open");
+    check(|image| image.hold("door", 0).open_ids.push(AcquisitionId(1)), "do not ascend");
+    check(|image| image.hold("door", 0).open_ids.push(AcquisitionId(9)), "above the newest");
+    check(|image| image.hold("door", 0).open_ids[0] = AcquisitionId(9), "above the newest");
+    let open_twice = |image: &mut Image| {
+        let hold = image.hold("door", 0).clone();
+        image.hold("page", 0).open_ids = hold.open_ids;
+    };
+    check(open_twice, "open twice");
+}
+
+#[test]
+fn waiters_that_break_a_rule_are_refused() {
+    check(|image| image.waiter("door", 1).wait = Wait::Try, "could not have queued");
+    let too_many = Mode::Permits { n: 4, of: 3 };
+    check(|image| image.waiter("pool", 3).mode = too_many, "could not have queued");
+    check(|image| image.waiter("pool", 3).mode = Mode::Shared, "different kinds");
+    let fits = Mode::Permits { n: 1, of: 3 };
+    check(|image| image.waiter("pool", 3).mode = fits, "the head of the queue fits");
+    check(|image| image.waiter("door", 1).acquisition = acquisition(1, 1), "open twice");
+    let waiter = |ticket, image: &mut Image| {
+        let row = Row::Waiter(WaiterRow { ticket, ..image.waiter("door", 1).clone() });
+        image.rows.push((RowKey::Waiter("door".into(), ticket), row));
+    };
+    check(|image| waiter(0, image), "the ticket is 0");
+    check(|image| waiter(99, image), "beyond the header's");
+}
+
+#[test]
+fn finished_acquisitions_that_break_a_rule_are_refused() {
+    check(|image| image.ring(0)[0].how = Finished::Unknown, "never recorded");
+    check(|image| image.ring(1)[0].acquisition = acquisition(9, 1), "finished twice");
+    check(|image| image.ring(1)[0].acquisition = acquisition(1, 1), "finished and open");
+    check(|image| image.ring(2).clear(), "too short");
+    check(|image| drop(image.ring(0).pop()), "too short");
+    let longer = |image: &mut Image| {
+        let row = image.ring(2)[0].clone();
+        image.ring(1).push(row);
+    };
+    check(longer, "too long");
+}
+
+/// Thousands of images with a few numbers changed somewhere: an error or a sound table, no panic.
+#[test]
+fn no_image_makes_it_panic() {
+    let table = table();
+    let mut state = 0x5ea1_u64;
+    let mut roll = |sides: u64| {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % sides
+    };
+    let (mut refused, mut restored) = (0, 0);
+    for _ in 0..3_000 {
+        let mut image = Image { header: table.header(), rows: table.rows() };
+        for _ in 0..=roll(3) {
+            spoil(&mut image, &mut roll);
+        }
+        match LockTable::restore(image.header, image.rows) {
+            Err(_) => refused += 1,
+            Ok(table) => {
+                table.check_invariants();
+                restored += 1;
+            }
+        }
+    }
+    assert!(refused > 500 && restored > 100, "{refused} refused, {restored} restored");
+}
+
+fn spoil(image: &mut Image, roll: &mut impl FnMut(u64) -> u64) {
+    let header = &mut image.header;
+    match roll(12) {
+        0 => header.token_counter = roll(10),
+        1 => header.ticket_counter = roll(6),
+        2 => header.ring_first = roll(600),
+        3 => header.ring_next = roll(600),
+        4 => header.generation = roll(3) as u16,
+        _ => {}
+    }
+    let index = roll(image.rows.len() as u64) as usize;
+    let names: [Name; 4] = ["door", "page", "pool", "gone"].map(Name::from);
+    let (key, row) = &mut image.rows[index];
+    match roll(20) {
+        0 => *key = RowKey::Lock(names[roll(4) as usize].clone()),
+        1 => *key = RowKey::Waiter(names[roll(4) as usize].clone(), roll(6)),
+        2 => *key = RowKey::Ring(roll(4)),
+        3 => drop(image.rows.remove(index)),
+        _ => match row {
+            Row::Lock(row) => spoil_lock(row, roll),
+            Row::Waiter(row) => match roll(4) {
+                0 => row.mode = mode(roll),
+                1 => row.ticket = roll(6),
+                2 => row.acquisition = acquisition(1 + roll(3) as u8, roll(5)),
+                _ => row.ttl_ms = roll(1_000),
+            },
+            Row::Ring(row) => match roll(4) {
+                0 => row.truncate(roll(256) as usize),
+                1 => row.extend_from_within(..),
+                2 => row.iter_mut().take(1).for_each(|row| row.acquisition.id.0 = roll(600)),
+                _ => row.iter_mut().for_each(|row| row.token = Some(Token(roll(9)))),
+            },
+        },
+    }
+}
+
+fn spoil_lock(row: &mut LockRow, roll: &mut impl FnMut(u64) -> u64) {
+    if roll(5) == 0 {
+        row.fence_floor = (roll(2) == 0).then(|| Token(roll(9)));
+    }
+    let index = roll(row.holds.len() as u64) as usize;
+    let hold = &mut row.holds[index];
+    match roll(8) {
+        0 => hold.token = Token(roll(9)),
+        1 => hold.open_ids.push(AcquisitionId(roll(9))),
+        2 => hold.open_ids.clear(),
+        3 => hold.newest_id = AcquisitionId(roll(9)),
+        4 => hold.mode = mode(roll),
+        5 => hold.session = SessionHandle([1 + roll(3) as u8; 16]),
+        6 => hold.highest_closed_id = Some(AcquisitionId(roll(9))),
+        _ => hold.ending_reason = Some("spoilt".into()),
+    }
+}
+
+fn mode(roll: &mut impl FnMut(u64) -> u64) -> Mode {
+    match roll(4) {
+        0 => Mode::Exclusive,
+        1 => Mode::Shared,
+        2 => Mode::Permits { n: u32::MAX, of: u32::MAX },
+        _ => Mode::Permits { n: roll(5) as u32, of: 3 },
+    }
+}
