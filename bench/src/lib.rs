@@ -1,1 +1,17 @@
-//! Under construction.
+//! Lock workloads as a library: what `sharklock bench` runs.
+//!
+//! A load is a number of workers over a few client connections. Every call is noted, the notes are
+//! judged by `sharklock-history`, and all figures are computed from the same notes afterwards, so
+//! that measuring adds a push to a vector to the path that is measured. The disk is measured in the
+//! same run, because a durable lock can be no faster than its `fdatasync`.
+//!
+//! It goes through a gateway's port as any client does, and knows nothing of the servers.
+
+mod disk;
+mod load;
+mod measure;
+mod report;
+mod worker;
+
+pub use load::{Load, LoadError, Workload, run};
+pub use report::{Disk, Errors, Fairness, Judged, Latencies, Report};

@@ -1,0 +1,114 @@
+//! The result of a run, ready to be written as JSON.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::load::Workload;
+
+/// Everything that one run measured.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "schema", rename = "sharklock.v1.Bench")]
+pub struct Report {
+    /// What the workers did.
+    pub workload: Workload,
+    /// Workers.
+    pub clients: u32,
+    /// Client connections.
+    pub connections: u32,
+    /// Names that each worker cycled over.
+    pub names_per_worker: u32,
+    /// Seconds before it counted.
+    pub warmup_s: f64,
+    /// Seconds that counted.
+    pub measured_s: f64,
+    /// Workers stopped early, because the notes were full: the rate is too low.
+    pub truncated: bool,
+    /// Cycles per second; for a contended lock: hand-overs per second.
+    pub cycles_per_s: f64,
+    /// From the call of acquire to the answer of release.
+    pub cycle: Latencies,
+    /// From the call of acquire to the guard; for a contended lock: the wait.
+    pub acquire: Latencies,
+    /// From the call of release to its answer.
+    pub release: Latencies,
+    /// Calls that failed, in the whole run.
+    pub errors: Errors,
+    /// Contended lock only.
+    pub fairness: Option<Fairness>,
+    /// The disk in the same run.
+    pub disk: Disk,
+    /// What the judges say of every grant of the run.
+    pub history: Judged,
+}
+
+/// Percentiles of durations, in microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Latencies {
+    /// How many; all others are 0 when this is.
+    pub count: u64,
+    /// Median.
+    pub p50_us: f64,
+    /// 99th percentile.
+    pub p99_us: f64,
+    /// 99.9th percentile.
+    pub p999_us: f64,
+    /// The longest.
+    pub max_us: f64,
+}
+
+/// Failed calls.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Errors {
+    /// How many in all.
+    pub count: u64,
+    /// How many of each kind.
+    pub kinds: BTreeMap<String, u64>,
+}
+
+impl Errors {
+    /// Counts `count` more of `kind`.
+    pub fn add(&mut self, kind: &str, count: u64) {
+        self.count += count;
+        if let Some(sum) = self.kinds.get_mut(kind) {
+            *sum += count;
+        } else {
+            self.kinds.insert(kind.to_owned(), count);
+        }
+    }
+}
+
+/// How evenly a contended lock went round among its workers.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Fairness {
+    /// Grants of the worker with the fewest.
+    pub grants_min: u64,
+    /// Grants of the worker with the most.
+    pub grants_max: u64,
+    /// Jain's index: 1 when all got the same, 1/n when one got all.
+    pub jain: f64,
+}
+
+/// `fdatasync` of 512 appended bytes.
+#[derive(Clone, Debug, Serialize)]
+pub struct Disk {
+    /// Where it was measured.
+    pub dir: String,
+    /// Before and after the load: its median is F.
+    pub idle: Latencies,
+    /// During the load, beside the server's own.
+    pub loaded: Latencies,
+}
+
+/// The verdict on the history.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Judged {
+    /// Grants that were judged, those of the warm-up included.
+    pub grants: u64,
+    /// Calls whose outcome nobody knows; they accuse nobody.
+    pub unknown: u64,
+    /// Broken promises.
+    pub violations: u64,
+    /// The first of them in words.
+    pub first: Vec<String>,
+}

@@ -1,0 +1,195 @@
+//! One worker: acquires, releases, and notes what it saw.
+
+use std::time::{Duration, Instant};
+
+use sharklock_client::{AcquireError, Client, Guard, LostReason, ReleaseError};
+use sharklock_history::{End, Hold, LockId, Mode, Position, Record, Recorder, What};
+
+use crate::report::Errors;
+
+/// After a failed call: a cluster that is down is not helped by being asked without a pause.
+const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(50);
+
+/// The time of a run. Notes count nanoseconds from its start.
+#[derive(Clone, Copy, Debug)]
+pub struct Window {
+    start: Instant,
+    warmup: Duration,
+    duration: Duration,
+}
+
+impl Window {
+    /// A run that starts at `start`, and counts after `warmup`, for `duration`.
+    pub fn starting(start: Instant, warmup: Duration, duration: Duration) -> Self {
+        Self { start, warmup, duration }
+    }
+
+    /// When workers begin no more cycles.
+    pub fn end(&self) -> Instant {
+        self.start + self.warmup + self.duration
+    }
+
+    /// Nanoseconds from the start of the run until `at`.
+    fn nanos(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.start).as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// Whether something that ended so many nanoseconds after the start counts.
+    pub fn measures(&self, end_nanos: u64) -> bool {
+        let end = Duration::from_nanos(end_nanos);
+        (self.warmup..self.warmup + self.duration).contains(&end)
+    }
+}
+
+/// What a worker needs.
+#[derive(Debug)]
+pub struct Worker {
+    /// Shared with the other workers of its connection.
+    pub client: Client,
+    /// The connection's number: the label of its session in the history.
+    pub connection: u32,
+    /// Cycled over in this order.
+    pub names: Vec<String>,
+    /// When to begin no more cycles.
+    pub window: Window,
+    /// Stops after so many cycles, to bound the notes.
+    pub cycles_max: u32,
+}
+
+/// What a worker saw.
+#[derive(Debug, Default)]
+pub struct Notes {
+    /// Every call whose outcome matters.
+    pub recorder: Recorder,
+    /// Cycles that ended while it counted.
+    pub cycles_measured: u64,
+    /// Calls that failed.
+    pub errors: Errors,
+    /// It stopped early, to bound these notes.
+    pub truncated: bool,
+}
+
+impl Worker {
+    /// Cycles until the time is over.
+    pub async fn run(self) -> Notes {
+        let mut notes = Notes::default();
+        let locks: Vec<LockId> = self.names.iter().map(|name| notes.recorder.lock(name)).collect();
+        let mut cycle = 0_u32;
+        while now() < self.window.end() {
+            if cycle == self.cycles_max {
+                notes.truncated = true;
+                break;
+            }
+            let turn = cycle as usize % locks.len();
+            self.cycle(&self.names[turn], locks[turn], &mut notes).await;
+            cycle += 1;
+        }
+        notes
+    }
+
+    async fn cycle(&self, name: &str, lock: LockId, notes: &mut Notes) {
+        let invoked = now();
+        let acquired = self.client.lock(name).acquire().await;
+        let returned = now();
+        let mut record = Record {
+            lock,
+            session: self.connection,
+            acquisition: 0,
+            invoked: self.window.nanos(invoked),
+            returned: self.window.nanos(returned),
+            position: Position::UNKNOWN,
+            what: What::Unknown { reenter: 0 },
+        };
+        match acquired {
+            Ok(guard) => {
+                record.acquisition = guard.acquisition().0;
+                record.position = position(&guard);
+                let hold = self.release(guard, returned, &mut notes.errors).await;
+                if hold.end == End::Released && self.window.measures(hold.end_returned) {
+                    notes.cycles_measured += 1;
+                }
+                record.what = What::Granted(hold);
+                notes.recorder.push(record);
+            }
+            Err(error) => {
+                notes.errors.add(error_kind(&error), 1);
+                if matches!(error, AcquireError::Indeterminate { .. }) {
+                    notes.recorder.push(record);
+                }
+                tokio::time::sleep(PAUSE_AFTER_ERROR).await;
+            }
+        }
+    }
+
+    async fn release(&self, guard: Guard, granted: Instant, errors: &mut Errors) -> Hold {
+        let mut hold = Hold {
+            token: guard.token().as_u64(),
+            fence_floor: guard.fence_floor().as_u64(),
+            // Read right after the grant; a renewal before the release would only move it on.
+            valid_until: self.window.nanos(granted + guard.remaining()),
+            end_invoked: self.window.nanos(now()),
+            end_returned: 0,
+            mode: Mode::Exclusive,
+            reentered: false,
+            end: End::ReleaseUnknown,
+        };
+        let (end, kind) = match guard.release().await {
+            Ok(()) => (End::Released, None),
+            Err(ReleaseError::Lost(lost)) => match lost.reason {
+                LostReason::Unrenewed => (End::Lapsed, Some("lost: not renewed in time")),
+                LostReason::ForceReleased { .. } => {
+                    (End::Acknowledged, Some("lost: force-released"))
+                }
+                LostReason::SessionEnded => (End::Open, Some("lost: session ended")),
+                _ => (End::ToldGone, Some("lost: gone")),
+            },
+            Err(_) => (End::ReleaseUnknown, Some("release not confirmed")),
+        };
+        hold.end = end;
+        if end == End::Open {
+            hold.end_invoked = 0;
+        } else if end != End::ReleaseUnknown {
+            hold.end_returned = self.window.nanos(now());
+        }
+        if let Some(kind) = kind {
+            errors.add(kind, 1);
+        }
+        hold
+    }
+}
+
+fn position(guard: &Guard) -> Position {
+    let at = guard.position();
+    // The checker keeps 32 bits of both: a bench never sees a cluster that has split that often.
+    let short = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+    Position { range: short(at.range), version: short(at.version), applied_index: at.applied_index }
+}
+
+fn error_kind(error: &AcquireError) -> &'static str {
+    match error {
+        AcquireError::Unavailable { .. } => "unavailable",
+        AcquireError::Indeterminate { .. } => "indeterminate",
+        AcquireError::LimitReached { .. } => "limit reached",
+        AcquireError::Lost { .. } => "place in the queue lost",
+        _ => "refused",
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a load generator measures time")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_ends_after_the_warmup_and_before_the_end_counts() {
+        let second = Duration::from_secs(1);
+        let window = Window::starting(now(), second, 2 * second);
+        let counted: Vec<bool> =
+            [0, 999, 1_000, 2_999, 3_000].map(|ms| window.measures(ms * 1_000_000)).into();
+        assert_eq!(counted, [false, false, true, true, false]);
+    }
+}
