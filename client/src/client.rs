@@ -56,7 +56,7 @@ pub struct Client {
 pub(crate) struct Inner {
     pub(crate) endpoints: Vec<tonic::transport::Endpoint>,
     pub(crate) call_timeout: Duration,
-    pub(crate) id: SessionId,
+    pub(crate) id: Arc<SessionId>,
     identity: Arc<str>,
     ttl: Duration,
     session: OnceLock<Arc<SessionHandle>>,
@@ -213,7 +213,7 @@ impl ClientBuilder {
         let inner = Inner {
             endpoints,
             call_timeout: self.call_timeout,
-            id: SessionId::draw(),
+            id: Arc::new(SessionId::draw()),
             identity: Arc::from(self.identity),
             ttl: self.ttl,
             session: OnceLock::new(),

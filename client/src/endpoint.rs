@@ -14,6 +14,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Answers under way on one stream: a second's worth at the highest rates, so that credit is not
+/// what a batch waits for.
+const WINDOW_BYTES: u32 = 1 << 20;
+
 pub(crate) fn parse(endpoint: &str) -> Result<Endpoint, ConfigError> {
     let refuse =
         |why: &str| ConfigError::Endpoint { endpoint: endpoint.to_owned(), why: why.to_owned() };
@@ -35,6 +39,8 @@ pub(crate) fn parse(endpoint: &str) -> Result<Endpoint, ConfigError> {
     Ok(endpoint
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(2 * WINDOW_BYTES)
         .http2_keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT)
         .keep_alive_while_idle(false))

@@ -26,6 +26,7 @@ mod failure;
 mod grant;
 mod ids;
 mod request;
+pub mod session;
 
 #[cfg(feature = "edge")]
 mod calls;
@@ -42,7 +43,11 @@ mod handle;
 #[cfg(feature = "edge")]
 mod lease_cell;
 #[cfg(feature = "edge")]
+mod link;
+#[cfg(feature = "edge")]
 mod lock;
+#[cfg(feature = "edge")]
+mod outbox;
 #[cfg(feature = "edge")]
 mod session_id;
 #[cfg(feature = "edge")]

@@ -99,6 +99,7 @@ impl LockBuilder {
     /// # Errors
     /// See [`AcquireError`]: refused, out of reach, not known, lost.
     pub async fn acquire(self) -> Result<Guard, AcquireError> {
+        self.request.check()?;
         let session = self.client.session();
         let request = Arc::new(self.request);
         let cell = Arc::new(LeaseCell::default());

@@ -7,10 +7,24 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use crate::ids::{AcquisitionId, FencingToken};
+use crate::{
+    error::AcquireError,
+    ids::{AcquisitionId, FencingToken},
+};
 
 /// The lease that a lock gets unless told otherwise (DESIGN §5).
 pub const TTL_DEFAULT: Duration = Duration::from_secs(10);
+
+/// The longest lease (DESIGN §5).
+const TTL_MAX: Duration = Duration::from_secs(600);
+
+/// The longest wait with an end (lock.proto).
+const WAIT_MAX: Duration = Duration::from_secs(3600);
+
+const NAME_BYTES_MAX: usize = 512;
+const OWNER_BYTES_MAX: usize = 256;
+const ATTRIBUTES_BYTES_MAX: usize = 4096;
+const PERMITS_MAX: u32 = 65_535;
 
 /// How a lock is wanted or held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +70,55 @@ pub struct Request {
     pub owner: Arc<str>,
     /// Shown with the lock; keys and values together up to 4,096 bytes.
     pub attributes: BTreeMap<String, String>,
+}
+
+impl Request {
+    /// Refuses what every server would refuse. The shortest lease is the cluster's to decide.
+    ///
+    /// # Errors
+    /// [`AcquireError::Invalid`] with the server's reason.
+    pub fn check(&self) -> Result<(), AcquireError> {
+        let attributes_bytes: usize =
+            self.attributes.iter().map(|(key, value)| key.len() + value.len()).sum();
+        let permits_fit = match self.mode {
+            LockMode::Exclusive | LockMode::Shared => true,
+            LockMode::Permits { n, of } => 1 <= n && n <= of && of <= PERMITS_MAX,
+        };
+        let wait_fits = match self.wait {
+            Wait::AtMost(wait) => wait <= WAIT_MAX,
+            Wait::Try | Wait::Unbounded => true,
+        };
+        let name_fits = !self.name.is_empty()
+            && self.name.len() <= NAME_BYTES_MAX
+            && !self.name.contains(char::is_control);
+        for (fits, field, reason, message) in [
+            (name_fits, "name", "BAD_LOCK_NAME", "1 to 512 bytes without control characters"),
+            (
+                !self.ttl.is_zero() && self.ttl <= TTL_MAX,
+                "ttl_ms",
+                "BAD_TTL",
+                "at most 10 minutes, and not 0",
+            ),
+            (wait_fits, "wait_ms", "BAD_WAIT", "at most an hour; without end if not set"),
+            (permits_fit, "permits", "BAD_PERMITS", "1 to the lock's number, at most 65,535"),
+            (self.owner.len() <= OWNER_BYTES_MAX, "owner_id", "BAD_OWNER", "at most 256 bytes"),
+            (
+                attributes_bytes <= ATTRIBUTES_BYTES_MAX,
+                "attributes",
+                "BAD_ATTRIBUTES",
+                "keys and values together at most 4,096 bytes",
+            ),
+        ] {
+            if !fits {
+                return Err(AcquireError::Invalid {
+                    field: Some(field.to_owned()),
+                    reason: reason.to_owned(),
+                    message: message.to_owned(),
+                });
+            }
+        }
+        Ok(())
+    }
 }
 
 /// A holder or waiter of a lock, as others see it.

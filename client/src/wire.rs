@@ -11,9 +11,195 @@ use tonic_types::StatusExt as _;
 
 use crate::{
     failure::Failure,
-    ids::{AcquisitionId, FencingToken, Position},
-    request::{HeldMode, Holder, LockInfo},
+    ids::{AcquisitionId, FencingToken, Position, Seq},
+    request::{HeldMode, Holder, LockInfo, LockMode, Wait},
+    session::{
+        AcquireAnswer, AcquireOutcome, Answer, Call, Event, GoneReason, KeepAliveAnswer,
+        KeepAliveState, Pushed, PushedKind,
+    },
 };
+
+/// One call for a `Session` stream. The session's id stands in the frame and not here.
+pub(crate) fn session_call(call: Call) -> v1::SessionCall {
+    use v1::session_call::Body;
+    let (seq, body) = match call {
+        Call::Acquire { seq, id, request, wait } => {
+            let (mode, permits, permits_max) = match request.mode {
+                LockMode::Exclusive => (v1::LockMode::Exclusive, 0, 0),
+                LockMode::Shared => (v1::LockMode::Shared, 0, 0),
+                LockMode::Permits { n, of } => (v1::LockMode::Permits, n, of),
+            };
+            let acquire = v1::AcquireRequest {
+                acquisition_id: id.0,
+                seq: seq.0,
+                name: request.name.to_string(),
+                mode: mode.into(),
+                permits,
+                permits_max,
+                ttl_ms: Some(millis(request.ttl)),
+                wait_ms: match wait {
+                    Wait::Try => Some(0),
+                    Wait::AtMost(wait) => Some(millis(wait).max(1)),
+                    Wait::Unbounded => None,
+                },
+                reenter_token: request.reenter.map(FencingToken::as_u64),
+                owner_id: request.owner.to_string(),
+                attributes: request.attributes.clone(),
+                ..v1::AcquireRequest::default()
+            };
+            (seq, Body::Acquire(acquire))
+        }
+        Call::Release { seq, id, name, token } => {
+            let release = v1::ReleaseRequest {
+                name: name.to_string(),
+                token: token.as_u64(),
+                acquisition_id: id.0,
+                ..v1::ReleaseRequest::default()
+            };
+            (seq, Body::Release(release))
+        }
+        Call::Cancel { seq, id, name } => {
+            let cancel = v1::CancelRequest {
+                name: name.to_string(),
+                acquisition_id: id.0,
+                ..v1::CancelRequest::default()
+            };
+            (seq, Body::Cancel(cancel))
+        }
+        Call::KeepAlive { seq, items } => {
+            let items = items
+                .into_iter()
+                .map(|(name, id)| v1::KeepAliveItem {
+                    name: name.to_string(),
+                    acquisition_id: id.0,
+                })
+                .collect();
+            let keep_alive =
+                v1::KeepAliveRequest { seq: seq.0, items, ..v1::KeepAliveRequest::default() };
+            (seq, Body::KeepAlive(keep_alive))
+        }
+    };
+    v1::SessionCall { call_id: seq.0, body: Some(body) }
+}
+
+/// What came in on a `Session` stream; `None` when it has a meaning that this client cannot know.
+pub(crate) fn event(answer: v1::SessionAnswer) -> Option<Event> {
+    use v1::session_answer::Body;
+    let seq = Seq(answer.call_id);
+    let answer = match answer.body? {
+        Body::Acquire(acquire) => Answer::Acquire(acquire_answer(acquire)?),
+        Body::Release(release) => {
+            let gone = release.outcome == i32::from(v1::ReleaseOutcome::Gone);
+            Answer::Released { gone: gone.then(|| gone_reason(release.gone_reason)) }
+        }
+        Body::Cancel(_) => Answer::Cancelled,
+        Body::KeepAlive(keep_alive) => {
+            let answers: Option<Vec<_>> =
+                keep_alive.answers.into_iter().map(keep_alive_answer).collect();
+            Answer::KeepAlive(answers?)
+        }
+        Body::Failure(failure) => Answer::Failed(stream_failure(failure)),
+        Body::Event(event) => return pushed(event).map(Event::Pushed),
+        Body::CheckToken(_) | Body::GetLock(_) => return None,
+    };
+    Some(Event::Answered { seq, answer })
+}
+
+fn acquire_answer(answer: v1::AcquireResponse) -> Option<AcquireAnswer> {
+    let holders = |holders: Vec<v1::Holder>| holders.into_iter().map(holder).collect();
+    let outcome = match v1::AcquireOutcome::try_from(answer.outcome).ok()? {
+        v1::AcquireOutcome::Granted => AcquireOutcome::Granted {
+            token: FencingToken::from_u64(answer.token),
+            fence_floor: FencingToken::from_u64(answer.fence_floor),
+        },
+        v1::AcquireOutcome::Queued => {
+            AcquireOutcome::Queued { place: answer.place, holders: holders(answer.holders) }
+        }
+        v1::AcquireOutcome::HeldByOther => AcquireOutcome::HeldByOther {
+            holders: holders(answer.holders),
+            waiters: answer.waiters,
+        },
+        v1::AcquireOutcome::WaitTimedOut => {
+            AcquireOutcome::WaitTimedOut { holders: holders(answer.holders) }
+        }
+        v1::AcquireOutcome::HoldLost => AcquireOutcome::HoldLost,
+        v1::AcquireOutcome::Gone => AcquireOutcome::Gone(gone_reason(answer.gone_reason)),
+        v1::AcquireOutcome::Unspecified => return None,
+    };
+    Some(AcquireAnswer {
+        id: AcquisitionId(answer.acquisition_id),
+        echoed: Seq(answer.seq),
+        outcome,
+        ttl: (answer.ttl_ms != 0).then(|| Duration::from_millis(answer.ttl_ms)),
+        position: position(answer.position),
+    })
+}
+
+fn keep_alive_answer(answer: v1::KeepAliveAnswer) -> Option<KeepAliveAnswer> {
+    let token = FencingToken::from_u64(answer.token);
+    let state = match v1::KeepAliveState::try_from(answer.state).ok()? {
+        v1::KeepAliveState::Held => {
+            KeepAliveState::Held { token, fence_floor: FencingToken::from_u64(answer.fence_floor) }
+        }
+        v1::KeepAliveState::Waiting => KeepAliveState::Waiting { place: answer.place },
+        v1::KeepAliveState::Ending => {
+            KeepAliveState::Ending { token, reason: answer.ending_reason }
+        }
+        v1::KeepAliveState::Gone => KeepAliveState::Gone(gone_reason(answer.gone_reason)),
+        v1::KeepAliveState::Unspecified => return None,
+    };
+    Some(KeepAliveAnswer {
+        name: answer.name,
+        id: AcquisitionId(answer.acquisition_id),
+        echoed: Seq(answer.seq),
+        state,
+        position: position(answer.position),
+    })
+}
+
+fn pushed(event: v1::AcquisitionEvent) -> Option<Pushed> {
+    let token = FencingToken::from_u64(event.token);
+    let what = match v1::AcquisitionEventKind::try_from(event.kind).ok()? {
+        v1::AcquisitionEventKind::Granted => {
+            PushedKind::Granted { token, fence_floor: FencingToken::from_u64(event.fence_floor) }
+        }
+        v1::AcquisitionEventKind::Gone => PushedKind::Gone(gone_reason(event.gone_reason)),
+        v1::AcquisitionEventKind::Ending => {
+            PushedKind::Ending { token, reason: event.ending_reason }
+        }
+        v1::AcquisitionEventKind::Unspecified => return None,
+    };
+    let id = AcquisitionId(event.acquisition_id);
+    Some(Pushed { name: event.name, id, what, position: position(event.position) })
+}
+
+fn gone_reason(reason: i32) -> GoneReason {
+    match v1::GoneReason::try_from(reason) {
+        Ok(v1::GoneReason::Released) => GoneReason::Released,
+        Ok(v1::GoneReason::Cancelled) => GoneReason::Cancelled,
+        Ok(v1::GoneReason::Expired) => GoneReason::Expired,
+        Ok(v1::GoneReason::WaitTimedOut) => GoneReason::WaitTimedOut,
+        Ok(v1::GoneReason::Refused) => GoneReason::Refused,
+        Ok(v1::GoneReason::ForceReleased) => GoneReason::ForceReleased,
+        Ok(v1::GoneReason::HoldLost) => GoneReason::HoldLost,
+        // Gone is gone, whatever a newer server calls the cause.
+        Ok(v1::GoneReason::Unspecified | v1::GoneReason::Unknown) | Err(_) => GoneReason::Unknown,
+    }
+}
+
+fn stream_failure(failure: v1::Failure) -> Failure {
+    Failure {
+        code: failure.code,
+        field: failure.metadata.get("field").cloned(),
+        reason: failure.reason,
+        message: failure.message,
+        retry_after: Duration::from_millis(failure.retry_after_ms),
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
 
 pub(crate) fn position(position: Option<v1::Position>) -> Position {
     let position = position.unwrap_or_default();

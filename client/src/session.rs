@@ -1,0 +1,333 @@
+//! The session: every acquisition of one client, from its request to its release. Pure: time,
+//! answers and wishes come in as events, calls and news go out as effects (D1). It opens no
+//! connection, encodes nothing and wakes nobody; `session_task` does.
+//!
+//! An acquisition lives in `open` (requested → waiting → granted → held → lost) until its handle
+//! gives it back or it ends; from then on, while the cluster may still think of it, in `closing`
+//! (withdrawn or released).
+
+mod acquiring;
+mod acquisition;
+mod closing;
+mod effects;
+mod event;
+mod lease;
+mod pace;
+mod renewing;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use self::{
+    acquisition::{Acquisition, Phase},
+    closing::Closing,
+    pace::Jitter,
+};
+pub use self::{
+    effects::{Call, CloseEnd, Effects, KEEP_ALIVE_ITEMS_MAX, Notice},
+    event::{
+        AcquireAnswer, AcquireOutcome, Answer, Event, GoneReason, KeepAliveAnswer, KeepAliveState,
+        Pushed, PushedKind,
+    },
+};
+use crate::{
+    failure::{Failure, Verdict},
+    ids::{AcquisitionId, Seq},
+    request::Request,
+};
+
+/// An attempt whose answer has not come for so long will not be answered: no server handles a
+/// request that is older than 30 s (D5).
+const ATTEMPT_KEPT_FOR: Duration = Duration::from_secs(60);
+
+/// Settings of a session.
+#[derive(Clone, Copy, Debug)]
+pub struct SessionConfig {
+    /// How long a try is repeated while no server answers it.
+    pub call_timeout: Duration,
+    /// Draws the jitter of back-off. Clients need different ones.
+    pub jitter_seed: u64,
+}
+
+/// The state machine of one session. `handle(now, event, &mut effects)` is all there is to it.
+///
+/// Invariants:
+/// - numbers (`Seq`) are never used twice: each sending of anything takes the next;
+/// - a lease is renewed only by an answer that echoes a known attempt naming its acquisition, and
+///   counts from the sending of that attempt;
+/// - what is lost stays lost: no answer leads out of `Phase::Lost`, and a lapsed lease is lost
+///   before an answer can renew it;
+/// - a guard is handed out only while its lease, known from an answer, runs;
+/// - an id is in at most one of `open` and `closing`, and `timers` holds at most one entry of it,
+///   not later than the id's next duty.
+#[derive(Debug)]
+pub struct SessionCore {
+    config: SessionConfig,
+    /// Calls may be sent. While not, they only become due.
+    connected: bool,
+    /// Why there is no connection, for people.
+    why_down: String,
+    /// When the servers last answered or pushed anything, or the connection was made.
+    last_heard: Duration,
+    /// Number of the next call. Starts at 1.
+    next_seq: Seq,
+    /// The newest acquisition.
+    newest: AcquisitionId,
+    /// Calls without an answer, by number, hence by time of sending.
+    attempts: BTreeMap<Seq, Attempt>,
+    open: BTreeMap<AcquisitionId, Acquisition>,
+    closing: BTreeMap<AcquisitionId, Closing>,
+    /// When to look at which acquisition again; may be earlier than needed.
+    timers: BTreeSet<(Duration, AcquisitionId)>,
+    jitter: Jitter,
+}
+
+/// One call that was sent.
+#[derive(Debug)]
+struct Attempt {
+    sent: Duration,
+    asked: Asked,
+}
+
+/// A known attempt that an answer echoed: the only thing that renews a lease.
+#[derive(Clone, Copy, Debug)]
+struct Echo {
+    seq: Seq,
+    sent: Duration,
+}
+
+/// What a call named.
+#[derive(Debug)]
+enum Asked {
+    Acquire {
+        id: AcquisitionId,
+        /// Knows the lock's name when a grant comes after the acquisition is forgotten.
+        request: Arc<Request>,
+    },
+    /// A Release or a Cancel.
+    Close { id: AcquisitionId },
+    KeepAlive {
+        /// In order.
+        ids: Vec<AcquisitionId>,
+        /// Items without an answer.
+        unanswered_count: usize,
+    },
+}
+
+impl SessionCore {
+    /// A session without acquisitions or connection.
+    pub fn new(config: SessionConfig) -> Self {
+        Self {
+            config,
+            connected: false,
+            why_down: "no connection yet".to_owned(),
+            last_heard: Duration::ZERO,
+            next_seq: Seq(1),
+            newest: AcquisitionId(0),
+            attempts: BTreeMap::new(),
+            open: BTreeMap::new(),
+            closing: BTreeMap::new(),
+            timers: BTreeSet::new(),
+            jitter: Jitter::new(config.jitter_seed),
+        }
+    }
+
+    /// Takes one event at `now`, a reading of the client's clock that never falls.
+    pub fn handle(&mut self, now: Duration, event: Event, effects: &mut Effects) {
+        match event {
+            Event::Connected => self.connected(now, effects),
+            Event::Disconnected { why } => self.disconnected(why),
+            Event::Acquire { id, request } => self.acquire(now, id, request, effects),
+            Event::Close { id } => self.close(now, id, effects),
+            Event::LapsedAtUse { id } => self.lapsed_at_use(id),
+            Event::Answered { seq, answer } => {
+                self.last_heard = now;
+                self.answered(now, seq, answer, effects);
+            }
+            Event::Pushed(pushed) => {
+                self.last_heard = now;
+                self.pushed(now, pushed, effects);
+            }
+            Event::Tick => self.tick(now, effects),
+        }
+    }
+
+    /// When the next `Tick` is needed; earlier ones do no harm.
+    pub fn next_due(&self) -> Option<Duration> {
+        self.timers.first().map(|(due, _)| *due)
+    }
+
+    /// Acquisitions that are not over, given back or not.
+    pub fn acquisitions_count(&self) -> usize {
+        self.open.len() + self.closing.len()
+    }
+
+    fn answered(&mut self, now: Duration, seq: Seq, answer: Answer, effects: &mut Effects) {
+        match answer {
+            Answer::Acquire(answer) => self.acquire_answered(now, seq, answer, effects),
+            Answer::KeepAlive(answers) => self.keep_alive_answered(now, seq, answers, effects),
+            Answer::Released { gone } => self.release_answered(seq, gone, effects),
+            Answer::Cancelled => self.cancel_answered(seq, effects),
+            Answer::Failed(failure) => self.failed(now, seq, failure, effects),
+        }
+    }
+
+    fn failed(&mut self, now: Duration, seq: Seq, failure: Failure, effects: &mut Effects) {
+        let Some(attempt) = self.attempts.remove(&seq) else { return };
+        match attempt.asked {
+            Asked::Acquire { id, .. } => self.acquire_failed(now, id, failure, effects),
+            Asked::Close { id } => self.close_failed(now, id, &failure, effects),
+            Asked::KeepAlive { ids, .. } => self.keep_alive_failed(now, &ids, &failure),
+        }
+    }
+
+    /// After a stream is lost everything is named again: calls that were under way may never have
+    /// arrived, and the new gateway knows nobody.
+    fn connected(&mut self, now: Duration, effects: &mut Effects) {
+        assert!(!self.connected, "the connection must be reported lost before another is made");
+        self.connected = true;
+        self.last_heard = now;
+        let asking: Vec<_> =
+            self.open.iter().filter(|(_, held)| held.is_asking()).map(|(id, _)| *id).collect();
+        for id in asking {
+            self.send_acquire(now, id, effects);
+        }
+        for acquisition in self.open.values_mut().filter(|kept| kept.is_kept_alive()) {
+            acquisition.next_call = now;
+        }
+        self.send_keep_alives(now, effects);
+        let closing: Vec<_> = self.closing.keys().copied().collect();
+        for id in closing {
+            self.send_close(now, id, effects);
+        }
+        self.arm_all();
+    }
+
+    fn disconnected(&mut self, why: String) {
+        self.connected = false;
+        self.why_down = why;
+        // Their answers can only come on the streams that are gone.
+        self.attempts.clear();
+        for acquisition in self.open.values_mut() {
+            acquisition.attempts_lost();
+        }
+        for closing in self.closing.values_mut() {
+            closing.asked_since = None;
+        }
+    }
+
+    fn tick(&mut self, now: Duration, effects: &mut Effects) {
+        while let Some(&(due, id)) = self.timers.first() {
+            if due > now {
+                break;
+            }
+            self.timers.pop_first();
+            if let Some(acquisition) = self.open.get_mut(&id) {
+                acquisition.armed = None;
+                self.wake_open(now, id, effects);
+            } else if let Some(closing) = self.closing.get_mut(&id) {
+                closing.armed = None;
+                self.wake_closing(now, id, effects);
+            }
+            self.arm(id);
+        }
+        while let Some(oldest) = self.attempts.first_entry() {
+            if oldest.get().sent + ATTEMPT_KEPT_FOR > now {
+                break;
+            }
+            oldest.remove();
+        }
+    }
+
+    fn wake_open(&mut self, now: Duration, id: AcquisitionId, effects: &mut Effects) {
+        self.check_lease(now, id, effects);
+        let Some(acquisition) = self.open.get(&id) else { return };
+        if acquisition.deadline().is_some_and(|deadline| deadline <= now) {
+            self.give_up(now, id, effects);
+            return;
+        }
+        if !self.connected || !acquisition.wants_call(now) {
+            return;
+        }
+        if self.is_stalled(now, acquisition.asked_since, acquisition.lease.interval()) {
+            self.reconnect(effects);
+        } else if matches!(acquisition.phase, Phase::Requested) {
+            self.send_acquire(now, id, effects);
+        } else {
+            self.send_keep_alives(now, effects);
+        }
+    }
+
+    /// Nothing at all has come back for an interval although something was asked: the answer to
+    /// repeating it on the same connection would be the same.
+    fn is_stalled(&self, now: Duration, asked_since: Option<Duration>, interval: Duration) -> bool {
+        asked_since.is_some_and(|since| since + interval <= now)
+            && self.last_heard + interval <= now
+    }
+
+    fn reconnect(&mut self, effects: &mut Effects) {
+        effects.reconnect = true;
+        self.disconnected("the connection answered nothing".to_owned());
+    }
+
+    fn take_seq(&mut self) -> Seq {
+        let seq = self.next_seq;
+        self.next_seq = Seq(seq.0 + 1);
+        seq
+    }
+
+    /// The attempt that an answer echoes, if it is known and named this acquisition.
+    fn echo(&self, seq: Seq, id: AcquisitionId) -> Option<Echo> {
+        let attempt = self.attempts.get(&seq)?;
+        let named = match &attempt.asked {
+            Asked::Acquire { id: asked, .. } => *asked == id,
+            Asked::Close { .. } => false,
+            Asked::KeepAlive { ids, .. } => ids.binary_search(&id).is_ok(),
+        };
+        named.then_some(Echo { seq, sent: attempt.sent })
+    }
+
+    /// How long to wait before a failed call is repeated.
+    fn pause_after(&mut self, failure: &Failure, failures_count: u32) -> Duration {
+        assert!(failure.verdict() != Verdict::Refused, "what is refused is not repeated");
+        self.jitter.pause(failures_count).max(failure.retry_after)
+    }
+
+    /// Makes sure that the acquisition is looked at when its next duty is due.
+    fn arm(&mut self, id: AcquisitionId) {
+        let (due, armed) = if let Some(acquisition) = self.open.get_mut(&id) {
+            (acquisition.due(self.connected), &mut acquisition.armed)
+        } else if let Some(closing) = self.closing.get_mut(&id) {
+            (Some(closing.due(self.connected)), &mut closing.armed)
+        } else {
+            return;
+        };
+        let Some(due) = due else { return };
+        // A timer that fires too early finds nothing to do: cheaper than moving it at every call.
+        if armed.is_some_and(|armed| armed <= due) {
+            return;
+        }
+        if let Some(armed) = armed.replace(due) {
+            self.timers.remove(&(armed, id));
+        }
+        self.timers.insert((due, id));
+    }
+
+    fn arm_all(&mut self) {
+        let ids: Vec<_> = self.open.keys().chain(self.closing.keys()).copied().collect();
+        for id in ids {
+            self.arm(id);
+        }
+    }
+
+    fn disarm(&mut self, id: AcquisitionId, armed: Option<Duration>) {
+        if let Some(armed) = armed {
+            self.timers.remove(&(armed, id));
+        }
+    }
+}

@@ -1,0 +1,341 @@
+//! From the wish to the guard: asking, queueing, and handing out. Renewal is in `renewing`, what
+//! comes after the handle is given back in `closing`.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    AcquireAnswer, AcquireOutcome, Asked, Attempt, Call, Echo, Effects, GoneReason, Notice, Pushed,
+    PushedKind, SessionCore,
+    acquisition::{Acquisition, Hold, Phase},
+    closing::Way,
+};
+use crate::{
+    error::{AcquireError, LostReason},
+    failure::{Failure, Verdict},
+    grant::Grant,
+    ids::{AcquisitionId, Seq},
+    request::{Request, Wait},
+};
+
+impl SessionCore {
+    pub(super) fn acquire(
+        &mut self,
+        now: Duration,
+        id: AcquisitionId,
+        request: Arc<Request>,
+        effects: &mut Effects,
+    ) {
+        assert!(id > self.newest, "ids grow: {id:?} after {:?}", self.newest);
+        self.newest = id;
+        let acquisition = Acquisition::new(now, request, self.config.call_timeout);
+        self.open.insert(id, acquisition);
+        if self.connected {
+            self.send_acquire(now, id, effects);
+        }
+        self.arm(id);
+    }
+
+    /// Every attempt has its own number; the id is the same for all.
+    pub(super) fn send_acquire(&mut self, now: Duration, id: AcquisitionId, effects: &mut Effects) {
+        let seq = self.take_seq();
+        let Some(acquisition) = self.open.get_mut(&id) else { return };
+        acquisition.acquires_count += 1;
+        acquisition.asked(now);
+        let request = Arc::clone(&acquisition.request);
+        let wait = acquisition.wait_left(now);
+        effects.acquires.push(Call::Acquire { seq, id, request: Arc::clone(&request), wait });
+        let asked = Asked::Acquire { id, request };
+        self.attempts.insert(seq, Attempt { sent: now, asked });
+    }
+
+    pub(super) fn acquire_answered(
+        &mut self,
+        now: Duration,
+        seq: Seq,
+        answer: AcquireAnswer,
+        effects: &mut Effects,
+    ) {
+        let AcquireAnswer { id, echoed, outcome, ttl, position } = answer;
+        let echo = self.echo(echoed, id);
+        let attempt = self.attempts.remove(&seq);
+        let next_seq = self.next_seq;
+        let Some(acquisition) = self.open.get_mut(&id) else {
+            if let Some(Attempt { asked: Asked::Acquire { request, .. }, .. }) = attempt {
+                self.answered_for_closed(now, id, &request.name, outcome, effects);
+            }
+            return;
+        };
+        acquisition.acquires_count = acquisition.acquires_count.saturating_sub(1);
+        acquisition.heard(next_seq);
+        if let Some(ttl) = ttl {
+            acquisition.lease.ttl = ttl;
+        }
+        let name = Arc::clone(&acquisition.request.name);
+        match outcome {
+            AcquireOutcome::Granted { token, fence_floor } => {
+                let hold = Hold { token, fence_floor, position };
+                self.granted(now, id, hold, echo, effects);
+            }
+            AcquireOutcome::Queued { place, holders } => {
+                // The answer to an earlier attempt may come after the grant.
+                if acquisition.is_asking() {
+                    acquisition.phase = Phase::Waiting { place, holders };
+                }
+                self.renew(now, id, echo, effects);
+            }
+            AcquireOutcome::HeldByOther { holders, waiters } => {
+                self.refused(id, AcquireError::Held { name, holders, waiters }, effects);
+            }
+            AcquireOutcome::WaitTimedOut { holders } => {
+                let error = AcquireError::WaitTimedOut { name, holders, place: None };
+                self.refused(id, error, effects);
+            }
+            AcquireOutcome::HoldLost => {
+                self.refused(id, AcquireError::HoldLost { name }, effects);
+            }
+            AcquireOutcome::Gone(reason) => self.gone(id, reason, effects),
+        }
+        self.arm(id);
+    }
+
+    /// A server said something about an acquisition whose handle is gone (holes 17 and 19).
+    fn answered_for_closed(
+        &mut self,
+        now: Duration,
+        id: AcquisitionId,
+        name: &Arc<str>,
+        outcome: AcquireOutcome,
+        effects: &mut Effects,
+    ) {
+        match outcome {
+            AcquireOutcome::Granted { token, .. } => {
+                self.close_stray(now, id, name, Way::Release(token), effects);
+            }
+            AcquireOutcome::Queued { .. } => {
+                self.close_stray(now, id, name, Way::Cancel, effects);
+            }
+            AcquireOutcome::HeldByOther { .. }
+            | AcquireOutcome::WaitTimedOut { .. }
+            | AcquireOutcome::HoldLost
+            | AcquireOutcome::Gone(_) => self.closed_by_server(id, None, effects),
+        }
+    }
+
+    pub(super) fn acquire_failed(
+        &mut self,
+        now: Duration,
+        id: AcquisitionId,
+        failure: Failure,
+        effects: &mut Effects,
+    ) {
+        let Some(acquisition) = self.open.get_mut(&id) else { return };
+        acquisition.acquires_count = acquisition.acquires_count.saturating_sub(1);
+        let verdict = failure.verdict();
+        acquisition.may_have_arrived |= verdict == Verdict::NotKnown;
+        // Asking again for a place in the queue is a courtesy to the new gateway: KeepAlives
+        // keep the place.
+        if !matches!(acquisition.phase, Phase::Requested) {
+            return;
+        }
+        if verdict == Verdict::Refused {
+            let error = failure.into_refusal(&acquisition.request.name);
+            self.fail(now, id, error, effects);
+            return;
+        }
+        acquisition.failures_count += 1;
+        acquisition.asked_since = None;
+        acquisition.last_failure.clone_from(&failure.message);
+        let failures_count = acquisition.failures_count;
+        let pause = self.pause_after(&failure, failures_count);
+        if let Some(acquisition) = self.open.get_mut(&id) {
+            acquisition.next_call = now + pause;
+        }
+        self.arm(id);
+    }
+
+    pub(super) fn pushed(&mut self, now: Duration, pushed: Pushed, effects: &mut Effects) {
+        let Pushed { name, id, what, position } = pushed;
+        match what {
+            PushedKind::Granted { token, fence_floor } => {
+                if self.open.contains_key(&id) {
+                    let hold = Hold { token, fence_floor, position };
+                    self.granted(now, id, hold, None, effects);
+                } else {
+                    self.close_stray(now, id, &Arc::from(name), Way::Release(token), effects);
+                }
+            }
+            PushedKind::Gone(reason) => {
+                if self.open.contains_key(&id) {
+                    self.gone(id, reason, effects);
+                } else {
+                    self.closed_by_server(id, Some(reason), effects);
+                }
+            }
+            PushedKind::Ending { token, reason } => {
+                self.ending(now, id, &name, token, &reason, effects);
+            }
+        }
+        self.arm(id);
+    }
+
+    /// The cluster has granted it. A push echoes no attempt and carries no time (hole 4).
+    pub(super) fn granted(
+        &mut self,
+        now: Duration,
+        id: AcquisitionId,
+        hold: Hold,
+        echo: Option<Echo>,
+        effects: &mut Effects,
+    ) {
+        let known_from = self.next_seq;
+        let Some(acquisition) = self.open.get_mut(&id) else { return };
+        acquisition.gone_counts_from.get_or_insert(known_from);
+        match &acquisition.phase {
+            Phase::Requested | Phase::Waiting { .. } => {
+                acquisition.phase = Phase::Granted { hold, known_from };
+                if let Some(echo) = echo {
+                    acquisition.lease.renew(echo.sent);
+                }
+                if !acquisition.lease.is_worth_handing_out(now) {
+                    self.ask_for_time(now, id, effects);
+                    return;
+                }
+                self.hand_out(now, id, effects);
+            }
+            Phase::Granted { .. } => self.renew(now, id, echo, effects),
+            // Another token is another hold: it says nothing about the one that is held.
+            Phase::Held { token, .. } if *token == hold.token => {
+                self.renew(now, id, echo, effects);
+            }
+            Phase::Held { .. } | Phase::Lost { .. } => {}
+        }
+    }
+
+    /// The grant is known, but no answer has left enough of its lease: the guard is handed out
+    /// under the answer to what is asked now.
+    fn ask_for_time(&mut self, now: Duration, id: AcquisitionId, effects: &mut Effects) {
+        let Some(acquisition) = self.open.get_mut(&id) else { return };
+        acquisition.next_call = now;
+        acquisition.asked_since = None;
+        if self.connected {
+            self.send_keep_alives(now, effects);
+        }
+    }
+
+    pub(super) fn hand_out(&mut self, now: Duration, id: AcquisitionId, effects: &mut Effects) {
+        let Some(acquisition) = self.open.get_mut(&id) else { return };
+        let Phase::Granted { hold, .. } = acquisition.phase else { return };
+        let Some(valid_until) = acquisition.lease.valid_until() else { return };
+        assert!(valid_until > now, "a guard is handed out only while its lease runs");
+        let Hold { token, fence_floor, position } = hold;
+        acquisition.phase = Phase::Held { token, in_jeopardy: false };
+        let grant = Grant { id, token, fence_floor, valid_until, position };
+        effects.notices.push(Notice::Decided { id, result: Ok(grant) });
+    }
+
+    /// A server said that the acquisition has ended: nothing is left to withdraw there.
+    pub(super) fn gone(&mut self, id: AcquisitionId, reason: GoneReason, effects: &mut Effects) {
+        let Some(acquisition) = self.open.get_mut(&id) else { return };
+        let name = Arc::clone(&acquisition.request.name);
+        match (&mut acquisition.phase, reason) {
+            (Phase::Waiting { place, holders }, GoneReason::WaitTimedOut) => {
+                let holders = std::mem::take(holders);
+                let error = AcquireError::WaitTimedOut { name, holders, place: Some(*place) };
+                self.forget(id, error, effects);
+            }
+            (Phase::Requested | Phase::Waiting { .. }, _) => {
+                self.forget(id, gone_error(name, reason), effects);
+            }
+            (Phase::Granted { .. }, _) => {
+                let error = AcquireError::Lost { name, reason: lost_reason(reason) };
+                self.forget(id, error, effects);
+            }
+            (Phase::Held { .. }, _) => self.lose(id, lost_reason(reason), effects),
+            (Phase::Lost { .. }, _) => {}
+        }
+    }
+
+    /// A server refused it, and remembers that it did: a duplicate will not be granted.
+    ///
+    /// A refusal beside a grant answers a duplicate that had slipped by; the grant is what counts.
+    fn refused(&mut self, id: AcquisitionId, error: AcquireError, effects: &mut Effects) {
+        if self.open.get(&id).is_some_and(Acquisition::is_asking) {
+            self.forget(id, error, effects);
+        }
+    }
+
+    /// Ends the acquire future with an error, and withdraws what the cluster may know of it.
+    pub(super) fn fail(
+        &mut self,
+        now: Duration,
+        id: AcquisitionId,
+        error: AcquireError,
+        effects: &mut Effects,
+    ) {
+        effects.notices.push(Notice::Decided { id, result: Err(error) });
+        self.close(now, id, effects);
+    }
+
+    fn forget(&mut self, id: AcquisitionId, error: AcquireError, effects: &mut Effects) {
+        let Some(acquisition) = self.open.remove(&id) else { return };
+        self.disarm(id, acquisition.armed);
+        effects.notices.push(Notice::Decided { id, result: Err(error) });
+    }
+
+    /// The caller's deadline has come.
+    pub(super) fn give_up(&mut self, now: Duration, id: AcquisitionId, effects: &mut Effects) {
+        let Some(acquisition) = self.open.get_mut(&id) else { return };
+        let name = Arc::clone(&acquisition.request.name);
+        let out_of_touch = !self.connected || acquisition.asked_since.is_some();
+        let message = if !self.connected {
+            self.why_down.clone()
+        } else if acquisition.last_failure.is_empty() {
+            "no answer in time".to_owned()
+        } else {
+            acquisition.last_failure.clone()
+        };
+        let error = if acquisition.surely_unknown() {
+            AcquireError::Unavailable { message }
+        } else {
+            match (&mut acquisition.phase, acquisition.request.wait) {
+                (Phase::Waiting { place, holders }, Wait::AtMost(_)) if !out_of_touch => {
+                    let holders = std::mem::take(holders);
+                    AcquireError::WaitTimedOut { name, holders, place: Some(*place) }
+                }
+                _ => AcquireError::Indeterminate { message },
+            }
+        };
+        self.fail(now, id, error, effects);
+    }
+}
+
+/// The error of an acquisition that ended before its grant was known.
+fn gone_error(name: Arc<str>, reason: GoneReason) -> AcquireError {
+    match reason {
+        GoneReason::HoldLost => AcquireError::HoldLost { name },
+        GoneReason::Refused => AcquireError::Held { name, holders: Vec::new(), waiters: 0 },
+        GoneReason::WaitTimedOut => {
+            AcquireError::WaitTimedOut { name, holders: Vec::new(), place: None }
+        }
+        GoneReason::Expired
+        | GoneReason::ForceReleased
+        | GoneReason::Unknown
+        | GoneReason::Released
+        | GoneReason::Cancelled => AcquireError::Lost { name, reason: lost_reason(reason) },
+    }
+}
+
+/// Why a hold is no more. A hold ends only in the first two of these ways against its holder's
+/// will; the others mean that the cluster knows another story than its holder.
+fn lost_reason(reason: GoneReason) -> LostReason {
+    match reason {
+        GoneReason::Expired => LostReason::Expired,
+        GoneReason::ForceReleased => LostReason::ForceReleased { reason: String::new() },
+        GoneReason::Unknown
+        | GoneReason::Released
+        | GoneReason::Cancelled
+        | GoneReason::WaitTimedOut
+        | GoneReason::Refused
+        | GoneReason::HoldLost => LostReason::Unknown,
+    }
+}

@@ -1,0 +1,185 @@
+//! One acquisition that its handle has not given back: where it stands and what it has to do next.
+
+use std::{sync::Arc, time::Duration};
+
+use super::lease::Lease;
+use crate::{
+    ids::{FencingToken, Position, Seq},
+    request::{Holder, Request, Wait},
+};
+
+/// The range's leader ends a wait by its own clock and tells; only when that news stays out for so
+/// long does the client end it.
+const WAIT_SLACK: Duration = Duration::from_secs(1);
+
+/// A request that has been queued may not be asked again as a try.
+const WAIT_MIN: Duration = Duration::from_millis(1);
+
+/// Where an acquisition stands.
+#[derive(Debug)]
+pub(super) enum Phase {
+    /// No server has answered yet.
+    Requested,
+    /// In the queue, as an answer said.
+    Waiting { place: u32, holders: Vec<Holder> },
+    /// Granted, but not handed out: its time is not known yet, or too little is left of it.
+    Granted {
+        hold: Hold,
+        /// The first number not used when the grant became known.
+        known_from: Seq,
+    },
+    /// Its guard is out.
+    Held { token: FencingToken, in_jeopardy: bool },
+    /// Its guard is out and knows that the lock is lost. Only its return leads out of here.
+    Lost { token: FencingToken },
+}
+
+/// What a server tells of a hold.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Hold {
+    pub(super) token: FencingToken,
+    pub(super) fence_floor: FencingToken,
+    pub(super) position: Position,
+}
+
+/// One acquisition with a handle.
+#[derive(Debug)]
+pub(super) struct Acquisition {
+    pub(super) request: Arc<Request>,
+    pub(super) phase: Phase,
+    pub(super) lease: Lease,
+    pub(super) started: Duration,
+    /// While no server answers, this ends it.
+    give_up_after: Option<Duration>,
+    /// When an Acquire or KeepAlive was last sent.
+    pub(super) last_sent: Duration,
+    /// When to send the next.
+    pub(super) next_call: Duration,
+    /// The sending of the oldest call after which no answer has come.
+    pub(super) asked_since: Option<Duration>,
+    /// Failures since the last answer.
+    pub(super) failures_count: u32,
+    /// The last failure, for people.
+    pub(super) last_failure: String,
+    /// Acquires under way.
+    pub(super) acquires_count: u32,
+    /// An Acquire was sent of which nobody knows whether it arrived.
+    pub(super) may_have_arrived: bool,
+    /// KeepAlives numbered from here on were sent after an answer for this acquisition had
+    /// arrived: only those can say that it is gone. An earlier one may have overtaken the Acquire.
+    pub(super) gone_counts_from: Option<Seq>,
+    /// Its entry in the session's timers.
+    pub(super) armed: Option<Duration>,
+}
+
+impl Acquisition {
+    pub(super) fn new(now: Duration, request: Arc<Request>, call_timeout: Duration) -> Self {
+        let give_up_after = match request.wait {
+            Wait::Try => Some(call_timeout),
+            Wait::AtMost(wait) => Some(wait),
+            Wait::Unbounded => None,
+        };
+        Self {
+            phase: Phase::Requested,
+            lease: Lease::new(request.ttl),
+            started: now,
+            give_up_after,
+            last_sent: now,
+            next_call: now,
+            asked_since: None,
+            failures_count: 0,
+            last_failure: String::new(),
+            acquires_count: 0,
+            may_have_arrived: false,
+            gone_counts_from: None,
+            armed: None,
+            request,
+        }
+    }
+
+    /// Its Acquire is to be sent again after a loss of the stream.
+    pub(super) fn is_asking(&self) -> bool {
+        matches!(self.phase, Phase::Requested | Phase::Waiting { .. })
+    }
+
+    /// KeepAlives name it: a server has answered for it, and it is not lost.
+    pub(super) fn is_kept_alive(&self) -> bool {
+        matches!(self.phase, Phase::Waiting { .. } | Phase::Granted { .. } | Phase::Held { .. })
+    }
+
+    /// The token of a guard that is out.
+    pub(super) fn token(&self) -> Option<FencingToken> {
+        match &self.phase {
+            Phase::Requested | Phase::Waiting { .. } => None,
+            Phase::Granted { hold, .. } => Some(hold.token),
+            Phase::Held { token, .. } | Phase::Lost { token } => Some(*token),
+        }
+    }
+
+    pub(super) fn wants_call(&self, now: Duration) -> bool {
+        !matches!(self.phase, Phase::Lost { .. }) && self.next_call <= now
+    }
+
+    /// When the caller is answered whatever is known.
+    pub(super) fn deadline(&self) -> Option<Duration> {
+        let deadline = self.give_up_after.map(|after| self.started + after);
+        match &self.phase {
+            Phase::Requested => deadline,
+            Phase::Waiting { .. } | Phase::Granted { .. } => deadline.map(|at| at + WAIT_SLACK),
+            Phase::Held { .. } | Phase::Lost { .. } => None,
+        }
+    }
+
+    /// When to look at it next.
+    pub(super) fn due(&self, connected: bool) -> Option<Duration> {
+        let duty = match &self.phase {
+            Phase::Requested | Phase::Waiting { .. } | Phase::Granted { .. } => self.deadline(),
+            Phase::Held { in_jeopardy: false, .. } => self.lease.jeopardy_at(),
+            Phase::Held { in_jeopardy: true, .. } => self.lease.valid_until(),
+            Phase::Lost { .. } => return None,
+        };
+        if connected {
+            Some(duty.map_or(self.next_call, |at| at.min(self.next_call)))
+        } else {
+            duty
+        }
+    }
+
+    /// How long a request that is sent now may queue.
+    pub(super) fn wait_left(&self, now: Duration) -> Wait {
+        match self.request.wait {
+            Wait::AtMost(wait) => {
+                Wait::AtMost(wait.saturating_sub(now - self.started).max(WAIT_MIN))
+            }
+            Wait::Try => Wait::Try,
+            Wait::Unbounded => Wait::Unbounded,
+        }
+    }
+
+    /// A call that names it was sent; without an answer it is repeated after half an interval.
+    pub(super) fn asked(&mut self, now: Duration) {
+        self.last_sent = now;
+        self.asked_since.get_or_insert(now);
+        self.next_call = now + self.lease.interval() / 2;
+    }
+
+    /// An answer for it came. `next_seq` is the first number not used yet.
+    pub(super) fn heard(&mut self, next_seq: Seq) {
+        self.asked_since = None;
+        self.failures_count = 0;
+        self.gone_counts_from.get_or_insert(next_seq);
+        self.next_call = self.last_sent + self.lease.interval();
+    }
+
+    /// The streams are gone, and what was under way with them.
+    pub(super) fn attempts_lost(&mut self) {
+        self.may_have_arrived |= self.acquires_count > 0;
+        self.acquires_count = 0;
+        self.asked_since = None;
+    }
+
+    /// No server can have heard of it.
+    pub(super) fn surely_unknown(&self) -> bool {
+        !self.may_have_arrived && self.acquires_count == 0 && self.gone_counts_from.is_none()
+    }
+}

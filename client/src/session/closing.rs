@@ -1,0 +1,229 @@
+//! What the cluster still has to be told after a handle was given back: a Cancel for what is not
+//! known to be granted, a Release for what is. Repeated until answered or until no lease can be
+//! left.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    Asked, Attempt, Call, CloseEnd, Effects, GoneReason, Notice, SessionCore, acquisition::Phase,
+    lease::Lease,
+};
+use crate::{
+    error::LostReason,
+    failure::{Failure, Verdict},
+    ids::{AcquisitionId, FencingToken, Seq},
+    request::TTL_DEFAULT,
+};
+
+/// How an acquisition is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// It may be queued, granted or still on its way.
+    Cancel,
+    /// It is granted under this token.
+    Release(FencingToken),
+}
+
+/// One acquisition that was given back.
+#[derive(Debug)]
+pub(super) struct Closing {
+    name: Arc<str>,
+    way: Way,
+    /// No lease is left after this, or nobody cares.
+    until: Duration,
+    /// Time between repetitions, doubled.
+    interval: Duration,
+    next_call: Duration,
+    /// The sending of the oldest call after which no answer has come.
+    pub(super) asked_since: Option<Duration>,
+    calls_count: u32,
+    failures_count: u32,
+    /// Its entry in the session's timers.
+    pub(super) armed: Option<Duration>,
+}
+
+impl Closing {
+    fn new(now: Duration, name: Arc<str>, way: Way, lease: &Lease) -> Self {
+        Self {
+            name,
+            way,
+            // A lapsed lease is worth one more interval: the cluster may hold it longer.
+            until: lease.valid_until().unwrap_or(now + lease.ttl).max(now + lease.interval()),
+            interval: lease.interval(),
+            next_call: now,
+            asked_since: None,
+            calls_count: 0,
+            failures_count: 0,
+            armed: None,
+        }
+    }
+
+    pub(super) fn due(&self, connected: bool) -> Duration {
+        if connected { self.until.min(self.next_call) } else { self.until }
+    }
+}
+
+impl SessionCore {
+    /// The handle is given back.
+    pub(super) fn close(&mut self, now: Duration, id: AcquisitionId, effects: &mut Effects) {
+        let Some(acquisition) = self.open.remove(&id) else {
+            // It had failed before.
+            return;
+        };
+        let way = match &acquisition.phase {
+            Phase::Requested if acquisition.surely_unknown() => {
+                self.disarm(id, acquisition.armed);
+                effects.notices.push(Notice::Closed { id, end: CloseEnd::Confirmed });
+                return;
+            }
+            Phase::Requested | Phase::Waiting { .. } => Way::Cancel,
+            Phase::Granted { hold, .. } => Way::Release(hold.token),
+            Phase::Held { token, .. } | Phase::Lost { token } => Way::Release(*token),
+        };
+        let name = Arc::clone(&acquisition.request.name);
+        let mut closing = Closing::new(now, name, way, &acquisition.lease);
+        closing.armed = acquisition.armed;
+        self.start_closing(now, id, closing, effects);
+    }
+
+    /// A server told of an acquisition that nobody has a handle for: it is closed the way that
+    /// fits, unless that is under way already (D7, holes 14, 16, 17, 19).
+    pub(super) fn close_stray(
+        &mut self,
+        now: Duration,
+        id: AcquisitionId,
+        name: &Arc<str>,
+        way: Way,
+        effects: &mut Effects,
+    ) {
+        match self.closing.get_mut(&id) {
+            Some(closing) => {
+                // A Cancel on its way does the same, if it is not recorded ahead of the grant.
+                if closing.way == Way::Cancel && way != Way::Cancel {
+                    closing.way = way;
+                    self.send_if_connected(now, id, effects);
+                }
+            }
+            None => {
+                let lease = Lease::new(TTL_DEFAULT);
+                let closing = Closing::new(now, Arc::clone(name), way, &lease);
+                self.start_closing(now, id, closing, effects);
+            }
+        }
+    }
+
+    fn start_closing(
+        &mut self,
+        now: Duration,
+        id: AcquisitionId,
+        closing: Closing,
+        effects: &mut Effects,
+    ) {
+        self.closing.insert(id, closing);
+        self.send_if_connected(now, id, effects);
+        self.arm(id);
+    }
+
+    fn send_if_connected(&mut self, now: Duration, id: AcquisitionId, effects: &mut Effects) {
+        if self.connected {
+            self.send_close(now, id, effects);
+        }
+    }
+
+    pub(super) fn send_close(&mut self, now: Duration, id: AcquisitionId, effects: &mut Effects) {
+        let seq = self.take_seq();
+        let Some(closing) = self.closing.get_mut(&id) else { return };
+        closing.calls_count += 1;
+        closing.asked_since.get_or_insert(now);
+        closing.next_call = now + closing.interval / 2;
+        let name = Arc::clone(&closing.name);
+        effects.urgent.push(match closing.way {
+            Way::Cancel => Call::Cancel { seq, id, name },
+            Way::Release(token) => Call::Release { seq, id, name, token },
+        });
+        self.attempts.insert(seq, Attempt { sent: now, asked: Asked::Close { id } });
+    }
+
+    pub(super) fn wake_closing(&mut self, now: Duration, id: AcquisitionId, effects: &mut Effects) {
+        let Some(closing) = self.closing.get(&id) else { return };
+        if closing.until <= now {
+            self.end_closing(id, CloseEnd::Unconfirmed, effects);
+        } else if self.connected && closing.next_call <= now {
+            if self.is_stalled(now, closing.asked_since, closing.interval) {
+                self.reconnect(effects);
+            } else {
+                self.send_close(now, id, effects);
+            }
+        }
+    }
+
+    pub(super) fn release_answered(
+        &mut self,
+        seq: Seq,
+        gone: Option<GoneReason>,
+        effects: &mut Effects,
+    ) {
+        let Some(Attempt { asked: Asked::Close { id }, .. }) = self.attempts.remove(&seq) else {
+            return;
+        };
+        self.closed_by_server(id, gone, effects);
+    }
+
+    pub(super) fn cancel_answered(&mut self, seq: Seq, effects: &mut Effects) {
+        let Some(Attempt { asked: Asked::Close { id }, .. }) = self.attempts.remove(&seq) else {
+            return;
+        };
+        self.end_closing(id, CloseEnd::Confirmed, effects);
+    }
+
+    /// The cluster says that it is closed, or had ended before.
+    pub(super) fn closed_by_server(
+        &mut self,
+        id: AcquisitionId,
+        gone: Option<GoneReason>,
+        effects: &mut Effects,
+    ) {
+        let Some(closing) = self.closing.get(&id) else { return };
+        let released = closing.way != Way::Cancel;
+        let end = match gone {
+            Some(GoneReason::Expired) if released => CloseEnd::Lost(LostReason::Expired),
+            Some(GoneReason::ForceReleased) if released => {
+                CloseEnd::Lost(LostReason::ForceReleased { reason: String::new() })
+            }
+            // A repeated release whose first answer was lost may find it forgotten.
+            Some(GoneReason::Unknown) if released && closing.calls_count == 1 => {
+                CloseEnd::Lost(LostReason::Unknown)
+            }
+            _ => CloseEnd::Confirmed,
+        };
+        self.end_closing(id, end, effects);
+    }
+
+    pub(super) fn close_failed(
+        &mut self,
+        now: Duration,
+        id: AcquisitionId,
+        failure: &Failure,
+        effects: &mut Effects,
+    ) {
+        if failure.verdict() == Verdict::Refused {
+            self.end_closing(id, CloseEnd::Unconfirmed, effects);
+            return;
+        }
+        let Some(closing) = self.closing.get_mut(&id) else { return };
+        closing.failures_count += 1;
+        closing.asked_since = None;
+        let (failures_count, latest) = (closing.failures_count, closing.interval / 2);
+        let pause = self.pause_after(failure, failures_count).min(latest);
+        if let Some(closing) = self.closing.get_mut(&id) {
+            closing.next_call = now + pause;
+        }
+        self.arm(id);
+    }
+
+    fn end_closing(&mut self, id: AcquisitionId, end: CloseEnd, effects: &mut Effects) {
+        let Some(closing) = self.closing.remove(&id) else { return };
+        self.disarm(id, closing.armed);
+        effects.notices.push(Notice::Closed { id, end });
+    }
+}

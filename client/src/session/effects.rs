@@ -1,0 +1,121 @@
+//! What the session core wants done: calls to send, news for handles.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{
+    error::{AcquireError, LostReason},
+    grant::Grant,
+    ids::{AcquisitionId, FencingToken, Seq},
+    request::{Request, Wait},
+};
+
+/// Items of one KeepAlive (lock.proto).
+pub const KEEP_ALIVE_ITEMS_MAX: usize = 64;
+
+/// What one turn of the session core wants done. The owner drains it.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// Acquires, for the stream of acquires.
+    pub acquires: Vec<Call>,
+    /// KeepAlives, Releases and Cancels, for the stream that no queue of acquires can hold up.
+    pub urgent: Vec<Call>,
+    /// News for handles, in order.
+    pub notices: Vec<Notice>,
+    /// The connection answers nothing: leave it and dial another. The core counts itself
+    /// disconnected from here on.
+    pub reconnect: bool,
+}
+
+/// One call to send. Every sending has its own number, which is also its call id on the stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// Ask for a lock.
+    Acquire {
+        /// This attempt.
+        seq: Seq,
+        /// The acquisition; the same for all attempts.
+        id: AcquisitionId,
+        /// What it asks for.
+        request: Arc<Request>,
+        /// How long it may queue from now on.
+        wait: Wait,
+    },
+    /// Give a hold back.
+    Release {
+        /// This attempt.
+        seq: Seq,
+        /// The acquisition to close.
+        id: AcquisitionId,
+        /// The lock.
+        name: Arc<str>,
+        /// The hold.
+        token: FencingToken,
+    },
+    /// Withdraw an acquisition in whatever state.
+    Cancel {
+        /// This attempt.
+        seq: Seq,
+        /// The acquisition.
+        id: AcquisitionId,
+        /// The lock.
+        name: Arc<str>,
+    },
+    /// Renew leases.
+    KeepAlive {
+        /// This attempt.
+        seq: Seq,
+        /// At most [`KEEP_ALIVE_ITEMS_MAX`] acquisitions with their locks.
+        items: Vec<(Arc<str>, AcquisitionId)>,
+    },
+}
+
+/// News for the handle of one acquisition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// The acquire future ends.
+    Decided {
+        /// The acquisition.
+        id: AcquisitionId,
+        /// With a guard or not.
+        result: Result<Grant, AcquireError>,
+    },
+    /// The guard's lease runs longer.
+    Renewed {
+        /// The acquisition.
+        id: AcquisitionId,
+        /// End of the lease on the client's clock.
+        valid_until: Duration,
+        /// The answer was so slow that half of the lease has passed already.
+        in_jeopardy: bool,
+    },
+    /// Half of the guard's lease has passed without an answer.
+    Jeopardy {
+        /// The acquisition.
+        id: AcquisitionId,
+    },
+    /// The guard's lock is lost, for ever.
+    Lost {
+        /// The acquisition.
+        id: AcquisitionId,
+        /// Why.
+        reason: LostReason,
+    },
+    /// What was given back is dealt with. The acquisition's last news.
+    Closed {
+        /// The acquisition.
+        id: AcquisitionId,
+        /// How it ended.
+        end: CloseEnd,
+    },
+}
+
+/// How the closing of an acquisition ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CloseEnd {
+    /// The cluster knows it closed, or it never was open.
+    Confirmed,
+    /// It had been lost before.
+    Lost(LostReason),
+    /// No answer came while the lease ran.
+    Unconfirmed,
+}

@@ -1,0 +1,213 @@
+//! What happens to a session: wishes of its handles, answers and events of servers, its connection.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{
+    failure::Failure,
+    ids::{AcquisitionId, FencingToken, Position, Seq},
+    request::{Holder, Request},
+};
+
+/// One input of the session core.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Both streams are open. Nothing sent before is under way any more.
+    Connected,
+    /// The streams are gone, and with them every answer that had not arrived.
+    Disconnected {
+        /// Why, for people.
+        why: String,
+    },
+    /// Somebody wants a lock. Ids grow from one to the next.
+    Acquire {
+        /// The new acquisition.
+        id: AcquisitionId,
+        /// What it asks for.
+        request: Arc<Request>,
+    },
+    /// The acquire future or the guard was given back.
+    Close {
+        /// The acquisition.
+        id: AcquisitionId,
+    },
+    /// A guard found at its use that its lease had lapsed, before a timer did. It is lost.
+    LapsedAtUse {
+        /// The acquisition.
+        id: AcquisitionId,
+    },
+    /// A server answered a call.
+    Answered {
+        /// The call.
+        seq: Seq,
+        /// The answer.
+        answer: Answer,
+    },
+    /// A server told about an acquisition without being asked.
+    Pushed(Pushed),
+    /// Time has passed: [`SessionCore::next_due`](super::SessionCore::next_due) is due.
+    Tick,
+}
+
+/// An answer to one call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// To an Acquire.
+    Acquire(AcquireAnswer),
+    /// To a Release: `None` when the acquisition was closed by it.
+    Released {
+        /// It had ended already.
+        gone: Option<GoneReason>,
+    },
+    /// To a Cancel, whatever it did.
+    Cancelled,
+    /// To a KeepAlive: one or more of its items.
+    KeepAlive(Vec<KeepAliveAnswer>),
+    /// To any: it was refused, or its outcome is not known.
+    Failed(Failure),
+}
+
+/// The answer to an Acquire.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AcquireAnswer {
+    /// The acquisition.
+    pub id: AcquisitionId,
+    /// The attempt that the range's leader received.
+    pub echoed: Seq,
+    /// What became of it.
+    pub outcome: AcquireOutcome,
+    /// The effective lease; `None` where the answer does not say.
+    pub ttl: Option<Duration>,
+    /// When and where.
+    pub position: Position,
+}
+
+/// What became of an Acquire.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AcquireOutcome {
+    /// Held.
+    Granted {
+        /// The fencing token.
+        token: FencingToken,
+        /// What a resource compares.
+        fence_floor: FencingToken,
+    },
+    /// In the queue.
+    Queued {
+        /// 1 is next.
+        place: u32,
+        /// Who holds it.
+        holders: Vec<Holder>,
+    },
+    /// A try found it held, or others queueing.
+    HeldByOther {
+        /// Who holds it.
+        holders: Vec<Holder>,
+        /// How many wait.
+        waiters: u32,
+    },
+    /// The wait ended first.
+    WaitTimedOut {
+        /// Who holds it.
+        holders: Vec<Holder>,
+    },
+    /// Re-entry found its hold not live.
+    HoldLost,
+    /// It had ended already.
+    Gone(GoneReason),
+}
+
+/// The answer for one item of a KeepAlive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeepAliveAnswer {
+    /// The lock.
+    pub name: String,
+    /// The acquisition.
+    pub id: AcquisitionId,
+    /// The attempt that the range's leader received.
+    pub echoed: Seq,
+    /// Its state.
+    pub state: KeepAliveState,
+    /// When and where.
+    pub position: Position,
+}
+
+/// The state of an acquisition as its range's leader knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeepAliveState {
+    /// Held and renewed.
+    Held {
+        /// The fencing token.
+        token: FencingToken,
+        /// What a resource compares.
+        fence_floor: FencingToken,
+    },
+    /// In the queue and renewed.
+    Waiting {
+        /// 1 is next.
+        place: u32,
+    },
+    /// Held, not renewed: an operator wants its end.
+    Ending {
+        /// The fencing token.
+        token: FencingToken,
+        /// The operator's words.
+        reason: String,
+    },
+    /// No more.
+    Gone(GoneReason),
+}
+
+/// Something that a server told without being asked. It carries no time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pushed {
+    /// The lock.
+    pub name: String,
+    /// The acquisition.
+    pub id: AcquisitionId,
+    /// What happened.
+    pub what: PushedKind,
+    /// When and where.
+    pub position: Position,
+}
+
+/// See [`Pushed`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PushedKind {
+    /// A waiter was granted the lock.
+    Granted {
+        /// The fencing token.
+        token: FencingToken,
+        /// What a resource compares.
+        fence_floor: FencingToken,
+    },
+    /// It is no more.
+    Gone(GoneReason),
+    /// An operator wants its end.
+    Ending {
+        /// The fencing token.
+        token: FencingToken,
+        /// The operator's words.
+        reason: String,
+    },
+}
+
+/// Why an acquisition is no more. Best effort: a server may have forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GoneReason {
+    /// Not known, or forgotten.
+    Unknown,
+    /// Released.
+    Released,
+    /// Cancelled.
+    Cancelled,
+    /// Its lease ended.
+    Expired,
+    /// Its wait timed out.
+    WaitTimedOut,
+    /// A try that was refused.
+    Refused,
+    /// An operator released it.
+    ForceReleased,
+    /// Re-entry of a hold that was not live.
+    HoldLost,
+}

@@ -1,0 +1,250 @@
+//! Keeping acquisitions alive, and noticing that they are not.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    Asked, Attempt, Call, Echo, Effects, KEEP_ALIVE_ITEMS_MAX, KeepAliveAnswer, KeepAliveState,
+    Notice, SessionCore,
+    acquisition::{Hold, Phase},
+    closing::Way,
+};
+use crate::{
+    error::{AcquireError, LostReason},
+    failure::{Failure, Verdict},
+    ids::{AcquisitionId, FencingToken, Seq},
+};
+
+impl SessionCore {
+    /// Sends KeepAlives for everything that is due, and for whatever would be due within half of
+    /// its interval: so all acquisitions of a session fall into step and cost one message per
+    /// interval. What was asked and not answered is repeated only when it is due itself.
+    pub(super) fn send_keep_alives(&mut self, now: Duration, effects: &mut Effects) {
+        let mut items = Vec::new();
+        let mut ids = Vec::new();
+        for (id, acquisition) in &mut self.open {
+            let joins = match acquisition.asked_since {
+                Some(_) => Duration::ZERO,
+                None => acquisition.lease.interval() / 2,
+            };
+            if acquisition.is_kept_alive() && acquisition.next_call <= now + joins {
+                acquisition.asked(now);
+                items.push((Arc::clone(&acquisition.request.name), *id));
+                ids.push(*id);
+            }
+        }
+        while !ids.is_empty() {
+            let rest = ids.split_off(ids.len().min(KEEP_ALIVE_ITEMS_MAX));
+            let items_rest = items.split_off(ids.len());
+            let seq = self.take_seq();
+            effects.urgent.push(Call::KeepAlive { seq, items });
+            let asked = Asked::KeepAlive { unanswered_count: ids.len(), ids };
+            self.attempts.insert(seq, Attempt { sent: now, asked });
+            (ids, items) = (rest, items_rest);
+        }
+    }
+
+    pub(super) fn keep_alive_answered(
+        &mut self,
+        now: Duration,
+        seq: Seq,
+        answers: Vec<KeepAliveAnswer>,
+        effects: &mut Effects,
+    ) {
+        let answered_count = answers.len();
+        for answer in answers {
+            let id = answer.id;
+            self.item_answered(now, answer, effects);
+            self.arm(id);
+        }
+        let over = match self.attempts.get_mut(&seq) {
+            Some(Attempt { asked: Asked::KeepAlive { unanswered_count, .. }, .. }) => {
+                *unanswered_count = unanswered_count.saturating_sub(answered_count);
+                *unanswered_count == 0
+            }
+            _ => false,
+        };
+        if over {
+            self.attempts.remove(&seq);
+        }
+    }
+
+    fn item_answered(&mut self, now: Duration, answer: KeepAliveAnswer, effects: &mut Effects) {
+        let KeepAliveAnswer { name, id, echoed, state, position } = answer;
+        let echo = self.echo(echoed, id);
+        let next_seq = self.next_seq;
+        let Some(acquisition) = self.open.get_mut(&id) else {
+            self.item_of_closed(now, id, &name, state, effects);
+            return;
+        };
+        let early = acquisition.gone_counts_from.is_none_or(|from| echoed < from);
+        if matches!(state, KeepAliveState::Gone(_)) && (early || echo.is_none()) {
+            return;
+        }
+        acquisition.heard(next_seq);
+        match state {
+            KeepAliveState::Held { token, fence_floor } => {
+                let hold = Hold { token, fence_floor, position };
+                self.granted(now, id, hold, echo, effects);
+            }
+            KeepAliveState::Waiting { place } => {
+                if let Phase::Waiting { place: known, .. } = &mut acquisition.phase {
+                    *known = place;
+                }
+                self.renew(now, id, echo, effects);
+            }
+            KeepAliveState::Ending { token, reason } => {
+                self.ending(now, id, &name, token, &reason, effects);
+            }
+            KeepAliveState::Gone(reason) => self.gone(id, reason, effects),
+        }
+    }
+
+    fn item_of_closed(
+        &mut self,
+        now: Duration,
+        id: AcquisitionId,
+        name: &str,
+        state: KeepAliveState,
+        effects: &mut Effects,
+    ) {
+        match state {
+            KeepAliveState::Held { token, .. } | KeepAliveState::Ending { token, .. } => {
+                self.close_stray(now, id, &Arc::from(name), Way::Release(token), effects);
+            }
+            KeepAliveState::Waiting { .. } => {
+                self.close_stray(now, id, &Arc::from(name), Way::Cancel, effects);
+            }
+            // The answer to a KeepAlive from before the close says nothing about the close.
+            KeepAliveState::Gone(_) => {}
+        }
+    }
+
+    pub(super) fn keep_alive_failed(
+        &mut self,
+        now: Duration,
+        ids: &[AcquisitionId],
+        failure: &Failure,
+    ) {
+        // A lease is worth asking for to its end, even where the server says that it will not.
+        let refused = failure.verdict() == Verdict::Refused;
+        for id in ids {
+            let Some(acquisition) = self.open.get_mut(id) else { continue };
+            if !acquisition.is_kept_alive() || acquisition.asked_since.is_none() {
+                continue;
+            }
+            acquisition.failures_count += 1;
+            let failures_count = acquisition.failures_count;
+            let latest = acquisition.lease.interval() / 2;
+            let pause = if refused {
+                latest
+            } else {
+                self.pause_after(failure, failures_count).min(latest)
+            };
+            if let Some(acquisition) = self.open.get_mut(id) {
+                acquisition.next_call = now + pause;
+            }
+            self.arm(*id);
+        }
+    }
+
+    /// An answer came that the acquisition lives. Unless it echoes a known attempt it moves nothing
+    /// (hole 3), and what has lapsed it does not bring back.
+    pub(super) fn renew(
+        &mut self,
+        now: Duration,
+        id: AcquisitionId,
+        echo: Option<Echo>,
+        effects: &mut Effects,
+    ) {
+        self.check_lease(now, id, effects);
+        let Some(acquisition) = self.open.get_mut(&id) else { return };
+        let Some(echo) = echo else { return };
+        acquisition.lease.renew(echo.sent);
+        match &mut acquisition.phase {
+            Phase::Held { in_jeopardy, .. } => {
+                *in_jeopardy = acquisition.lease.jeopardy_at().is_some_and(|at| at <= now);
+                let in_jeopardy = *in_jeopardy;
+                if let Some(valid_until) = acquisition.lease.valid_until() {
+                    effects.notices.push(Notice::Renewed { id, valid_until, in_jeopardy });
+                }
+            }
+            // More will not come than in the answer to what was asked after the grant was known.
+            Phase::Granted { known_from, .. } => {
+                let left = acquisition.lease.remaining(now);
+                let last_word = echo.seq >= *known_from && !left.is_zero();
+                if last_word || acquisition.lease.is_worth_handing_out(now) {
+                    self.hand_out(now, id, effects);
+                }
+            }
+            Phase::Requested | Phase::Waiting { .. } | Phase::Lost { .. } => {}
+        }
+    }
+
+    /// Tells the guard what the clock says about its lease.
+    pub(super) fn check_lease(&mut self, now: Duration, id: AcquisitionId, effects: &mut Effects) {
+        let Some(acquisition) = self.open.get_mut(&id) else { return };
+        let Phase::Held { in_jeopardy, .. } = &mut acquisition.phase else { return };
+        if acquisition.lease.remaining(now).is_zero() {
+            self.lose(id, LostReason::Unrenewed, effects);
+        } else if !*in_jeopardy && acquisition.lease.jeopardy_at().is_some_and(|at| at <= now) {
+            *in_jeopardy = true;
+            effects.notices.push(Notice::Jeopardy { id });
+        }
+    }
+
+    /// The guard has lost its lock. It is not renewed any more, whatever a server says.
+    pub(super) fn lose(&mut self, id: AcquisitionId, reason: LostReason, effects: &mut Effects) {
+        let Some(acquisition) = self.open.get_mut(&id) else { return };
+        if let Phase::Held { token, .. } = acquisition.phase {
+            acquisition.phase = Phase::Lost { token };
+            effects.notices.push(Notice::Lost { id, reason });
+        }
+    }
+
+    pub(super) fn lapsed_at_use(&mut self, id: AcquisitionId) {
+        let Some(acquisition) = self.open.get_mut(&id) else { return };
+        if let Phase::Held { token, .. } = acquisition.phase {
+            acquisition.phase = Phase::Lost { token };
+        }
+    }
+
+    /// An operator wants the hold ended: every guard of it is lost first, and the releases that
+    /// follow when they are given back tell the cluster that their holders have stopped.
+    pub(super) fn ending(
+        &mut self,
+        now: Duration,
+        id: AcquisitionId,
+        name: &str,
+        token: FencingToken,
+        reason: &str,
+        effects: &mut Effects,
+    ) {
+        let reason = LostReason::ForceReleased { reason: reason.to_owned() };
+        if !self.open.contains_key(&id) {
+            self.close_stray(now, id, &Arc::from(name), Way::Release(token), effects);
+        }
+        let of_hold: Vec<_> = self
+            .open
+            .iter()
+            .filter(|(other, acquisition)| {
+                let same = acquisition.token() == Some(token) && *acquisition.request.name == *name;
+                same || **other == id
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        for id in of_hold {
+            let Some(acquisition) = self.open.get_mut(&id) else { continue };
+            match &acquisition.phase {
+                Phase::Held { .. } => self.lose(id, reason.clone(), effects),
+                Phase::Lost { .. } => {}
+                // Nobody uses it: the release may follow at once.
+                Phase::Requested | Phase::Waiting { .. } | Phase::Granted { .. } => {
+                    let name = Arc::clone(&acquisition.request.name);
+                    acquisition.phase = Phase::Lost { token };
+                    let error = AcquireError::Lost { name, reason: reason.clone() };
+                    self.fail(now, id, error, effects);
+                }
+            }
+        }
+    }
+}
