@@ -4,28 +4,32 @@ use std::collections::btree_map::Entry;
 
 use crate::{
     Acquire, Acquisition, At, Change, Finished, FinishedRow, HoldRow, LockTable, Mode, Name,
-    Refusal, Reply, SessionHandle, Token, Wait,
+    Refusal, Reply, Token, Wait,
     ledger::{HoldAfter, Ledger},
     lock::{Lock, Request, Step},
-    sessions::{Open, Place},
+    sessions::{Open, Place, Session},
 };
 
 impl LockTable {
     pub(crate) fn acquire(&mut self, at: At, acquire: Acquire, changes: &mut Vec<Change>) -> Reply {
-        if let Some(reply) = self.first_outcome(&acquire) {
+        let session = self.ledger.sessions.session(acquire.acquisition.session);
+        if let Some(reply) = self.first_outcome(&acquire, session) {
             return reply;
         }
+        let open_count = session.map_or(0, Session::len);
+        let is_full = open_count >= self.ledger.limits.acquisitions_per_session_max;
         match acquire.reenter {
-            Some(token) => self.reenter(at, acquire, token, changes),
-            None => self.acquire_anew(at, acquire, changes),
+            Some(token) => self.reenter(at, acquire, token, is_full, changes),
+            None => self.acquire_anew(at, acquire, is_full, changes),
         }
     }
 
     /// The answer to a duplicate, which has no effect; nothing for an acquisition that is new.
-    fn first_outcome(&self, acquire: &Acquire) -> Option<Reply> {
+    fn first_outcome(&self, acquire: &Acquire, session: Option<&Session>) -> Option<Reply> {
         let Acquire { acquisition, ref name, mode, .. } = *acquire;
         const REUSED: Reply = Reply::Refused(Refusal::AcquisitionReused);
-        let Some(open) = self.ledger.sessions.get(acquisition) else {
+        let key = (acquisition.instance, acquisition.id);
+        let Some(open) = session.and_then(|session| session.get(&key)) else {
             let finished = self.ledger.ring.get(acquisition)?;
             let is_same = finished.name == *name;
             return Some(if is_same { Reply::Finished(finished.how) } else { REUSED });
@@ -48,14 +52,19 @@ impl LockTable {
     }
 
     /// An acquisition that is new and no re-entry.
-    fn acquire_anew(&mut self, at: At, acquire: Acquire, changes: &mut Vec<Change>) -> Reply {
+    fn acquire_anew(
+        &mut self,
+        at: At,
+        acquire: Acquire,
+        is_full: bool,
+        changes: &mut Vec<Change>,
+    ) -> Reply {
         let Acquire { acquisition, name, mode, ttl_ms, wait, owner, .. } = acquire;
         if !mode.is_grantable() {
             // The edge refuses it; were it to pass, it would wait for ever.
             return Reply::Refused(Refusal::ModeMismatch);
         }
         let request = Request { acquisition, mode, ttl_ms, owner };
-        let is_full = self.ledger.is_full(acquisition.session);
         let mut step = Step { at, name: &name, ledger: &mut self.ledger, changes };
         let mut slot = match self.locks.entry(name.clone()) {
             Entry::Vacant(_) if is_full => {
@@ -89,10 +98,10 @@ impl LockTable {
         at: At,
         acquire: Acquire,
         token: Token,
+        is_full: bool,
         changes: &mut Vec<Change>,
     ) -> Reply {
         let Acquire { acquisition, ref name, .. } = acquire;
-        let is_full = self.ledger.is_full(acquisition.session);
         let joined = self.with_lock(at, name, changes, |lock, step| {
             let hold = &lock.holds.get(token)?.row;
             if let Some(refusal) = refusal_to_join(hold, &acquire) {
@@ -132,11 +141,6 @@ impl Lock {
 }
 
 impl Ledger {
-    /// Whether the session may open no more acquisitions in this range.
-    fn is_full(&self, session: SessionHandle) -> bool {
-        self.sessions.open_count(session) >= self.limits.acquisitions_per_session_max
-    }
-
     /// Records and answers an acquisition that ended without a hold, so that a duplicate of it does
     /// not fare better than it did (hole 19).
     fn record_unheld(&mut self, name: Name, acquisition: Acquisition, how: Finished) -> Reply {

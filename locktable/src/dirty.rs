@@ -5,16 +5,20 @@ use std::collections::BTreeMap;
 
 use crate::Name;
 
-/// How a row of memory relates to the image.
+/// How the row of a live lock relates to the image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RowState {
     /// Made by the command that is being applied.
     New,
     /// As in the image.
     Clean,
-    /// Noted in [`Dirty`].
-    Dirty,
+    /// Noted in [`Dirty`], there.
+    Dirty(Slot),
 }
+
+/// A place in [`Dirty`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Slot(usize);
 
 /// Whether the image had the row at the last flush.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,32 +27,66 @@ pub(crate) enum InImage {
     No,
 }
 
+/// A lock whose row differs from the image.
+#[derive(Debug)]
+pub(crate) struct DirtyLock {
+    pub(crate) name: Name,
+    pub(crate) in_image: InImage,
+}
+
+/// Locks are in slots, which they know, so that marking one looks nothing up.
+///
 /// Invariants:
-/// - a lock or waiter is here exactly if its row differs from the image, but for locks that came
-///   and went, which may be here with `InImage::No`.
+/// - a live lock has a slot exactly if its row differs from the image;
+/// - a freed lock has one exactly if the image has its row. If a lock of that name was made anew
+///   since, that one has a slot of its own, with `InImage::No`;
+/// - a waiter is here exactly if it came, or left and is in the image.
 #[derive(Debug, Default)]
 pub(crate) struct Dirty {
-    pub(crate) locks: BTreeMap<Name, InImage>,
-    pub(crate) waiters: BTreeMap<(Name, u64), InImage>,
+    locks: Vec<Option<DirtyLock>>,
+    vacant: Vec<Slot>,
+    waiters: BTreeMap<u64, (Name, InImage)>,
 }
 
 impl Dirty {
-    /// Notes a lock. `in_image` counts only when it is not noted yet: a lock that was freed and
-    /// made anew since the flush is new in memory and old in the image.
-    pub(crate) fn lock(&mut self, name: &Name, in_image: InImage) {
-        if !self.locks.contains_key(name) {
-            self.locks.insert(name.clone(), in_image);
+    /// Notes that the row of a live lock differs from the image.
+    pub(crate) fn lock_changed(&mut self, name: &Name, in_image: InImage) -> Slot {
+        let lock = Some(DirtyLock { name: name.clone(), in_image });
+        let Some(slot) = self.vacant.pop() else {
+            self.locks.push(lock);
+            return Slot(self.locks.len() - 1);
+        };
+        self.locks[slot.0] = lock;
+        slot
+    }
+
+    /// Notes that the lock in this slot is free.
+    pub(crate) fn lock_freed(&mut self, slot: Slot) {
+        let lock = &mut self.locks[slot.0];
+        if lock.as_ref().is_some_and(|lock| lock.in_image == InImage::No) {
+            *lock = None;
+            self.vacant.push(slot);
         }
     }
 
     pub(crate) fn waiter_came(&mut self, name: &Name, ticket: u64) {
-        self.waiters.insert((name.clone(), ticket), InImage::No);
+        self.waiters.insert(ticket, (name.clone(), InImage::No));
     }
 
     pub(crate) fn waiter_left(&mut self, name: &Name, ticket: u64) {
-        let key = (name.clone(), ticket);
-        if self.waiters.remove(&key).is_none() {
-            self.waiters.insert(key, InImage::Yes);
+        // One that came since the flush is simply forgotten again.
+        if self.waiters.remove(&ticket).is_none() {
+            self.waiters.insert(ticket, (name.clone(), InImage::Yes));
         }
+    }
+
+    pub(crate) fn locks(&self) -> impl Iterator<Item = (Slot, &DirtyLock)> {
+        let slots = self.locks.iter().enumerate();
+        slots.filter_map(|(slot, lock)| lock.as_ref().map(|lock| (Slot(slot), lock)))
+    }
+
+    /// Tickets, with their locks.
+    pub(crate) fn waiters(&self) -> impl Iterator<Item = (u64, &Name, InImage)> {
+        self.waiters.iter().map(|(&ticket, (name, in_image))| (ticket, name, *in_image))
     }
 }

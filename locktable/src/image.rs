@@ -1,8 +1,10 @@
 //! The image of a table (D4): which rows a flush must write, and all rows for a snapshot.
 
+use std::collections::BTreeMap;
+
 use crate::{
     Header, LockRow, LockTable, Name, Row, RowKey,
-    dirty::{InImage, RowState},
+    dirty::{DirtyLock, InImage, RowState},
     lock::Lock,
 };
 
@@ -13,27 +15,31 @@ impl LockTable {
     }
 
     /// Every row that has changed since the last call (or since the table was made or restored),
-    /// with its present content, or none if it is gone. The caller writes them all, in one batch
+    /// with its present content, or none if it is gone; in order of keys. The caller writes them all, in one batch
     /// with the header: the table counts on it.
     pub fn take_dirty(&mut self) -> Vec<(RowKey, Option<Row>)> {
         let dirty = std::mem::take(&mut self.ledger.dirty);
-        let mut rows = Vec::with_capacity(dirty.locks.len() + dirty.waiters.len() + 1);
-        for (name, in_image) in dirty.locks {
-            match self.locks.get_mut(&name) {
+        let mut rows = BTreeMap::new();
+        for (slot, DirtyLock { name, in_image }) in dirty.locks() {
+            let lock = self.locks.get_mut(name);
+            match lock.filter(|lock| lock.row_state == RowState::Dirty(slot)) {
                 Some(lock) => {
                     lock.row_state = RowState::Clean;
-                    rows.push((RowKey::Lock(name), Some(Row::Lock(lock.row()))));
+                    rows.insert(RowKey::Lock(name.clone()), Some(Row::Lock(lock.row())));
                 }
-                None if in_image == InImage::Yes => rows.push((RowKey::Lock(name), None)),
+                // A lock that was made anew under that name is written from its own slot.
+                None if *in_image == InImage::Yes => {
+                    rows.entry(RowKey::Lock(name.clone())).or_insert(None);
+                }
                 None => {}
             }
         }
-        for ((name, ticket), in_image) in dirty.waiters {
+        for (ticket, name, in_image) in dirty.waiters() {
             let row = match in_image {
                 InImage::Yes => None,
-                InImage::No => self.waiter_row(&name, ticket),
+                InImage::No => self.waiter_row(name, ticket),
             };
-            rows.push((RowKey::Waiter(name, ticket), row));
+            rows.insert(RowKey::Waiter(name.clone(), ticket), row);
         }
         let (gone, grown) = self.ledger.ring.take_dirty();
         rows.extend(gone.map(|number| (RowKey::Ring(number), None)));
@@ -42,7 +48,7 @@ impl LockTable {
                 (RowKey::Ring(number), Some(Row::Ring(self.ledger.ring.row(number))))
             }),
         );
-        rows
+        rows.into_iter().collect()
     }
 
     /// Every row, in order of keys. Does not count as a flush.

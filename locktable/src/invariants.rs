@@ -3,7 +3,7 @@
 
 use crate::{
     LockTable, Mode, Name, Row, RowKey,
-    dirty::{InImage, RowState},
+    dirty::{DirtyLock, InImage, RowState},
     hash::StateHash,
     ledger::last_token,
     lock::Lock,
@@ -55,15 +55,21 @@ impl LockTable {
 
     fn check_dirty(&self) {
         let dirty = &self.ledger.dirty;
-        for (name, lock) in &self.locks {
-            assert_ne!(lock.row_state, RowState::New, "{name}: not in the image and not dirty");
-            let is_dirty = lock.row_state == RowState::Dirty;
-            assert_eq!(is_dirty, dirty.locks.contains_key(name), "{name}: dirty or not");
+        let mut noted = 0;
+        for (slot, DirtyLock { name, in_image }) in dirty.locks() {
+            let state = self.locks.get(name).map(|lock| lock.row_state);
+            let is_noted = state == Some(RowState::Dirty(slot));
+            assert!(is_noted || *in_image == InImage::Yes, "{name}: neither live nor in the image");
+            assert!(is_noted || state != Some(RowState::Clean), "{name}: clean and in a slot");
+            noted += usize::from(is_noted);
         }
-        for ((name, ticket), in_image) in &dirty.waiters {
+        let is_clean = |lock: &&Lock| lock.row_state == RowState::Clean;
+        let clean = self.locks.values().filter(is_clean).count();
+        assert_eq!(clean + noted, self.locks.len(), "a lock is neither clean nor in a slot");
+        for (ticket, name, in_image) in dirty.waiters() {
             let queue = self.locks.get(name).map(|lock| &lock.queue);
-            let waits = queue.is_some_and(|queue| queue.get(*ticket).is_some());
-            assert_eq!(waits, *in_image == InImage::No, "{name}: waiter {ticket}");
+            let waits = queue.is_some_and(|queue| queue.get(ticket).is_some());
+            assert_eq!(waits, in_image == InImage::No, "{name}: waiter {ticket}");
         }
     }
 

@@ -233,12 +233,12 @@ impl Lock {
 
     /// Notes that the lock's row differs from the image.
     fn mark(&mut self, name: &Name, ledger: &mut Ledger) {
-        match self.row_state {
-            RowState::New => ledger.dirty.lock(name, InImage::No),
-            RowState::Clean => ledger.dirty.lock(name, InImage::Yes),
-            RowState::Dirty => return,
-        }
-        self.row_state = RowState::Dirty;
+        let in_image = match self.row_state {
+            RowState::New => InImage::No,
+            RowState::Clean => InImage::Yes,
+            RowState::Dirty(_) => return,
+        };
+        self.row_state = RowState::Dirty(ledger.dirty.lock_changed(name, in_image));
     }
 }
 

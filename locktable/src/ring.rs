@@ -7,7 +7,9 @@ use std::{
     ops::Range,
 };
 
-use crate::{Acquisition, FinishedRow, RING_ROW_LEN, hash::Digest};
+use crate::{
+    Acquisition, AcquisitionId, FinishedRow, Instance, RING_ROW_LEN, hash::Digest, sessions::number,
+};
 
 /// A finished acquisition with its part of the state hash.
 #[derive(Debug)]
@@ -17,6 +19,13 @@ pub(crate) struct Entry {
     /// Its hold may still live, so that the hold must learn when the ring forgets this. Only a
     /// hint that saves looking for dead holds: not part of the image or the hash.
     pub(crate) hold_lived_on: bool,
+}
+
+/// An acquisition as numbers of the same order: the comparisons of a look-up then stay inline.
+type Key = (u128, Instance, AcquisitionId);
+
+fn key(acquisition: Acquisition) -> Key {
+    (number(acquisition.session), acquisition.instance, acquisition.id)
 }
 
 /// Invariants:
@@ -29,7 +38,7 @@ pub(crate) struct Ring {
     entries: VecDeque<Entry>,
     /// Number of the oldest entry.
     first: u64,
-    index: BTreeMap<Acquisition, u64>,
+    index: BTreeMap<Key, u64>,
     len_max: usize,
     /// What the image has, as `first` and `next` were at the last flush.
     image: Range<u64>,
@@ -61,13 +70,13 @@ impl Ring {
     }
 
     pub(crate) fn get(&self, acquisition: Acquisition) -> Option<&FinishedRow> {
-        let number = self.index.get(&acquisition)?;
+        let number = self.index.get(&key(acquisition))?;
         Some(&self.entries[(number - self.first) as usize].row)
     }
 
     /// Adds an entry, and gives back the one that had to leave for it.
     pub(crate) fn push(&mut self, entry: Entry) -> Option<Entry> {
-        let twin = self.index.insert(entry.row.acquisition, self.next());
+        let twin = self.index.insert(key(entry.row.acquisition), self.next());
         assert!(twin.is_none(), "finished twice: {entry:?}");
         self.entries.push_back(entry);
         if self.entries.len() <= self.len_max {
@@ -75,7 +84,7 @@ impl Ring {
         }
         let oldest = self.entries.pop_front()?;
         self.first += 1;
-        self.index.remove(&oldest.row.acquisition);
+        self.index.remove(&key(oldest.row.acquisition));
         Some(oldest)
     }
 
@@ -107,7 +116,7 @@ impl Ring {
         assert!(self.entries.len() <= self.len_max);
         assert_eq!(self.index.len(), self.entries.len());
         for (number, entry) in self.iter() {
-            assert_eq!(self.index.get(&entry.row.acquisition), Some(&number));
+            assert_eq!(self.index.get(&key(entry.row.acquisition)), Some(&number));
         }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, btree_map::Entry};
 
 use crate::{
     Acquisition, At, Change, Command, Name, Outcome, Reply, Token,
+    dirty::RowState,
     ledger::{Forgotten, Ledger},
     lock::{Lock, Step},
 };
@@ -122,8 +123,10 @@ impl LockTable {
         let Entry::Occupied(mut slot) = self.locks.entry(name.clone()) else { return None };
         let mut step = Step { at, name, ledger: &mut self.ledger, changes };
         let result = act(slot.get_mut(), &mut step);
-        if slot.get().is_free() {
-            slot.remove();
+        if slot.get().is_free()
+            && let RowState::Dirty(row) = slot.remove().row_state
+        {
+            self.ledger.dirty.lock_freed(row);
         }
         Some(result)
     }
