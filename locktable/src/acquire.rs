@@ -71,7 +71,9 @@ impl LockTable {
                 return Reply::Refused(Refusal::TooManyAcquisitions);
             }
             Entry::Vacant(slot) => {
-                return Reply::Granted(slot.insert(Lock::new()).grant(&mut step, request));
+                return Reply::Granted(
+                    slot.insert(Box::new(Lock::new())).grant(&mut step, request),
+                );
             }
             Entry::Occupied(slot) => slot,
         };

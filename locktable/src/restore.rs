@@ -122,7 +122,7 @@ impl LockTable {
             }
             lock.insert_hold(name, &mut self.ledger, hold);
         }
-        self.locks.insert(name.clone(), lock);
+        self.locks.insert(name.clone(), Box::new(lock));
         Ok(())
     }
 

@@ -57,7 +57,8 @@ pub struct Counts {
 /// - the state hash is a function of header and rows alone (S9).
 #[derive(Debug)]
 pub struct LockTable {
-    pub(crate) locks: BTreeMap<Name, Lock>,
+    // Boxed, because a tree moves its values when one comes or goes.
+    pub(crate) locks: BTreeMap<Name, Box<Lock>>,
     pub(crate) ledger: Ledger,
 }
 
