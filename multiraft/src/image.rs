@@ -28,11 +28,7 @@ pub(crate) fn stage<M: StateMachine>(
     limits: &LogLimits,
     staging: &mut Staging,
 ) {
-    replica.flush_wanted = false;
     let applied = replica.applied;
-    if applied.index == replica.flush_staged {
-        return;
-    }
     let range = replica.range();
     for (row, value) in replica.machine.take_dirty() {
         let key = Key::Row(range, &row).encode();

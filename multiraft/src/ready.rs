@@ -16,13 +16,11 @@ use crate::{mirror, records};
 /// What of a replica's `Ready`s is on its way to the disk.
 ///
 /// Invariants:
-/// - `durable <= staged <= latest`;
+/// - `durable <= staged`;
 /// - a message in `held` leaves once its `Ready` and all before it are durable.
 #[derive(Default)]
 pub(crate) struct Saving {
-    /// Number of the last `Ready` taken.
-    latest: u64,
-    /// Number of the last one that has something to make durable.
+    /// Number of the last `Ready` that has something to make durable.
     staged: u64,
     /// Number of the last of those that is durable.
     durable: u64,
@@ -46,9 +44,13 @@ pub(crate) fn drive<M: StateMachine>(
     staging: &mut Staging,
     effects: &mut Effects<M::Output>,
 ) {
-    effects.messages.append(&mut replica.saving.released);
-    while replica.raw.has_ready() {
-        drive_one(replica, staging, effects);
+    if replica.is_stopped() {
+        replica.saving.released.clear();
+    } else {
+        effects.messages.append(&mut replica.saving.released);
+        while replica.raw.has_ready() {
+            drive_one(replica, staging, effects);
+        }
     }
     replica.answer_reads(effects);
     // Last: who is told that it leads must have been told of everything applied before.
@@ -65,7 +67,6 @@ fn drive_one<M: StateMachine>(
     let mut ready = replica.raw.ready();
     assert!(ready.snapshot().is_empty(), "the guard lets no snapshot in");
     let number = ready.number();
-    replica.saving.latest = number;
 
     // A leader's messages leave before its own log is durable: it then counts as one follower
     // among others, and the syncs of all run at the same time (Raft thesis 10.2.1).
@@ -191,12 +192,10 @@ pub(crate) fn saved<M: StateMachine>(replica: &mut Replica<M>, number: u64) {
         saving.staged
     );
     saving.durable = number;
-    // A `Ready` without anything to save is as durable as the one before it.
-    let covered = if saving.all_durable() { saving.latest } else { number };
     let waiting = saving.held.partition_point(|(needed, _)| *needed <= number);
     let due: Vec<Message> =
         saving.held.drain(..waiting).flat_map(|(_, messages)| messages).collect();
-    replica.raw.on_persist_ready(covered);
+    replica.raw.on_persist_ready(number);
     let mut released = std::mem::take(&mut replica.saving.released);
     replica.send(due, &mut released);
     replica.saving.released = released;

@@ -68,8 +68,6 @@ pub(crate) struct Replica<M> {
     pub flushed: u64,
     /// Up to where an image was put into a batch.
     pub flush_staged: u64,
-    /// The owner asked for a flush that no batch carries yet.
-    pub flush_wanted: bool,
     pub saving: Saving,
     pub reads: Vec<PendingRead>,
     /// What the owner was last told.
@@ -119,7 +117,6 @@ impl<M: StateMachine> Replica<M> {
             applied,
             flushed,
             flush_staged: flushed,
-            flush_wanted: false,
             saving: Saving::default(),
             reads: Vec::new(),
             announced,
@@ -137,6 +134,15 @@ impl<M: StateMachine> Replica<M> {
 
     pub(crate) fn log(&self) -> &Log {
         self.raw.raft.store()
+    }
+
+    /// Whether the image lacks something that is applied.
+    pub(crate) fn needs_flush(&self) -> bool {
+        self.flush_staged < self.applied.index
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stopped
     }
 
     /// Whether nobody else votes.

@@ -42,6 +42,8 @@ pub struct Store<M: StateMachine> {
     replicas: BTreeMap<RangeId, Replica<M>>,
     by_start: BTreeMap<Vec<u8>, RangeId>,
     work: BTreeSet<RangeId>,
+    /// Ranges whose image the next batch brings up to date.
+    flush_due: BTreeSet<RangeId>,
     staging: Staging,
     last_read: u64,
 }
@@ -56,6 +58,7 @@ impl<M: StateMachine> Store<M> {
             replicas: BTreeMap::new(),
             by_start: BTreeMap::new(),
             work: BTreeSet::new(),
+            flush_due: BTreeSet::new(),
             staging: Staging::default(),
             last_read: 0,
         };
@@ -74,9 +77,13 @@ impl<M: StateMachine> Store<M> {
         let range = loaded.descriptor.range;
         let bounds = loaded.descriptor.bounds.clone();
         let corrupt = |why| RecoverError::corrupt(format!("range {range}"), why);
-        let other = self.replicas.values().find(|it| it.descriptor.bounds.overlaps(&bounds));
-        if let Some(other) = other {
-            return Err(corrupt(format!("its names overlap with those of {}", other.range())));
+        // Those here do not overlap each other, so only the neighbours can overlap the new one.
+        let before = self.by_start.range(..bounds.start.clone()).next_back();
+        let after = self.by_start.range(bounds.start.clone()..).next();
+        for (_, neighbour) in before.into_iter().chain(after) {
+            if self.replicas[neighbour].descriptor.bounds.overlaps(&bounds) {
+                return Err(corrupt(format!("its names overlap with those of {neighbour}")));
+            }
         }
         let here = loaded.descriptor.on_store(self.ident.store);
         let address = Address {
@@ -144,9 +151,8 @@ impl<M: StateMachine> Store<M> {
     /// The next batch brings the images of all ranges up to what they have applied by then. Also
     /// the moment at which logs are truncated, behind images that are durable already.
     pub fn flush(&mut self) {
-        for replica in self.replicas.values_mut() {
-            replica.flush_wanted = true;
-        }
+        let changed = self.replicas.values().filter(|replica| replica.needs_flush());
+        self.flush_due.extend(changed.map(Replica::range));
     }
 
     /// Takes what Raft has for us, applies what is committed, and hands out a batch if there is
@@ -155,12 +161,16 @@ impl<M: StateMachine> Store<M> {
         for range in std::mem::take(&mut self.work) {
             let Some(replica) = self.replicas.get_mut(&range) else { continue };
             ready::drive(replica, &mut self.staging, effects);
-            replica.flush_wanted |= image::is_overdue(replica.log(), &self.log_limits);
+            if replica.needs_flush() && image::is_overdue(replica.log(), &self.log_limits) {
+                self.flush_due.insert(range);
+            }
         }
+        // Images wait until their batch leaves: a row that changes twice meanwhile is written once.
         if self.staging.in_flight() {
             return;
         }
-        for replica in self.replicas.values_mut().filter(|replica| replica.flush_wanted) {
+        for range in std::mem::take(&mut self.flush_due) {
+            let Some(replica) = self.replicas.get_mut(&range) else { continue };
             image::stage(replica, &self.log_limits, &mut self.staging);
         }
         if let Some(batch) = self.staging.cut() {

@@ -84,6 +84,24 @@ fn a_flush_never_writes_term_or_vote() {
 }
 
 #[test]
+fn a_flush_waits_for_the_disk_and_then_carries_everything_applied() {
+    let mut node = Node::fresh(1, 1);
+    node.settle();
+    write_words(&mut node, 1);
+    node.store.propose(RANGE, put("w1")).unwrap();
+    node.turn();
+    node.store.flush();
+    node.turn();
+    node.write().unwrap();
+    node.turn();
+    node.write().unwrap();
+    node.store.propose(RANGE, put("w2")).unwrap();
+    node.settle();
+    let status = node.status();
+    assert_eq!(status.flushed, status.applied - 1);
+}
+
+#[test]
 fn an_unchanged_range_flushes_nothing() {
     let mut node = Node::fresh(1, 1);
     node.settle();

@@ -247,6 +247,29 @@ fn a_deposed_sole_voter_waits_for_its_disk() {
     assert_eq!(node.machine().tokens.len(), 1);
 }
 
+/// A candidate asks for votes once its log is durable; raft-rs asserts that it is when it wins.
+#[test]
+fn a_vote_that_was_not_asked_for_elects_nobody() {
+    let mut node = Node::fresh(1, 3);
+    node.settle();
+    node.store.step(append()).unwrap();
+    node.turn();
+    assert!(node.batch.is_some(), "its disk does not have the entries yet");
+    while node.status().role != RaftRole::Candidate {
+        node.store.tick();
+    }
+    let term = node.status().term + 1;
+    let vote =
+        |kind: MessageType| with_body(|body| (body.msg_type, body.term) = (kind.into(), term));
+    node.store.step(vote(MessageType::MsgRequestPreVoteResponse)).unwrap();
+    assert_eq!(node.status().term, term, "it stands for election");
+    let refused = Dropped::Malformed("a vote before it was asked for");
+    assert_eq!(node.store.step(vote(MessageType::MsgRequestVoteResponse)), Err(refused));
+    node.settle();
+    node.store.step(vote(MessageType::MsgRequestVoteResponse)).unwrap();
+    assert_eq!(node.status().role, RaftRole::Leader);
+}
+
 /// What may happen to a replica between two hostile messages.
 #[derive(Clone, Debug)]
 enum Step {

@@ -1,9 +1,9 @@
 //! A range whose only voter is here: what `sharklock dev` runs on.
 
-use sharklock_multiraft::{NotProposed, RoleChange, RoleNow};
-use sharklock_rangemap::RangeId;
+use sharklock_multiraft::{Disk as _, NotProposed, RoleChange, RoleNow, SimDisk, bootstrap};
+use sharklock_rangemap::{Bounds, Descriptor, RangeId};
 
-use crate::node::{Node, RANGE};
+use crate::node::{Node, RANGE, descriptor, ident};
 use crate::tally::put;
 
 #[test]
@@ -82,4 +82,55 @@ fn unknown_ranges_are_refused() {
     assert_eq!(node.store.status(other), None);
     assert_eq!(node.store.range_at(b"any"), Some(RANGE));
     assert_eq!(node.store.ranges(), [RANGE]);
+}
+
+#[test]
+fn ranges_share_a_batch() {
+    let mut disk = SimDisk::default();
+    let names = [("", "m"), ("m", "")];
+    for (range, (start, end)) in (7..).map(RangeId).zip(names) {
+        let bounds = Bounds { start: start.into(), end: end.into() };
+        let descriptor = Descriptor { range, bounds, ..descriptor(1) };
+        disk.write(&bootstrap(&ident(1), &descriptor), true).unwrap();
+    }
+    let mut node = Node::recover(disk).unwrap();
+    node.settle();
+    assert_eq!(node.store.range_at(b"a"), Some(RangeId(7)));
+    assert_eq!(node.store.range_at(b"m"), Some(RangeId(8)));
+    assert_eq!(node.store.range_at(b"z"), Some(RangeId(8)));
+    node.applied.clear();
+    for range in node.store.ranges() {
+        node.store.propose(range, put("a")).unwrap();
+    }
+    node.turn();
+    assert!(node.write().unwrap());
+    node.turn();
+    assert_eq!(node.batch, None);
+    let ranges = node.applied.iter().map(|applied| applied.range).collect::<Vec<_>>();
+    assert_eq!(ranges, [RangeId(7), RangeId(8)]);
+
+    node.store.flush();
+    node.settle();
+    let mut node = node.crash();
+    node.settle();
+    for range in [RangeId(7), RangeId(8)] {
+        assert_eq!(node.store.machine(range).unwrap().tokens.len(), 1, "each has its own rows");
+    }
+}
+
+#[test]
+fn a_range_whose_disk_stands_still_says_that_it_is_overloaded() {
+    let mut node = Node::fresh(1, 1);
+    node.settle();
+    let entry = || [put("a"), vec![b'x'; 1 << 20]].concat();
+    let mut taken = 0;
+    while node.store.propose(RANGE, entry()).is_ok() {
+        node.turn();
+        taken += 1;
+        assert!(taken <= 16, "16 MiB are the bound");
+    }
+    assert_eq!(node.store.propose(RANGE, entry()), Err(NotProposed::Overloaded));
+    node.settle();
+    assert_eq!(node.machine().counter, taken);
+    node.store.propose(RANGE, entry()).unwrap();
 }

@@ -154,6 +154,48 @@ fn a_read_needs_a_majority_and_is_forgotten_with_leadership() {
     assert!(matches!(last, RoleNow::Follower { .. }));
 }
 
+/// Its round succeeded and only its own disk is late: the answer would be right, but its owner
+/// was told to forget it.
+#[test]
+fn a_confirmed_read_is_forgotten_with_leadership_too() {
+    let mut cluster = Cluster::fresh(3);
+    let leader = cluster.elect();
+    cluster.propose(leader, put("a"));
+    let others = (1..=3).filter(|store| *store != leader).collect::<Vec<_>>();
+    let round = |cluster: &mut Cluster| {
+        for _ in 0..4 {
+            cluster.turn(leader);
+            cluster.deliver();
+            for store in &others {
+                cluster.turn(*store);
+                cluster.node(*store).write().unwrap();
+            }
+        }
+    };
+    round(&mut cluster);
+    cluster.node(leader).store.read_index(RANGE).unwrap();
+    round(&mut cluster);
+    let status = cluster.node(leader).status();
+    assert!(status.applied < status.commit, "committed by the others' disks alone");
+    assert!(cluster.node(leader).reads.is_empty());
+
+    // The others move on to a new term without it.
+    let late = cluster.nodes.remove(&leader).unwrap();
+    cluster.elect();
+    cluster.nodes.insert(leader, late);
+    for store in others {
+        let node = cluster.node(store);
+        (0..2).for_each(|_| node.store.tick());
+        cluster.turn(store);
+    }
+    // It hears of them before its disk answers.
+    cluster.deliver();
+    cluster.settle();
+    let node = cluster.node(leader);
+    assert_eq!(node.machine().tokens.len(), 1);
+    assert!(node.reads.is_empty());
+}
+
 #[test]
 fn a_replica_that_was_away_catches_up_from_the_log() {
     let mut cluster = Cluster::fresh(3);
