@@ -1,0 +1,341 @@
+//! A unary Acquire: it is answered when the outcome is final, so until then the gateway does what a
+//! client on a stream does for itself. It keeps the place in the queue alive, and listens.
+
+use std::{sync::Arc, time::Duration};
+
+use sharklock_proto::{
+    internal::v1::{store_call, store_reply::Body},
+    v1::{
+        AcquireOutcome, AcquireRequest, AcquireResponse, AcquisitionEvent, AcquisitionEventKind,
+        CancelRequest, GetLockRequest, GoneReason, KeepAliveAnswer, KeepAliveItem,
+        KeepAliveRequest, KeepAliveState, Position,
+    },
+};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::{
+    exchange::{Exchange, RETRY_EVERY, ask, expect_body},
+    hub::Hub,
+    session::stopping,
+};
+use crate::{
+    failure::{Failure, Reason},
+    outbox::Answer,
+    validate::{self, Checked, Session},
+};
+
+/// Between two attempts that no store answers.
+const ATTEMPT_EVERY: Duration = Duration::from_secs(1);
+/// Longest interval of keepalives (D7).
+const KEEPALIVE_EVERY_MAX: Duration = Duration::from_secs(5);
+/// How long after its wait a waiter may still hear that the wait is over: an election and a commit.
+const WAIT_GRACE: Duration = Duration::from_secs(10);
+/// For looking who holds the lock, after a wait that timed out.
+const LOOK_DEADLINE: Duration = Duration::from_secs(1);
+/// Holders shown to who did not get a lock, as in `AcquireResponse`.
+const HOLDERS_MAX: usize = 8;
+
+const ACQUIRE: u64 = 1;
+const KEEP_ALIVE: u64 = 2;
+
+/// Acquires, and waits for the final outcome. Dropping the future withdraws the acquisition.
+pub(super) async fn acquire(
+    hub: &Arc<Hub>,
+    address: &str,
+    checked: Checked,
+) -> Result<AcquireResponse, Failure> {
+    let exchange = Exchange::open(hub)?;
+    let mut waiter = Waiter::new(exchange, address.to_owned(), checked);
+    let mut outcome = waiter.outcome().await;
+    if let Ok(response) = &mut outcome
+        && response.outcome() == AcquireOutcome::WaitTimedOut
+        && response.holders.is_empty()
+    {
+        let looked = timeout(LOOK_DEADLINE, look(hub, waiter.request.name.clone())).await;
+        // Who holds it is a courtesy: without it the answer is still right.
+        if let Ok(Ok((holders, waiters))) = looked {
+            (response.holders, response.waiters) = (holders, waiters);
+        }
+    }
+    outcome
+}
+
+async fn look(
+    hub: &Arc<Hub>,
+    name: String,
+) -> Result<(Vec<sharklock_proto::v1::Holder>, u32), Failure> {
+    let checked = validate::get_lock(GetLockRequest { name, waiters_max: 1 })?;
+    let response = expect_body!(ask(hub, checked).await, GetLock)?;
+    let lock = response.lock.unwrap_or_default();
+    let holders = lock.holders.into_iter().take(HOLDERS_MAX).collect();
+    Ok((holders, lock.waiters_count))
+}
+
+/// A caller that waits. When it is dropped before the outcome is known, its acquisition is
+/// withdrawn: nobody else would.
+struct Waiter {
+    exchange: Exchange,
+    address: String,
+    checked: Checked,
+    session: Session,
+    request: AcquireRequest,
+    /// The first answer, once the acquisition is in the queue.
+    queued: Option<AcquireResponse>,
+    /// Attempts sent and not answered.
+    unanswered: u32,
+    /// The last attempt that was not done.
+    failure: Option<Failure>,
+    /// Withdraw the acquisition when dropped.
+    withdraw: bool,
+}
+
+impl Waiter {
+    fn new(exchange: Exchange, address: String, checked: Checked) -> Self {
+        let session = checked.session().expect("an acquire has a session").clone();
+        let store_call::Body::Acquire(request) = checked.body() else {
+            unreachable!("validate::acquire() makes an acquire");
+        };
+        let request = request.clone();
+        Self {
+            exchange,
+            address,
+            checked,
+            session,
+            request,
+            queued: None,
+            unanswered: 0,
+            failure: None,
+            withdraw: true,
+        }
+    }
+
+    async fn outcome(&mut self) -> Result<AcquireResponse, Failure> {
+        let hub = self.exchange.hub().clone();
+        let mut give_up = Some(Instant::now() + hub.config.unary_deadline);
+        self.send();
+        let mut again = Instant::now() + ATTEMPT_EVERY;
+        loop {
+            let was_queued = self.queued.is_some();
+            tokio::select! {
+                answers = self.exchange.answers() => {
+                    for answer in answers? {
+                        if let Some(outcome) = self.on_answer(answer) {
+                            return outcome;
+                        }
+                    }
+                    if self.failure.is_some() && self.queued.is_none() {
+                        again = again.min(Instant::now() + RETRY_EVERY);
+                    }
+                }
+                () = sleep_until(again) => {
+                    self.send();
+                    again = Instant::now() + self.interval();
+                }
+                () = sleep_until(give_up.unwrap_or(again)), if give_up.is_some() => {
+                    return Err(self.give_up());
+                }
+                () = hub.stopping.cancelled() => {
+                    // Another gateway carries on: the place in the queue must stay.
+                    self.withdraw = false;
+                    return Err(stopping());
+                }
+            }
+            if !was_queued && self.queued.is_some() {
+                again = Instant::now() + self.interval();
+                let wait = self.request.wait_ms.map(Duration::from_millis);
+                give_up = wait.map(|wait| Instant::now() + wait + WAIT_GRACE);
+            }
+        }
+    }
+
+    /// Until the next attempt.
+    fn interval(&self) -> Duration {
+        match &self.queued {
+            None => ATTEMPT_EVERY,
+            Some(_) => {
+                let ttl_ms = self.request.ttl_ms.unwrap_or(validate::TTL_MS_DEFAULT);
+                (Duration::from_millis(ttl_ms) / 3).min(KEEPALIVE_EVERY_MAX)
+            }
+        }
+    }
+
+    /// Asks for the lock, or renews the place in the queue. Always the one attempt that the caller
+    /// made, under its seq: so that a lease is never counted from later than its caller knows.
+    fn send(&mut self) {
+        let number = self.exchange.number();
+        if self.queued.is_none() {
+            self.unanswered += 1;
+            self.failure = None;
+            self.exchange.send(ACQUIRE, self.checked.clone(), number, &self.address);
+            return;
+        }
+        let item = KeepAliveItem {
+            name: self.request.name.clone(),
+            acquisition_id: self.request.acquisition_id,
+        };
+        let request = KeepAliveRequest {
+            seq: self.request.seq,
+            items: vec![item],
+            ..KeepAliveRequest::default()
+        };
+        let checked = Checked::keep_alive(self.session.clone(), request);
+        self.exchange.send(KEEP_ALIVE, checked, number, "");
+    }
+
+    /// Some: the outcome is final.
+    fn on_answer(&mut self, answer: Answer) -> Option<Result<AcquireResponse, Failure>> {
+        let call_id = answer.call_id;
+        let outcome = match answer.reply {
+            Ok(Body::Acquire(response)) => self.on_acquire(response)?,
+            Ok(Body::Event(event)) => self.on_event(event)?,
+            Ok(Body::KeepAlive(response)) => {
+                let answer = response.answers.into_iter().next()?;
+                self.on_keep_alive(answer)?
+            }
+            Ok(_) => Err(super::session::bad_answer()),
+            Err(failure) if call_id == ACQUIRE && self.queued.is_none() => {
+                self.on_failure(failure)?
+            }
+            // A keepalive that failed is followed by the next one.
+            Err(_) => return None,
+        };
+        Some(outcome)
+    }
+
+    fn on_acquire(
+        &mut self,
+        response: AcquireResponse,
+    ) -> Option<Result<AcquireResponse, Failure>> {
+        self.unanswered = self.unanswered.saturating_sub(1);
+        if response.outcome() == AcquireOutcome::Queued {
+            self.queued.get_or_insert(response);
+            return None;
+        }
+        self.withdraw = false;
+        Some(Ok(response))
+    }
+
+    fn on_event(&mut self, event: AcquisitionEvent) -> Option<Result<AcquireResponse, Failure>> {
+        let mine = (event.instance, event.acquisition_id)
+            == (self.request.instance, self.request.acquisition_id);
+        if !mine {
+            return None;
+        }
+        match event.kind() {
+            AcquisitionEventKind::Granted => {
+                Some(self.granted(event.position, event.token, event.fence_floor))
+            }
+            AcquisitionEventKind::Gone => Some(self.gone(event.position, event.gone_reason())),
+            AcquisitionEventKind::Ending => Some(self.ending(event.position)),
+            AcquisitionEventKind::Unspecified => None,
+        }
+    }
+
+    fn on_keep_alive(
+        &mut self,
+        answer: KeepAliveAnswer,
+    ) -> Option<Result<AcquireResponse, Failure>> {
+        match answer.state() {
+            KeepAliveState::Held => {
+                Some(self.granted(answer.position, answer.token, answer.fence_floor))
+            }
+            KeepAliveState::Gone => Some(self.gone(answer.position, answer.gone_reason())),
+            KeepAliveState::Ending => Some(self.ending(answer.position)),
+            KeepAliveState::Waiting | KeepAliveState::Unspecified => None,
+        }
+    }
+
+    fn on_failure(&mut self, failure: Failure) -> Option<Result<AcquireResponse, Failure>> {
+        match failure.reason {
+            Reason::NoLeader | Reason::RangeMoved => {
+                self.unanswered = self.unanswered.saturating_sub(1);
+                self.failure = Some(failure);
+                None
+            }
+            // It stays among the unanswered: what it did is not known.
+            Reason::Indeterminate => {
+                self.failure = Some(failure);
+                None
+            }
+            // Refused before it was done; an earlier attempt may be on its way, though.
+            _ => {
+                self.withdraw = self.unanswered > 1;
+                Some(Err(failure))
+            }
+        }
+    }
+
+    /// No outcome in time. The acquisition is not withdrawn: its caller asks for it again.
+    fn give_up(&mut self) -> Failure {
+        self.withdraw = false;
+        match self.failure.take() {
+            Some(failure) if self.unanswered == 0 && self.queued.is_none() => failure,
+            _ => Failure::indeterminate(),
+        }
+    }
+
+    fn granted(
+        &mut self,
+        position: Option<Position>,
+        token: u64,
+        fence_floor: u64,
+    ) -> Result<AcquireResponse, Failure> {
+        self.withdraw = false;
+        let response = AcquireResponse { position, token, fence_floor, ..self.response() };
+        Ok(with_outcome(response, AcquireOutcome::Granted))
+    }
+
+    fn gone(
+        &mut self,
+        position: Option<Position>,
+        reason: GoneReason,
+    ) -> Result<AcquireResponse, Failure> {
+        self.withdraw = false;
+        let response = AcquireResponse { position, ..self.response() };
+        Ok(match reason {
+            GoneReason::WaitTimedOut => with_outcome(response, AcquireOutcome::WaitTimedOut),
+            GoneReason::HoldLost => with_outcome(response, AcquireOutcome::HoldLost),
+            reason => {
+                let mut response = with_outcome(response, AcquireOutcome::Gone);
+                response.set_gone_reason(reason);
+                response
+            }
+        })
+    }
+
+    /// Granted, and to be given back before the caller knew: its cancel is the acknowledgement.
+    fn ending(&mut self, position: Option<Position>) -> Result<AcquireResponse, Failure> {
+        let response = self.gone(position, GoneReason::ForceReleased);
+        self.withdraw = true;
+        response
+    }
+
+    fn response(&self) -> AcquireResponse {
+        AcquireResponse {
+            seq: self.request.seq,
+            acquisition_id: self.request.acquisition_id,
+            ttl_ms: self.request.ttl_ms.unwrap_or(validate::TTL_MS_DEFAULT),
+            ..AcquireResponse::default()
+        }
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        if !self.withdraw {
+            return;
+        }
+        let request = CancelRequest {
+            name: std::mem::take(&mut self.request.name),
+            acquisition_id: self.request.acquisition_id,
+            ..CancelRequest::default()
+        };
+        let checked = Checked::cancel(self.session.clone(), request);
+        self.exchange.hub().send_for_nobody(checked);
+    }
+}
+
+fn with_outcome(mut response: AcquireResponse, outcome: AcquireOutcome) -> AcquireResponse {
+    response.set_outcome(outcome);
+    response
+}

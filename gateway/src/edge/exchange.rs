@@ -1,0 +1,130 @@
+//! One unary call: a stream of its own that lives as long as the call, its deadline, and what is
+//! worth trying again in between.
+
+use std::{future::poll_fn, sync::Arc, time::Duration};
+
+use sharklock_proto::{
+    internal::v1::{store_call, store_reply::Body},
+    v1::KeepAliveResponse,
+};
+use sharklock_rangemap::Hops;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::{
+    hub::{Hub, StreamHandle},
+    session::{stopping, too_far_behind},
+};
+use crate::{
+    failure::{Failure, Reason},
+    outbox::{Answer, CallKind},
+    tag::StreamNumber,
+    validate::Checked,
+};
+
+/// Between two attempts of a call for which no leader answers.
+pub(super) const RETRY_EVERY: Duration = Duration::from_millis(50);
+
+/// A stream for one call.
+pub(super) struct Exchange {
+    handle: StreamHandle,
+}
+
+impl Exchange {
+    pub(super) fn open(hub: &Arc<Hub>) -> Result<Self, Failure> {
+        Ok(Self { handle: hub.open()? })
+    }
+
+    pub(super) fn hub(&self) -> &Arc<Hub> {
+        self.handle.hub()
+    }
+
+    /// Where its events go if they are to come here.
+    pub(super) fn number(&self) -> StreamNumber {
+        self.handle.number()
+    }
+
+    /// Sends an attempt; its answers come under `call_id`.
+    pub(super) fn send(
+        &self,
+        call_id: u64,
+        checked: Checked,
+        events_to: StreamNumber,
+        address: &str,
+    ) {
+        self.handle.submit(std::iter::once((call_id, Ok(checked))), events_to, address);
+    }
+
+    /// The next answers; waits until there are some.
+    pub(super) async fn answers(&self) -> Result<Vec<Answer>, Failure> {
+        let taken = poll_fn(|cx| self.handle.poll_take(cx)).await;
+        taken.map_err(|_overrun| too_far_behind())
+    }
+}
+
+/// Asks a store and waits for its answer, at most for the configured deadline. What was certainly
+/// not done is tried again until then; what may have been done is the caller's to repeat.
+pub(super) async fn ask(hub: &Arc<Hub>, checked: Checked) -> Result<Body, Failure> {
+    let deadline = Instant::now() + hub.config.unary_deadline;
+    let kind = CallKind::of(checked.body());
+    let items = match checked.body() {
+        store_call::Body::KeepAlive(request) => request.items.len(),
+        _ => 1,
+    };
+    let exchange = Exchange::open(hub)?;
+    let mut hops = Hops::default();
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
+        // A unary call listens to no events: they stay with the stream that waits for them.
+        exchange.send(attempt, checked.clone(), StreamNumber::GATEWAY, "");
+        let reply = tokio::select! {
+            reply = timeout_at(deadline, one(&exchange, attempt, items)) => {
+                reply.unwrap_or_else(|_elapsed| Err(kind.unanswered()))
+            }
+            () = hub.stopping.cancelled() => Err(stopping()),
+        };
+        let Err(failure) = reply else { return reply };
+        let again = match failure.reason {
+            Reason::RangeMoved => hops.take().is_ok(),
+            Reason::NoLeader => Instant::now() + RETRY_EVERY < deadline,
+            _ => false,
+        };
+        if !again {
+            return Err(failure);
+        }
+        sleep(RETRY_EVERY).await;
+    }
+}
+
+/// The whole answer to one attempt; a keepalive's may come in parts.
+async fn one(exchange: &Exchange, attempt: u64, items: usize) -> Result<Body, Failure> {
+    let mut parts = Vec::new();
+    loop {
+        for answer in exchange.answers().await? {
+            if answer.call_id != attempt {
+                continue;
+            }
+            match answer.reply? {
+                Body::KeepAlive(response) => {
+                    parts.extend(response.answers);
+                    if parts.len() >= items {
+                        return Ok(Body::KeepAlive(KeepAliveResponse { answers: parts }));
+                    }
+                }
+                reply => return Ok(reply),
+            }
+        }
+    }
+}
+
+/// Takes the expected body out of an answer, or says that the store answered something else.
+macro_rules! expect_body {
+    ($reply:expr, $variant:ident) => {
+        match $reply {
+            Ok(sharklock_proto::internal::v1::store_reply::Body::$variant(body)) => Ok(body),
+            Ok(_) => Err($crate::edge::session::bad_answer()),
+            Err(failure) => Err(failure),
+        }
+    };
+}
+pub(super) use expect_body;

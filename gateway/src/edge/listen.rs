@@ -1,0 +1,223 @@
+//! The accept loop: how many connections there may be, from where, and for how long one may say
+//! nothing before it has shown to be HTTP/2. Past that, HTTP/2's own pings find dead peers.
+
+use std::{
+    collections::BTreeMap,
+    future::Future as _,
+    io,
+    net::{IpAddr, SocketAddr},
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+    time::{Sleep, sleep},
+};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::server::{Connected, TcpConnectInfo};
+
+use super::metrics::Metrics;
+
+/// Accepted connections that wait for the server to take them.
+pub(super) const ACCEPTED_MAX: usize = 64;
+/// After an accept that failed for want of file descriptors or memory.
+const BACK_OFF: Duration = Duration::from_millis(100);
+/// Length of HTTP/2's connection preface.
+const PREFACE_BYTES: usize = 24;
+
+/// Bounds of the listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Bounds {
+    pub(super) connections_max: usize,
+    pub(super) connections_per_ip_max: usize,
+    /// Until the connection preface must have arrived.
+    pub(super) preface_within: Duration,
+}
+
+/// Accepts until told to stop, or until nobody takes connections any more.
+pub(super) async fn accept(
+    listener: TcpListener,
+    bounds: Bounds,
+    metrics: Arc<Metrics>,
+    stop: CancellationToken,
+    accepted: mpsc::Sender<io::Result<Connection>>,
+) {
+    let table = Arc::new(Table { bounds, metrics, open: Mutex::default() });
+    loop {
+        let socket = tokio::select! {
+            () = stop.cancelled() => return,
+            accept = listener.accept() => accept,
+        };
+        match socket {
+            Ok((socket, from)) => {
+                let Some(connection) = table.admit(socket, from) else { continue };
+                if accepted.send(Ok(connection)).await.is_err() {
+                    return;
+                }
+            }
+            Err(error) if is_exhaustion(&error) => {
+                tracing::warn!(%error, "cannot accept connections for now");
+                sleep(BACK_OFF).await;
+            }
+            // The peer has gone before it was accepted.
+            Err(error) => tracing::debug!(%error, "a connection was not accepted"),
+        }
+    }
+}
+
+/// Whether accepting again at once would fail again at once.
+fn is_exhaustion(error: &io::Error) -> bool {
+    const ENOMEM: i32 = 12;
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
+    const ENOBUFS: i32 = 105;
+    matches!(error.raw_os_error(), Some(ENOMEM | ENFILE | EMFILE | ENOBUFS))
+}
+
+/// The open connections, counted by address.
+struct Table {
+    bounds: Bounds,
+    metrics: Arc<Metrics>,
+    /// In all, and per address.
+    open: Mutex<(usize, BTreeMap<IpAddr, usize>)>,
+}
+
+impl Table {
+    /// None, and the connection closed at once, when there are too many: who waits in a full queue
+    /// learns nothing, who is refused tries another gateway.
+    fn admit(self: &Arc<Self>, socket: TcpStream, from: SocketAddr) -> Option<Connection> {
+        let ip = from.ip().to_canonical();
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let (all, by_ip) = &mut *open;
+        if *all >= self.bounds.connections_max {
+            self.metrics.connection_refused("all");
+            return None;
+        }
+        let of_ip = by_ip.entry(ip).or_default();
+        if *of_ip >= self.bounds.connections_per_ip_max {
+            self.metrics.connection_refused("address");
+            return None;
+        }
+        *of_ip += 1;
+        *all += 1;
+        self.metrics.connections.inc();
+        drop(open);
+        let seat = Seat { table: self.clone(), ip };
+        if let Err(error) = socket.set_nodelay(true) {
+            tracing::debug!(%error, "a connection keeps Nagle's delay");
+        }
+        Some(Connection::new(socket, seat, self.bounds.preface_within))
+    }
+}
+
+/// A place in the table.
+struct Seat {
+    table: Arc<Table>,
+    ip: IpAddr,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut open = self.table.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let (all, by_ip) = &mut *open;
+        *all -= 1;
+        if let Some(of_ip) = by_ip.get_mut(&self.ip) {
+            *of_ip -= 1;
+            if *of_ip == 0 {
+                by_ip.remove(&self.ip);
+            }
+        }
+        self.table.metrics.connections.dec();
+    }
+}
+
+/// A connection that fails when its preface takes too long, and gives its seat back when dropped.
+pub(super) struct Connection {
+    socket: TcpStream,
+    /// None once the preface has arrived.
+    preface: Option<Preface>,
+    _seat: Seat,
+}
+
+struct Preface {
+    missing: usize,
+    late: Pin<Box<Sleep>>,
+}
+
+impl Connection {
+    fn new(socket: TcpStream, seat: Seat, preface_within: Duration) -> Self {
+        let late = Box::pin(sleep(preface_within));
+        let preface = Some(Preface { missing: PREFACE_BYTES, late });
+        Self { socket, preface, _seat: seat }
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = TcpConnectInfo;
+
+    fn connect_info(&self) -> TcpConnectInfo {
+        self.socket.connect_info()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let filled = buffer.filled().len();
+        let read = Pin::new(&mut self.socket).poll_read(cx, buffer);
+        let Some(preface) = &mut self.preface else { return read };
+        match read {
+            Poll::Ready(result) => {
+                let got = buffer.filled().len() - filled;
+                preface.missing = preface.missing.saturating_sub(got);
+                if preface.missing == 0 {
+                    self.preface = None;
+                }
+                Poll::Ready(result)
+            }
+            Poll::Pending => {
+                std::task::ready!(preface.late.as_mut().poll(cx));
+                let late = "no HTTP/2 connection preface in time";
+                Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, late)))
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write_vectored(cx, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
+}

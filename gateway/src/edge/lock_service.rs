@@ -1,0 +1,175 @@
+//! The public `LockService`: checks each request and hands it on.
+
+use std::sync::Arc;
+
+use sharklock_proto::v1::{
+    AcquireRequest, AcquireResponse, CancelRequest, CancelResponse, CheckTokenRequest,
+    CheckTokenResponse, GetLockRequest, GetLockResponse, KeepAliveRequest, KeepAliveResponse,
+    ListLocksRequest, ListLocksResponse, ReleaseRequest, ReleaseResponse, SessionRequest,
+    lock_service_server::LockService,
+};
+use tonic::{Request, Response, Status, Streaming};
+use tracing::Instrument as _;
+
+use super::{
+    acquire,
+    exchange::{ask, expect_body},
+    hub::Hub,
+    metrics::Rpc,
+    session::{SessionStream, stopping},
+    status::status,
+};
+use crate::{
+    failure::Failure,
+    validate::{self, Frame},
+};
+
+/// Its full name, also for health checks and metrics.
+pub(super) const NAME: &str = "sharklock.v1.LockService";
+
+/// See the module.
+pub(super) struct Locks {
+    hub: Arc<Hub>,
+}
+
+impl Locks {
+    pub(super) fn new(hub: Arc<Hub>) -> Self {
+        Self { hub }
+    }
+}
+
+/// Answers a unary call, and counts it.
+pub(super) async fn unary<T>(
+    hub: &Arc<Hub>,
+    service: &'static str,
+    method: &'static str,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<Response<T>, Status> {
+    let mut rpc = hub.metrics.rpc(Rpc { form: "unary", service, method });
+    let result = work.instrument(tracing::debug_span!("rpc", method)).await;
+    match result {
+        Ok(response) => {
+            rpc.set_code(tonic::Code::Ok);
+            Ok(Response::new(response))
+        }
+        Err(failure) => {
+            hub.metrics.failed(failure.reason);
+            let status = status(failure);
+            rpc.set_code(status.code());
+            Err(status)
+        }
+    }
+}
+
+fn address<T>(request: &Request<T>) -> String {
+    request.remote_addr().map(|address| address.to_string()).unwrap_or_default()
+}
+
+#[tonic::async_trait]
+impl LockService for Locks {
+    async fn acquire(
+        &self,
+        request: Request<AcquireRequest>,
+    ) -> Result<Response<AcquireResponse>, Status> {
+        let address = address(&request);
+        let request = request.into_inner();
+        unary(&self.hub, NAME, "Acquire", async {
+            let frame = Frame::of_call(&request.session_id, request.instance);
+            let checked = validate::acquire(&self.hub.config.limits, &frame, request)?;
+            acquire::acquire(&self.hub, &address, checked).await
+        })
+        .await
+    }
+
+    async fn release(
+        &self,
+        request: Request<ReleaseRequest>,
+    ) -> Result<Response<ReleaseResponse>, Status> {
+        let request = request.into_inner();
+        unary(&self.hub, NAME, "Release", async {
+            let frame = Frame::of_call(&request.session_id, request.instance);
+            let checked = validate::release(&frame, request)?;
+            expect_body!(ask(&self.hub, checked).await, Release)
+        })
+        .await
+    }
+
+    async fn cancel(
+        &self,
+        request: Request<CancelRequest>,
+    ) -> Result<Response<CancelResponse>, Status> {
+        let request = request.into_inner();
+        unary(&self.hub, NAME, "Cancel", async {
+            let frame = Frame::of_call(&request.session_id, request.instance);
+            let checked = validate::cancel(&frame, request)?;
+            expect_body!(ask(&self.hub, checked).await, Cancel)
+        })
+        .await
+    }
+
+    async fn keep_alive(
+        &self,
+        request: Request<KeepAliveRequest>,
+    ) -> Result<Response<KeepAliveResponse>, Status> {
+        let request = request.into_inner();
+        unary(&self.hub, NAME, "KeepAlive", async {
+            let frame = Frame::of_call(&request.session_id, request.instance);
+            let checked = validate::keep_alive(&frame, request)?;
+            expect_body!(ask(&self.hub, checked).await, KeepAlive)
+        })
+        .await
+    }
+
+    async fn check_token(
+        &self,
+        request: Request<CheckTokenRequest>,
+    ) -> Result<Response<CheckTokenResponse>, Status> {
+        unary(&self.hub, NAME, "CheckToken", async {
+            let checked = validate::check_token(request.into_inner())?;
+            expect_body!(ask(&self.hub, checked).await, CheckToken)
+        })
+        .await
+    }
+
+    async fn get_lock(
+        &self,
+        request: Request<GetLockRequest>,
+    ) -> Result<Response<GetLockResponse>, Status> {
+        unary(&self.hub, NAME, "GetLock", async {
+            let checked = validate::get_lock(request.into_inner())?;
+            expect_body!(ask(&self.hub, checked).await, GetLock)
+        })
+        .await
+    }
+
+    async fn list_locks(
+        &self,
+        request: Request<ListLocksRequest>,
+    ) -> Result<Response<ListLocksResponse>, Status> {
+        unary(&self.hub, NAME, "ListLocks", async {
+            let checked = validate::list_locks(request.into_inner())?;
+            expect_body!(ask(&self.hub, checked).await, ListLocks)
+        })
+        .await
+    }
+
+    type SessionStream = SessionStream;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<SessionRequest>>,
+    ) -> Result<Response<SessionStream>, Status> {
+        let address = address(&request);
+        let rpc = Rpc { form: "bidi_stream", service: NAME, method: "Session" };
+        let mut rpc = self.hub.metrics.rpc(rpc);
+        let opened =
+            if self.hub.stopping.is_cancelled() { Err(stopping()) } else { self.hub.open() };
+        let handle = opened.map_err(|failure| {
+            self.hub.metrics.failed(failure.reason);
+            let status = status(failure);
+            rpc.set_code(status.code());
+            status
+        })?;
+        Ok(Response::new(SessionStream::new(handle, request.into_inner(), address, rpc)))
+    }
+}

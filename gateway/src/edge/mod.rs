@@ -1,0 +1,328 @@
+//! The gRPC server around the cores: its parts, its settings, and the tasks that live as long as it.
+
+mod acquire;
+mod admin_service;
+mod exchange;
+mod hub;
+mod listen;
+mod lock_service;
+mod metrics;
+mod session;
+mod status;
+
+use std::{
+    sync::{
+        Arc, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use prometheus::Registry;
+use sharklock_proto::{
+    DESCRIPTOR_SET,
+    internal::v1::StoreReply,
+    v1::{admin_service_server::AdminServiceServer, lock_service_server::LockServiceServer},
+};
+use tokio::{
+    net::TcpListener,
+    sync::mpsc,
+    task::JoinSet,
+    time::{MissedTickBehavior, interval, sleep, sleep_until, timeout},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+use tonic_health::{ServingStatus, server::HealthReporter};
+
+use self::{
+    exchange::{ask, expect_body},
+    hub::Hub,
+    listen::Bounds,
+    metrics::Metrics,
+};
+use crate::{StoreLink, failure::Failure, validate::Checked, validate::Limits};
+
+/// Largest message that a client may send, also one of a Session stream.
+const RECEIVED_BYTES_MAX: usize = 64 << 10;
+/// Largest message that is sent.
+const SENT_BYTES_MAX: usize = 4 << 20;
+/// Calls of a connection at a time; a stream counts as one. tonic's default is no limit.
+const STREAMS_PER_CONNECTION: u32 = 256;
+/// Streams that a peer may have reset before they were taken (RUSTSEC-2023-0034); h2's default,
+/// which tonic would keep, but a default is not a decision.
+const PENDING_RESETS_MAX: usize = 20;
+/// Streams that we may have reset for a peer's errors (RUSTSEC-2024-0003); tonic switches it off.
+const ERROR_RESETS_MAX: usize = 1_024;
+const HEADERS_BYTES_MAX: u32 = 16 << 10;
+/// A peer that does not answer a ping is gone 15 s after its last word.
+const PING_EVERY: Duration = Duration::from_secs(10);
+const PONG_WITHIN: Duration = Duration::from_secs(5);
+/// What a client may have sent on one stream, and on all of one connection, without being read: a
+/// stream that does not read its answers must leave room for the others' keepalives.
+const STREAM_WINDOW_BYTES: u32 = 256 << 10;
+const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+
+/// How often unanswered calls are looked for.
+const SWEEP_EVERY: Duration = Duration::from_secs(5);
+/// How often gauges are published.
+const PUBLISH_EVERY: Duration = Duration::from_secs(1);
+/// How often stores are asked to describe themselves, once ready and until then.
+const DESCRIBE_EVERY: Duration = Duration::from_secs(5);
+const DESCRIBE_AGAIN: Duration = Duration::from_millis(50);
+/// How long calls may take to end when the gateway stops.
+const STOP_WITHIN: Duration = Duration::from_secs(5);
+
+/// Settings of a gateway.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Of this process, shown by `GetStatus`.
+    pub version: String,
+    /// Limits of requests.
+    pub limits: Limits,
+    /// How long a unary call waits for a store's answer. A queued Acquire waits as long as it says.
+    pub unary_deadline: Duration,
+    /// Calls that wait for stores; acquires stop at half of it (D16).
+    pub calls_open_max: usize,
+    /// Session streams and unary calls open at a time.
+    pub streams_max: usize,
+    /// Bytes of answers that wait for clients to read; from half of it on, streams that are more
+    /// than 64 KiB behind are ended.
+    pub outbox_bytes_max: usize,
+    /// Open connections; more are closed at once.
+    pub connections_max: usize,
+    /// Open connections from one IP address.
+    pub connections_per_ip_max: usize,
+    /// Until a new connection must have shown to be HTTP/2.
+    pub preface_within: Duration,
+}
+
+impl Default for Config {
+    /// DESIGN §5 and `reliability.md` §6.3.
+    fn default() -> Self {
+        Self {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            limits: Limits::default(),
+            unary_deadline: Duration::from_secs(5),
+            calls_open_max: 65_536,
+            streams_max: 65_536,
+            outbox_bytes_max: 512 << 20,
+            connections_max: 10_000,
+            connections_per_ip_max: 1_000,
+            preface_within: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Whether calls have a chance: a store answers, and its ranges have leaders. For `/readyz`.
+#[derive(Clone, Debug, Default)]
+pub struct Readiness(Arc<AtomicBool>);
+
+impl Readiness {
+    /// As of now; false before the gateway serves and once it stops.
+    pub fn is_ready(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// Why a gateway stopped before it was told to.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The transport failed.
+    #[error("the gRPC server failed")]
+    Transport(#[from] tonic::transport::Error),
+    /// The public API's descriptors cannot be served: a build went wrong.
+    #[error("the API's descriptors are malformed")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// The link to the store has ended.
+    #[error("the store has gone")]
+    StoreGone,
+}
+
+/// A gateway that is ready to serve.
+pub struct Gateway {
+    hub: Arc<Hub>,
+    replies: mpsc::Receiver<Vec<StoreReply>>,
+    readiness: Readiness,
+}
+
+impl Gateway {
+    /// `replies` is the upward side of `link`. Fails when the registry has metrics of these names.
+    pub fn new(
+        config: Config,
+        link: Arc<dyn StoreLink>,
+        replies: mpsc::Receiver<Vec<StoreReply>>,
+        registry: &Registry,
+    ) -> Result<Self, prometheus::Error> {
+        let metrics = Arc::new(Metrics::new(registry)?);
+        let hub = Arc::new(Hub::new(config, link, metrics));
+        Ok(Self { hub, replies, readiness: Readiness::default() })
+    }
+
+    /// To be asked while the gateway serves.
+    pub fn readiness(&self) -> Readiness {
+        self.readiness.clone()
+    }
+
+    /// Serves until `shutdown`: then health says so, nothing new is accepted, streams and waits end
+    /// with `SHUTTING_DOWN`, other calls are finished, within 5 s. Nothing is cancelled or released.
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        shutdown: CancellationToken,
+    ) -> Result<(), ServeError> {
+        let Self { hub, replies, readiness } = self;
+        let (health, health_service) = tonic_health::server::health_reporter();
+        let mut tasks = JoinSet::new();
+        let dispatching = tasks.spawn(dispatch(hub.clone(), replies));
+        tasks.spawn(send_keepalives(hub.clone()));
+        tasks.spawn(sweep(hub.clone()));
+        tasks.spawn(publish(hub.clone()));
+        tasks.spawn(describe(hub.clone(), readiness.clone(), health.clone()));
+
+        let (accepted, connections) = mpsc::channel(listen::ACCEPTED_MAX);
+        let bounds = Bounds {
+            connections_max: hub.config.connections_max,
+            connections_per_ip_max: hub.config.connections_per_ip_max,
+            preface_within: hub.config.preface_within,
+        };
+        let stopping = hub.stopping.clone();
+        tasks.spawn(listen::accept(
+            listener,
+            bounds,
+            hub.metrics.clone(),
+            stopping.clone(),
+            accepted,
+        ));
+        for name in ["", lock_service::NAME] {
+            health.set_service_status(name, ServingStatus::Serving).await;
+        }
+        let server = server()
+            .add_service(health_service)
+            .add_service(reflection().build_v1()?)
+            .add_service(reflection().build_v1alpha()?)
+            .add_service(
+                LockServiceServer::new(lock_service::Locks::new(hub.clone()))
+                    .max_decoding_message_size(RECEIVED_BYTES_MAX)
+                    .max_encoding_message_size(SENT_BYTES_MAX),
+            )
+            .add_service(
+                AdminServiceServer::new(admin_service::Admin::new(hub.clone()))
+                    .max_decoding_message_size(RECEIVED_BYTES_MAX)
+                    .max_encoding_message_size(SENT_BYTES_MAX),
+            )
+            .serve_with_incoming_shutdown(
+                ReceiverStream::new(connections),
+                stopping.clone().cancelled_owned(),
+            );
+        let mut server = std::pin::pin!(server);
+        let mut gone = false;
+        let early = tokio::select! {
+            served = &mut server => Some(served),
+            () = shutdown.cancelled() => None,
+            _ = tasks.join_next() => {
+                // Every other task lives until it is aborted.
+                gone = dispatching.is_finished();
+                None
+            }
+        };
+        readiness.0.store(false, Ordering::Release);
+        for name in ["", lock_service::NAME, READINESS] {
+            health.set_service_status(name, ServingStatus::NotServing).await;
+        }
+        stopping.cancel();
+        let served = match early {
+            Some(served) => served,
+            // Whoever still reads slowly has had its time; what it asked is done or in the log.
+            None => timeout(STOP_WITHIN, server).await.unwrap_or(Ok(())),
+        };
+        tasks.shutdown().await;
+        served?;
+        if gone { Err(ServeError::StoreGone) } else { Ok(()) }
+    }
+}
+
+/// The health service's name for [`Readiness`].
+const READINESS: &str = "readiness";
+
+/// Every limit that tonic would leave open, set (reliability.md §6.3). No server-wide timeout, load
+/// shedding or rate limit: they would hit waits, keepalives and releases.
+fn server() -> Server {
+    Server::builder()
+        .max_concurrent_streams(STREAMS_PER_CONNECTION)
+        .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS_MAX))
+        .http2_max_local_error_reset_streams(Some(ERROR_RESETS_MAX))
+        .http2_max_header_list_size(HEADERS_BYTES_MAX)
+        .http2_keepalive_interval(Some(PING_EVERY))
+        .http2_keepalive_timeout(Some(PONG_WITHIN))
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+}
+
+fn reflection() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+}
+
+async fn dispatch(hub: Arc<Hub>, mut replies: mpsc::Receiver<Vec<StoreReply>>) {
+    while let Some(batch) = replies.recv().await {
+        hub.dispatch(batch);
+    }
+}
+
+async fn send_keepalives(hub: Arc<Hub>) {
+    loop {
+        match hub.flush_keepalives() {
+            Some(due) => sleep_until(due).await,
+            None => hub.keepalive_waits().await,
+        }
+    }
+}
+
+async fn sweep(hub: Arc<Hub>) {
+    let mut ticks = interval(SWEEP_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        hub.sweep();
+    }
+}
+
+async fn publish(hub: Arc<Hub>) {
+    let mut ticks = interval(PUBLISH_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        hub.publish();
+    }
+}
+
+/// Keeps the routes filled and readiness true.
+async fn describe(hub: Arc<Hub>, readiness: Readiness, health: HealthReporter) {
+    loop {
+        let described: Result<_, Failure> =
+            expect_body!(ask(&hub, Checked::describe()).await, Describe);
+        let ready = {
+            let mut routing = hub.routing.write().unwrap_or_else(PoisonError::into_inner);
+            match &described {
+                Ok(description) => routing.learn(description),
+                Err(_) => routing.lost(),
+            }
+            routing.is_ready()
+        };
+        if readiness.0.swap(ready, Ordering::AcqRel) != ready {
+            tracing::info!(ready, "readiness has changed");
+        }
+        hub.metrics.ready.set(i64::from(ready));
+        let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
+        health.set_service_status(READINESS, status).await;
+        if ready {
+            // A missing route may be asked for by every call: not more often than this.
+            sleep(DESCRIBE_AGAIN).await;
+            drop(timeout(DESCRIBE_EVERY, hub.route_missing.notified()).await);
+        } else {
+            sleep(DESCRIBE_AGAIN).await;
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! Why a call was not answered with a result: one closed list of reasons, each with its gRPC code.
+//!
+//! It owns the mapping from what stores say to what clients hear. It does not know tonic: the unary
+//! service turns a [`Failure`] into a status with details, a stream into a `Failure` message.
+
+use std::collections::BTreeMap;
+
+use sharklock_proto::{
+    internal::v1::{StoreError, store_error::Kind},
+    v1,
+};
+
+/// `ErrorInfo.domain` of every error.
+pub const DOMAIN: &str = "sharklock";
+
+/// What to wait, at least, after an answer that says neither: milliseconds.
+const RETRY_AFTER_MS: u64 = 100;
+
+/// The gRPC status codes in use, by their numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(i32)]
+pub enum Code {
+    /// Never retry: the call itself is wrong.
+    InvalidArgument = 3,
+    /// The call's own deadline passed.
+    DeadlineExceeded = 4,
+    /// Later.
+    ResourceExhausted = 8,
+    /// Change something first.
+    FailedPrecondition = 9,
+    /// A newer client than server.
+    Unimplemented = 12,
+    /// A server broke its own rules.
+    Internal = 13,
+    /// Retry this call.
+    Unavailable = 14,
+}
+
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal, $code:ident;)+) => {
+        /// `ErrorInfo.reason`: a name and its code never change meaning.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Reason {
+            $($(#[doc = $doc])+ $variant,)+
+        }
+
+        impl Reason {
+            /// All of them, in order of declaration.
+            pub const ALL: &[Self] = &[$(Self::$variant,)+];
+
+            /// As on the wire.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)+
+                }
+            }
+
+            /// The gRPC code that always comes with it.
+            pub const fn code(self) -> Code {
+                match self {
+                    $(Self::$variant => Code::$code,)+
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// A lock name, prefix or page token breaks the rules of names.
+    BadLockName = "BAD_LOCK_NAME", InvalidArgument;
+    /// The lease is too short or too long.
+    BadTtl = "BAD_TTL", InvalidArgument;
+    /// The wait is too long.
+    BadWait = "BAD_WAIT", InvalidArgument;
+    /// The session id or instance is missing, malformed or not the frame's.
+    BadSession = "BAD_SESSION", InvalidArgument;
+    /// The acquisition id is 0.
+    BadAcquisitionId = "BAD_ACQUISITION_ID", InvalidArgument;
+    /// The attempt's number is 0.
+    BadSeq = "BAD_SEQ", InvalidArgument;
+    /// The mode is not said, or not known here.
+    BadMode = "BAD_MODE", InvalidArgument;
+    /// Permits are out of bounds, or given to a lock mode without permits.
+    BadPermits = "BAD_PERMITS", InvalidArgument;
+    /// The owner id is too long or has control characters.
+    BadOwner = "BAD_OWNER", InvalidArgument;
+    /// The attributes are too long or have control characters.
+    BadAttributes = "BAD_ATTRIBUTES", InvalidArgument;
+    /// Too few, too many, or equal items in one batch.
+    BadBatch = "BAD_BATCH", InvalidArgument;
+    /// The fencing token is 0, which is none.
+    BadToken = "BAD_TOKEN", InvalidArgument;
+    /// The operator's reason is missing, too long, or has control characters.
+    BadReason = "BAD_REASON", InvalidArgument;
+    /// The operator's name is too long or has control characters.
+    BadOperator = "BAD_OPERATOR", InvalidArgument;
+    /// The call id of a call on a stream is 0, which marks events.
+    BadCallId = "BAD_CALL_ID", InvalidArgument;
+    /// One acquisition id, two different acquires.
+    AcquisitionReused = "ACQUISITION_REUSED", InvalidArgument;
+    /// A call that this server does not know.
+    UnknownCall = "UNKNOWN_CALL", Unimplemented;
+    /// The lock is live in another kind, or with other permits.
+    ModeMismatch = "MODE_MISMATCH", FailedPrecondition;
+    /// It would wait for itself.
+    WouldDeadlock = "WOULD_DEADLOCK", FailedPrecondition;
+    /// Re-entry of a hold of another session, instance, owner, mode or permits.
+    NotReenterable = "NOT_REENTERABLE", FailedPrecondition;
+    /// The lock's queue is full.
+    TooManyWaiters = "TOO_MANY_WAITERS", ResourceExhausted;
+    /// The session has too many open acquisitions in this range.
+    TooManyAcquisitions = "TOO_MANY_ACQUISITIONS", ResourceExhausted;
+    /// Too much is waiting; nothing was done.
+    Overloaded = "OVERLOADED", ResourceExhausted;
+    /// The answer is larger than a message may be; nothing was changed.
+    AnswerTooLarge = "ANSWER_TOO_LARGE", ResourceExhausted;
+    /// No leader answers for the range; nothing was done.
+    NoLeader = "NO_LEADER", Unavailable;
+    /// The range's bounds have moved; nothing was done, and the new bounds are known now.
+    RangeMoved = "RANGE_MOVED", Unavailable;
+    /// It may or may not have been done.
+    Indeterminate = "INDETERMINATE", Unavailable;
+    /// This gateway is stopping.
+    ShuttingDown = "SHUTTING_DOWN", Unavailable;
+    /// A call that changes nothing was not answered in time.
+    NoAnswer = "NO_ANSWER", DeadlineExceeded;
+    /// A store answered something else than was asked.
+    BadAnswer = "BAD_ANSWER", Internal;
+}
+
+impl Reason {
+    /// The reasons that a store's state machine gives.
+    fn of_refusal(name: &str) -> Option<Self> {
+        let refusals = [
+            Self::ModeMismatch,
+            Self::WouldDeadlock,
+            Self::NotReenterable,
+            Self::TooManyWaiters,
+            Self::TooManyAcquisitions,
+            Self::AcquisitionReused,
+        ];
+        refusals.into_iter().find(|reason| reason.as_str() == name)
+    }
+}
+
+/// An error as clients hear it. Its texts never repeat raw input.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The machine's part.
+    pub reason: Reason,
+    /// For people: what is wrong, the limit, and what to do.
+    pub message: String,
+    /// The request's field that is wrong, as a path; empty when it is none.
+    pub field: String,
+    /// Of `ErrorInfo`: numbers that a program may want.
+    pub metadata: BTreeMap<String, String>,
+    /// Not 0: do not retry before this many milliseconds.
+    pub retry_after_ms: u64,
+}
+
+impl Failure {
+    /// A failure that is no field's fault.
+    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
+        let (field, metadata) = (String::new(), BTreeMap::new());
+        Self { reason, message: message.into(), field, metadata, retry_after_ms: 0 }
+    }
+
+    /// A failure of one field of the request.
+    pub fn of_field(reason: Reason, field: &str, message: impl Into<String>) -> Self {
+        let mut failure = Self::new(reason, message);
+        failure.field = field.to_owned();
+        failure.metadata.insert("field".to_owned(), field.to_owned());
+        failure
+    }
+
+    /// Says in which part of the request the field is.
+    pub fn inside(mut self, path: &str) -> Self {
+        self.field = format!("{path}.{}", self.field);
+        self.metadata.insert("field".to_owned(), self.field.clone());
+        self
+    }
+
+    /// Adds a number for programs.
+    pub fn with(mut self, key: &str, value: impl ToString) -> Self {
+        self.metadata.insert(key.to_owned(), value.to_string());
+        self
+    }
+
+    /// Says when to retry.
+    pub fn retry_after(mut self, retry_after_ms: u64) -> Self {
+        self.retry_after_ms = retry_after_ms;
+        self
+    }
+
+    /// Too much is waiting in this gateway, and nothing was done.
+    pub fn overloaded(message: &str) -> Self {
+        Self::new(Reason::Overloaded, message).retry_after(RETRY_AFTER_MS)
+    }
+
+    /// What a store said, in the words of the API (D15).
+    pub fn of_store(error: StoreError) -> Self {
+        match error.kind {
+            Some(Kind::NotLeader(at)) => Self::new(
+                Reason::NoLeader,
+                "no leader answers for the range; nothing was done: retry",
+            )
+            .with("range_id", at.range_id)
+            .retry_after(RETRY_AFTER_MS),
+            Some(Kind::EpochNotMatch(_)) => Self::new(
+                Reason::RangeMoved,
+                "the range's bounds have moved; nothing was done: retry",
+            ),
+            Some(Kind::Overloaded(overloaded)) => {
+                Self::overloaded("the store has too much waiting; nothing was done: retry later")
+                    .retry_after(overloaded.retry_after_ms.max(1))
+            }
+            Some(Kind::Refused(refused)) => match Reason::of_refusal(&refused.reason) {
+                Some(reason) => Self::new(reason, refused.message),
+                None => Self::new(
+                    Reason::BadAnswer,
+                    "the store refused the call for a reason that this gateway does not know",
+                ),
+            },
+            // An error that this gateway cannot read may stand for anything.
+            Some(Kind::Indeterminate(_)) | None => Self::indeterminate(),
+        }
+    }
+
+    /// The call may or may not have been done.
+    pub fn indeterminate() -> Self {
+        Self::new(
+            Reason::Indeterminate,
+            "it may or may not have been done: retry with the same acquisition id",
+        )
+    }
+
+    /// As a message of a Session stream.
+    pub fn into_message(self) -> v1::Failure {
+        v1::Failure {
+            code: self.reason.code() as i32,
+            reason: self.reason.as_str().to_owned(),
+            message: self.message,
+            metadata: self.metadata,
+            retry_after_ms: self.retry_after_ms,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sharklock_proto::internal::v1 as internal;
+
+    use super::*;
+
+    #[test]
+    fn names_of_reasons_are_distinct_and_in_upper_snake_case() {
+        let mut names: Vec<_> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
+        assert!(names.iter().all(|name| name.chars().all(|c| c.is_ascii_uppercase() || c == '_')));
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), Reason::ALL.len());
+    }
+
+    #[test]
+    fn every_store_error_has_its_code_and_reason() {
+        use Code::{FailedPrecondition, Internal, InvalidArgument, ResourceExhausted, Unavailable};
+        let refused = |reason: &str| {
+            Some(Kind::Refused(internal::Refused {
+                reason: reason.to_owned(),
+                message: "because".to_owned(),
+            }))
+        };
+        let not_leader = internal::NotLeader { range_id: 7, leader_store_id: 0 };
+        let overloaded = internal::Overloaded { retry_after_ms: 40 };
+        let cases = [
+            (Some(Kind::NotLeader(not_leader)), Unavailable, "NO_LEADER"),
+            (
+                Some(Kind::EpochNotMatch(internal::EpochNotMatch::default())),
+                Unavailable,
+                "RANGE_MOVED",
+            ),
+            (Some(Kind::Overloaded(overloaded)), ResourceExhausted, "OVERLOADED"),
+            (Some(Kind::Indeterminate(internal::Indeterminate {})), Unavailable, "INDETERMINATE"),
+            (None, Unavailable, "INDETERMINATE"),
+            (refused("MODE_MISMATCH"), FailedPrecondition, "MODE_MISMATCH"),
+            (refused("WOULD_DEADLOCK"), FailedPrecondition, "WOULD_DEADLOCK"),
+            (refused("NOT_REENTERABLE"), FailedPrecondition, "NOT_REENTERABLE"),
+            (refused("TOO_MANY_WAITERS"), ResourceExhausted, "TOO_MANY_WAITERS"),
+            (refused("TOO_MANY_ACQUISITIONS"), ResourceExhausted, "TOO_MANY_ACQUISITIONS"),
+            (refused("ACQUISITION_REUSED"), InvalidArgument, "ACQUISITION_REUSED"),
+            (refused("FROM_THE_FUTURE"), Internal, "BAD_ANSWER"),
+            // A store must not be able to speak for the gateway.
+            (refused("SHUTTING_DOWN"), Internal, "BAD_ANSWER"),
+        ];
+        for (kind, code, reason) in cases {
+            let failure = Failure::of_store(StoreError { kind: kind.clone() });
+            assert_eq!(failure.reason.code(), code, "{kind:?}");
+            assert_eq!(failure.reason.as_str(), reason, "{kind:?}");
+        }
+        let failure = Failure::of_store(StoreError { kind: Some(Kind::Overloaded(overloaded)) });
+        assert_eq!(failure.into_message().retry_after_ms, 40);
+    }
+}

@@ -1,0 +1,287 @@
+//! Keepalives of many streams, merged into one batch per store and interval (D7, D16).
+//!
+//! It owns what waits to be sent and what was sent and is not answered. Keepalives merge, they never
+//! replace each other: what is deduplicated is the single item, whose highest seq wins, so that a
+//! later keepalive for other items takes nothing away from an earlier one. It reads no clock and
+//! sends nothing.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use sharklock_proto::{
+    internal::v1::{StoreCall, store_call::Body},
+    v1::{KeepAliveAnswer, KeepAliveItem, KeepAliveRequest},
+};
+use sharklock_rangemap::Hops;
+
+use crate::{
+    failure::{Failure, Reason},
+    tag::{CallNumber, StreamNumber, Tag},
+    validate::{ITEMS_MAX, Session},
+};
+
+/// Batches are at least this far apart; the first after a pause goes out at once. Far below every
+/// keepalive interval, far above what a store needs for a batch.
+pub const FLUSH_EVERY_US: u64 = 25_000;
+/// Items, counted once per call that names them, that wait or are under way.
+pub const NAMED_MAX: usize = 262_144;
+
+/// A call that named an item, to be told its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Caller {
+    /// Its stream.
+    pub stream: StreamNumber,
+    /// Its call.
+    pub call: CallNumber,
+}
+
+/// An acquisition to renew.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Item {
+    handle: Bytes,
+    instance: u64,
+    acquisition_id: u64,
+    name: String,
+}
+
+/// An item that is to be sent.
+#[derive(Debug)]
+struct Waiting {
+    /// The newest attempt.
+    attempt: Attempt,
+    callers: Vec<Caller>,
+    hops: Hops,
+}
+
+/// Which attempt an item goes out under: the one with the highest seq.
+#[derive(Clone, Copy, Debug)]
+struct Attempt {
+    seq: u64,
+    /// When it came to this gateway: an attempt that is too old must not renew.
+    arrived_us: u64,
+    /// Where events go: the stream that named the item last; the gateway's own, which is none,
+    /// leaves them where they go now.
+    events_to: StreamNumber,
+}
+
+/// An item that was sent and is not answered.
+#[derive(Debug)]
+struct Sent {
+    acquisition_id: u64,
+    name: String,
+    callers: Vec<Caller>,
+    hops: Hops,
+}
+
+/// A call to a store.
+#[derive(Debug)]
+struct Batch {
+    handle: Bytes,
+    instance: u64,
+    attempt: Attempt,
+    sent_us: u64,
+    items: Vec<Sent>,
+}
+
+/// See the module.
+///
+/// Invariants:
+/// - `named` is the number of callers of all items, waiting and sent, at most `NAMED_MAX`;
+/// - no batch is empty.
+#[derive(Debug, Default)]
+pub struct KeepAlives {
+    waiting: BTreeMap<Item, Waiting>,
+    /// By the call number of its tag; the stream of these tags is the gateway.
+    sent: BTreeMap<CallNumber, Batch>,
+    last_call: u32,
+    named: usize,
+    flushed_us: Option<u64>,
+}
+
+impl KeepAlives {
+    /// Takes a call's items in. Events of what it names go to `events_to` from then on, unless that
+    /// is [`StreamNumber::GATEWAY`].
+    pub fn add(
+        &mut self,
+        now_us: u64,
+        session: &Session,
+        request: KeepAliveRequest,
+        caller: Caller,
+        events_to: StreamNumber,
+    ) -> Result<(), Failure> {
+        if self.named + request.items.len() > NAMED_MAX {
+            return Err(Failure::overloaded("too many keepalives wait in this gateway"));
+        }
+        self.named += request.items.len();
+        let attempt = Attempt { seq: request.seq, arrived_us: now_us, events_to };
+        for KeepAliveItem { name, acquisition_id } in request.items {
+            let (handle, instance) = (session.handle().clone(), session.instance());
+            let item = Item { handle, instance, acquisition_id, name };
+            self.merge(item, Waiting { attempt, callers: vec![caller], hops: Hops::default() });
+        }
+        Ok(())
+    }
+
+    /// When the next batch has to go out: None while nothing waits.
+    pub fn due_us(&self) -> Option<u64> {
+        if self.waiting.is_empty() {
+            return None;
+        }
+        Some(self.flushed_us.map_or(0, |flushed_us| flushed_us + FLUSH_EVERY_US))
+    }
+
+    /// Everything that waits, as calls of one batch. `route` says range and version of a name.
+    pub fn flush(&mut self, now_us: u64, route: impl Fn(&str) -> (u64, u64)) -> Vec<StoreCall> {
+        self.flushed_us = Some(now_us);
+        type Group = (Bytes, u64, (u64, u64), u64, StreamNumber);
+        let mut groups: BTreeMap<Group, Vec<(Item, Waiting)>> = BTreeMap::new();
+        for (item, waiting) in std::mem::take(&mut self.waiting) {
+            let Attempt { seq, events_to, .. } = waiting.attempt;
+            let group = (item.handle.clone(), item.instance, route(&item.name), seq, events_to);
+            groups.entry(group).or_default().push((item, waiting));
+        }
+        let mut calls = Vec::with_capacity(groups.len());
+        for ((_, _, route, _, _), mut items) in groups {
+            while !items.is_empty() {
+                let rest = items.split_off(items.len().min(ITEMS_MAX));
+                calls.push(self.send(now_us, route, std::mem::replace(&mut items, rest)));
+            }
+        }
+        calls
+    }
+
+    /// Answers of a store: who is to be told what. An answer to an item that is not under way in
+    /// this call is dropped.
+    pub fn answered(
+        &mut self,
+        call: CallNumber,
+        answers: Vec<KeepAliveAnswer>,
+    ) -> Vec<(Caller, Vec<KeepAliveAnswer>)> {
+        let Some(batch) = self.sent.get_mut(&call) else { return Vec::new() };
+        let mut told: BTreeMap<Caller, Vec<KeepAliveAnswer>> = BTreeMap::new();
+        for answer in answers {
+            let same = |item: &Sent| {
+                (item.acquisition_id, &item.name) == (answer.acquisition_id, &answer.name)
+            };
+            let Some(at) = batch.items.iter().position(same) else { continue };
+            let item = batch.items.swap_remove(at);
+            self.named -= item.callers.len();
+            for caller in item.callers {
+                told.entry(caller).or_default().push(answer.clone());
+            }
+        }
+        if batch.items.is_empty() {
+            self.sent.remove(&call);
+        }
+        told.into_iter().collect()
+    }
+
+    /// A store did not do what the call asked: who is to be told of how many items. When the range
+    /// has moved, its items wait again instead, to be sent by the new map.
+    pub fn failed(&mut self, call: CallNumber, failure: &Failure) -> Vec<(Caller, usize)> {
+        let Some(batch) = self.sent.remove(&call) else { return Vec::new() };
+        let Batch { handle, instance, attempt, items, .. } = batch;
+        let mut told: BTreeMap<Caller, usize> = BTreeMap::new();
+        for Sent { acquisition_id, name, callers, hops } in items {
+            let mut hops = hops;
+            if failure.reason == Reason::RangeMoved && hops.take().is_ok() {
+                let item = Item { handle: handle.clone(), instance, acquisition_id, name };
+                self.merge(item, Waiting { attempt, callers, hops });
+                continue;
+            }
+            self.named -= callers.len();
+            for caller in callers {
+                *told.entry(caller).or_default() += 1;
+            }
+        }
+        told.into_iter().collect()
+    }
+
+    /// Forgets what was sent before `before_us`: its callers have given up, too.
+    pub fn sweep(&mut self, before_us: u64) {
+        self.sent.retain(|_, batch| {
+            let keep = batch.sent_us >= before_us;
+            if !keep {
+                self.named -= batch.items.iter().map(|item| item.callers.len()).sum::<usize>();
+            }
+            keep
+        });
+    }
+
+    /// Items, counted once per call that names them, that wait or are under way.
+    pub fn named(&self) -> usize {
+        self.named
+    }
+
+    fn merge(&mut self, item: Item, newer: Waiting) {
+        use std::collections::btree_map::Entry;
+        match self.waiting.entry(item) {
+            Entry::Vacant(entry) => {
+                entry.insert(newer);
+            }
+            Entry::Occupied(mut entry) => {
+                let waiting = entry.get_mut();
+                let attempt = &mut waiting.attempt;
+                if newer.attempt.seq > attempt.seq {
+                    (attempt.seq, attempt.arrived_us) =
+                        (newer.attempt.seq, newer.attempt.arrived_us);
+                } else if newer.attempt.seq == attempt.seq {
+                    // One attempt by two ways: it is as old as its first arrival.
+                    attempt.arrived_us = attempt.arrived_us.min(newer.attempt.arrived_us);
+                }
+                if newer.attempt.events_to != StreamNumber::GATEWAY {
+                    attempt.events_to = newer.attempt.events_to;
+                }
+                waiting.callers.extend(newer.callers);
+            }
+        }
+    }
+
+    fn send(
+        &mut self,
+        now_us: u64,
+        (range_id, version): (u64, u64),
+        items: Vec<(Item, Waiting)>,
+    ) -> StoreCall {
+        let call = self.next_call();
+        let (first, Waiting { attempt, .. }) = items.first().expect("a group is not empty");
+        let (handle, instance) = (first.handle.clone(), first.instance);
+        // One age for the call: that of its oldest item.
+        let arrived_us =
+            items.iter().map(|(_, waiting)| waiting.attempt.arrived_us).min().unwrap_or(now_us);
+        let attempt = Attempt { arrived_us, ..*attempt };
+        let mut named = Vec::with_capacity(items.len());
+        let mut sent = Vec::with_capacity(items.len());
+        for (Item { acquisition_id, name, .. }, Waiting { callers, hops, .. }) in items {
+            named.push(KeepAliveItem { name: name.clone(), acquisition_id });
+            sent.push(Sent { acquisition_id, name, callers, hops });
+        }
+        let batch =
+            Batch { handle: handle.clone(), instance, attempt, sent_us: now_us, items: sent };
+        self.sent.insert(call, batch);
+        let request =
+            KeepAliveRequest { session_id: Bytes::new(), instance, seq: attempt.seq, items: named };
+        StoreCall {
+            tag: Tag { stream: StreamNumber::GATEWAY, call }.to_wire(),
+            range_id,
+            version,
+            age_ms: now_us.saturating_sub(arrived_us).div_ceil(1_000),
+            session: handle,
+            instance,
+            client_address: String::new(),
+            stream: u64::from(attempt.events_to.0),
+            body: Some(Body::KeepAlive(request)),
+        }
+    }
+
+    /// Never 0 and never [`Tag::NOBODY`]'s.
+    fn next_call(&mut self) -> CallNumber {
+        loop {
+            self.last_call = self.last_call % (Tag::NOBODY.call.0 - 1) + 1;
+            let call = CallNumber(self.last_call);
+            if !self.sent.contains_key(&call) {
+                return call;
+            }
+        }
+    }
+}

@@ -1,0 +1,395 @@
+//! What one stream has asked and not been answered, and what has been answered and not been sent.
+//!
+//! It owns the bounds that keep a client that never reads from growing the gateway's memory. It
+//! neither sends nor waits: whoever puts something in wakes whoever takes it out.
+
+use std::task::{Context, Poll, Waker};
+
+use prost::Message as _;
+use sharklock_proto::{
+    internal::v1::{StoreError, store_call, store_reply::Body},
+    v1::KeepAliveAnswer,
+};
+
+use crate::{
+    failure::{Failure, Reason},
+    tag::CallNumber,
+};
+
+/// Open calls of one stream. Acquires get half of them, so that a release or a keepalive finds room
+/// however many wait (D16).
+pub const CALLS_OPEN_MAX: usize = 1 << SLOT_BITS;
+/// Events that wait to be sent; more are dropped, since keepalive answers tell the same.
+pub const EVENTS_MAX: usize = 4_096;
+/// Bytes of answers that wait to be sent; a client so far behind is cut off.
+pub const BYTES_MAX: usize = 8 << 20;
+/// Bytes of answers in one message, unless a single one is larger.
+pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
+/// The largest single answer: with its frame it fits into the 4 MiB of a gRPC message.
+pub const ANSWER_BYTES_MAX: usize = (4 << 20) - 1_024;
+
+const SLOT_BITS: u32 = 14;
+const GENERATION_MAX: u32 = u32::MAX >> SLOT_BITS;
+
+/// What a call asks: for its metrics, and for what may be said when nobody answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CallKind {
+    /// Acquire.
+    Acquire,
+    /// Release.
+    Release,
+    /// Cancel.
+    Cancel,
+    /// KeepAlive.
+    KeepAlive,
+    /// CheckToken.
+    CheckToken,
+    /// GetLock.
+    GetLock,
+    /// ListLocks.
+    ListLocks,
+    /// ForceRelease.
+    ForceRelease,
+    /// Describe.
+    Describe,
+}
+
+impl CallKind {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Acquire,
+        Self::Release,
+        Self::Cancel,
+        Self::KeepAlive,
+        Self::CheckToken,
+        Self::GetLock,
+        Self::ListLocks,
+        Self::ForceRelease,
+        Self::Describe,
+    ];
+
+    /// The kind of a call.
+    pub fn of(body: &store_call::Body) -> Self {
+        match body {
+            store_call::Body::Acquire(_) => Self::Acquire,
+            store_call::Body::Release(_) => Self::Release,
+            store_call::Body::Cancel(_) => Self::Cancel,
+            store_call::Body::KeepAlive(_) => Self::KeepAlive,
+            store_call::Body::CheckToken(_) => Self::CheckToken,
+            store_call::Body::GetLock(_) => Self::GetLock,
+            store_call::Body::ListLocks(_) => Self::ListLocks,
+            store_call::Body::ForceRelease(_) => Self::ForceRelease,
+            store_call::Body::Describe(_) => Self::Describe,
+        }
+    }
+
+    /// As a label of metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Acquire => "acquire",
+            Self::Release => "release",
+            Self::Cancel => "cancel",
+            Self::KeepAlive => "keep_alive",
+            Self::CheckToken => "check_token",
+            Self::GetLock => "get_lock",
+            Self::ListLocks => "list_locks",
+            Self::ForceRelease => "force_release",
+            Self::Describe => "describe",
+        }
+    }
+
+    /// What to say of a sent call that is not answered: only what changes something can have been
+    /// done or not.
+    pub fn unanswered(self) -> Failure {
+        match self {
+            Self::Acquire | Self::Release | Self::Cancel | Self::ForceRelease => {
+                Failure::indeterminate()
+            }
+            Self::KeepAlive
+            | Self::CheckToken
+            | Self::GetLock
+            | Self::ListLocks
+            | Self::Describe => {
+                Failure::new(Reason::NoAnswer, "no store answered in time: ask again")
+            }
+        }
+    }
+}
+
+/// An answer or an event on its way to a client.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// The client's number of the call; 0 for an event.
+    pub call_id: u64,
+    /// What the store said, or why there is nothing from it.
+    pub reply: Result<Body, Failure>,
+}
+
+/// A call that has just been answered for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settled {
+    /// What it asked.
+    pub kind: CallKind,
+    /// When it was opened: microseconds of the gateway's clock.
+    pub opened_us: u64,
+    /// Why it failed, if it did.
+    pub failed: Option<Reason>,
+}
+
+/// The client is too far behind: its stream has to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Overrun;
+
+struct OpenCall {
+    call_id: u64,
+    kind: CallKind,
+    opened_us: u64,
+    /// Items of a keepalive that are not answered; 1 for every other call.
+    remaining: usize,
+    /// Why some of them will not be; told after those that are.
+    failure: Option<Box<Failure>>,
+}
+
+#[derive(Default)]
+struct Slot {
+    generation: u32,
+    open: Option<OpenCall>,
+}
+
+/// See the module.
+///
+/// Invariants:
+/// - `free` holds exactly the slots without an open call;
+/// - `bytes` is the sum of the sizes of `answers`, at most `BYTES_MAX`;
+/// - `events` of `answers` are events, at most `EVENTS_MAX`;
+/// - once overrun, it holds nothing and takes nothing in.
+#[derive(Default)]
+pub struct Outbox {
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    answers: std::collections::VecDeque<(Answer, usize)>,
+    bytes: usize,
+    events: usize,
+    overrun: bool,
+    taker: Option<Waker>,
+}
+
+impl Outbox {
+    /// Opens a call of `items` parts (1 unless it is a keepalive); None when too many are open.
+    pub fn open(
+        &mut self,
+        call_id: u64,
+        kind: CallKind,
+        items: usize,
+        now_us: u64,
+    ) -> Option<CallNumber> {
+        let bound = if kind == CallKind::Acquire { CALLS_OPEN_MAX / 2 } else { CALLS_OPEN_MAX };
+        if self.overrun || self.calls_open() >= bound {
+            return None;
+        }
+        let at = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::default());
+            self.slots.len() as u32 - 1
+        });
+        let slot = &mut self.slots[at as usize];
+        // A reply to an earlier call in this slot, late by 30 s or more, must not find this one.
+        slot.generation = if slot.generation == GENERATION_MAX { 1 } else { slot.generation + 1 };
+        slot.open =
+            Some(OpenCall { call_id, kind, opened_us: now_us, remaining: items, failure: None });
+        Some(CallNumber(slot.generation << SLOT_BITS | at))
+    }
+
+    /// How many calls are open.
+    pub fn calls_open(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    /// Whether whoever takes has to be woken: there is something to take, or the stream has to end.
+    pub fn wants_taker(&self) -> bool {
+        self.overrun || !self.answers.is_empty()
+    }
+
+    /// Answers a call. None when it is not open (any more), or is a keepalive of which items are
+    /// still to come.
+    pub fn answer(&mut self, call: CallNumber, reply: Body) -> Option<Settled> {
+        let open = self.open_call(call)?;
+        let (call_id, kind) = (open.call_id, open.kind);
+        match reply {
+            Body::Error(error) => self.fail(call, 1, Failure::of_store(error)),
+            Body::KeepAlive(response) if kind == CallKind::KeepAlive => {
+                let items = response.answers.len();
+                self.push(Answer { call_id, reply: Ok(Body::KeepAlive(response)) });
+                self.subtract(call, items)
+            }
+            reply => {
+                self.push(Answer { call_id, reply: Ok(reply) });
+                self.subtract(call, 1)
+            }
+        }
+    }
+
+    /// Answers items of a keepalive.
+    pub fn answer_items(
+        &mut self,
+        call: CallNumber,
+        answers: Vec<KeepAliveAnswer>,
+    ) -> Option<Settled> {
+        let response = sharklock_proto::v1::KeepAliveResponse { answers };
+        self.answer(call, Body::KeepAlive(response))
+    }
+
+    /// Says why a call, or `items` items of a keepalive, will not be answered.
+    pub fn fail(&mut self, call: CallNumber, items: usize, failure: Failure) -> Option<Settled> {
+        let open = self.open_call(call)?;
+        open.failure = Some(Box::new(failure));
+        self.subtract(call, items)
+    }
+
+    /// Answers a call that was never opened.
+    pub fn refuse(&mut self, call_id: u64, failure: Failure) {
+        self.push(Answer { call_id, reply: Err(failure) });
+    }
+
+    /// Takes an event in, unless too many wait already; says whether it did.
+    pub fn event(&mut self, event: Body) -> bool {
+        if self.events >= EVENTS_MAX || self.overrun {
+            return false;
+        }
+        self.events += 1;
+        self.push(Answer { call_id: 0, reply: Ok(event) });
+        true
+    }
+
+    /// Gives up on calls that were opened before `before_us`.
+    pub fn sweep(&mut self, before_us: u64) -> Vec<Settled> {
+        let mut settled = Vec::new();
+        for at in 0..self.slots.len() {
+            let slot = &mut self.slots[at];
+            let Some(open) = slot.open.as_mut().filter(|open| open.opened_us < before_us) else {
+                continue;
+            };
+            let unanswered = open.failure.take().map_or_else(|| open.kind.unanswered(), |f| *f);
+            let (call, items) =
+                (CallNumber(slot.generation << SLOT_BITS | at as u32), open.remaining);
+            settled.extend(self.fail(call, items, unanswered));
+        }
+        settled
+    }
+
+    /// Forgets everything and lets the stream end. Leaving answers out would not be true, since some
+    /// of what was asked has been done; the client asks again on another stream, by the same names.
+    pub fn cut_off(&mut self) {
+        let (overrun, taker) = (true, self.taker.take());
+        *self = Self { overrun, taker, ..Self::default() };
+    }
+
+    /// Whether the stream has to end.
+    pub fn is_cut_off(&self) -> bool {
+        self.overrun
+    }
+
+    /// Whoever waits for something to take; wake it after putting something in.
+    pub fn taker(&mut self) -> Option<Waker> {
+        self.taker.take()
+    }
+
+    /// Takes answers and events out, at most a message full; waits when there are none.
+    pub fn poll_take(&mut self, cx: &mut Context<'_>) -> Poll<Result<Vec<Answer>, Overrun>> {
+        if self.overrun {
+            return Poll::Ready(Err(Overrun));
+        }
+        if self.answers.is_empty() {
+            // Most wait again with the same waker.
+            if !self.taker.as_ref().is_some_and(|taker| taker.will_wake(cx.waker())) {
+                self.taker = Some(cx.waker().clone());
+            }
+            return Poll::Pending;
+        }
+        let mut bytes = 0;
+        let mut taken = Vec::with_capacity(self.answers.len());
+        while let Some((_, size)) = self.answers.front() {
+            if !taken.is_empty() && bytes + size > MESSAGE_BYTES_MAX {
+                break;
+            }
+            bytes += size;
+            let (answer, _) = self.answers.pop_front().expect("front() has just seen it");
+            self.events -= usize::from(answer.call_id == 0);
+            taken.push(answer);
+        }
+        self.bytes -= bytes;
+        Poll::Ready(Ok(taken))
+    }
+
+    /// Bytes that wait.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn open_call(&mut self, call: CallNumber) -> Option<&mut OpenCall> {
+        let slot = self.slots.get_mut(slot_of(call))?;
+        if slot.generation != call.0 >> SLOT_BITS {
+            return None;
+        }
+        slot.open.as_mut()
+    }
+
+    /// Counts answered items, and closes the call with the last one.
+    fn subtract(&mut self, call: CallNumber, items: usize) -> Option<Settled> {
+        let open = self.open_call(call)?;
+        open.remaining = open.remaining.saturating_sub(items);
+        if open.remaining > 0 {
+            return None;
+        }
+        let slot = slot_of(call);
+        let open = self.slots[slot].open.take().expect("open_call() has just seen it");
+        self.free.push(slot as u32);
+        let failed = open.failure.as_ref().map(|failure| failure.reason);
+        if let Some(failure) = open.failure {
+            self.push(Answer { call_id: open.call_id, reply: Err(*failure) });
+        }
+        Some(Settled { kind: open.kind, opened_us: open.opened_us, failed })
+    }
+
+    fn push(&mut self, mut answer: Answer) {
+        if self.overrun {
+            return;
+        }
+        let mut size = encoded_len(&answer.reply);
+        if size > ANSWER_BYTES_MAX {
+            let failure = Failure::new(
+                Reason::AnswerTooLarge,
+                "the answer does not fit into a message: ask for fewer waiters or locks",
+            );
+            answer.reply = Err(failure);
+            size = encoded_len(&answer.reply);
+        }
+        if self.bytes + size > BYTES_MAX {
+            self.cut_off();
+            return;
+        }
+        self.bytes += size;
+        self.answers.push_back((answer, size));
+    }
+}
+
+fn slot_of(call: CallNumber) -> usize {
+    (call.0 & (CALLS_OPEN_MAX as u32 - 1)) as usize
+}
+
+/// Close to the size on the wire: the frame of a few bytes per answer is not counted.
+fn encoded_len(reply: &Result<Body, Failure>) -> usize {
+    match reply {
+        Ok(Body::Acquire(body)) => body.encoded_len(),
+        Ok(Body::Release(body)) => body.encoded_len(),
+        Ok(Body::Cancel(body)) => body.encoded_len(),
+        Ok(Body::KeepAlive(body)) => body.encoded_len(),
+        Ok(Body::CheckToken(body)) => body.encoded_len(),
+        Ok(Body::GetLock(body)) => body.encoded_len(),
+        Ok(Body::ListLocks(body)) => body.encoded_len(),
+        Ok(Body::ForceRelease(body)) => body.encoded_len(),
+        Ok(Body::Describe(body)) => body.encoded_len(),
+        Ok(Body::Error(StoreError { .. })) => 0,
+        Ok(Body::Event(body)) => body.encoded_len(),
+        Err(failure) => failure.message.len() + failure.field.len() + 64,
+    }
+}

@@ -1,0 +1,545 @@
+//! From a wire request to a checked call: every limit of the API is enforced here, once, and what
+//! passes is the only thing that a store is ever sent.
+//!
+//! It owns limits and their error texts, which name the field, the limit and the fix, and never
+//! repeat the input. It does not know what is held: rules that need state are the state machine's.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
+use sharklock_proto::{
+    internal::v1::store_call::Body,
+    v1::{
+        AcquireRequest, CancelRequest, CheckTokenRequest, ForceReleaseRequest, GetLockRequest,
+        KeepAliveRequest, ListLocksRequest, LockMode, ReleaseRequest, session_call,
+    },
+};
+
+use crate::failure::{Failure, Reason};
+
+/// Longest lock name.
+pub const NAME_BYTES_MAX: usize = 512;
+/// Shortest lease: below it not even one lost packet is survived (D7).
+pub const TTL_MS_MIN: u64 = 2_000;
+/// Longest lease.
+pub const TTL_MS_MAX: u64 = 600_000;
+/// The lease of who does not say.
+pub const TTL_MS_DEFAULT: u64 = 10_000;
+/// Longest bounded wait.
+pub const WAIT_MS_MAX: u64 = 3_600_000;
+/// A session id is a random secret of this length, nothing else.
+pub const SESSION_ID_BYTES: usize = 16;
+/// The part of the SHA-256 of a session id that is shown (D10).
+pub const HANDLE_BYTES: usize = 16;
+/// Most units of a permits lock.
+pub const PERMITS_MAX: u32 = 65_535;
+/// Longest owner id and operator name.
+pub const OWNER_BYTES_MAX: usize = 256;
+/// Attributes, keys and values together.
+pub const ATTRIBUTES_BYTES_MAX: usize = 4_096;
+/// Longest reason of an operator.
+pub const REASON_BYTES_MAX: usize = 1_024;
+/// Most items of one keepalive.
+pub const ITEMS_MAX: usize = 64;
+/// Most calls of one message on a stream.
+pub const CALLS_MAX: usize = 1_024;
+/// Waiters shown, or locks per page, of who does not say.
+pub const PAGE_DEFAULT: u32 = 100;
+/// Most waiters shown, or locks per page: more is clamped, since it asks for nothing wrong.
+pub const PAGE_MAX: u32 = 1_000;
+
+/// Limits that a cluster may set differently.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Shortest lease, milliseconds; chaos tests go below the default.
+    pub ttl_ms_min: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { ttl_ms_min: TTL_MS_MIN }
+    }
+}
+
+/// A session as stores know it: the secret has been left behind.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Session {
+    handle: Bytes,
+    instance: u64,
+}
+
+impl Session {
+    /// The session's handle, 16 bytes.
+    pub fn handle(&self) -> &Bytes {
+        &self.handle
+    }
+
+    /// Which life of its client.
+    pub fn instance(&self) -> u64 {
+        self.instance
+    }
+
+    /// Both, to be sent.
+    pub fn into_parts(self) -> (Bytes, u64) {
+        (self.handle, self.instance)
+    }
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Session({:02x?}.., {})", &self.handle[..4.min(self.handle.len())], self.instance)
+    }
+}
+
+/// A call that has passed every check.
+///
+/// Invariant: the body holds no session id.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Checked {
+    session: Option<Session>,
+    body: Body,
+}
+
+impl Checked {
+    /// Whose call it is; none for calls that anybody may make.
+    pub fn session(&self) -> Option<&Session> {
+        self.session.as_ref()
+    }
+
+    /// What is asked.
+    pub fn body(&self) -> &Body {
+        &self.body
+    }
+
+    /// Both, to be sent.
+    pub fn into_parts(self) -> (Option<Session>, Body) {
+        (self.session, self.body)
+    }
+
+    /// The gateway's own keepalive for an acquisition that has passed every check.
+    pub fn keep_alive(session: Session, request: KeepAliveRequest) -> Self {
+        let request = KeepAliveRequest { instance: session.instance, ..request };
+        Self { session: Some(session), body: Body::KeepAlive(request) }
+    }
+
+    /// The gateway's own cancel of an acquisition that has passed every check.
+    pub fn cancel(session: Session, request: CancelRequest) -> Self {
+        let request = CancelRequest { instance: session.instance, ..request };
+        Self { session: Some(session), body: Body::Cancel(request) }
+    }
+
+    /// The gateway's own question: a store's description.
+    pub fn describe() -> Self {
+        let describe = sharklock_proto::internal::v1::DescribeStore {};
+        Self { session: None, body: Body::Describe(describe) }
+    }
+}
+
+/// The handle of the last session seen, so that a stream pays for one SHA-256 and not one per
+/// message.
+#[derive(Default)]
+pub struct HandleCache {
+    /// Session id and handle.
+    last: Option<(Bytes, Bytes)>,
+}
+
+impl HandleCache {
+    fn handle(&mut self, id: &Bytes) -> Bytes {
+        if let Some((last, handle)) = &self.last
+            && last == id
+        {
+            return handle.clone();
+        }
+        let handle = Bytes::copy_from_slice(&Sha256::digest(id)[..HANDLE_BYTES]);
+        // A copy: a slice would keep the whole received message alive.
+        self.last = Some((Bytes::copy_from_slice(id), handle.clone()));
+        handle
+    }
+}
+
+/// The session that calls belong to: a message's on a stream, the request's own otherwise.
+pub struct Frame {
+    id: Bytes,
+    instance: u64,
+    session: Result<Session, Failure>,
+}
+
+impl Frame {
+    /// Checks a session's names. Calls that need no session pass even when they are wrong.
+    pub fn new(id: &Bytes, instance: u64, handles: &mut HandleCache) -> Self {
+        let session =
+            check_session(id, instance).map(|()| Session { handle: handles.handle(id), instance });
+        Self { id: id.clone(), instance, session }
+    }
+
+    /// The session of a call that names one itself.
+    pub fn of_call(id: &Bytes, instance: u64) -> Self {
+        Self::new(id, instance, &mut HandleCache::default())
+    }
+
+    /// The session of a call in this frame, which may name it again but not another.
+    fn session_of(&self, id: &Bytes, instance: u64) -> Result<Session, Failure> {
+        let session = self.session.clone()?;
+        if !id.is_empty() && *id != self.id {
+            return Err(Failure::of_field(
+                Reason::BadSession,
+                "session_id",
+                "the call names another session than its message: leave session_id empty, or send \
+                 one message per session",
+            ));
+        }
+        if instance != 0 && instance != self.instance {
+            return Err(Failure::of_field(
+                Reason::BadSession,
+                "instance",
+                "the call names another instance than its message: leave instance 0, or send one \
+                 message per instance",
+            ));
+        }
+        Ok(session)
+    }
+}
+
+/// Checks any call of a Session stream.
+pub fn call(
+    limits: &Limits,
+    frame: &Frame,
+    body: Option<session_call::Body>,
+) -> Result<Checked, Failure> {
+    match body {
+        Some(session_call::Body::Acquire(request)) => acquire(limits, frame, request),
+        Some(session_call::Body::Release(request)) => release(frame, request),
+        Some(session_call::Body::Cancel(request)) => cancel(frame, request),
+        Some(session_call::Body::KeepAlive(request)) => keep_alive(frame, request),
+        Some(session_call::Body::CheckToken(request)) => check_token(request),
+        Some(session_call::Body::GetLock(request)) => get_lock(request),
+        None => Err(Failure::of_field(
+            Reason::UnknownCall,
+            "body",
+            "the call asks nothing that this server knows: set one of its bodies, or use a server \
+             as new as the client",
+        )),
+    }
+}
+
+/// Checks an acquire, and fills in what it leaves out.
+pub fn acquire(
+    limits: &Limits,
+    frame: &Frame,
+    mut request: AcquireRequest,
+) -> Result<Checked, Failure> {
+    let session = frame.session_of(&request.session_id, request.instance)?;
+    check_name(&request.name)?;
+    check_acquisition_id("acquisition_id", request.acquisition_id)?;
+    check_seq(request.seq)?;
+    check_mode(&request)?;
+    let ttl_ms = *request.ttl_ms.get_or_insert(TTL_MS_DEFAULT.max(limits.ttl_ms_min));
+    if !(limits.ttl_ms_min..=TTL_MS_MAX).contains(&ttl_ms) {
+        let min = limits.ttl_ms_min;
+        return Err(Failure::of_field(
+            Reason::BadTtl,
+            "ttl_ms",
+            format!("a lease has {min} to {TTL_MS_MAX} milliseconds: choose a ttl_ms within"),
+        )
+        .with("min", min)
+        .with("max", TTL_MS_MAX));
+    }
+    if request.wait_ms.is_some_and(|wait_ms| wait_ms > WAIT_MS_MAX) {
+        return Err(Failure::of_field(
+            Reason::BadWait,
+            "wait_ms",
+            format!(
+                "a wait has at most {WAIT_MS_MAX} milliseconds: choose a shorter one, or leave \
+                 wait_ms out to wait without bound"
+            ),
+        )
+        .with("max", WAIT_MS_MAX));
+    }
+    if let Some(token) = request.reenter_token {
+        check_token_number("reenter_token", token)?;
+    }
+    check_text(Reason::BadOwner, "owner_id", &request.owner_id, 0, OWNER_BYTES_MAX)?;
+    check_attributes(&request)?;
+    request.session_id = Bytes::new();
+    request.instance = session.instance;
+    Ok(Checked { session: Some(session), body: Body::Acquire(request) })
+}
+
+/// Checks a release.
+pub fn release(frame: &Frame, mut request: ReleaseRequest) -> Result<Checked, Failure> {
+    let session = frame.session_of(&request.session_id, request.instance)?;
+    check_name(&request.name)?;
+    check_token_number("token", request.token)?;
+    // Also to release all: a retry is told from a new release by its acquisition (D16).
+    check_acquisition_id("acquisition_id", request.acquisition_id)?;
+    request.session_id = Bytes::new();
+    request.instance = session.instance;
+    Ok(Checked { session: Some(session), body: Body::Release(request) })
+}
+
+/// Checks a cancel.
+pub fn cancel(frame: &Frame, mut request: CancelRequest) -> Result<Checked, Failure> {
+    let session = frame.session_of(&request.session_id, request.instance)?;
+    check_name(&request.name)?;
+    check_acquisition_id("acquisition_id", request.acquisition_id)?;
+    request.session_id = Bytes::new();
+    request.instance = session.instance;
+    Ok(Checked { session: Some(session), body: Body::Cancel(request) })
+}
+
+/// Checks a keepalive and all its items.
+pub fn keep_alive(frame: &Frame, mut request: KeepAliveRequest) -> Result<Checked, Failure> {
+    let session = frame.session_of(&request.session_id, request.instance)?;
+    check_seq(request.seq)?;
+    if request.items.is_empty() || request.items.len() > ITEMS_MAX {
+        return Err(Failure::of_field(
+            Reason::BadBatch,
+            "items",
+            format!("a keepalive names 1 to {ITEMS_MAX} acquisitions: send several keepalives"),
+        )
+        .with("max", ITEMS_MAX));
+    }
+    let mut seen = BTreeSet::new();
+    for (at, item) in request.items.iter().enumerate() {
+        check_name(&item.name)
+            .and_then(|()| check_acquisition_id("acquisition_id", item.acquisition_id))
+            .map_err(|failure| failure.inside(&format!("items[{at}]")))?;
+        if !seen.insert((item.acquisition_id, item.name.as_str())) {
+            return Err(Failure::of_field(
+                Reason::BadBatch,
+                &format!("items[{at}]"),
+                "the keepalive names this acquisition twice: name each once",
+            ));
+        }
+    }
+    request.session_id = Bytes::new();
+    request.instance = session.instance;
+    Ok(Checked { session: Some(session), body: Body::KeepAlive(request) })
+}
+
+/// Checks a token check.
+pub fn check_token(request: CheckTokenRequest) -> Result<Checked, Failure> {
+    check_name(&request.name)?;
+    check_token_number("token", request.token)?;
+    Ok(Checked { session: None, body: Body::CheckToken(request) })
+}
+
+/// Checks a look at one lock, and clamps how much it may show.
+pub fn get_lock(mut request: GetLockRequest) -> Result<Checked, Failure> {
+    check_name(&request.name)?;
+    request.waiters_max = clamp_page(request.waiters_max);
+    Ok(Checked { session: None, body: Body::GetLock(request) })
+}
+
+/// Checks a listing, and clamps its page.
+pub fn list_locks(mut request: ListLocksRequest) -> Result<Checked, Failure> {
+    check_text(Reason::BadLockName, "prefix", &request.prefix, 0, NAME_BYTES_MAX)?;
+    check_text(Reason::BadLockName, "page_token", &request.page_token, 0, NAME_BYTES_MAX)?;
+    request.page_size = clamp_page(request.page_size);
+    Ok(Checked { session: None, body: Body::ListLocks(request) })
+}
+
+/// Checks an operator's force-release.
+pub fn force_release(request: ForceReleaseRequest) -> Result<Checked, Failure> {
+    check_name(&request.name)?;
+    if let Some(token) = request.token {
+        check_token_number("token", token)?;
+    }
+    check_text(Reason::BadReason, "reason", &request.reason, 1, REASON_BYTES_MAX)?;
+    check_text(Reason::BadOperator, "operator", &request.operator, 0, OWNER_BYTES_MAX)?;
+    Ok(Checked { session: None, body: Body::ForceRelease(request) })
+}
+
+/// Checks how many calls a message on a stream carries.
+pub fn calls_count(count: usize) -> Result<(), Failure> {
+    if count <= CALLS_MAX {
+        return Ok(());
+    }
+    let message = format!("a message carries at most {CALLS_MAX} calls: send several messages");
+    Err(Failure::of_field(Reason::BadBatch, "calls", message).with("max", CALLS_MAX))
+}
+
+/// Checks that a call on a stream can be answered.
+pub fn call_id(call_id: u64) -> Result<(), Failure> {
+    if call_id != 0 {
+        return Ok(());
+    }
+    Err(Failure::of_field(
+        Reason::BadCallId,
+        "calls.call_id",
+        "a call id is not 0, which marks events: number calls from 1",
+    ))
+}
+
+fn check_session(id: &Bytes, instance: u64) -> Result<(), Failure> {
+    if id.len() != SESSION_ID_BYTES || id.iter().all(|byte| *byte == 0) {
+        return Err(Failure::of_field(
+            Reason::BadSession,
+            "session_id",
+            format!("a session id is {SESSION_ID_BYTES} random bytes: draw them from a secure RNG"),
+        )
+        .with("length", SESSION_ID_BYTES));
+    }
+    if instance == 0 {
+        return Err(Failure::of_field(
+            Reason::BadSession,
+            "instance",
+            "an instance is not 0: number the lives of a client process from 1",
+        ));
+    }
+    Ok(())
+}
+
+fn check_acquisition_id(field: &str, id: u64) -> Result<(), Failure> {
+    if id != 0 {
+        return Ok(());
+    }
+    Err(Failure::of_field(
+        Reason::BadAcquisitionId,
+        field,
+        "an acquisition id is not 0: number acquisitions from 1, and use no number twice",
+    ))
+}
+
+fn check_seq(seq: u64) -> Result<(), Failure> {
+    if seq != 0 {
+        return Ok(());
+    }
+    Err(Failure::of_field(
+        Reason::BadSeq,
+        "seq",
+        "a seq is not 0: number attempts from 1, each larger than all before",
+    ))
+}
+
+fn check_token_number(field: &str, token: u64) -> Result<(), Failure> {
+    if token != 0 {
+        return Ok(());
+    }
+    Err(Failure::of_field(
+        Reason::BadToken,
+        field,
+        "a fencing token is not 0: use the token of the grant",
+    ))
+}
+
+fn check_name(name: &str) -> Result<(), Failure> {
+    check_text(Reason::BadLockName, "name", name, 1, NAME_BYTES_MAX)
+}
+
+fn check_text(
+    reason: Reason,
+    field: &str,
+    text: &str,
+    bytes_min: usize,
+    bytes_max: usize,
+) -> Result<(), Failure> {
+    if text.len() < bytes_min {
+        let message = format!("{field} is empty: give 1 to {bytes_max} bytes");
+        return Err(Failure::of_field(reason, field, message).with("max", bytes_max));
+    }
+    if text.len() > bytes_max {
+        let message = format!(
+            "{field} has {} bytes: shorten it to at most {bytes_max}, counted as UTF-8",
+            text.len()
+        );
+        return Err(Failure::of_field(reason, field, message).with("max", bytes_max));
+    }
+    if !is_plain(text) {
+        return Err(Failure::of_field(
+            reason,
+            field,
+            format!(
+                "{field} holds a control character (a line break, NUL, or one that changes the \
+                 direction of text): remove or encode it"
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// Whether a text can be shown on one line of a terminal or a log and reads there as it is.
+fn is_plain(text: &str) -> bool {
+    // Nearly all names are ASCII, of which 0..0x20 and 0x7f are control characters.
+    if text.is_ascii() {
+        return text.bytes().all(|byte| byte >= b' ' && byte != 0x7f);
+    }
+    !text.chars().any(|c| c.is_control() || breaks_lines(c) || changes_direction(c))
+}
+
+fn breaks_lines(c: char) -> bool {
+    matches!(c, '\u{2028}' | '\u{2029}')
+}
+
+/// Unicode's `Bidi_Control`.
+fn changes_direction(c: char) -> bool {
+    matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+fn check_mode(request: &AcquireRequest) -> Result<(), Failure> {
+    let permits = match LockMode::try_from(request.mode) {
+        Ok(LockMode::Exclusive | LockMode::Shared) => false,
+        Ok(LockMode::Permits) => true,
+        Ok(LockMode::Unspecified) | Err(_) => {
+            return Err(Failure::of_field(
+                Reason::BadMode,
+                "mode",
+                "mode says none of EXCLUSIVE, SHARED and PERMITS: choose one",
+            ));
+        }
+    };
+    let (wanted, max) = (request.permits, request.permits_max);
+    if !permits && (wanted, max) != (0, 0) {
+        return Err(Failure::of_field(
+            Reason::BadPermits,
+            "permits",
+            "only mode PERMITS counts permits: leave permits and permits_max out, or set the mode",
+        ));
+    }
+    if permits && !(1..=PERMITS_MAX).contains(&max) {
+        return Err(Failure::of_field(
+            Reason::BadPermits,
+            "permits_max",
+            format!("a lock has 1 to {PERMITS_MAX} permits: choose a permits_max within"),
+        )
+        .with("max", PERMITS_MAX));
+    }
+    if permits && !(1..=max).contains(&wanted) {
+        return Err(Failure::of_field(
+            Reason::BadPermits,
+            "permits",
+            "an acquisition takes 1 to permits_max permits: choose permits within",
+        ));
+    }
+    Ok(())
+}
+
+fn check_attributes(request: &AcquireRequest) -> Result<(), Failure> {
+    let attributes = &request.attributes;
+    let bytes: usize = attributes.iter().map(|(key, value)| key.len() + value.len()).sum();
+    if bytes > ATTRIBUTES_BYTES_MAX {
+        let message = format!(
+            "the keys and values of attributes have {bytes} bytes together: shorten them to at \
+             most {ATTRIBUTES_BYTES_MAX}"
+        );
+        return Err(Failure::of_field(Reason::BadAttributes, "attributes", message)
+            .with("max", ATTRIBUTES_BYTES_MAX));
+    }
+    if !attributes.iter().all(|(key, value)| !key.is_empty() && is_plain(key) && is_plain(value)) {
+        return Err(Failure::of_field(
+            Reason::BadAttributes,
+            "attributes",
+            "an attribute has an empty key, or a control character (a line break, NUL, or one that \
+             changes the direction of text): name the key, and remove or encode the character",
+        ));
+    }
+    Ok(())
+}
+
+fn clamp_page(asked: u32) -> u32 {
+    match asked {
+        0 => PAGE_DEFAULT,
+        asked => asked.min(PAGE_MAX),
+    }
+}
