@@ -1,0 +1,135 @@
+//! Child processes that tests start, signal, wait for, and never leave behind.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+
+use crate::wait::eventually;
+
+/// The binary under test: `SHARKLOCK_BIN`, or the one that cargo built beside this test. Tests
+/// build nothing themselves, so that they never test something else than what was built.
+///
+/// # Panics
+/// When it is not there, with what to do.
+pub fn sharklock() -> PathBuf {
+    if let Some(path) = std::env::var_os("SHARKLOCK_BIN") {
+        return path.into();
+    }
+    let this = std::env::current_exe().expect("a process knows its program");
+    // target/PROFILE/deps/TEST -> target/PROFILE/sharklock
+    let path = this.ancestors().nth(2).expect("cargo runs tests two levels down").join("sharklock");
+    assert!(
+        path.is_file(),
+        "{} is not there: run `cargo build -p sharklock-cli` first, or set SHARKLOCK_BIN",
+        path.display()
+    );
+    path
+}
+
+/// A running child. Its output goes to files, so that it never waits for a reader. Killed when
+/// dropped.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    what: String,
+    output: TempDir,
+}
+
+impl Process {
+    /// Starts a program.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn spawn(command: &mut Command) -> Self {
+        let output = TempDir::new().expect("a temporary directory can be made");
+        let file = |name| File::create(output.path().join(name)).expect("a file can be made");
+        command.stdin(Stdio::null()).stdout(file("stdout")).stderr(file("stderr"));
+        let what = format!("{command:?}");
+        let child = command.spawn().unwrap_or_else(|error| panic!("{what}: {error}"));
+        Self { child, what, output }
+    }
+
+    /// The child's process id.
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id().try_into().expect("process ids are positive"))
+    }
+
+    /// Sends a signal to the child alone.
+    ///
+    /// # Panics
+    /// When the child has been waited for: its id may be another's by now.
+    pub fn signal(&self, signal: Signal) {
+        kill(self.pid(), signal)
+            .unwrap_or_else(|error| panic!("{signal} to {}: {error}", self.what));
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap_or_else(|error| panic!("{}: {error}", self.what))
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Panics
+    /// When it goes on for longer.
+    pub async fn ends(&mut self, within: Duration) -> ExitStatus {
+        let what = format!("the end of {}", self.what);
+        eventually(&what, within, async || self.ended()).await
+    }
+
+    /// Kills it as a power cut would, and waits until it is gone.
+    pub fn kill(&mut self) {
+        // It may have ended by itself, which is as good.
+        let _ = self.child.kill();
+        self.child.wait().unwrap_or_else(|error| panic!("{}: {error}", self.what));
+    }
+
+    /// What it has written to stdout so far.
+    pub fn stdout(&self) -> String {
+        self.read("stdout")
+    }
+
+    /// What it has written to stderr so far.
+    pub fn stderr(&self) -> String {
+        self.read("stderr")
+    }
+
+    fn read(&self, name: &str) -> String {
+        let bytes = fs::read(self.output.path().join(name)).expect("the file is ours");
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            let (out, err) = (self.stdout(), self.stderr());
+            eprintln!("--- {}\n{out}--- its stderr\n{}---", self.what, last_lines(&err, 40));
+        }
+    }
+}
+
+fn last_lines(text: &str, count: usize) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
+}
+
+/// A call of the binary under test.
+pub fn command<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Command {
+    let mut command = Command::new(sharklock());
+    command.args(args).env_remove("SHARKLOCK_ENDPOINTS").env_remove("SHARKLOCK_OUTPUT");
+    command
+}
+
+/// A file's text; empty while there is no file.
+pub fn text_of(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_default()
+}
