@@ -63,8 +63,8 @@ impl LockTable {
             assert!(is_noted || state != Some(RowState::Clean), "{name}: clean and in a slot");
             noted += usize::from(is_noted);
         }
-        let is_clean = |lock: &&Box<Lock>| lock.row_state == RowState::Clean;
-        let clean = self.locks.values().filter(is_clean).count();
+        let states = self.locks.values().map(|lock| lock.row_state);
+        let clean = states.filter(|&state| state == RowState::Clean).count();
         assert_eq!(clean + noted, self.locks.len(), "a lock is neither clean nor in a slot");
         for (ticket, name, in_image) in dirty.waiters() {
             let queue = self.locks.get(name).map(|lock| &lock.queue);

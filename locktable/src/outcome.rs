@@ -15,7 +15,8 @@ pub struct Outcome {
 /// The answer to a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
-    /// To an acquire: it holds (newly, by re-entry, or as a duplicate found it).
+    /// To an acquire: it holds (newly, by re-entry, or as a duplicate found it). A duplicate finds
+    /// a hold that is ending too, and no answer made of this may renew that one (hole 12).
     Granted(Grant),
     /// To an acquire: it waits.
     Queued {
@@ -275,4 +276,17 @@ pub struct LockView {
     pub waiters: Vec<WaiterView>,
     /// How many wait in all.
     pub waiters_count: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Finished;
+
+    #[test]
+    fn codes_are_read_as_they_were_stored() {
+        for code in 0..=u8::MAX {
+            let how = Finished::from_code(code);
+            assert_eq!(how.map(Finished::code), (code <= 7).then_some(code));
+        }
+    }
 }

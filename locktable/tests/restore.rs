@@ -114,6 +114,13 @@ fn an_untouched_image_is_the_table_in_whatever_order() {
     assert_eq!(restored.state_hash(), table().state_hash());
 }
 
+/// Hashes are stored with images and compared between versions: if this fails, the encoding in
+/// `hash.rs` has changed, and that needs a new feature level.
+#[test]
+fn the_encoding_of_the_hash_is_fixed() {
+    assert_eq!(table().state_hash(), 0x3242_fe39_074d_84cb);
+}
+
 #[test]
 fn a_run_of_the_ring_may_begin_with_what_the_ring_has_dropped() {
     let restored =

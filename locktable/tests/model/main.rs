@@ -14,7 +14,9 @@ use proptest::{
     prelude::any,
     test_runner::{Config, RngSeed, TestRunner},
 };
-use sharklock_locktable::{At, Command, Counts, Limits, LockTable, Outcome, Reply, Row, RowKey};
+use sharklock_locktable::{
+    At, Command, Counts, Limits, LockTable, Outcome, Reply, Row, RowKey, Status,
+};
 
 use crate::{
     commands::{Commands, Dice, TERM, names},
@@ -121,6 +123,11 @@ impl Run {
         for name in names() {
             let expected = self.model.status(&name, acquisition);
             assert_eq!(self.table.status(name.as_str(), acquisition), expected);
+            let token = match expected {
+                Status::Held { grant, .. } => Some(grant.token),
+                Status::Waiting { .. } | Status::Finished(_) => None,
+            };
+            assert_eq!(self.table.hold_of(name.as_str(), acquisition), token);
         }
     }
 
