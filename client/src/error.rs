@@ -60,7 +60,7 @@ pub struct LockLost {
 #[non_exhaustive]
 pub enum AcquireError {
     /// A try found the lock held, or others queueing for it.
-    #[error("lock {name:?} is held{}", by(holders))]
+    #[error("lock {name:?} is held{}", by(" by ", holders))]
     Held {
         /// The lock.
         name: Arc<str>,
@@ -70,7 +70,7 @@ pub enum AcquireError {
         waiters: u32,
     },
     /// The wait ended first.
-    #[error("lock {name:?} was not free in time{}", by(holders))]
+    #[error("lock {name:?} was not free in time{}", by("; held by ", holders))]
     WaitTimedOut {
         /// The lock.
         name: Arc<str>,
@@ -270,11 +270,11 @@ pub enum ConfigError {
     Identity,
 }
 
-fn by(holders: &[Holder]) -> String {
+fn by(words: &str, holders: &[Holder]) -> String {
     match holders {
         [] => String::new(),
-        [only] => format!(" by {}", who(only)),
-        [first, rest @ ..] => format!(" by {} and {} more", who(first), rest.len()),
+        [only] => format!("{words}{}", who(only)),
+        [first, rest @ ..] => format!("{words}{} and {} more", who(first), rest.len()),
     }
 }
 

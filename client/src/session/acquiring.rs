@@ -65,11 +65,11 @@ impl SessionCore {
             }
             return;
         };
-        acquisition.acquires_count = acquisition.acquires_count.saturating_sub(1);
-        acquisition.heard(next_seq);
         if let Some(ttl) = ttl {
             acquisition.lease.ttl = ttl;
         }
+        acquisition.acquires_count = acquisition.acquires_count.saturating_sub(1);
+        acquisition.heard(next_seq, echo.map(|echo| echo.sent));
         let name = Arc::clone(&acquisition.request.name);
         match outcome {
             AcquireOutcome::Granted { token, fence_floor } => {

@@ -163,12 +163,16 @@ impl Acquisition {
         self.next_call = now + self.lease.interval() / 2;
     }
 
-    /// An answer for it came. `next_seq` is the first number not used yet.
-    pub(super) fn heard(&mut self, next_seq: Seq) {
+    /// An answer for it came. `next_seq` is the first number not used yet; `echoed` the sending of
+    /// the attempt that was answered, if it is known.
+    pub(super) fn heard(&mut self, next_seq: Seq, echoed: Option<Duration>) {
+        self.gone_counts_from.get_or_insert(next_seq);
+        let Some(sent) = echoed else { return };
         self.asked_since = None;
         self.failures_count = 0;
-        self.gone_counts_from.get_or_insert(next_seq);
-        self.next_call = self.last_sent + self.lease.interval();
+        let interval = self.lease.interval();
+        // A later attempt may be under way, but only what is answered renews.
+        self.next_call = (sent + interval).max(self.last_sent + interval / 2);
     }
 
     /// The streams are gone, and what was under way with them.

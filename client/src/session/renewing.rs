@@ -80,7 +80,7 @@ impl SessionCore {
         if matches!(state, KeepAliveState::Gone(_)) && (early || echo.is_none()) {
             return;
         }
-        acquisition.heard(next_seq);
+        acquisition.heard(next_seq, echo.map(|echo| echo.sent));
         match state {
             KeepAliveState::Held { token, fence_floor } => {
                 let hold = Hold { token, fence_floor, position };
@@ -125,24 +125,24 @@ impl SessionCore {
         ids: &[AcquisitionId],
         failure: &Failure,
     ) {
+        let unanswered = |session: &Self, id: &AcquisitionId| {
+            session
+                .open
+                .get(id)
+                .is_some_and(|kept| kept.is_kept_alive() && kept.asked_since.is_some())
+        };
+        let ids: Vec<_> = ids.iter().filter(|id| unanswered(self, id)).collect();
+        let failures_count = ids.iter().map(|id| self.open[id].failures_count).max();
+        let Some(failures_count) = failures_count.map(|count| count + 1) else { return };
         // A lease is worth asking for to its end, even where the server says that it will not.
-        let refused = failure.verdict() == Verdict::Refused;
+        let pause = match failure.verdict() {
+            Verdict::Refused => Duration::MAX,
+            Verdict::NotDone | Verdict::NotKnown => self.pause_after(failure, failures_count),
+        };
         for id in ids {
             let Some(acquisition) = self.open.get_mut(id) else { continue };
-            if !acquisition.is_kept_alive() || acquisition.asked_since.is_none() {
-                continue;
-            }
-            acquisition.failures_count += 1;
-            let failures_count = acquisition.failures_count;
-            let latest = acquisition.lease.interval() / 2;
-            let pause = if refused {
-                latest
-            } else {
-                self.pause_after(failure, failures_count).min(latest)
-            };
-            if let Some(acquisition) = self.open.get_mut(id) {
-                acquisition.next_call = now + pause;
-            }
+            acquisition.failures_count = failures_count;
+            acquisition.next_call = now + pause.min(acquisition.lease.interval() / 2);
             self.arm(*id);
         }
     }
