@@ -50,7 +50,7 @@ impl SessionCore {
         answers: Vec<KeepAliveAnswer>,
         effects: &mut Effects,
     ) {
-        let answered_count = answers.len();
+        let answered_count = answers.iter().filter(|answer| answer.echoed == seq).count();
         for answer in answers {
             let id = answer.id;
             self.item_answered(now, answer, effects);
