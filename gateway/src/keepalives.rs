@@ -285,3 +285,6 @@ impl KeepAlives {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -393,3 +393,6 @@ fn encoded_len(reply: &Result<Body, Failure>) -> usize {
         Err(failure) => failure.message.len() + failure.field.len() + 64,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -543,3 +543,6 @@ fn clamp_page(asked: u32) -> u32 {
         asked => asked.min(PAGE_MAX),
     }
 }
+
+#[cfg(test)]
+mod tests;
