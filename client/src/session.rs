@@ -222,11 +222,8 @@ impl SessionCore {
     }
 
     fn tick(&mut self, now: Duration, effects: &mut Effects) {
-        while let Some(&(due, id)) = self.timers.first() {
-            if due > now {
-                break;
-            }
-            self.timers.pop_first();
+        let later = self.timers.split_off(&(now + Duration::from_nanos(1), AcquisitionId(0)));
+        for (_, id) in std::mem::replace(&mut self.timers, later) {
             if let Some(acquisition) = self.open.get_mut(&id) {
                 acquisition.armed = None;
                 self.wake_open(now, id, effects);

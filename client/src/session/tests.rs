@@ -242,6 +242,8 @@ impl Player {
         while let Some(due) = self.core.next_due().filter(|due| *due <= until) {
             self.now = self.now.max(due);
             self.handle(Event::Tick);
+            let next = self.core.next_due();
+            assert!(next.is_none_or(|next| next > self.now), "a tick did not do what was due");
         }
         self.now = until;
     }
