@@ -253,6 +253,9 @@ impl Answers<'_> {
         clock: Option<&LeaseClock>,
     ) {
         let how = match reply {
+            // A duplicate may find its hold ending. To say "granted" with its seq would renew what
+            // nothing may renew any more (hole 12), so it hears how this will end.
+            Reply::Granted(_) if self.is_ending(name, acquisition) => Finished::ForceReleased,
             Reply::Granted(grant) => return wire::granted(response, grant),
             Reply::Queued { place, ttl_ms } => {
                 response.set_outcome(v1::AcquireOutcome::Queued);
@@ -268,6 +271,11 @@ impl Answers<'_> {
         if matches!(how, Finished::TryRefused | Finished::WaitTimedOut) {
             self.show_holders(response, name, clock);
         }
+    }
+
+    fn is_ending(&self, name: &Name, acquisition: Acquisition) -> bool {
+        let status = self.table.status(name.as_str(), acquisition);
+        matches!(status, Status::Held { ending: Some(_), .. })
     }
 
     fn show_holders(

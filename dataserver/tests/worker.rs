@@ -326,6 +326,21 @@ fn a_forced_release_waits_for_the_holder_or_its_lease() {
     assert_eq!(rig.events()[0].kind(), v1::AcquisitionEventKind::Granted);
 }
 
+/// holes.md 12: from Ending on nothing renews, a late duplicate of the acquire neither.
+#[test]
+fn a_duplicate_acquire_of_an_ending_hold_is_not_told_that_it_holds() {
+    let mut rig = Rig::new();
+    rig.acquire(1, 1, None);
+    rig.force_release(false);
+    rig.pass(5 * SECOND);
+    let duplicate = rig.acquire(1, 1, None);
+    assert_eq!(duplicate.outcome(), v1::AcquireOutcome::Gone);
+    assert_eq!(duplicate.gone_reason(), v1::GoneReason::ForceReleased);
+    rig.events();
+    rig.pass(Duration::from_millis(5_200));
+    assert_eq!(rig.acquire(2, 1, Some(0)).outcome(), v1::AcquireOutcome::Granted);
+}
+
 #[test]
 fn a_forced_release_of_a_silent_holder_takes_its_whole_lease() {
     let mut rig = Rig::new();
