@@ -133,3 +133,11 @@ pub fn command<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Command {
 pub fn text_of(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_default()
 }
+
+/// Whether a process runs: one that has ended and waits for somebody to reap it does not.
+pub fn is_running(pid: &str) -> bool {
+    let stat = text_of(&Path::new("/proc").join(pid).join("stat"));
+    // PID (NAME) STATE …, where the name may hold anything.
+    let state = stat.rsplit_once(')').and_then(|(_, rest)| rest.trim_start().chars().next());
+    !matches!(state, None | Some('Z' | 'X'))
+}

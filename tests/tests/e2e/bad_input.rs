@@ -347,8 +347,8 @@ async fn rules_of_the_lock_are_failed_preconditions() {
     };
     assert_eq!(refused(other_owner).await, "NOT_REENTERABLE");
     let shared = AcquireRequest { mode: LockMode::Shared.into(), ..a.acquire("s") };
-    locks.acquire(shared).await.unwrap();
-    let upgrade = AcquireRequest { wait_ms: None, ..a.acquire("s") };
+    let shared = locks.acquire(shared).await.unwrap().into_inner();
+    let upgrade = AcquireRequest { reenter_token: Some(shared.token), ..a.acquire("s") };
     let status = locks.acquire(upgrade).await.unwrap_err();
     let got = (status.code(), reason(&status));
     assert_eq!(got, (Code::FailedPrecondition, "WOULD_DEADLOCK".to_owned()));

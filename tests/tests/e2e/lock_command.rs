@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use sharklock_tests::process::{Process, command, text_of};
+use sharklock_tests::process::{Process, command, is_running, text_of};
 use sharklock_tests::server::Server;
 use sharklock_tests::wait::eventually;
 use sharklock_tests::witness::{Want, Witness, judge};
@@ -161,8 +161,7 @@ async fn a_command_whose_lock_cannot_be_kept_is_dead_before_the_lease_ends() {
     server.kill();
     // No renewal was acknowledged after this moment.
     let killed = Instant::now();
-    let alive = || Path::new("/proc").join(&pid).join("comm").exists();
-    eventually("the end of the command", SOON, async || (!alive()).then_some(())).await;
+    eventually("the end of the command", SOON, async || (!is_running(&pid)).then_some(())).await;
     let lived = killed.elapsed();
     assert!(lived < ttl, "the command lived {lived:?} after the last renewal, ttl {ttl:?}");
     assert_eq!(lock.ends(SOON).await.code(), Some(79), "{}", lock.stderr());
@@ -222,7 +221,7 @@ async fn a_killed_supervisor_frees_its_lock_after_its_lease_and_not_before() {
     lock.kill();
     let killed = Instant::now();
     eventually("the end of the command", Duration::from_secs(1), async || {
-        (!Path::new("/proc").join(&pid).join("comm").exists()).then_some(())
+        (!is_running(&pid)).then_some(())
     })
     .await;
     let mut next = Witness::new(server.client());

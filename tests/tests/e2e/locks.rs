@@ -218,17 +218,6 @@ async fn a_re_entry_has_the_same_token_and_the_hold_ends_with_the_last() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upgrade_is_refused_since_it_would_deadlock() {
-    let server = Server::start().await;
-    let client = server.client();
-    let shared = client.lock("u").shared().acquire().await.unwrap();
-    let refused = client.lock("u").acquire().await.unwrap_err();
-    let AcquireError::Forbidden { reason, .. } = &refused else { panic!("{refused}") };
-    assert_eq!(reason, "WOULD_DEADLOCK");
-    shared.release().await.unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn dropping_a_wait_gives_up_its_place_and_dropping_a_guard_its_lock() {
     let server = Server::start().await;
     let (holder, other) = (server.client(), server.client());
