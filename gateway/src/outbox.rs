@@ -132,8 +132,6 @@ pub struct Settled {
     pub kind: CallKind,
     /// When it was opened: microseconds of the gateway's clock.
     pub opened_us: u64,
-    /// Why it failed, if it did.
-    pub failed: Option<Reason>,
 }
 
 /// The client is too far behind: its stream has to end.
@@ -343,11 +341,10 @@ impl Outbox {
         let slot = slot_of(call);
         let open = self.slots[slot].open.take().expect("open_call() has just seen it");
         self.free.push(slot as u32);
-        let failed = open.failure.as_ref().map(|failure| failure.reason);
         if let Some(failure) = open.failure {
             self.push(Answer { call_id: open.call_id, reply: Err(*failure) });
         }
-        Some(Settled { kind: open.kind, opened_us: open.opened_us, failed })
+        Some(Settled { kind: open.kind, opened_us: open.opened_us })
     }
 
     fn push(&mut self, mut answer: Answer) {

@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Config, metrics::Metrics};
 use crate::{
     Lane, StoreLink,
-    failure::{Failure, Reason},
+    failure::Failure,
     keepalives::{Caller, KeepAlives},
     outbox::{Answer, CallKind, Outbox, Overrun},
     routing::Routing,
@@ -428,7 +428,6 @@ impl StreamHandle {
                     *tag = Tag { stream: number, call }.to_wire();
                 }
                 None => {
-                    hub.metrics.failed(Reason::Overloaded);
                     outbox.refuse(*tag, Failure::overloaded(TOO_MANY_CALLS));
                 }
             }
@@ -438,7 +437,6 @@ impl StreamHandle {
         let Batch { urgent, ordinary, keepalives, refused } = batch;
         hub.with_outbox(&self.stream, &mut wakers, |outbox| {
             for (call_id, failure) in refused.drain(..) {
-                hub.metrics.failed(failure.reason);
                 outbox.refuse(call_id, failure);
             }
             keepalives.retain_mut(|call| {

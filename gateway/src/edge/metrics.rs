@@ -107,9 +107,6 @@ impl Metrics {
     pub(super) fn settled(&self, settled: Settled, now_us: u64) {
         let seconds = now_us.saturating_sub(settled.opened_us) as f64 / 1e6;
         self.calls[settled.kind as usize].observe(seconds);
-        if let Some(reason) = settled.failed {
-            self.failed(reason);
-        }
     }
 
     pub(super) fn failed(&self, reason: Reason) {
@@ -221,7 +218,7 @@ mod tests {
         let registry = Registry::new();
         let metrics = Metrics::new(&registry).expect("the names are distinct");
         for kind in CallKind::ALL {
-            metrics.settled(Settled { kind, opened_us: 0, failed: None }, 10);
+            metrics.settled(Settled { kind, opened_us: 0 }, 10);
             let histogram = &metrics.calls[kind as usize];
             assert_eq!(histogram.get_sample_count(), 1, "{kind:?} is out of order in ALL");
         }

@@ -17,7 +17,11 @@ use tokio_stream::Stream;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::{Status, Streaming};
 
-use super::{hub::StreamHandle, metrics::RpcTimer, status::status};
+use super::{
+    hub::StreamHandle,
+    metrics::{Metrics, RpcTimer},
+    status::status,
+};
 use crate::{
     failure::{Failure, Reason},
     outbox::Answer,
@@ -124,7 +128,8 @@ impl Stream for SessionStream {
         }
         match this.handle.poll_take(cx) {
             Poll::Ready(Ok(answers)) => {
-                let answers = answers.into_iter().map(message).collect();
+                let metrics = &this.handle.hub().metrics;
+                let answers = answers.into_iter().map(|answer| message(answer, metrics)).collect();
                 Poll::Ready(Some(Ok(SessionResponse { answers })))
             }
             Poll::Ready(Err(_overrun)) => this.end(Err(status(too_far_behind()))),
@@ -151,8 +156,11 @@ pub(super) fn stopping() -> Failure {
     )
 }
 
-fn message(Answer { call_id, reply }: Answer) -> SessionAnswer {
+fn message(Answer { call_id, reply }: Answer, metrics: &Metrics) -> SessionAnswer {
     use session_answer::Body as To;
+    if let Err(failure) = &reply {
+        metrics.failed(failure.reason);
+    }
     let body = match reply {
         Ok(Body::Acquire(body)) => To::Acquire(body),
         Ok(Body::Release(body)) => To::Release(body),

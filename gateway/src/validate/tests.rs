@@ -6,6 +6,9 @@ use sharklock_proto::v1::{self, KeepAliveItem, SessionCall, SessionRequest};
 use super::*;
 use crate::failure::Code;
 
+/// The reason and the field of a refusal; None: it passes.
+type Want = Option<(&'static str, &'static str)>;
+
 const ID: [u8; 16] = *b"0123456789abcdef";
 
 fn frame() -> Frame {
@@ -62,13 +65,8 @@ fn a_force_release() -> ForceReleaseRequest {
     }
 }
 
-/// `want` is reason and field; None: it passes.
 #[track_caller]
-fn check<T: std::fmt::Debug>(
-    what: &str,
-    got: Result<T, Failure>,
-    want: Option<(&'static str, &str)>,
-) {
+fn check<T: std::fmt::Debug>(what: &str, got: Result<T, Failure>, want: Want) {
     let got = got.map(|_| ()).map_err(|failure| {
         assert!(!failure.message.is_empty(), "{what}: an error says what to do");
         assert_eq!(failure.metadata.get("field"), Some(&failure.field), "{what}");
@@ -134,7 +132,7 @@ fn acquires() {
         permits_max,
         ..an_acquire()
     };
-    let cases: Vec<(&str, AcquireRequest, Option<(&str, &str)>)> = vec![
+    let cases: Vec<(&str, AcquireRequest, Want)> = vec![
         ("as it is", an_acquire(), None),
         (
             "id 0",
@@ -259,7 +257,7 @@ fn releases_cancels_tokens_and_force_releases() {
 
 #[test]
 fn sessions() {
-    let cases: [(&str, &[u8], u64, Option<(&str, &str)>); 7] = [
+    let cases: [(&str, &[u8], u64, Want); 7] = [
         ("as it is", &ID, 1, None),
         ("empty", b"", 1, Some(("BAD_SESSION", "session_id"))),
         ("short", &ID[1..], 1, Some(("BAD_SESSION", "session_id"))),
