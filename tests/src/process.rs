@@ -117,9 +117,11 @@ impl Drop for Process {
     }
 }
 
+/// The end of a log, without the far ends of its lines: a backtrace in JSON is one line.
 fn last_lines(text: &str, count: usize) -> String {
     let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(count)..].join("\n")
+    let last = &lines[lines.len().saturating_sub(count)..];
+    last.iter().map(|line| line.chars().take(2_000).chain(['\n']).collect::<String>()).collect()
 }
 
 /// A call of the binary under test.

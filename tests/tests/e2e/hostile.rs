@@ -13,7 +13,10 @@ use std::time::Duration;
 use prost::Message as _;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
-use sharklock_proto::v1::{SessionCall, SessionRequest, session_call};
+use sharklock_proto::v1::{
+    AcquireRequest, CancelRequest, CheckTokenRequest, ForceReleaseRequest, KeepAliveItem,
+    KeepAliveRequest, ListLocksRequest, ReleaseRequest, SessionCall, SessionRequest, session_call,
+};
 use sharklock_tests::server::Server;
 use sharklock_tests::wire::Session;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -145,6 +148,17 @@ fn corpus() -> Vec<(String, Vec<u8>)> {
     files.into_iter().map(read).collect()
 }
 
+/// Varints and lengths that claim far too much, and what looks like text and is none.
+const ODD_BYTES: [&[u8]; 7] = [
+    b"\xff\xff\xff\xff\x0f",
+    b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
+    b"\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01",
+    b"\xff\xff\xff\xff\x07",
+    b"\xc0\x80",
+    b"\xed\xa0\x80",
+    b"\0",
+];
+
 /// One small change somewhere.
 fn mutate(bytes: &mut Vec<u8>, others: &[Vec<u8>], rng: &mut StdRng) {
     if bytes.is_empty() {
@@ -169,13 +183,157 @@ fn mutate(bytes: &mut Vec<u8>, others: &[Vec<u8>], rng: &mut StdRng) {
             let from = rng.random_range(0..=other.len());
             bytes.splice(at.., other[from..].iter().copied());
         }
-        // A varint or a length that claims far too much.
-        _ => drop(bytes.splice(at..end.min(at + 5), [0xff, 0xff, 0xff, 0xff, 0x0f])),
+        _ => {
+            let odd = ODD_BYTES[rng.random_range(0..ODD_BYTES.len())];
+            let until = (at + rng.random_range(0..=odd.len())).min(bytes.len());
+            bytes.splice(at..until, odd.iter().copied());
+        }
     }
 }
 
-/// What one connection sends: raw bytes with changes anywhere, or whole frames around changed
-/// messages, which reach deeper.
+/// A number that somebody may not have thought of, or one that others use too.
+fn odd_number(rng: &mut StdRng) -> u64 {
+    const ODD: [u64; 10] =
+        [0, 1, 2, 3, 1 << 31, 1 << 32, (1 << 48) - 1, 1 << 48, 1 << 63, u64::MAX];
+    match rng.random_range(0..3) {
+        0 => ODD[rng.random_range(0..ODD.len())],
+        1 => rng.random_range(1..40),
+        _ => 1 << rng.random_range(0..64),
+    }
+}
+
+fn odd_acquire(rng: &mut StdRng) -> AcquireRequest {
+    let maybe = |rng: &mut StdRng, value: u64| rng.random_bool(0.5).then_some(value);
+    let (ttl, wait, token) = (odd_number(rng), odd_number(rng), odd_number(rng));
+    let waits = [0, 1, 30, wait];
+    AcquireRequest {
+        session_id: odd_session(rng),
+        instance: odd_number(rng),
+        acquisition_id: odd_number(rng),
+        seq: odd_number(rng),
+        name: odd_name(rng),
+        mode: [0, 1, 1, 1, 2, 2, 3, 3, 4, -1][rng.random_range(0..10)],
+        permits: [0, 1, 2, 65_535, u32::MAX][rng.random_range(0..5)],
+        permits_max: [0, 2, 2, 65_535, u32::MAX][rng.random_range(0..5)],
+        ttl_ms: if rng.random_bool(0.3) { Some(ttl) } else { maybe(rng, 2_000) },
+        wait_ms: Some(waits[rng.random_range(0..4)]),
+        reenter_token: maybe(rng, token).filter(|_| rng.random_bool(0.4)),
+        owner_id: odd_name(rng),
+        attributes: [(odd_name(rng), odd_name(rng))].into(),
+    }
+}
+
+/// Few sessions and few names, so that the calls meet each other.
+fn odd_session(rng: &mut StdRng) -> bytes::Bytes {
+    bytes::Bytes::from(vec![rng.random_range(0..4); [16, 16, 16, 15][rng.random_range(0..4)]])
+}
+
+fn odd_name(rng: &mut StdRng) -> String {
+    let names = ["fuzz/a", "fuzz/b", "fuzz/a", "\u{10ffff}", "fuzz/\u{202e}", "", " "];
+    names[rng.random_range(0..names.len())].to_owned()
+}
+
+fn odd_release(rng: &mut StdRng) -> ReleaseRequest {
+    ReleaseRequest {
+        session_id: odd_session(rng),
+        instance: odd_number(rng),
+        name: odd_name(rng),
+        token: odd_number(rng),
+        acquisition_id: odd_number(rng),
+        all: rng.random_bool(0.3),
+    }
+}
+
+fn odd_cancel(rng: &mut StdRng) -> CancelRequest {
+    CancelRequest {
+        session_id: odd_session(rng),
+        instance: odd_number(rng),
+        name: odd_name(rng),
+        acquisition_id: odd_number(rng),
+    }
+}
+
+fn odd_keep_alive(rng: &mut StdRng) -> KeepAliveRequest {
+    let count = rng.random_range(0..5);
+    let item = |_| KeepAliveItem { name: odd_name(rng), acquisition_id: odd_number(rng) };
+    let items = (0..count).map(item).collect();
+    KeepAliveRequest {
+        session_id: odd_session(rng),
+        instance: odd_number(rng),
+        seq: odd_number(rng),
+        items,
+    }
+}
+
+/// A well-formed call whose fields are drawn from what breaks arithmetic and bookkeeping: it gets
+/// past decoding, and often past validation.
+fn odd_call(rng: &mut StdRng) -> (&'static str, Vec<u8>) {
+    match rng.random_range(0..8) {
+        0 | 1 => (ACQUIRE, odd_acquire(rng).encode_to_vec()),
+        2 => ("/sharklock.v1.LockService/Release", odd_release(rng).encode_to_vec()),
+        3 => ("/sharklock.v1.LockService/KeepAlive", odd_keep_alive(rng).encode_to_vec()),
+        4 => {
+            let check = CheckTokenRequest { name: odd_name(rng), token: odd_number(rng) };
+            ("/sharklock.v1.LockService/CheckToken", check.encode_to_vec())
+        }
+        5 => {
+            let page_size = rng.random();
+            let (prefix, page_token) = (odd_name(rng), odd_name(rng));
+            let list = ListLocksRequest { prefix, page_size, page_token };
+            ("/sharklock.v1.LockService/ListLocks", list.encode_to_vec())
+        }
+        6 => {
+            let force = ForceReleaseRequest {
+                name: odd_name(rng),
+                token: rng.random_bool(0.7).then(|| odd_number(rng)),
+                reason: odd_name(rng),
+                now: rng.random_bool(0.5),
+                operator: odd_name(rng),
+            };
+            ("/sharklock.v1.AdminService/ForceRelease", force.encode_to_vec())
+        }
+        _ => (SESSION, odd_batch(rng).encode_to_vec()),
+    }
+}
+
+fn odd_batch(rng: &mut StdRng) -> SessionRequest {
+    let count = rng.random_range(0..12);
+    let calls = (0..count).map(|_| {
+        // A call mostly leaves its session to the message's.
+        let mostly = rng.random_bool(0.9);
+        let (id, number) = (odd_session(rng), odd_number(rng));
+        let id = if mostly { bytes::Bytes::new() } else { id };
+        let instance = if mostly { 0 } else { number };
+        let body = match rng.random_range(0..4) {
+            0 => session_call::Body::Acquire(AcquireRequest {
+                session_id: id,
+                instance,
+                ..odd_acquire(rng)
+            }),
+            1 => session_call::Body::Release(ReleaseRequest {
+                session_id: id,
+                instance,
+                ..odd_release(rng)
+            }),
+            2 => session_call::Body::Cancel(CancelRequest {
+                session_id: id,
+                instance,
+                ..odd_cancel(rng)
+            }),
+            _ => session_call::Body::KeepAlive(KeepAliveRequest {
+                session_id: id,
+                instance,
+                ..odd_keep_alive(rng)
+            }),
+        };
+        SessionCall { call_id: odd_number(rng), body: rng.random_bool(0.97).then_some(body) }
+    });
+    let calls = calls.collect();
+    SessionRequest { session_id: odd_session(rng), instance: odd_number(rng), calls }
+}
+
+/// What one connection sends: raw bytes with changes anywhere; well-formed calls with odd fields;
+/// or good calls whose messages were changed, in whole frames.
 fn hostile_bytes(
     seeds: &[Vec<u8>],
     calls: &[(&'static str, Vec<u8>)],
@@ -188,6 +346,10 @@ fn hostile_bytes(
             mutate(&mut bytes, seeds, rng);
         }
         return bytes;
+    }
+    if rng.random_bool(0.4) {
+        let odd: Vec<(&str, Vec<u8>)> = (0..8).map(|_| odd_call(rng)).collect();
+        return connection(&odd);
     }
     let bodies: Vec<Vec<u8>> = calls.iter().map(|(_, body)| body.clone()).collect();
     let count = rng.random_range(1..=4);

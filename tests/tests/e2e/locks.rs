@@ -55,10 +55,15 @@ async fn an_exclusive_lock_has_one_holder_at_a_time() {
         tasks.spawn(async move {
             for cycle in 0..CYCLES {
                 let which = (worker + cycle) % resources.len();
-                let want = Want::exclusive(&format!("resource/{which}"));
-                let held = witness.acquire(&want).await.expect("a wait without bound is granted");
+                let name = format!("resource/{which}");
+                // Far more than the queue takes: a lock that stays held is a release undone.
+                let want = Want::exclusive(&name).within(secs(30));
+                let held = witness.acquire(&want).await.expect("a released lock can be taken");
+                let token = held.token();
                 assert!(increment(&resources[which], &held).await, "a live token passes the fence");
+                assert!(cycle % 5 != 0 || witness.look(&name, token).await, "it is shown as held");
                 witness.release(held).await.expect("a held lock is released");
+                assert!(cycle % 5 != 1 || !witness.look(&name, token).await, "it is released");
             }
             witness.into_recorder()
         });
