@@ -1,7 +1,7 @@
 //! A unary Acquire: it is answered when the outcome is final, so until then the gateway does what a
 //! client on a stream does for itself. It keeps the place in the queue alive, and listens.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use sharklock_proto::{
     internal::v1::{store_call, store_reply::Body},
@@ -41,11 +41,11 @@ const KEEP_ALIVE: u64 = 2;
 /// Acquires, and waits for the final outcome. Dropping the future withdraws the acquisition.
 pub(super) async fn acquire(
     hub: &Arc<Hub>,
-    address: &str,
+    address: SocketAddr,
     checked: Checked,
 ) -> Result<AcquireResponse, Failure> {
     let exchange = Exchange::open(hub)?;
-    let mut waiter = Waiter::new(exchange, address.to_owned(), checked);
+    let mut waiter = Waiter::new(exchange, address.to_string(), checked);
     let mut outcome = waiter.outcome().await;
     if let Ok(response) = &mut outcome
         && response.outcome() == AcquireOutcome::WaitTimedOut

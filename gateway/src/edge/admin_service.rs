@@ -11,6 +11,7 @@ use tonic::{Request, Response, Status};
 use super::{
     exchange::{ask, expect_body},
     hub::Hub,
+    listen::Peer,
     lock_service::unary,
 };
 use crate::validate::{self, Checked};
@@ -50,7 +51,7 @@ impl AdminService for Admin {
         &self,
         request: Request<ForceReleaseRequest>,
     ) -> Result<Response<ForceReleaseResponse>, Status> {
-        let peer = request.remote_addr();
+        let peer = request.extensions().get::<Peer>().map(|peer| peer.address);
         unary(&self.hub, NAME, "ForceRelease", async {
             let request = request.into_inner();
             let (now, operator) = (request.now, request.operator.clone());

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{
     hub::{Hub, StreamHandle},
-    session::{stopping, too_far_behind},
+    session::too_far_behind,
 };
 use crate::{
     failure::{Failure, Reason},
@@ -77,12 +77,8 @@ pub(super) async fn ask(hub: &Arc<Hub>, checked: Checked) -> Result<Body, Failur
         attempt += 1;
         // A unary call listens to no events: they stay with the stream that waits for them.
         exchange.send(attempt, checked.clone(), StreamNumber::GATEWAY, "");
-        let reply = tokio::select! {
-            reply = timeout_at(deadline, one(&exchange, attempt, items)) => {
-                reply.unwrap_or_else(|_elapsed| Err(kind.unanswered()))
-            }
-            () = hub.stopping.cancelled() => Err(stopping()),
-        };
+        let reply = timeout_at(deadline, one(&exchange, attempt, items)).await;
+        let reply = reply.unwrap_or_else(|_elapsed| Err(kind.unanswered()));
         let Err(failure) = reply else { return reply };
         let again = match failure.reason {
             Reason::RangeMoved => hops.take().is_ok(),

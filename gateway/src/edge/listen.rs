@@ -15,11 +15,11 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::mpsc,
+    sync::{Semaphore, mpsc},
     time::{Sleep, sleep},
 };
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::{Connected, TcpConnectInfo};
+use tonic::transport::server::Connected;
 
 use super::metrics::Metrics;
 
@@ -35,6 +35,8 @@ const PREFACE_BYTES: usize = 24;
 pub(super) struct Bounds {
     pub(super) connections_max: usize,
     pub(super) connections_per_ip_max: usize,
+    /// Unary Acquires that wait on one connection.
+    pub(super) waits_per_connection: usize,
     /// Until the connection preface must have arrived.
     pub(super) preface_within: Duration,
 }
@@ -111,7 +113,9 @@ impl Table {
         if let Err(error) = socket.set_nodelay(true) {
             tracing::debug!(%error, "a connection keeps Nagle's delay");
         }
-        Some(Connection::new(socket, seat, self.bounds.preface_within))
+        let waits = Arc::new(Semaphore::new(self.bounds.waits_per_connection));
+        let peer = Peer { address: from, waits };
+        Some(Connection::new(socket, peer, seat, self.bounds.preface_within))
     }
 }
 
@@ -119,6 +123,16 @@ impl Table {
 struct Seat {
     table: Arc<Table>,
     ip: IpAddr,
+}
+
+/// What a request knows of its connection.
+#[derive(Clone)]
+pub(super) struct Peer {
+    /// Where it comes from.
+    pub(super) address: SocketAddr,
+    /// A unary Acquire that waits has one of these: half of the connection's streams, so that
+    /// waits leave room for the keepalives and releases beside them (D16).
+    pub(super) waits: Arc<Semaphore>,
 }
 
 impl Drop for Seat {
@@ -141,6 +155,7 @@ pub(super) struct Connection {
     socket: TcpStream,
     /// None once the preface has arrived.
     preface: Option<Preface>,
+    peer: Peer,
     _seat: Seat,
 }
 
@@ -150,18 +165,18 @@ struct Preface {
 }
 
 impl Connection {
-    fn new(socket: TcpStream, seat: Seat, preface_within: Duration) -> Self {
+    fn new(socket: TcpStream, peer: Peer, seat: Seat, preface_within: Duration) -> Self {
         let late = Box::pin(sleep(preface_within));
         let preface = Some(Preface { missing: PREFACE_BYTES, late });
-        Self { socket, preface, _seat: seat }
+        Self { socket, preface, peer, _seat: seat }
     }
 }
 
 impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
+    type ConnectInfo = Peer;
 
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.socket.connect_info()
+    fn connect_info(&self) -> Peer {
+        self.peer.clone()
     }
 }
 
@@ -219,5 +234,98 @@ impl AsyncWrite for Connection {
 
     fn is_write_vectored(&self) -> bool {
         self.socket.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus::Registry;
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        time::timeout,
+    };
+
+    use super::*;
+
+    /// Nothing here takes long unless it is broken.
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    const BOUNDS: Bounds = Bounds {
+        connections_max: 3,
+        connections_per_ip_max: 2,
+        waits_per_connection: 1,
+        preface_within: PATIENCE,
+    };
+
+    /// A listener under `bounds`, and what it lets in.
+    async fn listen(bounds: Bounds) -> (SocketAddr, mpsc::Receiver<io::Result<Connection>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        let metrics = Arc::new(Metrics::new(&Registry::new()).expect("the names are distinct"));
+        let (accepted, connections) = mpsc::channel(ACCEPTED_MAX);
+        tokio::spawn(accept(listener, bounds, metrics, CancellationToken::new(), accepted));
+        (address, connections)
+    }
+
+    async fn let_in(connections: &mut mpsc::Receiver<io::Result<Connection>>) -> Connection {
+        let connection = timeout(PATIENCE, connections.recv()).await.expect("it is let in");
+        connection.expect("the listener lives").expect("it was accepted")
+    }
+
+    /// Whether the other side has closed the connection.
+    async fn is_closed(socket: &mut TcpStream) -> bool {
+        let read = timeout(PATIENCE, socket.read(&mut [0; 1])).await.expect("it is closed");
+        matches!(read, Ok(0) | Err(_))
+    }
+
+    #[tokio::test]
+    async fn one_address_over_its_bound_is_closed_and_a_closed_connection_makes_room() {
+        let (address, mut connections) = listen(BOUNDS).await;
+        let _a = TcpStream::connect(address).await.expect("connects");
+        let _b = TcpStream::connect(address).await.expect("connects");
+        let first = let_in(&mut connections).await;
+        let _second = let_in(&mut connections).await;
+        let mut over = TcpStream::connect(address).await.expect("connects");
+        assert!(is_closed(&mut over).await);
+        drop(first);
+        let _c = TcpStream::connect(address).await.expect("connects");
+        let_in(&mut connections).await;
+    }
+
+    #[tokio::test]
+    async fn all_addresses_together_have_a_bound() {
+        let (address, mut connections) = listen(Bounds { connections_max: 1, ..BOUNDS }).await;
+        let _a = TcpStream::connect(address).await.expect("connects");
+        let _first = let_in(&mut connections).await;
+        let mut over = TcpStream::connect(address).await.expect("connects");
+        assert!(is_closed(&mut over).await);
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_says_too_little_fails() {
+        let preface_within = Duration::from_millis(50);
+        for said in [0, 1, PREFACE_BYTES - 1] {
+            let (address, mut connections) = listen(Bounds { preface_within, ..BOUNDS }).await;
+            let mut client = TcpStream::connect(address).await.expect("connects");
+            let mut connection = let_in(&mut connections).await;
+            client.write_all(&vec![b'P'; said]).await.expect("writes");
+            let mut heard = Vec::new();
+            let read = timeout(PATIENCE, connection.read_to_end(&mut heard)).await;
+            let error = read.expect("it does not hang").expect_err("it fails");
+            assert_eq!((error.kind(), heard.len()), (io::ErrorKind::TimedOut, said));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_has_said_enough_may_be_silent() {
+        let preface_within = Duration::from_millis(50);
+        let (address, mut connections) = listen(Bounds { preface_within, ..BOUNDS }).await;
+        let mut client = TcpStream::connect(address).await.expect("connects");
+        let mut connection = let_in(&mut connections).await;
+        client.write_all(&[b'P'; PREFACE_BYTES]).await.expect("writes");
+        let mut heard = [0; PREFACE_BYTES];
+        connection.read_exact(&mut heard).await.expect("reads");
+        let more = timeout(preface_within * 4, connection.read(&mut heard)).await;
+        assert!(more.is_err(), "it waits on");
     }
 }

@@ -15,6 +15,7 @@ use super::{
     acquire,
     exchange::{ask, expect_body},
     hub::Hub,
+    listen::Peer,
     metrics::Rpc,
     session::{SessionStream, stopping},
     status::status,
@@ -61,9 +62,12 @@ pub(super) async fn unary<T>(
     }
 }
 
-fn address<T>(request: &Request<T>) -> String {
-    request.remote_addr().map(|address| address.to_string()).unwrap_or_default()
+fn peer<T>(request: &Request<T>) -> Peer {
+    request.extensions().get::<Peer>().expect("every connection is a listen::Connection").clone()
 }
+
+const TOO_MANY_WAITS: &str = "too many acquires wait on this connection; nothing was done: use a \
+                              Session stream, or another connection";
 
 #[tonic::async_trait]
 impl LockService for Locks {
@@ -71,12 +75,17 @@ impl LockService for Locks {
         &self,
         request: Request<AcquireRequest>,
     ) -> Result<Response<AcquireResponse>, Status> {
-        let address = address(&request);
+        let peer = peer(&request);
         let request = request.into_inner();
         unary(&self.hub, NAME, "Acquire", async {
+            let waits = request.wait_ms != Some(0);
             let frame = Frame::of_call(&request.session_id, request.instance);
             let checked = validate::acquire(&self.hub.config.limits, &frame, request)?;
-            acquire::acquire(&self.hub, &address, checked).await
+            let _permit = match waits.then(|| peer.waits.try_acquire_owned()).transpose() {
+                Ok(permit) => permit,
+                Err(_none_left) => return Err(Failure::overloaded(TOO_MANY_WAITS)),
+            };
+            acquire::acquire(&self.hub, peer.address, checked).await
         })
         .await
     }
@@ -159,7 +168,7 @@ impl LockService for Locks {
         &self,
         request: Request<Streaming<SessionRequest>>,
     ) -> Result<Response<SessionStream>, Status> {
-        let address = address(&request);
+        let address = peer(&request).address;
         let rpc = Rpc { form: "bidi_stream", service: NAME, method: "Session" };
         let mut rpc = self.hub.metrics.rpc(rpc);
         let opened =
@@ -170,6 +179,11 @@ impl LockService for Locks {
             rpc.set_code(status.code());
             status
         })?;
-        Ok(Response::new(SessionStream::new(handle, request.into_inner(), address, rpc)))
+        Ok(Response::new(SessionStream::new(
+            handle,
+            request.into_inner(),
+            address.to_string(),
+            rpc,
+        )))
     }
 }

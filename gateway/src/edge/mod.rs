@@ -164,8 +164,9 @@ impl Gateway {
         self.readiness.clone()
     }
 
-    /// Serves until `shutdown`: then health says so, nothing new is accepted, streams and waits end
-    /// with `SHUTTING_DOWN`, other calls are finished, within 5 s. Nothing is cancelled or released.
+    /// Serves until `shutdown`: then health says so, nothing new is accepted, what was asked is still
+    /// answered, and streams and waits end with `SHUTTING_DOWN`; within 5 s in all. Nothing is
+    /// cancelled or released.
     pub async fn serve(
         self,
         listener: TcpListener,
@@ -178,12 +179,12 @@ impl Gateway {
         tasks.spawn(send_keepalives(hub.clone()));
         tasks.spawn(sweep(hub.clone()));
         tasks.spawn(publish(hub.clone()));
-        tasks.spawn(describe(hub.clone(), readiness.clone(), health.clone()));
 
         let (accepted, connections) = mpsc::channel(listen::ACCEPTED_MAX);
         let bounds = Bounds {
             connections_max: hub.config.connections_max,
             connections_per_ip_max: hub.config.connections_per_ip_max,
+            waits_per_connection: STREAMS_PER_CONNECTION as usize / 2,
             preface_within: hub.config.preface_within,
         };
         let stopping = hub.stopping.clone();
@@ -197,6 +198,8 @@ impl Gateway {
         for name in ["", lock_service::NAME] {
             health.set_service_status(name, ServingStatus::Serving).await;
         }
+        health.set_service_status(READINESS, ServingStatus::NotServing).await;
+        tasks.spawn(describe(hub.clone(), readiness.clone(), health.clone()));
         let server = server()
             .add_service(health_service)
             .add_service(reflection().build_v1()?)

@@ -40,7 +40,8 @@ pub(super) struct SessionStream {
     ended: bool,
     handles: HandleCache,
     address: String,
-    stopping: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Resolves when the gateway stops; None once it has.
+    stop: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     rpc: RpcTimer,
     span: tracing::Span,
 }
@@ -52,7 +53,7 @@ impl SessionStream {
         address: String,
         rpc: RpcTimer,
     ) -> Self {
-        let stopping = Box::pin(handle.hub().stopping.clone().cancelled_owned());
+        let stop = Box::pin(handle.hub().stopping.clone().cancelled_owned());
         let span = tracing::debug_span!("session", stream = handle.number().0, %address);
         Self {
             handle,
@@ -61,7 +62,7 @@ impl SessionStream {
             ended: false,
             handles: HandleCache::default(),
             address,
-            stopping,
+            stop: Some(stop),
             rpc,
             span,
         }
@@ -70,7 +71,7 @@ impl SessionStream {
     /// Reads and sends what has arrived; an error ends the stream.
     fn take_in(&mut self, cx: &mut Context<'_>) -> Result<(), Status> {
         for _ in 0..MESSAGES_PER_TURN {
-            if self.calls_ended {
+            if self.calls_ended || self.stop.is_none() {
                 return Ok(());
             }
             match Pin::new(&mut self.calls).poll_next(cx) {
@@ -133,11 +134,18 @@ impl Stream for SessionStream {
                 Poll::Ready(Some(Ok(SessionResponse { answers })))
             }
             Poll::Ready(Err(_overrun)) => this.end(Err(status(too_far_behind()))),
-            Poll::Pending if this.calls_ended && this.handle.is_idle() => this.end(Ok(())),
-            Poll::Pending if this.stopping.as_mut().poll(cx).is_ready() => {
-                this.end(Err(status(stopping())))
+            Poll::Pending => {
+                if this.stop.as_mut().is_some_and(|stop| stop.as_mut().poll(cx).is_ready()) {
+                    this.stop = None;
+                }
+                // What was asked is answered first, also when the gateway stops.
+                match (this.calls_ended, this.stop.is_none()) {
+                    (false, false) => Poll::Pending,
+                    _ if !this.handle.is_idle() => Poll::Pending,
+                    (true, _) => this.end(Ok(())),
+                    (false, true) => this.end(Err(status(stopping()))),
+                }
             }
-            Poll::Pending => Poll::Pending,
         }
     }
 }
