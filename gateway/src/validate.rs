@@ -7,16 +7,23 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use sha2::{Digest as _, Sha256};
 use sharklock_proto::{
     internal::v1::store_call::Body,
     v1::{
         AcquireRequest, CancelRequest, CheckTokenRequest, ForceReleaseRequest, GetLockRequest,
-        KeepAliveRequest, ListLocksRequest, LockMode, ReleaseRequest, session_call,
+        KeepAliveRequest, ListLocksRequest, ReleaseRequest, session_call,
     },
 };
 
+use self::fields::{
+    check_acquisition_id, check_attributes, check_mode, check_name, check_seq, check_text,
+    check_token_number, clamp_page,
+};
+pub use self::session::{Frame, HandleCache, Session};
 use crate::failure::{Failure, Reason};
+
+mod fields;
+mod session;
 
 /// Longest lock name.
 pub const NAME_BYTES_MAX: usize = 512;
@@ -62,36 +69,6 @@ impl Default for Limits {
     }
 }
 
-/// A session as stores know it: the secret has been left behind.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Session {
-    handle: Bytes,
-    instance: u64,
-}
-
-impl Session {
-    /// The session's handle, 16 bytes.
-    pub fn handle(&self) -> &Bytes {
-        &self.handle
-    }
-
-    /// Which life of its client.
-    pub fn instance(&self) -> u64 {
-        self.instance
-    }
-
-    /// Both, to be sent.
-    pub fn into_parts(self) -> (Bytes, u64) {
-        (self.handle, self.instance)
-    }
-}
-
-impl std::fmt::Debug for Session {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Session({:02x?}.., {})", &self.handle[..4.min(self.handle.len())], self.instance)
-    }
-}
-
 /// A call that has passed every check.
 ///
 /// Invariant: the body holds no session id.
@@ -119,13 +96,13 @@ impl Checked {
 
     /// The gateway's own keepalive for an acquisition that has passed every check.
     pub fn keep_alive(session: Session, request: KeepAliveRequest) -> Self {
-        let request = KeepAliveRequest { instance: session.instance, ..request };
+        let request = KeepAliveRequest { instance: session.instance(), ..request };
         Self { session: Some(session), body: Body::KeepAlive(request) }
     }
 
     /// The gateway's own cancel of an acquisition that has passed every check.
     pub fn cancel(session: Session, request: CancelRequest) -> Self {
-        let request = CancelRequest { instance: session.instance, ..request };
+        let request = CancelRequest { instance: session.instance(), ..request };
         Self { session: Some(session), body: Body::Cancel(request) }
     }
 
@@ -133,71 +110,6 @@ impl Checked {
     pub fn describe() -> Self {
         let describe = sharklock_proto::internal::v1::DescribeStore {};
         Self { session: None, body: Body::Describe(describe) }
-    }
-}
-
-/// The handle of the last session seen, so that a stream pays for one SHA-256 and not one per
-/// message.
-#[derive(Default)]
-pub struct HandleCache {
-    /// Session id and handle.
-    last: Option<(Bytes, Bytes)>,
-}
-
-impl HandleCache {
-    fn handle(&mut self, id: &Bytes) -> Bytes {
-        if let Some((last, handle)) = &self.last
-            && last == id
-        {
-            return handle.clone();
-        }
-        let handle = Bytes::copy_from_slice(&Sha256::digest(id)[..HANDLE_BYTES]);
-        // A copy: a slice would keep the whole received message alive.
-        self.last = Some((Bytes::copy_from_slice(id), handle.clone()));
-        handle
-    }
-}
-
-/// The session that calls belong to: a message's on a stream, the request's own otherwise.
-pub struct Frame {
-    id: Bytes,
-    instance: u64,
-    session: Result<Session, Failure>,
-}
-
-impl Frame {
-    /// Checks a session's names. Calls that need no session pass even when they are wrong.
-    pub fn new(id: &Bytes, instance: u64, handles: &mut HandleCache) -> Self {
-        let session =
-            check_session(id, instance).map(|()| Session { handle: handles.handle(id), instance });
-        Self { id: id.clone(), instance, session }
-    }
-
-    /// The session of a call that names one itself.
-    pub fn of_call(id: &Bytes, instance: u64) -> Self {
-        Self::new(id, instance, &mut HandleCache::default())
-    }
-
-    /// The session of a call in this frame, which may name it again but not another.
-    fn session_of(&self, id: &Bytes, instance: u64) -> Result<Session, Failure> {
-        let session = self.session.clone()?;
-        if !id.is_empty() && *id != self.id {
-            return Err(Failure::of_field(
-                Reason::BadSession,
-                "session_id",
-                "the call names another session than its message: leave session_id empty, or send \
-                 one message per session",
-            ));
-        }
-        if instance != 0 && instance != self.instance {
-            return Err(Failure::of_field(
-                Reason::BadSession,
-                "instance",
-                "the call names another instance than its message: leave instance 0, or send one \
-                 message per instance",
-            ));
-        }
-        Ok(session)
     }
 }
 
@@ -262,7 +174,7 @@ pub fn acquire(
     check_text(Reason::BadOwner, "owner_id", &request.owner_id, 0, OWNER_BYTES_MAX)?;
     check_attributes(&request)?;
     request.session_id = Bytes::new();
-    request.instance = session.instance;
+    request.instance = session.instance();
     Ok(Checked { session: Some(session), body: Body::Acquire(request) })
 }
 
@@ -274,7 +186,7 @@ pub fn release(frame: &Frame, mut request: ReleaseRequest) -> Result<Checked, Fa
     // Also to release all: a retry is told from a new release by its acquisition (D16).
     check_acquisition_id("acquisition_id", request.acquisition_id)?;
     request.session_id = Bytes::new();
-    request.instance = session.instance;
+    request.instance = session.instance();
     Ok(Checked { session: Some(session), body: Body::Release(request) })
 }
 
@@ -284,7 +196,7 @@ pub fn cancel(frame: &Frame, mut request: CancelRequest) -> Result<Checked, Fail
     check_name(&request.name)?;
     check_acquisition_id("acquisition_id", request.acquisition_id)?;
     request.session_id = Bytes::new();
-    request.instance = session.instance;
+    request.instance = session.instance();
     Ok(Checked { session: Some(session), body: Body::Cancel(request) })
 }
 
@@ -314,7 +226,7 @@ pub fn keep_alive(frame: &Frame, mut request: KeepAliveRequest) -> Result<Checke
         }
     }
     request.session_id = Bytes::new();
-    request.instance = session.instance;
+    request.instance = session.instance();
     Ok(Checked { session: Some(session), body: Body::KeepAlive(request) })
 }
 
@@ -370,178 +282,6 @@ pub fn call_id(call_id: u64) -> Result<(), Failure> {
         "calls.call_id",
         "a call id is not 0, which marks events: number calls from 1",
     ))
-}
-
-fn check_session(id: &Bytes, instance: u64) -> Result<(), Failure> {
-    if id.len() != SESSION_ID_BYTES || id.iter().all(|byte| *byte == 0) {
-        return Err(Failure::of_field(
-            Reason::BadSession,
-            "session_id",
-            format!("a session id is {SESSION_ID_BYTES} random bytes: draw them from a secure RNG"),
-        )
-        .with("length", SESSION_ID_BYTES));
-    }
-    if instance == 0 {
-        return Err(Failure::of_field(
-            Reason::BadSession,
-            "instance",
-            "an instance is not 0: number the lives of a client process from 1",
-        ));
-    }
-    Ok(())
-}
-
-fn check_acquisition_id(field: &str, id: u64) -> Result<(), Failure> {
-    if id != 0 {
-        return Ok(());
-    }
-    Err(Failure::of_field(
-        Reason::BadAcquisitionId,
-        field,
-        "an acquisition id is not 0: number acquisitions from 1, and use no number twice",
-    ))
-}
-
-fn check_seq(seq: u64) -> Result<(), Failure> {
-    if seq != 0 {
-        return Ok(());
-    }
-    Err(Failure::of_field(
-        Reason::BadSeq,
-        "seq",
-        "a seq is not 0: number attempts from 1, each larger than all before",
-    ))
-}
-
-fn check_token_number(field: &str, token: u64) -> Result<(), Failure> {
-    if token != 0 {
-        return Ok(());
-    }
-    Err(Failure::of_field(
-        Reason::BadToken,
-        field,
-        "a fencing token is not 0: use the token of the grant",
-    ))
-}
-
-fn check_name(name: &str) -> Result<(), Failure> {
-    check_text(Reason::BadLockName, "name", name, 1, NAME_BYTES_MAX)
-}
-
-fn check_text(
-    reason: Reason,
-    field: &str,
-    text: &str,
-    bytes_min: usize,
-    bytes_max: usize,
-) -> Result<(), Failure> {
-    if text.len() < bytes_min {
-        let message = format!("{field} is empty: give 1 to {bytes_max} bytes");
-        return Err(Failure::of_field(reason, field, message).with("max", bytes_max));
-    }
-    if text.len() > bytes_max {
-        let message = format!(
-            "{field} has {} bytes: shorten it to at most {bytes_max}, counted as UTF-8",
-            text.len()
-        );
-        return Err(Failure::of_field(reason, field, message).with("max", bytes_max));
-    }
-    if !is_plain(text) {
-        return Err(Failure::of_field(
-            reason,
-            field,
-            format!(
-                "{field} holds a control character (a line break, NUL, or one that changes the \
-                 direction of text): remove or encode it"
-            ),
-        ));
-    }
-    Ok(())
-}
-
-/// Whether a text can be shown on one line of a terminal or a log and reads there as it is.
-fn is_plain(text: &str) -> bool {
-    // Nearly all names are ASCII, of which 0..0x20 and 0x7f are control characters.
-    if text.is_ascii() {
-        return text.bytes().all(|byte| byte >= b' ' && byte != 0x7f);
-    }
-    !text.chars().any(|c| c.is_control() || breaks_lines(c) || changes_direction(c))
-}
-
-fn breaks_lines(c: char) -> bool {
-    matches!(c, '\u{2028}' | '\u{2029}')
-}
-
-/// Unicode's `Bidi_Control`.
-fn changes_direction(c: char) -> bool {
-    matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
-
-fn check_mode(request: &AcquireRequest) -> Result<(), Failure> {
-    let permits = match LockMode::try_from(request.mode) {
-        Ok(LockMode::Exclusive | LockMode::Shared) => false,
-        Ok(LockMode::Permits) => true,
-        Ok(LockMode::Unspecified) | Err(_) => {
-            return Err(Failure::of_field(
-                Reason::BadMode,
-                "mode",
-                "mode says none of EXCLUSIVE, SHARED and PERMITS: choose one",
-            ));
-        }
-    };
-    let (wanted, max) = (request.permits, request.permits_max);
-    if !permits && (wanted, max) != (0, 0) {
-        return Err(Failure::of_field(
-            Reason::BadPermits,
-            "permits",
-            "only mode PERMITS counts permits: leave permits and permits_max out, or set the mode",
-        ));
-    }
-    if permits && !(1..=PERMITS_MAX).contains(&max) {
-        return Err(Failure::of_field(
-            Reason::BadPermits,
-            "permits_max",
-            format!("a lock has 1 to {PERMITS_MAX} permits: choose a permits_max within"),
-        )
-        .with("max", PERMITS_MAX));
-    }
-    if permits && !(1..=max).contains(&wanted) {
-        return Err(Failure::of_field(
-            Reason::BadPermits,
-            "permits",
-            "an acquisition takes 1 to permits_max permits: choose permits within",
-        ));
-    }
-    Ok(())
-}
-
-fn check_attributes(request: &AcquireRequest) -> Result<(), Failure> {
-    let attributes = &request.attributes;
-    let bytes: usize = attributes.iter().map(|(key, value)| key.len() + value.len()).sum();
-    if bytes > ATTRIBUTES_BYTES_MAX {
-        let message = format!(
-            "the keys and values of attributes have {bytes} bytes together: shorten them to at \
-             most {ATTRIBUTES_BYTES_MAX}"
-        );
-        return Err(Failure::of_field(Reason::BadAttributes, "attributes", message)
-            .with("max", ATTRIBUTES_BYTES_MAX));
-    }
-    if !attributes.iter().all(|(key, value)| !key.is_empty() && is_plain(key) && is_plain(value)) {
-        return Err(Failure::of_field(
-            Reason::BadAttributes,
-            "attributes",
-            "an attribute has an empty key, or a control character (a line break, NUL, or one that \
-             changes the direction of text): name the key, and remove or encode the character",
-        ));
-    }
-    Ok(())
-}
-
-fn clamp_page(asked: u32) -> u32 {
-    match asked {
-        0 => PAGE_DEFAULT,
-        asked => asked.min(PAGE_MAX),
-    }
 }
 
 #[cfg(test)]

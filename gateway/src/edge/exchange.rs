@@ -10,10 +10,7 @@ use sharklock_proto::{
 use sharklock_rangemap::Hops;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::{
-    hub::{Hub, StreamHandle},
-    session::too_far_behind,
-};
+use super::{hub::Hub, session::too_far_behind, stream_handle::StreamHandle};
 use crate::{
     failure::{Failure, Reason},
     outbox::{Answer, CallKind},

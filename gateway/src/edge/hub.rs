@@ -22,12 +22,12 @@ use sharklock_proto::{
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::{Config, metrics::Metrics};
+use super::{Config, metrics::Metrics, stream_handle::StreamHandle};
 use crate::{
     Lane, StoreLink,
     failure::Failure,
     keepalives::{Caller, KeepAlives},
-    outbox::{Answer, CallKind, Outbox, Overrun},
+    outbox::{Answer, Outbox, Overrun, Settled},
     routing::Routing,
     tag::{StreamNumber, Tag},
     validate::{Checked, Session},
@@ -61,12 +61,12 @@ pub(super) struct Hub {
 
 /// A stream's place in the table.
 pub(super) struct OpenStream {
-    number: StreamNumber,
+    pub(super) number: StreamNumber,
     outbox: Mutex<Outbox>,
 }
 
 impl OpenStream {
-    fn outbox(&self) -> MutexGuard<'_, Outbox> {
+    pub(super) fn outbox(&self) -> MutexGuard<'_, Outbox> {
         self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -106,8 +106,66 @@ impl Hub {
             let stream = Arc::new(OpenStream { number, outbox: Mutex::default() });
             entry.insert(stream.clone());
             self.metrics.streams.inc();
-            return Ok(StreamHandle { hub: self.clone(), stream });
+            return Ok(StreamHandle::new(self.clone(), stream));
         }
+    }
+
+    /// Closes a stream.
+    pub(super) fn close(&self, stream: &OpenStream) {
+        self.streams.remove(&stream.number.0);
+        let mut outbox = stream.outbox();
+        add_difference(&self.calls_open, outbox.calls_open(), 0);
+        add_difference(&self.outbox_bytes, outbox.bytes(), 0);
+        // Whoever has just looked this stream up must not count anything in it any more.
+        outbox.cut_off();
+        self.metrics.streams.dec();
+    }
+
+    /// How many more calls may be open.
+    pub(super) fn room(&self) -> usize {
+        self.config.calls_open_max.saturating_sub(self.calls_open.load(Ordering::Relaxed))
+    }
+
+    /// Hands a batch to the store; what did not fit comes back.
+    pub(super) fn send(&self, lane: Lane, calls: Vec<StoreCall>) -> Result<(), Vec<StoreCall>> {
+        self.link.send(lane, calls)
+    }
+
+    /// Takes a keepalive of a stream into the next batch.
+    pub(super) fn add_keepalive(
+        &self,
+        session: &Session,
+        request: KeepAliveRequest,
+        caller: Caller,
+        events_to: StreamNumber,
+    ) {
+        let items = request.items.len();
+        let added = self.keepalives().add(self.now_us(), session, request, caller, events_to);
+        if let Err(failure) = added {
+            let mut wakers = Vec::new();
+            self.settle(caller, &mut wakers, |outbox| outbox.fail(caller.call, items, failure));
+            wakers.into_iter().for_each(Waker::wake);
+        }
+    }
+
+    /// Sends the keepalives that wait, or leaves it to the task that sends them when they are due.
+    pub(super) fn send_keepalives_or_wait(&self) {
+        if self.flush_keepalives().is_some() {
+            self.keepalive_waits.notify_one();
+        }
+    }
+
+    /// Takes what waits in a stream's outbox.
+    pub(super) fn poll_take(
+        &self,
+        stream: &OpenStream,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Vec<Answer>, Overrun>> {
+        let mut outbox = stream.outbox();
+        let bytes = outbox.bytes();
+        let taken = outbox.poll_take(cx);
+        add_difference(&self.outbox_bytes, bytes, outbox.bytes());
+        taken
     }
 
     /// Sends a call whose answer nobody awaits.
@@ -213,7 +271,7 @@ impl Hub {
         self.metrics.keepalive_items.set(gauge(self.keepalives().named()));
     }
 
-    fn now_us(&self) -> u64 {
+    pub(super) fn now_us(&self) -> u64 {
         self.started.elapsed().as_micros() as u64
     }
 
@@ -252,7 +310,7 @@ impl Hub {
         &self,
         caller: Caller,
         wakers: &mut Vec<Waker>,
-        settle: impl FnOnce(&mut Outbox) -> Option<crate::outbox::Settled>,
+        settle: impl FnOnce(&mut Outbox) -> Option<Settled>,
     ) {
         let Some(stream) = self.streams.get(&caller.stream.0).map(|found| found.clone()) else {
             return;
@@ -272,7 +330,7 @@ impl Hub {
     }
 
     /// The only way to an outbox: keeps the gateway's sums right, and collects whom to wake.
-    fn with_outbox<R>(
+    pub(super) fn with_outbox<R>(
         &self,
         stream: &OpenStream,
         wakers: &mut Vec<Waker>,
@@ -297,7 +355,7 @@ impl Hub {
         result
     }
 
-    fn store_call(
+    pub(super) fn store_call(
         &self,
         tag: u64,
         session: Option<Session>,
@@ -355,187 +413,4 @@ fn add_difference(sum: &AtomicUsize, before: usize, after: usize) {
     } else if before > after {
         sum.fetch_sub(before - after, Ordering::Relaxed);
     }
-}
-
-/// A call of a stream: the client's number of it, and the call or why it is none.
-pub(super) type Numbered = (u64, Result<Checked, Failure>);
-
-/// The owner's side of an open stream.
-pub(super) struct StreamHandle {
-    hub: Arc<Hub>,
-    stream: Arc<OpenStream>,
-}
-
-impl StreamHandle {
-    /// The gateway's number of this stream.
-    pub(super) fn number(&self) -> StreamNumber {
-        self.stream.number
-    }
-
-    /// Where it is open.
-    pub(super) fn hub(&self) -> &Arc<Hub> {
-        &self.hub
-    }
-
-    /// Sends calls, one batch per lane, and answers at once those that cannot be sent. Events of
-    /// what they name go to `events_to`.
-    pub(super) fn submit(
-        &self,
-        calls: impl Iterator<Item = Numbered>,
-        events_to: StreamNumber,
-        address: &str,
-    ) {
-        let hub = &*self.hub;
-        let mut batch = Batch::default();
-        for (call_id, checked) in calls {
-            match checked {
-                Err(failure) => batch.refused.push((call_id, failure)),
-                Ok(checked) => match checked.into_parts() {
-                    (Some(session), Ask::KeepAlive(request)) => {
-                        batch.keepalives.push(KeepAlive { tag: call_id, session, request });
-                    }
-                    (session, body) => {
-                        let lane = match Lane::of(&body) {
-                            Lane::Urgent => &mut batch.urgent,
-                            Lane::Ordinary => &mut batch.ordinary,
-                        };
-                        lane.push(hub.store_call(call_id, session, body, events_to, address));
-                    }
-                },
-            }
-        }
-        self.open_calls(&mut batch);
-        self.send(Lane::Urgent, batch.urgent);
-        self.send(Lane::Ordinary, batch.ordinary);
-        self.keep_alive(batch.keepalives, events_to);
-    }
-
-    /// Gives every call its tag, and answers those that find no room.
-    fn open_calls(&self, batch: &mut Batch) {
-        let hub = &*self.hub;
-        let number = self.stream.number;
-        let now_us = hub.now_us();
-        let max = hub.config.calls_open_max;
-        let mut room = max.saturating_sub(hub.calls_open.load(Ordering::Relaxed));
-        let mut open = |outbox: &mut Outbox, tag: &mut u64, kind: CallKind, items: usize| {
-            // Acquires stop at half of the bound (D16).
-            let kept_free = if kind == CallKind::Acquire { max / 2 } else { 0 };
-            let opened =
-                (room > kept_free).then(|| outbox.open(*tag, kind, items, now_us)).flatten();
-            match opened {
-                Some(call) => {
-                    room -= 1;
-                    *tag = Tag { stream: number, call }.to_wire();
-                }
-                None => {
-                    outbox.refuse(*tag, Failure::overloaded(TOO_MANY_CALLS));
-                }
-            }
-            opened.is_some()
-        };
-        let mut wakers = Vec::new();
-        let Batch { urgent, ordinary, keepalives, refused } = batch;
-        hub.with_outbox(&self.stream, &mut wakers, |outbox| {
-            for (call_id, failure) in refused.drain(..) {
-                outbox.refuse(call_id, failure);
-            }
-            keepalives.retain_mut(|call| {
-                open(outbox, &mut call.tag, CallKind::KeepAlive, call.request.items.len())
-            });
-            for lane in [urgent, ordinary] {
-                lane.retain_mut(|call| {
-                    let kind = CallKind::of(call.body.as_ref().expect("store_call() sets it"));
-                    open(outbox, &mut call.tag, kind, 1)
-                });
-            }
-        });
-        wakers.into_iter().for_each(Waker::wake);
-    }
-
-    fn send(&self, lane: Lane, calls: Vec<StoreCall>) {
-        if calls.is_empty() {
-            return;
-        }
-        let Err(rejected) = self.hub.link.send(lane, calls) else { return };
-        let mut wakers = Vec::new();
-        let now_us = self.hub.now_us();
-        for call in rejected {
-            let call = Tag::from_wire(call.tag).call;
-            let failure = Failure::overloaded("the store has too much waiting: retry later");
-            let settled = self
-                .hub
-                .with_outbox(&self.stream, &mut wakers, |outbox| outbox.fail(call, 1, failure));
-            settled.into_iter().for_each(|settled| self.hub.metrics.settled(settled, now_us));
-        }
-        wakers.into_iter().for_each(Waker::wake);
-    }
-
-    fn keep_alive(&self, calls: Vec<KeepAlive>, events_to: StreamNumber) {
-        if calls.is_empty() {
-            return;
-        }
-        let hub = &*self.hub;
-        let now_us = hub.now_us();
-        let mut wakers = Vec::new();
-        for KeepAlive { tag, session, request } in calls {
-            let items = request.items.len();
-            let call = Tag::from_wire(tag).call;
-            let caller = Caller { stream: self.stream.number, call };
-            let added = hub.keepalives().add(now_us, &session, request, caller, events_to);
-            if let Err(failure) = added {
-                hub.settle(caller, &mut wakers, |outbox| outbox.fail(call, items, failure));
-            }
-        }
-        wakers.into_iter().for_each(Waker::wake);
-        if hub.flush_keepalives().is_some() {
-            hub.keepalive_waits.notify_one();
-        }
-    }
-
-    /// Takes answers and events, or waits for some.
-    pub(super) fn poll_take(&self, cx: &mut Context<'_>) -> Poll<Result<Vec<Answer>, Overrun>> {
-        let mut outbox = self.stream.outbox();
-        let bytes = outbox.bytes();
-        let taken = outbox.poll_take(cx);
-        add_difference(&self.hub.outbox_bytes, bytes, outbox.bytes());
-        taken
-    }
-
-    /// Whether every call has been answered.
-    pub(super) fn is_idle(&self) -> bool {
-        self.stream.outbox().calls_open() == 0
-    }
-}
-
-impl Drop for StreamHandle {
-    /// Its calls go on: only their answers are not awaited any more. What it holds or waits for
-    /// stays too, since another stream or gateway may carry on.
-    fn drop(&mut self) {
-        self.hub.streams.remove(&self.stream.number.0);
-        let mut outbox = self.stream.outbox();
-        add_difference(&self.hub.calls_open, outbox.calls_open(), 0);
-        add_difference(&self.hub.outbox_bytes, outbox.bytes(), 0);
-        // Whoever has just looked this stream up must not count anything in it any more.
-        outbox.cut_off();
-        self.hub.metrics.streams.dec();
-    }
-}
-
-const TOO_MANY_CALLS: &str = "too many calls are open: wait for answers before asking more";
-
-/// The calls of one message, sorted by where they go. Until a call is opened its tag is the
-/// client's number of it.
-#[derive(Default)]
-struct Batch {
-    urgent: Vec<StoreCall>,
-    ordinary: Vec<StoreCall>,
-    keepalives: Vec<KeepAlive>,
-    refused: Vec<(u64, Failure)>,
-}
-
-/// A keepalive on its way into the next batch.
-struct KeepAlive {
-    tag: u64,
-    session: Session,
-    request: KeepAliveRequest,
 }

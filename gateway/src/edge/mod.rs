@@ -9,6 +9,7 @@ mod lock_service;
 mod metrics;
 mod session;
 mod status;
+mod stream_handle;
 
 use std::{
     sync::{
@@ -32,8 +33,12 @@ use tokio::{
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Server;
-use tonic_health::{ServingStatus, server::HealthReporter};
+use tonic::transport::{Server, server::Router};
+use tonic_health::{
+    ServingStatus,
+    pb::health_server::{Health, HealthServer},
+    server::HealthReporter,
+};
 
 use self::{
     exchange::{ask, expect_body},
@@ -200,24 +205,10 @@ impl Gateway {
         }
         health.set_service_status(READINESS, ServingStatus::NotServing).await;
         tasks.spawn(describe(hub.clone(), readiness.clone(), health.clone()));
-        let server = server()
-            .add_service(health_service)
-            .add_service(reflection().build_v1()?)
-            .add_service(reflection().build_v1alpha()?)
-            .add_service(
-                LockServiceServer::new(lock_service::Locks::new(hub.clone()))
-                    .max_decoding_message_size(RECEIVED_BYTES_MAX)
-                    .max_encoding_message_size(SENT_BYTES_MAX),
-            )
-            .add_service(
-                AdminServiceServer::new(admin_service::Admin::new(hub.clone()))
-                    .max_decoding_message_size(RECEIVED_BYTES_MAX)
-                    .max_encoding_message_size(SENT_BYTES_MAX),
-            )
-            .serve_with_incoming_shutdown(
-                ReceiverStream::new(connections),
-                stopping.clone().cancelled_owned(),
-            );
+        let server = services(&hub, health_service)?.serve_with_incoming_shutdown(
+            ReceiverStream::new(connections),
+            stopping.clone().cancelled_owned(),
+        );
         let mut server = std::pin::pin!(server);
         let mut gone = false;
         let early = tokio::select! {
@@ -260,6 +251,25 @@ fn server() -> Server {
         .http2_keepalive_timeout(Some(PONG_WITHIN))
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+}
+
+/// Everything that answers on the gateway's port.
+fn services(
+    hub: &Arc<Hub>,
+    health: HealthServer<impl Health>,
+) -> Result<Router, tonic_reflection::server::Error> {
+    let locks = LockServiceServer::new(lock_service::Locks::new(hub.clone()))
+        .max_decoding_message_size(RECEIVED_BYTES_MAX)
+        .max_encoding_message_size(SENT_BYTES_MAX);
+    let admin = AdminServiceServer::new(admin_service::Admin::new(hub.clone()))
+        .max_decoding_message_size(RECEIVED_BYTES_MAX)
+        .max_encoding_message_size(SENT_BYTES_MAX);
+    Ok(server()
+        .add_service(health)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?)
+        .add_service(locks)
+        .add_service(admin))
 }
 
 fn reflection() -> tonic_reflection::server::Builder<'static> {

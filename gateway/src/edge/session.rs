@@ -18,9 +18,9 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::{Status, Streaming};
 
 use super::{
-    hub::StreamHandle,
     metrics::{Metrics, RpcTimer},
     status::status,
+    stream_handle::StreamHandle,
 };
 use crate::{
     failure::{Failure, Reason},

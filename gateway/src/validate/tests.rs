@@ -1,7 +1,7 @@
 //! Every limit of the API from both sides, and that no input can panic or be repeated in an error.
 
 use prost::Message as _;
-use sharklock_proto::v1::{self, KeepAliveItem, SessionCall, SessionRequest};
+use sharklock_proto::v1::{self, KeepAliveItem, LockMode, SessionCall, SessionRequest};
 
 use super::*;
 use crate::failure::Code;
@@ -364,7 +364,8 @@ fn a_cache_gives_the_handle_of_the_session_that_is_asked_for() {
     let mut handles = HandleCache::default();
     let handle = |id: &'static [u8; 16], handles: &mut HandleCache| {
         let frame = Frame::new(&Bytes::from_static(id), 1, handles);
-        frame.session.expect("it is good").handle
+        let checked = cancel(&frame, CancelRequest { session_id: Bytes::new(), ..a_cancel() });
+        checked.expect("it is good").session().expect("a cancel has one").handle().clone()
     };
     let a = handle(&ID, &mut handles);
     let b = handle(b"fedcba9876543210", &mut handles);
