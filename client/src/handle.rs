@@ -72,3 +72,22 @@ impl Returns {
         std::mem::swap(&mut *notes, into);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn notes_are_taken_all_at_once_and_wake_once() {
+        let returns = Returns::default();
+        let note = || Returned { cell: Arc::new(LeaseCell::default()), reply: None };
+        (0..3).for_each(|_| returns.put(note()));
+        returns.wake.notified().await;
+        let mut taken = Vec::new();
+        returns.take(&mut taken);
+        assert_eq!(taken.len(), 3);
+        // The next one wakes again.
+        returns.put(note());
+        returns.wake.notified().await;
+    }
+}

@@ -150,3 +150,55 @@ impl LeaseCell {
         self.id.load(Ordering::SeqCst)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    #[test]
+    fn a_lapse_found_at_use_stays_a_loss_although_the_renewal_was_on_its_way() {
+        let (cell, clock) = (LeaseCell::default(), Clock::start());
+        cell.renew(clock.now() + HOUR);
+        assert_eq!(cell.check(&clock), Ok(()));
+        let cell = LeaseCell::default();
+        cell.renew(clock.now());
+        assert_eq!(cell.check(&clock), Err(LostReason::Unrenewed));
+        cell.renew(clock.now() + HOUR);
+        assert_eq!(cell.check(&clock), Err(LostReason::Unrenewed));
+        // The first reason stays.
+        cell.lose(LostReason::Expired);
+        assert_eq!(cell.lost(), Some(&LostReason::Unrenewed));
+    }
+
+    #[test]
+    fn a_lock_that_was_given_back_is_no_news() {
+        let (cell, clock) = (LeaseCell::default(), Clock::start());
+        cell.renew(clock.now());
+        cell.close();
+        assert_eq!(cell.check(&clock), Ok(()));
+    }
+
+    #[tokio::test]
+    async fn waiters_hear_of_jeopardy_and_of_the_loss() {
+        let (cell, clock) = (Arc::new(LeaseCell::default()), Arc::new(Clock::start()));
+        cell.renew(clock.now() + HOUR);
+        let wait = |seen| {
+            let (cell, clock) = (Arc::clone(&cell), Arc::clone(&clock));
+            tokio::spawn(async move { cell.state_other_than(seen, &clock).await })
+        };
+        let waiting = wait(GuardState::Safe);
+        cell.set_jeopardy(true);
+        assert_eq!(waiting.await.expect("no panic"), GuardState::Jeopardy);
+        let waiting = wait(GuardState::Jeopardy);
+        cell.set_jeopardy(false);
+        assert_eq!(waiting.await.expect("no panic"), GuardState::Safe);
+        let waiting = wait(GuardState::Safe);
+        cell.lose(LostReason::Expired);
+        assert_eq!(waiting.await.expect("no panic"), GuardState::Lost);
+        assert_eq!(cell.wait_lost(&clock).await, LostReason::Expired);
+    }
+}

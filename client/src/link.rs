@@ -12,11 +12,12 @@ use std::{
 use sharklock_proto::v1::{self, lock_service_client::LockServiceClient};
 use tokio::time::{Instant, Sleep};
 use tokio_stream::Stream as _;
-use tonic::{Status, Streaming, transport::Endpoint};
+use tonic::{Streaming, transport::Endpoint};
 
 use crate::{
     outbox::{Outbox, Outgoing},
     session_id::SessionId,
+    wire::{explain, innermost},
 };
 
 /// Connecting and opening both streams.
@@ -126,6 +127,7 @@ impl Link {
                 }
                 State::Dialling(dial) => match std::task::ready!(dial.as_mut().poll(cx)) {
                     Ok(streams) => {
+                        tracing::debug!(endpoint = %self.endpoint().uri(), "connected");
                         self.failures_count = 0;
                         self.state = State::Up(streams);
                         return Poll::Ready(LinkEvent::Connected);
@@ -146,7 +148,12 @@ impl Link {
 
     fn lost(&mut self, was_up: bool, why: String) -> LinkEvent {
         let endpoint = self.endpoint().uri();
-        tracing::debug!(%endpoint, was_up, why, "no connection");
+        // One line when a connection is lost or cannot be had, not one per try.
+        if was_up || self.failures_count == 0 {
+            tracing::warn!(%endpoint, why, "no connection; trying again");
+        } else {
+            tracing::debug!(%endpoint, why, "no connection; trying again");
+        }
         let why = format!("{endpoint}: {why}");
         self.current = self.current.wrapping_add(1);
         let pause = self.pause();
@@ -217,7 +224,7 @@ impl Streams {
 }
 
 async fn open(endpoint: Endpoint, id: &SessionId) -> Result<Box<Streams>, String> {
-    let channel = endpoint.connect().await.map_err(|error| explain_error(&error))?;
+    let channel = endpoint.connect().await.map_err(|error| innermost(&error))?;
     let (acquires_out, urgent_out) = (Arc::new(Outbox::default()), Arc::new(Outbox::default()));
     let outgoing = |outbox: &Arc<Outbox>| Outgoing {
         outbox: Arc::clone(outbox),
@@ -231,27 +238,10 @@ async fn open(endpoint: Endpoint, id: &SessionId) -> Result<Box<Streams>, String
         urgent.session(outgoing(&urgent_out))
     );
     let (acquires_in, urgent_in) = opened.map_err(|status| explain(&status))?;
-    tracing::debug!(endpoint = %endpoint.uri(), "connected");
     Ok(Box::new(Streams {
         acquires_in: acquires_in.into_inner(),
         urgent_in: urgent_in.into_inner(),
         acquires_out,
         urgent_out,
     }))
-}
-
-fn explain(status: &Status) -> String {
-    match std::error::Error::source(status) {
-        Some(source) => format!("{} ({})", status.message(), explain_error(source)),
-        None => format!("{}: {}", status.code(), status.message()),
-    }
-}
-
-/// The innermost cause says what a person can act on ("connection refused").
-fn explain_error(error: &dyn std::error::Error) -> String {
-    let mut innermost = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    innermost.to_string()
 }

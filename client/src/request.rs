@@ -179,3 +179,55 @@ pub struct LockInfo {
     /// How many wait in all.
     pub waiters_count: u32,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request() -> Request {
+        Request {
+            name: Arc::from("a"),
+            mode: LockMode::Exclusive,
+            ttl: TTL_DEFAULT,
+            wait: Wait::Unbounded,
+            reenter: None,
+            owner: Arc::from(""),
+            attributes: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn what_every_server_would_refuse_is_not_sent() {
+        let hour = Duration::from_secs(3600);
+        let name = |name: &str| Request { name: Arc::from(name), ..request() };
+        let permits = |n, of| Request { mode: LockMode::Permits { n, of }, ..request() };
+        let ttl = |ttl| Request { ttl, ..request() };
+        let wait = |wait| Request { wait: Wait::AtMost(wait), ..request() };
+        let attributes = [("k".to_owned(), "v".repeat(4096))].into();
+        for (request, reason) in [
+            (request(), None),
+            (name(&"n".repeat(512)), None),
+            (permits(8, 8), None),
+            (wait(hour), None),
+            (name(""), Some("BAD_LOCK_NAME")),
+            (name(&"n".repeat(513)), Some("BAD_LOCK_NAME")),
+            (name("a\nb"), Some("BAD_LOCK_NAME")),
+            (permits(0, 8), Some("BAD_PERMITS")),
+            (permits(9, 8), Some("BAD_PERMITS")),
+            (permits(1, 65_536), Some("BAD_PERMITS")),
+            (ttl(Duration::ZERO), Some("BAD_TTL")),
+            (ttl(hour), Some("BAD_TTL")),
+            (ttl(Duration::MAX), Some("BAD_TTL")),
+            (wait(Duration::MAX), Some("BAD_WAIT")),
+            (Request { owner: Arc::from("o".repeat(257)), ..request() }, Some("BAD_OWNER")),
+            (Request { attributes, ..request() }, Some("BAD_ATTRIBUTES")),
+        ] {
+            let refused = match request.check() {
+                Ok(()) => None,
+                Err(AcquireError::Invalid { reason, .. }) => Some(reason),
+                Err(other) => panic!("{other}"),
+            };
+            assert_eq!(refused.as_deref(), reason, "{request:?}");
+        }
+    }
+}

@@ -270,10 +270,27 @@ pub(crate) fn failure(status: &Status) -> Failure {
             status.code()
         }),
         reason,
-        message: status.message().to_owned(),
+        message: explain(status),
         field,
         retry_after: retry_after.unwrap_or_default(),
     }
+}
+
+/// What a person can act on: the server's words, or the innermost cause ("connection refused").
+pub(crate) fn explain(status: &Status) -> String {
+    match (Error::source(status), status.message()) {
+        (Some(source), _) => innermost(source),
+        (None, "") => status.code().to_string(),
+        (None, message) => message.to_owned(),
+    }
+}
+
+pub(crate) fn innermost(error: &dyn Error) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
 }
 
 fn never_connected(status: &Status) -> bool {
@@ -286,4 +303,67 @@ fn broke(status: &Status) -> bool {
 
 fn causes(status: &Status) -> impl Iterator<Item = &(dyn Error + 'static)> {
     std::iter::successors(Error::source(status), |&cause| cause.source())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, sync::Arc};
+
+    use super::*;
+    use crate::request::Request;
+
+    fn answer(body: v1::session_answer::Body) -> v1::SessionAnswer {
+        v1::SessionAnswer { call_id: 7, body: Some(body) }
+    }
+
+    #[test]
+    fn an_acquire_carries_what_was_asked_and_no_secret() {
+        let request = Request {
+            name: Arc::from("gpu"),
+            mode: LockMode::Permits { n: 2, of: 8 },
+            ttl: Duration::from_secs(10),
+            wait: Wait::Unbounded,
+            reenter: None,
+            owner: Arc::from("me"),
+            attributes: BTreeMap::new(),
+        };
+        let acquire = |wait| {
+            let (seq, id, request) = (Seq(7), AcquisitionId(3), Arc::new(request.clone()));
+            match session_call(Call::Acquire { seq, id, request, wait }).body {
+                Some(v1::session_call::Body::Acquire(acquire)) => acquire,
+                other => panic!("{other:?}"),
+            }
+        };
+        let sent = acquire(Wait::AtMost(Duration::from_micros(1)));
+        // A wait that is nearly over is still no try.
+        assert_eq!((sent.wait_ms, sent.permits, sent.permits_max), (Some(1), 2, 8));
+        assert_eq!((sent.acquisition_id, sent.seq, sent.ttl_ms), (3, 7, Some(10_000)));
+        assert!(sent.session_id.is_empty() && sent.instance == 0, "the frame says whose it is");
+        assert_eq!(acquire(Wait::Try).wait_ms, Some(0));
+        assert_eq!(acquire(Wait::Unbounded).wait_ms, None);
+    }
+
+    #[test]
+    fn what_a_newer_server_says_is_not_guessed() {
+        use v1::session_answer::Body;
+        let acquire = v1::AcquireResponse { outcome: 99, ..Default::default() };
+        assert_eq!(event(answer(Body::Acquire(acquire))), None);
+        let pushed = v1::AcquisitionEvent { kind: 99, ..Default::default() };
+        assert_eq!(event(answer(Body::Event(pushed))), None);
+        let item = v1::KeepAliveAnswer { state: 99, ..Default::default() };
+        let keep_alive = v1::KeepAliveResponse { answers: vec![item] };
+        assert_eq!(event(answer(Body::KeepAlive(keep_alive))), None);
+        assert_eq!(event(v1::SessionAnswer { call_id: 7, body: None }), None);
+        // A cause that is not known is still an end.
+        assert_eq!(gone_reason(99), GoneReason::Unknown);
+    }
+
+    #[test]
+    fn a_call_that_never_left_was_surely_not_done() {
+        use crate::failure::Verdict;
+        let refused = tonic::ConnectError("refused".into());
+        assert_eq!(failure(&Status::from_error(Box::new(refused))).verdict(), Verdict::NotDone);
+        let broken = Status::unavailable("stream closed");
+        assert_eq!(failure(&broken).verdict(), Verdict::NotKnown);
+    }
 }
