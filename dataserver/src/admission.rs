@@ -13,10 +13,10 @@ use sharklock_proto::{
 use sharklock_rangemap::Bounds;
 
 use crate::{
-    front::{Asker, Front, Leading, Query, Read, ReplyTo, Subscriber},
+    front::{Asker, Front, LOOKS_QUEUED_MAX, Leading, Query, Read, ReplyTo, Subscriber},
     lease_clock::{LeaseKey, Renewal},
     wire::{self, Caller, Malformed},
-    worker::WorkerStats,
+    worker::{REQUEST_AGE_MAX, WorkerStats},
 };
 
 /// How often a client renews a lease of `ttl` (D7).
@@ -53,6 +53,10 @@ impl Admission<'_> {
             Body::Acquire(request) => {
                 self.acquire(caller(&mut call)?, subscriber, request)?;
             }
+            Body::Release(_) | Body::Cancel(_) if self.front.is_overfull() => {
+                self.stats.overloads += 1;
+                return Err(wire::overloaded());
+            }
             Body::Release(request) => {
                 let release = wire::release(&caller(&mut call)?, request);
                 self.front.ask(Command::Release(release), Asker::Release(to));
@@ -67,9 +71,9 @@ impl Admission<'_> {
             Body::KeepAlive(request) => {
                 self.keep_alive(caller(&mut call)?, subscriber, request);
             }
-            Body::CheckToken(request) => self.question(Query::CheckToken(request)),
-            Body::GetLock(request) => self.question(Query::GetLock(request)),
-            Body::ListLocks(request) => self.question(Query::ListLocks(request)),
+            Body::CheckToken(request) => self.look(Query::CheckToken(request))?,
+            Body::GetLock(request) => self.look(Query::GetLock(request))?,
+            Body::ListLocks(request) => self.look(Query::ListLocks(request))?,
             Body::Describe(_) => unreachable!("a store describes itself without a range"),
         }
         Ok(())
@@ -95,7 +99,8 @@ impl Admission<'_> {
         if let Some(subscriber) = subscriber {
             self.front.subscribers.insert(acquisition, subscriber);
         }
-        let asker = Asker::Acquire { to: self.to, acquisition, name, seq };
+        let stale_at = self.now + REQUEST_AGE_MAX.saturating_sub(self.age);
+        let asker = Asker::Acquire { to: self.to, acquisition, name, seq, stale_at };
         self.front.ask(Command::Acquire(Box::new(acquire)), asker);
         Ok(())
     }
@@ -135,8 +140,13 @@ impl Admission<'_> {
         }
     }
 
-    fn question(self, query: Query) {
-        self.front.reads.push(Read { to: self.to, query });
+    fn look(self, query: Query) -> Result<(), Kind> {
+        if self.front.looks.len() >= LOOKS_QUEUED_MAX {
+            self.stats.overloads += 1;
+            return Err(wire::overloaded());
+        }
+        self.front.looks.push_back(Read { to: self.to, query });
+        Ok(())
     }
 }
 
@@ -144,20 +154,17 @@ fn leading(front: &mut Front) -> &mut Leading {
     front.leading.as_mut().expect("the worker has checked that it leads")
 }
 
-/// The lease that an acquire renews: that of the hold it would join, if it is its own; or that of
-/// its own earlier arrival.
+/// The lease that an acquire renews, which is the one that its answer will speak of: that of its own
+/// earlier arrival, or that of the hold it would join, if that is its own.
 fn leased_by(table: &LockTable, acquire: &Acquire) -> LeaseKey {
     let name = acquire.name.as_str();
     let acquisition = acquire.acquisition;
     let same_life = |owner: Acquisition| {
         (owner.session, owner.instance) == (acquisition.session, acquisition.instance)
     };
-    let held = match acquire.reenter {
-        Some(token) => {
-            table.hold(name, token).filter(|hold| same_life(hold.acquisition)).map(|_| token)
-        }
-        None => table.hold_of(name, acquisition),
-    };
+    let joins =
+        |token: &Token| table.hold(name, *token).is_some_and(|hold| same_life(hold.acquisition));
+    let held = table.hold_of(name, acquisition).or_else(|| acquire.reenter.filter(joins));
     held.map_or(LeaseKey::Waiter(acquisition), LeaseKey::Hold)
 }
 

@@ -30,6 +30,8 @@ const WAITERS_DEFAULT: usize = 100;
 const PAGE_MAX: usize = 1_000;
 /// Locks per page when the question does not say.
 const PAGE_DEFAULT: usize = 100;
+/// Bytes of holders, waiters or locks in one answer: below what a gateway may send in one message.
+const ANSWER_BYTES_MAX: usize = 1 << 20;
 
 /// Answers and events of a turn, in order per link.
 #[derive(Debug, Default)]
@@ -80,11 +82,6 @@ impl Replies {
     pub fn not_leader(&mut self, to: ReplyTo, range: RangeId, leader: Option<StoreId>) {
         let leader_store_id = leader.map_or(0, |store| store.0);
         self.fail(to, Kind::NotLeader(internal::NotLeader { range_id: range.0, leader_store_id }));
-    }
-
-    /// Not done: too much is waiting.
-    pub fn overloaded(&mut self, to: ReplyTo) {
-        self.fail(to, wire::overloaded());
     }
 
     /// May or may not be done: leadership was lost on the way.
@@ -237,7 +234,8 @@ impl Answers<'_> {
                     _ => Vec::new(),
                 };
                 let ended = holds.iter().all(|hold| clock_ttl(clock, hold.grant.token).is_none());
-                let holders = holds.into_iter().map(|hold| self.holder(hold, clock)).collect();
+                let holders = holds.into_iter().map(|hold| self.holder(hold, clock));
+                let holders = within_budget(holders, ANSWER_BYTES_MAX);
                 Body::ForceRelease(v1::ForceReleaseResponse { position, holders, ended })
             }
         };
@@ -254,8 +252,13 @@ impl Answers<'_> {
     ) {
         let how = match reply {
             // A duplicate may find its hold ending. To say "granted" with its seq would renew what
-            // nothing may renew any more (hole 12), so it hears how this will end.
-            Reply::Granted(_) if self.is_ending(name, acquisition) => Finished::ForceReleased,
+            // nothing may renew any more (hole 12), so it hears how this will end; its client
+            // then cancels, which acknowledges.
+            Reply::Granted(_) if self.is_ending(name, acquisition) => {
+                response.set_outcome(v1::AcquireOutcome::Gone);
+                response.set_gone_reason(v1::GoneReason::ForceReleased);
+                return;
+            }
             Reply::Granted(grant) => return wire::granted(response, grant),
             Reply::Queued { place, ttl_ms } => {
                 response.set_outcome(v1::AcquireOutcome::Queued);
@@ -402,18 +405,22 @@ impl Answers<'_> {
         let after = (!request.page_token.is_empty()).then_some(request.page_token.as_str());
         let views =
             self.table.locks(&request.prefix, after, locks_max, HOLDERS_SHOWN, HOLDERS_SHOWN);
-        let next_page_token = match views.last() {
-            Some(last) if views.len() == locks_max => last.name.as_str().to_owned(),
+        let found = views.len();
+        let infos = views.into_iter().map(|view| self.lock_info(view, Some(clock)));
+        let locks = within_budget(infos, ANSWER_BYTES_MAX);
+        let next_page_token = match locks.last() {
+            Some(last) if found == locks_max || locks.len() < found => last.name.clone(),
             _ => String::new(),
         };
-        let locks = views.into_iter().map(|view| self.lock_info(view, Some(clock))).collect();
         v1::ListLocksResponse { position: Some(self.position), locks, next_page_token }
     }
 
     fn lock_info(&self, view: LockView, clock: Option<&LeaseClock>) -> v1::LockInfo {
         let mut info = wire::lock_info(&view);
-        info.holders = view.holds.into_iter().map(|hold| self.holder(hold, clock)).collect();
-        info.waiters = view.waiters.into_iter().map(|waiter| self.waiter(waiter, clock)).collect();
+        let holders = view.holds.into_iter().map(|hold| self.holder(hold, clock));
+        info.holders = within_budget(holders, ANSWER_BYTES_MAX / 2);
+        let waiters = view.waiters.into_iter().map(|waiter| self.waiter(waiter, clock));
+        info.waiters = within_budget(waiters, ANSWER_BYTES_MAX / 2);
         info
     }
 
@@ -456,6 +463,20 @@ fn finished(reply: &Reply) -> Finished {
         Reply::Finished(how) => *how,
         other => unreachable!("apply does not answer this command with {other:?}"),
     }
+}
+
+/// As many of the messages as fit, but at least one.
+fn within_budget<M: prost::Message>(messages: impl Iterator<Item = M>, bytes_max: usize) -> Vec<M> {
+    let mut bytes = 0;
+    let mut kept = Vec::new();
+    for message in messages {
+        bytes += message.encoded_len();
+        if bytes > bytes_max && !kept.is_empty() {
+            break;
+        }
+        kept.push(message);
+    }
+    kept
 }
 
 fn page(asked: u32, default: usize) -> usize {

@@ -28,9 +28,46 @@ pub enum DecodeError {
     Field(&'static str),
 }
 
+/// Upper bound of the encoded length of a command, cheap to compute: what an entry is filled by.
+pub fn weight(command: &Command) -> usize {
+    /// Ids, tokens, terms and the framing of one command or item.
+    const FIXED: usize = 160;
+    let own = match command {
+        Command::Acquire(acquire) => {
+            let attributes = acquire.owner.attributes.iter();
+            let attributes: usize = attributes.map(|(k, v)| k.len() + v.len() + 16).sum();
+            let owner = acquire.owner.id.len() + acquire.owner.address.len();
+            acquire.name.as_str().len() + owner + attributes
+        }
+        Command::Release(release) => release.name.as_str().len(),
+        Command::Cancel(cancel) => cancel.name.as_str().len(),
+        Command::Expire(expire) => expire
+            .items
+            .iter()
+            .map(|item| match item {
+                ExpireItem::Hold { name, .. } | ExpireItem::Waiter { name, .. } => {
+                    name.as_str().len() + FIXED
+                }
+            })
+            .sum(),
+        Command::WaitTimeout(timeout) => timeout.name.as_str().len(),
+        Command::Ending(ending) => {
+            ending.name.as_str().len() + ending.reason.len() + ending.operator.len()
+        }
+        Command::End(end) => {
+            let words = match &end.cause {
+                EndCause::WaitedOut { .. } => 0,
+                EndCause::Operator { reason, operator } => reason.len() + operator.len(),
+            };
+            end.name.as_str().len() + words
+        }
+    };
+    FIXED + own
+}
+
 /// Encodes the commands of one turn as the data of one Raft entry.
-pub fn encode_batch(stamped_unix_ms: u64, commands: Vec<Command>) -> Vec<u8> {
-    let commands = commands.into_iter().map(command_to_record).collect();
+pub fn encode_batch(stamped_unix_ms: u64, commands: &[Command]) -> Vec<u8> {
+    let commands = commands.iter().map(command_to_record).collect();
     let batch = record::LogBatch { stamped_unix_ms, commands };
     let mut data = Vec::with_capacity(1 + batch.encoded_len());
     data.push(LOG_FORMAT);
@@ -50,10 +87,10 @@ pub fn decode_batch(data: &[u8]) -> Result<(u64, Vec<Command>), DecodeError> {
     Ok((batch.stamped_unix_ms, commands))
 }
 
-fn command_to_record(command: Command) -> record::LogCommand {
+fn command_to_record(command: &Command) -> record::LogCommand {
     use record::log_command::Body;
     let body = match command {
-        Command::Acquire(acquire) => Body::Acquire(acquire_to_record(*acquire)),
+        Command::Acquire(acquire) => Body::Acquire(acquire_to_record(acquire)),
         Command::Release(release) => Body::Release(record::LogRelease {
             acquisition: Some(acquisition_to_record(release.acquisition)),
             name: release.name.as_str().to_owned(),
@@ -65,7 +102,7 @@ fn command_to_record(command: Command) -> record::LogCommand {
             name: cancel.name.as_str().to_owned(),
         }),
         Command::Expire(expire) => Body::Expire(record::LogExpire {
-            items: expire.items.into_iter().map(expire_item_to_record).collect(),
+            items: expire.items.iter().map(expire_item_to_record).collect(),
             proposer_term: expire.proposer_term,
         }),
         Command::WaitTimeout(timeout) => Body::WaitTimeout(record::LogWaitTimeout {
@@ -76,8 +113,8 @@ fn command_to_record(command: Command) -> record::LogCommand {
         Command::Ending(ending) => Body::Ending(record::LogEnding {
             name: ending.name.as_str().to_owned(),
             token: ending.token.map(|token| token.0),
-            reason: ending.reason,
-            operator: ending.operator,
+            reason: ending.reason.clone(),
+            operator: ending.operator.clone(),
         }),
         Command::End(end) => Body::End(end_to_record(end)),
     };
@@ -121,7 +158,7 @@ fn command_from_record(command: record::LogCommand) -> Result<Command, DecodeErr
     })
 }
 
-fn acquire_to_record(acquire: Acquire) -> record::LogAcquire {
+fn acquire_to_record(acquire: &Acquire) -> record::LogAcquire {
     record::LogAcquire {
         acquisition: Some(acquisition_to_record(acquire.acquisition)),
         name: acquire.name.as_str().to_owned(),
@@ -129,7 +166,7 @@ fn acquire_to_record(acquire: Acquire) -> record::LogAcquire {
         ttl_ms: acquire.ttl_ms,
         wait_ms: wait_to_record(acquire.wait),
         reenter: acquire.reenter.map(|token| token.0),
-        owner: Some(owner_to_record(acquire.owner)),
+        owner: Some(owner_to_record(acquire.owner.clone())),
     }
 }
 
@@ -145,12 +182,12 @@ fn acquire_from_record(acquire: record::LogAcquire) -> Result<Acquire, DecodeErr
     })
 }
 
-fn end_to_record(end: End) -> record::LogEnd {
-    let (proposer_term, now, reason, operator) = match end.cause {
+fn end_to_record(end: &End) -> record::LogEnd {
+    let (proposer_term, now, reason, operator) = match &end.cause {
         EndCause::WaitedOut { proposer_term } => {
-            (proposer_term, false, String::new(), String::new())
+            (*proposer_term, false, String::new(), String::new())
         }
-        EndCause::Operator { reason, operator } => (0, true, reason, operator),
+        EndCause::Operator { reason, operator } => (0, true, reason.clone(), operator.clone()),
     };
     record::LogEnd {
         name: end.name.as_str().to_owned(),
@@ -171,7 +208,7 @@ fn end_from_record(end: record::LogEnd) -> End {
     End { name: end.name.into(), token: end.token.map(Token), cause }
 }
 
-fn expire_item_to_record(item: ExpireItem) -> record::ExpireItem {
+fn expire_item_to_record(item: &ExpireItem) -> record::ExpireItem {
     match item {
         ExpireItem::Hold { name, token, newest } => record::ExpireItem {
             name: name.as_str().to_owned(),
@@ -183,7 +220,7 @@ fn expire_item_to_record(item: ExpireItem) -> record::ExpireItem {
             name: name.as_str().to_owned(),
             token: 0,
             newest_id: 0,
-            waiter: Some(acquisition_to_record(acquisition)),
+            waiter: Some(acquisition_to_record(*acquisition)),
         },
     }
 }
@@ -363,13 +400,23 @@ mod tests {
 
     #[test]
     fn every_command_survives_the_log() {
-        let data = encode_batch(1_700_000_000_000, every_command());
+        let data = encode_batch(1_700_000_000_000, &every_command());
         assert_eq!(decode_batch(&data), Ok((1_700_000_000_000, every_command())));
     }
 
     #[test]
+    fn no_command_is_longer_than_its_weight() {
+        let empty = encode_batch(u64::MAX, &[]).len();
+        for command in every_command() {
+            let weight = weight(&command);
+            let encoded = encode_batch(u64::MAX, std::slice::from_ref(&command)).len() - empty;
+            assert!(encoded <= weight, "{encoded} > {weight}: {command:?}");
+        }
+    }
+
+    #[test]
     fn another_format_is_refused() {
-        let mut data = encode_batch(1, every_command());
+        let mut data = encode_batch(1, &every_command());
         data[0] = LOG_FORMAT + 1;
         assert_eq!(decode_batch(&data), Err(DecodeError::Format(LOG_FORMAT + 1)));
         assert_eq!(decode_batch(&[]), Err(DecodeError::Empty));
@@ -377,7 +424,7 @@ mod tests {
 
     #[test]
     fn damaged_bytes_are_errors_and_never_panics() {
-        let data = encode_batch(1, every_command());
+        let data = encode_batch(1, &every_command());
         for position in 1..data.len() {
             for flip in [1u8, 0x80, 0xff] {
                 let mut damaged = data.clone();

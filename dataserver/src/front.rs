@@ -10,11 +10,24 @@ use sharklock_locktable::{Acquisition, Command, Name};
 use sharklock_multiraft::ReadId;
 use sharklock_proto::v1;
 
-use crate::{lease_clock::LeaseClock, wire::Caller};
+use crate::{codec, lease_clock::LeaseClock, wire::Caller};
 
-/// Commands that may wait for the next entry before new acquires are refused; releases and
-/// keepalives have no bound of their own here, they are bounded by the mailbox (D16).
+/// Commands that may wait for the next entries before new acquires are refused.
 pub const COMMANDS_QUEUED_MAX: usize = 16_384;
+
+/// Commands that may wait before releases and cancels are refused too: their clients repeat them,
+/// and what the range itself must end is never refused (D16).
+pub const URGENT_QUEUED_MAX: usize = 4 * COMMANDS_QUEUED_MAX;
+
+/// Looks (at tokens, locks, lists) that may wait for their turn.
+pub const LOOKS_QUEUED_MAX: usize = 1_024;
+
+/// Looks answered per turn: each may copy a thousand waiters, and keepalives wait meanwhile.
+const LOOKS_PER_TURN: usize = 8;
+
+/// Bytes of commands in one entry. Bounds the work of one apply and the memory of the log, and
+/// keeps two entries far below what Raft refuses as too much uncommitted.
+pub const ENTRY_BYTES_MAX: usize = 1 << 20;
 
 /// A gateway's connection to this store. Given once per process life, never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,6 +66,8 @@ pub enum Asker {
         name: Name,
         /// The attempt, echoed.
         seq: u64,
+        /// When it is too old to be proposed.
+        stale_at: Duration,
     },
     /// A release.
     Release(ReplyTo),
@@ -141,8 +156,10 @@ pub struct Front {
     pub askers: Vec<Asker>,
     /// In the log, not applied.
     pub proposals: VecDeque<Proposal>,
-    /// Waiting for the next ReadIndex round.
+    /// Keepalives waiting for the next ReadIndex round.
     pub reads: Vec<Read>,
+    /// Looks waiting for a ReadIndex round, a few per turn.
+    pub looks: VecDeque<Read>,
     /// In a ReadIndex round.
     pub rounds: BTreeMap<ReadId, Vec<Read>>,
     /// Who listens to open acquisitions.
@@ -161,6 +178,30 @@ impl Front {
         self.commands.len() >= COMMANDS_QUEUED_MAX
     }
 
+    /// Whether releases and cancels are refused, too.
+    pub fn is_overfull(&self) -> bool {
+        self.commands.len() >= URGENT_QUEUED_MAX
+    }
+
+    /// How many of the waiting commands the next entry takes.
+    pub fn entry_len(&self) -> usize {
+        let mut bytes = 0;
+        let fits = self.commands.iter().take_while(|command| {
+            let first = bytes == 0;
+            bytes += codec::weight(command);
+            first || bytes <= ENTRY_BYTES_MAX
+        });
+        fits.count()
+    }
+
+    /// The questions of the next ReadIndex round: every keepalive, and a few looks.
+    pub fn take_reads(&mut self) -> Vec<Read> {
+        let mut reads = std::mem::take(&mut self.reads);
+        let looks = self.looks.len().min(LOOKS_PER_TURN);
+        reads.extend(self.looks.drain(..looks));
+        reads
+    }
+
     /// Queues what the lease clock finds due.
     pub fn ask_due(&mut self, now: Duration) -> usize {
         let Some(leading) = &mut self.leading else { return 0 };
@@ -170,6 +211,24 @@ impl Front {
             self.ask(command, Asker::Clock);
         }
         count
+    }
+
+    /// Drops acquires that have become too old while they waited for the disk: their clients have
+    /// long asked again. How many.
+    pub fn drop_stale(&mut self, now: Duration) -> u64 {
+        let is_stale = |asker: &Asker| match asker {
+            Asker::Acquire { stale_at, .. } => *stale_at < now,
+            _ => false,
+        };
+        if !self.askers.iter().any(is_stale) {
+            return 0;
+        }
+        let (commands, askers) = (self.commands.drain(..), self.askers.drain(..));
+        let pairs: Vec<_> = commands.zip(askers).collect();
+        let before = pairs.len();
+        let kept = pairs.into_iter().filter(|(_, asker)| !is_stale(asker));
+        (self.commands, self.askers) = kept.unzip();
+        (before - self.commands.len()) as u64
     }
 
     /// The askers of the entry that was applied at (index, term), and those whose entries can no
@@ -205,7 +264,8 @@ impl Front {
         self.subscribers.clear();
         self.commands.clear();
         let queued = self.askers.drain(..).filter_map(|asker| asker.reply_to());
-        let reads = std::mem::take(&mut self.reads);
+        let mut reads = std::mem::take(&mut self.reads);
+        reads.extend(self.looks.drain(..));
         let rounds = std::mem::take(&mut self.rounds);
         let reading = reads.into_iter().chain(rounds.into_values().flatten()).map(|read| read.to);
         let not_done = queued.chain(reading).collect();

@@ -62,13 +62,17 @@ enum Alarm {
 /// Invariants:
 /// - `deadline` is `Some` exactly when `(deadline, Alarm::Lease(key))` is in `alarms`; `None` means
 ///   that its end has been proposed and not yet been applied.
-/// - `deadline` only moves later, except that Ending sets it anew.
+/// - `deadline` only moves later, except that Ending sets it anew;
+/// - `heard` is set only while the end is pending.
 /// - `credited` is at most `ttl`.
 #[derive(Clone, Debug)]
 struct LeaseState {
     name: Name,
     ttl: Duration,
     deadline: Option<Duration>,
+    /// The last receipt while the end was pending. It counts if apply refuses that end: the
+    /// receipt may have been an acquire, which is answered behind it in the log.
+    heard: Option<Duration>,
     /// Stall credit since the last renewal.
     credited: Duration,
     kind: Kind,
@@ -93,7 +97,8 @@ pub struct LeaseClock {
     election_max: Duration,
     leases: BTreeMap<LeaseKey, LeaseState>,
     alarms: BTreeSet<(Duration, Alarm)>,
-    paused_until: Duration,
+    /// Set by the first stall: no end is proposed before.
+    paused_until: Option<Duration>,
 }
 
 impl LeaseClock {
@@ -105,7 +110,7 @@ impl LeaseClock {
             election_max,
             leases: BTreeMap::new(),
             alarms: BTreeSet::new(),
-            paused_until: Duration::ZERO,
+            paused_until: None,
         };
         for lease in leases {
             let from = now + election_max;
@@ -127,7 +132,10 @@ impl LeaseClock {
     /// Takes the receipt of a keepalive, a duplicate acquire or a re-entry.
     pub fn renew(&mut self, now: Duration, key: LeaseKey) -> Renewal {
         let Some(lease) = self.leases.get_mut(&key) else { return Renewal::Unknown };
-        let Some(deadline) = lease.deadline else { return Renewal::Pending };
+        let Some(deadline) = lease.deadline else {
+            lease.heard = Some(now);
+            return Renewal::Pending;
+        };
         if matches!(lease.kind, Kind::Hold { ending: true, .. }) {
             return Renewal::Ending;
         }
@@ -166,10 +174,11 @@ impl LeaseClock {
                 let waited = self.stop(LeaseKey::Waiter(*acquisition));
                 self.start(now, LeaseKey::Hold(grant.token), name.clone(), grant.ttl_ms, kind);
                 // The waiter's lease becomes the hold's, deadline unchanged. If the waiter's end
-                // was pending, apply has just refused it; its deadline has passed, so the hold's
-                // is due at once.
+                // was pending, apply has just refused it: the hold is due at once, unless the waiter
+                // was heard of meanwhile.
                 if let (true, Some(waited)) = (*from_queue, waited) {
-                    let deadline = waited.deadline.unwrap_or(now);
+                    let heard = waited.heard.map(|heard| heard + with_drift(waited.ttl));
+                    let deadline = waited.deadline.or(heard).unwrap_or(now);
                     self.set_deadline(LeaseKey::Hold(grant.token), deadline);
                 }
             }
@@ -190,7 +199,7 @@ impl LeaseClock {
     /// the mailbox that stood at the start of the turn has been drained: a renewal that had
     /// already arrived must count (D7, *Expiry*).
     pub fn due(&mut self, now: Duration) -> Vec<Command> {
-        if now < self.paused_until {
+        if self.paused_until.is_some_and(|until| now < until) {
             return Vec::new();
         }
         let mut items = Vec::new();
@@ -214,11 +223,12 @@ impl LeaseClock {
     /// When [`due`](Self::due) will next have something to say.
     pub fn next_alarm(&self) -> Option<Duration> {
         let (at, _) = self.alarms.first()?;
-        Some((*at).max(self.paused_until))
+        Some(self.paused_until.map_or(*at, |until| until.max(*at)))
     }
 
     /// Credits a stall of the loop or of the disk: renewals may have been waiting behind it. At
-    /// most one ttl between two renewals, so that a server that stalls for ever frees its locks.
+    /// most one ttl between two renewals, and with a new pause only after an equal time without
+    /// one, so that a server that stalls again and again frees its locks all the same.
     pub fn credit_stall(&mut self, now: Duration, stall: Duration) {
         self.alarms.retain(|(_, alarm)| matches!(alarm, Alarm::Wait(_)));
         for (key, lease) in &mut self.leases {
@@ -228,7 +238,9 @@ impl LeaseClock {
             lease.deadline = Some(deadline + credit);
             self.alarms.insert((deadline + credit, Alarm::Lease(*key)));
         }
-        self.paused_until = self.paused_until.max(now + self.election_max);
+        if self.paused_until.is_none_or(|until| now >= until + self.election_max) {
+            self.paused_until = Some(now + self.election_max);
+        }
     }
 
     /// How many leases run.
@@ -244,8 +256,8 @@ impl LeaseClock {
     fn start(&mut self, from: Duration, key: LeaseKey, name: Name, ttl_ms: u64, kind: Kind) {
         let ttl = Duration::from_millis(ttl_ms);
         let deadline = from + with_drift(ttl);
-        let state =
-            LeaseState { name, ttl, deadline: Some(deadline), credited: Duration::ZERO, kind };
+        let (deadline_set, credited) = (Some(deadline), Duration::ZERO);
+        let state = LeaseState { name, ttl, deadline: deadline_set, heard: None, credited, kind };
         if let (LeaseKey::Waiter(acquisition), Kind::Waiter { wait_ends: Some(at) }) = (key, kind) {
             self.alarms.insert((at, Alarm::Wait(acquisition)));
         }
@@ -269,6 +281,7 @@ impl LeaseClock {
 
     fn set_deadline(&mut self, key: LeaseKey, deadline: Duration) {
         let lease = self.leases.get_mut(&key).expect("the caller has just seen this lease");
+        lease.heard = None;
         if let Some(before) = lease.deadline.replace(deadline) {
             self.alarms.remove(&(before, Alarm::Lease(key)));
         }
@@ -456,6 +469,29 @@ mod tests {
         assert_eq!(clock.due(at(10_200)), vec![expire_hold(5, 1)]);
     }
 
+    /// Its duplicate acquire came while the expiry was pending, and will be answered behind it.
+    #[test]
+    fn a_waiter_heard_of_while_its_expiry_was_pending_holds_for_a_full_lease() {
+        let mut clock = clock();
+        clock.observe(at(0), &queued(1, Wait::Unbounded));
+        assert_eq!(clock.due(at(10_100)).len(), 1);
+        assert_eq!(clock.renew(at(10_150), LeaseKey::Waiter(acquisition(1))), Renewal::Pending);
+        clock.observe(at(10_200), &granted(1, 5, true));
+        assert_eq!(clock.next_alarm(), Some(at(20_250)));
+    }
+
+    #[test]
+    fn stalls_in_a_row_cannot_put_expiry_off_for_ever() {
+        let mut clock = clock();
+        clock.observe(at(0), &granted(1, 5, false));
+        let mut now = 20_000;
+        while clock.due(at(now)).is_empty() {
+            assert!(now < 40_000, "expiry never came");
+            now += 700;
+            clock.credit_stall(at(now), at(600));
+        }
+    }
+
     #[test]
     fn a_wait_ends_by_its_own_alarm_and_the_lease_goes_on() {
         let mut clock = clock();
@@ -522,8 +558,8 @@ mod tests {
         assert_eq!(clock.next_alarm(), Some(at(18_100)));
         clock.credit_stall(at(18_000), at(8_000));
         assert_eq!(clock.next_alarm(), Some(at(20_100)), "only 2 s of credit were left");
-        clock.credit_stall(at(20_100), at(600));
-        assert_eq!(clock.due(at(20_200)), vec![], "paused for an election time-out");
-        assert_eq!(clock.due(at(22_100)), vec![expire_hold(5, 1)]);
+        clock.credit_stall(at(22_000), at(600));
+        assert_eq!(clock.due(at(22_100)), vec![], "paused for an election time-out");
+        assert_eq!(clock.due(at(24_000)), vec![expire_hold(5, 1)]);
     }
 }

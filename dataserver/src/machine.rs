@@ -99,7 +99,7 @@ mod tests {
     }
 
     fn apply(range: &mut LockRange, index: u64, commands: Vec<Command>) {
-        let data = codec::encode_batch(1_000 + index, commands);
+        let data = codec::encode_batch(1_000 + index, &commands);
         range.apply(EntryAt { index, term: 1 }, &data);
     }
 

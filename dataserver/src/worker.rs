@@ -181,7 +181,7 @@ impl Worker {
         }
         self.begin_reads();
         if !self.store.batch_in_flight() {
-            self.propose(wall_unix_ms);
+            self.propose(now, wall_unix_ms);
         }
         self.store.turn(&mut self.effects);
         self.follow_effects(now);
@@ -200,6 +200,9 @@ impl Worker {
     pub fn next_wakeup(&self) -> Duration {
         let clocks = self.fronts.values().filter_map(|front| front.leading.as_ref());
         let alarm = clocks.filter_map(|leading| leading.clock.next_alarm()).min();
+        if self.fronts.values().any(|front| !front.looks.is_empty()) {
+            return Duration::ZERO;
+        }
         alarm.map_or(self.next_tick, |alarm| alarm.min(self.next_tick))
     }
 
@@ -327,37 +330,39 @@ impl Worker {
 
     fn begin_reads(&mut self) {
         for (&range, front) in &mut self.fronts {
-            if front.reads.is_empty() {
+            if front.reads.is_empty() && front.looks.is_empty() {
                 continue;
             }
             // Not begun (just elected): they wait for the next turn, or for step-down.
             if let Ok(read) = self.store.read_index(range) {
-                front.rounds.insert(read, std::mem::take(&mut front.reads));
+                let reads = front.take_reads();
+                front.rounds.insert(read, reads);
             }
         }
     }
 
-    fn propose(&mut self, wall_unix_ms: u64) {
+    fn propose(&mut self, now: Duration, wall_unix_ms: u64) {
         for (&range, front) in &mut self.fronts {
-            if front.commands.is_empty() {
+            self.stats.stale_requests += front.drop_stale(now);
+            let count = front.entry_len();
+            if count == 0 {
                 continue;
             }
-            let commands = std::mem::take(&mut front.commands);
-            let askers = std::mem::take(&mut front.askers);
-            let count = commands.len() as u64;
-            let data = codec::encode_batch(wall_unix_ms, commands);
+            let data = codec::encode_batch(wall_unix_ms, &front.commands[..count]);
             match self.store.propose(range, data) {
                 Ok(proposed) => {
                     self.stats.entries += 1;
-                    self.stats.commands += count;
+                    self.stats.commands += count as u64;
+                    front.commands.drain(..count);
+                    let askers = front.askers.drain(..count).collect();
                     let (index, term) = (proposed.index, proposed.term);
                     front.proposals.push_back(Proposal { index, term, askers });
                 }
-                Err(refused) => {
-                    for to in askers.iter().filter_map(Asker::reply_to) {
-                        not_proposed(&mut self.replies, to, range, refused);
-                    }
-                }
+                // They stay queued, what the lease clock has asked among them; a full queue
+                // refuses acquires.
+                Err(NotProposed::Overloaded | NotProposed::NotReady) => {}
+                // The step-down that comes with the next turn answers them.
+                Err(error) => tracing::debug!(%range, %error, "not proposed"),
             }
         }
     }
@@ -447,16 +452,6 @@ impl Worker {
         let mut answers = self.replies.at(now, descriptor, applied, table, &mut front.subscribers);
         for read in reads {
             answers.read(read, &leading.clock);
-        }
-    }
-}
-
-fn not_proposed(replies: &mut Replies, to: ReplyTo, range: RangeId, refused: NotProposed) {
-    match refused {
-        NotProposed::Overloaded => replies.overloaded(to),
-        NotProposed::NotLeader { leader } => replies.not_leader(to, range, leader),
-        NotProposed::UnknownRange | NotProposed::NotReady | NotProposed::Stopped => {
-            replies.not_leader(to, range, None);
         }
     }
 }

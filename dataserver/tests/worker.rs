@@ -386,6 +386,96 @@ fn a_keepalive_that_was_long_on_its_way_renews_nothing() {
     assert_eq!(rig.events()[0].gone_reason(), v1::GoneReason::Expired);
 }
 
+/// The waiter was silent past its lease while the release before it was on its way to the disk;
+/// it comes back while its expiry is queued, is granted first, and its acquire is answered behind
+/// the expiry that apply refused.
+#[test]
+fn a_waiter_that_comes_back_while_its_expiry_is_pending_keeps_what_it_is_told() {
+    let mut rig = Rig::new();
+    let held = rig.acquire(1, 1, None);
+    rig.acquire(2, 1, None);
+    rig.acquire(3, 1, None);
+    for _ in 0..3 {
+        rig.pass(3 * SECOND);
+        rig.keep_alive(1, 1);
+        rig.keep_alive(3, 1);
+    }
+    rig.pass(SECOND);
+    let request = v1::ReleaseRequest {
+        name: "a".into(),
+        token: held.token,
+        acquisition_id: 1,
+        ..v1::ReleaseRequest::default()
+    };
+    rig.call(1, store_call::Body::Release(request));
+    let batch = rig.turn().batch.expect("the release goes to the disk");
+    rig.now += Duration::from_millis(200);
+    rig.turn();
+    let told = rig.now;
+    let tag = rig.call(2, acquire(1, None));
+    rig.turn();
+    rig.disk.write(&batch.ops, true).expect("no fault was asked for");
+    rig.worker.handle(rig.now, Input::Persisted(batch.seq));
+    rig.settle();
+    let store_reply::Body::Acquire(response) = rig.answer(tag) else { panic!("not an acquire") };
+    assert_eq!(response.outcome(), v1::AcquireOutcome::Granted);
+    rig.keep_alive(3, 1);
+    rig.events();
+    for _ in 0..3 {
+        rig.pass(3 * SECOND);
+        rig.keep_alive(3, 1);
+    }
+    rig.pass(told + Duration::from_millis(9_900) - rig.now);
+    assert_eq!(rig.events(), vec![], "it was told that it holds for 9.9 s");
+    rig.pass(Duration::from_millis(300));
+    assert_eq!(rig.events()[0].gone_reason(), v1::GoneReason::Expired);
+}
+
+#[test]
+fn a_flood_of_looks_is_answered_a_few_at_a_time() {
+    let mut rig = Rig::new();
+    rig.acquire(1, 1, None);
+    let look =
+        || store_call::Body::GetLock(v1::GetLockRequest { name: "a".into(), waiters_max: 1_000 });
+    for _ in 0..1_100 {
+        rig.call(9, look());
+    }
+    rig.turn();
+    let refused = rig.replies.iter().filter(|reply| is_overloaded(reply)).count();
+    assert_eq!(refused, 1_100 - 1_024);
+    assert!(rig.replies.len() < refused + 20, "only a few were answered in the first turn");
+    assert_eq!(rig.worker.next_wakeup(), Duration::ZERO, "the others come without delay");
+    let answered = rig.replies.len();
+    assert_eq!(rig.keep_alive(1, 1).state(), v1::KeepAliveState::Held);
+    assert!(rig.replies.len() < answered + 50, "the keepalive did not wait for them");
+    while rig.worker.next_wakeup().is_zero() {
+        rig.turn();
+    }
+    assert_eq!(rig.replies.len(), 1_100);
+}
+
+fn is_overloaded(reply: &StoreReply) -> bool {
+    let Some(store_reply::Body::Error(error)) = &reply.body else { return false };
+    matches!(error.kind, Some(store_error::Kind::Overloaded(_)))
+}
+
+/// What does not fit into one entry waits for the next; nothing is lost.
+#[test]
+fn more_than_an_entry_holds_goes_into_several() {
+    let mut rig = Rig::new();
+    let before = rig.worker.stats().entries;
+    for session in 1..=100 {
+        for id in 1..=10 {
+            let store_call::Body::Acquire(mut request) = acquire(id, None) else { panic!() };
+            request.attributes.insert("k".into(), "v".repeat(4_000));
+            rig.call(session, store_call::Body::Acquire(request));
+        }
+    }
+    rig.settle();
+    assert_eq!(rig.replies.len(), 1_000);
+    assert!(rig.worker.stats().entries - before >= 4);
+}
+
 #[test]
 fn a_stalled_loop_expires_nobody_before_it_has_heard_them() {
     let mut rig = Rig::new();

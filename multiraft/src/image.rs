@@ -16,8 +16,7 @@ use crate::state_machine::StateMachine;
 /// Whether the log is so long that the owner's flushes must have ceased: the range then flushes
 /// itself, or its memory would grow without end.
 pub(crate) fn is_overdue(log: &Log, limits: &LogLimits) -> bool {
-    log.len() > limits.entries_floor
-        && (log.len() > limits.entries_max || log.bytes() > limits.bytes_max)
+    log.len() > limits.entries_max || log.bytes() > limits.bytes_max
 }
 
 /// Puts the image of everything applied so far into the batch: rows and header together, cut
@@ -80,19 +79,19 @@ fn held_by_all<M: StateMachine>(replica: &Replica<M>) -> u64 {
     }
 }
 
-/// Up to and including which index to cut the log, if at all: never behind the durable image,
-/// never below the floor. What all replicas have is cut in steps of a floor, so that a flush
-/// seldom carries a deletion; over a maximum the log is cut back to it whoever still needs it.
+/// Up to and including which index to cut the log, if at all: never behind the durable image.
+/// What all replicas have is cut in steps of a floor, so that a flush seldom carries a deletion,
+/// and down to the floor; over a maximum the log is cut back to it whoever still needs it.
 fn cut(log: &Log, limits: &LogLimits, flushed: u64, held_by_all: u64) -> Option<u64> {
-    let allowed = flushed.min(log.last().saturating_sub(limits.entries_floor));
-    let spare = held_by_all.min(allowed);
+    let above_floor = log.last().saturating_sub(limits.entries_floor);
+    let spare = held_by_all.min(flushed).min(above_floor);
     let mut index = log.first() - 1;
     if spare >= log.first() + limits.entries_floor {
         index = spare;
     }
     let mut bytes = log.bytes();
     let (mut next, mut len) = (log.first(), log.len());
-    while next <= allowed && (len > limits.entries_max || bytes > limits.bytes_max) {
+    while next <= flushed && (len > limits.entries_max || bytes > limits.bytes_max) {
         bytes -= log.size_at(next);
         len -= 1;
         index = index.max(next);

@@ -14,8 +14,8 @@ const ENTRY_OVERHEAD_BYTES: u64 = 128;
 /// How much log a range keeps (DESIGN §5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogLimits {
-    /// So many entries are always kept, whatever their size: a follower that was away for a
-    /// moment then needs no snapshot.
+    /// So many entries are kept as long as they are within the maxima: a follower that was away
+    /// for a moment then needs no snapshot.
     pub entries_floor: u64,
     /// Beyond so many entries the log is cut although a follower still needs them.
     pub entries_max: u64,

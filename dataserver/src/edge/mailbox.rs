@@ -106,12 +106,22 @@ impl Mailbox {
         self.wake(state);
     }
 
-    /// Takes everything that stands here, waiting at most `patience` for something to come.
+    /// Takes everything that stands here, waiting at most `patience` for something to come or for
+    /// the close.
     pub fn take(&self, patience: Duration) -> Mail {
+        self.take_once(patience, |state| state.has_mail() || state.closed)
+    }
+
+    /// As `take`, for who knows of the close: what the disk says still comes.
+    pub fn take_after_close(&self, patience: Duration) -> Mail {
+        self.take_once(patience, State::has_mail)
+    }
+
+    fn take_once(&self, patience: Duration, enough: impl Fn(&State) -> bool) -> Mail {
         let mut state = self.state();
-        if state.is_empty() && !patience.is_zero() {
+        if !enough(&state) && !patience.is_zero() {
             state.worker_sleeps = true;
-            let waited = self.arrived.wait_timeout_while(state, patience, |state| state.is_empty());
+            let waited = self.arrived.wait_timeout_while(state, patience, |state| !enough(state));
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
             state.worker_sleeps = false;
         }
@@ -145,11 +155,8 @@ impl Mailbox {
 }
 
 impl State {
-    fn is_empty(&self) -> bool {
-        self.internal.is_empty()
-            && self.urgent.is_empty()
-            && self.ordinary.is_empty()
-            && !self.closed
+    fn has_mail(&self) -> bool {
+        !(self.internal.is_empty() && self.urgent.is_empty() && self.ordinary.is_empty())
     }
 }
 

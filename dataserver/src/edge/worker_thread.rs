@@ -24,6 +24,9 @@ use crate::{
 /// How often metrics and the store's status follow the worker.
 const SHOW_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How long a stopping store waits for its disk.
+const FINISH_PATIENCE: Duration = Duration::from_secs(10);
+
 /// What the thread works with.
 pub struct WorkerThread {
     /// The core.
@@ -54,11 +57,11 @@ impl WorkerThread {
             let now = self.clock.now();
             let patience = self.worker.next_wakeup().saturating_sub(now);
             let mail = self.mailbox.take(patience);
+            let now = self.clock.now();
+            self.turn(now, mail.inputs);
             if mail.closed {
                 return self.finish();
             }
-            let now = self.clock.now();
-            self.turn(now, mail.inputs);
             if last_shown.is_none_or(|shown| now - shown >= SHOW_INTERVAL) {
                 last_shown = Some(now);
                 self.show(now);
@@ -113,20 +116,23 @@ impl WorkerThread {
         });
     }
 
-    /// Writes the image once more, so that a restart has little to replay.
+    /// Finishes what is on its way, then writes the image once more, so that a restart has little
+    /// to replay. A disk that does not answer for so long is left to the next start.
     fn finish(mut self) {
-        let deadline = self.clock.now() + Duration::from_secs(10);
-        self.worker.flush();
-        loop {
-            let now = self.clock.now();
-            let outputs = self.worker.end_turn(now, wall_unix_ms(), false);
-            self.dispatch(outputs);
-            if !self.worker.store().batch_in_flight() || now > deadline {
+        let deadline = self.clock.now() + FINISH_PATIENCE;
+        let mut flushed = false;
+        while self.clock.now() < deadline {
+            if self.worker.store().batch_in_flight() {
+                let mail = self.mailbox.take_after_close(FINISH_PATIENCE);
+                let now = self.clock.now();
+                self.turn(now, mail.inputs);
+            } else if flushed {
                 return;
-            }
-            let mail = self.mailbox.take(Duration::from_millis(10));
-            for input in mail.inputs {
-                self.worker.handle(now, input);
+            } else {
+                flushed = true;
+                self.worker.flush();
+                let now = self.clock.now();
+                self.turn(now, Vec::new());
             }
         }
     }
