@@ -1,0 +1,19 @@
+# The three commands of this repository. Each works alone on a machine with git, make and a Rust
+# toolchain: on Debian and Ubuntu it installs what else is missing, elsewhere it says what to install.
+
+.PHONY: help dev test release
+
+help:
+	@echo 'make dev       build, and run a lock service on this machine (ARGS="--ephemeral" and the like)'
+	@echo 'make test      every check and every test'
+	@echo 'make release   target/release/sharklock'
+
+dev:
+	@scripts/dev.sh $(ARGS)
+
+test:
+	@scripts/test.sh
+
+release:
+	@scripts/setup.sh
+	cargo build --release --locked --package sharklock-cli

@@ -1,0 +1,85 @@
+//! `sharklock status` and `sharklock locks …`: an operator's questions, one call each.
+
+mod convert;
+mod view;
+
+use std::time::Duration;
+
+use serde::Serialize;
+use sharklock_client::{Client, FencingToken};
+
+use self::view::{LockList, WallTime, json};
+use crate::{
+    args::{ForceReleaseArgs, LocksCommand, Output, OutputArgs, StatusArgs},
+    exit::{DEGRADED, Failure, OK, USAGE},
+    identity,
+    render::print,
+};
+
+pub use self::convert::UNREACHABLE_HINT;
+
+/// How long a question is asked again while nobody answers: long enough for a restart or an
+/// election, short enough for somebody who mistyped an endpoint.
+const CALL_MAX: Duration = Duration::from_secs(3);
+
+/// `sharklock status`.
+pub async fn status(endpoints: &[String], args: StatusArgs) -> Result<u8, Failure> {
+    let seen = client(endpoints)?.status().await.map_err(convert::failure)?;
+    let status = convert::status(seen);
+    show(args.output, &status, |status| status.table())?;
+    Ok(if status.healthy { OK } else { DEGRADED })
+}
+
+/// `sharklock locks ls|show|force-release`.
+pub async fn locks(endpoints: &[String], command: LocksCommand) -> Result<u8, Failure> {
+    let client = client(endpoints)?;
+    match command {
+        LocksCommand::Ls { prefix, output } => {
+            let seen = client.list_locks(&prefix).await.map_err(convert::failure)?;
+            let locks = LockList { locks: seen.into_iter().map(convert::lock).collect() };
+            show(output, &locks, |locks| locks.table(WallTime::now()))?;
+        }
+        LocksCommand::Show { name, output } => {
+            let seen = client.get_lock(&name).await.map_err(convert::failure)?;
+            let lock = convert::one_lock(&name, seen);
+            show(output, &lock, |lock| lock.table(WallTime::now()))?;
+        }
+        LocksCommand::ForceRelease(args) => force_release(&client, args).await?,
+    }
+    Ok(OK)
+}
+
+async fn force_release(client: &Client, args: ForceReleaseArgs) -> Result<(), Failure> {
+    let token = args.token.map(FencingToken::from_u64);
+    let operator = identity::default_owner();
+    let done = client.force_release(&args.name, token, &args.reason, args.now, &operator).await;
+    let done = convert::force_release(&args.name, done.map_err(convert::failure)?);
+    show(args.output, &done, |done| done.table(WallTime::now()))?;
+    if args.now && !done.holders.is_empty() {
+        eprintln!(
+            "sharklock: --now did not wait: until the old holder notices, two may believe that they \
+             hold the lock, and only fencing tokens protect the resource"
+        );
+    }
+    Ok(())
+}
+
+fn client(endpoints: &[String]) -> Result<Client, Failure> {
+    Client::builder()
+        .endpoints(endpoints)
+        .identity(&identity::default_owner())
+        .call_timeout(CALL_MAX)
+        .build()
+        .map_err(|why| Failure::new(USAGE, why.to_string()))
+}
+
+fn show<D: Serialize>(
+    args: OutputArgs,
+    document: &D,
+    table: impl FnOnce(&D) -> String,
+) -> Result<(), Failure> {
+    print(&match args.output {
+        Output::Table => table(document),
+        Output::Json => json(document),
+    })
+}

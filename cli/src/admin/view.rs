@@ -1,0 +1,525 @@
+//! What operators see: locks, stores and ranges, as JSON of a fixed schema and as tables.
+//!
+//! JSON: every document names its `schema`; fields are called as in the `.proto` files; 64-bit
+//! numbers are strings, as in proto3 JSON, because many readers keep only 53 bits; times are
+//! RFC 3339. Tables show times relative to now.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use serde::{Serialize, Serializer};
+
+use crate::render::{printable, short, table};
+
+/// A number that JSON readers must not round.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wide(pub u64);
+
+impl Serialize for Wide {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+/// A time on the leader's wall clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WallTime {
+    /// Milliseconds since 1970 began, UTC.
+    pub unix_ms: u64,
+}
+
+impl WallTime {
+    /// This machine's clock now. It may differ from the leader's: for people only.
+    #[expect(clippy::disallowed_methods, reason = "shown to people, decides nothing")]
+    pub fn now() -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { unix_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX) }
+    }
+
+    fn ago(self, now: Self) -> String {
+        short(Duration::from_millis(now.unix_ms.saturating_sub(self.unix_ms)))
+    }
+}
+
+impl Serialize for WallTime {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        // Times past the year 9999 have no RFC 3339 form; a clock that says so is wrong anyway.
+        let limit = Duration::from_secs(253_402_300_799);
+        let time = UNIX_EPOCH + Duration::from_millis(self.unix_ms).min(limit);
+        serializer.collect_str(&humantime::format_rfc3339_millis(time))
+    }
+}
+
+/// The point of a range's log at which an answer holds.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Position {
+    /// The range that answered.
+    pub range_id: Wide,
+    /// Counts membership changes of the range.
+    pub conf_ver: Wide,
+    /// Counts changes of the range's bounds.
+    pub version: Wide,
+    /// The answer reflects the range's log up to this index.
+    pub applied_index: Wide,
+}
+
+/// A holder or a waiter.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Party {
+    /// The session's handle, as hex.
+    pub session: String,
+    /// Who it is, in its own words.
+    pub owner_id: String,
+    /// The address its gateway saw.
+    pub client_address: String,
+    /// What else it says about itself.
+    pub attributes: BTreeMap<String, String>,
+    /// How it is held, or wanted: `exclusive`, `shared`, `permits`.
+    pub mode: &'static str,
+    /// Units held or wanted; 0 unless `permits`.
+    pub permits: u32,
+    /// Fencing token; 0 for a waiter.
+    pub token: Wide,
+    /// What a resource compares: the token for an exclusive hold.
+    pub fence_floor: Wide,
+    /// When it was granted, or queued.
+    pub since: WallTime,
+    /// Length of its lease, milliseconds.
+    pub ttl_ms: Wide,
+    /// What is left of its lease at most, milliseconds.
+    pub remaining_ms: Wide,
+    /// Acquisitions open on the hold; 0 for a waiter.
+    pub open_acquisitions: u32,
+    /// Why an operator asked for its end; empty if nobody did.
+    pub ending_reason: String,
+}
+
+/// A lock that is held or waited for.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Lock {
+    /// Its name.
+    pub name: String,
+    /// Its kind while live.
+    pub mode: &'static str,
+    /// Units it has; 0 unless `permits`.
+    pub permits_max: u32,
+    /// Holders in order of their tokens, not necessarily all.
+    pub holders: Vec<Party>,
+    /// Waiters in order, not necessarily all.
+    pub waiters: Vec<Party>,
+    /// How many hold it.
+    pub holders_count: u32,
+    /// How many wait for it.
+    pub waiters_count: u32,
+}
+
+/// `locks ls`.
+#[derive(Debug, Serialize)]
+#[serde(tag = "schema", rename = "sharklock.v1.LockList")]
+pub struct LockList {
+    /// In byte order of their names. Each page of an answer holds at a point of its own.
+    pub locks: Vec<Lock>,
+}
+
+impl LockList {
+    /// One row per lock; the oldest holder stands for all.
+    pub fn table(&self, now: WallTime) -> String {
+        let row = |lock: &Lock| {
+            let first = lock.holders.first().cloned().unwrap_or_default();
+            let others = lock.holders_count.saturating_sub(1);
+            let holder = match others {
+                0 => name_of(&first),
+                _ => format!("{} (+{others})", name_of(&first)),
+            };
+            vec![
+                lock.name.clone(),
+                kind(lock),
+                holder,
+                first.since.ago(now),
+                short(Duration::from_millis(first.remaining_ms.0)),
+                first.token.0.to_string(),
+                lock.waiters_count.to_string(),
+            ]
+        };
+        let rows: Vec<_> = self.locks.iter().map(row).collect();
+        table(&["NAME", "MODE", "HOLDER", "SINCE", "LEASE", "TOKEN", "WAITERS"], &rows)
+    }
+}
+
+/// `locks show`.
+#[derive(Debug, Serialize)]
+#[serde(tag = "schema", rename = "sharklock.v1.Lock")]
+pub struct OneLock {
+    /// Where and when this held.
+    pub position: Position,
+    /// The name that was asked for.
+    pub name: String,
+    /// Nobody holds it or waits for it.
+    pub free: bool,
+    /// Absent when it is free.
+    pub lock: Option<Lock>,
+}
+
+impl OneLock {
+    /// The lock, its holders, its queue.
+    pub fn table(&self, now: WallTime) -> String {
+        let name = printable(&self.name);
+        let Some(lock) = &self.lock else {
+            return format!("{name} is free\n");
+        };
+        let mut text = format!("{name}: {}, held by {}\n\n", kind(lock), lock.holders_count);
+        let holder = |party: &Party| {
+            let lease = match party.ending_reason.as_str() {
+                "" => short(Duration::from_millis(party.remaining_ms.0)),
+                reason => format!("ending: {reason}"),
+            };
+            vec![
+                party.token.0.to_string(),
+                name_of(party),
+                party.session.clone(),
+                party.client_address.clone(),
+                party.since.ago(now),
+                lease,
+            ]
+        };
+        let holders: Vec<_> = lock.holders.iter().map(holder).collect();
+        text += &table(&["TOKEN", "HOLDER", "SESSION", "ADDRESS", "SINCE", "LEASE"], &holders);
+        if lock.waiters_count > 0 {
+            let waiter = |(place, party): (usize, &Party)| {
+                vec![
+                    (place + 1).to_string(),
+                    name_of(party),
+                    party.session.clone(),
+                    party.client_address.clone(),
+                    party.since.ago(now),
+                    party.mode.to_owned(),
+                ]
+            };
+            let waiters: Vec<_> = lock.waiters.iter().enumerate().map(waiter).collect();
+            text.push('\n');
+            text += &table(&["PLACE", "WAITER", "SESSION", "ADDRESS", "SINCE", "WANTS"], &waiters);
+            let hidden = (lock.waiters_count as usize).saturating_sub(lock.waiters.len());
+            if hidden > 0 {
+                let _ = writeln!(text, "and {hidden} more");
+            }
+        }
+        text
+    }
+}
+
+fn kind(lock: &Lock) -> String {
+    match lock.permits_max {
+        0 => lock.mode.to_owned(),
+        max => format!("permits of {max}"),
+    }
+}
+
+fn name_of(party: &Party) -> String {
+    let name = match party.owner_id.as_str() {
+        "" => party.session.as_str(),
+        owner => owner,
+    };
+    match party.permits {
+        0 => name.to_owned(),
+        n => format!("{name} ({n})"),
+    }
+}
+
+/// `locks force-release`.
+#[derive(Debug, Serialize)]
+#[serde(tag = "schema", rename = "sharklock.v1.ForceRelease")]
+pub struct ForceRelease {
+    /// Where and when this held.
+    pub position: Position,
+    /// The lock.
+    pub name: String,
+    /// The holds have ended; else they end when their holders have stopped, or with their leases.
+    pub ended: bool,
+    /// The holds, as they were.
+    pub holders: Vec<Party>,
+}
+
+impl ForceRelease {
+    /// What happens to whom.
+    pub fn table(&self, now: WallTime) -> String {
+        let name = printable(&self.name);
+        if self.holders.is_empty() {
+            return format!("{name}: no such hold, nothing to end\n");
+        }
+        let row = |party: &Party| {
+            vec![
+                party.token.0.to_string(),
+                name_of(party),
+                party.since.ago(now),
+                match self.ended {
+                    true => "ended".to_owned(),
+                    false => format!(
+                        "ends when its holder stops, in {} at the latest",
+                        short(Duration::from_millis(party.remaining_ms.0))
+                    ),
+                },
+            ]
+        };
+        let rows: Vec<_> = self.holders.iter().map(row).collect();
+        table(&["TOKEN", "HOLDER", "SINCE", "STATE"], &rows)
+    }
+}
+
+/// One data server's disk.
+#[derive(Debug, Serialize)]
+pub struct Store {
+    /// Given once, never reused.
+    pub store_id: Wide,
+    /// Drawn when the data directory was made, as hex.
+    pub ident: String,
+    /// Where it answers.
+    pub address: String,
+    /// Since its process started, milliseconds.
+    pub uptime_ms: Wide,
+    /// Durable writes since its process started.
+    pub syncs: Wide,
+    /// Median of a durable write in the last minute, microseconds.
+    pub sync_p50_us: Wide,
+    /// 99th percentile of a durable write in the last minute, microseconds.
+    pub sync_p99_us: Wide,
+}
+
+/// One range.
+#[derive(Debug, Serialize)]
+pub struct Range {
+    /// The range.
+    pub range_id: Wide,
+    /// First name; empty: from the beginning.
+    pub start: String,
+    /// First name after it; empty: to the end.
+    pub end: String,
+    /// Where and when this held.
+    pub position: Position,
+    /// The leader's store; 0 when there is none.
+    pub leader_store_id: Wide,
+    /// Raft term.
+    pub term: Wide,
+    /// Raft's committed index.
+    pub commit_index: Wide,
+    /// Applied index of the image on disk.
+    pub flushed_index: Wide,
+    /// First index of the log that is kept.
+    pub log_first_index: Wide,
+    /// Hash of the range's state, as hex.
+    pub state_hash: String,
+    /// Locks with a holder or a waiter.
+    pub locks: Wide,
+    /// Live holds.
+    pub holds: Wide,
+    /// Waiting acquisitions.
+    pub waiters: Wide,
+    /// Stores of its voters.
+    pub voter_store_ids: Vec<Wide>,
+}
+
+/// `status`.
+#[derive(Debug, Serialize)]
+#[serde(tag = "schema", rename = "sharklock.v1.Status")]
+pub struct Status {
+    /// Made at bootstrap, as hex.
+    pub cluster_id: String,
+    /// Version of the process that answered.
+    pub version: String,
+    /// Every range has a leader.
+    pub healthy: bool,
+    /// Data servers' disks.
+    pub stores: Vec<Store>,
+    /// Ranges in order of their names.
+    pub ranges: Vec<Range>,
+}
+
+impl Status {
+    /// The cluster in three blocks.
+    pub fn table(&self) -> String {
+        let health = if self.healthy { "healthy" } else { "DEGRADED: a range has no leader" };
+        let (cluster, version) = (printable(&self.cluster_id), printable(&self.version));
+        let mut text = format!("cluster {cluster}, version {version}: {health}\n\n");
+        let micros = |us: Wide| format!("{:.2}ms", us.0 as f64 / 1e3);
+        let store = |store: &Store| {
+            vec![
+                store.store_id.0.to_string(),
+                store.address.clone(),
+                short(Duration::from_millis(store.uptime_ms.0)),
+                store.syncs.0.to_string(),
+                micros(store.sync_p50_us),
+                micros(store.sync_p99_us),
+            ]
+        };
+        let stores: Vec<_> = self.stores.iter().map(store).collect();
+        text += &table(&["STORE", "ADDRESS", "UP", "SYNCS", "SYNC P50", "SYNC P99"], &stores);
+        text.push('\n');
+        let range = |range: &Range| {
+            let end = if range.end.is_empty() { "end" } else { &range.end };
+            vec![
+                range.range_id.0.to_string(),
+                format!("[{}, {end})", if range.start.is_empty() { "begin" } else { &range.start }),
+                match range.leader_store_id.0 {
+                    0 => "none".to_owned(),
+                    store => store.to_string(),
+                },
+                range.term.0.to_string(),
+                range.position.applied_index.0.to_string(),
+                range.locks.0.to_string(),
+                range.holds.0.to_string(),
+                range.waiters.0.to_string(),
+            ]
+        };
+        let ranges: Vec<_> = self.ranges.iter().map(range).collect();
+        let header = ["RANGE", "NAMES", "LEADER", "TERM", "APPLIED", "LOCKS", "HOLDS", "WAITERS"];
+        text + &table(&header, &ranges)
+    }
+}
+
+/// A document as indented JSON, ended by a newline.
+pub fn json(document: &impl Serialize) -> String {
+    let mut text = serde_json::to_string_pretty(document)
+        .expect("these types have string keys and cannot fail to serialize");
+    text.push('\n');
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn party(owner: &str, token: u64) -> Party {
+        Party {
+            session: "c0ffee".into(),
+            owner_id: owner.into(),
+            client_address: "127.0.0.1:5000".into(),
+            mode: "exclusive",
+            token: Wide(token),
+            fence_floor: Wide(token),
+            since: WallTime { unix_ms: 1_000_000 },
+            ttl_ms: Wide(10_000),
+            remaining_ms: Wide(7_400),
+            open_acquisitions: u32::from(token > 0),
+            ..Party::default()
+        }
+    }
+
+    fn lock() -> Lock {
+        Lock {
+            name: "invoices/42".into(),
+            mode: "exclusive",
+            holders: vec![party("billing@host-3", u64::MAX)],
+            waiters: vec![party("audit@host-4", 0)],
+            holders_count: 1,
+            waiters_count: 3,
+            ..Lock::default()
+        }
+    }
+
+    const NOW: WallTime = WallTime { unix_ms: 1_012_500 };
+
+    #[test]
+    fn a_list_shows_one_row_per_lock() {
+        let list = LockList { locks: vec![lock()] };
+        assert_eq!(
+            list.table(NOW),
+            "NAME         MODE       HOLDER          SINCE  LEASE  TOKEN                 WAITERS\n\
+             invoices/42  exclusive  billing@host-3  12s    7.4s   18446744073709551615  3\n"
+        );
+    }
+
+    #[test]
+    fn a_lock_shows_its_holders_then_its_queue() {
+        let one = OneLock {
+            position: Position::default(),
+            name: "invoices/42".into(),
+            free: false,
+            lock: Some(lock()),
+        };
+        assert_eq!(
+            one.table(NOW),
+            "invoices/42: exclusive, held by 1\n\
+             \n\
+             TOKEN                 HOLDER          SESSION  ADDRESS         SINCE  LEASE\n\
+             18446744073709551615  billing@host-3  c0ffee   127.0.0.1:5000  12s    7.4s\n\
+             \n\
+             PLACE  WAITER        SESSION  ADDRESS         SINCE  WANTS\n\
+             1      audit@host-4  c0ffee   127.0.0.1:5000  12s    exclusive\n\
+             and 2 more\n"
+        );
+        let free = OneLock { lock: None, free: true, ..one };
+        assert_eq!(free.table(NOW), "invoices/42 is free\n");
+    }
+
+    #[test]
+    fn json_names_its_schema_and_keeps_every_digit() {
+        let document = json(&LockList { locks: vec![lock()] });
+        let value: serde_json::Value = serde_json::from_str(&document).expect("it is JSON");
+        assert_eq!(value["schema"], "sharklock.v1.LockList");
+        let holder = &value["locks"][0]["holders"][0];
+        assert_eq!(holder["token"], "18446744073709551615");
+        assert_eq!(holder["since"], "1970-01-01T00:16:40.000Z");
+        assert_eq!(holder["open_acquisitions"], 1);
+    }
+
+    #[test]
+    fn a_time_beyond_rfc_3339_is_still_json() {
+        let text = json(&WallTime { unix_ms: u64::MAX });
+        assert_eq!(text, "\"9999-12-31T23:59:59.000Z\"\n");
+    }
+
+    #[test]
+    fn a_force_release_says_what_happens_next() {
+        let asked = ForceRelease {
+            position: Position::default(),
+            name: "x".into(),
+            ended: false,
+            holders: vec![party("a", 7)],
+        };
+        assert_eq!(
+            asked.table(NOW),
+            "TOKEN  HOLDER  SINCE  STATE\n\
+             7      a       12s    ends when its holder stops, in 7.4s at the latest\n"
+        );
+        let none = ForceRelease { holders: vec![], ..asked };
+        assert_eq!(none.table(NOW), "x: no such hold, nothing to end\n");
+    }
+
+    #[test]
+    fn a_range_without_a_leader_is_seen() {
+        let range = Range {
+            range_id: Wide(1),
+            start: String::new(),
+            end: String::new(),
+            position: Position::default(),
+            leader_store_id: Wide(0),
+            term: Wide(3),
+            commit_index: Wide(9),
+            flushed_index: Wide(8),
+            log_first_index: Wide(1),
+            state_hash: "ab".into(),
+            locks: Wide(2),
+            holds: Wide(2),
+            waiters: Wide(1),
+            voter_store_ids: vec![Wide(1)],
+        };
+        let status = Status {
+            cluster_id: "00ff".into(),
+            version: "0.0.0".into(),
+            healthy: false,
+            stores: vec![],
+            ranges: vec![range],
+        };
+        assert_eq!(
+            status.table(),
+            "cluster 00ff, version 0.0.0: DEGRADED: a range has no leader\n\
+             \n\
+             STORE  ADDRESS  UP  SYNCS  SYNC P50  SYNC P99\n\
+             \n\
+             RANGE  NAMES         LEADER  TERM  APPLIED  LOCKS  HOLDS  WAITERS\n\
+             1      [begin, end)  none    3     0        2      2      1\n"
+        );
+    }
+}

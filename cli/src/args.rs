@@ -1,0 +1,524 @@
+//! The command line: what every subcommand is called, takes and says about itself.
+//!
+//! Only shapes and ranges are checked here, so that a wrong flag is refused before anything is
+//! opened or reached. Examples stand before the options in every help text.
+
+use std::{
+    ffi::OsString,
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+/// Where a gateway of `sharklock dev` listens unless told otherwise.
+pub const GATEWAY_PORT: u16 = 7700;
+/// Where a process serves `/metrics`, `/livez` and `/readyz` unless told otherwise.
+pub const ADMIN_PORT: u16 = 7790;
+/// The endpoint of a gateway on this machine, used when none is given.
+pub const DEFAULT_ENDPOINT: &str = "http://127.0.0.1:7700";
+
+/// A lease cannot be shorter (DESIGN §5).
+const TTL_MIN: Duration = Duration::from_secs(2);
+/// A lease cannot be longer (DESIGN §5).
+const TTL_MAX: Duration = Duration::from_secs(600);
+/// Longer than any session of work, short enough that arithmetic on it cannot overflow.
+const DURATION_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+const HELP: &str = "\
+{about-with-newline}
+{before-help}{usage-heading} {usage}
+
+{all-args}{after-help}
+";
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "sharklock",
+    version,
+    about = "Locks for distributed programs, with fencing tokens",
+    help_template = HELP,
+    disable_help_subcommand = true,
+    before_help = "\
+Examples:
+  sharklock dev                                    a lock service on this machine
+  sharklock lock nightly -- ./backup.sh            run a command under a lock
+  sharklock locks show nightly                     who holds it, who waits
+  sharklock bench acquire-release --clients 64     how fast it is
+"
+)]
+pub struct Cli {
+    /// Gateways to reach, comma separated
+    #[arg(
+        long,
+        global = true,
+        env = "SHARKLOCK_ENDPOINTS",
+        value_name = "URL",
+        value_delimiter = ',',
+        default_value = DEFAULT_ENDPOINT
+    )]
+    pub endpoints: Vec<String>,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What `sharklock` can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// See [`DevArgs`].
+    Dev(DevArgs),
+    /// See [`LockArgs`].
+    Lock(LockArgs),
+    /// See [`StatusArgs`].
+    Status(StatusArgs),
+    /// See [`LocksArgs`].
+    Locks(LocksArgs),
+    /// See [`BenchArgs`].
+    Bench(BenchArgs),
+    /// See [`CompletionArgs`].
+    Completion(CompletionArgs),
+}
+
+/// Runs the whole service in one process on loopback
+#[derive(Debug, Args)]
+#[command(
+    help_template = HELP,
+    before_help = "\
+Examples:
+  sharklock dev                                    keeps its data in ./sharklock-data
+  sharklock dev --ephemeral                        keeps nothing
+  sharklock dev --listen 127.0.0.1:0 --admin-listen 127.0.0.1:0    any free ports
+",
+    after_help = "\
+Exit codes: 0 stopped by SIGINT or SIGTERM, 2 usage, 70 internal error, 78 data directory or port
+cannot be used. The banner goes to stdout, logs go to stderr: JSON unless it is a terminal, filtered
+by SHARKLOCK_LOG or RUST_LOG, for example SHARKLOCK_LOG=debug."
+)]
+pub struct DevArgs {
+    /// Keeps locks and tokens here between runs
+    #[arg(long, value_name = "DIR", default_value = "./sharklock-data")]
+    pub data_dir: PathBuf,
+    /// Serves clients here; loopback only, port 0 takes any free one
+    #[arg(long, value_name = "ADDR", default_value_t = loopback(GATEWAY_PORT), value_parser = loopback_address)]
+    pub listen: SocketAddr,
+    /// Serves /metrics, /livez and /readyz here; loopback only, port 0 takes any free one
+    #[arg(long, value_name = "ADDR", default_value_t = loopback(ADMIN_PORT), value_parser = loopback_address)]
+    pub admin_listen: SocketAddr,
+    /// Keeps everything in a temporary directory that is removed at the end
+    #[arg(long, conflicts_with = "data_dir")]
+    pub ephemeral: bool,
+    /// UNSAFE: acknowledges before the disk has it, so that a power cut can break every promise. It
+    /// shows what durability costs
+    #[arg(long)]
+    pub unsafe_no_fsync: bool,
+}
+
+/// Runs a command while holding a lock
+#[derive(Debug, Args)]
+#[command(
+    help_template = HELP,
+    before_help = "\
+Examples:
+  sharklock lock nightly -- ./backup.sh            wait, run, release
+  sharklock lock nightly --try -- ./backup.sh      do nothing if it is held
+  sharklock lock nightly --timeout 30s -E 0 -- ./backup.sh     give up quietly after 30 s
+  sharklock lock cache --shared -- ./read.sh       with other readers
+  sharklock lock gpu -n 2 --of 8 -- ./train.sh     two of eight permits
+  sharklock lock nightly                           hold it until Ctrl-C
+",
+    after_help = "\
+The command gets SHARKLOCK_NAME, SHARKLOCK_TOKEN (the fencing token) and SHARKLOCK_SESSION. It runs in
+a process group of its own; SIGINT, SIGTERM, SIGHUP and SIGQUIT are passed on to that group. If the
+lock cannot be kept, the group gets SIGTERM `--grace` before the lease may end and SIGKILL before
+anyone else can hold the lock; what the command leaves running in its group when it ends is killed
+before the lock is released.
+
+Exit codes: the command's own, 128+N if signal N ended it; 75 (or -E) not acquired; 79 the lock was
+lost and the command was stopped; 69 cluster unreachable; 64 usage; 70 internal error; 126 and 127
+the command cannot be executed or is not found."
+)]
+pub struct LockArgs {
+    /// The lock: 1 to 512 bytes of UTF-8 without control characters
+    #[arg(value_parser = lock_name)]
+    pub name: String,
+    /// Gives up at once if the lock is not free
+    #[arg(long = "try", conflicts_with = "timeout")]
+    pub try_only: bool,
+    /// Gives up after this long, whatever the reason
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub timeout: Option<Duration>,
+    /// The lease: others wait this long at most after this process has died; 2s to 10m
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = ttl)]
+    pub ttl: Duration,
+    /// Holds it together with other sharers
+    #[arg(long, conflicts_with_all = ["permits", "of"])]
+    pub shared: bool,
+    /// Takes this many permits of a lock that has --of in all
+    #[arg(short = 'n', value_name = "PERMITS", requires = "of", value_parser = clap::value_parser!(u16).range(1..))]
+    pub permits: Option<u16>,
+    /// How many permits the lock has; everyone who uses it must agree
+    #[arg(long, value_name = "MAX", requires = "permits", value_parser = clap::value_parser!(u16).range(1..))]
+    pub of: Option<u16>,
+    /// Who holds it, for people who look at the lock [default: USER@HOST pid PID]
+    #[arg(long, value_name = "TEXT", value_parser = owner)]
+    pub owner: Option<String>,
+    /// Time between SIGTERM and SIGKILL when the lock is being lost [default: 3s, at most ttl/3]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub grace: Option<Duration>,
+    /// Exit code when the lock was not acquired
+    #[arg(short = 'E', long = "conflict-exit-code", value_name = "CODE", default_value_t = 75)]
+    pub conflict_exit: u8,
+    /// What to run; without it the lock is held until Ctrl-C
+    #[arg(trailing_var_arg = true, value_name = "CMD")]
+    pub command: Vec<OsString>,
+}
+
+/// Shows the cluster: stores, ranges, leaders
+#[derive(Debug, Args)]
+#[command(
+    help_template = HELP,
+    before_help = "\
+Examples:
+  sharklock status
+  sharklock status --output json
+",
+    after_help = "Exit codes: 0 healthy, 1 failed, 2 usage, 3 degraded (a range without a leader), 69 unreachable."
+)]
+pub struct StatusArgs {
+    /// How to print it.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// Looks at locks, and releases them against their holders' will
+#[derive(Debug, Args)]
+#[command(
+    help_template = HELP,
+    disable_help_subcommand = true,
+    before_help = "\
+Examples:
+  sharklock locks ls                               every lock that is held
+  sharklock locks show nightly                     its holders, then its queue in order
+  sharklock locks force-release nightly --reason 'host-3 is gone'
+",
+    after_help = "Exit codes: 0 done, 1 failed, 2 usage, 69 unreachable."
+)]
+pub struct LocksArgs {
+    /// What to do with them.
+    #[command(subcommand)]
+    pub command: LocksCommand,
+}
+
+/// What `sharklock locks` can do.
+#[derive(Debug, Subcommand)]
+pub enum LocksCommand {
+    /// Lists locks that are held, in byte order of their names
+    #[command(help_template = HELP, before_help = "\
+Examples:
+  sharklock locks ls
+  sharklock locks ls invoices/
+  sharklock locks ls --output json | jq -r '.locks[].name'
+")]
+    Ls {
+        /// Only names that begin with this
+        #[arg(default_value = "")]
+        prefix: String,
+        /// How to print them.
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Shows one lock: its holders, then its queue in order
+    #[command(help_template = HELP, before_help = "\
+Examples:
+  sharklock locks show nightly
+  sharklock locks show nightly --output json
+")]
+    Show {
+        /// The lock
+        #[arg(value_parser = lock_name)]
+        name: String,
+        /// How to print it.
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Ends the holds of a lock against their holders' will
+    #[command(help_template = HELP, before_help = "\
+Examples:
+  sharklock locks force-release nightly --reason 'host-3 is gone'
+  sharklock locks force-release nightly --reason 'wrong job' --token 1187
+", after_help = "\
+The holder is told first: the lock goes to the next one when the holder has stopped, or when its lease
+has run out at the latest. A `sharklock lock` that holds it stops its command and exits with 79.")]
+    ForceRelease(ForceReleaseArgs),
+}
+
+/// Arguments of `locks force-release`.
+#[derive(Debug, Args)]
+pub struct ForceReleaseArgs {
+    /// The lock
+    #[arg(value_parser = lock_name)]
+    pub name: String,
+    /// Why; shown to the holder and logged; 1 to 1,024 bytes
+    #[arg(long, value_parser = reason)]
+    pub reason: String,
+    /// Only the hold with this fencing token
+    #[arg(long)]
+    pub token: Option<u64>,
+    /// Do not wait for the holder. BREAKS THE PROMISE of one holder at a time: until the old holder
+    /// notices, only a resource that compares fencing tokens is safe
+    #[arg(long)]
+    pub now: bool,
+    /// How to print it.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct OutputArgs {
+    /// For people, or for programs
+    #[arg(short, long, env = "SHARKLOCK_OUTPUT", default_value = "table")]
+    pub output: Output,
+}
+
+/// A form of output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// Columns without borders, times relative.
+    Table,
+    /// A versioned schema: 64-bit numbers as strings, times in RFC 3339.
+    Json,
+}
+
+/// Measures a running cluster through its gateway
+#[derive(Debug, Args)]
+#[command(
+    help_template = HELP,
+    before_help = "\
+Examples:
+  sharklock bench acquire-release --clients 256 --duration 30s
+  sharklock bench contend --clients 64 --duration 30s --json contend.json
+",
+    after_help = "\
+Every grant that the run saw is checked for overlapping holders and for tokens out of order; a
+violation is printed and makes the exit code 1. The disk is measured in the same run, since it
+moves: F is the median fdatasync of 512 bytes in --fsync-dir before and after the load.
+
+Exit codes: 0 done, 1 a violation or no cycle at all, 2 usage, 69 unreachable."
+)]
+pub struct BenchArgs {
+    /// What the workers do
+    pub workload: Workload,
+    /// Workers that run at the same time
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub clients: u32,
+    /// How long to measure
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    pub duration: Duration,
+    /// How long to run before measuring
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = duration)]
+    pub warmup: Duration,
+    /// Client connections that the workers share [default: one per worker, at most 8]
+    #[arg(long, value_name = "C", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub connections: Option<u32>,
+    /// Names that each worker cycles over (acquire-release only)
+    #[arg(long, value_name = "K", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub names: u32,
+    /// Writes the report here as JSON too
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Measures fdatasync here: choose the disk that the server writes to
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub fsync_dir: PathBuf,
+}
+
+/// What the workers of `bench` do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Workload {
+    /// Each worker acquires and releases names of its own
+    AcquireRelease,
+    /// All workers take turns on one name
+    Contend,
+}
+
+/// Prints a completion script for a shell
+#[derive(Debug, Args)]
+#[command(
+    help_template = HELP,
+    before_help = "\
+Examples:
+  sharklock completion bash > ~/.local/share/bash-completion/completions/sharklock
+  sharklock completion fish > ~/.config/fish/completions/sharklock.fish
+"
+)]
+pub struct CompletionArgs {
+    /// The shell
+    pub shell: Shell,
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
+
+/// `dev` speaks plaintext to whoever asks, so it must not be reachable from elsewhere.
+fn loopback_address(text: &str) -> Result<SocketAddr, String> {
+    let address: SocketAddr = match text.strip_prefix("localhost:") {
+        Some(port) => loopback(port.parse().map_err(|_| format!("{port:?} is not a port"))?),
+        None => text.parse().map_err(|_| "expected ADDRESS:PORT, like 127.0.0.1:7700")?,
+    };
+    if !address.ip().is_loopback() {
+        return Err("`dev` has no encryption and serves loopback addresses only".into());
+    }
+    Ok(address)
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let duration = humantime::parse_duration(text)
+        .map_err(|why| format!("{why}; give a number with a unit, like 500ms, 10s or 1m30s"))?;
+    if duration > DURATION_MAX {
+        return Err("at most 10 years".into());
+    }
+    Ok(duration)
+}
+
+fn ttl(text: &str) -> Result<Duration, String> {
+    let ttl = duration(text)?;
+    if !(TTL_MIN..=TTL_MAX).contains(&ttl) {
+        return Err("a lease is 2s to 10m".into());
+    }
+    Ok(ttl)
+}
+
+/// The limits of DESIGN §5, checked here so that a bad name costs no round trip.
+fn lock_name(text: &str) -> Result<String, String> {
+    bounded_text(text, 512, "a lock name")
+}
+
+fn owner(text: &str) -> Result<String, String> {
+    bounded_text(text, 256, "an owner")
+}
+
+fn reason(text: &str) -> Result<String, String> {
+    bounded_text(text, 1024, "a reason")
+}
+
+fn bounded_text(text: &str, bytes_max: usize, what: &str) -> Result<String, String> {
+    if text.is_empty() || text.len() > bytes_max {
+        return Err(format!("{what} has 1 to {bytes_max} bytes"));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(format!("{what} has no control characters"));
+    }
+    Ok(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::{CommandFactory as _, error::ErrorKind};
+
+    fn parse(line: &str) -> Result<Command, ErrorKind> {
+        Cli::try_parse_from(line.split(' ')).map(|cli| cli.command).map_err(|e| e.kind())
+    }
+
+    fn lock(line: &str) -> LockArgs {
+        match parse(line) {
+            Ok(Command::Lock(args)) => args,
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_command_may_follow_with_and_without_dashes() {
+        for line in [
+            "sharklock lock n --try -- sh -c x --ttl 1s",
+            "sharklock lock n --try sh -c x --ttl 1s",
+            "sharklock lock --try n sh -c x --ttl 1s",
+        ] {
+            let args = lock(line);
+            assert!(args.try_only, "{line}");
+            assert_eq!(args.command, ["sh", "-c", "x", "--ttl", "1s"], "{line}");
+            assert_eq!(args.ttl, Duration::from_secs(10), "{line}");
+        }
+        assert!(lock("sharklock lock n").command.is_empty());
+    }
+
+    #[test]
+    fn a_mistyped_option_is_refused_and_not_executed() {
+        assert_eq!(parse("sharklock lock n --tyr cmd").unwrap_err(), ErrorKind::UnknownArgument);
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        for line in [
+            "sharklock lock n --try --timeout 1s",
+            "sharklock lock n --shared -n 1 --of 2",
+            "sharklock dev --ephemeral --data-dir d",
+        ] {
+            assert_eq!(parse(line).unwrap_err(), ErrorKind::ArgumentConflict, "{line}");
+        }
+        for line in ["sharklock lock n -n 1", "sharklock lock n --of 2"] {
+            assert_eq!(parse(line).unwrap_err(), ErrorKind::MissingRequiredArgument, "{line}");
+        }
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused() {
+        for line in [
+            "sharklock lock n --ttl 1s",
+            "sharklock lock n --ttl 11m",
+            "sharklock lock n --ttl 10",
+            "sharklock lock n -n 0 --of 2",
+            "sharklock lock n -n 1 --of 65536",
+            "sharklock lock n -E 256",
+            "sharklock lock n\u{7} -- true",
+            "sharklock lock n --timeout -1s",
+            "sharklock dev --listen 0.0.0.0:7700",
+            "sharklock dev --listen 7700",
+            "sharklock bench contend --clients 0",
+        ] {
+            let kind = parse(line).unwrap_err();
+            assert!(
+                matches!(kind, ErrorKind::ValueValidation | ErrorKind::UnknownArgument),
+                "{line}: {kind:?}"
+            );
+        }
+        let long = format!("sharklock lock {} -- true", "x".repeat(513));
+        assert_eq!(parse(&long).unwrap_err(), ErrorKind::ValueValidation);
+        assert_eq!(parse("sharklock locks force-release n").unwrap_err(), {
+            ErrorKind::MissingRequiredArgument
+        });
+    }
+
+    #[test]
+    fn endpoints_may_stand_anywhere_before_the_command() {
+        let cli =
+            Cli::try_parse_from(["sharklock", "lock", "n", "--endpoints", "http://a:1,http://b:2"]);
+        assert_eq!(cli.expect("it parses").endpoints, ["http://a:1", "http://b:2"]);
+    }
+
+    #[test]
+    fn every_help_text_shows_examples_before_options() {
+        fn check(command: &mut clap::Command) {
+            let help = command.render_long_help().to_string();
+            let examples = help.find("Examples:").unwrap_or_else(|| panic!("{help}"));
+            let usage = help.find("Usage:").unwrap_or_else(|| panic!("{help}"));
+            assert!(examples < usage, "{help}");
+            for sub in command.get_subcommands_mut() {
+                check(sub);
+            }
+        }
+        let mut command = Cli::command();
+        command.build();
+        check(&mut command);
+    }
+}

@@ -1,0 +1,209 @@
+//! `sharklock bench`: runs a load from `sharklock-bench` and shows its report.
+
+use std::{fs::File, io::Write as _, path::Path};
+
+use sharklock_bench::{Latencies, Load, LoadError, Report, Workload};
+
+use crate::{
+    admin::UNREACHABLE_HINT,
+    args::{self, BenchArgs},
+    exit::{FAILED, Failure, OK, UNREACHABLE, USAGE},
+    render::{print, printable, table},
+};
+
+/// Connections unless told otherwise, as in `baseline.md`.
+const CONNECTIONS_DEFAULT_MAX: u32 = 8;
+
+/// Runs the load, prints the report, and writes it as JSON where asked.
+pub async fn run(endpoints: Vec<String>, args: BenchArgs) -> Result<u8, Failure> {
+    // Opened first: a run of minutes must not end with a file that cannot be written.
+    let json = args.json.as_deref().map(create).transpose()?;
+    let workload = match args.workload {
+        args::Workload::AcquireRelease => Workload::AcquireRelease,
+        args::Workload::Contend => Workload::Contend,
+    };
+    let load = Load {
+        endpoints,
+        workload,
+        clients: args.clients,
+        connections: args.connections.unwrap_or(args.clients.min(CONNECTIONS_DEFAULT_MAX)),
+        names: args.names,
+        warmup: args.warmup,
+        duration: args.duration,
+        fsync_dir: args.fsync_dir,
+    };
+    let report = sharklock_bench::run(&load).await.map_err(failure)?;
+    print(&text(&report))?;
+    if let Some((mut file, path)) = json {
+        let document = serde_json::to_string_pretty(&report).expect("a report is plain data");
+        writeln!(file, "{document}").map_err(|why| cannot_write(path, &why))?;
+    }
+    verdict(&report)
+}
+
+fn create(path: &Path) -> Result<(File, &Path), Failure> {
+    let file = File::create(path).map_err(|why| cannot_write(path, &why))?;
+    Ok((file, path))
+}
+
+fn cannot_write(path: &Path, why: &std::io::Error) -> Failure {
+    Failure::new(FAILED, format!("cannot write {}", path.display())).cause(why)
+}
+
+fn failure(error: LoadError) -> Failure {
+    match error {
+        LoadError::Config(_) => Failure::new(USAGE, error.to_string()),
+        LoadError::Unreachable(why) => {
+            Failure::new(UNREACHABLE, why.to_string()).hint(UNREACHABLE_HINT)
+        }
+        LoadError::Disk { .. } => Failure::new(FAILED, error.to_string())
+            .hint("name a directory on the server's disk with --fsync-dir"),
+    }
+}
+
+/// A run that saw a broken promise, or nothing at all, is no success.
+fn verdict(report: &Report) -> Result<u8, Failure> {
+    if report.history.violations > 0 {
+        let broken = format!("{} violations of what a lock promises", report.history.violations);
+        let told = Failure::new(FAILED, broken);
+        return Err(report.history.first.iter().fold(told, |failure, one| failure.cause(one)));
+    }
+    if report.cycle.count == 0 {
+        return Err(Failure::new(FAILED, "no cycle ended while it was measured"));
+    }
+    Ok(OK)
+}
+
+fn text(report: &Report) -> String {
+    let (load, rate) = match report.workload {
+        Workload::AcquireRelease => {
+            (format!("acquire-release, {} names each", report.names_per_worker), "cycles/s")
+        }
+        Workload::Contend => ("contend for one lock".to_owned(), "hand-overs/s"),
+    };
+    let mut text = format!(
+        "{load}: {} clients over {} connections, {:.1} s after {:.1} s of warm-up\n\n{rate}  {:.0}\n",
+        report.clients, report.connections, report.measured_s, report.warmup_s, report.cycles_per_s,
+    );
+    if report.truncated {
+        text +=
+            "TRUNCATED: the notes were full before the time was over; use a shorter --duration\n";
+    }
+    text += &format!("errors  {}\n", report.errors.count);
+    for (kind, count) in &report.errors.kinds {
+        text += &format!("  {count} {kind}\n");
+    }
+    if let Some(fairness) = &report.fairness {
+        text += &format!(
+            "fairness  {:.4} (Jain), {} to {} grants per client\n",
+            fairness.jain, fairness.grants_min, fairness.grants_max
+        );
+    }
+    text.push('\n');
+    let acquire = match report.workload {
+        Workload::AcquireRelease => "acquire",
+        Workload::Contend => "wait",
+    };
+    let rows = [
+        ("cycle", &report.cycle),
+        (acquire, &report.acquire),
+        ("release", &report.release),
+        ("fdatasync, idle (F)", &report.disk.idle),
+        ("fdatasync, loaded", &report.disk.loaded),
+    ];
+    let rows: Vec<_> = rows.iter().map(|(name, latencies)| row(name, latencies)).collect();
+    text += &table(&["", "COUNT", "P50", "P99", "P99.9", "MAX"], &rows);
+    text += &format!(
+        "\nfdatasync of 512 bytes in {}\nhistory: {} grants judged, {} violations\n",
+        printable(&report.disk.dir),
+        report.history.grants,
+        report.history.violations,
+    );
+    text
+}
+
+fn row(name: &str, latencies: &Latencies) -> Vec<String> {
+    let Latencies { count, p50_us, p99_us, p999_us, max_us } = *latencies;
+    let mut row = vec![name.to_owned(), count.to_string()];
+    row.extend([p50_us, p99_us, p999_us, max_us].map(micros));
+    row
+}
+
+/// Three digits, in the unit that shows them.
+fn micros(us: f64) -> String {
+    match us {
+        ..100.0 => format!("{us:.1}us"),
+        ..1_000.0 => format!("{us:.0}us"),
+        ..100_000.0 => format!("{:.2}ms", us / 1e3),
+        _ => format!("{:.2}s", us / 1e6),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sharklock_bench::{Disk, Errors, Fairness, Judged};
+
+    fn report() -> Report {
+        let latencies = |p50_us| Latencies {
+            count: 9,
+            p50_us,
+            p99_us: 2.0 * p50_us,
+            p999_us: 3.0 * p50_us,
+            max_us: 400.0 * p50_us,
+        };
+        Report {
+            workload: Workload::Contend,
+            clients: 64,
+            connections: 8,
+            names_per_worker: 16,
+            warmup_s: 2.0,
+            measured_s: 10.0,
+            truncated: false,
+            cycles_per_s: 1_874.4,
+            cycle: latencies(34_000.0),
+            acquire: latencies(33_000.0),
+            release: latencies(500.0),
+            errors: Errors::default(),
+            fairness: Some(Fairness { grants_min: 292, grants_max: 293, jain: 0.99999 }),
+            disk: Disk { dir: ".".into(), idle: latencies(134.0), loaded: latencies(190.0) },
+            history: Judged { grants: 20_000, unknown: 0, violations: 0, first: vec![] },
+        }
+    }
+
+    #[test]
+    fn the_report_reads_as_a_table() {
+        assert_eq!(
+            text(&report()),
+            "contend for one lock: 64 clients over 8 connections, 10.0 s after 2.0 s of warm-up\n\
+             \n\
+             hand-overs/s  1874\n\
+             errors  0\n\
+             fairness  1.0000 (Jain), 292 to 293 grants per client\n\
+             \n\
+             \x20                    COUNT  P50      P99      P99.9    MAX\n\
+             cycle                9      34.00ms  68.00ms  0.10s    13.60s\n\
+             wait                 9      33.00ms  66.00ms  99.00ms  13.20s\n\
+             release              9      500us    1.00ms   1.50ms   0.20s\n\
+             fdatasync, idle (F)  9      134us    268us    402us    53.60ms\n\
+             fdatasync, loaded    9      190us    380us    570us    76.00ms\n\
+             \n\
+             fdatasync of 512 bytes in .\n\
+             history: 20000 grants judged, 0 violations\n"
+        );
+    }
+
+    #[test]
+    fn a_violation_or_an_empty_run_is_no_success() {
+        assert_eq!(verdict(&report()), Ok(OK));
+        let mut broken = report();
+        broken.history.violations = 2;
+        broken.history.first = vec!["Overlap, lock x: tokens 1 and 2".into()];
+        let failure = verdict(&broken).expect_err("a violation");
+        assert_eq!(failure.code(), FAILED);
+        assert!(failure.to_string().contains("cause: Overlap, lock x"), "{failure}");
+        let mut empty = report();
+        empty.cycle.count = 0;
+        assert_eq!(verdict(&empty).map_err(|failure| failure.code()), Err(FAILED));
+    }
+}

@@ -1,0 +1,145 @@
+//! What `sharklock dev` says when it is ready: where it answers, and what to try next.
+
+use std::{
+    env, fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use crate::{
+    args::DEFAULT_ENDPOINT,
+    render::{printable, shell_word},
+};
+
+/// The facts of one run. Each stands on a line of its own as `  word   value`, so that programs can
+/// find the addresses too.
+#[derive(Debug)]
+pub struct Banner<'a> {
+    /// The cluster's id, as hex.
+    pub cluster_id: &'a str,
+    /// Where locks and tokens are kept.
+    pub data_dir: &'a Path,
+    /// The data directory is removed at the end.
+    pub ephemeral: bool,
+    /// Nothing is durable.
+    pub unsafe_no_fsync: bool,
+    /// Where clients are served.
+    pub gateway: SocketAddr,
+    /// Where `/metrics` and health are served.
+    pub admin: SocketAddr,
+    /// Time from the start of the process.
+    pub ready_after: Duration,
+    /// This binary as a shell in the same directory can call it.
+    pub program: &'a str,
+}
+
+impl fmt::Display for Banner<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let endpoint = format!("http://{}", self.gateway);
+        let data_dir = printable(&self.data_dir.display().to_string());
+        let ready = self.ready_after.as_secs_f64();
+        writeln!(f, "SharkLock {} is ready ({ready:.2} s)\n", env!("CARGO_PKG_VERSION"))?;
+        writeln!(f, "  gateway   {endpoint}")?;
+        writeln!(f, "  admin     http://{}", self.admin)?;
+        writeln!(
+            f,
+            "  data      {data_dir}{}",
+            if self.ephemeral { " (removed at the end)" } else { "" }
+        )?;
+        writeln!(f, "  cluster   {}", self.cluster_id)?;
+
+        if self.unsafe_no_fsync {
+            writeln!(
+                f,
+                "\nUNSAFE: --unsafe-no-fsync acknowledges what is not on the disk. A power cut may"
+            )?;
+            writeln!(
+                f,
+                "give a lock to two holders and repeat fencing tokens. For measurements only."
+            )?;
+        }
+
+        let to = match endpoint == DEFAULT_ENDPOINT {
+            true => String::new(),
+            false => format!(" --endpoints {endpoint}"),
+        };
+        let program = self.program;
+        writeln!(f, "\nTry in another terminal:\n")?;
+        writeln!(f, "  {program} lock hello{to} -- sh -c 'echo token $SHARKLOCK_TOKEN'")?;
+        writeln!(f, "  {program} locks ls{to}")?;
+        writeln!(f, "  {program} status{to}")?;
+        writeln!(f, "  curl -s http://{}/metrics", self.admin)?;
+        writeln!(f, "\nCtrl-C stops it.")
+    }
+}
+
+/// How a shell in the current directory calls this binary: by its bare name if that finds it, by a
+/// path below the current directory if it is there, else by its full path.
+pub fn callable_path() -> String {
+    let Ok(exe) = env::current_exe() else { return "sharklock".into() };
+    let path = env::var_os("PATH").unwrap_or_default();
+    let found =
+        env::split_paths(&path).map(|dir| dir.join("sharklock")).find(|file| file.is_file());
+    callable(&exe, env::current_dir().ok().as_deref(), found)
+}
+
+fn callable(exe: &Path, current_dir: Option<&Path>, found_by_name: Option<PathBuf>) -> String {
+    let same = |found: PathBuf| found.canonicalize().is_ok_and(|found| found == exe);
+    if found_by_name.is_some_and(same) {
+        return "sharklock".into();
+    }
+    let below = current_dir.and_then(|dir| exe.strip_prefix(dir).ok());
+    shell_word(&match below {
+        // Without a slash a shell would look for it in PATH.
+        Some(file) if file.components().count() == 1 => format!("./{}", file.display()),
+        Some(path) => path.display().to_string(),
+        None => exe.display().to_string(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn banner(gateway: &str) -> String {
+        Banner {
+            cluster_id: "00ff",
+            data_dir: Path::new("./sharklock-data"),
+            ephemeral: false,
+            unsafe_no_fsync: false,
+            gateway: gateway.parse().expect("an address"),
+            admin: "127.0.0.1:7790".parse().expect("an address"),
+            ready_after: Duration::from_millis(214),
+            program: "target/debug/sharklock",
+        }
+        .to_string()
+    }
+
+    #[test]
+    fn the_default_endpoint_is_not_repeated_in_commands() {
+        let text = banner("127.0.0.1:7700");
+        assert!(text.contains("\n  gateway   http://127.0.0.1:7700\n"), "{text}");
+        assert!(text.contains("\n  target/debug/sharklock lock hello -- sh -c"), "{text}");
+    }
+
+    #[test]
+    fn another_endpoint_stands_in_every_command() {
+        let text = banner("127.0.0.1:40123");
+        let commands = text.lines().filter(|line| line.starts_with("  target/debug/sharklock"));
+        for line in commands {
+            assert!(line.contains(" --endpoints http://127.0.0.1:40123"), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_path_shown_can_be_called() {
+        let exe = Path::new("/r/target/debug/sharklock");
+        assert_eq!(callable(exe, Some(Path::new("/r")), None), "target/debug/sharklock");
+        assert_eq!(callable(exe, Some(Path::new("/r/target/debug")), None), "./sharklock");
+        assert_eq!(callable(exe, Some(Path::new("/elsewhere")), None), "/r/target/debug/sharklock");
+        assert_eq!(callable(exe, None, Some("/usr/bin/sharklock".into())), exe.to_string_lossy());
+        let this = env::current_exe().and_then(|exe| exe.canonicalize()).expect("a test binary");
+        assert_eq!(callable(&this, None, Some(this.clone())), "sharklock");
+    }
+}

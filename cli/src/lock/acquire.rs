@@ -1,0 +1,274 @@
+//! Waiting for the lock: within `--timeout`, whatever the cluster does, and not in silence.
+
+use std::time::{Duration, SystemTime};
+
+use sharklock_client::{AcquireError, Client, Guard, Holder, LockInfo};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::notices::Notices;
+use crate::{
+    admin::UNREACHABLE_HINT,
+    args::LockArgs,
+    exit::{Failure, INTERNAL, LOCK_USAGE, UNREACHABLE},
+    render::{shell_word, short},
+};
+
+/// The longest wait that a server keeps the time of; longer ones are kept here.
+const SERVER_WAIT_MAX: Duration = Duration::from_secs(3600);
+/// A wait that the client ends by itself comes with the holder's name: it may take this much longer.
+const ANSWER_SLACK: Duration = Duration::from_millis(500);
+/// Somebody who waits longer than this is told for whom, and told again after the second.
+const SILENCE_MAX: Duration = Duration::from_secs(1);
+const TELL_AGAIN: Duration = Duration::from_secs(60);
+/// Between two attempts after the place in the queue was lost.
+const QUEUE_AGAIN: Duration = Duration::from_millis(100);
+
+/// Acquires as `args` say; every other outcome is a failure with its exit code. Dropping the future
+/// withdraws from the queue.
+pub async fn acquire(
+    client: &Client,
+    args: &LockArgs,
+    notices: &Notices,
+) -> Result<Guard, Failure> {
+    let deadline = args.timeout.map(|timeout| now() + timeout);
+    let mut telling = std::pin::pin!(tell(client, args, notices));
+    loop {
+        let attempt = attempt(client, args, deadline);
+        let result = tokio::select! {
+            result = attempt => result,
+            never = &mut telling => match never {},
+        };
+        let error = match result {
+            Ok(guard) => return Ok(guard),
+            Err(error) => error,
+        };
+        let over =
+            args.try_only || deadline.is_some_and(|deadline| now() + QUEUE_AGAIN >= deadline);
+        match error {
+            // The place in the queue lapsed while nobody answered. Those who queued later are
+            // ahead now; that is all that can be had.
+            AcquireError::Lost { .. } if !over => sleep(QUEUE_AGAIN).await,
+            error => return Err(not_acquired(args, error)),
+        }
+    }
+}
+
+async fn attempt(
+    client: &Client,
+    args: &LockArgs,
+    deadline: Option<Instant>,
+) -> Result<Guard, AcquireError> {
+    let builder = client.lock(&args.name).ttl(args.ttl);
+    let builder = match (args.shared, args.permits.zip(args.of)) {
+        (true, _) => builder.shared(),
+        (false, Some((permits, of))) => builder.permits(permits.into(), of.into()),
+        (false, None) => builder,
+    };
+    if args.try_only {
+        return builder.try_once().acquire().await;
+    }
+    let Some(deadline) = deadline else { return builder.acquire().await };
+    let left = deadline.saturating_duration_since(now());
+    let (attempt, until) = match left <= SERVER_WAIT_MAX {
+        true => (builder.wait(left), deadline + ANSWER_SLACK),
+        false => (builder, deadline),
+    };
+    timeout_at(until, attempt.acquire()).await.unwrap_or_else(|_| {
+        let name = args.name.as_str().into();
+        Err(AcquireError::WaitTimedOut { name, holders: Vec::new(), place: None })
+    })
+}
+
+/// Says what is waited for, while it is waited for. Never ends.
+async fn tell(client: &Client, args: &LockArgs, notices: &Notices) -> std::convert::Infallible {
+    let mut silence = SILENCE_MAX;
+    loop {
+        sleep(silence).await;
+        silence = TELL_AGAIN;
+        match client.get_lock(&args.name).await {
+            Ok(seen) => {
+                let text = seen.lock.map_or_else(String::new, |lock| {
+                    queue_text(&lock, client.session_handle(), wall_clock())
+                });
+                notices.say(format_args!("waiting for {:?}{text}", args.name));
+            }
+            Err(why) => notices.say(format_args!("waiting for {:?}: {why}", args.name)),
+        }
+    }
+}
+
+/// `: held by …, 2 are ahead of you`.
+fn queue_text(lock: &LockInfo, own_session: &str, now: SystemTime) -> String {
+    let held = match lock.holders.first() {
+        None => String::new(),
+        Some(first) => format!(": held by {}", holder_text(first, now)),
+    };
+    let others = match lock.holders_count {
+        0 | 1 => String::new(),
+        count => format!(" and {} more", count - 1),
+    };
+    let place = lock.waiters.iter().position(|waiter| waiter.session == own_session);
+    let ahead = match place {
+        None | Some(0) => String::new(),
+        Some(1) => ", 1 is ahead of you".to_owned(),
+        Some(ahead) => format!(", {ahead} are ahead of you"),
+    };
+    format!("{held}{others}{ahead}")
+}
+
+/// `billing@host-3 for 12s`.
+fn holder_text(holder: &Holder, now: SystemTime) -> String {
+    let name = if holder.owner.is_empty() { &holder.session } else { &holder.owner };
+    format!("{name} for {}", short(now.duration_since(holder.since).unwrap_or_default()))
+}
+
+fn not_acquired(args: &LockArgs, error: AcquireError) -> Failure {
+    let conflict = |error: String| {
+        let name = shell_word(&args.name);
+        Failure::new(args.conflict_exit, error).hint(format!("sharklock locks show {name}"))
+    };
+    let name = &args.name;
+    match error {
+        AcquireError::Held { holders, waiters, .. } => {
+            let failure = with_holders(conflict(format!("lock {name:?} is held")), &holders);
+            match waiters {
+                0 => failure,
+                1 => failure.cause("1 is waiting for it"),
+                n => failure.cause(format!("{n} are waiting for it")),
+            }
+        }
+        AcquireError::WaitTimedOut { holders, place, .. } => {
+            let after = short(args.timeout.unwrap_or_default());
+            let failure = conflict(format!("lock {name:?} was not free within {after}"));
+            let failure = with_holders(failure, &holders);
+            match place {
+                None => failure,
+                Some(place) => failure.cause(format!("your place in the queue was {place}")),
+            }
+        }
+        AcquireError::LimitReached { .. } => conflict(error.to_string()),
+        AcquireError::Invalid { .. } | AcquireError::ModeMismatch { .. } => {
+            Failure::new(LOCK_USAGE, error.to_string())
+        }
+        AcquireError::Unavailable { message } => {
+            Failure::new(UNREACHABLE, "the cluster is out of reach")
+                .cause(message)
+                .hint(UNREACHABLE_HINT)
+        }
+        AcquireError::Indeterminate { .. } | AcquireError::Lost { .. } => {
+            Failure::new(UNREACHABLE, error.to_string())
+        }
+        // What is left are refusals that nothing on this command line can cause.
+        _ => Failure::new(INTERNAL, error.to_string()),
+    }
+}
+
+fn with_holders(failure: Failure, holders: &[Holder]) -> Failure {
+    let now = wall_clock();
+    holders.iter().fold(failure, |failure, holder| {
+        let left = short(holder.remaining);
+        failure.cause(format!("held by {}, lease {left}", holder_text(holder, now)))
+    })
+}
+
+fn now() -> Instant {
+    Instant::now()
+}
+
+#[expect(clippy::disallowed_methods, reason = "how long a lock is held, for people only")]
+fn wall_clock() -> SystemTime {
+    SystemTime::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::{Cli, Command};
+    use clap::Parser as _;
+    use sharklock_client::{AcquisitionId, FencingToken, HeldMode};
+
+    fn args(line: &str) -> LockArgs {
+        match Cli::try_parse_from(line.split(' ')).expect("it parses").command {
+            Command::Lock(args) => args,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn holder(owner: &str, session: &str, held_for: Duration) -> Holder {
+        Holder {
+            session: session.into(),
+            owner: owner.into(),
+            address: String::new(),
+            attributes: Default::default(),
+            mode: HeldMode::Exclusive,
+            token: Some(FencingToken::from_u64(7)),
+            fence_floor: None,
+            since: SystemTime::UNIX_EPOCH + Duration::from_secs(1_000) - held_for,
+            ttl: Duration::from_secs(10),
+            remaining: Duration::from_millis(7_400),
+            open_acquisitions: 1,
+            ending_reason: None,
+            acquisition: AcquisitionId(1),
+        }
+    }
+
+    #[test]
+    fn a_conflict_names_holder_and_queue_under_the_chosen_exit_code() {
+        let holders = vec![holder("billing@host-3", "c0ffee", Duration::from_secs(12))];
+        let name = "x".into();
+        let failure = not_acquired(
+            &args("sharklock lock x --try -E 3 -- true"),
+            AcquireError::Held { name, holders, waiters: 2 },
+        );
+        assert_eq!(failure.code(), 3);
+        let text = failure.to_string();
+        assert!(text.starts_with("error: lock \"x\" is held\ncause: held by billing@host-3 for "));
+        assert!(text.ends_with(
+            ", lease 7.4s\ncause: 2 are waiting for it\nhint: sharklock locks show x\n"
+        ));
+    }
+
+    #[test]
+    fn a_timeout_tells_the_place() {
+        let error =
+            AcquireError::WaitTimedOut { name: "x".into(), holders: vec![], place: Some(4) };
+        let failure = not_acquired(&args("sharklock lock x --timeout 1m30s -- true"), error);
+        assert_eq!(failure.code(), 75);
+        assert_eq!(
+            failure.to_string(),
+            "error: lock \"x\" was not free within 1m30s\ncause: your place in the queue was 4\n\
+             hint: sharklock locks show x\n"
+        );
+    }
+
+    #[test]
+    fn exit_codes_tell_why_there_is_no_lock() {
+        let text = || "t".to_owned();
+        let code = |error| not_acquired(&args("sharklock lock x -- true"), error).code();
+        assert_eq!(code(AcquireError::Unavailable { message: text() }), 69);
+        assert_eq!(code(AcquireError::Indeterminate { message: text() }), 69);
+        assert_eq!(code(AcquireError::ModeMismatch { name: "x".into(), message: text() }), 64);
+        let (reason, retry_after) = (text(), None);
+        assert_eq!(code(AcquireError::LimitReached { reason, message: text(), retry_after }), 75);
+        assert_eq!(code(AcquireError::Failed { reason: text(), message: text() }), 70);
+    }
+
+    #[test]
+    fn the_queue_is_told_in_words() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000);
+        let waiter = |session| holder("", session, Duration::ZERO);
+        let mut lock = LockInfo {
+            name: "x".into(),
+            permits_max: None,
+            holders: vec![holder("a@b", "1", Duration::from_secs(75))],
+            waiters: vec![waiter("2"), waiter("3"), waiter("4")],
+            holders_count: 3,
+            waiters_count: 3,
+        };
+        let text = ": held by a@b for 1m15s and 2 more, 2 are ahead of you";
+        assert_eq!(queue_text(&lock, "4", now), text);
+        lock.holders_count = 1;
+        assert_eq!(queue_text(&lock, "2", now), ": held by a@b for 1m15s");
+        assert_eq!(queue_text(&lock, "3", now), ": held by a@b for 1m15s, 1 is ahead of you");
+    }
+}

@@ -1,0 +1,361 @@
+//! Decides what is done to the command that runs under a lock, and when (DESIGN D17).
+//!
+//! The command must not run when somebody else may hold the lock. So its process group is told to
+//! stop (SIGTERM) `grace` before the lease may end, is killed (SIGKILL) a margin before that, and
+//! the lock is given back only after the group is gone.
+//!
+//! This is a state machine over time that is passed in: it starts no process, sends no signal and
+//! reads no clock. `lock/run.rs` tells it what happened and carries out its orders.
+
+use std::time::Duration;
+
+/// A moment on the client's lease clock, as time since the supervisor was made.
+///
+/// A guard's `valid_until` is such a moment: the send time of the last acknowledged renewal plus
+/// the lease, less what clocks may differ by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moment(pub Duration);
+
+impl Moment {
+    fn after(self, wait: Duration) -> Self {
+        Self(self.0 + wait)
+    }
+
+    /// Stops at the origin: a lease that is shorter than what is taken from it is already over.
+    fn before(self, lead: Duration) -> Self {
+        Self(self.0.saturating_sub(lead))
+    }
+}
+
+/// Between SIGKILL and the end of the lease stays this share of the lease: time for the kernel to
+/// end the processes, and for this process to be scheduled late.
+const KILL_MARGIN_DIVISOR: u32 = 20;
+
+/// The grace period when none is given, unless a third of the lease is shorter.
+const GRACE_DEFAULT: Duration = Duration::from_secs(3);
+
+/// How often a lease is renewed: a third of it, at most this (DESIGN D7).
+const RENEWAL_INTERVAL_MAX: Duration = Duration::from_secs(5);
+
+/// The times that a lease and its owner's wishes fix.
+///
+/// Invariants: `grace` leaves room for one renewal and half of the next before SIGTERM is due, so
+/// that a healthy lock is never taken for a lost one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    grace: Duration,
+    margin: Duration,
+}
+
+/// The grace period does not fit the lease; `most` would.
+#[derive(Debug, PartialEq, Eq)]
+pub struct GraceTooLong {
+    /// The longest grace period for this lease.
+    pub most: Duration,
+}
+
+impl Terms {
+    /// `grace`: time between SIGTERM and the end of the lease; three seconds, or a third of the
+    /// lease if that is less, when not given.
+    pub fn new(ttl: Duration, grace: Option<Duration>) -> Result<Self, GraceTooLong> {
+        let renewal = (ttl / 3).min(RENEWAL_INTERVAL_MAX);
+        let most = ttl - renewal - renewal / 2;
+        let grace = grace.unwrap_or(GRACE_DEFAULT.min(ttl / 3));
+        if grace > most {
+            return Err(GraceTooLong { most });
+        }
+        Ok(Self { grace, margin: ttl / KILL_MARGIN_DIVISOR })
+    }
+
+    fn kill_at(&self, valid_until: Moment) -> Moment {
+        valid_until.before(self.margin)
+    }
+
+    /// A grace period within the margin leaves no time between the two signals.
+    fn terminate_at(&self, valid_until: Moment) -> Moment {
+        valid_until.before(self.grace.max(self.margin))
+    }
+}
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Nothing but time went by.
+    Woke,
+    /// The client says that the lock is lost, or that an operator asked for its end.
+    Lost,
+    /// The command's first process has ended; it is not reaped yet, so its group's id is still its
+    /// own.
+    Ended,
+}
+
+/// What to do to the command's process group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Send SIGTERM, and SIGCONT so that a stopped process can heed it.
+    Terminate,
+    /// Send SIGKILL.
+    Kill,
+}
+
+/// Why the command was stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stopped {
+    /// The client reported the loss.
+    Lost,
+    /// No renewal was acknowledged in time.
+    RanOut,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// The command runs and the lease is good.
+    Running,
+    /// SIGTERM was sent; what is left at `kill_at` is killed.
+    Terminated { why: Stopped, kill_at: Moment },
+    /// SIGKILL was sent; the kernel ends the rest.
+    Killed { why: Stopped },
+    /// The first process has ended, SIGKILL was sent to what it left behind.
+    Ended { why: Option<Stopped> },
+}
+
+/// Watches over one command.
+///
+/// Invariants: states only follow in the order in which they stand above; after `Killed` and
+/// `Ended` no order is given any more; an order to kill comes no later than the first call at or
+/// after `valid_until` less the margin.
+#[derive(Debug)]
+pub struct Supervisor {
+    terms: Terms,
+    state: State,
+}
+
+impl Supervisor {
+    /// For a command that was just started.
+    pub fn new(terms: Terms) -> Self {
+        Self { terms, state: State::Running }
+    }
+
+    /// Takes in what happened at `now` and says what to do about it. `valid_until` is what the
+    /// guard says at this moment; it only moves forward.
+    pub fn handle(&mut self, now: Moment, valid_until: Moment, event: Event) -> Option<Order> {
+        if event == Event::Ended {
+            return self.ended(now, valid_until);
+        }
+        match self.state {
+            State::Running => {
+                let why = match event {
+                    Event::Lost => Stopped::Lost,
+                    _ if now >= self.terms.terminate_at(valid_until) => Stopped::RanOut,
+                    _ => return None,
+                };
+                // A renewal that still arrives does not move this: the command has been told to
+                // stop, and would be right to be half-way through that.
+                let kill_at = now.after(self.terms.grace).min(self.terms.kill_at(valid_until));
+                if now >= kill_at {
+                    self.state = State::Killed { why };
+                    Some(Order::Kill)
+                } else {
+                    self.state = State::Terminated { why, kill_at };
+                    Some(Order::Terminate)
+                }
+            }
+            State::Terminated { why, kill_at } if now >= kill_at => {
+                self.state = State::Killed { why };
+                Some(Order::Kill)
+            }
+            State::Terminated { .. } | State::Killed { .. } | State::Ended { .. } => None,
+        }
+    }
+
+    /// What the first process leaves behind is killed in every case: the lock is released next.
+    fn ended(&mut self, now: Moment, valid_until: Moment) -> Option<Order> {
+        let why = match self.state {
+            // Its end was seen too late to know whether it came in time, as after a suspended
+            // laptop: success would be a guess.
+            State::Running if now >= valid_until => Some(Stopped::RanOut),
+            State::Running => None,
+            State::Terminated { why, .. } | State::Killed { why } => Some(why),
+            State::Ended { .. } => return None,
+        };
+        self.state = State::Ended { why };
+        Some(Order::Kill)
+    }
+
+    /// When to call [`Supervisor::handle`] at the latest, whatever else happens.
+    pub fn wake_at(&self, valid_until: Moment) -> Option<Moment> {
+        match self.state {
+            State::Running => Some(self.terms.terminate_at(valid_until)),
+            State::Terminated { kill_at, .. } => Some(kill_at),
+            State::Killed { .. } | State::Ended { .. } => None,
+        }
+    }
+
+    /// Why the command was stopped; nothing while it runs, or when it ended by itself under a good
+    /// lease: then its own exit code is the answer.
+    pub fn stopped(&self) -> Option<Stopped> {
+        match self.state {
+            State::Running => None,
+            State::Terminated { why, .. } | State::Killed { why } => Some(why),
+            State::Ended { why } => why,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    fn at(millis: u64) -> Moment {
+        Moment(ms(millis))
+    }
+
+    /// A lease of 10 s with the default grace of 3 s and a margin of 0.5 s.
+    fn supervisor() -> Supervisor {
+        Supervisor::new(Terms::new(ms(10_000), None).expect("the default fits"))
+    }
+
+    /// Runs `script` of (now, valid_until, event, expected order), all times in milliseconds.
+    fn check(script: &[(u64, u64, Event, Option<Order>)]) -> Supervisor {
+        let mut supervisor = supervisor();
+        for &(now, valid_until, event, expected) in script {
+            let order = supervisor.handle(at(now), at(valid_until), event);
+            assert_eq!(order, expected, "at {now} ms, valid until {valid_until} ms, {event:?}");
+        }
+        supervisor
+    }
+
+    use Event::{Ended, Lost, Woke};
+    use Order::{Kill, Terminate};
+
+    #[test]
+    fn a_renewed_lease_is_left_alone_for_ever() {
+        let mut supervisor = supervisor();
+        for renewal in 0..1_000 {
+            let sent = renewal * 3_333;
+            let order = supervisor.handle(at(sent + 3_400), at(sent + 9_900), Woke);
+            assert_eq!(order, None);
+            assert_eq!(supervisor.wake_at(at(sent + 9_900)), Some(at(sent + 6_900)));
+        }
+        assert_eq!(supervisor.stopped(), None);
+    }
+
+    #[test]
+    fn without_renewals_the_command_is_terminated_then_killed_before_the_lease_can_end() {
+        let end = check(&[
+            (6_899, 9_900, Woke, None),
+            (6_900, 9_900, Woke, Some(Terminate)),
+            (9_399, 9_900, Woke, None),
+            (9_400, 9_900, Woke, Some(Kill)),
+            (9_500, 9_900, Woke, None),
+            (9_600, 9_900, Ended, Some(Kill)),
+        ]);
+        assert_eq!(end.stopped(), Some(Stopped::RanOut));
+    }
+
+    #[test]
+    fn the_next_call_is_asked_for_at_the_next_deadline() {
+        let mut supervisor = supervisor();
+        assert_eq!(supervisor.wake_at(at(9_900)), Some(at(6_900)));
+        supervisor.handle(at(6_900), at(9_900), Woke);
+        assert_eq!(supervisor.wake_at(at(9_900)), Some(at(9_400)));
+        supervisor.handle(at(9_400), at(9_900), Woke);
+        assert_eq!(supervisor.wake_at(at(9_900)), None);
+    }
+
+    #[test]
+    fn a_renewal_after_sigterm_comes_too_late() {
+        let end = check(&[
+            (6_900, 9_900, Woke, Some(Terminate)),
+            (7_000, 16_000, Woke, None),
+            (9_400, 16_000, Woke, Some(Kill)),
+            (9_401, 16_000, Ended, Some(Kill)),
+        ]);
+        assert_eq!(end.stopped(), Some(Stopped::RanOut));
+    }
+
+    #[test]
+    fn a_lost_lock_gives_the_command_its_grace_if_the_lease_allows() {
+        check(&[
+            (1_000, 9_900, Lost, Some(Terminate)),
+            (1_001, 9_900, Lost, None),
+            (3_999, 9_900, Woke, None),
+            (4_000, 9_900, Woke, Some(Kill)),
+        ]);
+        check(&[(8_000, 9_900, Lost, Some(Terminate)), (9_400, 9_900, Woke, Some(Kill))]);
+    }
+
+    #[test]
+    fn a_lease_found_ended_kills_at_once() {
+        let end = check(&[(60_000, 9_900, Woke, Some(Kill)), (60_001, 9_900, Ended, Some(Kill))]);
+        assert_eq!(end.stopped(), Some(Stopped::RanOut));
+        let end = check(&[(9_400, 9_900, Lost, Some(Kill))]);
+        assert_eq!(end.stopped(), Some(Stopped::Lost));
+    }
+
+    #[test]
+    fn a_command_that_ends_under_a_good_lease_speaks_for_itself() {
+        let end = check(&[(5_000, 9_900, Ended, Some(Kill)), (5_001, 9_900, Lost, None)]);
+        assert_eq!(end.stopped(), None);
+        assert_eq!(end.wake_at(at(9_900)), None);
+    }
+
+    #[test]
+    fn a_command_that_ended_when_told_to_stop_was_stopped() {
+        let end =
+            check(&[(1_000, 9_900, Lost, Some(Terminate)), (1_010, 9_900, Ended, Some(Kill))]);
+        assert_eq!(end.stopped(), Some(Stopped::Lost));
+    }
+
+    #[test]
+    fn an_end_that_is_seen_after_the_lease_is_no_success() {
+        let end = check(&[(9_900, 9_900, Ended, Some(Kill))]);
+        assert_eq!(end.stopped(), Some(Stopped::RanOut));
+    }
+
+    #[test]
+    fn a_grace_within_the_margin_means_no_warning() {
+        let mut supervisor =
+            Supervisor::new(Terms::new(ms(10_000), Some(ms(0))).expect("no grace fits"));
+        assert_eq!(supervisor.handle(at(9_399), at(9_900), Woke), None);
+        assert_eq!(supervisor.handle(at(9_400), at(9_900), Woke), Some(Kill));
+    }
+
+    #[test]
+    fn a_grace_must_leave_room_for_a_renewal() {
+        assert_eq!(Terms::new(ms(10_000), Some(ms(5_000))).map(|_| ()), Ok(()));
+        let most = Terms::new(ms(10_000), Some(ms(5_001))).expect_err("too long").most;
+        assert!(most >= ms(4_999) && most <= ms(5_001), "{most:?}");
+        // A long lease is renewed every 5 s, so that nearly all of it may be grace.
+        assert_eq!(Terms::new(ms(600_000), Some(ms(592_500))).map(|_| ()), Ok(()));
+        assert!(Terms::new(ms(600_000), Some(ms(592_501))).is_err());
+        assert!(Terms::new(ms(2_000), None).is_ok());
+    }
+
+    #[test]
+    fn no_order_follows_a_kill_and_none_comes_late_whatever_the_timing() {
+        // Every combination of lease end, loss and step between calls keeps the promise: killed at
+        // the first call after the margin began, never before SIGTERM's grace was given if there
+        // was time for it.
+        for valid_until in (1_000..12_000).step_by(500) {
+            for lost_at in (0..12_000).step_by(700) {
+                for step in [1, 90, 1_100] {
+                    let mut supervisor = supervisor();
+                    let mut killed = false;
+                    for now in (0..14_000).step_by(step) {
+                        let event = if now >= lost_at { Lost } else { Woke };
+                        let order = supervisor.handle(at(now), at(valid_until), event);
+                        assert!(!(killed && order.is_some()));
+                        killed |= order == Some(Kill);
+                        let due = now + 500 >= valid_until;
+                        assert!(killed || !due, "alive at {now}, valid until {valid_until}");
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# Every check and every test of this repository; the last lines say how many tests there were.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+export CARGO_TERM_COLOR=never
+# Tests choose their servers and outputs themselves.
+unset SHARKLOCK_ENDPOINTS SHARKLOCK_OUTPUT SHARKLOCK_LOG RUST_LOG
+
+step() { printf '\n== %s\n' "$*"; }
+
+step 'tools'
+scripts/setup.sh test
+cargo --version
+
+step 'format'
+cargo fmt --all --check
+
+step 'lints'
+cargo clippy --workspace --all-targets --locked -- -D warnings
+
+step 'dependencies'
+cargo deny --locked --log-level error check licenses bans sources
+if compgen -G "${CARGO_HOME:-$HOME/.cargo}/advisory-dbs/*" >/dev/null; then
+  cargo deny --locked --log-level error check --disable-fetch advisories
+else
+  echo 'advisories skipped: no database at hand (`cargo deny fetch` gets one)'
+fi
+
+step 'the cores without their edges'
+for crate in proto multiraft dataserver gateway client; do
+  tree=$(cargo tree --locked --package "sharklock-$crate" --no-default-features --edges normal --prefix none)
+  if grep -E '^(tokio|tonic|rocksdb)[- ]' <<<"$tree"; then
+    echo "sharklock-$crate without its edge must not depend on these" >&2
+    exit 1
+  fi
+  cargo check --locked --package "sharklock-$crate" --no-default-features
+done
+
+step 'tests'
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+cargo build --locked --package sharklock-cli
+SHARKLOCK_BIN=$(cargo metadata --locked --no-deps --format-version 1 |
+  sed -E 's/.*"target_directory":"([^"]*)".*/\1/')/debug/sharklock
+export SHARKLOCK_BIN
+cargo test --workspace --locked --no-fail-fast --lib --bins --tests --examples 2>&1 | tee "$log"
+
+step 'documentation tests against a running server'
+scripts/with-dev-server.sh "$SHARKLOCK_BIN" \
+  cargo test --workspace --locked --no-fail-fast --doc 2>&1 | tee -a "$log"
+
+step 'how many'
+awk -f scripts/count-tests.awk "$log"
