@@ -55,6 +55,11 @@ pub enum CallKind {
 }
 
 impl CallKind {
+    /// Whether it must find room when acquires and looks find none (D16).
+    pub fn is_urgent(self) -> bool {
+        matches!(self, Self::Release | Self::Cancel | Self::KeepAlive)
+    }
+
     /// All of them.
     pub const ALL: [Self; 9] = [
         Self::Acquire,
@@ -181,7 +186,7 @@ impl Outbox {
         items: usize,
         now_us: u64,
     ) -> Option<CallNumber> {
-        let bound = if kind == CallKind::Acquire { CALLS_OPEN_MAX / 2 } else { CALLS_OPEN_MAX };
+        let bound = if kind.is_urgent() { CALLS_OPEN_MAX } else { CALLS_OPEN_MAX / 2 };
         if self.overrun || self.calls_open() >= bound {
             return None;
         }

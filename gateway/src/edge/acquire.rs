@@ -7,8 +7,8 @@ use sharklock_proto::{
     internal::v1::{store_call, store_reply::Body},
     v1::{
         AcquireOutcome, AcquireRequest, AcquireResponse, AcquisitionEvent, AcquisitionEventKind,
-        CancelRequest, GetLockRequest, GoneReason, KeepAliveAnswer, KeepAliveItem,
-        KeepAliveRequest, KeepAliveState, Position,
+        GetLockRequest, GoneReason, KeepAliveAnswer, KeepAliveItem, KeepAliveRequest,
+        KeepAliveState, Position,
     },
 };
 use tokio::time::{Instant, sleep_until, timeout};
@@ -38,7 +38,9 @@ const HOLDERS_MAX: usize = 8;
 const ACQUIRE: u64 = 1;
 const KEEP_ALIVE: u64 = 2;
 
-/// Acquires, and waits for the final outcome. Dropping the future withdraws the acquisition.
+/// Acquires, and waits for the final outcome. A caller that goes away is not spoken for: it may have
+/// asked again by another connection and hold the lock by now, and a cancel in its name would end
+/// that hold. Its place in the queue, or a hold of which it never heard, ends at its ttl.
 pub(super) async fn acquire(
     hub: &Arc<Hub>,
     address: SocketAddr,
@@ -71,8 +73,7 @@ async fn look(
     Ok((holders, lock.waiters_count))
 }
 
-/// A caller that waits. When it is dropped before the outcome is known, its acquisition is
-/// withdrawn: nobody else would.
+/// A caller that waits.
 struct Waiter {
     exchange: Exchange,
     address: String,
@@ -85,8 +86,6 @@ struct Waiter {
     unanswered: u32,
     /// The last attempt that was not done.
     failure: Option<Failure>,
-    /// Withdraw the acquisition when dropped.
-    withdraw: bool,
 }
 
 impl Waiter {
@@ -105,7 +104,6 @@ impl Waiter {
             queued: None,
             unanswered: 0,
             failure: None,
-            withdraw: true,
         }
     }
 
@@ -135,8 +133,7 @@ impl Waiter {
                     return Err(self.give_up());
                 }
                 () = hub.stopping.cancelled() => {
-                    // Another gateway carries on: the place in the queue must stay.
-                    self.withdraw = false;
+                    // Another gateway carries on.
                     return Err(stopping());
                 }
             }
@@ -211,7 +208,6 @@ impl Waiter {
             self.queued.get_or_insert(response);
             return None;
         }
-        self.withdraw = false;
         Some(Ok(response))
     }
 
@@ -226,7 +222,9 @@ impl Waiter {
                 Some(self.granted(event.position, event.token, event.fence_floor))
             }
             AcquisitionEventKind::Gone => Some(self.gone(event.position, event.gone_reason())),
-            AcquisitionEventKind::Ending => Some(self.ending(event.position)),
+            AcquisitionEventKind::Ending => {
+                Some(self.gone(event.position, GoneReason::ForceReleased))
+            }
             AcquisitionEventKind::Unspecified => None,
         }
     }
@@ -240,7 +238,7 @@ impl Waiter {
                 Some(self.granted(answer.position, answer.token, answer.fence_floor))
             }
             KeepAliveState::Gone => Some(self.gone(answer.position, answer.gone_reason())),
-            KeepAliveState::Ending => Some(self.ending(answer.position)),
+            KeepAliveState::Ending => Some(self.gone(answer.position, GoneReason::ForceReleased)),
             KeepAliveState::Waiting | KeepAliveState::Unspecified => None,
         }
     }
@@ -257,17 +255,12 @@ impl Waiter {
                 self.failure = Some(failure);
                 None
             }
-            // Refused before it was done; an earlier attempt may be on its way, though.
-            _ => {
-                self.withdraw = self.unanswered > 1;
-                Some(Err(failure))
-            }
+            _ => Some(Err(failure)),
         }
     }
 
-    /// No outcome in time. The acquisition is not withdrawn: its caller asks for it again.
+    /// No outcome in time: its caller asks for it again.
     fn give_up(&mut self) -> Failure {
-        self.withdraw = false;
         match self.failure.take() {
             Some(failure) if self.unanswered == 0 && self.queued.is_none() => failure,
             _ => Failure::indeterminate(),
@@ -280,7 +273,6 @@ impl Waiter {
         token: u64,
         fence_floor: u64,
     ) -> Result<AcquireResponse, Failure> {
-        self.withdraw = false;
         let response = AcquireResponse { position, token, fence_floor, ..self.response() };
         Ok(with_outcome(response, AcquireOutcome::Granted))
     }
@@ -290,7 +282,6 @@ impl Waiter {
         position: Option<Position>,
         reason: GoneReason,
     ) -> Result<AcquireResponse, Failure> {
-        self.withdraw = false;
         let response = AcquireResponse { position, ..self.response() };
         Ok(match reason {
             GoneReason::WaitTimedOut => with_outcome(response, AcquireOutcome::WaitTimedOut),
@@ -303,13 +294,6 @@ impl Waiter {
         })
     }
 
-    /// Granted, and to be given back before the caller knew: its cancel is the acknowledgement.
-    fn ending(&mut self, position: Option<Position>) -> Result<AcquireResponse, Failure> {
-        let response = self.gone(position, GoneReason::ForceReleased);
-        self.withdraw = true;
-        response
-    }
-
     fn response(&self) -> AcquireResponse {
         AcquireResponse {
             seq: self.request.seq,
@@ -317,21 +301,6 @@ impl Waiter {
             ttl_ms: self.request.ttl_ms.unwrap_or(validate::TTL_MS_DEFAULT),
             ..AcquireResponse::default()
         }
-    }
-}
-
-impl Drop for Waiter {
-    fn drop(&mut self) {
-        if !self.withdraw {
-            return;
-        }
-        let request = CancelRequest {
-            name: std::mem::take(&mut self.request.name),
-            acquisition_id: self.request.acquisition_id,
-            ..CancelRequest::default()
-        };
-        let checked = Checked::cancel(self.session.clone(), request);
-        self.exchange.hub().send_for_nobody(checked);
     }
 }
 

@@ -30,7 +30,7 @@ use crate::{
     outbox::{Answer, Outbox, Overrun, Settled},
     routing::Routing,
     tag::{StreamNumber, Tag},
-    validate::{Checked, Session},
+    validate::Session,
 };
 
 /// A call is given up after this long: stores drop what is older (D5).
@@ -166,15 +166,6 @@ impl Hub {
         let taken = outbox.poll_take(cx);
         add_difference(&self.outbox_bytes, bytes, outbox.bytes());
         taken
-    }
-
-    /// Sends a call whose answer nobody awaits.
-    pub(super) fn send_for_nobody(&self, checked: Checked) {
-        let (session, body) = checked.into_parts();
-        let tag = Tag::NOBODY.to_wire();
-        let call = self.store_call(tag, session, body, StreamNumber::GATEWAY, "");
-        // Best effort by its nature: whoever asked has gone.
-        drop(self.link.send(Lane::Urgent, vec![call]));
     }
 
     /// Hands replies and events to their streams, then wakes each once.

@@ -85,8 +85,8 @@ impl StreamHandle {
         let max = hub.config.calls_open_max;
         let mut room = hub.room();
         let mut open = |outbox: &mut Outbox, tag: &mut u64, kind: CallKind, items: usize| {
-            // Acquires stop at half of the bound (D16).
-            let kept_free = if kind == CallKind::Acquire { max / 2 } else { 0 };
+            // Acquires and looks stop at half of the bound (D16).
+            let kept_free = if kind.is_urgent() { 0 } else { max / 2 };
             let opened =
                 (room > kept_free).then(|| outbox.open(*tag, kind, items, now_us)).flatten();
             match opened {
