@@ -5,6 +5,7 @@
 //! deadline passes. Nothing here knows the product's inside; the verdicts are those of `history`.
 
 pub mod process;
+pub mod proxy;
 pub mod server;
 pub mod wait;
 pub mod wire;

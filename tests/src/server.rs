@@ -108,6 +108,11 @@ impl Server {
         self.ready_after = ready_after;
     }
 
+    /// Starts it again where it is expected not to become ready: the process, to look at its end.
+    pub fn start_in_vain(&self) -> Process {
+        Process::spawn(&mut dev(&self.data, &self.gateway, &self.admin, &self.args))
+    }
+
     /// Ends it in order.
     pub async fn stop(&mut self) -> std::process::ExitStatus {
         self.process.signal(Signal::SIGTERM);

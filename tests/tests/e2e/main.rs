@@ -2,7 +2,9 @@
 //! linked once.
 
 mod bad_input;
+mod bench;
 mod durability;
+mod faults;
 mod health;
 mod hostile;
 mod lock_command;
