@@ -2,8 +2,9 @@
 //! it does not fall over, and others are served.
 //!
 //! The mutations are drawn from a seed, which a failure prints with everything needed to see it
-//! again. `FUZZ_SECONDS` (20) is how long, `FUZZ_SEED` which; inputs in `corpus/` are the start
-//! and are replayed first.
+//! again. `FUZZ_SECONDS` (20) is how long, `FUZZ_SEED` which; the inputs in `corpus/` are what
+//! mutations start from, and are replayed by themselves. A connection that once did harm joins
+//! them as `bad-WHAT.bin`: of the others it is expected that they are answered.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
