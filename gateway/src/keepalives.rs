@@ -274,10 +274,10 @@ impl KeepAlives {
         }
     }
 
-    /// Never 0 and never [`Tag::NOBODY`]'s.
+    /// Never 0: with the gateway's stream that would be an event's tag.
     fn next_call(&mut self) -> CallNumber {
         loop {
-            self.last_call = self.last_call % (Tag::NOBODY.call.0 - 1) + 1;
+            self.last_call = self.last_call % u32::MAX + 1;
             let call = CallNumber(self.last_call);
             if !self.sent.contains_key(&call) {
                 return call;

@@ -100,12 +100,6 @@ impl Checked {
         Self { session: Some(session), body: Body::KeepAlive(request) }
     }
 
-    /// The gateway's own cancel of an acquisition that has passed every check.
-    pub fn cancel(session: Session, request: CancelRequest) -> Self {
-        let request = CancelRequest { instance: session.instance(), ..request };
-        Self { session: Some(session), body: Body::Cancel(request) }
-    }
-
     /// The gateway's own question: a store's description.
     pub fn describe() -> Self {
         let describe = sharklock_proto::internal::v1::DescribeStore {};

@@ -272,9 +272,6 @@ impl Hub {
 
     /// A reply to what the gateway itself has asked.
     fn on_gateway_reply(&self, tag: Tag, body: Body, wakers: &mut Vec<Waker>) {
-        if tag == Tag::NOBODY {
-            return;
-        }
         match body {
             Body::KeepAlive(response) => {
                 let told = self.keepalives().answered(tag.call, response.answers);

@@ -204,7 +204,7 @@ impl Gateway {
             health.set_service_status(name, ServingStatus::Serving).await;
         }
         health.set_service_status(READINESS, ServingStatus::NotServing).await;
-        tasks.spawn(describe(hub.clone(), readiness.clone(), health.clone()));
+        let describing = tasks.spawn(describe(hub.clone(), readiness.clone(), health.clone()));
         let server = services(&hub, health_service)?.serve_with_incoming_shutdown(
             ReceiverStream::new(connections),
             stopping.clone().cancelled_owned(),
@@ -220,7 +220,9 @@ impl Gateway {
                 None
             }
         };
+        describing.abort();
         readiness.0.store(false, Ordering::Release);
+        hub.metrics.ready.set(0);
         for name in ["", lock_service::NAME, READINESS] {
             health.set_service_status(name, ServingStatus::NotServing).await;
         }

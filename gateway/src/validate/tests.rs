@@ -69,6 +69,7 @@ fn a_force_release() -> ForceReleaseRequest {
 fn check<T: std::fmt::Debug>(what: &str, got: Result<T, Failure>, want: Want) {
     let got = got.map(|_| ()).map_err(|failure| {
         assert!(!failure.message.is_empty(), "{what}: an error says what to do");
+        assert!(failure.message.len() < 300, "{what}: an error does not repeat what is too long");
         assert_eq!(failure.metadata.get("field"), Some(&failure.field), "{what}");
         (failure.reason.as_str(), failure.field)
     });
@@ -117,7 +118,12 @@ fn names() {
         }
         for name in bad {
             let want = Some(("BAD_LOCK_NAME", field));
-            check(&format!("{call} {name:?}"), checked(name.to_owned()), want);
+            let got = checked(name.to_owned());
+            if let Err(failure) = &got {
+                let echoed = !name.is_empty() && failure.message.contains(name);
+                assert!(!echoed, "{call}: the error repeats the name");
+            }
+            check(&format!("{call} {name:?}"), got, want);
         }
     }
 }
