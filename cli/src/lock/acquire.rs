@@ -15,8 +15,9 @@ use crate::{
 
 /// The longest wait that a server keeps the time of; longer ones are kept here.
 const SERVER_WAIT_MAX: Duration = Duration::from_secs(3600);
-/// A wait that the client ends by itself comes with the holder's name: it may take this much longer.
-const ANSWER_SLACK: Duration = Duration::from_millis(500);
+/// A wait that the client ends by itself comes with the holder's name, or with why it is not known:
+/// it may take this much longer. More than the second after which the client gives up on an answer.
+const ANSWER_SLACK: Duration = Duration::from_millis(1_500);
 /// Somebody who waits longer than this is told for whom, and told again after the second.
 const SILENCE_MAX: Duration = Duration::from_secs(1);
 const TELL_AGAIN: Duration = Duration::from_secs(60);

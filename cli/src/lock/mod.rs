@@ -122,6 +122,7 @@ async fn hold_for_command(
     let environment = [
         ("SHARKLOCK_NAME", args.name.clone()),
         ("SHARKLOCK_TOKEN", guard.token().to_string()),
+        ("SHARKLOCK_FENCE_FLOOR", guard.fence_floor().to_string()),
         ("SHARKLOCK_SESSION", client.session_handle().to_owned()),
     ];
     match run::supervise(&guard, &args.command, &environment, terms, (signals, notices)).await {

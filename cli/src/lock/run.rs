@@ -210,6 +210,9 @@ impl Job {
             group.signal(Signal::SIGCONT);
         } else if wants_terminal || signal == Signal::SIGTSTP {
             self.was_lent = terminal.take_back() || wants_terminal;
+            // Nothing is renewed while this process stands still, so nobody in the group may go
+            // on, whatever it does with SIGTSTP.
+            group.signal(Signal::SIGSTOP);
             let _ = raise(Signal::SIGSTOP);
             self.suspended = true;
         }

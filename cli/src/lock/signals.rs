@@ -6,8 +6,17 @@ use nix::sys::signal::Signal;
 use tokio::signal::unix::{self, SignalKind};
 
 /// Passed on as they come, unless this process was started with the signal ignored.
-const PASSED_ON: [Signal; 5] =
-    [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGTSTP];
+/// The last two would end this process by default, and the command's own children with nobody to
+/// watch them.
+const PASSED_ON: [Signal; 7] = [
+    Signal::SIGINT,
+    Signal::SIGTERM,
+    Signal::SIGHUP,
+    Signal::SIGQUIT,
+    Signal::SIGTSTP,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+];
 
 /// Listens from its creation on. The handlers stay until the process ends.
 #[derive(Debug)]

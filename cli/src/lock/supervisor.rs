@@ -59,7 +59,8 @@ impl Terms {
     /// lease if that is less, when not given.
     pub fn new(ttl: Duration, grace: Option<Duration>) -> Result<Self, GraceTooLong> {
         let renewal = (ttl / 3).min(RENEWAL_INTERVAL_MAX);
-        let most = ttl - renewal - renewal / 2;
+        // The client counts one per cent less than the lease.
+        let most = ttl - ttl / 100 - renewal - renewal / 2;
         let grace = grace.unwrap_or(GRACE_DEFAULT.min(ttl / 3));
         if grace > most {
             return Err(GraceTooLong { most });
@@ -328,11 +329,11 @@ mod tests {
     #[test]
     fn a_grace_must_leave_room_for_a_renewal() {
         assert_eq!(Terms::new(ms(10_000), Some(ms(5_000))).map(|_| ()), Ok(()));
-        let most = Terms::new(ms(10_000), Some(ms(5_001))).expect_err("too long").most;
-        assert!(most >= ms(4_999) && most <= ms(5_001), "{most:?}");
+        let most = Terms::new(ms(10_000), Some(ms(4_901))).expect_err("too long").most;
+        assert!(most >= ms(4_899) && most <= ms(4_901), "{most:?}");
         // A long lease is renewed every 5 s, so that nearly all of it may be grace.
-        assert_eq!(Terms::new(ms(600_000), Some(ms(592_500))).map(|_| ()), Ok(()));
-        assert!(Terms::new(ms(600_000), Some(ms(592_501))).is_err());
+        assert_eq!(Terms::new(ms(600_000), Some(ms(586_500))).map(|_| ()), Ok(()));
+        assert!(Terms::new(ms(600_000), Some(ms(586_501))).is_err());
         assert!(Terms::new(ms(2_000), None).is_ok());
     }
 
