@@ -12,6 +12,7 @@ have_libclang() {
 }
 
 missing=()
+command -v cc >/dev/null || missing+=(gcc)
 command -v c++ >/dev/null || command -v g++ >/dev/null || missing+=(g++)
 # RocksDB's bindings are generated from its headers.
 have_libclang || missing+=(libclang-dev)

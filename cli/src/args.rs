@@ -44,10 +44,10 @@ const HELP: &str = "\
     disable_help_subcommand = true,
     before_help = "\
 Examples:
-  sharklock dev                                    a lock service on this machine
-  sharklock lock nightly -- ./backup.sh            run a command under a lock
-  sharklock locks show nightly                     who holds it, who waits
-  sharklock bench acquire-release --clients 64     how fast it is
+  sharklock dev                                  a lock service on this machine
+  sharklock lock nightly -- ./backup.sh          run a command under a lock
+  sharklock locks show nightly                   who holds it, who waits
+  sharklock bench acquire-release --clients 64   how fast it is
 "
 )]
 pub struct Cli {
@@ -69,34 +69,36 @@ pub struct Cli {
 /// What `sharklock` can do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// See [`DevArgs`].
+    /// Runs the whole service in one process on loopback
     Dev(DevArgs),
-    /// See [`LockArgs`].
+    /// Runs a command while holding a lock
     Lock(LockArgs),
-    /// See [`StatusArgs`].
+    /// Shows the cluster: stores, ranges, leaders
     Status(StatusArgs),
-    /// See [`LocksArgs`].
+    /// Looks at locks, and releases them against their holders' will
     Locks(LocksArgs),
-    /// See [`BenchArgs`].
+    /// Measures a running cluster through its gateway
     Bench(BenchArgs),
-    /// See [`CompletionArgs`].
+    /// Prints a completion script for a shell
     Completion(CompletionArgs),
 }
 
-/// Runs the whole service in one process on loopback
+/// Arguments of `dev`.
 #[derive(Debug, Args)]
 #[command(
     help_template = HELP,
     before_help = "\
 Examples:
-  sharklock dev                                    keeps its data in ./sharklock-data
-  sharklock dev --ephemeral                        keeps nothing
-  sharklock dev --listen 127.0.0.1:0 --admin-listen 127.0.0.1:0    any free ports
+  sharklock dev               keeps its data in ./sharklock-data
+  sharklock dev --ephemeral   keeps nothing
+  sharklock dev --listen 127.0.0.1:0 --admin-listen 127.0.0.1:0   any free ports
 ",
     after_help = "\
-Exit codes: 0 stopped by SIGINT or SIGTERM, 2 usage, 70 internal error, 78 data directory or port
-cannot be used. The banner goes to stdout, logs go to stderr: JSON unless it is a terminal, filtered
-by SHARKLOCK_LOG or RUST_LOG, for example SHARKLOCK_LOG=debug."
+Exit codes: 0 stopped by SIGINT or SIGTERM, 2 usage, 70 internal error, 78 the
+data directory or a port cannot be used.
+
+The banner goes to stdout. Logs go to stderr, as JSON unless it is a terminal;
+SHARKLOCK_LOG or RUST_LOG filters them, for example SHARKLOCK_LOG=debug."
 )]
 pub struct DevArgs {
     /// Keeps locks and tokens here between runs
@@ -117,29 +119,33 @@ pub struct DevArgs {
     pub unsafe_no_fsync: bool,
 }
 
-/// Runs a command while holding a lock
+/// Arguments of `lock`.
 #[derive(Debug, Args)]
 #[command(
     help_template = HELP,
     before_help = "\
 Examples:
-  sharklock lock nightly -- ./backup.sh            wait, run, release
-  sharklock lock nightly --try -- ./backup.sh      do nothing if it is held
-  sharklock lock nightly --timeout 30s -E 0 -- ./backup.sh     give up quietly after 30 s
-  sharklock lock cache --shared -- ./read.sh       with other readers
-  sharklock lock gpu -n 2 --of 8 -- ./train.sh     two of eight permits
-  sharklock lock nightly                           hold it until Ctrl-C
+  sharklock lock nightly -- ./backup.sh          wait, run, release
+  sharklock lock nightly --try -- ./backup.sh    do nothing if it is held
+  sharklock lock nightly --timeout 30s -E 0 -- ./backup.sh   give up quietly
+  sharklock lock cache --shared -- ./read.sh     with other readers
+  sharklock lock gpu -n 2 --of 8 -- ./train.sh   two of eight permits
+  sharklock lock nightly                         hold it until Ctrl-C
 ",
     after_help = "\
-The command gets SHARKLOCK_NAME, SHARKLOCK_TOKEN (the fencing token) and SHARKLOCK_SESSION. It runs in
-a process group of its own; SIGINT, SIGTERM, SIGHUP and SIGQUIT are passed on to that group. If the
-lock cannot be kept, the group gets SIGTERM `--grace` before the lease may end and SIGKILL before
-anyone else can hold the lock; what the command leaves running in its group when it ends is killed
-before the lock is released.
+The command gets SHARKLOCK_NAME, SHARKLOCK_TOKEN (the fencing token),
+SHARKLOCK_FENCE_FLOOR (what a resource compares; the token, unless the lock is
+shared or of permits) and SHARKLOCK_SESSION. It runs in a process group of its
+own, to which SIGINT, SIGTERM, SIGHUP and SIGQUIT are passed on.
 
-Exit codes: the command's own, 128+N if signal N ended it; 75 (or -E) not acquired; 79 the lock was
-lost and the command was stopped; 69 cluster unreachable; 64 usage; 70 internal error; 126 and 127
-the command cannot be executed or is not found."
+If the lock cannot be kept, the group gets SIGTERM --grace before the lease may
+end, and SIGKILL before anyone else can hold the lock. What the command leaves
+running in its group when it ends is killed before the lock is released.
+
+Exit codes: the command's own, or 128+N if signal N ended it; 75 (or -E) not
+acquired; 79 the lock was lost and the command was stopped; 69 the cluster is
+out of reach; 64 usage; 70 internal error; 126 and 127 the command cannot be
+executed or is not found."
 )]
 pub struct LockArgs {
     /// The lock: 1 to 512 bytes of UTF-8 without control characters
@@ -177,7 +183,7 @@ pub struct LockArgs {
     pub command: Vec<OsString>,
 }
 
-/// Shows the cluster: stores, ranges, leaders
+/// Arguments of `status`.
 #[derive(Debug, Args)]
 #[command(
     help_template = HELP,
@@ -186,7 +192,9 @@ Examples:
   sharklock status
   sharklock status --output json
 ",
-    after_help = "Exit codes: 0 healthy, 1 failed, 2 usage, 3 degraded (a range without a leader), 69 unreachable."
+    after_help = "\
+Exit codes: 0 healthy, 1 failed, 2 usage, 3 degraded (a range has no leader),
+69 the cluster is out of reach."
 )]
 pub struct StatusArgs {
     /// How to print it.
@@ -194,18 +202,18 @@ pub struct StatusArgs {
     pub output: OutputArgs,
 }
 
-/// Looks at locks, and releases them against their holders' will
+/// Arguments of `locks`.
 #[derive(Debug, Args)]
 #[command(
     help_template = HELP,
     disable_help_subcommand = true,
     before_help = "\
 Examples:
-  sharklock locks ls                               every lock that is held
-  sharklock locks show nightly                     its holders, then its queue in order
+  sharklock locks ls             every lock that is held
+  sharklock locks show nightly   its holders, then its queue in order
   sharklock locks force-release nightly --reason 'host-3 is gone'
 ",
-    after_help = "Exit codes: 0 done, 1 failed, 2 usage, 69 unreachable."
+    after_help = "Exit codes: 0 done, 1 failed, 2 usage, 69 the cluster is out of reach."
 )]
 pub struct LocksArgs {
     /// What to do with them.
@@ -251,8 +259,9 @@ Examples:
   sharklock locks force-release nightly --reason 'host-3 is gone'
   sharklock locks force-release nightly --reason 'wrong job' --token 1187
 ", after_help = "\
-The holder is told first: the lock goes to the next one when the holder has stopped, or when its lease
-has run out at the latest. A `sharklock lock` that holds it stops its command and exits with 79.")]
+The holder is told first. The lock goes to the next one when the holder has
+stopped, or when its lease has run out at the latest. A `sharklock lock` that
+holds it stops its command and exits with 79.")]
     ForceRelease(ForceReleaseArgs),
 }
 
@@ -294,7 +303,7 @@ pub enum Output {
     Json,
 }
 
-/// Measures a running cluster through its gateway
+/// Arguments of `bench`.
 #[derive(Debug, Args)]
 #[command(
     help_template = HELP,
@@ -304,11 +313,13 @@ Examples:
   sharklock bench contend --clients 64 --duration 30s --json contend.json
 ",
     after_help = "\
-Every grant that the run saw is checked for overlapping holders and for tokens out of order; a
-violation is printed and makes the exit code 1. The disk is measured in the same run, since it
-moves: F is the median fdatasync of 512 bytes in --fsync-dir before and after the load.
+Every grant that the run saw is judged: overlapping holders, tokens out of order
+and other broken promises are printed, and make the exit code 1. The disk is
+measured in the same run, since it moves: F is the median fdatasync of 512 bytes
+in --fsync-dir before and after the load.
 
-Exit codes: 0 done, 1 a violation or no cycle at all, 2 usage, 69 unreachable."
+Exit codes: 0 done, 1 a violation or no cycle at all, 2 usage, 69 the cluster is
+out of reach."
 )]
 pub struct BenchArgs {
     /// What the workers do
@@ -345,7 +356,7 @@ pub enum Workload {
     Contend,
 }
 
-/// Prints a completion script for a shell
+/// Arguments of `completion`.
 #[derive(Debug, Args)]
 #[command(
     help_template = HELP,
@@ -513,6 +524,12 @@ mod tests {
             let examples = help.find("Examples:").unwrap_or_else(|| panic!("{help}"));
             let usage = help.find("Usage:").unwrap_or_else(|| panic!("{help}"));
             assert!(examples < usage, "{help}");
+            let about = help.lines().next().unwrap_or_default();
+            assert!(about.len() > 10 && !about.contains('['), "{help}");
+            for own in [command.get_before_help(), command.get_after_help()].into_iter().flatten() {
+                let own = own.to_string();
+                assert!(own.lines().all(|line| line.len() <= 80), "wider than a terminal: {own}");
+            }
             for sub in command.get_subcommands_mut() {
                 check(sub);
             }
