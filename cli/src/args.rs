@@ -362,7 +362,7 @@ pub enum Workload {
     help_template = HELP,
     before_help = "\
 Examples:
-  sharklock completion bash > ~/.local/share/bash-completion/completions/sharklock
+  source <(sharklock completion bash)
   sharklock completion fish > ~/.config/fish/completions/sharklock.fish
 "
 )]
