@@ -128,7 +128,6 @@ impl Link {
                 State::Dialling(dial) => match std::task::ready!(dial.as_mut().poll(cx)) {
                     Ok(streams) => {
                         tracing::debug!(endpoint = %self.endpoint().uri(), "connected");
-                        self.failures_count = 0;
                         self.state = State::Up(streams);
                         return Poll::Ready(LinkEvent::Connected);
                     }
@@ -137,6 +136,9 @@ impl Link {
                 State::Up(streams) => {
                     let ended = streams.poll(cx, messages);
                     if !messages.is_empty() {
+                        // Not before: a gateway that takes connections and ends them at once is
+                        // no better than one that takes none.
+                        self.failures_count = 0;
                         return Poll::Ready(LinkEvent::Messages);
                     }
                     let why = std::task::ready!(ended);

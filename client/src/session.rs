@@ -45,6 +45,9 @@ use crate::{
 /// request that is older than 30 s (D5).
 const ATTEMPT_KEPT_FOR: Duration = Duration::from_secs(60);
 
+/// The longest time that a silent connection is given.
+const PATIENCE_MAX: Duration = Duration::from_secs(10);
+
 /// Settings of a session.
 #[derive(Clone, Copy, Debug)]
 pub struct SessionConfig {
@@ -74,6 +77,8 @@ pub struct SessionCore {
     why_down: String,
     /// When the servers last answered or pushed anything, or the connection was made.
     last_heard: Duration,
+    /// Connections that were left one after the other because nothing came back on them.
+    futile_reconnects: u32,
     /// Number of the next call. Starts at 1.
     next_seq: Seq,
     /// The newest acquisition.
@@ -127,6 +132,7 @@ impl SessionCore {
             connected: false,
             why_down: "no connection yet".to_owned(),
             last_heard: Duration::ZERO,
+            futile_reconnects: 0,
             next_seq: Seq(1),
             newest: AcquisitionId(0),
             attempts: BTreeMap::new(),
@@ -146,11 +152,11 @@ impl SessionCore {
             Event::Close { id } => self.close(now, id, effects),
             Event::LapsedAtUse { id } => self.lapsed_at_use(id),
             Event::Answered { seq, answer } => {
-                self.last_heard = now;
+                self.heard(now);
                 self.answered(now, seq, answer, effects);
             }
             Event::Pushed(pushed) => {
-                self.last_heard = now;
+                self.heard(now);
                 self.pushed(now, pushed, effects);
             }
             Event::Tick => self.tick(now, effects),
@@ -260,14 +266,24 @@ impl SessionCore {
         }
     }
 
+    fn heard(&mut self, now: Duration) {
+        self.last_heard = now;
+        self.futile_reconnects = 0;
+    }
+
     /// Nothing at all has come back for an interval although something was asked: the answer to
-    /// repeating it on the same connection would be the same.
+    /// repeating it on the same connection would be the same. When other connections were no
+    /// better, the servers are slow, and to leave drops the answer that is on its way: then each
+    /// gets twice the time of the one before.
     fn is_stalled(&self, now: Duration, asked_since: Option<Duration>, interval: Duration) -> bool {
+        let doubled = interval.saturating_mul(1 << self.futile_reconnects.min(8));
+        let interval = interval.max(doubled.min(PATIENCE_MAX));
         asked_since.is_some_and(|since| since + interval <= now)
             && self.last_heard + interval <= now
     }
 
     fn reconnect(&mut self, effects: &mut Effects) {
+        self.futile_reconnects += 1;
         effects.reconnect = true;
         self.disconnected("the connection answered nothing".to_owned());
     }

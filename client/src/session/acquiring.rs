@@ -93,6 +93,10 @@ impl SessionCore {
             AcquireOutcome::HoldLost => {
                 self.refused(id, AcquireError::HoldLost { name }, effects);
             }
+            // It may still hold, ending, although its client never knew: the cancel lets go.
+            AcquireOutcome::Gone(reason @ GoneReason::ForceReleased) if acquisition.is_asking() => {
+                self.fail(now, id, gone_error(name, reason), effects);
+            }
             AcquireOutcome::Gone(reason) => self.gone(id, reason, effects),
         }
         self.arm(id);
