@@ -26,6 +26,9 @@ pub const ENDPOINTS_VARIABLE: &str = "SHARKLOCK_ENDPOINTS";
 /// How long a call that does not wait for a lock is retried while no server can serve it.
 pub const CALL_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 
+/// The longest time-out of a call; a longer one is cut to it.
+const CALL_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3_600);
+
 const IDENTITY_BYTES_MAX: usize = 256;
 
 /// A client of a SharkLock cluster: one session, whose heartbeats keep its locks alive.
@@ -189,7 +192,7 @@ impl ClientBuilder {
     /// while no server can serve them: 10 s unless set. Acquisitions that wait are retried for as
     /// long as they wait.
     pub fn call_timeout(mut self, call_timeout: Duration) -> Self {
-        self.call_timeout = call_timeout;
+        self.call_timeout = call_timeout.min(CALL_TIMEOUT_MAX);
         self
     }
 
