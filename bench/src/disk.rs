@@ -18,7 +18,11 @@ use std::{
 };
 
 /// Samples before, and again after, the load.
-const IDLE_SAMPLES: usize = 300;
+const IDLE_SAMPLES: usize = 200;
+/// Between two of them. A thread that asks for more without a pause has no credit with the
+/// scheduler: on a machine with other work it is given the processor a tick late, and 4 ms are
+/// blamed on the disk.
+const IDLE_INTERVAL: Duration = Duration::from_millis(2);
 /// Between two samples during the load: 20 small writes a second beside thousands.
 const LOADED_INTERVAL: Duration = Duration::from_millis(50);
 /// As in `baseline.md`: about what a batch of lock commands weighs.
@@ -28,7 +32,11 @@ const SAMPLE_BYTES: usize = 512;
 pub async fn sample_idle(dir: PathBuf) -> io::Result<Vec<Duration>> {
     let sample = move || {
         let mut probe = Probe::create(&dir)?;
-        (0..IDLE_SAMPLES).map(|_| probe.sample()).collect()
+        let paced = |_| {
+            thread::park_timeout(IDLE_INTERVAL);
+            probe.sample()
+        };
+        (0..IDLE_SAMPLES).map(paced).collect()
     };
     tokio::task::spawn_blocking(sample).await.expect("the closure does not panic")
 }

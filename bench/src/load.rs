@@ -88,11 +88,8 @@ pub async fn run(load: &Load) -> Result<Report, LoadError> {
 
     let loaded = sampler.stop();
     idle.extend(disk::sample_idle(load.fsync_dir.clone()).await.map_err(disk_error)?);
-    let disk = Disk {
-        dir: load.fsync_dir.display().to_string(),
-        idle: measure::latencies(idle),
-        loaded: measure::latencies(loaded),
-    };
+    let dir = load.fsync_dir.display().to_string();
+    let disk = Disk::new(dir, measure::latencies(idle), measure::latencies(loaded));
     Ok(judge(load, window, notes, stuck, disk))
 }
 

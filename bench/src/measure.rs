@@ -107,6 +107,7 @@ fn summary(histogram: &Histogram<u64>) -> Latencies {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::Disk;
     use sharklock_history::{Hold, Mode, Position, Record, Recorder, check};
     use std::time::Instant;
 
@@ -184,6 +185,15 @@ mod tests {
         assert_eq!(super::latencies([]), Latencies::default());
         let hours = super::latencies([Duration::from_secs(7_200)]);
         assert!(near(hours.max_us, 3_600e6), "{hours:?}");
+    }
+
+    #[test]
+    fn f_is_the_smaller_median_of_those_that_were_measured() {
+        let median = |us| latencies([Duration::from_micros(us)]);
+        let f = |idle, loaded| Disk::new(".".into(), idle, loaded).f_us;
+        assert!(near(f(median(4_000), median(400)), 400.0));
+        assert!(near(f(median(130), median(400)), 130.0));
+        assert!(near(f(median(130), Latencies::default()), 130.0));
     }
 
     #[test]

@@ -94,10 +94,22 @@ pub struct Fairness {
 pub struct Disk {
     /// Where it was measured.
     pub dir: String,
-    /// Before and after the load: its median is F.
+    /// F: the smaller median of the two below, microseconds. Other work on the machine delays the
+    /// one, the load itself the other, and neither is the disk's doing.
+    pub f_us: f64,
+    /// Before and after the load.
     pub idle: Latencies,
     /// During the load, beside the server's own.
     pub loaded: Latencies,
+}
+
+impl Disk {
+    /// From the samples taken in `dir`.
+    pub fn new(dir: String, idle: Latencies, loaded: Latencies) -> Self {
+        let medians = [idle, loaded].into_iter().filter(|latencies| latencies.count > 0);
+        let f_us = medians.map(|latencies| latencies.p50_us).reduce(f64::min).unwrap_or(0.0);
+        Self { dir, f_us, idle, loaded }
+    }
 }
 
 /// The verdict on the history.

@@ -316,7 +316,7 @@ Examples:
 Every grant that the run saw is judged: overlapping holders, tokens out of order
 and other broken promises are printed, and make the exit code 1. The disk is
 measured in the same run, since it moves: F is the median fdatasync of 512 bytes
-in --fsync-dir before and after the load.
+in --fsync-dir, around the load or during it, whichever is smaller.
 
 Exit codes: 0 done, 1 a violation or no cycle at all, 2 usage, 69 the cluster is
 out of reach."
