@@ -190,15 +190,20 @@ mod tests {
             let (cell, clock) = (Arc::clone(&cell), Arc::clone(&clock));
             tokio::spawn(async move { cell.state_other_than(seen, &clock).await })
         };
-        let waiting = wait(GuardState::Safe);
-        cell.set_jeopardy(true);
-        assert_eq!(waiting.await.expect("no panic"), GuardState::Jeopardy);
-        let waiting = wait(GuardState::Jeopardy);
-        cell.set_jeopardy(false);
-        assert_eq!(waiting.await.expect("no panic"), GuardState::Safe);
-        let waiting = wait(GuardState::Safe);
-        cell.lose(LostReason::Expired);
-        assert_eq!(waiting.await.expect("no panic"), GuardState::Lost);
+        type Change = fn(&LeaseCell);
+        let steps: [(GuardState, Change, GuardState); 3] = [
+            (GuardState::Safe, |cell| cell.set_jeopardy(true), GuardState::Jeopardy),
+            (GuardState::Jeopardy, |cell| cell.set_jeopardy(false), GuardState::Safe),
+            (GuardState::Safe, |cell| cell.lose(LostReason::Expired), GuardState::Lost),
+        ];
+        for (seen, change, state) in steps {
+            let waiting = wait(seen);
+            // On this runtime of one thread it runs until it waits.
+            tokio::task::yield_now().await;
+            change(&cell);
+            let heard = tokio::time::timeout(Duration::from_secs(10), waiting).await;
+            assert_eq!(heard.expect("heard in time").expect("no panic"), state);
+        }
         assert_eq!(cell.wait_lost(&clock).await, LostReason::Expired);
     }
 }
