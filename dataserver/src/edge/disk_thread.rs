@@ -1,4 +1,4 @@
-//! The one thread that writes to a store's disk (D5).
+//! Writing to a store's disk, and the thread that does it under load (D5).
 
 use std::{
     collections::VecDeque,
@@ -50,35 +50,45 @@ impl SyncTimes {
     }
 }
 
-/// What the thread works with.
-pub struct DiskThread {
+/// The disk, and what is measured of it. Whoever has the store's one batch in flight writes it:
+/// the disk thread, or the worker when nobody waits for it meanwhile. So the mutex is never
+/// contended; it is there because two threads hold the writer.
+pub struct Writer<D> {
+    disk: Mutex<D>,
     /// False breaks durability; see `DataServerConfig::sync_writes`.
-    pub sync_writes: bool,
-    /// Who hears that a batch is durable.
-    pub mailbox: Arc<Mailbox>,
-    /// Shown in the status.
-    pub sync_times: Arc<SyncTimes>,
-    /// Shown to Prometheus.
-    pub metrics: Metrics,
+    sync_writes: bool,
+    times: Arc<SyncTimes>,
+    metrics: Metrics,
 }
 
-impl DiskThread {
-    /// Writes batches in order until their channel closes. A failed write ends the process: after
-    /// it nobody knows what is on the disk (D3).
+impl<D: Disk> Writer<D> {
+    /// The writer of this disk.
+    pub fn new(disk: D, sync_writes: bool, times: Arc<SyncTimes>, metrics: Metrics) -> Self {
+        Self { disk: Mutex::new(disk), sync_writes, times, metrics }
+    }
+
+    /// Writes a batch; durable, if it asks for that, when this returns. A failed write ends the
+    /// process: after it nobody knows what is on the disk (D3).
     #[expect(clippy::disallowed_methods, reason = "an edge: it measures the disk")]
-    pub fn run(self, mut disk: impl Disk, batches: &mpsc::Receiver<Batch>) {
-        while let Ok(batch) = batches.recv() {
-            let begin = Instant::now();
-            if let Err(error) = disk.write(&batch.ops, batch.sync && self.sync_writes) {
-                tracing::error!(%error, "the disk failed; this process ends");
-                std::process::abort();
-            }
-            if batch.sync {
-                let took = begin.elapsed();
-                self.sync_times.record(took);
-                self.metrics.synced(took);
-            }
-            self.mailbox.persisted(batch.seq);
+    pub fn write(&self, batch: &Batch) {
+        let begin = Instant::now();
+        let mut disk = self.disk.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = disk.write(&batch.ops, batch.sync && self.sync_writes) {
+            tracing::error!(%error, "the disk failed; this process ends");
+            std::process::abort();
         }
+        if batch.sync {
+            let took = begin.elapsed();
+            self.times.record(took);
+            self.metrics.synced(took);
+        }
+    }
+}
+
+/// Writes batches in order until their channel closes.
+pub fn run(writer: &Writer<impl Disk>, batches: &mpsc::Receiver<Batch>, mailbox: &Mailbox) {
+    while let Ok(batch) = batches.recv() {
+        writer.write(&batch);
+        mailbox.persisted(batch.seq);
     }
 }

@@ -99,6 +99,11 @@ impl Mailbox {
         self.wake(state);
     }
 
+    /// Whether nothing stands here.
+    pub fn is_empty(&self) -> bool {
+        !self.state().has_mail()
+    }
+
     /// Asks the worker to finish.
     pub fn close(&self) {
         let mut state = self.state();

@@ -18,7 +18,7 @@ use tokio::sync::{mpsc as tokio_mpsc, watch};
 use crate::{
     edge::{
         clock::ServerClock,
-        disk_thread::{DiskThread, SyncTimes},
+        disk_thread::{self, SyncTimes, Writer},
         links::{Links, LocalLink},
         mailbox::Mailbox,
         metrics::Metrics,
@@ -143,26 +143,25 @@ impl DataServer {
         let (batch_sender, batch_receiver) = mpsc::sync_channel(1);
         let (ready_sender, ready) = watch::channel(false);
         let mut clock = ServerClock::start();
+        let writer =
+            Writer::new(disk, config.sync_writes, Arc::clone(&sync_times), metrics.clone());
+        let writer = Arc::new(writer);
         let worker_thread = WorkerThread {
             worker: Worker::new(clock.now(), store, Pace::default()),
             clock,
             mailbox: Arc::clone(&mailbox),
             links: Arc::clone(&links),
             batches: batch_sender,
-            sync_times: Arc::clone(&sync_times),
-            metrics: metrics.clone(),
+            writer: Arc::clone(&writer),
+            sync_times,
+            metrics,
             ready: ready_sender,
             address: config.address,
         };
-        let disk_thread = DiskThread {
-            sync_writes: config.sync_writes,
-            mailbox: Arc::clone(&mailbox),
-            sync_times,
-            metrics,
-        };
+        let disk_mailbox = Arc::clone(&mailbox);
         let threads = vec![
             spawn("store-disk", move || {
-                disk_thread.run(disk, &batch_receiver);
+                disk_thread::run(&writer, &batch_receiver, &disk_mailbox);
             })?,
             spawn("store-raft", move || worker_thread.run())?,
         ];

@@ -5,30 +5,33 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use sharklock_multiraft::Batch;
+use sharklock_multiraft::{Batch, Disk};
 use sharklock_proto::v1;
 use tokio::sync::watch;
 
 use crate::{
     edge::{
         clock::ServerClock,
-        disk_thread::SyncTimes,
+        disk_thread::{SyncTimes, Writer},
         links::{Links, Sent},
         mailbox::Mailbox,
         metrics::Metrics,
     },
     front::LinkId,
-    worker::{Outputs, Worker},
+    worker::{Input, Outputs, Worker},
 };
 
 /// How often metrics and the store's status follow the worker.
 const SHOW_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Operations of a batch that the worker may write itself: one entry and its hard state.
+const INLINE_OPS_MAX: usize = 2;
+
 /// How long a stopping store waits for its disk.
 const FINISH_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What the thread works with.
-pub struct WorkerThread {
+pub struct WorkerThread<D> {
     /// The core.
     pub worker: Worker,
     /// Its clock.
@@ -39,6 +42,8 @@ pub struct WorkerThread {
     pub links: Arc<Links>,
     /// Where batches go. Capacity 1: the core hands out one at a time.
     pub batches: mpsc::SyncSender<Batch>,
+    /// Writes a batch here and now.
+    pub writer: Arc<Writer<D>>,
     /// Shown in the status.
     pub sync_times: Arc<SyncTimes>,
     /// Shown to Prometheus.
@@ -49,7 +54,7 @@ pub struct WorkerThread {
     pub address: String,
 }
 
-impl WorkerThread {
+impl<D: Disk> WorkerThread<D> {
     /// Runs until the mailbox is closed, then flushes once and ends.
     pub fn run(mut self) {
         let mut last_shown = None;
@@ -70,22 +75,36 @@ impl WorkerThread {
     }
 
     #[expect(clippy::disallowed_methods, reason = "an edge: it measures turns")]
-    fn turn(&mut self, now: Duration, inputs: Vec<crate::worker::Input>) {
+    fn turn(&mut self, now: Duration, inputs: Vec<Input>) {
         let begin = Instant::now();
         for input in inputs {
             self.worker.handle(now, input);
         }
         // take() empties the mailbox, so whatever had arrived before this turn has been handled.
-        let outputs = self.worker.end_turn(now, wall_unix_ms(), true);
-        self.dispatch(outputs);
+        let mut outputs = self.worker.end_turn(now, wall_unix_ms(), true);
+        while let Some(batch) = self.dispatch(outputs) {
+            self.writer.write(&batch);
+            let now = self.clock.now();
+            self.worker.handle(now, Input::Persisted(batch.seq));
+            // Mail may have come meanwhile, so nothing is due before it has been handled.
+            outputs = self.worker.end_turn(now, wall_unix_ms(), false);
+        }
         self.metrics.turned(begin.elapsed());
         let ready = self.worker.leads_all();
         self.ready.send_if_modified(|before| std::mem::replace(before, ready) != ready);
     }
 
-    fn dispatch(&mut self, outputs: Outputs) {
+    /// Sends replies, and gives the batch to the disk thread, or back if it is to be written here:
+    /// a small one that nobody waits behind. To hand it over costs two wake-ups, which is more than
+    /// what one lonely client's commit costs beside the disk (D5 has the disk thread write all).
+    fn dispatch(&mut self, outputs: Outputs) -> Option<Batch> {
+        let mut here = None;
         if let Some(batch) = outputs.batch {
-            self.batches.send(batch).expect("the disk thread ends after this one");
+            if batch.ops.len() <= INLINE_OPS_MAX && self.mailbox.is_empty() {
+                here = Some(batch);
+            } else {
+                self.batches.send(batch).expect("the disk thread ends after this one");
+            }
         }
         for (link, replies) in outputs.replies {
             let count = replies.len();
@@ -95,6 +114,7 @@ impl WorkerThread {
                 Sent::Gone => self.lost(link, count),
             }
         }
+        here
     }
 
     fn lost(&mut self, link: LinkId, count: usize) {
