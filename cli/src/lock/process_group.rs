@@ -216,6 +216,7 @@ mod tests {
 
     #[test]
     fn a_missing_and_an_unexecutable_command_are_told_apart() {
+        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let start = |program: &str| ProcessGroup::start(&[program.into()], &[]).map(|_| ());
         assert_eq!(start("/no/such/file").unwrap_err().kind(), io::ErrorKind::NotFound);
         assert_eq!(start("/etc/passwd").unwrap_err().kind(), io::ErrorKind::PermissionDenied);
