@@ -226,8 +226,14 @@ impl Front {
         let (commands, askers) = (self.commands.drain(..), self.askers.drain(..));
         let pairs: Vec<_> = commands.zip(askers).collect();
         let before = pairs.len();
-        let kept = pairs.into_iter().filter(|(_, asker)| !is_stale(asker));
-        (self.commands, self.askers) = kept.unzip();
+        let (stale, kept): (Vec<_>, Vec<_>) =
+            pairs.into_iter().partition(|(_, asker)| is_stale(asker));
+        for (_, asker) in stale {
+            if let Asker::Acquire { acquisition, .. } = asker {
+                self.subscribers.remove(&acquisition);
+            }
+        }
+        (self.commands, self.askers) = kept.into_iter().unzip();
         (before - self.commands.len()) as u64
     }
 
