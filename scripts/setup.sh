@@ -7,8 +7,9 @@ say() { printf 'setup: %s\n' "$*" >&2; }
 
 have_libclang() {
   [ -n "${LIBCLANG_PATH:-}" ] && return
-  ldconfig -p 2>/dev/null | grep -q 'libclang[-.]' && return
-  compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null
+  # Not libclang-cpp, which other packages bring along and bindgen cannot use.
+  ldconfig -p 2>/dev/null | grep -qE 'libclang(-[0-9.]+)?\.so' && return
+  compgen -G '/usr/lib/llvm-*/lib/libclang[.-][0-9s]*' >/dev/null
 }
 
 missing=()
