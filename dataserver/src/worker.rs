@@ -10,7 +10,9 @@ use std::{collections::BTreeMap, time::Duration};
 
 use sharklock_multiraft::{Batch, BatchSeq, Effects, EntryAt, NotProposed, ReadId, RoleNow, Store};
 use sharklock_proto::{
-    internal::v1::{self as internal, RangeMessage, StoreCall, StoreReply, store_call::Body},
+    internal::v1::{
+        self as internal, Heartbeats, RangeMessage, StoreCall, StoreReply, store_call::Body,
+    },
     v1,
 };
 use sharklock_rangemap::RangeId;
@@ -47,6 +49,8 @@ pub enum Input {
     Persisted(BatchSeq),
     /// From another store.
     Message(Box<RangeMessage>),
+    /// The heartbeats of all ranges, from another store.
+    Heartbeats(Box<Heartbeats>),
 }
 
 /// What a turn wants done.
@@ -58,6 +62,8 @@ pub struct Outputs {
     pub replies: Vec<(LinkId, Vec<StoreReply>)>,
     /// For other stores.
     pub messages: Vec<RangeMessage>,
+    /// For other stores, at most one for each, on streams of their own.
+    pub heartbeats: Vec<Heartbeats>,
 }
 
 /// The pace of a worker (DESIGN §5).
@@ -166,6 +172,11 @@ impl Worker {
                     tracing::debug!(%dropped, "raft message dropped");
                 }
             }
+            Input::Heartbeats(heartbeats) => {
+                for (range, dropped) in self.store.step_heartbeats(*heartbeats) {
+                    tracing::debug!(%range, %dropped, "heartbeat dropped");
+                }
+            }
         }
     }
 
@@ -193,6 +204,7 @@ impl Worker {
             batch,
             replies: self.replies.take(),
             messages: std::mem::take(&mut self.effects.messages),
+            heartbeats: std::mem::take(&mut self.effects.heartbeats),
         }
     }
 

@@ -1,6 +1,6 @@
 //! What a turn asks its owner to do.
 
-use sharklock_proto::internal::v1::RangeMessage;
+use sharklock_proto::internal::v1::{Heartbeats, RangeMessage};
 use sharklock_rangemap::{RangeId, StoreId};
 
 use crate::disk::Batch;
@@ -11,7 +11,7 @@ use crate::state_machine::EntryAt;
 pub struct ReadId(pub u64);
 
 /// What a turn asks its owner to do. The owner drains it; the order of the fields is the order in
-/// which to do it, but for `messages`, which may leave at any time.
+/// which to do it, but for `messages` and `heartbeats`, which may leave at any time.
 ///
 /// Within a turn the entries applied come before the roles: who leads is told of its first own
 /// entry's application, and only then that it leads.
@@ -21,6 +21,9 @@ pub struct Effects<O> {
     pub batch: Option<Batch>,
     /// To be sent, each link in order. A lost one is repeated by Raft.
     pub messages: Vec<RangeMessage>,
+    /// To be sent as well, on streams of their own (D6): at most one for each store, in store
+    /// order. Their order towards `messages` does not matter.
+    pub heartbeats: Vec<Heartbeats>,
     /// Entries applied, per range in the order of its log.
     pub applied: Vec<Applied<O>>,
     /// Reads that may now be answered from the applied state.
@@ -34,6 +37,7 @@ impl<O> Default for Effects<O> {
         Self {
             batch: None,
             messages: Vec::new(),
+            heartbeats: Vec::new(),
             applied: Vec::new(),
             reads: Vec::new(),
             roles: Vec::new(),

@@ -33,3 +33,9 @@ impl Timeout {
         TIMEOUT_TICKS_MIN + extra as usize
     }
 }
+
+/// Ticks that a new leader lacks before the store's tick number `store_ticks` if its heartbeats
+/// are to fall on the multiples of [`HEARTBEAT_TICKS`].
+pub(crate) fn ticks_behind(store_ticks: u64) -> u64 {
+    (store_ticks - 1) % HEARTBEAT_TICKS as u64
+}

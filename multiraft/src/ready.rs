@@ -3,7 +3,6 @@
 
 use raft::Ready;
 use raft::eraftpb::{Entry, EntryType, HardState, Message};
-use sharklock_proto::internal::v1::RangeMessage;
 
 use crate::disk::WriteOp;
 use crate::effects::{Applied, Effects};
@@ -29,7 +28,7 @@ pub(crate) struct Saving {
     /// Messages, each with the number of the `Ready` that must be durable first.
     held: Vec<(u64, Vec<Message>)>,
     /// Messages whose time has come, for the next turn.
-    released: Vec<RangeMessage>,
+    released: Vec<Message>,
 }
 
 impl Saving {
@@ -47,7 +46,8 @@ pub(crate) fn drive<M: StateMachine>(
     if replica.is_stopped() {
         replica.saving.released.clear();
     } else {
-        effects.messages.append(&mut replica.saving.released);
+        let released = std::mem::take(&mut replica.saving.released);
+        replica.send(released, effects);
         while replica.raw.has_ready() {
             drive_one(replica, staging, effects);
         }
@@ -70,7 +70,7 @@ fn drive_one<M: StateMachine>(
 
     // A leader's messages leave before its own log is durable: it then counts as one follower
     // among others, and the syncs of all run at the same time (Raft thesis 10.2.1).
-    replica.send(ready.take_messages(), &mut effects.messages);
+    replica.send(ready.take_messages(), effects);
 
     // Entries and hard state go into the batch, and into the in-memory log at once: raft-rs reads
     // them from there as soon as it is advanced.
@@ -82,7 +82,7 @@ fn drive_one<M: StateMachine>(
     let after = ready.take_persisted_messages();
     if !after.is_empty() {
         if replica.saving.all_durable() {
-            replica.send(after, &mut effects.messages);
+            replica.send(after, effects);
         } else {
             replica.saving.held.push((replica.saving.staged, after));
         }
@@ -193,10 +193,6 @@ pub(crate) fn saved<M: StateMachine>(replica: &mut Replica<M>, number: u64) {
     );
     saving.durable = number;
     let waiting = saving.held.partition_point(|(needed, _)| *needed <= number);
-    let due: Vec<Message> =
-        saving.held.drain(..waiting).flat_map(|(_, messages)| messages).collect();
+    saving.released.extend(saving.held.drain(..waiting).flat_map(|(_, messages)| messages));
     replica.raw.on_persist_ready(number);
-    let mut released = std::mem::take(&mut replica.saving.released);
-    replica.send(due, &mut released);
-    replica.saving.released = released;
 }

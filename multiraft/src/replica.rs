@@ -12,13 +12,13 @@ use sharklock_rangemap::{Descriptor, PeerId, RangeId, Role, StoreId};
 use crate::effects::{
     Effects, NotProposed, Proposed, RaftRole, ReadId, ReadReady, ReplicaStatus, RoleChange, RoleNow,
 };
-use crate::election::{HEARTBEAT_TICKS, TIMEOUT_TICKS_END, TIMEOUT_TICKS_MIN, Timeout};
+use crate::election::{self, HEARTBEAT_TICKS, TIMEOUT_TICKS_END, TIMEOUT_TICKS_MIN, Timeout};
 use crate::guard::{self, Dropped, Standing};
 use crate::log::Log;
-use crate::mirror;
 use crate::ready::Saving;
 use crate::staging::Incarnation;
 use crate::state_machine::{EntryAt, StateMachine};
+use crate::{heartbeats, mirror};
 
 /// Senders remembered beside the descriptor's. Members change one by one and an answer goes out
 /// in the turn of its question, so a few would do.
@@ -74,6 +74,8 @@ pub(crate) struct Replica<M> {
     announced: RoleNow,
     stopped: bool,
     campaigns: u64,
+    /// The term since whose election it leads in step with the ticks of its store.
+    in_step_since: Option<u64>,
     /// Stores of peers that wrote to us and do not stand in `descriptor`.
     senders: BTreeMap<PeerId, StoreId>,
 }
@@ -122,6 +124,7 @@ impl<M: StateMachine> Replica<M> {
             announced,
             stopped: false,
             campaigns: 0,
+            in_step_since: None,
             senders: BTreeMap::new(),
         };
         replica.pin_timeout();
@@ -160,7 +163,8 @@ impl<M: StateMachine> Replica<M> {
         result
     }
 
-    pub(crate) fn tick(&mut self) {
+    /// One tick; `store_ticks` counts those of the store, this one included.
+    pub(crate) fn tick(&mut self, store_ticks: u64) {
         // A sole voter wins at once, and raft-rs asserts that a new leader's log is durable. So
         // it waits for its disk first.
         let waits = self.votes_alone()
@@ -170,6 +174,15 @@ impl<M: StateMachine> Replica<M> {
             return;
         }
         let led = self.raw.raft.state == StateRole::Leader;
+        if led && self.in_step_since != Some(self.raw.raft.term) {
+            self.in_step_since = Some(self.raw.raft.term);
+            // A leader counts its ticks from its election. The missing ones here, at most one
+            // heartbeat's worth, put it in step with the other leaders of the store, so that
+            // their heartbeats share messages.
+            for _ in 0..election::ticks_behind(store_ticks) {
+                self.raw.tick();
+            }
+        }
         let acted = self.raw.tick();
         if acted && !led {
             self.campaigns += 1;
@@ -290,14 +303,18 @@ impl<M: StateMachine> Replica<M> {
 
     /// Puts Raft's messages into envelopes. One to a peer whose store is unknown is lost, as on a
     /// bad link.
-    pub(crate) fn send(&self, messages: Vec<Message>, envelopes: &mut Vec<RangeMessage>) {
+    pub(crate) fn send<O>(&self, messages: Vec<Message>, effects: &mut Effects<O>) {
         for message in messages {
             let to = PeerId(message.to);
             let Some(store) = self.store_of(to) else {
                 tracing::debug!(range = %self.range(), peer = %to, "no store known for a peer");
                 continue;
             };
-            envelopes.push(RangeMessage {
+            if heartbeats::is_beat(&message) {
+                heartbeats::add(&mut effects.heartbeats, self.beat_sender(), store, message);
+                continue;
+            }
+            effects.messages.push(RangeMessage {
                 cluster_id: self.address.cluster_id.clone(),
                 range_id: self.range().0,
                 from_store: self.address.store.0,
@@ -308,6 +325,15 @@ impl<M: StateMachine> Replica<M> {
                 version: self.descriptor.epoch.version,
                 message: Some(mirror::message_record(message)),
             });
+        }
+    }
+
+    fn beat_sender(&self) -> heartbeats::Sender {
+        heartbeats::Sender {
+            cluster_id: self.address.cluster_id.clone(),
+            store: self.address.store,
+            range: self.range(),
+            epoch: self.descriptor.epoch,
         }
     }
 

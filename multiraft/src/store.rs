@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use bytes::Bytes;
-use sharklock_proto::internal::v1::RangeMessage;
+use sharklock_proto::internal::v1::{Heartbeats, RangeMessage};
 use sharklock_rangemap::{Descriptor, RangeId};
 
 use crate::disk::{BatchSeq, Disk};
@@ -19,7 +19,7 @@ use crate::recover::{self, RecoverError};
 use crate::replica::{Address, Loaded, Replica};
 use crate::staging::{Incarnation, Staging};
 use crate::state_machine::StateMachine;
-use crate::{image, ready};
+use crate::{heartbeats, image, ready};
 
 /// What may differ between stores.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,6 +45,8 @@ pub struct Store<M: StateMachine> {
     /// Ranges whose image the next batch brings up to date.
     flush_due: BTreeSet<RangeId>,
     staging: Staging,
+    /// Since recovery.
+    ticks: u64,
     last_read: u64,
 }
 
@@ -60,6 +62,7 @@ impl<M: StateMachine> Store<M> {
             work: BTreeSet::new(),
             flush_due: BTreeSet::new(),
             staging: Staging::default(),
+            ticks: 0,
             last_read: 0,
         };
         for (loaded, incarnation) in recover::load(disk, &ident)?.into_iter().zip(1..) {
@@ -104,10 +107,11 @@ impl<M: StateMachine> Store<M> {
         Ok(())
     }
 
-    /// 100 ms have passed.
+    /// 100 ms have passed. All leaders here send their heartbeats at the same ticks.
     pub fn tick(&mut self) {
+        self.ticks += 1;
         for (range, replica) in &mut self.replicas {
-            replica.tick();
+            replica.tick(self.ticks);
             if replica.raw.has_ready() {
                 self.work.insert(*range);
             }
@@ -121,6 +125,19 @@ impl<M: StateMachine> Store<M> {
         let replica = self.replicas.get_mut(&range).ok_or(Dropped::UnknownRange(range))?;
         self.work.insert(range);
         replica.step(message)
+    }
+
+    /// Heartbeats from a peer store, authenticated as in [`Store::step`]: each is stepped as the
+    /// single message that it stands for. Returns those that were dropped.
+    pub fn step_heartbeats(&mut self, heartbeats: Heartbeats) -> Vec<(RangeId, Dropped)> {
+        let mut dropped = Vec::new();
+        for message in heartbeats::singles(heartbeats) {
+            let range = RangeId(message.range_id);
+            if let Err(why) = self.step(message) {
+                dropped.push((range, why));
+            }
+        }
+        dropped
     }
 
     /// Appends an entry to the range's log, if this replica leads. Its outcome is the

@@ -3,16 +3,33 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sharklock_multiraft::RaftRole;
-use sharklock_proto::internal::v1::{MessageType, RangeMessage};
+use sharklock_proto::internal::v1::{Heartbeats, MessageType, RangeMessage};
 
 use crate::node::{Node, RANGE};
+
+/// What travels between two stores.
+#[derive(Clone, Debug)]
+pub enum Packet {
+    Message(Box<RangeMessage>),
+    Heartbeats(Heartbeats),
+}
+
+impl Packet {
+    /// The stores it comes from and goes to.
+    pub fn ends(&self) -> (u64, u64) {
+        match self {
+            Self::Message(message) => (message.from_store, message.to_store),
+            Self::Heartbeats(beats) => (beats.from_store, beats.to_store),
+        }
+    }
+}
 
 pub struct Cluster {
     /// By store id. A store that is down is absent.
     pub nodes: BTreeMap<u64, Node>,
     /// Stores that no message reaches or leaves.
     pub isolated: BTreeSet<u64>,
-    pub in_transit: Vec<RangeMessage>,
+    pub in_transit: Vec<Packet>,
     /// Votes given: (peer, term) to the candidate. A second candidate is the bug.
     votes: BTreeMap<(u64, u64), u64>,
     /// State hash seen at each applied index (S9).
@@ -45,7 +62,9 @@ impl Cluster {
                 assert_eq!(before, body.to, "{} voted twice in term {}", body.from, body.term);
             }
         }
-        self.in_transit.extend(messages);
+        let heartbeats = std::mem::take(&mut node.heartbeats);
+        self.in_transit.extend(messages.into_iter().map(Box::new).map(Packet::Message));
+        self.in_transit.extend(heartbeats.into_iter().map(Packet::Heartbeats));
         let status = node.status();
         assert!(status.applied <= status.commit, "S12: {status:?}");
         let hash = *self.hashes.entry(status.applied).or_insert(status.state_hash);
@@ -58,15 +77,18 @@ impl Cluster {
 
     /// Delivers what is in transit, in order, but for isolated stores.
     pub fn deliver(&mut self) {
-        for message in std::mem::take(&mut self.in_transit) {
-            let cut = self.isolated.contains(&message.from_store)
-                || self.isolated.contains(&message.to_store);
-            if let Some(node) = self.nodes.get_mut(&message.to_store).filter(|_| !cut) {
-                let kind = message.message.as_ref().map(|body| body.msg_type);
-                if let Err(dropped) = node.store.step(message) {
-                    panic!("an honest message of type {kind:?} was dropped: {dropped}");
+        for packet in std::mem::take(&mut self.in_transit) {
+            let (from, to) = packet.ends();
+            let cut = self.isolated.contains(&from) || self.isolated.contains(&to);
+            let Some(node) = self.nodes.get_mut(&to).filter(|_| !cut) else { continue };
+            let shown = format!("{packet:?}");
+            let dropped = match packet {
+                Packet::Message(message) => node.store.step(*message).err(),
+                Packet::Heartbeats(beats) => {
+                    node.store.step_heartbeats(beats).pop().map(|(_, dropped)| dropped)
                 }
-            }
+            };
+            assert_eq!(dropped, None, "honest, but refused: {shown}");
         }
     }
 

@@ -4,7 +4,7 @@ use sharklock_multiraft::{
     Applied, Batch, Config, Disk, DiskError, Effects, LogLimits, ReadReady, RecoverError,
     RoleChange, RoleNow, SimDisk, Store, StoreIdent, bootstrap,
 };
-use sharklock_proto::internal::v1::RangeMessage;
+use sharklock_proto::internal::v1::{Heartbeats, RangeMessage};
 use sharklock_rangemap::{Bounds, Descriptor, Epoch, PeerId, RangeId, Replica, Role, StoreId};
 
 use crate::tally::Tally;
@@ -38,6 +38,7 @@ pub struct Node {
     /// A batch that the disk has not taken yet.
     pub batch: Option<Batch>,
     pub messages: Vec<RangeMessage>,
+    pub heartbeats: Vec<Heartbeats>,
     pub applied: Vec<Applied<u64>>,
     pub reads: Vec<ReadReady>,
     pub roles: Vec<RoleChange>,
@@ -59,6 +60,7 @@ impl Node {
             disk,
             batch: None,
             messages: Vec::new(),
+            heartbeats: Vec::new(),
             applied: Vec::new(),
             reads: Vec::new(),
             roles: Vec::new(),
@@ -78,6 +80,7 @@ impl Node {
             assert!(self.batch.replace(batch).is_none(), "one batch at a time");
         }
         self.messages.append(&mut effects.messages);
+        self.heartbeats.append(&mut effects.heartbeats);
         self.applied.append(&mut effects.applied);
         self.reads.append(&mut effects.reads);
         self.roles.append(&mut effects.roles);
