@@ -36,6 +36,8 @@ mod recover;
 mod replica;
 #[cfg(feature = "edge")]
 mod rocks_disk;
+#[cfg(feature = "edge")]
+mod rocks_log;
 mod sim_disk;
 mod staging;
 mod state_machine;

@@ -9,6 +9,7 @@ use rocksdb::{
 };
 
 use crate::disk::{Disk, DiskError, Family, Pair, WriteOp};
+use crate::rocks_log::{self, BadLog};
 
 const FAMILIES: [Family; 3] = [Family::Raft, Family::State, Family::Meta];
 
@@ -48,9 +49,17 @@ pub struct RocksDisk {
 }
 
 impl RocksDisk {
-    /// Opens the database in `path`, or makes a fresh one there.
+    /// Opens the database in `path`, or makes a fresh one there. Its logs are read beforehand, as
+    /// RocksDB takes some damage for their end.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
         let path = path.as_ref();
+        rocks_log::check(path).map_err(|bad| {
+            let (path, why) = (path.to_owned(), bad.to_string());
+            match bad {
+                BadLog::Damaged { .. } => OpenError::Damaged { path, why },
+                BadLog::Unreadable { .. } => OpenError::Unusable { path, why },
+            }
+        })?;
         let families = FAMILIES
             .map(|family| ColumnFamilyDescriptor::new(name(family), family_options(family)));
         let db = DB::open_cf_descriptors(&database_options(), path, families)

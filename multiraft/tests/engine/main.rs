@@ -8,8 +8,6 @@ mod guard;
 mod node;
 mod power_loss;
 mod random_faults;
-#[cfg(feature = "edge")]
-mod rocks;
 mod single_voter;
 mod tally;
 mod three_stores;
