@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use sharklock_proto::internal::v1 as proto;
-use sharklock_rangemap::{Descriptor, Role, StoreId};
+use sharklock_rangemap::{Descriptor, StoreId};
 
 use crate::disk::{Disk, WriteOp};
 use crate::keys::{self, Key};
@@ -26,14 +26,14 @@ pub struct StoreIdent {
 }
 
 /// The changes that turn a fresh disk into a store with one range. To be written in one synced
-/// batch, then [`crate::Store::recover`].
+/// batch, then [`crate::Store::recover`]. All replicas of the range, learners too, begin alike.
 ///
 /// # Panics
 ///
-/// If the descriptor does not name `ident.store` among its voters.
+/// If the descriptor does not name `ident.store`.
 pub fn bootstrap(ident: &StoreIdent, first: &Descriptor) -> Vec<WriteOp> {
-    let here = first.on_store(ident.store).expect("the first range has a replica on this store");
-    assert_eq!(here.role, Role::Voter, "the first range's replica on this store votes");
+    let here = first.on_store(ident.store);
+    assert!(here.is_some(), "the first range has a replica on this store");
     let range = first.range;
     assert!(range.0 != 0 && range.0 != u64::MAX, "{range} is no range id");
 

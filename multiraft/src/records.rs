@@ -93,12 +93,19 @@ pub(crate) fn conf_state(descriptor: &Descriptor) -> eraftpb::ConfState {
     }
 }
 
+/// Members in ascending order: raft-rs lists them in that of its hash sets, and equal
+/// configurations must make equal records.
 pub(crate) fn conf_state_record(state: &eraftpb::ConfState) -> proto::ConfStateRecord {
+    let sorted = |peers: &[u64]| {
+        let mut peers = peers.to_vec();
+        peers.sort_unstable();
+        peers
+    };
     proto::ConfStateRecord {
-        voters: state.voters.clone(),
-        learners: state.learners.clone(),
-        voters_outgoing: state.voters_outgoing.clone(),
-        learners_next: state.learners_next.clone(),
+        voters: sorted(&state.voters),
+        learners: sorted(&state.learners),
+        voters_outgoing: sorted(&state.voters_outgoing),
+        learners_next: sorted(&state.learners_next),
         auto_leave: state.auto_leave,
     }
 }

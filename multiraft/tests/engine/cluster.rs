@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sharklock_multiraft::RaftRole;
-use sharklock_proto::internal::v1::{Heartbeats, MessageType, RangeMessage};
+use sharklock_multiraft::{DiskError, Proposed, ReadId};
+use sharklock_proto::internal::v1::{Heartbeats, RangeMessage};
+use sharklock_rangemap::RangeId;
 
-use crate::node::{Node, RANGE};
+use crate::checks::{Checks, Seen};
+use crate::node::{Layout, Node, RANGE};
 
 /// What travels between two stores.
 #[derive(Clone, Debug)]
@@ -30,66 +32,72 @@ pub struct Cluster {
     /// Stores that no message reaches or leaves.
     pub isolated: BTreeSet<u64>,
     pub in_transit: Vec<Packet>,
-    /// Votes given: (peer, term) to the candidate. A second candidate is the bug.
-    votes: BTreeMap<(u64, u64), u64>,
-    /// State hash seen at each applied index (S9).
-    hashes: BTreeMap<u64, u64>,
-    /// Leader seen in each term (S10).
-    leaders: BTreeMap<u64, u64>,
+    pub checks: Checks,
 }
 
 impl Cluster {
     pub fn fresh(stores: u64) -> Self {
+        Self::fresh_in(&Layout::of_voters(stores))
+    }
+
+    pub fn fresh_in(layout: &Layout) -> Self {
         Self {
-            nodes: (1..=stores).map(|store| (store, Node::fresh(store, stores))).collect(),
+            nodes: layout.stores().map(|store| (store, Node::fresh_in(store, layout))).collect(),
             isolated: BTreeSet::new(),
             in_transit: Vec::new(),
-            votes: BTreeMap::new(),
-            hashes: BTreeMap::new(),
-            leaders: BTreeMap::new(),
+            checks: Checks::default(),
         }
     }
 
     /// One turn of one store; its messages go into transit, and what it shows is checked.
     pub fn turn(&mut self, store: u64) {
         let Some(node) = self.nodes.get_mut(&store) else { return };
+        let seen = Seen::of(node);
         node.turn();
         let messages = std::mem::take(&mut node.messages);
-        for message in &messages {
-            let body = message.message.as_ref().expect("the engine sends bodies");
-            if body.msg_type == i32::from(MessageType::MsgRequestVoteResponse) && !body.reject {
-                let before = *self.votes.entry((body.from, body.term)).or_insert(body.to);
-                assert_eq!(before, body.to, "{} voted twice in term {}", body.from, body.term);
-            }
-        }
         let heartbeats = std::mem::take(&mut node.heartbeats);
-        self.in_transit.extend(messages.into_iter().map(Box::new).map(Packet::Message));
-        self.in_transit.extend(heartbeats.into_iter().map(Packet::Heartbeats));
-        let status = node.status();
-        assert!(status.applied <= status.commit, "S12: {status:?}");
-        let hash = *self.hashes.entry(status.applied).or_insert(status.state_hash);
-        assert_eq!(hash, status.state_hash, "S9 at {}", status.applied);
-        if status.role == RaftRole::Leader {
-            let leader = *self.leaders.entry(status.term).or_insert(store);
-            assert_eq!(leader, store, "two leaders in term {}", status.term);
+        let messages = messages.into_iter().map(Box::new).map(Packet::Message);
+        for packet in messages.chain(heartbeats.into_iter().map(Packet::Heartbeats)) {
+            self.checks.sent(&packet);
+            self.in_transit.push(packet);
         }
+        self.checks.turned(store, node, seen);
+    }
+
+    /// The disk of a store takes its batch, if there is one.
+    pub fn write(&mut self, store: u64) -> Result<bool, DiskError> {
+        let Some(node) = self.nodes.get_mut(&store) else { return Ok(false) };
+        let batch = node.batch.clone();
+        let written = node.write()?;
+        if let Some(batch) = batch {
+            self.checks.written(&node.disk, &batch.ops);
+        }
+        Ok(written)
     }
 
     /// Delivers what is in transit, in order, but for isolated stores.
     pub fn deliver(&mut self) {
         for packet in std::mem::take(&mut self.in_transit) {
             let (from, to) = packet.ends();
-            let cut = self.isolated.contains(&from) || self.isolated.contains(&to);
-            let Some(node) = self.nodes.get_mut(&to).filter(|_| !cut) else { continue };
-            let shown = format!("{packet:?}");
-            let dropped = match packet {
-                Packet::Message(message) => node.store.step(*message).err(),
-                Packet::Heartbeats(beats) => {
-                    node.store.step_heartbeats(beats).pop().map(|(_, dropped)| dropped)
-                }
-            };
-            assert_eq!(dropped, None, "honest, but refused: {shown}");
+            if !self.isolated.contains(&from) && !self.isolated.contains(&to) {
+                self.arrive(packet);
+            }
         }
+    }
+
+    /// A packet reaches its store, if that is up. The guard must let an honest one in.
+    pub fn arrive(&mut self, packet: Packet) {
+        let Some(node) = self.nodes.get_mut(&packet.ends().1) else { return };
+        let dropped = match packet {
+            Packet::Message(message) => {
+                let kind = message.message.as_ref().map(|body| body.msg_type);
+                node.store.step(*message).err().map(|dropped| (kind, dropped))
+            }
+            Packet::Heartbeats(beats) => {
+                node.store.step_heartbeats(beats).pop().map(|(_, dropped)| (None, dropped))
+            }
+        };
+        assert_eq!(dropped, None, "an honest message was refused");
     }
 
     /// Turns, writes and delivers until nothing moves.
@@ -98,8 +106,7 @@ impl Cluster {
             let mut moved = false;
             for store in self.nodes.keys().copied().collect::<Vec<_>>() {
                 self.turn(store);
-                let node = self.nodes.get_mut(&store).expect("it is up");
-                moved |= node.write().expect("no fault is planned");
+                moved |= self.write(store).expect("no fault is planned");
             }
             moved |= !self.in_transit.is_empty();
             self.deliver();
@@ -138,13 +145,33 @@ impl Cluster {
     }
 
     pub fn propose(&mut self, store: u64, data: Vec<u8>) {
-        self.node(store).store.propose(RANGE, data).expect("it leads");
+        self.try_propose(store, RANGE, data).expect("it leads");
+    }
+
+    /// A proposal, if the store takes it.
+    pub fn try_propose(&mut self, store: u64, range: RangeId, data: Vec<u8>) -> Option<Proposed> {
+        let at = self.node(store).store.propose(range, data).ok()?;
+        self.checks.proposed(store, &self.nodes[&store], range, at);
+        Some(at)
+    }
+
+    /// A read of a range, if the store takes it.
+    pub fn read(&mut self, store: u64, range: RangeId) -> Option<ReadId> {
+        let read = self.node(store).store.read_index(range).ok()?;
+        self.checks.read_begun(store, range, read);
+        Some(read)
     }
 
     /// The store loses power and comes back.
     pub fn restart(&mut self, store: u64) {
         if let Some(node) = self.nodes.remove(&store) {
-            self.nodes.insert(store, node.crash());
+            self.start(store, node.crash());
         }
+    }
+
+    /// A store that was down comes up.
+    pub fn start(&mut self, store: u64, node: Node) {
+        self.checks.restarted(store);
+        self.nodes.insert(store, node);
     }
 }

@@ -1,13 +1,20 @@
 //! The engine through its public interface, on simulated disks and an in-test network.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod checks;
 mod cluster;
+mod coalescing;
 mod damaged_disk;
 mod flush;
 mod guard;
+mod network;
 mod node;
 mod power_loss;
 mod random_faults;
+mod random_network;
 mod single_voter;
+mod stability;
 mod tally;
 mod three_stores;
+mod weather;
+mod wording;

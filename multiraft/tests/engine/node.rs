@@ -2,7 +2,7 @@
 
 use sharklock_multiraft::{
     Applied, Batch, Config, Disk, DiskError, Effects, LogLimits, ReadReady, RecoverError,
-    RoleChange, RoleNow, SimDisk, Store, StoreIdent, bootstrap,
+    ReplicaStatus, RoleChange, RoleNow, SimDisk, Store, StoreIdent, bootstrap,
 };
 use sharklock_proto::internal::v1::{Heartbeats, RangeMessage};
 use sharklock_rangemap::{Bounds, Descriptor, Epoch, PeerId, RangeId, Replica, Role, StoreId};
@@ -11,20 +11,56 @@ use crate::tally::Tally;
 
 pub const RANGE: RangeId = RangeId(7);
 
+/// Who is there: every range has the same members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// Voters, on stores `1..=voters`.
+    pub voters: u64,
+    /// Learners, on the stores behind them.
+    pub learners: u64,
+    /// Ranges, with the ids from [`RANGE`] on.
+    pub ranges: u64,
+    pub config: Config,
+}
+
+impl Layout {
+    /// One range, whose log is kept short.
+    pub fn of_voters(voters: u64) -> Self {
+        Self { voters, learners: 0, ranges: 1, config: small_log() }
+    }
+
+    pub fn stores(&self) -> std::ops::RangeInclusive<u64> {
+        1..=self.voters + self.learners
+    }
+
+    /// In order of their names: `a..`, `b..` and so on; the first also has what lies before.
+    pub fn descriptors(&self) -> Vec<Descriptor> {
+        let replica = |store| {
+            let role = if store <= self.voters { Role::Voter } else { Role::Learner };
+            Replica { peer: PeerId(100 + store), store: StoreId(store), role }
+        };
+        let replicas: Vec<_> = self.stores().map(replica).collect();
+        let border = |place: u64| match place {
+            place if place == 0 || place == self.ranges => Vec::new(),
+            place => vec![b'a' + place as u8],
+        };
+        let range = |place| Descriptor {
+            range: RangeId(RANGE.0 + place),
+            bounds: Bounds { start: border(place), end: border(place + 1) },
+            epoch: Epoch { version: 1, conf_ver: 1 },
+            replicas: replicas.clone(),
+        };
+        (0..self.ranges).map(range).collect()
+    }
+}
+
 pub fn ident(store: u64) -> StoreIdent {
     StoreIdent { cluster_id: [9; 16], store: StoreId(store), ident: [store as u8; 16] }
 }
 
 /// All names, on stores `1..=stores`; peer `100 + n` lives on store `n`.
 pub fn descriptor(stores: u64) -> Descriptor {
-    let replica =
-        |store| Replica { peer: PeerId(100 + store), store: StoreId(store), role: Role::Voter };
-    Descriptor {
-        range: RANGE,
-        bounds: Bounds::ALL,
-        epoch: Epoch { version: 1, conf_ver: 1 },
-        replicas: (1..=stores).map(replica).collect(),
-    }
+    Layout::of_voters(stores).descriptors().remove(0)
 }
 
 pub fn small_log() -> Config {
@@ -33,6 +69,7 @@ pub fn small_log() -> Config {
 }
 
 pub struct Node {
+    config: Config,
     pub store: Store<Tally>,
     pub disk: SimDisk,
     /// A batch that the disk has not taken yet.
@@ -47,15 +84,26 @@ pub struct Node {
 impl Node {
     /// Store `store` of `stores`, on a fresh disk.
     pub fn fresh(store: u64, stores: u64) -> Self {
+        Self::fresh_in(store, &Layout::of_voters(stores))
+    }
+
+    pub fn fresh_in(store: u64, layout: &Layout) -> Self {
         let mut disk = SimDisk::default();
-        let ops = bootstrap(&ident(store), &descriptor(stores));
-        disk.write(&ops, true).expect("no fault is planned");
-        Self::recover(disk).expect("a fresh disk recovers")
+        for descriptor in layout.descriptors() {
+            let ops = bootstrap(&ident(store), &descriptor);
+            disk.write(&ops, true).expect("no fault is planned");
+        }
+        Self::recover_with(layout.config, disk).expect("a fresh disk recovers")
     }
 
     pub fn recover(disk: SimDisk) -> Result<Self, RecoverError> {
-        let store = Store::recover(small_log(), &disk)?;
+        Self::recover_with(small_log(), disk)
+    }
+
+    fn recover_with(config: Config, disk: SimDisk) -> Result<Self, RecoverError> {
+        let store = Store::recover(config, &disk)?;
         Ok(Self {
+            config,
             store,
             disk,
             batch: None,
@@ -68,9 +116,14 @@ impl Node {
     }
 
     /// The process dies and the machine loses power.
-    pub fn crash(mut self) -> Self {
-        self.disk.crash();
-        Self::recover(self.disk).expect("a crash leaves a store that recovers")
+    pub fn crash(self) -> Self {
+        self.crash_keeping(0)
+    }
+
+    /// The same, but the disk happens to have the first `writes_kept` of what was not synced.
+    pub fn crash_keeping(mut self, writes_kept: usize) -> Self {
+        self.disk.crash_keeping(writes_kept);
+        Self::recover_with(self.config, self.disk).expect("a crash leaves a store that recovers")
     }
 
     pub fn turn(&mut self) {
@@ -105,14 +158,24 @@ impl Node {
     }
 
     pub fn leads(&self) -> bool {
-        matches!(self.roles.last(), Some(RoleChange { role: RoleNow::Leader { .. }, .. }))
+        self.leads_range(RANGE)
     }
 
     pub fn machine(&self) -> &Tally {
         self.store.machine(RANGE).expect("the range is there")
     }
 
-    pub fn status(&self) -> sharklock_multiraft::ReplicaStatus {
-        self.store.status(RANGE).expect("the range is there")
+    pub fn status(&self) -> ReplicaStatus {
+        self.status_of(RANGE)
+    }
+
+    pub fn status_of(&self, range: RangeId) -> ReplicaStatus {
+        self.store.status(range).expect("the range is there")
+    }
+
+    /// Whether it was told that it leads a range, and not yet that it does not.
+    pub fn leads_range(&self, range: RangeId) -> bool {
+        let last = self.roles.iter().rev().find(|change| change.range == range);
+        matches!(last, Some(RoleChange { role: RoleNow::Leader { .. }, .. }))
     }
 }

@@ -62,7 +62,10 @@ impl StateMachine for Tally {
     }
 
     fn state_hash(&self) -> u64 {
-        XxHash3_64::oneshot(format!("{:?} {}", self.tokens, self.counter).as_bytes())
+        let words = self.tokens.iter();
+        let hashes =
+            words.map(|(word, token)| XxHash3_64::oneshot_with_seed(*token, word.as_bytes()));
+        hashes.fold(self.counter, u64::wrapping_add)
     }
 
     fn restore(header: &[u8], rows: Vec<(Vec<u8>, Vec<u8>)>) -> Result<Self, CorruptImage> {

@@ -55,7 +55,7 @@ fn a_leaders_entry_is_sent_before_its_own_disk_has_it_and_applied_after() {
         cluster.deliver();
         for store in (1..=3).filter(|store| *store != leader) {
             cluster.turn(store);
-            cluster.node(store).write().unwrap();
+            cluster.write(store).unwrap();
         }
     }
     cluster.deliver();
@@ -75,7 +75,7 @@ fn a_follower_acknowledges_only_what_its_disk_has() {
     cluster.deliver();
     cluster.turn(follower);
     assert!(cluster.in_transit.is_empty(), "the acknowledgement waits for the sync");
-    cluster.node(follower).write().unwrap();
+    cluster.write(follower).unwrap();
     cluster.turn(follower);
     assert_eq!(cluster.in_transit.len(), 1);
 }
@@ -94,7 +94,7 @@ fn what_was_acknowledged_survives_the_leader() {
     assert_eq!(cluster.node(second).machine().tokens.len(), 2);
     cluster.propose(second, put("c"));
     cluster.settle();
-    cluster.nodes.insert(first, down.crash());
+    cluster.start(first, down.crash());
     cluster.tick();
     cluster.tick();
     cluster.tick();
@@ -136,12 +136,12 @@ fn a_cut_off_leader_steps_down_and_loses_its_tail_for_good() {
 fn a_read_needs_a_majority_and_is_forgotten_with_leadership() {
     let mut cluster = Cluster::fresh(3);
     let leader = cluster.elect();
-    let read = cluster.node(leader).store.read_index(RANGE).unwrap();
+    let read = cluster.read(leader, RANGE).unwrap();
     cluster.settle();
     assert_eq!(cluster.node(leader).reads.pop().unwrap().read, read);
 
     cluster.isolated.insert(leader);
-    cluster.node(leader).store.read_index(RANGE).unwrap();
+    cluster.read(leader, RANGE).unwrap();
     cluster.settle();
     assert!(cluster.node(leader).reads.is_empty(), "alone it proves nothing");
     cluster.elect();
@@ -168,12 +168,12 @@ fn a_confirmed_read_is_forgotten_with_leadership_too() {
             cluster.deliver();
             for store in &others {
                 cluster.turn(*store);
-                cluster.node(*store).write().unwrap();
+                cluster.write(*store).unwrap();
             }
         }
     };
     round(&mut cluster);
-    cluster.node(leader).store.read_index(RANGE).unwrap();
+    cluster.read(leader, RANGE).unwrap();
     round(&mut cluster);
     let status = cluster.node(leader).status();
     assert!(status.applied < status.commit, "committed by the others' disks alone");
@@ -182,7 +182,7 @@ fn a_confirmed_read_is_forgotten_with_leadership_too() {
     // The others move on to a new term without it.
     let late = cluster.nodes.remove(&leader).unwrap();
     cluster.elect();
-    cluster.nodes.insert(leader, late);
+    cluster.start(leader, late);
     for store in others {
         let node = cluster.node(store);
         (0..2).for_each(|_| node.store.tick());

@@ -1,0 +1,417 @@
+//! Stores on a network in virtual time, with everything that may happen to links, disks, clocks
+//! and processes, out of one seed. After every event all of [`crate::checks`] is checked.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+use rand::Rng as _;
+use rand::SeedableRng as _;
+use rand_chacha::ChaCha8Rng;
+use sharklock_multiraft::{RaftRole, ReplicaStatus};
+use sharklock_rangemap::RangeId;
+
+use crate::cluster::{Cluster, Packet};
+use crate::node::{Node, RANGE};
+use crate::tally::{put, remove};
+use crate::weather::{Counts, MS, Micros, SECOND, Weather};
+use crate::wording;
+
+#[derive(Debug)]
+enum Event {
+    Tick(u64),
+    Arrive(Packet),
+    /// The disk of a store, in one of its lives, has its batch.
+    Written(u64, u64),
+    Start(u64),
+    Reconnect,
+    Crash,
+    Cut,
+    Mend,
+    Pause,
+    Propose,
+    Read,
+    Flush(u64),
+}
+
+pub struct Network {
+    pub weather: Weather,
+    pub cluster: Cluster,
+    pub counts: Counts,
+    /// Everything that happened, a line each.
+    pub trace: String,
+    pub now: Micros,
+    dice: ChaCha8Rng,
+    queue: BTreeMap<(Micros, u64), Event>,
+    queued: u64,
+    /// Stores that are down, with what their disks have.
+    down: BTreeMap<u64, Node>,
+    /// Directions in which nothing passes.
+    cuts: BTreeSet<(u64, u64)>,
+    paused_until: BTreeMap<u64, Micros>,
+    /// When the last packet of a stream (from, to, heartbeats or not) arrives.
+    streams: BTreeMap<(u64, u64, bool), Micros>,
+    ticks: BTreeMap<u64, Micros>,
+    shown: BTreeMap<(u64, RangeId), ReplicaStatus>,
+}
+
+impl Network {
+    pub fn new(seed: u64, weather: Weather) -> Self {
+        let mut dice = ChaCha8Rng::seed_from_u64(seed);
+        let cluster = Cluster::fresh_in(&weather.layout);
+        let stores = weather.layout.stores();
+        let ticks = stores.map(|store| (store, dice.random_range(weather.tick.clone()))).collect();
+        let mut network = Self {
+            weather,
+            cluster,
+            counts: Counts::default(),
+            trace: String::new(),
+            now: 0,
+            dice,
+            queue: BTreeMap::new(),
+            queued: 0,
+            down: BTreeMap::new(),
+            cuts: BTreeSet::new(),
+            paused_until: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            ticks,
+            shown: BTreeMap::new(),
+        };
+        for store in network.weather.layout.stores() {
+            let first = network.dice.random_range(0..100 * MS);
+            network.at(first, Event::Tick(store));
+            network.at(first, Event::Flush(store));
+            network.turn(store);
+        }
+        let weather = &network.weather;
+        let rates = [
+            (weather.reconnect, Event::Reconnect),
+            (weather.crash, Event::Crash),
+            (weather.cut, Event::Cut),
+            (weather.pause, Event::Pause),
+            (weather.propose, Event::Propose),
+            (weather.read, Event::Read),
+        ];
+        for (every, event) in rates {
+            network.again(every, event);
+        }
+        network
+    }
+
+    pub fn ranges(&self) -> impl Iterator<Item = RangeId> + use<> {
+        (0..self.weather.layout.ranges).map(|place| RangeId(RANGE.0 + place))
+    }
+
+    /// Lets time pass.
+    pub fn run_for(&mut self, time: Micros) {
+        let end = self.now + time;
+        while let Some(((at, _), event)) = self.queue.pop_first() {
+            if at > end {
+                self.at(at, event);
+                break;
+            }
+            self.now = at;
+            self.counts.events += 1;
+            self.happen(event);
+        }
+        self.now = end;
+    }
+
+    /// Lets time pass until something holds; false: it does not within `time`.
+    pub fn run_until(&mut self, time: Micros, holds: impl Fn(&Self) -> bool) -> bool {
+        let end = self.now + time;
+        while !holds(self) {
+            if self.now >= end {
+                return false;
+            }
+            self.run_for(10 * MS);
+        }
+        true
+    }
+
+    /// The store that was told that it leads a range in the newest term, if it still is.
+    pub fn leader(&self, range: RangeId) -> Option<u64> {
+        let nodes = self.cluster.nodes.iter();
+        let mut leading = nodes.filter(|(_, node)| node.leads_range(range));
+        leading.next().map(|(store, _)| *store)
+    }
+
+    /// All faults end; what is on its way stays on its way.
+    pub fn heal(&mut self) {
+        self.note("heal");
+        let weather = &mut self.weather;
+        (weather.reconnect, weather.crash, weather.cut, weather.pause) = (0, 0, 0, 0);
+        (weather.propose, weather.read) = (0, 0);
+        (weather.loss, weather.twice, weather.delay) = (0.0, 0.0, 100..2 * MS);
+        weather.disk = 100..5 * MS;
+        self.cuts.clear();
+        self.paused_until.clear();
+        for store in self.down.keys().copied().collect::<Vec<_>>() {
+            self.start(store);
+        }
+    }
+
+    pub fn cut(&mut self, from: u64, to: u64) {
+        self.note(&format!("cut {from}>{to}"));
+        self.cuts.insert((from, to));
+    }
+
+    pub fn mend_all(&mut self) {
+        self.note("mend");
+        self.cuts.clear();
+    }
+
+    pub fn crash(&mut self, store: u64) {
+        let Some(mut node) = self.cluster.nodes.remove(&store) else { return };
+        self.counts.crashes += 1;
+        // The batch in flight may be on the disk although nobody was told so.
+        if let Some(batch) = node.batch.take().filter(|_| self.dice.random_bool(0.5)) {
+            use sharklock_multiraft::Disk as _;
+            node.disk.write(&batch.ops, false).expect("no fault is planned");
+            self.cluster.checks.written(&node.disk, &batch.ops);
+        }
+        let kept = self.dice.random_range(0..=node.disk.unsynced_writes());
+        self.note(&format!("crash {store}, keeping {kept}"));
+        self.down.insert(store, node.crash_keeping(kept));
+    }
+
+    pub fn start(&mut self, store: u64) {
+        let Some(node) = self.down.remove(&store) else { return };
+        let hash = node.disk.contents_hash();
+        self.note(&format!("start {store} with disk {hash:016x}"));
+        self.cluster.start(store, node);
+        self.turn(store);
+    }
+
+    pub fn propose(&mut self, range: RangeId) -> bool {
+        let word = format!("w{}", self.dice.random_range(0..9));
+        let data = if self.dice.random_bool(0.8) { put(&word) } else { remove(&word) };
+        let mut taken = false;
+        // Whoever believes to lead takes it: there may be two for a while.
+        for store in self.up() {
+            if let Some(at) = self.cluster.try_propose(store, range, data.clone()) {
+                self.note(&format!("{store} r{range} proposes {}@{}", at.index, at.term));
+                self.counts.proposals += 1;
+                taken = true;
+                self.turn(store);
+            }
+        }
+        taken
+    }
+
+    fn up(&self) -> Vec<u64> {
+        let now = self.now;
+        let awake = |store: &u64| self.paused_until.get(store).is_none_or(|until| *until <= now);
+        self.cluster.nodes.keys().copied().filter(awake).collect()
+    }
+
+    fn at(&mut self, time: Micros, event: Event) {
+        self.queued += 1;
+        self.queue.insert((time, self.queued), event);
+    }
+
+    /// The next event of a kind that comes about every so often.
+    fn again(&mut self, every: Micros, event: Event) {
+        if every > 0 {
+            let next = self.now + self.dice.random_range(1..2 * every);
+            self.at(next, event);
+        }
+    }
+
+    fn any_store(&mut self) -> u64 {
+        self.dice.random_range(self.weather.layout.stores())
+    }
+
+    fn any_range(&mut self) -> RangeId {
+        RangeId(RANGE.0 + self.dice.random_range(0..self.weather.layout.ranges))
+    }
+
+    fn happen(&mut self, event: Event) {
+        let touches = match &event {
+            Event::Tick(store) | Event::Written(store, _) | Event::Flush(store) => Some(*store),
+            Event::Arrive(packet) => Some(packet.ends().1),
+            _ => None,
+        };
+        let pause = touches.and_then(|store| self.paused_until.get(&store).copied());
+        if let Some(until) = pause.filter(|until| *until > self.now) {
+            return self.at(until, event);
+        }
+        match event {
+            Event::Tick(store) => {
+                self.at(self.now + self.ticks[&store], Event::Tick(store));
+                if let Some(node) = self.cluster.nodes.get_mut(&store) {
+                    node.store.tick();
+                    self.turn(store);
+                }
+            }
+            Event::Arrive(packet) => {
+                let (from, to) = packet.ends();
+                self.note(&format!("{from}>{to} {}", wording::packet(&packet)));
+                self.cluster.arrive(packet);
+                self.turn(to);
+            }
+            Event::Written(store, life) => {
+                if self.life(store) == life && self.cluster.nodes.contains_key(&store) {
+                    self.cluster.write(store).expect("no fault is planned");
+                    self.note(&format!("{store} written"));
+                    self.turn(store);
+                }
+            }
+            Event::Flush(store) => {
+                self.at(self.now + self.weather.flush, Event::Flush(store));
+                if let Some(node) = self.cluster.nodes.get_mut(&store) {
+                    node.store.flush();
+                    self.turn(store);
+                }
+            }
+            Event::Start(store) => self.start(store),
+            Event::Mend => self.mend_all(),
+            Event::Propose => {
+                self.again(self.weather.propose, Event::Propose);
+                let range = self.any_range();
+                self.propose(range);
+            }
+            Event::Read => self.read(),
+            fault @ (Event::Reconnect | Event::Crash | Event::Cut | Event::Pause) => {
+                self.fault(fault);
+            }
+        }
+    }
+
+    fn read(&mut self) {
+        self.again(self.weather.read, Event::Read);
+        let range = self.any_range();
+        for store in self.up() {
+            if let Some(read) = self.cluster.read(store, range) {
+                self.note(&format!("{store} r{range} reads {}", read.0));
+                self.counts.reads += 1;
+                self.turn(store);
+            }
+        }
+    }
+
+    fn fault(&mut self, fault: Event) {
+        let weather = &self.weather;
+        match fault {
+            Event::Reconnect if weather.reconnect > 0 => {
+                self.again(self.weather.reconnect, Event::Reconnect);
+                let (one, other) = (self.any_store(), self.any_store());
+                self.streams.retain(|(from, to, _), _| (*from, *to) != (one, other));
+                self.counts.reconnects += 1;
+            }
+            Event::Crash if weather.crash > 0 => {
+                self.again(self.weather.crash, Event::Crash);
+                let store = self.any_store();
+                self.crash(store);
+                let back = self.now + self.dice.random_range(self.weather.down.clone());
+                self.at(back, Event::Start(store));
+            }
+            Event::Cut if weather.cut > 0 => {
+                self.again(self.weather.cut, Event::Cut);
+                self.cut_something();
+                self.again(self.weather.mend, Event::Mend);
+            }
+            Event::Pause if weather.pause > 0 => {
+                self.again(self.weather.pause, Event::Pause);
+                let store = self.any_store();
+                let until = self.now + self.dice.random_range(100 * MS..4 * SECOND);
+                self.note(&format!("pause {store} until {until}"));
+                self.paused_until.insert(store, until);
+                self.counts.pauses += 1;
+            }
+            _ => {}
+        }
+    }
+
+    /// A direction between two stores, both, or all that a store says or hears.
+    fn cut_something(&mut self) {
+        let (one, other) = (self.any_store(), self.any_store());
+        let others: Vec<u64> = self.weather.layout.stores().filter(|it| *it != one).collect();
+        let kind = self.dice.random_range(0..5);
+        match kind {
+            0 => self.cut(one, other),
+            1 => others.iter().for_each(|other| self.cut(one, *other)),
+            2 => others.iter().for_each(|other| self.cut(*other, one)),
+            _ => {
+                let others = if kind == 3 { vec![other] } else { others };
+                for other in others {
+                    self.cut(one, other);
+                    self.cut(other, one);
+                }
+            }
+        }
+        match kind {
+            0..=2 => self.counts.one_way_cuts += 1,
+            _ => self.counts.two_way_cuts += 1,
+        }
+    }
+
+    fn life(&self, store: u64) -> u64 {
+        self.cluster.checks.life(store)
+    }
+
+    /// One turn of a store, as after every event that it sees.
+    fn turn(&mut self, store: u64) {
+        let wrote_before = self.cluster.nodes.get(&store).is_some_and(|it| it.batch.is_some());
+        self.cluster.turn(store);
+        for packet in std::mem::take(&mut self.cluster.in_transit) {
+            self.send(packet);
+        }
+        let Some(node) = self.cluster.nodes.get(&store) else { return };
+        if node.batch.is_some() && !wrote_before {
+            let done = self.now + self.dice.random_range(self.weather.disk.clone());
+            self.at(done, Event::Written(store, self.life(store)));
+        }
+        self.note_standing(store);
+    }
+
+    fn send(&mut self, packet: Packet) {
+        let (from, to) = packet.ends();
+        if self.cuts.contains(&(from, to)) {
+            return;
+        }
+        if self.dice.random_bool(self.weather.loss) {
+            self.counts.lost += 1;
+            return;
+        }
+        if self.dice.random_bool(self.weather.twice) {
+            // A copy that comes late, over another connection.
+            self.counts.repeated += 1;
+            let late = self.now + self.dice.random_range(0..3 * SECOND);
+            self.at(late, Event::Arrive(packet.clone()));
+        }
+        let mut arrival = self.now + self.dice.random_range(self.weather.delay.clone());
+        let stream = (from, to, matches!(packet, Packet::Heartbeats(_)));
+        let last = self.streams.entry(stream).or_default();
+        if self.weather.orderly {
+            arrival = arrival.max(*last);
+        }
+        if arrival < *last {
+            self.counts.overtaken += 1;
+        }
+        *last = arrival.max(*last);
+        self.at(arrival, Event::Arrive(packet));
+    }
+
+    fn note(&mut self, what: &str) {
+        let (seconds, micros) = (self.now / SECOND, self.now % SECOND);
+        writeln!(self.trace, "{seconds:>3}.{micros:06} {what}").expect("memory");
+    }
+
+    /// Notes how a store's replicas stand, where that changed.
+    fn note_standing(&mut self, store: u64) {
+        for range in self.ranges() {
+            let status = self.cluster.nodes[&store].status_of(range);
+            let before = self.shown.insert((store, range), status);
+            if before == Some(status) {
+                continue;
+            }
+            if status.role == RaftRole::Leader && before.is_none_or(|it| it.role != status.role) {
+                self.counts.leaders += 1;
+            }
+            let ReplicaStatus { role, term, commit, applied, state_hash, log_last, .. } = status;
+            self.note(&format!(
+                "  {store} r{range} {role:?} t{term} log {log_last} c{commit} a{applied} {state_hash:x}"
+            ));
+        }
+    }
+}

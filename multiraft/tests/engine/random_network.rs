@@ -1,0 +1,129 @@
+//! Runs of 1, 3 and 5 voters, with and without learners and with several ranges, on a network
+//! that delays, loses, repeats, reorders and cuts, with crashes and stalls, each from its seed.
+//!
+//! `SHARKLOCK_NETWORK_SEED=N` replays one run and prints its trace;
+//! `SHARKLOCK_NETWORK_SEEDS=FROM..TO` runs others than those of every test run.
+
+use std::env;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+use sharklock_multiraft::ReplicaStatus;
+
+use crate::network::Network;
+use crate::weather::{Counts, SECOND, Weather};
+
+/// Seeds of every test run.
+const SEEDS: std::ops::Range<u64> = 0..120;
+/// L3.
+const LEADER_WITHIN: u64 = 10 * SECOND;
+
+/// A storm, then everything heals: each range soon has a leader, and all replicas the same state.
+fn run(network: &mut Network) {
+    network.run_for(30 * SECOND);
+    network.heal();
+    for range in network.ranges() {
+        let led = network.run_until(LEADER_WITHIN, |it| it.leader(range).is_some());
+        assert!(led, "L3: range {range} has no leader after ten seconds without faults");
+    }
+    for range in network.ranges() {
+        // A leader may just now hear of a newer one; then that one takes it.
+        let taken = (0..20).any(|_| {
+            network.run_for(SECOND / 2);
+            network.propose(range)
+        });
+        assert!(taken, "range {range} takes no proposals");
+    }
+    let equal = network.run_until(LEADER_WITHIN, |it| {
+        it.ranges().all(|range| {
+            let shape = |status: ReplicaStatus| {
+                (status.term, status.commit, status.applied, status.state_hash, status.log_last)
+            };
+            let nodes = it.cluster.nodes.values();
+            let mut shapes = nodes.map(|node| shape(node.status_of(range)));
+            let first = shapes.next().expect("there are stores");
+            first.1 == first.2
+                && first.2 >= it.cluster.checks.applied_max(range)
+                && shapes.all(|other| other == first)
+        })
+    });
+    assert!(equal, "the replicas do not converge");
+}
+
+fn replay(seed: u64) -> (Counts, String) {
+    let mut network = Network::new(seed, Weather::stormy(seed));
+    let end = catch_unwind(AssertUnwindSafe(|| run(&mut network)));
+    if let Err(panic) = end {
+        let last: Vec<_> = network.trace.lines().rev().take(40).collect();
+        for line in last.iter().rev() {
+            eprintln!("{line}");
+        }
+        eprintln!("{:?}", network.weather);
+        eprintln!(
+            "seed {seed} fails; SHARKLOCK_NETWORK_SEED={seed} cargo test -p sharklock-multiraft \
+             --test engine random_network replays it"
+        );
+        resume_unwind(panic);
+    }
+    (network.counts, network.trace)
+}
+
+fn seeds() -> std::ops::Range<u64> {
+    let number = |text: &str| text.parse::<u64>().expect("a number");
+    match env::var("SHARKLOCK_NETWORK_SEEDS") {
+        Ok(given) => {
+            let (from, to) = given.split_once("..").expect("FROM..TO");
+            number(from)..number(to)
+        }
+        Err(_) => SEEDS,
+    }
+}
+
+#[test]
+fn nothing_is_lost_and_everything_converges() {
+    if let Ok(seed) = env::var("SHARKLOCK_NETWORK_SEED") {
+        let (counts, trace) = replay(seed.parse().expect("a number"));
+        println!("{trace}{counts:?}");
+        return;
+    }
+    let seeds = seeds();
+    let mut sum = Counts::default();
+    for seed in seeds.clone() {
+        let (counts, _) = replay(seed);
+        sum.add(&counts);
+    }
+    println!("{} runs: {sum:?}", seeds.end - seeds.start);
+    // So that it cannot become empty unnoticed.
+    if seeds == SEEDS {
+        sum.assert_at_least(&FLOOR);
+    }
+}
+
+const FLOOR: Counts = Counts {
+    events: 100_000,
+    proposals: 5_000,
+    reads: 2_000,
+    leaders: 200,
+    crashes: 100,
+    one_way_cuts: 100,
+    two_way_cuts: 100,
+    pauses: 50,
+    reconnects: 100,
+    lost: 1_000,
+    repeated: 1_000,
+    overtaken: 1_000,
+};
+
+/// raft-rs draws its election timeouts at random; the engine replaces them after every tick and
+/// step. Otherwise one seed would make a different run each time (raft.md, section 9).
+#[test]
+fn one_seed_makes_one_run_byte_for_byte() {
+    for seed in [1, 2, 3, 5, 8, 13] {
+        let (once, again) = (replay(seed), replay(seed));
+        assert!(once.1.len() > 10_000, "seed {seed}: a trace of {} bytes", once.1.len());
+        assert!(once.0.leaders > 0, "seed {seed} elects nobody");
+        assert_eq!(once.0, again.0, "seed {seed}");
+        let differ = once.1.lines().zip(again.1.lines()).find(|(one, other)| one != other);
+        assert_eq!(differ, None, "seed {seed}");
+        assert!(once.1 == again.1, "seed {seed}: one trace is longer");
+    }
+}

@@ -1,0 +1,75 @@
+//! Messages in few words, for traces and scripts.
+
+use std::fmt::Write as _;
+
+use sharklock_proto::internal::v1::{Entry, Heartbeat, Message, MessageType};
+
+use crate::cluster::Packet;
+
+/// Ranges named in a line of heartbeats; more are counted.
+const BEATS_SHOWN: usize = 4;
+
+/// What a packet says.
+pub fn packet(packet: &Packet) -> String {
+    match packet {
+        Packet::Message(message) => {
+            let body = message.message.as_ref().expect("the engine sends bodies");
+            format!("r{} {}", message.range_id, body_words(body))
+        }
+        Packet::Heartbeats(beats) => {
+            let mut words: Vec<_> = beats.beats.iter().take(BEATS_SHOWN).map(beat).collect();
+            if beats.beats.len() > BEATS_SHOWN {
+                words.push(format!("and {} more", beats.beats.len() - BEATS_SHOWN));
+            }
+            words.join("; ")
+        }
+    }
+}
+
+fn beat(beat: &Heartbeat) -> String {
+    let what = if beat.is_response { "beat-answer" } else { "beat" };
+    let mut words = format!("r{} {what} t{} c{}", beat.range_id, beat.term, beat.commit);
+    if !beat.context.is_empty() {
+        write!(words, " read {}", read(&beat.context)).expect("memory");
+    }
+    words
+}
+
+/// The read of a ReadIndex round: its number and term, which the engine puts into its context.
+fn read(context: &[u8]) -> String {
+    let numbers: Vec<u64> = context
+        .chunks(8)
+        .map(|bytes| bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)))
+        .collect();
+    match numbers[..] {
+        [read, term] if context.len() == 16 => format!("{read}@{term}"),
+        _ => format!("{context:02x?}"),
+    }
+}
+
+fn body_words(body: &Message) -> String {
+    use MessageType as Kind;
+    let Message { term, index, log_term, commit, reject, reject_hint, .. } = body;
+    let refused = if *reject { "no" } else { "yes" };
+    match Kind::try_from(body.msg_type) {
+        Ok(Kind::MsgAppend) => {
+            let entries: Vec<_> = body.entries.iter().map(entry).collect();
+            format!("append t{term} after {index}@{log_term} [{}] c{commit}", entries.join(" "))
+        }
+        Ok(Kind::MsgAppendResponse) if *reject => {
+            format!("append-answer t{term} no to {index}, has {reject_hint}@{log_term}")
+        }
+        Ok(Kind::MsgAppendResponse) => format!("append-answer t{term} has {index} c{commit}"),
+        Ok(Kind::MsgRequestVote) => format!("vote? t{term} log {index}@{log_term}"),
+        Ok(Kind::MsgRequestPreVote) => format!("pre-vote? t{term} log {index}@{log_term}"),
+        Ok(Kind::MsgRequestVoteResponse) => format!("vote t{term} {refused}"),
+        Ok(Kind::MsgRequestPreVoteResponse) => format!("pre-vote t{term} {refused}"),
+        Ok(kind) => format!("{kind:?} t{term} i{index} c{commit}"),
+        Err(unknown) => format!("type {}", unknown.0),
+    }
+}
+
+fn entry(entry: &Entry) -> String {
+    let data = String::from_utf8_lossy(&entry.data);
+    format!("{}@{}{data}", entry.index, entry.term)
+}
