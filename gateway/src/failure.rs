@@ -200,12 +200,7 @@ impl Failure {
     /// What a store said, in the words of the API (D15).
     pub fn of_store(error: StoreError) -> Self {
         match error.kind {
-            Some(Kind::NotLeader(at)) => Self::new(
-                Reason::NoLeader,
-                "no leader answers for the range; nothing was done: retry",
-            )
-            .with("range_id", at.range_id)
-            .retry_after(RETRY_AFTER_MS),
+            Some(Kind::NotLeader(at)) => Self::no_leader().with("range_id", at.range_id),
             Some(Kind::EpochNotMatch(_)) => Self::new(
                 Reason::RangeMoved,
                 "the range's bounds have moved; nothing was done: retry",
@@ -224,6 +219,12 @@ impl Failure {
             // An error that this gateway cannot read may stand for anything.
             Some(Kind::Indeterminate(_)) | None => Self::indeterminate(),
         }
+    }
+
+    /// Nobody leads the range, as far as can be found out, and nothing was done.
+    pub fn no_leader() -> Self {
+        Self::new(Reason::NoLeader, "no leader answers for the range; nothing was done: retry")
+            .retry_after(RETRY_AFTER_MS)
     }
 
     /// The call may or may not have been done.

@@ -12,10 +12,11 @@ use sharklock_proto::{
     internal::v1::{StoreCall, store_call::Body},
     v1::{KeepAliveAnswer, KeepAliveItem, KeepAliveRequest},
 };
-use sharklock_rangemap::Hops;
+use sharklock_rangemap::{Hops, StoreId};
 
 use crate::{
     failure::{Failure, Reason},
+    routing::Target,
     tag::{CallNumber, StreamNumber, Tag},
     validate::{ITEMS_MAX, Session},
 };
@@ -76,11 +77,21 @@ struct Sent {
 /// A call to a store.
 #[derive(Debug)]
 struct Batch {
+    store: StoreId,
     handle: Bytes,
     instance: u64,
     attempt: Attempt,
     sent_us: u64,
     items: Vec<Sent>,
+}
+
+/// What has to be done with the items that waited.
+#[derive(Debug, Default)]
+pub struct Flushed {
+    /// To be sent: one batch per store.
+    pub calls: Vec<(StoreId, StoreCall)>,
+    /// Of these items nobody can be asked: who is to be told of how many.
+    pub told: Vec<(Caller, usize)>,
 }
 
 /// See the module.
@@ -130,34 +141,43 @@ impl KeepAlives {
         Some(self.flushed_us.map_or(0, |flushed_us| flushed_us + FLUSH_EVERY_US))
     }
 
-    /// Everything that waits, as calls of one batch. `route` says range and version of a name.
-    pub fn flush(&mut self, now_us: u64, route: impl Fn(&str) -> (u64, u64)) -> Vec<StoreCall> {
+    /// Everything that waits, as calls of one batch per store. `route` says where a name goes.
+    pub fn flush(&mut self, now_us: u64, route: impl Fn(&str) -> Option<Target>) -> Flushed {
         self.flushed_us = Some(now_us);
-        type Group = (Bytes, u64, (u64, u64), u64, StreamNumber);
+        type Group = (Target, Bytes, u64, u64, StreamNumber);
         let mut groups: BTreeMap<Group, Vec<(Item, Waiting)>> = BTreeMap::new();
+        let mut told: BTreeMap<Caller, usize> = BTreeMap::new();
         for (item, waiting) in std::mem::take(&mut self.waiting) {
+            let Some(target) = route(&item.name) else {
+                self.tell(waiting.callers, &mut told);
+                continue;
+            };
             let Attempt { seq, events_to, .. } = waiting.attempt;
-            let group = (item.handle.clone(), item.instance, route(&item.name), seq, events_to);
+            let group = (target, item.handle.clone(), item.instance, seq, events_to);
             groups.entry(group).or_default().push((item, waiting));
         }
         let mut calls = Vec::with_capacity(groups.len());
-        for ((_, _, route, _, _), mut items) in groups {
+        for ((target, ..), mut items) in groups {
             while !items.is_empty() {
                 let rest = items.split_off(items.len().min(ITEMS_MAX));
-                calls.push(self.send(now_us, route, std::mem::replace(&mut items, rest)));
+                let items = std::mem::replace(&mut items, rest);
+                calls.push((target.store, self.send(now_us, target, items)));
             }
         }
-        calls
+        Flushed { calls, told: told.into_iter().collect() }
     }
 
     /// Answers of a store: who is to be told what. An answer to an item that is not under way in
-    /// this call is dropped.
+    /// this call, or by a store that was not sent it, is dropped.
     pub fn answered(
         &mut self,
+        from: StoreId,
         call: CallNumber,
         answers: Vec<KeepAliveAnswer>,
     ) -> Vec<(Caller, Vec<KeepAliveAnswer>)> {
-        let Some(batch) = self.sent.get_mut(&call) else { return Vec::new() };
+        let Some(batch) = self.sent.get_mut(&call).filter(|batch| batch.store == from) else {
+            return Vec::new();
+        };
         let mut told: BTreeMap<Caller, Vec<KeepAliveAnswer>> = BTreeMap::new();
         for answer in answers {
             let same = |item: &Sent| {
@@ -177,24 +197,53 @@ impl KeepAlives {
     }
 
     /// A store did not do what the call asked: who is to be told of how many items. When the range
-    /// has moved, its items wait again instead, to be sent by the new map.
-    pub fn failed(&mut self, call: CallNumber, failure: &Failure) -> Vec<(Caller, usize)> {
-        let Some(batch) = self.sent.remove(&call) else { return Vec::new() };
-        let Batch { handle, instance, attempt, items, .. } = batch;
-        let mut told: BTreeMap<Caller, usize> = BTreeMap::new();
-        for Sent { acquisition_id, name, callers, hops } in items {
-            let mut hops = hops;
-            if failure.reason == Reason::RangeMoved && hops.take().is_ok() {
-                let item = Item { handle: handle.clone(), instance, acquisition_id, name };
-                self.merge(item, Waiting { attempt, callers, hops });
-                continue;
-            }
-            self.named -= callers.len();
-            for caller in callers {
-                *told.entry(caller).or_default() += 1;
-            }
+    /// has moved or is led by another store, its items wait again instead, to be sent by what is
+    /// known then.
+    pub fn failed(
+        &mut self,
+        from: StoreId,
+        call: CallNumber,
+        failure: &Failure,
+    ) -> Vec<(Caller, usize)> {
+        if self.sent.get(&call).is_none_or(|batch| batch.store != from) {
+            return Vec::new();
+        }
+        let batch = self.sent.remove(&call).expect("it has just been there");
+        let elsewhere = matches!(failure.reason, Reason::RangeMoved | Reason::NoLeader);
+        let mut told = BTreeMap::new();
+        self.end(batch, elsewhere, &mut told);
+        told.into_iter().collect()
+    }
+
+    /// The link to a store is lost: what was under way there waits again, to be sent elsewhere. An
+    /// item may be renewed twice by that, which is one renewal under one seq.
+    pub fn link_lost(&mut self, store: StoreId) -> Vec<(Caller, usize)> {
+        let lost: Vec<_> = self.sent.extract_if(.., |_, batch| batch.store == store).collect();
+        let mut told = BTreeMap::new();
+        for (_, batch) in lost {
+            self.end(batch, true, &mut told);
         }
         told.into_iter().collect()
+    }
+
+    /// Ends a batch: its items wait again if they may go elsewhere, or their callers are told.
+    fn end(&mut self, batch: Batch, elsewhere: bool, told: &mut BTreeMap<Caller, usize>) {
+        let Batch { handle, instance, attempt, items, .. } = batch;
+        for Sent { acquisition_id, name, callers, mut hops } in items {
+            if elsewhere && hops.take().is_ok() {
+                let item = Item { handle: handle.clone(), instance, acquisition_id, name };
+                self.merge(item, Waiting { attempt, callers, hops });
+            } else {
+                self.tell(callers, told);
+            }
+        }
+    }
+
+    fn tell(&mut self, callers: Vec<Caller>, told: &mut BTreeMap<Caller, usize>) {
+        self.named -= callers.len();
+        for caller in callers {
+            *told.entry(caller).or_default() += 1;
+        }
     }
 
     /// Forgets what was sent before `before_us`: its callers have given up, too.
@@ -240,7 +289,7 @@ impl KeepAlives {
     fn send(
         &mut self,
         now_us: u64,
-        (range_id, version): (u64, u64),
+        Target { store, range_id, version, .. }: Target,
         items: Vec<(Item, Waiting)>,
     ) -> StoreCall {
         let call = self.next_call();
@@ -256,8 +305,14 @@ impl KeepAlives {
             named.push(KeepAliveItem { name: name.clone(), acquisition_id });
             sent.push(Sent { acquisition_id, name, callers, hops });
         }
-        let batch =
-            Batch { handle: handle.clone(), instance, attempt, sent_us: now_us, items: sent };
+        let batch = Batch {
+            store,
+            handle: handle.clone(),
+            instance,
+            attempt,
+            sent_us: now_us,
+            items: sent,
+        };
         self.sent.insert(call, batch);
         let request =
             KeepAliveRequest { session_id: Bytes::new(), instance, seq: attempt.seq, items: named };
@@ -274,10 +329,11 @@ impl KeepAlives {
         }
     }
 
-    /// Never 0: with the gateway's stream that would be an event's tag.
+    /// Never 0: with the gateway's stream that would be an event's tag. And below the number of the
+    /// gateway's other question.
     fn next_call(&mut self) -> CallNumber {
         loop {
-            self.last_call = self.last_call % u32::MAX + 1;
+            self.last_call = self.last_call % (CallNumber::DESCRIBE.0 - 1) + 1;
             let call = CallNumber(self.last_call);
             if !self.sent.contains_key(&call) {
                 return call;

@@ -2,7 +2,7 @@
 //! pushes grants to those who wait.
 //!
 //! It keeps soft state only: losing a gateway loses no lock and no place in a queue. It knows
-//! neither Raft nor the lock table; it reaches stores through [`StoreLink`]. Without the default
+//! neither Raft nor the lock table; it reaches stores through [`StoreLinks`]. Without the default
 //! feature `edge` only the cores compile, which know neither tokio nor tonic nor the time.
 
 pub mod failure;
@@ -12,11 +12,23 @@ pub mod routing;
 pub mod tag;
 pub mod validate;
 
+mod describing;
+mod hub;
 mod link;
+mod observer;
+mod port;
+mod stream;
+mod streams;
 
-pub use link::{Lane, StoreLink};
+pub use describing::{DESCRIBE_AGAIN_US, DESCRIBE_EVERY_US, DESCRIBE_WITHIN_US};
+pub use hub::{CALL_LIFE_US, Hub, HubConfig, SWEEP_EVERY_US};
+pub use link::{Lane, StoreLink, StoreLinks};
+pub use observer::Observer;
+pub use port::SessionPort;
+pub use sharklock_rangemap::StoreId;
+pub use stream::{Numbered, StreamHandle};
 
 #[cfg(feature = "edge")]
 mod edge;
 #[cfg(feature = "edge")]
-pub use edge::{Config, Gateway, Readiness, ServeError};
+pub use edge::{Config, Gateway, Readiness, ServeError, StoreConnection};

@@ -7,9 +7,10 @@ use std::task::{Context, Poll, Waker};
 
 use prost::Message as _;
 use sharklock_proto::{
-    internal::v1::{StoreError, store_call, store_reply::Body},
+    internal::v1::{StoreCall, StoreError, store_call, store_reply::Body},
     v1::KeepAliveAnswer,
 };
+use sharklock_rangemap::{Hops, StoreId};
 
 use crate::{
     failure::{Failure, Reason},
@@ -151,6 +152,17 @@ struct OpenCall {
     remaining: usize,
     /// Why some of them will not be; told after those that are.
     failure: Option<Box<Failure>>,
+    /// The store that has it; None for a keepalive, whose items go their own ways.
+    sent_to: Option<StoreId>,
+    /// What was sent, as long as it may be sent again. At most 6 KiB (an acquire with the longest
+    /// name and attributes), so that all open calls of a gateway keep less than 400 MiB.
+    kept: Option<Box<Kept>>,
+}
+
+/// A call that may have to go to another store.
+struct Kept {
+    call: StoreCall,
+    hops: Hops,
 }
 
 #[derive(Default)]
@@ -197,9 +209,63 @@ impl Outbox {
         let slot = &mut self.slots[at as usize];
         // A reply to an earlier call in this slot, late by 30 s or more, must not find this one.
         slot.generation = if slot.generation == GENERATION_MAX { 1 } else { slot.generation + 1 };
-        slot.open =
-            Some(OpenCall { call_id, kind, opened_us: now_us, remaining: items, failure: None });
+        slot.open = Some(OpenCall {
+            call_id,
+            kind,
+            opened_us: now_us,
+            remaining: items,
+            failure: None,
+            sent_to: None,
+            kept: None,
+        });
         Some(CallNumber(slot.generation << SLOT_BITS | at))
+    }
+
+    /// An open call goes to this store. `kept` is what is sent if it may have to go elsewhere.
+    pub fn sent(&mut self, call: CallNumber, store: StoreId, kept: Option<StoreCall>) {
+        let Some(open) = self.open_call(call) else { return };
+        open.sent_to = Some(store);
+        open.kept = kept.map(|call| {
+            let mut hops = Hops::default();
+            hops.take().expect("the first sending is always allowed");
+            Box::new(Kept { call, hops })
+        });
+    }
+
+    /// The store that has an open call.
+    pub fn sent_to(&self, call: CallNumber) -> Option<StoreId> {
+        let slot = self.slots.get(slot_of(call))?;
+        let open = slot.open.as_ref().filter(|_| slot.generation == call.0 >> SLOT_BITS)?;
+        open.sent_to
+    }
+
+    /// A call that its store certainly did not do, and when it was opened: as it was sent. None when
+    /// it cannot be sent again.
+    pub fn kept(&mut self, call: CallNumber) -> Option<(&StoreCall, u64)> {
+        let open = self.open_call(call)?;
+        Some((&open.kept.as_ref()?.call, open.opened_us))
+    }
+
+    /// Sends a kept call again, to `store`, by another route. None when it has been sent too often:
+    /// then it is kept no longer.
+    pub fn again(
+        &mut self,
+        call: CallNumber,
+        store: StoreId,
+        reroute: impl FnOnce(&mut StoreCall),
+    ) -> Option<StoreCall> {
+        let open = self.open_call(call)?;
+        let mut kept = open.kept.take()?;
+        kept.hops.take().ok()?;
+        reroute(&mut kept.call);
+        let sent = kept.call.clone();
+        (open.sent_to, open.kept) = (Some(store), Some(kept));
+        Some(sent)
+    }
+
+    /// Fails the calls that a store has, whose link is lost.
+    pub fn lost(&mut self, store: StoreId) -> Vec<Settled> {
+        self.give_up(|open| open.sent_to == Some(store))
     }
 
     /// How many calls are open.
@@ -265,12 +331,14 @@ impl Outbox {
 
     /// Gives up on calls that were opened before `before_us`.
     pub fn sweep(&mut self, before_us: u64) -> Vec<Settled> {
+        self.give_up(|open| open.opened_us < before_us)
+    }
+
+    fn give_up(&mut self, whether: impl Fn(&OpenCall) -> bool) -> Vec<Settled> {
         let mut settled = Vec::new();
         for at in 0..self.slots.len() {
             let slot = &mut self.slots[at];
-            let Some(open) = slot.open.as_mut().filter(|open| open.opened_us < before_us) else {
-                continue;
-            };
+            let Some(open) = slot.open.as_mut().filter(|open| whether(open)) else { continue };
             let unanswered = open.failure.take().map_or_else(|| open.kind.unanswered(), |f| *f);
             let (call, items) =
                 (CallNumber(slot.generation << SLOT_BITS | at as u32), open.remaining);
@@ -296,17 +364,28 @@ impl Outbox {
         self.taker.take()
     }
 
-    /// Takes answers and events out, at most a message full; waits when there are none.
+    /// Takes answers and events out as [`take`](Self::take) does; waits when there are none.
     pub fn poll_take(&mut self, cx: &mut Context<'_>) -> Poll<Result<Vec<Answer>, Overrun>> {
+        match self.take() {
+            Ok(None) => {
+                // Most wait again with the same waker.
+                if !self.taker.as_ref().is_some_and(|taker| taker.will_wake(cx.waker())) {
+                    self.taker = Some(cx.waker().clone());
+                }
+                Poll::Pending
+            }
+            Ok(Some(taken)) => Poll::Ready(Ok(taken)),
+            Err(overrun) => Poll::Ready(Err(overrun)),
+        }
+    }
+
+    /// Takes answers and events out, at most a message full; None when there are none.
+    pub fn take(&mut self) -> Result<Option<Vec<Answer>>, Overrun> {
         if self.overrun {
-            return Poll::Ready(Err(Overrun));
+            return Err(Overrun);
         }
         if self.answers.is_empty() {
-            // Most wait again with the same waker.
-            if !self.taker.as_ref().is_some_and(|taker| taker.will_wake(cx.waker())) {
-                self.taker = Some(cx.waker().clone());
-            }
-            return Poll::Pending;
+            return Ok(None);
         }
         let mut bytes = 0;
         let mut taken = Vec::with_capacity(self.answers.len());
@@ -320,7 +399,7 @@ impl Outbox {
             taken.push(answer);
         }
         self.bytes -= bytes;
-        Poll::Ready(Ok(taken))
+        Ok(Some(taken))
     }
 
     /// Bytes that wait.

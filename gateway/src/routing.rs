@@ -1,50 +1,193 @@
-//! Which range a name belongs to, as far as stores have said.
+//! Which store a call for a name goes to, as far as stores have said.
 //!
 //! It owns the translation of wire descriptors into the routing cache of `sharklock-rangemap`, whose
-//! rules decide which of two contradicting descriptors is right. Wrong routes are safe: a store
-//! checks every call's range and version.
+//! rules decide which of two contradicting descriptors is right, and which stores can be reached:
+//! routes lead around those that cannot. Wrong routes are safe: a store checks every call's range
+//! and version, and whether it leads.
+
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use sharklock_proto::internal::v1::{
-    EpochNotMatch, RangeDescriptor, ReplicaRole, StoreDescription,
+    EpochNotMatch, NotLeader, RangeDescriptor, ReplicaRole, StoreDescription,
 };
 use sharklock_rangemap::{
     Bounds, Descriptor, Epoch, PeerId, RangeId, Replica, Role, RouteCache, StoreId,
 };
 
-/// What this gateway knows of the ranges.
+/// Where a call goes, and as what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Target {
+    /// The store.
+    pub store: StoreId,
+    /// The range to put into the call; 0, which leaves it to the store, while none is known.
+    pub range_id: u64,
+    /// The descriptor version to put into the call.
+    pub version: u64,
+    /// Somebody has said that the store leads the range.
+    pub is_leader: bool,
+    /// There are others to try when it turns out that it does not.
+    pub has_others: bool,
+}
+
+impl Target {
+    /// A store that is asked for itself.
+    pub fn of_store(store: StoreId) -> Self {
+        Self { store, range_id: 0, version: 0, is_leader: false, has_others: false }
+    }
+}
+
+/// How a store can be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Reach {
+    /// It answers.
+    Up,
+    /// It is linked, and says nothing: it is tried only where nobody else is left.
+    Silent,
+    /// Its link is lost.
+    Down,
+}
+
+/// A store that has been linked.
+#[derive(Debug)]
+struct Linked {
+    reach: Reach,
+    /// When it was first sent something after which nothing has come from it; 0: it owes nothing.
+    /// Atomic, since every batch that goes down or comes up moves it.
+    owes_since_us: AtomicU64,
+}
+
+/// What this gateway knows of ranges and stores.
+///
+/// Invariant: no range is aimed at a store that cannot be reached while another of its voters can.
 #[derive(Debug, Default)]
 pub struct Routing {
     cache: RouteCache,
-    /// Whether some store has described itself.
-    described: bool,
-    /// Whether, when it did, every range had a leader.
-    led: bool,
+    stores: BTreeMap<StoreId, Linked>,
 }
 
 impl Routing {
-    /// Range and descriptor version to put into a call for `name`; (0, 0), which leaves it to the
-    /// store, while no range is known for it.
-    pub fn route(&self, name: &[u8]) -> (u64, u64) {
-        self.cache.route(name).map_or((0, 0), |route| (route.range.0, route.epoch.version))
+    /// Where a call for `name` goes; None while no store that may have it can be reached.
+    pub fn route(&self, name: &[u8]) -> Option<Target> {
+        let Some(route) = self.cache.route(name) else { return self.anywhere() };
+        let store = route.to.store();
+        if self.reach(store) == Reach::Down {
+            return None;
+        }
+        let voters = self.cache.descriptor(route.range).map_or(0, |known| known.voters().count());
+        Some(Target {
+            store,
+            range_id: route.range.0,
+            version: route.epoch.version,
+            is_leader: !route.to.is_guess(),
+            has_others: voters > 1,
+        })
     }
 
-    /// Whether calls have a chance: a store answers, and says that its ranges have leaders.
-    pub fn is_ready(&self) -> bool {
-        self.described && self.led
+    /// Any store, to be asked without a range: it knows the name, or whom to ask.
+    pub fn anywhere(&self) -> Option<Target> {
+        let reachable = |reach| move |linked: &(&StoreId, &Linked)| linked.1.reach == reach;
+        let up = self.stores.iter().find(reachable(Reach::Up));
+        let (&store, _) = up.or_else(|| self.stores.iter().find(reachable(Reach::Silent)))?;
+        Some(Target { has_others: self.stores.len() > 1, ..Target::of_store(store) })
     }
 
-    /// Takes in what a store says of itself.
+    /// The stores that are linked, in order.
+    pub fn linked(&self) -> Vec<StoreId> {
+        let linked = self.stores.iter().filter(|(_, linked)| linked.reach != Reach::Down);
+        linked.map(|(store, _)| *store).collect()
+    }
+
+    /// A store is linked.
+    pub fn link_up(&mut self, store: StoreId) {
+        let linked = Linked { reach: Reach::Up, owes_since_us: AtomicU64::new(0) };
+        self.stores.insert(store, linked);
+        self.lead_around_unreachable();
+    }
+
+    /// A store's link is lost.
+    pub fn link_lost(&mut self, store: StoreId) {
+        self.set_reach(store, Reach::Down);
+    }
+
+    /// A store's link stands, but nothing comes.
+    pub fn silent(&mut self, store: StoreId) {
+        if self.reach(store) == Reach::Up {
+            self.set_reach(store, Reach::Silent);
+        }
+    }
+
+    /// Whether a store that sends something had been given up.
+    pub fn is_silent(&self, store: StoreId) -> bool {
+        self.reach(store) == Reach::Silent
+    }
+
+    /// A silent store has said something.
+    pub fn speaks(&mut self, store: StoreId) {
+        if self.is_silent(store) {
+            self.set_reach(store, Reach::Up);
+        }
+    }
+
+    /// Something was sent to a store.
+    pub fn sent(&self, now_us: u64, store: StoreId) {
+        let Some(linked) = self.stores.get(&store) else { return };
+        let owes = &linked.owes_since_us;
+        // 0 says that nothing is owed; a call of the first microsecond is as good as one of the next.
+        let _ = owes.compare_exchange(0, now_us.max(1), Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// Something came from a store.
+    pub fn heard(&self, store: StoreId) {
+        if let Some(linked) = self.stores.get(&store) {
+            linked.owes_since_us.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// The linked stores that have said nothing since they were sent something before `before_us`.
+    pub fn owing(&self, before_us: u64) -> Vec<StoreId> {
+        let owes = |linked: &Linked| {
+            let since_us = linked.owes_since_us.load(Ordering::Relaxed);
+            linked.reach != Reach::Down && since_us != 0 && since_us < before_us
+        };
+        self.stores.iter().filter(|(_, linked)| owes(linked)).map(|(store, _)| *store).collect()
+    }
+
+    /// Takes in what a store says of itself and of its ranges' leaders.
     pub fn learn(&mut self, description: &StoreDescription) {
         for descriptor in &description.descriptors {
             self.install(descriptor);
         }
-        self.described = !description.descriptors.is_empty();
-        self.led = description.ranges.iter().all(|range| range.leader_store_id != 0);
+        for range in &description.ranges {
+            let leader = StoreId(range.leader_store_id);
+            if self.reach(leader) == Reach::Up {
+                self.cache.on_described(RangeId(range.range_id), leader, range.term);
+            }
+        }
     }
 
-    /// Stores have stopped to answer.
-    pub fn lost(&mut self) {
-        self.led = false;
+    /// A store answered for a range, which only its leader does.
+    pub fn answered(&mut self, range_id: u64, from: StoreId) {
+        if self.reach(from) != Reach::Down {
+            self.cache.on_answered(RangeId(range_id), from);
+        }
+    }
+
+    /// Whether [`answered`](Self::answered) can teach anything.
+    pub fn has_guesses(&self) -> bool {
+        self.cache.has_guesses()
+    }
+
+    /// A store said that it does not lead. A hint at a store that cannot be reached is passed over:
+    /// whoever hints has not noticed yet that it is gone.
+    pub fn not_leader(&mut self, from: StoreId, said: &NotLeader) {
+        let range = RangeId(said.range_id);
+        let hint = StoreId(said.leader_store_id);
+        let hint = (self.reach(hint) == Reach::Up).then_some(hint);
+        self.cache.on_not_leader(range, from, hint);
+        self.lead_around(range);
     }
 
     /// Takes in what a store says after a call with a wrong range or version.
@@ -53,6 +196,7 @@ impl Routing {
         for refused in self.cache.on_epoch_not_match(known.collect()) {
             tracing::debug!(error = %refused, "a descriptor was not taken");
         }
+        self.lead_around_unreachable();
     }
 
     fn install(&mut self, wire: &RangeDescriptor) {
@@ -60,9 +204,46 @@ impl Routing {
             tracing::warn!(range = wire.range_id, "a descriptor has a replica of unknown role");
             return;
         };
+        let range = descriptor.range;
         // A cached equal or newer one is the normal case.
         if let Err(refused) = self.cache.install(descriptor) {
             tracing::debug!(error = %refused, "a descriptor was not taken");
+        }
+        self.lead_around(range);
+    }
+
+    fn reach(&self, store: StoreId) -> Reach {
+        self.stores.get(&store).map_or(Reach::Down, |linked| linked.reach)
+    }
+
+    fn set_reach(&mut self, store: StoreId, reach: Reach) {
+        if let Some(linked) = self.stores.get_mut(&store) {
+            linked.reach = reach;
+        }
+        self.lead_around_unreachable();
+    }
+
+    fn lead_around_unreachable(&mut self) {
+        let ranges: Vec<_> = self.cache.descriptors().map(|known| known.range).collect();
+        ranges.into_iter().for_each(|range| self.lead_around(range));
+    }
+
+    /// Aims a range that is aimed at an unreachable store at the next voter that answers, or else
+    /// at the next that is linked at all.
+    fn lead_around(&mut self, range: RangeId) {
+        let Some(aimed) = self.cache.destination(range).map(|to| self.reach(to.store())) else {
+            return;
+        };
+        let voters = self.cache.descriptor(range).into_iter().flat_map(Descriptor::voters);
+        let best = voters.map(|voter| self.reach(voter.store)).min().unwrap_or(Reach::Down);
+        if aimed <= best {
+            return;
+        }
+        // In the descriptor's order, as after a refusal: it ends, since a voter of that reach exists.
+        while let Some(to) = self.cache.destination(range).map(|to| to.store())
+            && self.reach(to) > best
+        {
+            self.cache.on_not_leader(range, to, None);
         }
     }
 }
@@ -109,45 +290,144 @@ mod tests {
         StoreDescription { descriptors, ..StoreDescription::default() }
     }
 
-    #[test]
-    fn an_unknown_name_is_left_to_the_store_and_a_known_one_is_routed() {
+    const A: StoreId = StoreId(1);
+    const B: StoreId = StoreId(2);
+    const C: StoreId = StoreId(3);
+
+    fn routing(stores: &[StoreId]) -> Routing {
         let mut routing = Routing::default();
-        assert_eq!(routing.route(b"a"), (0, 0));
+        stores.iter().for_each(|store| routing.link_up(*store));
+        routing
+    }
+
+    /// One range of all names on stores 1 to 3.
+    fn whole() -> StoreDescription {
+        let mut whole = half(1, "", "", 4);
+        whole.replicas = (1..=3)
+            .map(|store_id| sharklock_proto::internal::v1::Replica {
+                peer_id: 10 + store_id,
+                store_id,
+                role: ReplicaRole::Voter as i32,
+            })
+            .collect();
+        description(vec![whole])
+    }
+
+    fn led(leader_store_id: u64, term: u64) -> StoreDescription {
+        let status = sharklock_proto::v1::RangeStatus {
+            range_id: 1,
+            leader_store_id,
+            term,
+            ..Default::default()
+        };
+        StoreDescription { ranges: vec![status], ..StoreDescription::default() }
+    }
+
+    fn not_leader(leader_store_id: u64) -> NotLeader {
+        NotLeader { range_id: 1, leader_store_id }
+    }
+
+    /// (store, whether it is known to lead)
+    fn aim(routing: &Routing) -> Option<(StoreId, bool)> {
+        routing.route(b"a").map(|target| (target.store, target.is_leader))
+    }
+
+    fn range_of(routing: &Routing, name: &str) -> Option<(u64, u64)> {
+        routing.route(name.as_bytes()).map(|target| (target.range_id, target.version))
+    }
+
+    #[test]
+    fn an_unknown_name_is_left_to_a_store_and_a_known_one_is_routed() {
+        let mut routing = Routing::default();
+        assert_eq!(range_of(&routing, "a"), None, "no store is linked");
+        routing.link_up(A);
+        assert_eq!(range_of(&routing, "a"), Some((0, 0)));
         routing.learn(&description(vec![half(1, "", "", 4)]));
-        assert_eq!(routing.route(b"a"), (1, 4));
+        assert_eq!(range_of(&routing, "a"), Some((1, 4)));
+        assert!(!routing.route(b"a").expect("it is linked").has_others, "one voter");
     }
 
     #[test]
     fn a_store_that_refuses_a_route_teaches_the_new_one() {
-        let mut routing = Routing::default();
+        let mut routing = routing(&[A]);
         routing.learn(&description(vec![half(1, "", "", 4)]));
         let descriptors = vec![half(1, "", "m", 5), half(2, "m", "", 5)];
         routing.moved(&EpochNotMatch { descriptors });
-        assert_eq!(routing.route(b"a"), (1, 5));
-        assert_eq!(routing.route(b"m"), (2, 5));
+        assert_eq!(range_of(&routing, "a"), Some((1, 5)));
+        assert_eq!(range_of(&routing, "m"), Some((2, 5)));
     }
 
     #[test]
     fn a_replica_of_an_unknown_role_makes_a_descriptor_useless() {
-        let mut routing = Routing::default();
+        let mut routing = routing(&[A]);
         let mut unknown = half(1, "", "", 4);
         unknown.replicas[0].role = 9;
         routing.learn(&description(vec![unknown]));
-        assert_eq!(routing.route(b"a"), (0, 0));
+        assert_eq!(range_of(&routing, "a"), Some((0, 0)));
     }
 
     #[test]
-    fn a_gateway_is_ready_while_stores_answer_and_every_range_has_a_leader() {
-        let mut routing = Routing::default();
-        assert!(!routing.is_ready());
-        let mut known = description(vec![half(1, "", "", 4)]);
-        known.ranges.push(sharklock_proto::v1::RangeStatus::default());
-        routing.learn(&known);
-        assert!(!routing.is_ready(), "a range without a leader");
-        known.ranges[0].leader_store_id = 1;
-        routing.learn(&known);
-        assert!(routing.is_ready());
-        routing.lost();
-        assert!(!routing.is_ready());
+    fn descriptions_and_hints_lead_to_the_leader() {
+        let mut routing = routing(&[A, B, C]);
+        routing.learn(&whole());
+        assert_eq!(aim(&routing), Some((A, false)));
+        routing.learn(&led(2, 5));
+        assert_eq!(aim(&routing), Some((B, true)));
+        routing.not_leader(B, &not_leader(3));
+        assert_eq!(aim(&routing), Some((C, true)));
+        routing.not_leader(C, &not_leader(0));
+        assert_eq!(aim(&routing), Some((A, false)), "the next voter");
+        routing.answered(1, A);
+        assert_eq!(aim(&routing), Some((A, true)));
+    }
+
+    #[test]
+    fn a_lost_link_moves_the_route_on_and_hints_at_it_are_passed_over() {
+        let mut routing = routing(&[A, B, C]);
+        routing.learn(&whole());
+        routing.learn(&led(2, 5));
+        routing.link_lost(B);
+        assert_eq!(aim(&routing), Some((C, false)));
+        routing.not_leader(C, &not_leader(2));
+        assert_eq!(aim(&routing), Some((A, false)), "C has not noticed that B is gone");
+        routing.learn(&led(2, 6));
+        assert_eq!(aim(&routing), Some((A, false)), "nor has whoever described this");
+        routing.not_leader(A, &not_leader(0));
+        assert_eq!(aim(&routing), Some((C, false)), "around B");
+        routing.link_lost(A);
+        routing.link_lost(C);
+        assert_eq!(aim(&routing), None, "nobody can be reached");
+        routing.link_up(B);
+        assert_eq!(aim(&routing), Some((B, false)), "a store that is back is found");
+    }
+
+    #[test]
+    fn a_silent_store_is_tried_only_where_nobody_else_is_left() {
+        let mut routing = routing(&[A, B, C]);
+        routing.learn(&whole());
+        routing.learn(&led(2, 5));
+        routing.silent(B);
+        assert_eq!(aim(&routing), Some((C, false)));
+        routing.link_lost(A);
+        routing.not_leader(C, &not_leader(2));
+        assert_eq!(aim(&routing), Some((C, false)), "B is silent, A is gone");
+        routing.link_lost(C);
+        assert_eq!(aim(&routing), Some((B, false)));
+        routing.speaks(B);
+        routing.link_up(C);
+        assert_eq!(aim(&routing), Some((B, false)));
+    }
+
+    #[test]
+    fn a_store_owes_an_answer_from_the_first_call_after_its_last_word() {
+        let routing = routing(&[A, B]);
+        routing.sent(100, A);
+        routing.sent(500, A);
+        assert_eq!(routing.owing(100), []);
+        assert_eq!(routing.owing(101), [A]);
+        routing.heard(A);
+        assert_eq!(routing.owing(1_000), []);
+        routing.sent(600, A);
+        assert_eq!(routing.owing(600), []);
     }
 }

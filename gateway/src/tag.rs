@@ -14,6 +14,12 @@ impl StreamNumber {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CallNumber(pub u32);
 
+impl CallNumber {
+    /// Of the gateway's own calls: that a store describe itself. It is asked once at a time, so one
+    /// number is enough; keepalives stay below.
+    pub const DESCRIBE: Self = Self(1 << 31);
+}
+
 /// A call of a gateway; on the wire a `StoreCall.tag`, which is not 0: that marks events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Tag {

@@ -15,6 +15,8 @@ use sharklock_proto::{
     },
 };
 
+use sharklock_rangemap::StoreId;
+
 use self::fields::{
     check_acquisition_id, check_attributes, check_mode, check_name, check_seq, check_text,
     check_token_number, clamp_page,
@@ -76,12 +78,19 @@ impl Default for Limits {
 pub struct Checked {
     session: Option<Session>,
     body: Body,
+    /// Set for what is asked of a store and not of a range.
+    store: Option<StoreId>,
 }
 
 impl Checked {
     /// Whose call it is; none for calls that anybody may make.
     pub fn session(&self) -> Option<&Session> {
         self.session.as_ref()
+    }
+
+    /// The store that is asked; None where the name of a lock says it.
+    pub fn store(&self) -> Option<StoreId> {
+        self.store
     }
 
     /// What is asked.
@@ -97,13 +106,13 @@ impl Checked {
     /// The gateway's own keepalive for an acquisition that has passed every check.
     pub fn keep_alive(session: Session, request: KeepAliveRequest) -> Self {
         let request = KeepAliveRequest { instance: session.instance(), ..request };
-        Self { session: Some(session), body: Body::KeepAlive(request) }
+        Self { session: Some(session), body: Body::KeepAlive(request), store: None }
     }
 
     /// The gateway's own question: a store's description.
-    pub fn describe() -> Self {
+    pub fn describe(store: StoreId) -> Self {
         let describe = sharklock_proto::internal::v1::DescribeStore {};
-        Self { session: None, body: Body::Describe(describe) }
+        Self { session: None, body: Body::Describe(describe), store: Some(store) }
     }
 }
 
@@ -169,7 +178,7 @@ pub fn acquire(
     check_attributes(&request)?;
     request.session_id = Bytes::new();
     request.instance = session.instance();
-    Ok(Checked { session: Some(session), body: Body::Acquire(request) })
+    Ok(Checked { session: Some(session), body: Body::Acquire(request), store: None })
 }
 
 /// Checks a release.
@@ -181,7 +190,7 @@ pub fn release(frame: &Frame, mut request: ReleaseRequest) -> Result<Checked, Fa
     check_acquisition_id("acquisition_id", request.acquisition_id)?;
     request.session_id = Bytes::new();
     request.instance = session.instance();
-    Ok(Checked { session: Some(session), body: Body::Release(request) })
+    Ok(Checked { session: Some(session), body: Body::Release(request), store: None })
 }
 
 /// Checks a cancel.
@@ -191,7 +200,7 @@ pub fn cancel(frame: &Frame, mut request: CancelRequest) -> Result<Checked, Fail
     check_acquisition_id("acquisition_id", request.acquisition_id)?;
     request.session_id = Bytes::new();
     request.instance = session.instance();
-    Ok(Checked { session: Some(session), body: Body::Cancel(request) })
+    Ok(Checked { session: Some(session), body: Body::Cancel(request), store: None })
 }
 
 /// Checks a keepalive and all its items.
@@ -221,21 +230,21 @@ pub fn keep_alive(frame: &Frame, mut request: KeepAliveRequest) -> Result<Checke
     }
     request.session_id = Bytes::new();
     request.instance = session.instance();
-    Ok(Checked { session: Some(session), body: Body::KeepAlive(request) })
+    Ok(Checked { session: Some(session), body: Body::KeepAlive(request), store: None })
 }
 
 /// Checks a token check.
 pub fn check_token(request: CheckTokenRequest) -> Result<Checked, Failure> {
     check_name(&request.name)?;
     check_token_number("token", request.token)?;
-    Ok(Checked { session: None, body: Body::CheckToken(request) })
+    Ok(Checked { session: None, body: Body::CheckToken(request), store: None })
 }
 
 /// Checks a look at one lock, and clamps how much it may show.
 pub fn get_lock(mut request: GetLockRequest) -> Result<Checked, Failure> {
     check_name(&request.name)?;
     request.waiters_max = clamp_page(request.waiters_max);
-    Ok(Checked { session: None, body: Body::GetLock(request) })
+    Ok(Checked { session: None, body: Body::GetLock(request), store: None })
 }
 
 /// Checks a listing, and clamps its page.
@@ -243,7 +252,7 @@ pub fn list_locks(mut request: ListLocksRequest) -> Result<Checked, Failure> {
     check_text(Reason::BadLockName, "prefix", &request.prefix, 0, NAME_BYTES_MAX)?;
     check_text(Reason::BadLockName, "page_token", &request.page_token, 0, NAME_BYTES_MAX)?;
     request.page_size = clamp_page(request.page_size);
-    Ok(Checked { session: None, body: Body::ListLocks(request) })
+    Ok(Checked { session: None, body: Body::ListLocks(request), store: None })
 }
 
 /// Checks an operator's force-release.
@@ -254,7 +263,7 @@ pub fn force_release(request: ForceReleaseRequest) -> Result<Checked, Failure> {
     }
     check_text(Reason::BadReason, "reason", &request.reason, 1, REASON_BYTES_MAX)?;
     check_text(Reason::BadOperator, "operator", &request.operator, 0, OWNER_BYTES_MAX)?;
-    Ok(Checked { session: None, body: Body::ForceRelease(request) })
+    Ok(Checked { session: None, body: Body::ForceRelease(request), store: None })
 }
 
 /// Checks how many calls a message on a stream carries.

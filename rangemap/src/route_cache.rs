@@ -43,18 +43,28 @@ impl Destination {
             Self::Leader(store) | Self::AnyReplica(store) => store,
         }
     }
+
+    /// Whether nobody has said that it leads.
+    pub fn is_guess(self) -> bool {
+        matches!(self, Self::AnyReplica(_))
+    }
 }
 
 /// What a gateway believes of the ranges. Wrong beliefs are safe: stores check every call's range
 /// and version, and only cost a hop.
 ///
 /// Invariants:
-/// - there is exactly one destination per range of the map, and it is one of the range's voters.
+/// - there is exactly one destination per range of the map, and it is one of the range's voters;
+/// - `guesses` is the number of destinations of which nobody has said that they lead;
+/// - `terms` names only ranges of the map.
 #[derive(Clone, Debug, Default)]
 pub struct RouteCache {
     map: RangeMap,
     /// By range, whom to try next.
     destinations: BTreeMap<RangeId, Destination>,
+    guesses: usize,
+    /// By range, the newest term in which a store has described it.
+    terms: BTreeMap<RangeId, u64>,
 }
 
 impl RouteCache {
@@ -85,10 +95,41 @@ impl RouteCache {
         self.install_with(descriptor, heir_of)
     }
 
+    /// Whom to try next for a range.
+    pub fn destination(&self, range: RangeId) -> Option<Destination> {
+        self.destinations.get(&range).copied()
+    }
+
+    /// Whether for some range nobody has said who leads: only then an answer can teach anything.
+    pub fn has_guesses(&self) -> bool {
+        self.guesses > 0
+    }
+
+    /// The ranges for which this store would be tried next, in order of their ids.
+    pub fn led_by(&self, store: StoreId) -> Vec<RangeId> {
+        let led = self.destinations.iter().filter(|(_, to)| to.store() == store);
+        led.map(|(range, _)| *range).collect()
+    }
+
     /// A store answered as the range's leader.
     pub fn on_answered(&mut self, range: RangeId, from: StoreId) {
         if self.is_voter(range, from) {
-            self.destinations.insert(range, Destination::Leader(from));
+            self.point(range, Destination::Leader(from));
+        }
+    }
+
+    /// A store described the range: as far as it knows, `leader` leads in `term`. A deposed leader
+    /// goes on to name itself until it hears of the next, so only a term newer than all described
+    /// before takes the place of a leader that is known; a guess gives way to a term that is as new.
+    pub fn on_described(&mut self, range: RangeId, leader: StoreId, term: u64) {
+        if !self.is_voter(range, leader) {
+            return;
+        }
+        let newest = self.terms.entry(range).or_default();
+        let is_guess = matches!(self.destinations.get(&range), Some(Destination::AnyReplica(_)));
+        if term > *newest || (is_guess && term == *newest) {
+            *newest = term;
+            self.point(range, Destination::Leader(leader));
         }
     }
 
@@ -108,7 +149,7 @@ impl RouteCache {
             }
             _ => Destination::AnyReplica(self.voter_after(range, from)),
         };
-        self.destinations.insert(range, next);
+        self.point(range, next);
     }
 
     /// A store said that a call's range or version was wrong, and what it knows: installs each, and
@@ -124,7 +165,19 @@ impl RouteCache {
     /// Drops what is known of a range: nothing there answers, or what it answers makes no sense.
     pub fn forget(&mut self, range: RangeId) {
         self.map.remove(range);
-        self.destinations.remove(&range);
+        self.unpoint(range);
+    }
+
+    fn point(&mut self, range: RangeId, to: Destination) {
+        let before = self.destinations.insert(range, to);
+        self.guesses -= usize::from(before.is_some_and(Destination::is_guess));
+        self.guesses += usize::from(to.is_guess());
+    }
+
+    fn unpoint(&mut self, range: RangeId) {
+        let before = self.destinations.remove(&range);
+        self.guesses -= usize::from(before.is_some_and(Destination::is_guess));
+        self.terms.remove(&range);
     }
 
     fn install_with(
@@ -143,15 +196,18 @@ impl RouteCache {
             }
         };
         let before = self.destinations.get(&range).copied();
+        let term = self.terms.get(&range).copied();
         for old in displaced {
-            self.destinations.remove(&old.range);
+            self.unpoint(old.range);
         }
         let keeps = |to: &Destination| self.is_voter(range, to.store());
         let to = before
             .filter(keeps)
             .or_else(|| heir_of.map(|to| Destination::AnyReplica(to.store())).filter(keeps))
             .unwrap_or_else(|| Destination::AnyReplica(self.first_voter(range)));
-        self.destinations.insert(range, to);
+        self.point(range, to);
+        // Terms of a range go on over its descriptors.
+        self.terms.extend(term.map(|term| (range, term)));
         Ok(())
     }
 

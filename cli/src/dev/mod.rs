@@ -17,7 +17,7 @@ use std::{
 use nix::sys::signal::Signal as UnixSignal;
 use prometheus::{IntGauge, Opts, Registry, process_collector::ProcessCollector};
 use sharklock_dataserver::{DataServer, DataServerConfig, StartError};
-use sharklock_gateway::{Config, Gateway, Readiness};
+use sharklock_gateway::{Config, Gateway, Readiness, StoreConnection};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     task::JoinHandle,
@@ -91,7 +91,9 @@ async fn serve(
     tell_ready: impl FnOnce(SocketAddr, SocketAddr) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let (link, replies) = store.connect();
-    let gateway = Gateway::new(Config::default(), Arc::new(InProcess(link)), replies, registry)
+    let connection =
+        StoreConnection { store: store.ident().store, link: Arc::new(InProcess(link)), replies };
+    let gateway = Gateway::new(Config::default(), vec![connection], registry)
         .map_err(|why| internal("metrics", why))?;
     let readiness = gateway.readiness();
     let (gateway_address, admin_address) = (gateway_port.address(), admin_port.address());

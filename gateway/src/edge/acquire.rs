@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{
     exchange::{Exchange, RETRY_EVERY, ask, expect_body},
-    hub::Hub,
+    host::Host,
     session::stopping,
 };
 use crate::{
@@ -42,18 +42,18 @@ const KEEP_ALIVE: u64 = 2;
 /// asked again by another connection and hold the lock by now, and a cancel in its name would end
 /// that hold. Its place in the queue, or a hold of which it never heard, ends at its ttl.
 pub(super) async fn acquire(
-    hub: &Arc<Hub>,
+    host: &Arc<Host>,
     address: SocketAddr,
     checked: Checked,
 ) -> Result<AcquireResponse, Failure> {
-    let exchange = Exchange::open(hub)?;
+    let exchange = Exchange::open(host)?;
     let mut waiter = Waiter::new(exchange, address.to_string(), checked);
     let mut outcome = waiter.outcome().await;
     if let Ok(response) = &mut outcome
         && response.outcome() == AcquireOutcome::WaitTimedOut
         && response.holders.is_empty()
     {
-        let looked = timeout(LOOK_DEADLINE, look(hub, waiter.request.name.clone())).await;
+        let looked = timeout(LOOK_DEADLINE, look(host, waiter.request.name.clone())).await;
         // Who holds it is a courtesy: without it the answer is still right.
         if let Ok(Ok((holders, waiters))) = looked {
             (response.holders, response.waiters) = (holders, waiters);
@@ -63,11 +63,11 @@ pub(super) async fn acquire(
 }
 
 async fn look(
-    hub: &Arc<Hub>,
+    host: &Arc<Host>,
     name: String,
 ) -> Result<(Vec<sharklock_proto::v1::Holder>, u32), Failure> {
     let checked = validate::get_lock(GetLockRequest { name, waiters_max: 1 })?;
-    let response = expect_body!(ask(hub, checked).await, GetLock)?;
+    let response = expect_body!(ask(host, checked).await, GetLock)?;
     let lock = response.lock.unwrap_or_default();
     let holders = lock.holders.into_iter().take(HOLDERS_MAX).collect();
     Ok((holders, lock.waiters_count))
@@ -108,8 +108,8 @@ impl Waiter {
     }
 
     async fn outcome(&mut self) -> Result<AcquireResponse, Failure> {
-        let hub = self.exchange.hub().clone();
-        let mut give_up = Some(Instant::now() + hub.config.unary_deadline);
+        let host = self.exchange.host().clone();
+        let mut give_up = Some(Instant::now() + host.config.unary_deadline);
         self.send();
         let mut again = Instant::now() + ATTEMPT_EVERY;
         loop {
@@ -132,7 +132,7 @@ impl Waiter {
                 () = sleep_until(give_up.unwrap_or(again)), if give_up.is_some() => {
                     return Err(self.give_up());
                 }
-                () = hub.stopping.cancelled() => {
+                () = host.stopping.cancelled() => {
                     // Another gateway carries on.
                     return Err(stopping());
                 }
@@ -189,7 +189,7 @@ impl Waiter {
                 let answer = response.answers.into_iter().next()?;
                 self.on_keep_alive(answer)?
             }
-            Ok(_) => Err(super::session::bad_answer()),
+            Ok(_) => Err(crate::port::bad_answer()),
             Err(failure) if call_id == ACQUIRE && self.queued.is_none() => {
                 self.on_failure(failure)?
             }

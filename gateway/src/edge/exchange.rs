@@ -10,10 +10,12 @@ use sharklock_proto::{
 use sharklock_rangemap::Hops;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::{hub::Hub, session::too_far_behind, stream_handle::StreamHandle};
+use super::host::Host;
 use crate::{
     failure::{Failure, Reason},
     outbox::{Answer, CallKind},
+    port::too_far_behind,
+    stream::StreamHandle,
     tag::StreamNumber,
     validate::Checked,
 };
@@ -23,16 +25,17 @@ pub(super) const RETRY_EVERY: Duration = Duration::from_millis(50);
 
 /// A stream for one call.
 pub(super) struct Exchange {
+    host: Arc<Host>,
     handle: StreamHandle,
 }
 
 impl Exchange {
-    pub(super) fn open(hub: &Arc<Hub>) -> Result<Self, Failure> {
-        Ok(Self { handle: hub.open()? })
+    pub(super) fn open(host: &Arc<Host>) -> Result<Self, Failure> {
+        Ok(Self { handle: StreamHandle::open(&host.hub)?, host: host.clone() })
     }
 
-    pub(super) fn hub(&self) -> &Arc<Hub> {
-        self.handle.hub()
+    pub(super) fn host(&self) -> &Arc<Host> {
+        &self.host
     }
 
     /// Where its events go if they are to come here.
@@ -48,26 +51,27 @@ impl Exchange {
         events_to: StreamNumber,
         address: &str,
     ) {
-        self.handle.submit(std::iter::once((call_id, Ok(checked))), events_to, address);
+        let call = std::iter::once((call_id, Ok(checked)));
+        self.handle.submit(self.host.now_us(), call, events_to, address);
     }
 
     /// The next answers; waits until there are some.
     pub(super) async fn answers(&self) -> Result<Vec<Answer>, Failure> {
         let taken = poll_fn(|cx| self.handle.poll_take(cx)).await;
-        taken.map_err(|_overrun| too_far_behind())
+        taken.map_err(too_far_behind)
     }
 }
 
 /// Asks a store and waits for its answer, at most for the configured deadline. What was certainly
 /// not done is tried again until then; what may have been done is the caller's to repeat.
-pub(super) async fn ask(hub: &Arc<Hub>, checked: Checked) -> Result<Body, Failure> {
-    let deadline = Instant::now() + hub.config.unary_deadline;
+pub(super) async fn ask(host: &Arc<Host>, checked: Checked) -> Result<Body, Failure> {
+    let deadline = Instant::now() + host.config.unary_deadline;
     let kind = CallKind::of(checked.body());
     let items = match checked.body() {
         store_call::Body::KeepAlive(request) => request.items.len(),
         _ => 1,
     };
-    let exchange = Exchange::open(hub)?;
+    let exchange = Exchange::open(host)?;
     let mut hops = Hops::default();
     let mut attempt = 0;
     loop {
@@ -115,7 +119,7 @@ macro_rules! expect_body {
     ($reply:expr, $variant:ident) => {
         match $reply {
             Ok(sharklock_proto::internal::v1::store_reply::Body::$variant(body)) => Ok(body),
-            Ok(_) => Err($crate::edge::session::bad_answer()),
+            Ok(_) => Err($crate::port::bad_answer()),
             Err(failure) => Err(failure),
         }
     };

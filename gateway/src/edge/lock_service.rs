@@ -14,10 +14,10 @@ use tracing::Instrument as _;
 use super::{
     acquire,
     exchange::{ask, expect_body},
-    hub::Hub,
+    host::Host,
     listen::Peer,
     metrics::Rpc,
-    session::{SessionStream, stopping},
+    session::SessionStream,
     status::status,
 };
 use crate::{
@@ -30,23 +30,23 @@ pub(super) const NAME: &str = "sharklock.v1.LockService";
 
 /// See the module.
 pub(super) struct Locks {
-    hub: Arc<Hub>,
+    host: Arc<Host>,
 }
 
 impl Locks {
-    pub(super) fn new(hub: Arc<Hub>) -> Self {
-        Self { hub }
+    pub(super) fn new(host: Arc<Host>) -> Self {
+        Self { host }
     }
 }
 
 /// Answers a unary call, and counts it.
 pub(super) async fn unary<T>(
-    hub: &Arc<Hub>,
+    host: &Arc<Host>,
     service: &'static str,
     method: &'static str,
     work: impl Future<Output = Result<T, Failure>>,
 ) -> Result<Response<T>, Status> {
-    let mut rpc = hub.metrics.rpc(Rpc { form: "unary", service, method });
+    let mut rpc = host.metrics.rpc(Rpc { form: "unary", service, method });
     let result = work.instrument(tracing::debug_span!("rpc", method)).await;
     match result {
         Ok(response) => {
@@ -54,7 +54,7 @@ pub(super) async fn unary<T>(
             Ok(Response::new(response))
         }
         Err(failure) => {
-            hub.metrics.failed(failure.reason);
+            host.metrics.failed(failure.reason);
             let status = status(failure);
             rpc.set_code(status.code());
             Err(status)
@@ -77,15 +77,15 @@ impl LockService for Locks {
     ) -> Result<Response<AcquireResponse>, Status> {
         let peer = peer(&request);
         let request = request.into_inner();
-        unary(&self.hub, NAME, "Acquire", async {
+        unary(&self.host, NAME, "Acquire", async {
             let waits = request.wait_ms != Some(0);
             let frame = Frame::of_call(&request.session_id, request.instance);
-            let checked = validate::acquire(&self.hub.config.limits, &frame, request)?;
+            let checked = validate::acquire(&self.host.config.limits, &frame, request)?;
             let _permit = match waits.then(|| peer.waits.try_acquire_owned()).transpose() {
                 Ok(permit) => permit,
                 Err(_none_left) => return Err(Failure::overloaded(TOO_MANY_WAITS)),
             };
-            acquire::acquire(&self.hub, peer.address, checked).await
+            acquire::acquire(&self.host, peer.address, checked).await
         })
         .await
     }
@@ -95,10 +95,10 @@ impl LockService for Locks {
         request: Request<ReleaseRequest>,
     ) -> Result<Response<ReleaseResponse>, Status> {
         let request = request.into_inner();
-        unary(&self.hub, NAME, "Release", async {
+        unary(&self.host, NAME, "Release", async {
             let frame = Frame::of_call(&request.session_id, request.instance);
             let checked = validate::release(&frame, request)?;
-            expect_body!(ask(&self.hub, checked).await, Release)
+            expect_body!(ask(&self.host, checked).await, Release)
         })
         .await
     }
@@ -108,10 +108,10 @@ impl LockService for Locks {
         request: Request<CancelRequest>,
     ) -> Result<Response<CancelResponse>, Status> {
         let request = request.into_inner();
-        unary(&self.hub, NAME, "Cancel", async {
+        unary(&self.host, NAME, "Cancel", async {
             let frame = Frame::of_call(&request.session_id, request.instance);
             let checked = validate::cancel(&frame, request)?;
-            expect_body!(ask(&self.hub, checked).await, Cancel)
+            expect_body!(ask(&self.host, checked).await, Cancel)
         })
         .await
     }
@@ -121,10 +121,10 @@ impl LockService for Locks {
         request: Request<KeepAliveRequest>,
     ) -> Result<Response<KeepAliveResponse>, Status> {
         let request = request.into_inner();
-        unary(&self.hub, NAME, "KeepAlive", async {
+        unary(&self.host, NAME, "KeepAlive", async {
             let frame = Frame::of_call(&request.session_id, request.instance);
             let checked = validate::keep_alive(&frame, request)?;
-            expect_body!(ask(&self.hub, checked).await, KeepAlive)
+            expect_body!(ask(&self.host, checked).await, KeepAlive)
         })
         .await
     }
@@ -133,9 +133,9 @@ impl LockService for Locks {
         &self,
         request: Request<CheckTokenRequest>,
     ) -> Result<Response<CheckTokenResponse>, Status> {
-        unary(&self.hub, NAME, "CheckToken", async {
+        unary(&self.host, NAME, "CheckToken", async {
             let checked = validate::check_token(request.into_inner())?;
-            expect_body!(ask(&self.hub, checked).await, CheckToken)
+            expect_body!(ask(&self.host, checked).await, CheckToken)
         })
         .await
     }
@@ -144,9 +144,9 @@ impl LockService for Locks {
         &self,
         request: Request<GetLockRequest>,
     ) -> Result<Response<GetLockResponse>, Status> {
-        unary(&self.hub, NAME, "GetLock", async {
+        unary(&self.host, NAME, "GetLock", async {
             let checked = validate::get_lock(request.into_inner())?;
-            expect_body!(ask(&self.hub, checked).await, GetLock)
+            expect_body!(ask(&self.host, checked).await, GetLock)
         })
         .await
     }
@@ -155,9 +155,9 @@ impl LockService for Locks {
         &self,
         request: Request<ListLocksRequest>,
     ) -> Result<Response<ListLocksResponse>, Status> {
-        unary(&self.hub, NAME, "ListLocks", async {
+        unary(&self.host, NAME, "ListLocks", async {
             let checked = validate::list_locks(request.into_inner())?;
-            expect_body!(ask(&self.hub, checked).await, ListLocks)
+            expect_body!(ask(&self.host, checked).await, ListLocks)
         })
         .await
     }
@@ -170,20 +170,16 @@ impl LockService for Locks {
     ) -> Result<Response<SessionStream>, Status> {
         let address = peer(&request).address;
         let rpc = Rpc { form: "bidi_stream", service: NAME, method: "Session" };
-        let mut rpc = self.hub.metrics.rpc(rpc);
-        let opened =
-            if self.hub.stopping.is_cancelled() { Err(stopping()) } else { self.hub.open() };
-        let handle = opened.map_err(|failure| {
-            self.hub.metrics.failed(failure.reason);
+        let mut rpc = self.host.metrics.rpc(rpc);
+        let address = address.to_string();
+        let opened = SessionStream::open(&self.host, address.clone());
+        let port = opened.map_err(|failure| {
+            self.host.metrics.failed(failure.reason);
             let status = status(failure);
             rpc.set_code(status.code());
             status
         })?;
-        Ok(Response::new(SessionStream::new(
-            handle,
-            request.into_inner(),
-            address.to_string(),
-            rpc,
-        )))
+        let (host, calls) = (self.host.clone(), request.into_inner());
+        Ok(Response::new(SessionStream::new(host, port, calls, &address, rpc)))
     }
 }

@@ -33,6 +33,7 @@ pub(super) struct Metrics {
     pub(super) overruns: IntCounter,
     pub(super) late_replies: IntCounter,
     pub(super) keepalive_batches: IntCounter,
+    pub(super) sent_again: IntCounter,
     pub(super) keepalive_items: IntGauge,
     pub(super) connections: IntGauge,
     connections_refused: IntCounterVec,
@@ -90,6 +91,10 @@ impl Metrics {
             )?,
             keepalive_batches: make
                 .counter("sharklock_gateway_keepalive_batches_total", "Keepalive batches sent.")?,
+            sent_again: make.counter(
+                "sharklock_gateway_sent_again_total",
+                "Calls that one store did not do and that were sent to another at once.",
+            )?,
             keepalive_items: make.gauge(
                 "sharklock_gateway_keepalive_items",
                 "Keepalive items that wait to be sent or answered.",

@@ -3,17 +3,17 @@
 mod acquire;
 mod admin_service;
 mod exchange;
-mod hub;
+mod host;
 mod listen;
 mod lock_service;
 mod metrics;
 mod session;
 mod status;
-mod stream_handle;
 
 use std::{
+    collections::BTreeMap,
     sync::{
-        Arc, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -29,7 +29,7 @@ use tokio::{
     net::TcpListener,
     sync::mpsc,
     task::JoinSet,
-    time::{MissedTickBehavior, interval, sleep, sleep_until, timeout},
+    time::{MissedTickBehavior, interval, sleep_until, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -40,13 +40,8 @@ use tonic_health::{
     server::HealthReporter,
 };
 
-use self::{
-    exchange::{ask, expect_body},
-    hub::Hub,
-    listen::Bounds,
-    metrics::Metrics,
-};
-use crate::{StoreLink, failure::Failure, validate::Checked, validate::Limits};
+use self::{host::Host, listen::Bounds, metrics::Metrics};
+use crate::{StoreId, StoreLink, validate::Limits};
 
 /// Largest message that a client may send, also one of a Session stream.
 const RECEIVED_BYTES_MAX: usize = 64 << 10;
@@ -68,13 +63,8 @@ const PONG_WITHIN: Duration = Duration::from_secs(5);
 const STREAM_WINDOW_BYTES: u32 = 256 << 10;
 const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 
-/// How often unanswered calls are looked for.
-const SWEEP_EVERY: Duration = Duration::from_secs(5);
 /// How often gauges are published.
 const PUBLISH_EVERY: Duration = Duration::from_secs(1);
-/// How often stores are asked to describe themselves, once ready and until then.
-const DESCRIBE_EVERY: Duration = Duration::from_secs(5);
-const DESCRIBE_AGAIN: Duration = Duration::from_millis(50);
 /// How long calls may take to end when the gateway stops.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
 
@@ -121,12 +111,27 @@ impl Default for Config {
 
 /// Whether calls have a chance: a store answers, and its ranges have leaders. For `/readyz`.
 #[derive(Clone, Debug, Default)]
-pub struct Readiness(Arc<AtomicBool>);
+pub struct Readiness(Arc<ReadinessFlags>);
+
+#[derive(Debug, Default)]
+struct ReadinessFlags {
+    ready: AtomicBool,
+    /// The gateway stops: whatever is learnt meanwhile.
+    stopped: AtomicBool,
+}
 
 impl Readiness {
     /// As of now; false before the gateway serves and once it stops.
     pub fn is_ready(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+        self.0.ready.load(Ordering::Acquire) && !self.0.stopped.load(Ordering::Acquire)
+    }
+
+    fn set(&self, ready: bool) {
+        self.0.ready.store(ready, Ordering::Release);
+    }
+
+    fn stop(&self) {
+        self.0.stopped.store(true, Ordering::Release);
     }
 }
 
@@ -139,34 +144,48 @@ pub enum ServeError {
     /// The public API's descriptors cannot be served: a build went wrong.
     #[error("the API's descriptors are malformed")]
     Reflection(#[from] tonic_reflection::server::Error),
-    /// The link to the store has ended.
-    #[error("the store has gone")]
-    StoreGone,
+    /// The links to all stores have ended.
+    #[error("the stores have gone")]
+    StoresGone,
+}
+
+/// A connection to a store.
+pub struct StoreConnection {
+    /// The store.
+    pub store: StoreId,
+    /// Where calls go.
+    pub link: Arc<dyn StoreLink>,
+    /// Where replies and events come from. Its end is the end of the connection.
+    pub replies: mpsc::Receiver<Vec<StoreReply>>,
 }
 
 /// A gateway that is ready to serve.
 pub struct Gateway {
-    hub: Arc<Hub>,
-    replies: mpsc::Receiver<Vec<StoreReply>>,
-    readiness: Readiness,
+    host: Arc<Host>,
+    replies: Vec<(StoreId, mpsc::Receiver<Vec<StoreReply>>)>,
 }
 
 impl Gateway {
-    /// `replies` is the upward side of `link`. Fails when the registry has metrics of these names.
+    /// Fails when the registry has metrics of these names.
     pub fn new(
         config: Config,
-        link: Arc<dyn StoreLink>,
-        replies: mpsc::Receiver<Vec<StoreReply>>,
+        stores: Vec<StoreConnection>,
         registry: &Registry,
     ) -> Result<Self, prometheus::Error> {
         let metrics = Arc::new(Metrics::new(registry)?);
-        let hub = Arc::new(Hub::new(config, link, metrics));
-        Ok(Self { hub, replies, readiness: Readiness::default() })
+        let mut links: BTreeMap<StoreId, Arc<dyn StoreLink>> = BTreeMap::new();
+        let mut all_replies = Vec::new();
+        for StoreConnection { store, link, replies } in stores {
+            links.insert(store, link);
+            all_replies.push((store, replies));
+        }
+        let host = Arc::new(Host::new(config, links, metrics));
+        Ok(Self { host, replies: all_replies })
     }
 
     /// To be asked while the gateway serves.
     pub fn readiness(&self) -> Readiness {
-        self.readiness.clone()
+        self.host.news.readiness.clone()
     }
 
     /// Serves until `shutdown`: then health says so, nothing new is accepted, what was asked is still
@@ -177,26 +196,24 @@ impl Gateway {
         listener: TcpListener,
         shutdown: CancellationToken,
     ) -> Result<(), ServeError> {
-        let Self { hub, replies, readiness } = self;
+        let Self { host, replies } = self;
         let (health, health_service) = tonic_health::server::health_reporter();
         let mut tasks = JoinSet::new();
-        let dispatching = tasks.spawn(dispatch(hub.clone(), replies));
-        tasks.spawn(send_keepalives(hub.clone()));
-        tasks.spawn(sweep(hub.clone()));
-        tasks.spawn(publish(hub.clone()));
+        let dispatching = tasks.spawn(dispatch_all(host.clone(), replies));
+        tasks.spawn(publish(host.clone()));
 
         let (accepted, connections) = mpsc::channel(listen::ACCEPTED_MAX);
         let bounds = Bounds {
-            connections_max: hub.config.connections_max,
-            connections_per_ip_max: hub.config.connections_per_ip_max,
+            connections_max: host.config.connections_max,
+            connections_per_ip_max: host.config.connections_per_ip_max,
             waits_per_connection: STREAMS_PER_CONNECTION as usize / 2,
-            preface_within: hub.config.preface_within,
+            preface_within: host.config.preface_within,
         };
-        let stopping = hub.stopping.clone();
+        let stopping = host.stopping.clone();
         tasks.spawn(listen::accept(
             listener,
             bounds,
-            hub.metrics.clone(),
+            host.metrics.clone(),
             stopping.clone(),
             accepted,
         ));
@@ -204,8 +221,9 @@ impl Gateway {
             health.set_service_status(name, ServingStatus::Serving).await;
         }
         health.set_service_status(READINESS, ServingStatus::NotServing).await;
-        let describing = tasks.spawn(describe(hub.clone(), readiness.clone(), health.clone()));
-        let server = services(&hub, health_service)?.serve_with_incoming_shutdown(
+        tasks.spawn(tick(host.clone()));
+        let reporting = tasks.spawn(report_readiness(host.clone(), health.clone()));
+        let server = services(&host, health_service)?.serve_with_incoming_shutdown(
             ReceiverStream::new(connections),
             stopping.clone().cancelled_owned(),
         );
@@ -220,9 +238,10 @@ impl Gateway {
                 None
             }
         };
-        describing.abort();
-        readiness.0.store(false, Ordering::Release);
-        hub.metrics.ready.set(0);
+        // Calls that were asked are still answered, but nothing makes the gateway ready any more.
+        reporting.abort();
+        host.news.readiness.stop();
+        host.metrics.ready.set(0);
         for name in ["", lock_service::NAME, READINESS] {
             health.set_service_status(name, ServingStatus::NotServing).await;
         }
@@ -234,7 +253,7 @@ impl Gateway {
         };
         tasks.shutdown().await;
         served?;
-        if gone { Err(ServeError::StoreGone) } else { Ok(()) }
+        if gone { Err(ServeError::StoresGone) } else { Ok(()) }
     }
 }
 
@@ -257,13 +276,13 @@ fn server() -> Server {
 
 /// Everything that answers on the gateway's port.
 fn services(
-    hub: &Arc<Hub>,
+    host: &Arc<Host>,
     health: HealthServer<impl Health>,
 ) -> Result<Router, tonic_reflection::server::Error> {
-    let locks = LockServiceServer::new(lock_service::Locks::new(hub.clone()))
+    let locks = LockServiceServer::new(lock_service::Locks::new(host.clone()))
         .max_decoding_message_size(RECEIVED_BYTES_MAX)
         .max_encoding_message_size(SENT_BYTES_MAX);
-    let admin = AdminServiceServer::new(admin_service::Admin::new(hub.clone()))
+    let admin = AdminServiceServer::new(admin_service::Admin::new(host.clone()))
         .max_decoding_message_size(RECEIVED_BYTES_MAX)
         .max_encoding_message_size(SENT_BYTES_MAX);
     Ok(server()
@@ -280,64 +299,51 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
 }
 
-async fn dispatch(hub: Arc<Hub>, mut replies: mpsc::Receiver<Vec<StoreReply>>) {
-    while let Some(batch) = replies.recv().await {
-        hub.dispatch(batch);
+/// Until every link has ended.
+async fn dispatch_all(host: Arc<Host>, replies: Vec<(StoreId, mpsc::Receiver<Vec<StoreReply>>)>) {
+    let mut links = JoinSet::new();
+    for (store, replies) in replies {
+        host.hub.link_up(host.now_us(), store);
+        links.spawn(dispatch(host.clone(), store, replies));
     }
+    while links.join_next().await.is_some() {}
 }
 
-async fn send_keepalives(hub: Arc<Hub>) {
+async fn dispatch(host: Arc<Host>, store: StoreId, mut replies: mpsc::Receiver<Vec<StoreReply>>) {
+    while let Some(batch) = replies.recv().await {
+        host.hub.dispatch(host.now_us(), store, batch);
+    }
+    tracing::warn!(%store, "the link to a store has ended");
+    host.link_lost(store);
+}
+
+/// Lets the core do what is due.
+async fn tick(host: Arc<Host>) {
     loop {
-        match hub.flush_keepalives() {
-            Some(due) => sleep_until(due).await,
-            None => hub.keepalive_waits().await,
+        host.hub.tick(host.now_us());
+        let due = host.instant(host.hub.next_due_us());
+        tokio::select! {
+            () = sleep_until(due) => {}
+            () = host.news.due_sooner.notified() => {}
         }
     }
 }
 
-async fn sweep(hub: Arc<Hub>) {
-    let mut ticks = interval(SWEEP_EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        hub.sweep();
-    }
-}
-
-async fn publish(hub: Arc<Hub>) {
+async fn publish(host: Arc<Host>) {
     let mut ticks = interval(PUBLISH_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        hub.publish();
+        host.publish();
     }
 }
 
-/// Keeps the routes filled and readiness true.
-async fn describe(hub: Arc<Hub>, readiness: Readiness, health: HealthReporter) {
+/// Keeps the health service's word about readiness true.
+async fn report_readiness(host: Arc<Host>, health: HealthReporter) {
     loop {
-        let described: Result<_, Failure> =
-            expect_body!(ask(&hub, Checked::describe()).await, Describe);
-        let ready = {
-            let mut routing = hub.routing.write().unwrap_or_else(PoisonError::into_inner);
-            match &described {
-                Ok(description) => routing.learn(description),
-                Err(_) => routing.lost(),
-            }
-            routing.is_ready()
-        };
-        if readiness.0.swap(ready, Ordering::AcqRel) != ready {
-            tracing::info!(ready, "readiness has changed");
-        }
-        hub.metrics.ready.set(i64::from(ready));
+        let ready = host.news.readiness.is_ready();
         let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
         health.set_service_status(READINESS, status).await;
-        if ready {
-            // A missing route may be asked for by every call: not more often than this.
-            sleep(DESCRIBE_AGAIN).await;
-            drop(timeout(DESCRIBE_EVERY, hub.route_missing.notified()).await);
-        } else {
-            sleep(DESCRIBE_AGAIN).await;
-        }
+        host.news.ready_changed.notified().await;
     }
 }

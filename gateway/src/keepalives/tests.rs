@@ -39,8 +39,26 @@ fn add(keepalives: &mut KeepAlives, now_us: u64, from: Caller, seq: u64, items: 
         .expect("there is room");
 }
 
+const A: StoreId = StoreId(1);
+const B: StoreId = StoreId(2);
+
+fn target(store: StoreId, range_id: u64, version: u64) -> Option<Target> {
+    Some(Target { store, range_id, version, is_leader: true, has_others: true })
+}
+
 fn flush(keepalives: &mut KeepAlives, now_us: u64) -> Vec<StoreCall> {
-    keepalives.flush(now_us, |_| (1, 1))
+    flush_to(keepalives, now_us, A)
+}
+
+/// All of it goes to one store.
+fn flush_to(keepalives: &mut KeepAlives, now_us: u64, store: StoreId) -> Vec<StoreCall> {
+    let flushed = keepalives.flush(now_us, |_| target(store, 1, 1));
+    assert_eq!(flushed.told, []);
+    let sent = |(to, call)| {
+        assert_eq!(to, store);
+        call
+    };
+    flushed.calls.into_iter().map(sent).collect()
 }
 
 /// (seq, items) of each call, in order.
@@ -103,9 +121,9 @@ fn a_later_keepalive_for_other_items_takes_nothing_away_from_an_earlier_one() {
     let calls = flush(&mut keepalives, 0);
     let want = [(5, items(&[("a", 1), ("a", 2)])), (6, items(&[("a", 3)]))];
     assert_eq!(shape(&calls), want);
-    let first = keepalives.answered(number(&calls[0]), answers(&calls[0], |_| true));
+    let first = keepalives.answered(A, number(&calls[0]), answers(&calls[0], |_| true));
     assert_eq!(told(first), [(caller(1, 1), vec![(1, 5), (2, 5)])]);
-    let second = keepalives.answered(number(&calls[1]), answers(&calls[1], |_| true));
+    let second = keepalives.answered(A, number(&calls[1]), answers(&calls[1], |_| true));
     assert_eq!(told(second), [(caller(1, 2), vec![(3, 6)])]);
     assert_eq!(keepalives.named(), 0);
 }
@@ -119,7 +137,7 @@ fn of_one_item_the_highest_seq_is_sent_and_everybody_is_told_that_seq() {
         add(&mut keepalives, 0, caller(2, 1), second, &[("a", 1)]);
         let calls = flush(&mut keepalives, 0);
         assert_eq!(shape(&calls), [(6, items(&[("a", 1)]))]);
-        let told = told(keepalives.answered(number(&calls[0]), answers(&calls[0], |_| true)));
+        let told = told(keepalives.answered(A, number(&calls[0]), answers(&calls[0], |_| true)));
         assert_eq!(told, [(caller(1, 1), vec![(1, 6)]), (caller(2, 1), vec![(1, 6)])]);
         assert_eq!(keepalives.named(), 0);
     }
@@ -144,7 +162,7 @@ fn sessions_instances_names_and_ids_are_apart() {
     assert_eq!(calls.iter().map(|call| body(call).items.len()).sum::<usize>(), 4);
     let told: Vec<_> = calls
         .iter()
-        .flat_map(|call| keepalives.answered(number(call), answers(call, |_| true)))
+        .flat_map(|call| keepalives.answered(A, number(call), answers(call, |_| true)))
         .map(|(to, _)| to.call.0)
         .collect();
     assert_eq!(
@@ -163,13 +181,13 @@ fn answers_that_come_apart_reach_their_callers_apart() {
     add(&mut keepalives, 0, caller(1, 1), 5, &[("a", 1), ("a", 2)]);
     let calls = flush(&mut keepalives, 0);
     let call = number(&calls[0]);
-    let first = keepalives.answered(call, answers(&calls[0], |id| id == 2));
+    let first = keepalives.answered(A, call, answers(&calls[0], |id| id == 2));
     assert_eq!(told(first), [(caller(1, 1), vec![(2, 5)])]);
     // A store that says it again, or of something that was not asked, is not repeated.
-    assert_eq!(keepalives.answered(call, answers(&calls[0], |id| id == 2)), []);
-    let second = keepalives.answered(call, answers(&calls[0], |id| id == 1));
+    assert_eq!(keepalives.answered(A, call, answers(&calls[0], |id| id == 2)), []);
+    let second = keepalives.answered(A, call, answers(&calls[0], |id| id == 1));
     assert_eq!(told(second), [(caller(1, 1), vec![(1, 5)])]);
-    assert_eq!(keepalives.answered(call, answers(&calls[0], |_| true)), []);
+    assert_eq!(keepalives.answered(A, call, answers(&calls[0], |_| true)), []);
     assert_eq!(keepalives.named(), 0);
 }
 
@@ -181,9 +199,9 @@ fn an_item_under_way_is_sent_again_for_a_later_attempt() {
     add(&mut keepalives, 30_000, caller(1, 2), 6, &[("a", 1)]);
     let second = flush(&mut keepalives, 30_000);
     // Each attempt hears the seq that the leader received, never another's.
-    let of_second = keepalives.answered(number(&second[0]), answers(&second[0], |_| true));
+    let of_second = keepalives.answered(A, number(&second[0]), answers(&second[0], |_| true));
     assert_eq!(told(of_second), [(caller(1, 2), vec![(1, 6)])]);
-    let of_first = keepalives.answered(number(&first[0]), answers(&first[0], |_| true));
+    let of_first = keepalives.answered(A, number(&first[0]), answers(&first[0], |_| true));
     assert_eq!(told(of_first), [(caller(1, 1), vec![(1, 5)])]);
 }
 
@@ -237,7 +255,9 @@ fn a_call_goes_to_one_range_and_names_at_most_64_items() {
     add(&mut keepalives, 0, caller(1, 1), 5, first);
     add(&mut keepalives, 0, caller(1, 2), 5, second);
     add(&mut keepalives, 0, caller(1, 3), 5, &[("z", 1)]);
-    let calls = keepalives.flush(0, |name| if name == "a" { (1, 4) } else { (2, 5) });
+    let flushed =
+        keepalives.flush(0, |name| if name == "a" { target(A, 1, 4) } else { target(A, 2, 5) });
+    let calls: Vec<_> = flushed.calls.into_iter().map(|(_, call)| call).collect();
     let shape: Vec<_> =
         calls.iter().map(|call| (call.range_id, call.version, body(call).items.len())).collect();
     assert_eq!(shape, [(1, 4, 64), (1, 4, 36), (2, 5, 1)]);
@@ -255,10 +275,10 @@ fn a_failed_call_is_told_to_its_callers_item_by_item() {
     add(caller(2, 1), &[("a", 2)]);
     let calls = flush(&mut keepalives, 0);
     let call = number(&calls[0]);
-    keepalives.answered(call, answers(&calls[0], |id| id == 1));
+    keepalives.answered(A, call, answers(&calls[0], |id| id == 1));
     let failure = Failure::overloaded("full");
-    assert_eq!(keepalives.failed(call, &failure), [(caller(1, 1), 1), (caller(2, 1), 1)]);
-    assert_eq!(keepalives.failed(call, &failure), [], "it is told once");
+    assert_eq!(keepalives.failed(A, call, &failure), [(caller(1, 1), 1), (caller(2, 1), 1)]);
+    assert_eq!(keepalives.failed(A, call, &failure), [], "it is told once");
     assert_eq!(keepalives.named(), 0);
 }
 
@@ -273,7 +293,7 @@ fn items_of_a_moved_range_go_out_again_until_it_is_no_use() {
         let calls = flush(&mut keepalives, 0);
         assert_eq!(shape(&calls), [(5, items(&[("a", 1)]))]);
         sent += 1;
-        let told = keepalives.failed(number(&calls[0]), &moved);
+        let told = keepalives.failed(A, number(&calls[0]), &moved);
         if !told.is_empty() {
             assert_eq!(told, [(caller(1, 1), 1)]);
             break;
@@ -293,7 +313,7 @@ fn what_nobody_answers_is_forgotten() {
     assert_eq!(keepalives.named(), 1);
     keepalives.sweep(11);
     assert_eq!(keepalives.named(), 0);
-    assert_eq!(keepalives.answered(number(&calls[0]), answers(&calls[0], |_| true)), []);
+    assert_eq!(keepalives.answered(A, number(&calls[0]), answers(&calls[0], |_| true)), []);
 }
 
 #[test]
@@ -311,6 +331,86 @@ fn there_is_a_bound_and_what_is_over_it_leaves_nothing_behind() {
     assert_eq!(keepalives.named(), NAMED_MAX);
     let calls = flush(&mut keepalives, 0);
     assert_eq!(shape(&calls).len(), 1, "64 items, however often they were named");
-    keepalives.answered(number(&calls[0]), answers(&calls[0], |_| true));
+    keepalives.answered(A, number(&calls[0]), answers(&calls[0], |_| true));
     assert_eq!(keepalives.named(), 0);
+}
+
+#[test]
+fn each_store_gets_a_batch_of_its_own() {
+    let mut keepalives = KeepAlives::default();
+    add(&mut keepalives, 0, caller(1, 1), 5, &[("a", 1), ("z", 2)]);
+    let flushed =
+        keepalives.flush(0, |name| if name == "a" { target(A, 1, 4) } else { target(B, 2, 4) });
+    let sent: Vec<_> = flushed.calls.iter().map(|(to, call)| (*to, named(body(call)))).collect();
+    assert_eq!(sent, [(A, items(&[("a", 1)])), (B, items(&[("z", 2)]))]);
+    // Only who was asked can answer.
+    let (to_a, to_b) = (&flushed.calls[0].1, &flushed.calls[1].1);
+    assert_eq!(keepalives.answered(B, number(to_a), answers(to_a, |_| true)), []);
+    assert_eq!(keepalives.failed(A, number(to_b), &Failure::overloaded("full")), []);
+    assert_eq!(keepalives.named(), 2);
+}
+
+#[test]
+fn items_that_another_store_leads_go_there_under_their_seq_and_age() {
+    let mut keepalives = KeepAlives::default();
+    add(&mut keepalives, 1_000, caller(1, 1), 5, &[("a", 1)]);
+    let first = flush(&mut keepalives, 2_000);
+    assert_eq!(keepalives.failed(A, number(&first[0]), &Failure::no_leader()), []);
+    assert!(keepalives.due_us().is_some());
+    let second = flush_to(&mut keepalives, 41_000, B);
+    assert_eq!(shape(&second), [(5, items(&[("a", 1)]))]);
+    assert_eq!((second[0].age_ms, second[0].stream), (40, 1));
+    let told = told(keepalives.answered(B, number(&second[0]), answers(&second[0], |_| true)));
+    assert_eq!(told, [(caller(1, 1), vec![(1, 5)])]);
+    assert_eq!(keepalives.named(), 0);
+}
+
+#[test]
+fn an_item_on_its_way_elsewhere_joins_a_later_attempt_and_not_the_other_way_round() {
+    for (later, seq, age_ms) in [(6, 6, 10), (4, 5, 40), (5, 5, 40)] {
+        let mut keepalives = KeepAlives::default();
+        add(&mut keepalives, 0, caller(1, 1), 5, &[("a", 1)]);
+        let first = flush(&mut keepalives, 0);
+        add(&mut keepalives, 30_000, caller(1, 2), later, &[("a", 1)]);
+        assert_eq!(keepalives.link_lost(A), []);
+        let calls = flush_to(&mut keepalives, 40_000, B);
+        assert_eq!(shape(&calls), [(seq, items(&[("a", 1)]))]);
+        assert_eq!(calls[0].age_ms, age_ms);
+        // The lost store's word comes too late.
+        assert_eq!(keepalives.answered(A, number(&first[0]), answers(&first[0], |_| true)), []);
+        let told = told(keepalives.answered(B, number(&calls[0]), answers(&calls[0], |_| true)));
+        assert_eq!(told, [(caller(1, 1), vec![(1, seq)]), (caller(1, 2), vec![(1, seq)])]);
+        assert_eq!(keepalives.named(), 0);
+    }
+}
+
+#[test]
+fn a_lost_link_takes_nothing_from_other_stores_and_ends_in_a_word_to_the_callers() {
+    let mut keepalives = KeepAlives::default();
+    add(&mut keepalives, 0, caller(1, 1), 5, &[("a", 1)]);
+    let kept = flush_to(&mut keepalives, 0, B);
+    add(&mut keepalives, 0, caller(2, 1), 5, &[("z", 1)]);
+    let mut sent = 0;
+    let told_of_loss = loop {
+        flush(&mut keepalives, 0);
+        sent += 1;
+        let told = keepalives.link_lost(A);
+        if !told.is_empty() {
+            break told;
+        }
+    };
+    assert_eq!((sent, told_of_loss), (1 + sharklock_rangemap::HOPS_MAX, vec![(caller(2, 1), 1)]));
+    assert_eq!(keepalives.named(), 1);
+    let of_b = keepalives.answered(B, number(&kept[0]), answers(&kept[0], |_| true));
+    assert_eq!(told(of_b), [(caller(1, 1), vec![(1, 5)])]);
+}
+
+#[test]
+fn callers_are_told_when_nobody_can_be_asked() {
+    let mut keepalives = KeepAlives::default();
+    add(&mut keepalives, 0, caller(1, 1), 5, &[("a", 1), ("z", 2)]);
+    let flushed = keepalives.flush(0, |name| if name == "a" { target(A, 1, 4) } else { None });
+    assert_eq!(flushed.calls.len(), 1);
+    assert_eq!(flushed.told, [(caller(1, 1), 1)]);
+    assert_eq!(keepalives.named(), 1);
 }

@@ -107,6 +107,47 @@ fn a_leader_that_left_the_range_is_not_tried_again() {
 }
 
 #[test]
+fn a_description_names_the_leader_and_an_older_one_does_not_bring_back_its_predecessor() {
+    let mut cache = RouteCache::default();
+    cache.install(descriptor(1, ("", ""), 1, &[1, 2, 3])).unwrap();
+    assert!(cache.has_guesses());
+    let mut describe = |leader, term| {
+        cache.on_described(RangeId(1), s(leader), term);
+        cache.route(b"x").unwrap().to
+    };
+    assert_eq!(describe(2, 5), Destination::Leader(s(2)));
+    assert_eq!(describe(1, 4), Destination::Leader(s(2)), "deposed, and has not heard of it");
+    assert_eq!(describe(3, 5), Destination::Leader(s(2)), "a term has one leader");
+    assert_eq!(describe(3, 6), Destination::Leader(s(3)));
+    assert_eq!(describe(9, 7), Destination::Leader(s(3)), "9 does not vote");
+    assert!(!cache.has_guesses());
+    assert_eq!(cache.led_by(s(3)), [RangeId(1)]);
+}
+
+#[test]
+fn a_guess_gives_way_to_a_description_of_the_newest_term_and_to_no_older() {
+    let mut cache = RouteCache::default();
+    cache.install(descriptor(1, ("", ""), 1, &[1, 2, 3])).unwrap();
+    cache.on_described(RangeId(1), s(2), 5);
+    cache.on_not_leader(RangeId(1), s(2), None);
+    assert_eq!(cache.destination(RangeId(1)), Some(Destination::AnyReplica(s(3))));
+    cache.on_described(RangeId(1), s(1), 4);
+    assert_eq!(cache.destination(RangeId(1)), Some(Destination::AnyReplica(s(3))));
+    cache.on_described(RangeId(1), s(2), 5);
+    assert_eq!(cache.destination(RangeId(1)), Some(Destination::Leader(s(2))));
+}
+
+#[test]
+fn terms_go_on_over_the_descriptors_of_a_range() {
+    let mut cache = RouteCache::default();
+    cache.install(descriptor(1, ("", ""), 1, &[1, 2, 3])).unwrap();
+    cache.on_described(RangeId(1), s(2), 5);
+    cache.install(descriptor(1, ("", "m"), 2, &[1, 2, 3])).unwrap();
+    cache.on_described(RangeId(1), s(1), 4);
+    assert_eq!(cache.destination(RangeId(1)), Some(Destination::Leader(s(2))));
+}
+
+#[test]
 fn hops_end() {
     let mut hops = Hops::default();
     for _ in 0..HOPS_MAX {
@@ -122,6 +163,7 @@ enum Event {
     EpochNotMatch(Vec<Descriptor>),
     NotLeader { range: u64, from: u64, hint: Option<u64> },
     Answered { range: u64, from: u64 },
+    Described { range: u64, leader: u64, term: u64 },
     Forget(u64),
 }
 
@@ -149,6 +191,11 @@ fn any_event() -> impl Strategy<Value = Event> {
         (1..5u64, 1..5u64, prop::option::of(1..6u64))
             .prop_map(|(range, from, hint)| Event::NotLeader { range, from, hint }),
         (1..5u64, 1..5u64).prop_map(|(range, from)| Event::Answered { range, from }),
+        (1..5u64, 1..5u64, 1..5u64).prop_map(|(range, leader, term)| Event::Described {
+            range,
+            leader,
+            term
+        }),
         (1..5u64).prop_map(Event::Forget),
     ]
 }
@@ -167,8 +214,15 @@ proptest! {
                     cache.on_not_leader(RangeId(range), s(from), hint.map(s));
                 }
                 Event::Answered { range, from } => cache.on_answered(RangeId(range), s(from)),
+                Event::Described { range, leader, term } => {
+                    cache.on_described(RangeId(range), s(leader), term);
+                }
                 Event::Forget(range) => cache.forget(RangeId(range)),
             }
+            let guesses = cache.destinations.values().filter(|to| to.is_guess()).count();
+            prop_assert_eq!(cache.has_guesses(), guesses > 0);
+            prop_assert_eq!(cache.guesses, guesses);
+            prop_assert!(cache.terms.keys().all(|range| cache.destinations.contains_key(range)));
             let known: Vec<_> = cache.descriptors().map(|d| d.range).collect();
             let mut aimed: Vec<_> = cache.destinations.keys().copied().collect();
             aimed.sort_by_key(|range| known.iter().position(|k| k == range));

@@ -1,0 +1,174 @@
+//! The core with what the edge adds to it: its clock, its links, its metrics, and the order to stop.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use sharklock_proto::internal::v1::StoreCall;
+use tokio::{sync::Notify, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use super::{Config, Readiness, metrics::Metrics};
+use crate::{
+    Hub, HubConfig, Lane, Observer, StoreId, StoreLink, StoreLinks, failure::Reason,
+    outbox::Settled,
+};
+
+/// See the module.
+pub(super) struct Host {
+    pub(super) hub: Arc<Hub>,
+    pub(super) config: Config,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) news: Arc<News>,
+    /// Set when the gateway stops.
+    pub(super) stopping: CancellationToken,
+    links: Arc<Links>,
+    started: Instant,
+}
+
+impl Host {
+    pub(super) fn new(
+        config: Config,
+        links: BTreeMap<StoreId, Arc<dyn StoreLink>>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let link = |link| Link { link, lost: AtomicBool::new(false) };
+        let links = links.into_iter().map(|(store, to)| (store, link(to))).collect();
+        let links = Arc::new(Links(links));
+        let news = Arc::new(News {
+            metrics: metrics.clone(),
+            readiness: Readiness::default(),
+            ready_changed: Notify::new(),
+            due_sooner: Notify::new(),
+        });
+        let bounds = HubConfig {
+            limits: config.limits,
+            calls_open_max: config.calls_open_max,
+            streams_max: config.streams_max,
+            outbox_bytes_max: config.outbox_bytes_max,
+        };
+        Self {
+            hub: Hub::new(bounds, links.clone(), news.clone()),
+            config,
+            metrics,
+            news,
+            stopping: CancellationToken::new(),
+            links,
+            started: Instant::now(),
+        }
+    }
+
+    /// The gateway's clock.
+    pub(super) fn now_us(&self) -> u64 {
+        self.started.elapsed().as_micros() as u64
+    }
+
+    /// A reading of the gateway's clock as tokio's timers take it.
+    pub(super) fn instant(&self, at_us: u64) -> Instant {
+        self.started + Duration::from_micros(at_us)
+    }
+
+    /// The upward side of a link has ended.
+    pub(super) fn link_lost(&self, store: StoreId) {
+        if let Some(link) = self.links.0.get(&store) {
+            link.lost.store(true, Ordering::Release);
+        }
+        self.hub.link_lost(self.now_us(), store);
+    }
+
+    /// Publishes what is counted in the core.
+    pub(super) fn publish(&self) {
+        let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        self.metrics.calls_open.set(gauge(self.hub.calls_open()));
+        self.metrics.outbox_bytes.set(gauge(self.hub.outbox_bytes()));
+        self.metrics.keepalive_items.set(gauge(self.hub.keepalive_items()));
+    }
+}
+
+struct Link {
+    link: Arc<dyn StoreLink>,
+    lost: AtomicBool,
+}
+
+/// The links to all stores.
+struct Links(BTreeMap<StoreId, Link>);
+
+impl StoreLinks for Links {
+    fn send(
+        &self,
+        store: StoreId,
+        lane: Lane,
+        calls: Vec<StoreCall>,
+    ) -> Result<(), Vec<StoreCall>> {
+        match self.0.get(&store) {
+            Some(to) if !to.lost.load(Ordering::Acquire) => to.link.send(lane, calls),
+            Some(_) | None => Err(calls),
+        }
+    }
+}
+
+/// What the core tells: counted, and handed to the tasks that wait for it.
+pub(super) struct News {
+    metrics: Arc<Metrics>,
+    pub(super) readiness: Readiness,
+    pub(super) ready_changed: Notify,
+    pub(super) due_sooner: Notify,
+}
+
+impl Observer for News {
+    fn settled(&self, settled: Settled, now_us: u64) {
+        self.metrics.settled(settled, now_us);
+    }
+
+    fn failed(&self, reason: Reason) {
+        self.metrics.failed(reason);
+    }
+
+    fn stream_opened(&self) {
+        self.metrics.streams.inc();
+    }
+
+    fn stream_closed(&self) {
+        self.metrics.streams.dec();
+    }
+
+    fn event(&self) {
+        self.metrics.events.inc();
+    }
+
+    fn event_dropped(&self) {
+        self.metrics.events_dropped.inc();
+    }
+
+    fn overrun(&self) {
+        self.metrics.overruns.inc();
+    }
+
+    fn late_reply(&self) {
+        self.metrics.late_replies.inc();
+    }
+
+    fn keepalive_batch(&self) {
+        self.metrics.keepalive_batches.inc();
+    }
+
+    fn sent_again(&self) {
+        self.metrics.sent_again.inc();
+    }
+
+    fn ready_changed(&self, ready: bool) {
+        tracing::info!(ready, "readiness has changed");
+        self.readiness.set(ready);
+        self.metrics.ready.set(i64::from(self.readiness.is_ready()));
+        self.ready_changed.notify_one();
+    }
+
+    fn due_sooner(&self) {
+        self.due_sooner.notify_one();
+    }
+}

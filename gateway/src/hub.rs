@@ -1,0 +1,418 @@
+//! Where streams and stores meet: calls of all streams go down, replies find their stream.
+//!
+//! It owns the table of open streams, what is known of stores and ranges, and the gateway's bounds.
+//! It has no task and no timer per call, and reads no clock: `now_us` counts microseconds of the
+//! gateway's own clock and never falls from call to call of one thread. Its owner carries batches
+//! between it and the stores, and comes back when something is due.
+//!
+//! Any thread may call it. Equal sequences of calls have equal results.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::Waker,
+};
+
+use sharklock_proto::internal::v1::{DescribeStore, StoreCall, store_call::Body as Ask};
+use sharklock_rangemap::StoreId;
+
+use crate::{
+    describing::{Describing, Due},
+    failure::Failure,
+    keepalives::{Caller, Flushed, KeepAlives},
+    link::{Lane, StoreLinks},
+    observer::Observer,
+    outbox::{Outbox, Settled},
+    routing::{Routing, Target},
+    streams::{OpenStream, Streams},
+    tag::{CallNumber, StreamNumber, Tag},
+    validate::Limits,
+};
+
+mod replies;
+
+/// A call is given up after this long: stores drop what is older (D5).
+pub const CALL_LIFE_US: u64 = 30_000_000;
+/// How often unanswered calls are looked for.
+pub const SWEEP_EVERY_US: u64 = 5_000_000;
+/// How often stores that say nothing are looked for.
+const LISTEN_EVERY_US: u64 = 500_000;
+/// A store that owes an answer for so long is asked to describe itself, which shows whether the
+/// store is silent or only the range.
+const OWED_MAX_US: u64 = 1_000_000;
+
+/// Bounds of a gateway.
+#[derive(Clone, Copy, Debug)]
+pub struct HubConfig {
+    /// Limits of requests.
+    pub limits: Limits,
+    /// Calls that wait for stores; acquires stop at half of it (D16).
+    pub calls_open_max: usize,
+    /// Session streams and unary calls open at a time.
+    pub streams_max: usize,
+    /// Bytes of answers that wait for clients to read; from half of it on, streams that are more
+    /// than 64 KiB behind are ended.
+    pub outbox_bytes_max: usize,
+}
+
+impl Default for HubConfig {
+    /// `reliability.md` §6.3.
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            calls_open_max: 65_536,
+            streams_max: 65_536,
+            outbox_bytes_max: 512 << 20,
+        }
+    }
+}
+
+/// See the module.
+///
+/// Lock order, each held only shortly: an outbox, then `routing`, then `describing`; `keepalives`
+/// before `routing`. Links and observers are called under none of them but an outbox.
+pub struct Hub {
+    pub(crate) config: HubConfig,
+    pub(crate) observer: Arc<dyn Observer>,
+    links: Arc<dyn StoreLinks>,
+    streams: Streams,
+    routing: RwLock<Routing>,
+    describing: Mutex<Describing>,
+    keepalives: Mutex<KeepAlives>,
+    next_sweep_us: AtomicU64,
+    next_listen_us: AtomicU64,
+}
+
+impl Hub {
+    /// A gateway without streams and links.
+    pub fn new(
+        config: HubConfig,
+        links: Arc<dyn StoreLinks>,
+        observer: Arc<dyn Observer>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            config,
+            observer,
+            links,
+            streams: Streams::default(),
+            routing: RwLock::default(),
+            describing: Mutex::default(),
+            keepalives: Mutex::default(),
+            next_sweep_us: AtomicU64::new(SWEEP_EVERY_US),
+            next_listen_us: AtomicU64::new(LISTEN_EVERY_US),
+        })
+    }
+
+    /// A store is connected, for the first time or again.
+    pub fn link_up(&self, now_us: u64, store: StoreId) {
+        self.routing_mut().link_up(store);
+        self.describing().link_up(store);
+        self.describe_due(now_us);
+        self.observer.due_sooner();
+    }
+
+    /// The connection to a store is lost, and with it every answer that had not arrived. Its calls
+    /// may have been done or not, and say so; keepalives are asked elsewhere.
+    pub fn link_lost(&self, now_us: u64, store: StoreId) {
+        self.routing_mut().link_lost(store);
+        self.describe_differently(|describing| {
+            describing.link_lost(store);
+            describing.hurry_all();
+        });
+        let mut wakers = Vec::new();
+        for stream in self.streams.all() {
+            let settled = self.with_outbox(&stream, &mut wakers, |outbox| outbox.lost(store));
+            settled.into_iter().for_each(|settled| self.observer.settled(settled, now_us));
+        }
+        let told = self.keepalives().link_lost(store);
+        let failure = crate::outbox::CallKind::KeepAlive.unanswered();
+        self.tell_keepalives(now_us, told, &failure, &mut wakers);
+        wake(wakers);
+    }
+
+    /// Does what is due at `now_us`: keepalives that wait, questions to stores, calls to give up.
+    pub fn tick(&self, now_us: u64) {
+        self.flush_keepalives(now_us);
+        if self.next_listen_us.load(Ordering::Relaxed) <= now_us {
+            self.next_listen_us.store(now_us + LISTEN_EVERY_US, Ordering::Relaxed);
+            let owing = self.routing().owing(now_us.saturating_sub(OWED_MAX_US));
+            let mut describing = self.describing();
+            owing.into_iter().for_each(|store| describing.hurry(store));
+        }
+        self.describe_due(now_us);
+        if self.next_sweep_us.load(Ordering::Relaxed) <= now_us {
+            self.next_sweep_us.store(now_us + SWEEP_EVERY_US, Ordering::Relaxed);
+            self.sweep(now_us);
+        }
+    }
+
+    /// When [`tick`](Self::tick) is due. Any other call may make it earlier.
+    pub fn next_due_us(&self) -> u64 {
+        let keepalives = self.keepalives().due_us();
+        let describing = self.describing().due_us();
+        let sweep = self.next_sweep_us.load(Ordering::Relaxed);
+        let listen = self.next_listen_us.load(Ordering::Relaxed);
+        [keepalives, describing].into_iter().flatten().fold(sweep.min(listen), u64::min)
+    }
+
+    /// Whether calls have a chance: a store answers, and its ranges have leaders.
+    pub fn is_ready(&self) -> bool {
+        self.describing().is_ready()
+    }
+
+    /// The stores that are connected, in order.
+    pub fn stores(&self) -> Vec<StoreId> {
+        self.routing().linked()
+    }
+
+    /// How many streams are open.
+    pub fn streams_open(&self) -> usize {
+        self.streams.len()
+    }
+
+    /// How many calls wait for stores.
+    pub fn calls_open(&self) -> usize {
+        self.streams.sums.calls_open()
+    }
+
+    /// Bytes of answers that wait until their clients read.
+    pub fn outbox_bytes(&self) -> usize {
+        self.streams.sums.bytes()
+    }
+
+    /// Keepalive items, counted once per call that names them, that wait or are under way.
+    pub fn keepalive_items(&self) -> usize {
+        self.keepalives().named()
+    }
+
+    pub(crate) fn open_stream(&self) -> Result<Arc<OpenStream>, Failure> {
+        if self.streams.len() >= self.config.streams_max {
+            let message = "too many streams are open in this gateway: retry, or use another one";
+            return Err(Failure::overloaded(message));
+        }
+        let stream = self.streams.open();
+        self.observer.stream_opened();
+        Ok(stream)
+    }
+
+    pub(crate) fn close_stream(&self, stream: &OpenStream) {
+        self.streams.close(stream);
+        self.observer.stream_closed();
+    }
+
+    /// How many more calls may be open.
+    pub(crate) fn room(&self) -> usize {
+        self.config.calls_open_max.saturating_sub(self.calls_open())
+    }
+
+    /// Hands a batch to a store; what did not fit comes back.
+    pub(crate) fn send(
+        &self,
+        now_us: u64,
+        store: StoreId,
+        lane: Lane,
+        calls: Vec<StoreCall>,
+    ) -> Result<(), Vec<StoreCall>> {
+        self.routing().sent(now_us, store);
+        self.links.send(store, lane, calls)
+    }
+
+    /// Takes a keepalive of a stream into the next batch.
+    pub(crate) fn add_keepalive(
+        &self,
+        now_us: u64,
+        session: &crate::validate::Session,
+        request: sharklock_proto::v1::KeepAliveRequest,
+        caller: Caller,
+        events_to: StreamNumber,
+    ) {
+        let items = request.items.len();
+        let added = self.keepalives().add(now_us, session, request, caller, events_to);
+        if let Err(failure) = added {
+            let mut wakers = Vec::new();
+            self.tell_keepalives(now_us, vec![(caller, items)], &failure, &mut wakers);
+            wake(wakers);
+        }
+    }
+
+    /// Sends the keepalives that wait, or leaves it to the next tick.
+    pub(crate) fn send_keepalives_or_wait(&self, now_us: u64) {
+        self.flush_keepalives(now_us);
+        if self.keepalives().due_us().is_some() {
+            self.observer.due_sooner();
+        }
+    }
+
+    /// Where a call goes; None, and stores are asked what they know, while nobody can be asked.
+    pub(crate) fn target(&self, body: &Ask) -> Option<Target> {
+        let target = match name_of(body) {
+            Some(name) => self.routing().route(name.as_bytes()),
+            None => self.routing().anywhere(),
+        };
+        if target.is_none_or(|target| target.range_id == 0) {
+            self.ask_for_routes();
+        }
+        target
+    }
+
+    /// The only way to an outbox: keeps the gateway's sums right, and collects whom to wake.
+    pub(crate) fn with_outbox<R>(
+        &self,
+        stream: &OpenStream,
+        wakers: &mut Vec<Waker>,
+        change: impl FnOnce(&mut Outbox) -> R,
+    ) -> R {
+        let changed = self.streams.sums.with_outbox(stream, self.config.outbox_bytes_max, change);
+        if changed.overrun {
+            self.observer.overrun();
+        }
+        wakers.extend(changed.taker);
+        changed.result
+    }
+
+    fn flush_keepalives(&self, now_us: u64) {
+        let Flushed { calls, told } = {
+            let mut keepalives = self.keepalives();
+            if keepalives.due_us().is_none_or(|due_us| due_us > now_us) {
+                return;
+            }
+            let routing = self.routing();
+            keepalives.flush(now_us, |name| routing.route(name.as_bytes()))
+        };
+        let mut wakers = Vec::new();
+        if !told.is_empty() {
+            self.ask_for_routes();
+            self.tell_keepalives(now_us, told, &Failure::no_leader(), &mut wakers);
+        }
+        if !calls.is_empty() {
+            self.observer.keepalive_batch();
+        }
+        let mut by_store = crate::link::ByStore::default();
+        calls.into_iter().for_each(|(store, call)| by_store.push(store, call));
+        for (store, calls) in by_store.into_batches() {
+            let Err(rejected) = self.send(now_us, store, Lane::Urgent, calls) else { continue };
+            let failure = Failure::overloaded("the store has too much waiting: retry");
+            for call in rejected {
+                let call = Tag::from_wire(call.tag).call;
+                let told = self.keepalives().failed(store, call, &failure);
+                self.tell_keepalives(now_us, told, &failure, &mut wakers);
+            }
+        }
+        wake(wakers);
+    }
+
+    /// Asks stores to describe themselves, and leads around those that did not.
+    fn describe_due(&self, now_us: u64) {
+        let mut due = Due::default();
+        self.describe_differently(|describing| due = describing.take_due(now_us));
+        for store in due.silent {
+            tracing::warn!(%store, "a store says nothing: calls go elsewhere");
+            self.routing_mut().silent(store);
+        }
+        for store in due.ask {
+            let tag = Tag { stream: StreamNumber::GATEWAY, call: CallNumber::DESCRIBE };
+            let body = Some(Ask::Describe(DescribeStore {}));
+            let call = StoreCall { tag: tag.to_wire(), body, ..StoreCall::default() };
+            if self.send(now_us, store, Lane::Ordinary, vec![call]).is_err() {
+                self.describing().not_asked(store);
+            }
+        }
+    }
+
+    /// Changes what is known of stores, and tells if that makes the gateway ready, or unready.
+    fn describe_differently(&self, change: impl FnOnce(&mut Describing)) {
+        let mut describing = self.describing();
+        let before = describing.is_ready();
+        change(&mut describing);
+        let ready = describing.is_ready();
+        if ready != before {
+            self.observer.ready_changed(ready);
+        }
+    }
+
+    fn ask_for_routes(&self) {
+        self.describing().hurry_all();
+        self.observer.due_sooner();
+    }
+
+    /// Gives up on calls that no store has answered for [`CALL_LIFE_US`].
+    fn sweep(&self, now_us: u64) {
+        let before_us = now_us.saturating_sub(CALL_LIFE_US);
+        let mut wakers = Vec::new();
+        for stream in self.streams.all() {
+            let settled = self.with_outbox(&stream, &mut wakers, |outbox| outbox.sweep(before_us));
+            settled.into_iter().for_each(|settled| self.observer.settled(settled, now_us));
+        }
+        self.keepalives().sweep(before_us);
+        wake(wakers);
+    }
+
+    /// Tells callers that items of their keepalives will not be answered.
+    fn tell_keepalives(
+        &self,
+        now_us: u64,
+        told: Vec<(Caller, usize)>,
+        failure: &Failure,
+        wakers: &mut Vec<Waker>,
+    ) {
+        for (caller, items) in told {
+            let failure = failure.clone();
+            let fail = |outbox: &mut Outbox| outbox.fail(caller.call, items, failure);
+            self.settle(now_us, caller, wakers, fail);
+        }
+    }
+
+    fn settle(
+        &self,
+        now_us: u64,
+        caller: Caller,
+        wakers: &mut Vec<Waker>,
+        settle: impl FnOnce(&mut Outbox) -> Option<Settled>,
+    ) {
+        let Some(stream) = self.streams.get(caller.stream) else { return };
+        if let Some(settled) = self.with_outbox(&stream, wakers, settle) {
+            self.observer.settled(settled, now_us);
+        }
+    }
+
+    fn keepalives(&self) -> MutexGuard<'_, KeepAlives> {
+        self.keepalives.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn describing(&self) -> MutexGuard<'_, Describing> {
+        self.describing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn routing(&self) -> RwLockReadGuard<'_, Routing> {
+        self.routing.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn routing_mut(&self) -> RwLockWriteGuard<'_, Routing> {
+        self.routing.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The name by which a call is routed.
+fn name_of(body: &Ask) -> Option<&str> {
+    match body {
+        Ask::Acquire(request) => Some(&request.name),
+        Ask::Release(request) => Some(&request.name),
+        Ask::Cancel(request) => Some(&request.name),
+        Ask::CheckToken(request) => Some(&request.name),
+        Ask::GetLock(request) => Some(&request.name),
+        Ask::ForceRelease(request) => Some(&request.name),
+        // A page begins after its token.
+        Ask::ListLocks(request) => Some((&request.page_token).max(&request.prefix)),
+        // Merged keepalives are routed item by item, and a store describes itself.
+        Ask::KeepAlive(_) | Ask::Describe(_) => None,
+    }
+}
+
+pub(crate) fn wake(wakers: Vec<Waker>) {
+    wakers.into_iter().for_each(Waker::wake);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,558 @@
+//! Calls find their leader over several stores, and what is lost on the way says so.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use sharklock_proto::{
+    internal::v1::{
+        EpochNotMatch, Indeterminate, NotLeader, RangeDescriptor, Replica, ReplicaRole,
+        StoreDescription, StoreError, StoreReply, store_error::Kind, store_reply::Body,
+    },
+    v1::{
+        AcquireRequest, AcquireResponse, AcquisitionEvent, GetLockRequest, KeepAliveAnswer,
+        KeepAliveItem, KeepAliveRequest, KeepAliveResponse, Position, RangeStatus, ReleaseRequest,
+        SessionCall, SessionRequest, session_answer, session_call,
+    },
+};
+use sharklock_rangemap::HOPS_MAX;
+
+use super::*;
+use crate::{
+    SessionPort, describing::DESCRIBE_WITHIN_US, failure::Reason, keepalives::FLUSH_EVERY_US,
+};
+
+const A: StoreId = StoreId(1);
+const B: StoreId = StoreId(2);
+const C: StoreId = StoreId(3);
+
+/// What has been sent, in order.
+#[derive(Default)]
+struct Wires {
+    sent: Mutex<Vec<(StoreId, StoreCall)>>,
+    full: Mutex<BTreeSet<StoreId>>,
+}
+
+impl StoreLinks for Wires {
+    fn send(
+        &self,
+        store: StoreId,
+        _lane: Lane,
+        calls: Vec<StoreCall>,
+    ) -> Result<(), Vec<StoreCall>> {
+        if self.full.lock().unwrap().contains(&store) {
+            return Err(calls);
+        }
+        self.sent.lock().unwrap().extend(calls.into_iter().map(|call| (store, call)));
+        Ok(())
+    }
+}
+
+/// A gateway, and the one stream of a client on it.
+struct Front {
+    hub: Arc<Hub>,
+    wires: Arc<Wires>,
+    port: SessionPort,
+    now_us: u64,
+    next_call: u64,
+}
+
+fn descriptor(
+    range_id: u64,
+    start: &str,
+    end: &str,
+    version: u64,
+    stores: &[u64],
+) -> RangeDescriptor {
+    let replica = |store_id: &u64| Replica {
+        peer_id: range_id * 10 + store_id,
+        store_id: *store_id,
+        role: ReplicaRole::Voter as i32,
+    };
+    RangeDescriptor {
+        range_id,
+        start: start.to_owned().into(),
+        end: end.to_owned().into(),
+        conf_ver: 1,
+        version,
+        replicas: stores.iter().map(replica).collect(),
+    }
+}
+
+fn described(stores: &[u64], leader_store_id: u64, term: u64) -> Body {
+    let range = RangeStatus { range_id: 1, leader_store_id, term, ..RangeStatus::default() };
+    Body::Describe(StoreDescription {
+        ranges: vec![range],
+        descriptors: vec![descriptor(1, "", "", 4, stores)],
+        ..StoreDescription::default()
+    })
+}
+
+fn error(kind: Kind) -> Body {
+    Body::Error(StoreError { kind: Some(kind) })
+}
+
+fn not_leader(leader_store_id: u64) -> Body {
+    error(Kind::NotLeader(NotLeader { range_id: 1, leader_store_id }))
+}
+
+fn granted(token: u64) -> Body {
+    let position = Some(Position { range_id: 1, ..Position::default() });
+    Body::Acquire(AcquireResponse { position, token, ..AcquireResponse::default() })
+}
+
+impl Front {
+    /// With one range of all names on these stores; the leader as they describe it, 0 for none.
+    fn new(stores: &[u64], leader: u64) -> Self {
+        let wires = Arc::new(Wires::default());
+        let hub = Hub::new(HubConfig::default(), wires.clone(), Arc::new(()));
+        let port = SessionPort::open(&hub, "10.0.0.1:5".to_owned()).expect("there is room");
+        let mut front = Self { hub, wires, port, now_us: 1_000, next_call: 1 };
+        for store in stores {
+            front.hub.link_up(front.now_us, StoreId(*store));
+        }
+        for (to, call) in front.sent() {
+            front.reply(to, &call, described(stores, leader, 5));
+        }
+        front
+    }
+
+    /// Takes what was sent since the last time.
+    fn sent(&mut self) -> Vec<(StoreId, StoreCall)> {
+        std::mem::take(&mut self.wires.sent.lock().unwrap())
+    }
+
+    /// The one call that was sent, questions to stores left out.
+    #[track_caller]
+    fn sent_one(&mut self) -> (StoreId, StoreCall) {
+        let mut sent = self.sent_calls();
+        assert_eq!(sent.len(), 1, "{sent:?}");
+        sent.pop().expect("there is one")
+    }
+
+    fn sent_calls(&mut self) -> Vec<(StoreId, StoreCall)> {
+        let describes = |call: &StoreCall| matches!(call.body, Some(Ask::Describe(_)));
+        self.sent().into_iter().filter(|(_, call)| !describes(call)).collect()
+    }
+
+    fn reply(&mut self, from: StoreId, to: &StoreCall, body: Body) {
+        let reply = StoreReply { tag: to.tag, stream: 0, body: Some(body) };
+        self.hub.dispatch(self.now_us, from, vec![reply]);
+    }
+
+    /// Answers the questions to stores that were sent.
+    fn describe_all(&mut self, body: &Body) {
+        for (to, call) in self.sent() {
+            self.reply(to, &call, body.clone());
+        }
+    }
+
+    fn ask(&mut self, body: session_call::Body) -> u64 {
+        let call_id = self.next_call;
+        self.next_call += 1;
+        let calls = vec![SessionCall { call_id, body: Some(body) }];
+        let session_id = Bytes::from_static(&[7; 16]);
+        let request = SessionRequest { session_id, instance: 1, calls };
+        self.port.take_in(self.now_us, request).expect("the message is well-formed");
+        call_id
+    }
+
+    fn acquire(&mut self, name: &str) -> u64 {
+        let id = self.next_call;
+        self.ask(session_call::Body::Acquire(AcquireRequest {
+            name: name.to_owned(),
+            acquisition_id: id,
+            seq: id,
+            mode: 1,
+            ..AcquireRequest::default()
+        }))
+    }
+
+    fn keep_alive(&mut self, seq: u64, acquisition_id: u64) -> u64 {
+        let items = vec![KeepAliveItem { name: "a".to_owned(), acquisition_id }];
+        let request = KeepAliveRequest { seq, items, ..KeepAliveRequest::default() };
+        self.ask(session_call::Body::KeepAlive(request))
+    }
+
+    fn pass(&mut self, us: u64) {
+        self.now_us += us;
+        self.hub.tick(self.now_us);
+    }
+
+    /// What the client hears: (call id, what), in short.
+    fn heard(&mut self) -> Vec<(u64, String)> {
+        let mut heard = Vec::new();
+        while let Some(message) = self.port.take_out().expect("it is not cut off") {
+            for answer in message.answers {
+                let what = match answer.body.expect("answers have bodies") {
+                    session_answer::Body::Acquire(body) => format!("token {}", body.token),
+                    session_answer::Body::KeepAlive(body) => format!("seq {}", body.answers[0].seq),
+                    session_answer::Body::Failure(failure) => failure.reason,
+                    session_answer::Body::Event(event) => format!("event {}", event.name),
+                    other => format!("{other:?}"),
+                };
+                heard.push((answer.call_id, what));
+            }
+        }
+        heard
+    }
+}
+
+fn kept_alive(call: &StoreCall) -> Body {
+    let Some(Ask::KeepAlive(request)) = &call.body else { panic!("{call:?}") };
+    let answer = |item: &KeepAliveItem| KeepAliveAnswer {
+        name: item.name.clone(),
+        acquisition_id: item.acquisition_id,
+        seq: request.seq,
+        position: Some(Position { range_id: 1, ..Position::default() }),
+        ..KeepAliveAnswer::default()
+    };
+    Body::KeepAlive(KeepAliveResponse { answers: request.items.iter().map(answer).collect() })
+}
+
+fn one(call_id: u64, what: &str) -> Vec<(u64, String)> {
+    vec![(call_id, what.to_owned())]
+}
+
+#[test]
+fn calls_go_to_the_leader_that_stores_describe() {
+    let mut front = Front::new(&[1, 2, 3], 2);
+    assert!(front.hub.is_ready());
+    let id = front.acquire("a");
+    let (to, call) = front.sent_one();
+    assert_eq!((to, call.range_id, call.version, call.age_ms), (B, 1, 4, 0));
+    assert_eq!(call.client_address, "10.0.0.1:5");
+    front.reply(B, &call, granted(9));
+    assert_eq!(front.heard(), one(id, "token 9"));
+    assert_eq!(front.hub.calls_open(), 0);
+}
+
+#[test]
+fn a_call_that_met_a_follower_goes_to_the_leader_at_once_and_tells_its_age() {
+    let mut front = Front::new(&[1, 2, 3], 2);
+    let id = front.acquire("a");
+    let (_, first) = front.sent_one();
+    front.now_us += 2_500;
+    front.reply(B, &first, not_leader(3));
+    let (to, second) = front.sent_one();
+    assert_eq!((to, second.tag, second.age_ms), (C, first.tag, 3));
+    assert_eq!((&second.body, &second.session), (&first.body, &first.session));
+    assert_eq!(front.heard(), [], "its client waits on");
+    front.reply(C, &second, granted(9));
+    assert_eq!(front.heard(), one(id, "token 9"));
+    // The next one goes there directly.
+    front.acquire("b");
+    assert_eq!(front.sent_one().0, C);
+}
+
+#[test]
+fn stores_that_point_at_each_other_are_not_believed_for_ever() {
+    let mut front = Front::new(&[1, 2, 3], 1);
+    let id = front.acquire("a");
+    let mut sent = 0;
+    loop {
+        let calls = front.sent_calls();
+        let Some((to, call)) = calls.into_iter().next() else { break };
+        sent += 1;
+        front.reply(to, &call, not_leader(if to == A { 2 } else { 1 }));
+    }
+    assert_eq!(sent, HOPS_MAX);
+    assert_eq!(front.heard(), one(id, "NO_LEADER"));
+    assert_eq!(front.hub.calls_open(), 0);
+}
+
+#[test]
+fn without_a_leader_each_call_asks_one_store_and_the_next_asks_another() {
+    let mut front = Front::new(&[1, 2, 3], 1);
+    let mut asked = Vec::new();
+    // No hint; one at itself; one at who does not vote; one at who is not linked any more.
+    for hint in [0, 2, 77, 2] {
+        if hint == 2 && asked.len() > 1 {
+            front.hub.link_lost(front.now_us, B);
+        }
+        let id = front.acquire("a");
+        let (to, call) = front.sent_one();
+        asked.push(to);
+        front.reply(to, &call, not_leader(hint));
+        assert_eq!(front.heard(), one(id, "NO_LEADER"), "hint {hint} of {to}");
+        assert_eq!(front.sent_calls(), [], "its client repeats it, later and later");
+    }
+    assert_eq!(asked, [A, B, C, A]);
+}
+
+#[test]
+fn a_call_of_a_range_that_has_split_goes_to_its_half() {
+    let mut front = Front::new(&[1, 2, 3], 2);
+    let id = front.acquire("z");
+    let (_, first) = front.sent_one();
+    let descriptors =
+        vec![descriptor(1, "", "m", 5, &[1, 2, 3]), descriptor(2, "m", "", 5, &[1, 2, 3])];
+    front.reply(B, &first, error(Kind::EpochNotMatch(EpochNotMatch { descriptors })));
+    let (to, second) = front.sent_one();
+    assert_eq!((to, second.range_id, second.version), (B, 2, 5));
+    // A store that says the same again teaches nothing.
+    let descriptors = vec![descriptor(2, "m", "", 5, &[1, 2, 3])];
+    front.reply(B, &second, error(Kind::EpochNotMatch(EpochNotMatch { descriptors })));
+    assert_eq!(front.sent_calls(), []);
+    assert_eq!(front.heard(), one(id, "RANGE_MOVED"));
+}
+
+#[test]
+fn what_may_have_been_done_is_never_sent_again() {
+    let mut front = Front::new(&[1, 2, 3], 2);
+    let id = front.acquire("a");
+    let (_, call) = front.sent_one();
+    front.reply(B, &call, error(Kind::Indeterminate(Indeterminate {})));
+    assert_eq!(front.sent_calls(), []);
+    assert_eq!(front.heard(), one(id, "INDETERMINATE"));
+}
+
+#[test]
+fn an_answer_counts_only_from_the_store_that_has_the_call() {
+    let mut front = Front::new(&[1, 2, 3], 2);
+    let id = front.acquire("a");
+    let (_, first) = front.sent_one();
+    front.reply(A, &first, granted(1));
+    assert_eq!(front.heard(), []);
+    front.reply(B, &first, not_leader(3));
+    let (_, second) = front.sent_one();
+    front.reply(B, &first, granted(2));
+    assert_eq!(front.heard(), []);
+    front.reply(C, &second, granted(3));
+    assert_eq!(front.heard(), one(id, "token 3"));
+}
+
+#[test]
+fn a_lost_link_fails_its_calls_at_once_and_the_next_go_elsewhere() {
+    let mut front = Front::new(&[1, 2, 3], 2);
+    let acquire = front.acquire("a");
+    let release = front.ask(session_call::Body::Release(ReleaseRequest {
+        name: "a".to_owned(),
+        token: 3,
+        acquisition_id: 1,
+        ..ReleaseRequest::default()
+    }));
+    let look = front.ask(session_call::Body::GetLock(GetLockRequest {
+        name: "a".to_owned(),
+        ..GetLockRequest::default()
+    }));
+    let under_way = front.sent_calls();
+    assert!(under_way.iter().all(|(to, _)| *to == B));
+    front.hub.link_lost(front.now_us, B);
+    let want: Vec<_> =
+        [(acquire, "INDETERMINATE"), (release, "INDETERMINATE"), (look, "NO_ANSWER")].into();
+    let heard = front.heard();
+    let heard: Vec<_> = heard.iter().map(|(id, what)| (*id, what.as_str())).collect();
+    assert_eq!(heard, want);
+    assert_eq!(front.hub.calls_open(), 0);
+    assert!(front.hub.is_ready(), "the others say that there is a leader");
+    front.reply(B, &under_way[0].1, granted(9));
+    assert_eq!(front.heard(), [], "an answer from beyond");
+    front.acquire("b");
+    assert_eq!(front.sent_one().0, C);
+}
+
+#[test]
+fn keepalives_under_way_on_a_lost_link_go_elsewhere_with_their_seq_and_age() {
+    let mut front = Front::new(&[1, 2, 3], 2);
+    let id = front.keep_alive(8, 3);
+    let (to, first) = front.sent_one();
+    assert_eq!(to, B);
+    front.now_us += 1_000;
+    front.hub.link_lost(front.now_us, B);
+    assert_eq!(front.heard(), []);
+    assert!(front.hub.next_due_us() <= front.now_us + FLUSH_EVERY_US);
+    front.pass(FLUSH_EVERY_US);
+    let (to, second) = front.sent_one();
+    assert_eq!((to, second.age_ms), (C, 26));
+    assert_eq!(second.body, first.body);
+    front.reply(C, &second, kept_alive(&second));
+    assert_eq!(front.heard(), one(id, "seq 8"));
+    assert_eq!((front.hub.calls_open(), front.hub.keepalive_items()), (0, 0));
+}
+
+#[test]
+fn keepalives_follow_the_leader() {
+    let mut front = Front::new(&[1, 2, 3], 2);
+    let id = front.keep_alive(8, 3);
+    let (_, first) = front.sent_one();
+    front.reply(B, &first, not_leader(1));
+    front.pass(FLUSH_EVERY_US);
+    let (to, second) = front.sent_one();
+    assert_eq!(to, A);
+    front.reply(A, &second, kept_alive(&second));
+    assert_eq!(front.heard(), one(id, "seq 8"));
+}
+
+#[test]
+fn with_no_link_at_all_everybody_is_told_at_once() {
+    let mut front = Front::new(&[1, 2, 3], 2);
+    [A, B, C].into_iter().for_each(|store| front.hub.link_lost(front.now_us, store));
+    assert!(!front.hub.is_ready());
+    let acquire = front.acquire("a");
+    let keep_alive = front.keep_alive(9, 3);
+    let heard = front.heard();
+    assert_eq!(heard, [(acquire, "NO_LEADER".to_owned()), (keep_alive, "NO_LEADER".to_owned())]);
+    assert_eq!(front.sent(), []);
+    assert_eq!((front.hub.calls_open(), front.hub.keepalive_items()), (0, 0));
+    front.hub.link_up(front.now_us, B);
+    front.acquire("a");
+    let sent = front.sent();
+    assert!(sent.iter().all(|(to, _)| *to == B));
+    assert_eq!(sent.len(), 2, "it is asked to describe itself, and the call: {sent:?}");
+}
+
+#[test]
+fn a_store_that_says_nothing_is_found_out_and_led_around_until_it_speaks() {
+    let mut front = Front::new(&[1, 2, 3], 2);
+    let answer_others = |front: &mut Front| {
+        for (to, call) in front.sent() {
+            if to != B {
+                front.reply(to, &call, described(&[1, 2, 3], 2, 5));
+            }
+        }
+    };
+    front.acquire("a");
+    let mut silent_after_us = 0;
+    while front.hub.routing().route(b"a").expect("there are links").store == B {
+        assert!(silent_after_us < 10_000_000, "it is never found out");
+        let due_us = front.hub.next_due_us();
+        assert!(due_us > front.now_us, "what is due is done");
+        silent_after_us += due_us - front.now_us;
+        front.pass(due_us - front.now_us);
+        answer_others(&mut front);
+    }
+    let bound_us = OWED_MAX_US + LISTEN_EVERY_US + DESCRIBE_WITHIN_US;
+    assert!(silent_after_us <= bound_us + 100_000, "{silent_after_us}");
+    assert_eq!(front.hub.calls_open(), 1, "it may still be answered");
+    // It was only slow.
+    front.hub.dispatch(front.now_us, B, Vec::new());
+    front.hub.routing_mut().answered(1, B);
+    front.acquire("b");
+    assert!(front.sent_calls().iter().any(|(to, _)| *to == B));
+}
+
+#[test]
+fn a_range_with_one_voter_keeps_no_copies() {
+    let mut front = Front::new(&[1], 1);
+    let id = front.acquire("a");
+    let (_, call) = front.sent_one();
+    let stream = front.hub.streams.get(front.port.number()).expect("it is open");
+    assert!(stream.outbox().kept(Tag::from_wire(call.tag).call).is_none());
+    front.reply(A, &call, not_leader(0));
+    assert_eq!(front.heard(), one(id, "NO_LEADER"));
+}
+
+#[test]
+fn a_call_that_the_leaders_link_does_not_take_fails() {
+    let mut front = Front::new(&[1, 2, 3], 2);
+    let id = front.acquire("a");
+    let (_, call) = front.sent_one();
+    front.wires.full.lock().unwrap().insert(C);
+    front.reply(B, &call, not_leader(3));
+    assert_eq!(front.heard(), one(id, "OVERLOADED"));
+    assert_eq!(front.hub.calls_open(), 0);
+}
+
+#[test]
+fn an_answer_turns_a_guess_into_knowledge() {
+    let mut front = Front::new(&[1, 2, 3], 0);
+    assert!(!front.hub.is_ready());
+    front.acquire("a");
+    let (to, call) = front.sent_one();
+    assert!(front.hub.routing().has_guesses());
+    front.reply(to, &call, granted(1));
+    assert!(!front.hub.routing().has_guesses());
+}
+
+#[test]
+fn events_reach_their_stream_and_those_of_closed_streams_nobody() {
+    let mut front = Front::new(&[1], 1);
+    let event = |stream: u32| {
+        let event = AcquisitionEvent { name: "a".to_owned(), ..AcquisitionEvent::default() };
+        StoreReply { tag: 0, stream: u64::from(stream), body: Some(Body::Event(event)) }
+    };
+    let other = SessionPort::open(&front.hub, String::new()).expect("there is room");
+    let closed = other.number().0;
+    drop(other);
+    assert_eq!(front.hub.streams_open(), 1);
+    let number = front.port.number().0;
+    front.hub.dispatch(front.now_us, A, vec![event(number), event(closed)]);
+    assert_eq!(front.heard(), one(0, "event a"));
+}
+
+#[test]
+fn calls_that_nobody_answers_are_given_up() {
+    let mut front = Front::new(&[1], 1);
+    let acquire = front.acquire("a");
+    front.keep_alive(9, 3);
+    assert_eq!(front.sent_calls().len(), 2);
+    while front.now_us < CALL_LIFE_US + 2 * SWEEP_EVERY_US {
+        let due_us = front.hub.next_due_us();
+        front.pass(due_us.saturating_sub(front.now_us).max(1));
+        front.describe_all(&described(&[1], 1, 5));
+    }
+    let heard = front.heard();
+    assert_eq!(heard[0], (acquire, "INDETERMINATE".to_owned()));
+    assert_eq!(heard[1].1, Reason::NoAnswer.as_str());
+    assert_eq!((front.hub.calls_open(), front.hub.keepalive_items()), (0, 0));
+}
+
+/// Everything that comes out of a gateway with many streams, as text.
+fn story() -> String {
+    let mut front = Front::new(&[1, 2, 3], 2);
+    let mut ports: Vec<_> = (0..50)
+        .map(|at| SessionPort::open(&front.hub, format!("10.0.0.{at}:1")).expect("room"))
+        .collect();
+    let mut told = String::new();
+    for round in 0..6 {
+        for (at, port) in ports.iter_mut().enumerate() {
+            let id = round * 100 + at as u64 + 1;
+            let acquire = AcquireRequest {
+                name: format!("lock {}", at % 7),
+                acquisition_id: id,
+                seq: 2 * id,
+                mode: 1,
+                ..AcquireRequest::default()
+            };
+            let item = KeepAliveItem { name: format!("lock {}", at % 5), acquisition_id: id };
+            let keep_alive =
+                KeepAliveRequest { seq: 2 * id + 1, items: vec![item], ..Default::default() };
+            let calls =
+                [session_call::Body::Acquire(acquire), session_call::Body::KeepAlive(keep_alive)];
+            let calls = calls
+                .into_iter()
+                .enumerate()
+                .map(|(at, body)| SessionCall { call_id: 2 * id + at as u64, body: Some(body) })
+                .collect();
+            let session_id = Bytes::copy_from_slice(&[at as u8 + 1; 16]);
+            let request = SessionRequest { session_id, instance: 1, calls };
+            port.take_in(front.now_us, request).expect("it is well-formed");
+        }
+        front.pass(FLUSH_EVERY_US);
+        match round {
+            2 => front.hub.link_lost(front.now_us, B),
+            3 => front.hub.link_up(front.now_us, B),
+            4 => front.pass(CALL_LIFE_US + SWEEP_EVERY_US),
+            _ => {}
+        }
+        for (at, (to, call)) in front.sent().into_iter().enumerate() {
+            told.push_str(&format!("{to} {call:?}\n"));
+            if at % 3 > 0 {
+                front.reply(to, &call, not_leader(at as u64 % 4));
+            }
+        }
+        for port in &mut ports {
+            while let Some(message) = port.take_out().expect("it is read") {
+                told.push_str(&format!("{message:?}\n"));
+            }
+        }
+    }
+    told
+}
+
+#[test]
+fn equal_calls_have_equal_results() {
+    let told = story();
+    assert!(told.contains("INDETERMINATE") && told.contains("NO_LEADER"), "the story is rich");
+    assert!(told == story());
+}

@@ -1,0 +1,35 @@
+//! What a gateway's core tells its owner as it goes: what is worth counting, and what the owner may
+//! be waiting for. Nothing comes back, so that the core decides the same whoever listens.
+
+use crate::{failure::Reason, outbox::Settled};
+
+/// See the module. Called from whatever thread calls the hub, sometimes under its locks: never call
+/// the hub from here.
+pub trait Observer: Send + Sync + 'static {
+    /// A call was answered for good.
+    fn settled(&self, _settled: Settled, _now_us: u64) {}
+    /// A call of a Session stream is answered with an error.
+    fn failed(&self, _reason: Reason) {}
+    /// A stream was opened.
+    fn stream_opened(&self) {}
+    /// A stream was closed.
+    fn stream_closed(&self) {}
+    /// A store pushed an event.
+    fn event(&self) {}
+    /// An event's stream was gone or too far behind.
+    fn event_dropped(&self) {}
+    /// A stream is ended since its client does not read.
+    fn overrun(&self) {}
+    /// A reply's call or stream was gone.
+    fn late_reply(&self) {}
+    /// Keepalives were sent.
+    fn keepalive_batch(&self) {}
+    /// A call that a store did not do was sent to another.
+    fn sent_again(&self) {}
+    /// Whether calls have a chance is not as it was.
+    fn ready_changed(&self, _ready: bool) {}
+    /// [`Hub::next_due_us`](crate::Hub::next_due_us) may be earlier than it was.
+    fn due_sooner(&self) {}
+}
+
+impl Observer for () {}
