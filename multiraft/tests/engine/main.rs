@@ -12,6 +12,7 @@ mod node;
 mod power_loss;
 mod random_faults;
 mod random_network;
+mod scripts;
 mod single_voter;
 mod stability;
 mod tally;
