@@ -182,8 +182,17 @@ fn gone_reason(reason: i32) -> GoneReason {
         Ok(v1::GoneReason::Refused) => GoneReason::Refused,
         Ok(v1::GoneReason::ForceReleased) => GoneReason::ForceReleased,
         Ok(v1::GoneReason::HoldLost) => GoneReason::HoldLost,
-        // Gone is gone, whatever a newer server calls the cause.
-        Ok(v1::GoneReason::Unspecified | v1::GoneReason::Unknown) | Err(_) => GoneReason::Unknown,
+        // Gone is gone, whatever a newer server calls the cause. The rest are causes of conditions
+        // that this client does not ask for.
+        Ok(
+            v1::GoneReason::Unspecified
+            | v1::GoneReason::Unknown
+            | v1::GoneReason::Orphaned
+            | v1::GoneReason::Reclaimed
+            | v1::GoneReason::HeldTooLong
+            | v1::GoneReason::AskedFor,
+        )
+        | Err(_) => GoneReason::Unknown,
     }
 }
 

@@ -3,10 +3,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use sharklock_locktable::{
-    Acquisition, Change, Finished, HoldView, LockTable, LockView, Name, Outcome, Reply, Status,
-    Token, WaiterView,
+    Acquisition, Change, Finished, LockTable, Name, Outcome, Reply, Status, Token,
 };
-use sharklock_multiraft::{ReplicaStatus, Store};
 use sharklock_proto::{
     internal::v1::{self as internal, StoreReply, store_error::Kind, store_reply::Body},
     v1,
@@ -14,24 +12,15 @@ use sharklock_proto::{
 use sharklock_rangemap::{Descriptor, RangeId, StoreId};
 
 use crate::{
-    front::{Asker, LinkId, Query, Read, ReplyTo, Subscriber},
+    front::{Asker, LinkId, ReplyTo, Subscriber},
     lease_clock::{LeaseClock, LeaseKey},
-    machine::LockRange,
     wire,
 };
 
 /// Holders shown to whoever has to wait.
-const HOLDERS_SHOWN: usize = 8;
-/// Holders shown of one lock that is looked at.
-const HOLDERS_MAX: usize = 1_000;
-/// Waiters shown of one lock when the question does not say.
-const WAITERS_DEFAULT: usize = 100;
-/// Waiters or locks shown in one answer.
-const PAGE_MAX: usize = 1_000;
-/// Locks per page when the question does not say.
-const PAGE_DEFAULT: usize = 100;
+pub const HOLDERS_SHOWN: usize = 8;
 /// Bytes of holders, waiters or locks in one answer: below what a gateway may send in one message.
-const ANSWER_BYTES_MAX: usize = 1 << 20;
+pub const ANSWER_BYTES_MAX: usize = 1 << 20;
 
 /// Answers and events of a turn, in order per link.
 #[derive(Debug, Default)]
@@ -89,34 +78,7 @@ impl Replies {
         self.fail(to, Kind::Indeterminate(internal::Indeterminate {}));
     }
 
-    /// The store and its ranges; `status` says what the core does not know.
-    pub fn describe(&mut self, to: ReplyTo, store: &Store<LockRange>, status: &v1::StoreStatus) {
-        let ranges = store.ranges();
-        let described = |range: &RangeId| {
-            Some(range_status(
-                store.descriptor(*range)?,
-                &store.status(*range)?,
-                store.machine(*range)?,
-            ))
-        };
-        let description = internal::StoreDescription {
-            cluster_id: hex(&store.ident().cluster_id),
-            store: Some(v1::StoreStatus {
-                store_id: store.ident().store.0,
-                ident: hex(&store.ident().ident),
-                ..status.clone()
-            }),
-            ranges: ranges.iter().filter_map(described).collect(),
-            descriptors: ranges
-                .iter()
-                .filter_map(|range| store.descriptor(*range))
-                .map(wire::descriptor)
-                .collect(),
-        };
-        self.reply(to, Body::Describe(description));
-    }
-
-    fn reply(&mut self, to: ReplyTo, body: Body) {
+    pub fn reply(&mut self, to: ReplyTo, body: Body) {
         let reply = StoreReply { tag: to.tag, stream: 0, body: Some(body) };
         self.by_link.entry(to.link).or_default().push(reply);
     }
@@ -129,10 +91,10 @@ impl Replies {
 
 /// Answers from the state of one range at one index.
 pub struct Answers<'a> {
-    replies: &'a mut Replies,
-    now: Duration,
-    position: v1::Position,
-    table: &'a LockTable,
+    pub replies: &'a mut Replies,
+    pub now: Duration,
+    pub position: v1::Position,
+    pub table: &'a LockTable,
     subscribers: &'a mut BTreeMap<Acquisition, Subscriber>,
 }
 
@@ -151,40 +113,6 @@ impl Answers<'_> {
         for change in outcome.changes {
             self.push(change, cancelled);
         }
-    }
-
-    /// Answers a question that a ReadIndex round has cleared.
-    pub fn read(&mut self, read: Read, clock: &LeaseClock) {
-        let position = Some(self.position);
-        let body = match read.query {
-            Query::KeepAlive { caller, seq, items } => {
-                let answers: Vec<_> = items
-                    .into_iter()
-                    .filter_map(|item| {
-                        let acquisition = caller.acquisition(item.acquisition_id);
-                        self.keep_alive(item, acquisition, seq, clock)
-                    })
-                    .collect();
-                if answers.is_empty() {
-                    return;
-                }
-                Body::KeepAlive(v1::KeepAliveResponse { answers })
-            }
-            Query::CheckToken(request) => {
-                let hold = self.table.hold(&request.name, Token(request.token));
-                let fence_floor = hold.as_ref().map_or(0, |hold| hold.grant.fence_floor.0);
-                let live = hold.is_some();
-                Body::CheckToken(v1::CheckTokenResponse { position, live, fence_floor })
-            }
-            Query::GetLock(request) => {
-                let waiters_max = page(request.waiters_max, WAITERS_DEFAULT);
-                let view = self.table.lock(&request.name, HOLDERS_MAX, waiters_max);
-                let lock = view.map(|view| self.lock_info(view, Some(clock)));
-                Body::GetLock(v1::GetLockResponse { position, lock })
-            }
-            Query::ListLocks(request) => Body::ListLocks(self.list(&request, clock)),
-        };
-        self.replies.reply(read.to, body);
     }
 
     fn answer(&mut self, asker: Asker, reply: Reply, clock: Option<&LeaseClock>) {
@@ -276,6 +204,11 @@ impl Answers<'_> {
         }
     }
 
+    /// Whether a push about the acquisition would reach somebody.
+    pub fn listens(&self, acquisition: Acquisition) -> bool {
+        self.subscribers.contains_key(&acquisition)
+    }
+
     fn is_ending(&self, name: &Name, acquisition: Acquisition) -> bool {
         let status = self.table.status(name.as_str(), acquisition);
         matches!(status, Status::Held { ending: Some(_), .. })
@@ -289,6 +222,7 @@ impl Answers<'_> {
     ) {
         let Some(view) = self.table.lock(name.as_str(), HOLDERS_SHOWN, 0) else { return };
         response.waiters = u32::try_from(view.waiters_count).unwrap_or(u32::MAX);
+        response.retry_after_ms = self.retry_after_ms(&view, clock);
         response.holders = view.holds.into_iter().map(|hold| self.holder(hold, clock)).collect();
     }
 
@@ -296,7 +230,7 @@ impl Answers<'_> {
     /// learns from its answer, so `by_client` pushes no "gone".
     fn push(&mut self, change: Change, by_client: bool) {
         match change {
-            Change::Granted { acquisition, name, grant, from_queue: true } => {
+            Change::Granted { acquisition, name, grant, from_queue: true, .. } => {
                 let mut event = self.event_of(acquisition, &name);
                 event.set_kind(v1::AcquisitionEventKind::Granted);
                 event.token = grant.token.0;
@@ -309,6 +243,11 @@ impl Answers<'_> {
             Change::HoldEnded { name, acquisitions, how, .. } => {
                 for acquisition in acquisitions {
                     self.gone(acquisition, &name, how, by_client);
+                }
+            }
+            Change::Orphaned { name, acquisitions, .. } => {
+                for acquisition in acquisitions {
+                    self.gone(acquisition, &name, Finished::Orphaned, false);
                 }
             }
             Change::Closed { acquisition, .. } => {
@@ -326,7 +265,13 @@ impl Answers<'_> {
             Change::Queued { .. }
             | Change::Granted { from_queue: false, .. }
             | Change::Joined { .. }
-            | Change::ExpireMissed { .. } => {}
+            | Change::ExpireMissed { .. }
+            | Change::Downgraded { .. }
+            | Change::ConditionSet { .. }
+            | Change::Asked { .. }
+            | Change::AskDropped { .. }
+            | Change::DelayBegan { .. }
+            | Change::DelayEnded { .. } => {}
         }
     }
 
@@ -356,88 +301,6 @@ impl Answers<'_> {
             ..v1::AcquisitionEvent::default()
         }
     }
-
-    /// None while its end is pending: whatever is said now could be wrong a moment later (D7).
-    fn keep_alive(
-        &self,
-        item: v1::KeepAliveItem,
-        acquisition: Acquisition,
-        seq: u64,
-        clock: &LeaseClock,
-    ) -> Option<v1::KeepAliveAnswer> {
-        let mut answer = v1::KeepAliveAnswer {
-            acquisition_id: item.acquisition_id,
-            seq,
-            position: Some(self.position),
-            ..v1::KeepAliveAnswer::default()
-        };
-        match self.table.status(&item.name, acquisition) {
-            Status::Held { grant, ending } => {
-                if clock.is_pending(LeaseKey::Hold(grant.token)) {
-                    return None;
-                }
-                answer.set_state(match ending {
-                    Some(_) => v1::KeepAliveState::Ending,
-                    None => v1::KeepAliveState::Held,
-                });
-                answer.token = grant.token.0;
-                answer.fence_floor = grant.fence_floor.0;
-                answer.ending_reason = ending.unwrap_or_default();
-            }
-            Status::Waiting { place } => {
-                if clock.is_pending(LeaseKey::Waiter(acquisition)) {
-                    return None;
-                }
-                answer.set_state(v1::KeepAliveState::Waiting);
-                answer.place = place;
-            }
-            Status::Finished(how) => {
-                answer.set_state(v1::KeepAliveState::Gone);
-                answer.set_gone_reason(wire::gone_reason(how));
-            }
-        }
-        answer.name = item.name;
-        Some(answer)
-    }
-
-    fn list(&self, request: &v1::ListLocksRequest, clock: &LeaseClock) -> v1::ListLocksResponse {
-        let locks_max = page(request.page_size, PAGE_DEFAULT);
-        let after = (!request.page_token.is_empty()).then_some(request.page_token.as_str());
-        let views =
-            self.table.locks(&request.prefix, after, locks_max, HOLDERS_SHOWN, HOLDERS_SHOWN);
-        let found = views.len();
-        let infos = views.into_iter().map(|view| self.lock_info(view, Some(clock)));
-        let locks = within_budget(infos, ANSWER_BYTES_MAX);
-        let next_page_token = match locks.last() {
-            Some(last) if found == locks_max || locks.len() < found => last.name.clone(),
-            _ => String::new(),
-        };
-        v1::ListLocksResponse { position: Some(self.position), locks, next_page_token }
-    }
-
-    fn lock_info(&self, view: LockView, clock: Option<&LeaseClock>) -> v1::LockInfo {
-        let mut info = wire::lock_info(&view);
-        let holders = view.holds.into_iter().map(|hold| self.holder(hold, clock));
-        info.holders = within_budget(holders, ANSWER_BYTES_MAX / 2);
-        let waiters = view.waiters.into_iter().map(|waiter| self.waiter(waiter, clock));
-        info.waiters = within_budget(waiters, ANSWER_BYTES_MAX / 2);
-        info
-    }
-
-    fn holder(&self, hold: HoldView, clock: Option<&LeaseClock>) -> v1::Holder {
-        let remaining = self.remaining(LeaseKey::Hold(hold.grant.token), clock);
-        wire::holder(hold, remaining)
-    }
-
-    fn waiter(&self, waiter: WaiterView, clock: Option<&LeaseClock>) -> v1::Holder {
-        let remaining = self.remaining(LeaseKey::Waiter(waiter.acquisition), clock);
-        wire::waiter(waiter, remaining)
-    }
-
-    fn remaining(&self, key: LeaseKey, clock: Option<&LeaseClock>) -> u64 {
-        let remaining = clock.and_then(|clock| clock.remaining(self.now, key));
-        remaining.map_or(0, |remaining| u64::try_from(remaining.as_millis()).unwrap_or(u64::MAX))
-    }
 }
 
 fn clock_ttl(clock: Option<&LeaseClock>, token: Token) -> Option<Duration> {
@@ -466,7 +329,10 @@ fn finished(reply: &Reply) -> Finished {
 }
 
 /// As many of the messages as fit, but at least one.
-fn within_budget<M: prost::Message>(messages: impl Iterator<Item = M>, bytes_max: usize) -> Vec<M> {
+pub fn within_budget<M: prost::Message>(
+    messages: impl Iterator<Item = M>,
+    bytes_max: usize,
+) -> Vec<M> {
     let mut bytes = 0;
     let mut kept = Vec::new();
     for message in messages {
@@ -477,53 +343,4 @@ fn within_budget<M: prost::Message>(messages: impl Iterator<Item = M>, bytes_max
         kept.push(message);
     }
     kept
-}
-
-fn page(asked: u32, default: usize) -> usize {
-    match usize::try_from(asked).unwrap_or(PAGE_MAX) {
-        0 => default,
-        asked => asked.min(PAGE_MAX),
-    }
-}
-
-fn range_status(
-    descriptor: &Descriptor,
-    status: &ReplicaStatus,
-    range: &LockRange,
-) -> v1::RangeStatus {
-    let counts = range.table().counts();
-    v1::RangeStatus {
-        range_id: descriptor.range.0,
-        start: String::from_utf8_lossy(&descriptor.bounds.start).into_owned(),
-        end: String::from_utf8_lossy(&descriptor.bounds.end).into_owned(),
-        position: Some(v1::Position {
-            range_id: descriptor.range.0,
-            conf_ver: descriptor.epoch.conf_ver,
-            version: descriptor.epoch.version,
-            applied_index: status.applied,
-        }),
-        leader_store_id: status.leader.map_or(0, |store| store.0),
-        term: status.term,
-        commit_index: status.commit,
-        flushed_index: status.flushed,
-        log_first_index: status.log_first,
-        state_hash: format!("{:016x}", status.state_hash),
-        locks: counts.locks as u64,
-        holds: counts.holds as u64,
-        waiters: counts.waiters as u64,
-        voter_store_ids: descriptor
-            .replicas
-            .iter()
-            .filter(|replica| replica.role == sharklock_rangemap::Role::Voter)
-            .map(|replica| replica.store.0)
-            .collect(),
-    }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        use std::fmt::Write as _;
-        write!(text, "{byte:02x}").expect("a String grows as needed");
-        text
-    })
 }

@@ -8,6 +8,8 @@ use sharklock_locktable::{
 };
 use sharklock_proto::internal::v1 as record;
 
+use crate::agreement;
+
 /// Version of the log entry format. A reader refuses any other.
 pub const LOG_FORMAT: u8 = 1;
 
@@ -30,15 +32,11 @@ pub enum DecodeError {
 
 /// Upper bound of the encoded length of a command, cheap to compute: what an entry is filled by.
 pub fn weight(command: &Command) -> usize {
-    /// Ids, tokens, terms and the framing of one command or item.
-    const FIXED: usize = 160;
+    /// Ids, tokens, terms, a condition and the framing of one command or item.
+    const FIXED: usize = 224;
     let own = match command {
-        Command::Acquire(acquire) => {
-            let attributes = acquire.owner.attributes.iter();
-            let attributes: usize = attributes.map(|(k, v)| k.len() + v.len() + 16).sum();
-            let owner = acquire.owner.id.len() + acquire.owner.address.len();
-            acquire.name.as_str().len() + owner + attributes
-        }
+        Command::Acquire(acquire) => acquire.name.as_str().len() + owner_weight(&acquire.owner),
+        Command::Reclaim(reclaim) => reclaim.name.as_str().len() + owner_weight(&reclaim.owner),
         Command::Release(release) => release.name.as_str().len(),
         Command::Cancel(cancel) => cancel.name.as_str().len(),
         Command::Expire(expire) => expire
@@ -61,8 +59,20 @@ pub fn weight(command: &Command) -> usize {
             };
             end.name.as_str().len() + words
         }
+        Command::SetCondition(set) => set.name.as_str().len(),
+        Command::Claim(claim) => claim.name.as_str().len(),
+        Command::Ask(ask) => ask.name.as_str().len(),
+        Command::Downgrade(downgrade) => downgrade.name.as_str().len(),
+        Command::TimeUp(time_up) => time_up.name.as_str().len(),
+        Command::Revoke(revoke) => revoke.reason.len() + revoke.operator.len(),
+        Command::RaiseFeatureLevel(_) => 0,
     };
     FIXED + own
+}
+
+fn owner_weight(owner: &Owner) -> usize {
+    let attributes = owner.attributes.iter().map(|(key, value)| key.len() + value.len() + 16);
+    owner.id.len() + owner.address.len() + attributes.sum::<usize>()
 }
 
 /// Encodes the commands of one turn as the data of one Raft entry.
@@ -117,6 +127,14 @@ fn command_to_record(command: &Command) -> record::LogCommand {
             operator: ending.operator.clone(),
         }),
         Command::End(end) => Body::End(end_to_record(end)),
+        Command::SetCondition(set) => agreement::set_condition_to_record(set),
+        Command::Claim(claim) => agreement::claim_to_record(claim),
+        Command::Reclaim(reclaim) => agreement::reclaim_to_record(reclaim),
+        Command::Ask(ask) => agreement::ask_to_record(ask),
+        Command::Downgrade(downgrade) => agreement::downgrade_to_record(downgrade),
+        Command::TimeUp(time_up) => agreement::time_up_to_record(time_up),
+        Command::Revoke(revoke) => agreement::revoke_to_record(revoke),
+        Command::RaiseFeatureLevel(raise) => agreement::raise_to_record(*raise),
     };
     record::LogCommand { body: Some(body) }
 }
@@ -155,6 +173,14 @@ fn command_from_record(command: record::LogCommand) -> Result<Command, DecodeErr
             operator: ending.operator,
         }),
         Body::End(end) => Command::End(end_from_record(end)),
+        Body::SetCondition(set) => agreement::set_condition_from_record(set)?,
+        Body::Claim(claim) => agreement::claim_from_record(claim)?,
+        Body::Reclaim(reclaim) => agreement::reclaim_from_record(reclaim)?,
+        Body::Ask(ask) => agreement::ask_from_record(ask)?,
+        Body::Downgrade(downgrade) => agreement::downgrade_from_record(downgrade)?,
+        Body::TimeUp(time_up) => agreement::time_up_from_record(time_up)?,
+        Body::Revoke(revoke) => agreement::revoke_from_record(revoke)?,
+        Body::RaiseFeatureLevel(raise) => agreement::raise_from_record(raise),
     })
 }
 
@@ -167,6 +193,7 @@ fn acquire_to_record(acquire: &Acquire) -> record::LogAcquire {
         wait_ms: wait_to_record(acquire.wait),
         reenter: acquire.reenter.map(|token| token.0),
         owner: Some(owner_to_record(acquire.owner.clone())),
+        condition: acquire.condition.as_deref().map(agreement::condition_to_record),
     }
 }
 
@@ -179,23 +206,21 @@ fn acquire_from_record(acquire: record::LogAcquire) -> Result<Acquire, DecodeErr
         wait: wait_from_record(acquire.wait_ms),
         reenter: acquire.reenter.map(Token),
         owner: owner_from_record(acquire.owner.unwrap_or_default()),
+        condition: agreement::boxed_condition_from_record(acquire.condition)?,
     })
 }
 
 fn end_to_record(end: &End) -> record::LogEnd {
-    let (proposer_term, now, reason, operator) = match &end.cause {
-        EndCause::WaitedOut { proposer_term } => {
-            (*proposer_term, false, String::new(), String::new())
+    let name = end.name.as_str().to_owned();
+    let token = end.token.map(|token| token.0);
+    match &end.cause {
+        &EndCause::WaitedOut { proposer_term, told } => {
+            record::LogEnd { name, token, proposer_term, told, ..Default::default() }
         }
-        EndCause::Operator { reason, operator } => (0, true, reason.clone(), operator.clone()),
-    };
-    record::LogEnd {
-        name: end.name.as_str().to_owned(),
-        token: end.token.map(|token| token.0),
-        proposer_term,
-        now,
-        reason,
-        operator,
+        EndCause::Operator { reason, operator } => {
+            let (reason, operator) = (reason.clone(), operator.clone());
+            record::LogEnd { name, token, now: true, reason, operator, ..Default::default() }
+        }
     }
 }
 
@@ -203,24 +228,26 @@ fn end_from_record(end: record::LogEnd) -> End {
     let cause = if end.now {
         EndCause::Operator { reason: end.reason, operator: end.operator }
     } else {
-        EndCause::WaitedOut { proposer_term: end.proposer_term }
+        EndCause::WaitedOut { proposer_term: end.proposer_term, told: end.told }
     };
     End { name: end.name.into(), token: end.token.map(Token), cause }
 }
 
 fn expire_item_to_record(item: &ExpireItem) -> record::ExpireItem {
     match item {
-        ExpireItem::Hold { name, token, newest } => record::ExpireItem {
+        ExpireItem::Hold { name, token, newest, told } => record::ExpireItem {
             name: name.as_str().to_owned(),
             token: token.0,
             newest_id: newest.0,
             waiter: None,
+            told: *told,
         },
         ExpireItem::Waiter { name, acquisition } => record::ExpireItem {
             name: name.as_str().to_owned(),
             token: 0,
             newest_id: 0,
             waiter: Some(acquisition_to_record(*acquisition)),
+            told: false,
         },
     }
 }
@@ -235,6 +262,7 @@ fn expire_item_from_record(item: record::ExpireItem) -> Result<ExpireItem, Decod
             name,
             token: Token(item.token),
             newest: AcquisitionId(item.newest_id),
+            told: item.told,
         },
     })
 }
@@ -325,6 +353,11 @@ pub fn owner_from_record(owner: record::OwnerRecord) -> Owner {
 
 #[cfg(test)]
 mod tests {
+    use sharklock_locktable::{
+        Ask, Claim, Condition, Downgrade, LeaseRule, Name, RaiseFeatureLevel, Reclaim, Revoke,
+        SetCondition, TimeUp, Timed,
+    };
+
     use super::*;
 
     fn acquisition(id: u64) -> Acquisition {
@@ -350,9 +383,21 @@ mod tests {
                 wait,
                 reenter,
                 owner: owner.clone(),
+                condition: None,
             }))
         };
-        vec![
+        let conditions = every_condition();
+        let under = |condition: &Condition| match acquire(Mode::Shared, Wait::Try, None) {
+            Command::Acquire(mut acquire) => {
+                acquire.condition = Some(Box::new(*condition));
+                Command::Acquire(acquire)
+            }
+            other => other,
+        };
+        let mut commands: Vec<_> = conditions.iter().map(under).collect();
+        commands.extend(conditions.iter().map(set_condition));
+        commands.extend(new_commands(&owner));
+        commands.extend([
             acquire(Mode::Exclusive, Wait::Try, None),
             acquire(Mode::Shared, Wait::Unbounded, Some(Token(9))),
             acquire(Mode::Permits { n: 2, of: 5 }, Wait::AtMost(1), None),
@@ -369,6 +414,7 @@ mod tests {
                         name: "c".into(),
                         token: Token(6),
                         newest: AcquisitionId(8),
+                        told: true,
                     },
                     ExpireItem::Waiter { name: "d".into(), acquisition: acquisition(4) },
                 ],
@@ -388,13 +434,81 @@ mod tests {
             Command::End(End {
                 name: "g".into(),
                 token: Some(Token(7)),
-                cause: EndCause::WaitedOut { proposer_term: 14 },
+                cause: EndCause::WaitedOut { proposer_term: 14, told: true },
             }),
             Command::End(End {
                 name: "h".into(),
                 token: None,
                 cause: EndCause::Operator { reason: "now".into(), operator: "ops".into() },
             }),
+        ]);
+        commands
+    }
+
+    /// Every rule about the lease with every choice of clauses.
+    fn every_condition() -> Vec<Condition> {
+        let missed = LeaseRule::AfterMissed { missed: u32::MAX, interval_ms: u64::MAX };
+        let mut conditions = vec![];
+        for lease in [LeaseRule::OnExpiry, missed, LeaseRule::Hold] {
+            for clauses in 0..8_u32 {
+                let clause = |bit: u32| (clauses & bit != 0).then_some(u64::MAX - u64::from(bit));
+                conditions.push(Condition {
+                    lease,
+                    lock_delay_ms: clause(1),
+                    max_hold_ms: clause(2),
+                    ask_grace_ms: clause(4),
+                });
+            }
+        }
+        conditions
+    }
+
+    fn set_condition(condition: &Condition) -> Command {
+        Command::SetCondition(SetCondition {
+            acquisition: acquisition(6),
+            name: "i".into(),
+            token: Token(u64::MAX),
+            revision: u64::MAX - 1,
+            ttl_ms: u64::MAX - 2,
+            condition: *condition,
+        })
+    }
+
+    fn new_commands(owner: &Owner) -> Vec<Command> {
+        let name = Name::from("j");
+        let revision = u64::MAX - 3;
+        let time_up = |what| {
+            let (name, token) = (name.clone(), Token(10));
+            Command::TimeUp(TimeUp { name, token, what, proposer_term: 15 })
+        };
+        vec![
+            Command::Claim(Claim {
+                acquisition: acquisition(7),
+                name: name.clone(),
+                token: Token(8),
+                revision,
+            }),
+            Command::Reclaim(Box::new(Reclaim {
+                acquisition: acquisition(8),
+                name: name.clone(),
+                token: Token(9),
+                owner: owner.clone(),
+            })),
+            Command::Ask(Ask { acquisition: acquisition(9), name: name.clone() }),
+            Command::Downgrade(Downgrade {
+                acquisition: acquisition(10),
+                name: name.clone(),
+                token: Token(11),
+            }),
+            time_up(Timed::LockDelay),
+            time_up(Timed::MaxHold { revision }),
+            time_up(Timed::AskGrace { revision }),
+            Command::Revoke(Revoke {
+                session: SessionHandle([9; 16]),
+                reason: "left".into(),
+                operator: "ops".into(),
+            }),
+            Command::RaiseFeatureLevel(RaiseFeatureLevel { level: 2 }),
         ]
     }
 
@@ -420,6 +534,16 @@ mod tests {
         data[0] = LOG_FORMAT + 1;
         assert_eq!(decode_batch(&data), Err(DecodeError::Format(LOG_FORMAT + 1)));
         assert_eq!(decode_batch(&[]), Err(DecodeError::Empty));
+    }
+
+    /// A command of a later version has a field that this one does not know.
+    #[test]
+    fn an_unknown_command_is_an_error_and_is_not_skipped() {
+        let mut batch = record::LogBatch::default();
+        batch.commands.push(record::LogCommand { body: None });
+        let mut data = vec![LOG_FORMAT];
+        batch.encode(&mut data).expect("a Vec grows as needed");
+        assert_eq!(decode_batch(&data), Err(DecodeError::Field("command")));
     }
 
     #[test]

@@ -5,14 +5,17 @@
 //! NUL, so a name's waiters lie together, in order); `R chunk` a run of the ring.
 
 use sharklock_locktable::{
-    AcquisitionId, Finished, FinishedRow, Header, HoldRow, Instance, LockRow, Row, RowKey, Token,
-    WaiterRow,
+    AcquisitionId, DelayRow, EndingCause, EndingMark, Extras, Finished, FinishedRow, Header,
+    HoldRow, Instance, LockRow, Reclaimer, Row, RowKey, Token, WaiterRow,
 };
 use sharklock_proto::internal::v1 as record;
 
-use crate::codec::{
-    self, DecodeError, acquisition_from_record, acquisition_to_record, mode_from_record,
-    mode_to_record, owner_from_record, owner_to_record, session_from_bytes,
+use crate::{
+    agreement::{boxed_condition_from_record, condition_from_record, condition_to_record},
+    codec::{
+        self, DecodeError, acquisition_from_record, acquisition_to_record, mode_from_record,
+        mode_to_record, owner_from_record, owner_to_record, session_from_bytes,
+    },
 };
 
 /// Version of the row and header formats. A reader refuses any other.
@@ -60,6 +63,7 @@ pub fn encode_row(row: &Row) -> Vec<u8> {
         Row::Lock(lock) => encode(&record::LockRow {
             fence_floor: lock.fence_floor.map_or(0, |token| token.0),
             holds: lock.holds.iter().map(hold_to_record).collect(),
+            delays: lock.delays.iter().map(delay_to_record).collect(),
         }),
         Row::Waiter(waiter) => encode(&waiter_to_record(waiter)),
         Row::Ring(finished) => {
@@ -76,6 +80,7 @@ pub fn decode_row(key: &RowKey, value: &[u8]) -> Result<Row, DecodeError> {
             Row::Lock(LockRow {
                 fence_floor: token_from_record(row.fence_floor),
                 holds: row.holds.into_iter().map(hold_from_record).collect::<Result<_, _>>()?,
+                delays: row.delays.into_iter().map(delay_from_record).collect::<Result<_, _>>()?,
             })
         }
         RowKey::Waiter(_, ticket) => {
@@ -139,6 +144,10 @@ fn token_from_record(token: u64) -> Option<Token> {
 }
 
 fn hold_to_record(hold: &HoldRow) -> record::HoldRow {
+    let extras = hold.extras();
+    let ending = extras.ending.as_ref();
+    let reclaimer = ending.and_then(|mark| mark.reclaimer.as_ref());
+    let condition = (!extras.condition.is_default()).then_some(&extras.condition);
     record::HoldRow {
         token: hold.token.0,
         session: bytes::Bytes::copy_from_slice(&hold.session.0),
@@ -148,25 +157,87 @@ fn hold_to_record(hold: &HoldRow) -> record::HoldRow {
         ttl_ms: hold.ttl_ms,
         owner: Some(owner_to_record(hold.owner.clone())),
         granted_unix_ms: hold.granted_unix_ms,
-        ending_reason: hold.ending_reason.clone(),
-        highest_closed_id: hold.highest_closed_id.map(|id| id.0),
+        ending_reason: ending.map(|mark| mark.reason.clone()),
+        highest_closed_id: extras.highest_closed_id.map(|id| id.0),
         newest_id: hold.newest_id.0,
+        condition: condition.map(condition_to_record),
+        revision: extras.revision,
+        claimed: extras.claimed,
+        orphaned: extras.orphaned,
+        token_before: extras.token_before.map_or(0, |token| token.0),
+        asked_unix_ms: extras.asked_unix_ms,
+        ending_cause: ending.map_or(0, |mark| mark.cause.code().into()),
+        reclaimer: reclaimer.map(|reclaimer| record::ReclaimerRecord {
+            acquisition: Some(acquisition_to_record(reclaimer.acquisition)),
+            owner: Some(owner_to_record(reclaimer.owner.clone())),
+        }),
     }
 }
 
-fn hold_from_record(hold: record::HoldRow) -> Result<HoldRow, DecodeError> {
+fn hold_from_record(mut hold: record::HoldRow) -> Result<HoldRow, DecodeError> {
+    let extras = extras_from_record(&mut hold)?;
     Ok(HoldRow {
         token: Token(hold.token),
         session: session_from_bytes(&hold.session)?,
         instance: Instance(hold.instance),
         open_ids: hold.open_ids.into_iter().map(AcquisitionId).collect(),
         newest_id: AcquisitionId(hold.newest_id),
-        highest_closed_id: hold.highest_closed_id.map(AcquisitionId),
         mode: mode_from_record(hold.mode)?,
         ttl_ms: hold.ttl_ms,
         owner: owner_from_record(hold.owner.unwrap_or_default()),
         granted_unix_ms: hold.granted_unix_ms,
-        ending_reason: hold.ending_reason,
+        extras: (extras != Extras::default()).then(|| Box::new(extras)),
+    })
+}
+
+fn extras_from_record(hold: &mut record::HoldRow) -> Result<Extras, DecodeError> {
+    let condition = hold.condition.take().map(condition_from_record).transpose()?;
+    Ok(Extras {
+        condition: condition.unwrap_or_default(),
+        revision: hold.revision,
+        claimed: hold.claimed,
+        orphaned: hold.orphaned,
+        highest_closed_id: hold.highest_closed_id.map(AcquisitionId),
+        token_before: token_from_record(hold.token_before),
+        asked_unix_ms: hold.asked_unix_ms,
+        ending: ending_from_record(hold)?,
+    })
+}
+
+fn ending_from_record(hold: &mut record::HoldRow) -> Result<Option<EndingMark>, DecodeError> {
+    let Some(reason) = hold.ending_reason.take() else {
+        let is_none = hold.ending_cause == 0 && hold.reclaimer.is_none();
+        return if is_none { Ok(None) } else { Err(DecodeError::Field("ending_reason")) };
+    };
+    let cause = match hold.ending_cause {
+        // Feature level 1 knew no other.
+        0 => Some(EndingCause::Operator),
+        code => u8::try_from(code).ok().and_then(EndingCause::from_code),
+    };
+    let cause = cause.ok_or(DecodeError::Field("ending_cause"))?;
+    let reclaimer = hold.reclaimer.take().map(|reclaimer| {
+        let acquisition = acquisition_from_record(reclaimer.acquisition)?;
+        let owner = owner_from_record(reclaimer.owner.unwrap_or_default());
+        Ok(Reclaimer { acquisition, owner })
+    });
+    Ok(Some(EndingMark { cause, reason, reclaimer: reclaimer.transpose()? }))
+}
+
+fn delay_to_record(delay: &DelayRow) -> record::DelayRow {
+    record::DelayRow {
+        token: delay.token.0,
+        mode: Some(mode_to_record(delay.mode)),
+        delay_ms: delay.delay_ms,
+        since_unix_ms: delay.since_unix_ms,
+    }
+}
+
+fn delay_from_record(delay: record::DelayRow) -> Result<DelayRow, DecodeError> {
+    Ok(DelayRow {
+        token: Token(delay.token),
+        mode: mode_from_record(delay.mode)?,
+        delay_ms: delay.delay_ms,
+        since_unix_ms: delay.since_unix_ms,
     })
 }
 
@@ -179,6 +250,7 @@ fn waiter_to_record(waiter: &WaiterRow) -> record::WaiterRow {
         wait_ms: codec::wait_to_record(waiter.wait),
         owner: Some(owner_to_record(waiter.owner.clone())),
         queued_unix_ms: waiter.queued_unix_ms,
+        condition: waiter.condition.as_deref().map(condition_to_record),
     }
 }
 
@@ -191,6 +263,7 @@ fn waiter_from_record(waiter: record::WaiterRow) -> Result<WaiterRow, DecodeErro
         wait: codec::wait_from_record(waiter.wait_ms),
         owner: owner_from_record(waiter.owner.unwrap_or_default()),
         queued_unix_ms: waiter.queued_unix_ms,
+        condition: boxed_condition_from_record(waiter.condition)?,
     })
 }
 
@@ -198,26 +271,154 @@ fn finished_to_record(finished: &FinishedRow) -> record::FinishedRow {
     record::FinishedRow {
         acquisition: Some(acquisition_to_record(finished.acquisition)),
         name: finished.name.as_str().to_owned(),
-        how: finished.how as u32,
+        how: finished.how.code().into(),
         token: finished.token.map_or(0, |token| token.0),
     }
 }
 
 fn finished_from_record(finished: record::FinishedRow) -> Result<FinishedRow, DecodeError> {
-    let how = match finished.how {
-        1 => Finished::Released,
-        2 => Finished::Cancelled,
-        3 => Finished::Expired,
-        4 => Finished::WaitTimedOut,
-        5 => Finished::TryRefused,
-        6 => Finished::ForceReleased,
-        7 => Finished::HoldLost,
-        _ => return Err(DecodeError::Field("how")),
-    };
+    let how = u8::try_from(finished.how).ok().and_then(Finished::from_code);
+    let how = how.ok_or(DecodeError::Field("how"))?;
     Ok(FinishedRow {
         acquisition: acquisition_from_record(finished.acquisition)?,
         name: finished.name.into(),
         how,
         token: token_from_record(finished.token),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use sharklock_locktable::{
+        Acquisition, Condition, LeaseRule, Mode, Name, Owner, SessionHandle, Wait,
+    };
+
+    use super::*;
+
+    fn acquisition(id: u64) -> Acquisition {
+        let session = SessionHandle([7; 16]);
+        Acquisition { session, instance: Instance(3), id: AcquisitionId(id) }
+    }
+
+    fn owner() -> Owner {
+        let attributes = vec![("k".into(), "v".into())];
+        Owner { id: "o".into(), address: "127.0.0.1:1".into(), attributes }
+    }
+
+    fn hold(extras: Extras) -> HoldRow {
+        HoldRow {
+            token: Token(9),
+            session: SessionHandle([7; 16]),
+            instance: Instance(3),
+            open_ids: vec![AcquisitionId(4), AcquisitionId(6)],
+            newest_id: AcquisitionId(8),
+            mode: Mode::Permits { n: 2, of: 5 },
+            ttl_ms: 10_000,
+            owner: owner(),
+            granted_unix_ms: 11,
+            extras: (extras != Extras::default()).then(|| Box::new(extras)),
+        }
+    }
+
+    /// One for each field that is not the default, and one of all.
+    fn every_extras() -> Vec<Extras> {
+        let condition = Condition {
+            lease: LeaseRule::AfterMissed { missed: 5, interval_ms: 2_000 },
+            lock_delay_ms: Some(1),
+            max_hold_ms: Some(2),
+            ask_grace_ms: Some(3),
+        };
+        let mark = |cause, reclaimer| Some(EndingMark { cause, reason: String::new(), reclaimer });
+        let reclaimer = Some(Reclaimer { acquisition: acquisition(9), owner: owner() });
+        let none = Extras::default;
+        let causes = [
+            EndingCause::Operator,
+            EndingCause::MaxHold,
+            EndingCause::AskGrace,
+            EndingCause::Reclaim,
+        ];
+        let mut all: Vec<_> =
+            causes.map(|cause| Extras { ending: mark(cause, None), ..none() }).into();
+        all.extend([
+            none(),
+            Extras { condition, ..none() },
+            Extras { revision: 1, ..none() },
+            Extras { claimed: true, ..none() },
+            Extras { orphaned: true, ..none() },
+            Extras { highest_closed_id: Some(AcquisitionId(0)), ..none() },
+            Extras { token_before: Some(Token(1)), ..none() },
+            Extras { asked_unix_ms: Some(0), ..none() },
+            Extras {
+                condition,
+                revision: 2,
+                claimed: true,
+                orphaned: true,
+                highest_closed_id: Some(AcquisitionId(3)),
+                token_before: Some(Token(4)),
+                asked_unix_ms: Some(5),
+                ending: mark(EndingCause::Reclaim, reclaimer),
+            },
+        ]);
+        all
+    }
+
+    #[test]
+    fn every_field_of_a_row_survives_the_disk() {
+        let key = RowKey::Lock("a".into());
+        let delay =
+            DelayRow { token: Token(2), mode: Mode::Shared, delay_ms: 15_000, since_unix_ms: 12 };
+        for extras in every_extras() {
+            for delays in [vec![], vec![delay, DelayRow { token: Token(3), ..delay }]] {
+                let row = Row::Lock(LockRow {
+                    fence_floor: Some(Token(5)),
+                    holds: vec![hold(extras.clone())],
+                    delays,
+                });
+                assert_eq!(decode_row(&key, &encode_row(&row)), Ok(row));
+            }
+        }
+        for condition in
+            [None, Some(Box::new(Condition { lock_delay_ms: Some(7), ..Condition::default() }))]
+        {
+            let (key, acquisition) = (RowKey::Waiter("a".into(), 8), acquisition(2));
+            let row = Row::Waiter(WaiterRow {
+                ticket: 8,
+                acquisition,
+                mode: Mode::Exclusive,
+                ttl_ms: 1,
+                wait: Wait::AtMost(2),
+                owner: owner(),
+                queued_unix_ms: 3,
+                condition,
+            });
+            assert_eq!(decode_row(&key, &encode_row(&row)), Ok(row));
+        }
+        for how in (1..=u8::MAX).filter_map(Finished::from_code) {
+            let (acquisition, name) = (acquisition(5), Name::from("a"));
+            let row = Row::Ring(vec![FinishedRow { acquisition, name, how, token: None }]);
+            assert_eq!(decode_row(&RowKey::Ring(0), &encode_row(&row)), Ok(row));
+        }
+    }
+
+    /// Rows that were written before there were conditions.
+    #[test]
+    fn an_ending_without_a_cause_is_an_operators() {
+        let mut row = hold_to_record(&hold(Extras::default()));
+        row.ending_reason = Some("stuck".into());
+        let hold = hold_from_record(row).expect("a row of level 1");
+        assert_eq!(hold.extras().ending.as_ref().map(|it| it.cause), Some(EndingCause::Operator));
+    }
+
+    #[test]
+    fn a_row_that_says_half_of_something_is_refused() {
+        let row = || hold_to_record(&hold(Extras::default()));
+        let cause = record::HoldRow { ending_cause: 1, ..row() };
+        assert_eq!(hold_from_record(cause), Err(DecodeError::Field("ending_reason")));
+        let unknown =
+            record::HoldRow { ending_reason: Some(String::new()), ending_cause: 5, ..row() };
+        assert_eq!(hold_from_record(unknown), Err(DecodeError::Field("ending_cause")));
+        let condition = Some(record::ConditionRecord { lease: 4, ..Default::default() });
+        let unknown = record::HoldRow { condition, ..row() };
+        assert_eq!(hold_from_record(unknown), Err(DecodeError::Field("condition")));
+    }
 }

@@ -10,9 +10,11 @@ use std::{
 };
 
 use sharklock_locktable::{
-    Acquisition, AcquisitionId, Change, Command, End, EndCause, Expire, ExpireItem, Lease, Name,
-    Token, Wait, WaitTimeout,
+    Acquisition, AcquisitionId, Change, Command, End, EndCause, Expire, ExpireItem, Grant, Lease,
+    Name, Token, Wait, WaitTimeout,
 };
+
+use crate::condition_clock::{ConditionClock, TimeKey};
 
 /// ρ of D7 in parts per thousand: how much faster than true time a server's clock may be assumed
 /// to run, and by how much every lease is longer here than the client counts it.
@@ -80,15 +82,23 @@ struct LeaseState {
 
 #[derive(Clone, Copy, Debug)]
 enum Kind {
-    Hold { newest: AcquisitionId, ending: bool },
-    Waiter { wait_ends: Option<Duration> },
+    Hold {
+        newest: AcquisitionId,
+        ending: bool,
+        /// Its client may know of the grant: something was sent that says so.
+        told: bool,
+    },
+    Waiter {
+        wait_ends: Option<Duration>,
+    },
 }
 
 /// Deadlines of every hold and waiter of a range, while its replica leads.
 ///
 /// Invariants:
 /// - exists only between the apply of the leader's first entry and its step-down;
-/// - has a lease for every hold and waiter of the table as applied, and no other;
+/// - has a lease for every hold that is no orphan and every waiter of the table as applied, and no
+///   other, and a time for everything that a condition sets;
 /// - a lease is never proposed to end before a full `ttl(1+ρ)` since the receipt of its last
 ///   renewal (S5).
 #[derive(Debug)]
@@ -97,6 +107,7 @@ pub struct LeaseClock {
     election_max: Duration,
     leases: BTreeMap<LeaseKey, LeaseState>,
     alarms: BTreeSet<(Duration, Alarm)>,
+    conditions: ConditionClock,
     /// Set by the first stall: no end is proposed before.
     paused_until: Option<Duration>,
 }
@@ -110,19 +121,27 @@ impl LeaseClock {
             election_max,
             leases: BTreeMap::new(),
             alarms: BTreeSet::new(),
+            conditions: ConditionClock::default(),
             paused_until: None,
         };
         for lease in leases {
             let from = now + election_max;
             match lease {
-                Lease::Hold { name, token, ttl_ms, newest, ending, .. } => {
-                    let kind = Kind::Hold { newest, ending };
+                Lease::Hold { name, token, ttl_ms, newest, ending, agreement, asked, .. } => {
+                    // Whether an older leader has told its client is not known here.
+                    let kind = Kind::Hold { newest, ending, told: true };
+                    if !ending {
+                        clock.conditions.agree(now, &name, token, &agreement, asked);
+                    }
                     clock.start(from, LeaseKey::Hold(token), name, ttl_ms, kind);
                 }
                 Lease::Waiter { name, acquisition, ttl_ms, wait } => {
                     let key = LeaseKey::Waiter(acquisition);
                     let kind = Kind::Waiter { wait_ends: wait_ends(now, wait) };
                     clock.start(from, key, name, ttl_ms, kind);
+                }
+                Lease::Delay { name, token, delay_ms } => {
+                    clock.conditions.begin(now, TimeKey::LockDelay(token), name, delay_ms, 0);
                 }
             }
         }
@@ -132,6 +151,9 @@ impl LeaseClock {
     /// Takes the receipt of a keepalive, a duplicate acquire or a re-entry.
     pub fn renew(&mut self, now: Duration, key: LeaseKey) -> Renewal {
         let Some(lease) = self.leases.get_mut(&key) else { return Renewal::Unknown };
+        if let Kind::Hold { told, .. } = &mut lease.kind {
+            *told = true;
+        }
         let Some(deadline) = lease.deadline else {
             lease.heard = Some(now);
             return Renewal::Pending;
@@ -145,6 +167,19 @@ impl LeaseClock {
         self.alarms.remove(&(deadline, Alarm::Lease(key)));
         self.alarms.insert((renewed, Alarm::Lease(key)));
         Renewal::Renewed
+    }
+
+    /// Notes that a push tells the client of a grant.
+    pub fn tell(&mut self, granted: Token) {
+        let lease = self.leases.get_mut(&LeaseKey::Hold(granted));
+        if let Some(LeaseState { kind: Kind::Hold { told, .. }, .. }) = lease {
+            *told = true;
+        }
+    }
+
+    /// Upper bound of what is left of a time that a condition sets.
+    pub fn time_left(&self, now: Duration, key: TimeKey) -> Option<Duration> {
+        self.conditions.remaining(now, key)
     }
 
     /// Whether the end of `key` has been proposed and not been applied yet.
@@ -169,17 +204,11 @@ impl LeaseClock {
                 let kind = Kind::Waiter { wait_ends: wait_ends(now, *wait) };
                 self.start(now, LeaseKey::Waiter(*acquisition), name.clone(), *ttl_ms, kind);
             }
-            Change::Granted { acquisition, name, grant, from_queue } => {
-                let kind = Kind::Hold { newest: acquisition.id, ending: false };
-                let waited = self.stop(LeaseKey::Waiter(*acquisition));
-                self.start(now, LeaseKey::Hold(grant.token), name.clone(), grant.ttl_ms, kind);
-                // The waiter's lease becomes the hold's, deadline unchanged. If the waiter's end
-                // was pending, apply has just refused it: the hold is due at once, unless the waiter
-                // was heard of meanwhile.
-                if let (true, Some(waited)) = (*from_queue, waited) {
-                    let heard = waited.heard.map(|heard| heard + with_drift(waited.ttl));
-                    let deadline = waited.deadline.or(heard).unwrap_or(now);
-                    self.set_deadline(LeaseKey::Hold(grant.token), deadline);
+            Change::Granted { acquisition, name, grant, from_queue, condition } => {
+                self.begin_hold(now, *acquisition, name, grant, *from_queue);
+                if let Some(ms) = condition.as_ref().and_then(|it| it.max_hold_ms) {
+                    let key = TimeKey::MaxHold(grant.token);
+                    self.conditions.begin(now, key, name.clone(), ms, 0);
                 }
             }
             Change::Joined { acquisition, token, .. } => self.join(now, *token, acquisition.id),
@@ -187,11 +216,31 @@ impl LeaseClock {
             Change::WaiterLeft { acquisition, .. } => {
                 self.stop(LeaseKey::Waiter(*acquisition));
             }
-            Change::HoldEnded { token, .. } => {
+            // An orphan has no lease: nothing but a command of somebody ends it.
+            Change::HoldEnded { token, .. } | Change::Orphaned { token, .. } => {
                 self.stop(LeaseKey::Hold(*token));
+                self.conditions.stop_hold(*token);
             }
-            Change::EndingBegan { token, .. } => self.begin_ending(now, *token),
+            Change::EndingBegan { token, .. } => {
+                self.begin_ending(now, *token);
+                self.conditions.stop_hold(*token);
+            }
             Change::ExpireMissed { token, newest, .. } => self.rearm(now, *token, *newest),
+            Change::Downgraded { before, grant, .. } => self.rename(now, *before, grant.token),
+            Change::ConditionSet { token, name, agreement, asked } => {
+                self.lengthen(now, *token, agreement.ttl_ms);
+                self.conditions.agree(now, name, *token, agreement, *asked);
+            }
+            Change::Asked { token, name, grace_ms, revision, .. } => {
+                let key = TimeKey::AskGrace(*token);
+                self.conditions.begin(now, key, name.clone(), *grace_ms, *revision);
+            }
+            Change::AskDropped { token, .. } => self.conditions.stop(TimeKey::AskGrace(*token)),
+            Change::DelayBegan { token, name, delay_ms } => {
+                let key = TimeKey::LockDelay(*token);
+                self.conditions.begin(now, key, name.clone(), *delay_ms, 0);
+            }
+            Change::DelayEnded { token, .. } => self.conditions.stop(TimeKey::LockDelay(*token)),
         }
     }
 
@@ -214,16 +263,19 @@ impl LeaseClock {
                 Alarm::Wait(acquisition) => commands.extend(self.wait_due(acquisition)),
             }
         }
+        let commands_max = EXPIRE_ITEMS_MAX.saturating_sub(items.len() + commands.len());
         if !items.is_empty() {
             commands.push(Command::Expire(Expire { items, proposer_term: self.term }));
         }
+        commands.extend(self.conditions.due(now, self.term, commands_max));
         commands
     }
 
     /// When [`due`](Self::due) will next have something to say.
     pub fn next_alarm(&self) -> Option<Duration> {
-        let (at, _) = self.alarms.first()?;
-        Some(self.paused_until.map_or(*at, |until| until.max(*at)))
+        let lease = self.alarms.first().map(|&(at, _)| at);
+        let at = lease.into_iter().chain(self.conditions.next_alarm()).min()?;
+        Some(self.paused_until.map_or(at, |until| until.max(at)))
     }
 
     /// Credits a stall of the loop or of the disk: renewals may have been waiting behind it. At
@@ -288,6 +340,28 @@ impl LeaseClock {
         self.alarms.insert((deadline, Alarm::Lease(key)));
     }
 
+    fn begin_hold(
+        &mut self,
+        now: Duration,
+        acquisition: Acquisition,
+        name: &Name,
+        grant: &Grant,
+        from_queue: bool,
+    ) {
+        // The answer to an acquire tells of the grant; whether a push does, the caller knows.
+        let kind = Kind::Hold { newest: acquisition.id, ending: false, told: !from_queue };
+        let waited = self.stop(LeaseKey::Waiter(acquisition));
+        self.start(now, LeaseKey::Hold(grant.token), name.clone(), grant.ttl_ms, kind);
+        // The waiter's lease becomes the hold's, deadline unchanged. If the waiter's end
+        // was pending, apply has just refused it: the hold is due at once, unless the waiter
+        // was heard of meanwhile.
+        if let (true, Some(waited)) = (from_queue, waited) {
+            let heard = waited.heard.map(|heard| heard + with_drift(waited.ttl));
+            let deadline = waited.deadline.or(heard).unwrap_or(now);
+            self.set_deadline(LeaseKey::Hold(grant.token), deadline);
+        }
+    }
+
     /// A re-entry renews, and makes any Expire that is on its way miss.
     fn join(&mut self, now: Duration, token: Token, id: AcquisitionId) {
         let key = LeaseKey::Hold(token);
@@ -321,6 +395,32 @@ impl LeaseClock {
         self.set_deadline(key, deadline);
     }
 
+    /// The hold goes on under another token, by its client's word: in full from here. An Expire that
+    /// is on its way names the token before, and does nothing.
+    fn rename(&mut self, now: Duration, before: Token, after: Token) {
+        self.conditions.rename_hold(before, after);
+        let Some(LeaseState { name, ttl, kind, .. }) = self.stop(LeaseKey::Hold(before)) else {
+            return;
+        };
+        let kind = match kind {
+            Kind::Hold { newest, ending, .. } => Kind::Hold { newest, ending, told: true },
+            waiter @ Kind::Waiter { .. } => waiter,
+        };
+        let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+        self.start(now, LeaseKey::Hold(after), name, ttl_ms, kind);
+    }
+
+    /// The lease is longer from here on.
+    fn lengthen(&mut self, now: Duration, token: Token, ttl_ms: u64) {
+        let key = LeaseKey::Hold(token);
+        let Some(lease) = self.leases.get_mut(&key) else { return };
+        lease.ttl = Duration::from_millis(ttl_ms);
+        if let Some(deadline) = lease.deadline {
+            let deadline = deadline.max(now + with_drift(lease.ttl));
+            self.set_deadline(key, deadline);
+        }
+    }
+
     fn lease_due(
         &mut self,
         key: LeaseKey,
@@ -331,12 +431,12 @@ impl LeaseClock {
         lease.deadline = None;
         let name = lease.name.clone();
         match (key, lease.kind) {
-            (LeaseKey::Hold(token), Kind::Hold { ending: true, .. }) => {
-                let cause = EndCause::WaitedOut { proposer_term: self.term };
+            (LeaseKey::Hold(token), Kind::Hold { ending: true, told, .. }) => {
+                let cause = EndCause::WaitedOut { proposer_term: self.term, told };
                 commands.push(Command::End(End { name, token: Some(token), cause }));
             }
-            (LeaseKey::Hold(token), Kind::Hold { newest, .. }) => {
-                items.push(ExpireItem::Hold { name, token, newest });
+            (LeaseKey::Hold(token), Kind::Hold { newest, told, .. }) => {
+                items.push(ExpireItem::Hold { name, token, newest, told });
             }
             (LeaseKey::Waiter(acquisition), _) => {
                 items.push(ExpireItem::Waiter { name, acquisition });
@@ -363,7 +463,7 @@ fn wait_ends(now: Duration, wait: Wait) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
-    use sharklock_locktable::{Finished, Grant, Instance, SessionHandle};
+    use sharklock_locktable::{Agreement, Condition, Finished, Instance, SessionHandle};
 
     use super::*;
 
@@ -392,6 +492,7 @@ mod tests {
             name: "a".into(),
             grant: Grant { token: Token(token), fence_floor: Token(token), ttl_ms: TTL_MS },
             from_queue,
+            condition: None,
         }
     }
 
@@ -401,7 +502,8 @@ mod tests {
 
     fn expire_hold(token: u64, newest: u64) -> Command {
         let newest = AcquisitionId(newest);
-        let items = vec![ExpireItem::Hold { name: "a".into(), token: Token(token), newest }];
+        let (name, token) = ("a".into(), Token(token));
+        let items = vec![ExpireItem::Hold { name, token, newest, told: true }];
         Command::Expire(Expire { items, proposer_term: 7 })
     }
 
@@ -466,6 +568,7 @@ mod tests {
         clock.observe(at(0), &queued(1, Wait::Unbounded));
         assert_eq!(clock.due(at(10_100)).len(), 1);
         clock.observe(at(10_200), &granted(1, 5, true));
+        clock.tell(Token(5));
         assert_eq!(clock.due(at(10_200)), vec![expire_hold(5, 1)]);
     }
 
@@ -529,7 +632,7 @@ mod tests {
         };
         clock.observe(at(4_000), &ending);
         assert_eq!(clock.renew(at(5_000), LeaseKey::Hold(Token(5))), Renewal::Ending);
-        let cause = EndCause::WaitedOut { proposer_term: 7 };
+        let cause = EndCause::WaitedOut { proposer_term: 7, told: true };
         let end = Command::End(End { name: "a".into(), token: Some(Token(5)), cause });
         assert_eq!(clock.due(at(14_099)), vec![]);
         assert_eq!(clock.due(at(14_100)), vec![end]);
@@ -544,6 +647,8 @@ mod tests {
             newest: AcquisitionId(1),
             acquisitions: vec![acquisition(1)],
             ending: false,
+            agreement: Agreement { ttl_ms: TTL_MS, ..Agreement::default() },
+            asked: false,
         };
         let clock = LeaseClock::promote(at(1_000), 8, ELECTION_MAX, vec![hold]);
         assert_eq!(clock.next_alarm(), Some(at(13_100)));
@@ -561,5 +666,104 @@ mod tests {
         clock.credit_stall(at(22_000), at(600));
         assert_eq!(clock.due(at(22_100)), vec![], "paused for an election time-out");
         assert_eq!(clock.due(at(24_000)), vec![expire_hold(5, 1)]);
+    }
+
+    /// The Expire that is proposed for the hold, as far as it says who was told.
+    fn told_at_expiry(clock: &mut LeaseClock) -> bool {
+        let commands = clock.due(at(1_000_000));
+        match &commands[..] {
+            [Command::Expire(Expire { items, .. })] => match items[..] {
+                [ExpireItem::Hold { told, .. }] => told,
+                _ => panic!("{items:?}"),
+            },
+            _ => panic!("{commands:?}"),
+        }
+    }
+
+    #[test]
+    fn a_client_was_told_of_a_grant_by_an_answer_or_a_push() {
+        let mut answered = clock();
+        answered.observe(at(0), &granted(1, 5, false));
+        assert!(told_at_expiry(&mut answered));
+        let from_queue = || {
+            let mut clock = clock();
+            clock.observe(at(0), &queued(1, Wait::Unbounded));
+            clock.observe(at(1), &granted(1, 5, true));
+            clock
+        };
+        assert!(!told_at_expiry(&mut from_queue()), "nobody listened, nobody asked");
+        let mut pushed = from_queue();
+        pushed.tell(Token(5));
+        assert!(told_at_expiry(&mut pushed));
+        let mut renewed = from_queue();
+        renewed.renew(at(2), LeaseKey::Hold(Token(5)));
+        assert!(told_at_expiry(&mut renewed));
+    }
+
+    #[test]
+    fn an_orphan_has_no_lease() {
+        let mut clock = clock();
+        clock.observe(at(0), &granted(1, 5, false));
+        assert_eq!(clock.due(at(10_100)), vec![expire_hold(5, 1)]);
+        let acquisitions = vec![acquisition(1)];
+        let orphaned = Change::Orphaned { token: Token(5), name: "a".into(), acquisitions };
+        clock.observe(at(10_101), &orphaned);
+        assert!(clock.is_empty());
+        assert_eq!(clock.next_alarm(), None);
+        assert_eq!(clock.renew(at(10_102), LeaseKey::Hold(Token(5))), Renewal::Unknown);
+    }
+
+    /// Even if an Expire of the token before is on its way, which does nothing.
+    #[test]
+    fn a_downgraded_hold_has_a_full_lease_under_its_new_token() {
+        let downgraded = Change::Downgraded {
+            before: Token(5),
+            name: "a".into(),
+            grant: Grant { token: Token(6), fence_floor: Token(6), ttl_ms: TTL_MS },
+            acquisitions: vec![acquisition(1)],
+        };
+        let mut clock = clock();
+        clock.observe(at(0), &granted(1, 5, false));
+        assert_eq!(clock.due(at(10_100)), vec![expire_hold(5, 1)]);
+        clock.observe(at(10_200), &downgraded);
+        assert!(!clock.is_pending(LeaseKey::Hold(Token(6))));
+        assert_eq!(clock.due(at(20_299)), vec![]);
+        assert_eq!(clock.due(at(20_300)), vec![expire_hold(6, 1)]);
+    }
+
+    #[test]
+    fn a_longer_lease_counts_from_when_it_was_agreed() {
+        let mut clock = clock();
+        clock.observe(at(0), &granted(1, 5, false));
+        let agreement = Agreement { ttl_ms: 2 * TTL_MS, revision: 1, ..Agreement::default() };
+        let name = Name::from("a");
+        let set = Change::ConditionSet { token: Token(5), name, agreement, asked: false };
+        clock.observe(at(1_000), &set);
+        assert_eq!(clock.next_alarm(), Some(at(21_200)));
+        assert_eq!(clock.ttl(LeaseKey::Hold(Token(5))), Some(at(2 * TTL_MS)));
+    }
+
+    #[test]
+    fn the_times_of_conditions_end_with_their_hold() {
+        let condition = Condition { max_hold_ms: Some(5_000), ..Condition::default() };
+        let grant = Grant { token: Token(5), fence_floor: Token(5), ttl_ms: TTL_MS };
+        let granted = Change::Granted {
+            acquisition: acquisition(1),
+            name: "a".into(),
+            grant,
+            from_queue: false,
+            condition: Some(Box::new(condition)),
+        };
+        let mut clock = clock();
+        clock.observe(at(0), &granted);
+        assert_eq!(clock.next_alarm(), Some(at(5_050)));
+        let ended = Change::HoldEnded {
+            token: Token(5),
+            name: "a".into(),
+            acquisitions: vec![acquisition(1)],
+            how: Finished::Released,
+        };
+        clock.observe(at(1), &ended);
+        assert_eq!(clock.next_alarm(), None);
     }
 }

@@ -5,18 +5,22 @@
 //! disk; the feature `edge` adds those.
 
 mod admission;
+mod agreement;
 mod answers;
 mod codec;
+mod condition_clock;
 #[cfg(feature = "edge")]
 mod edge;
 mod front;
 mod image;
 mod lease_clock;
 mod machine;
+mod reads;
 mod wire;
 mod worker;
 
 pub use codec::{DecodeError, decode_batch, encode_batch};
+pub use condition_clock::TimeKey;
 #[cfg(feature = "edge")]
 pub use edge::{DataServer, DataServerConfig, Lane, LocalLink, StartError};
 pub use front::LinkId;

@@ -95,6 +95,7 @@ mod tests {
                 address: "127.0.0.1:1".into(),
                 attributes: vec![("k".into(), "v".into())],
             },
+            condition: None,
         }))
     }
 

@@ -2,8 +2,8 @@
 //! validated them; what a table could not bear is refused here all the same.
 
 use sharklock_locktable::{
-    Acquire, Acquisition, AcquisitionId, Cancel, Finished, Grant, HoldView, Instance, LockView,
-    Mode, Owner, Refusal, Release, SessionHandle, Token, Wait, WaiterView,
+    Acquire, Acquisition, AcquisitionId, Cancel, ConditionFlaw, Finished, Grant, HoldView,
+    Instance, LockView, Mode, Owner, Refusal, Release, SessionHandle, Token, Wait, WaiterView,
 };
 use sharklock_proto::{
     internal::v1::{self as internal, store_error},
@@ -86,6 +86,7 @@ pub fn acquire(caller: Caller, request: v1::AcquireRequest) -> Result<Acquire, M
             address: caller.address,
             attributes: request.attributes.into_iter().collect(),
         },
+        condition: None,
     })
 }
 
@@ -115,6 +116,10 @@ pub fn gone_reason(how: Finished) -> v1::GoneReason {
         Finished::TryRefused => v1::GoneReason::Refused,
         Finished::ForceReleased => v1::GoneReason::ForceReleased,
         Finished::HoldLost => v1::GoneReason::HoldLost,
+        Finished::Orphaned => v1::GoneReason::Orphaned,
+        Finished::Reclaimed => v1::GoneReason::Reclaimed,
+        Finished::HeldTooLong => v1::GoneReason::HeldTooLong,
+        Finished::AskedFor => v1::GoneReason::AskedFor,
     }
 }
 
@@ -128,7 +133,11 @@ pub fn finished_outcome(how: Finished) -> v1::AcquireOutcome {
         | Finished::Released
         | Finished::Cancelled
         | Finished::Expired
-        | Finished::ForceReleased => v1::AcquireOutcome::Gone,
+        | Finished::ForceReleased
+        | Finished::Orphaned
+        | Finished::Reclaimed
+        | Finished::HeldTooLong
+        | Finished::AskedFor => v1::AcquireOutcome::Gone,
     }
 }
 
@@ -160,8 +169,44 @@ pub fn refusal(refusal: Refusal) -> store_error::Kind {
             "reenter_token names a hold of another session, instance, owner_id or mode, or one \
              that is ending; acquire without reenter_token",
         ),
+        Refusal::Condition(flaw) => ("CONDITION_REFUSED", condition_flaw(flaw)),
+        Refusal::HoldEnding => {
+            ("HOLD_ENDING", "the hold is ending; stop using it, release it and acquire anew")
+        }
+        Refusal::LeaseShortened => {
+            ("LEASE_SHORTENED", "the new ttl is shorter than the hold's; keep it or make it longer")
+        }
+        Refusal::NotReclaimable => (
+            "NOT_RECLAIMABLE",
+            "the hold belongs to another session, or to an instance that is not older; only a \
+             newer instance of its session may reclaim it",
+        ),
+        Refusal::NotWaiting => (
+            "NOT_WAITING",
+            "only a waiter of the lock may ask its holders for it; acquire it first",
+        ),
+        Refusal::FeatureLevel => (
+            "FEATURE_LEVEL",
+            "not every server of the range can do this yet; finish the upgrade, then try again",
+        ),
     };
     refused(reason, message)
+}
+
+fn condition_flaw(flaw: ConditionFlaw) -> &'static str {
+    match flaw {
+        ConditionFlaw::ZeroDuration => "a duration of the condition is 0; leave the clause out",
+        ConditionFlaw::MissedTooFew => "after_missed needs at least 3 missed keepalives",
+        ConditionFlaw::TtlIsNotMissedIntervals => {
+            "with after_missed the ttl is the number of keepalives times the interval"
+        }
+        ConditionFlaw::HoldWithMaxHold => "hold cannot be combined with max_hold; choose one",
+        ConditionFlaw::HoldWithAskHolder => "hold cannot be combined with ask_holder; choose one",
+        ConditionFlaw::WithReentry => {
+            "re-entry joins a hold under the condition that it has; change that instead"
+        }
+        ConditionFlaw::NothingToClaim => "only the condition hold is claimed; set it first",
+    }
 }
 
 /// A refusal in the API's words.

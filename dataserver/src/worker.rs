@@ -8,6 +8,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use sharklock_locktable::{Change, Finished};
 use sharklock_multiraft::{Batch, BatchSeq, Effects, EntryAt, NotProposed, ReadId, RoleNow, Store};
 use sharklock_proto::{
     internal::v1::{
@@ -446,6 +447,11 @@ impl Worker {
             if let Some(clock) = clock {
                 for change in &outcome.changes {
                     clock.observe(now, change);
+                    if let Change::Granted { acquisition, grant, from_queue: true, .. } = change
+                        && answers.listens(*acquisition)
+                    {
+                        clock.tell(grant.token);
+                    }
                     count(&mut self.stats, change);
                 }
             }
@@ -457,13 +463,13 @@ impl Worker {
     fn answer_reads(&mut self, now: Duration, range: RangeId, read: ReadId) {
         let Some(front) = self.fronts.get_mut(&range) else { return };
         let reads = front.cleared_by(read);
-        let Some(leading) = &front.leading else { return };
+        let Some(leading) = &mut front.leading else { return };
         let table = self.store.machine(range).expect("a leading replica has its state").table();
         let descriptor = self.store.descriptor(range).expect("a range has its descriptor");
         let applied = self.store.status(range).map_or(0, |status| status.applied);
         let mut answers = self.replies.at(now, descriptor, applied, table, &mut front.subscribers);
         for read in reads {
-            answers.read(read, &leading.clock);
+            answers.read(read, &mut leading.clock);
         }
     }
 }
@@ -481,8 +487,7 @@ fn name_of(body: &Body) -> &str {
     }
 }
 
-fn count(stats: &mut WorkerStats, change: &sharklock_locktable::Change) {
-    use sharklock_locktable::{Change, Finished};
+fn count(stats: &mut WorkerStats, change: &Change) {
     match change {
         Change::Granted { .. } => stats.grants += 1,
         Change::HoldEnded { how: Finished::Expired, .. }

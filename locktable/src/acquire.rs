@@ -3,8 +3,8 @@
 use std::collections::btree_map::Entry;
 
 use crate::{
-    Acquire, Acquisition, At, Change, Finished, FinishedRow, HoldRow, LockTable, Mode, Name,
-    Refusal, Reply, Token, Wait,
+    Acquire, Acquisition, At, Change, ConditionFlaw, Finished, FinishedRow, HoldRow, LockTable,
+    Mode, Name, Refusal, Reply, Token, Wait,
     ledger::{HoldAfter, Ledger},
     lock::{Lock, Request, Step},
     sessions::{Open, Place, Session},
@@ -41,8 +41,13 @@ impl LockTable {
         Some(match open.place {
             Place::Held(token) => {
                 let hold = &lock.holds.get(token)?.row;
-                if hold.mode == mode { Reply::Granted(lock.grant_of(hold)) } else { REUSED }
+                match hold.mode == mode {
+                    true if hold.is_orphan() => Reply::Finished(Finished::Orphaned),
+                    true => Reply::Granted(lock.grant_of(hold)),
+                    false => REUSED,
+                }
             }
+            Place::Reclaiming(_) => REUSED,
             Place::Waiting(ticket) => {
                 let waiter = &lock.queue.get(ticket)?.row;
                 let (place, ttl_ms) = (lock.queue.place(ticket)?, waiter.ttl_ms);
@@ -59,12 +64,16 @@ impl LockTable {
         is_full: bool,
         changes: &mut Vec<Change>,
     ) -> Reply {
-        let Acquire { acquisition, name, mode, ttl_ms, wait, owner, .. } = acquire;
+        let Acquire { acquisition, name, mode, ttl_ms, wait, owner, condition, .. } = acquire;
+        let condition = condition.filter(|condition| !condition.is_default());
         if !mode.is_grantable() {
             // The edge refuses it; were it to pass, it would wait for ever.
             return Reply::Refused(Refusal::ModeMismatch);
         }
-        let request = Request { acquisition, mode, ttl_ms, owner };
+        if let Some(flaw) = condition.as_deref().and_then(|condition| condition.flaw(ttl_ms)) {
+            return Reply::Refused(Refusal::Condition(flaw));
+        }
+        let request = Request { acquisition, mode, ttl_ms, owner, condition };
         let mut step = Step { at, name: &name, ledger: &mut self.ledger, changes };
         let mut slot = match self.locks.entry(name.clone()) {
             Entry::Vacant(_) if is_full => {
@@ -103,13 +112,17 @@ impl LockTable {
         is_full: bool,
         changes: &mut Vec<Change>,
     ) -> Reply {
-        let Acquire { acquisition, ref name, .. } = acquire;
+        let Acquire { acquisition, ref name, ref condition, .. } = acquire;
+        if condition.as_ref().is_some_and(|condition| !condition.is_default()) {
+            return Reply::Refused(Refusal::Condition(ConditionFlaw::WithReentry));
+        }
         let joined = self.with_lock(at, name, changes, |lock, step| {
-            let hold = &lock.holds.get(token)?.row;
+            // An orphan's client was told that it is gone: nothing of it goes on.
+            let hold = &lock.holds.get(token).filter(|hold| !hold.row.is_orphan())?.row;
             if let Some(refusal) = refusal_to_join(hold, &acquire) {
                 return Some(Reply::Refused(refusal));
             }
-            if hold.highest_closed_id >= Some(acquisition.id) {
+            if hold.extras().highest_closed_id >= Some(acquisition.id) {
                 return Some(Reply::Finished(Finished::Unknown));
             }
             if is_full {
@@ -145,7 +158,12 @@ impl Lock {
 impl Ledger {
     /// Records and answers an acquisition that ended without a hold, so that a duplicate of it does
     /// not fare better than it did (hole 19).
-    fn record_unheld(&mut self, name: Name, acquisition: Acquisition, how: Finished) -> Reply {
+    pub(crate) fn record_unheld(
+        &mut self,
+        name: Name,
+        acquisition: Acquisition,
+        how: Finished,
+    ) -> Reply {
         self.record(FinishedRow { acquisition, name, how, token: None }, HoldAfter::Ended);
         Reply::Finished(how)
     }
@@ -157,6 +175,6 @@ fn refusal_to_join(hold: &HoldRow, acquire: &Acquire) -> Option<Refusal> {
     if is_owner && (hold.mode, acquire.mode) == (Mode::Shared, Mode::Exclusive) {
         return Some(Refusal::WouldDeadlock);
     }
-    let may_join = is_owner && hold.mode == acquire.mode && hold.ending_reason.is_none();
+    let may_join = is_owner && hold.mode == acquire.mode && hold.ending().is_none();
     (!may_join).then_some(Refusal::NotReenterable)
 }

@@ -1,7 +1,7 @@
 //! What can happen to a lock table. Commands come out of the range's Raft log, in order; nothing
 //! else changes a table.
 
-use crate::{Acquisition, AcquisitionId, Name, Token};
+use crate::{Acquisition, AcquisitionId, Condition, Name, SessionHandle, Token};
 
 /// Where in the log a command stands, and when its leader proposed it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +69,48 @@ pub enum Command {
     Ending(Ending),
     /// End a hold after its Ending, or at once by an operator's explicit wish.
     End(End),
+    /// Change what may end a hold.
+    SetCondition(SetCondition),
+    /// Make the condition `hold` take effect.
+    Claim(Claim),
+    /// Take a hold back for a newer life of its session.
+    Reclaim(Box<Reclaim>),
+    /// Ask holders who agreed to be asked for the lock.
+    Ask(Ask),
+    /// Turn an exclusive hold into a shared one.
+    Downgrade(Downgrade),
+    /// A time that a condition set is over.
+    TimeUp(TimeUp),
+    /// Take everything away from a session.
+    Revoke(Revoke),
+    /// Follow the rules of a later version from here on.
+    RaiseFeatureLevel(RaiseFeatureLevel),
+}
+
+impl Command {
+    /// The lowest feature level under which apply takes it (D19). A leader does not propose it
+    /// below, since replicas of an older build would stop at it.
+    pub fn feature_level(&self) -> u64 {
+        match self {
+            Self::Acquire(acquire) if acquire.condition.as_ref().is_some_and(|it| !it.is_default()) => 2,
+            Self::Acquire(_)
+            | Self::Release(_)
+            | Self::Cancel(_)
+            | Self::Expire(_)
+            | Self::WaitTimeout(_)
+            | Self::Ending(_)
+            | Self::End(_)
+            // It is how the others get in.
+            | Self::RaiseFeatureLevel(_) => 1,
+            Self::SetCondition(_)
+            | Self::Claim(_)
+            | Self::Reclaim(_)
+            | Self::Ask(_)
+            | Self::Downgrade(_)
+            | Self::TimeUp(_)
+            | Self::Revoke(_) => 2,
+        }
+    }
 }
 
 /// See [`Command::Acquire`].
@@ -88,6 +130,8 @@ pub struct Acquire {
     pub reenter: Option<Token>,
     /// Who, for people; re-entry also demands the same `id`.
     pub owner: Owner,
+    /// What may end the hold; none is the default, `on_expiry`. A re-entry brings none.
+    pub condition: Option<Box<Condition>>,
 }
 
 /// See [`Command::Release`].
@@ -133,6 +177,9 @@ pub enum ExpireItem {
         /// The newest acquisition that had ever joined it when the leader decided, whether still
         /// open or not: a joiner that has been closed again had its lease renewed too (hole 6).
         newest: AcquisitionId,
+        /// Whether its client may have been told of the grant: only then a lock-delay has someone
+        /// to wait for.
+        told: bool,
     },
     /// A waiter, unless it has been granted since.
     Waiter {
@@ -187,6 +234,8 @@ pub enum EndCause {
     WaitedOut {
         /// Term of the leader that decided.
         proposer_term: u64,
+        /// See [`ExpireItem::Hold`].
+        told: bool,
     },
     /// An operator wants it now and accepts that the promise is broken.
     Operator {
@@ -195,4 +244,120 @@ pub enum EndCause {
         /// Who asked, for the record.
         operator: String,
     },
+}
+
+/// See [`Command::SetCondition`]. Nothing happens if the hold's revision is another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SetCondition {
+    /// An acquisition of the hold's session and instance.
+    pub acquisition: Acquisition,
+    /// The lock.
+    pub name: Name,
+    /// The hold.
+    pub token: Token,
+    /// The revision of the condition that the client knows.
+    pub revision: u64,
+    /// Lease from here on, milliseconds. Never shorter than before: a leader that did not answer
+    /// under the old one could not know how long its client counts.
+    pub ttl_ms: u64,
+    /// The condition from here on.
+    pub condition: Condition,
+}
+
+/// See [`Command::Claim`]. Nothing happens if the hold's revision is another: a late copy must not
+/// undo what the client has agreed since (hole 22).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// An acquisition of the hold's session and instance.
+    pub acquisition: Acquisition,
+    /// The lock.
+    pub name: Name,
+    /// The hold, whose grant the client has seen.
+    pub token: Token,
+    /// The revision of the condition that the client knows.
+    pub revision: u64,
+}
+
+/// See [`Command::Reclaim`]. The hold goes to the new acquisition under a new token, with its mode,
+/// ttl and condition: at once if it is an orphan, else after the notice of an Ending.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reclaim {
+    /// The acquisition that is to hold; of the hold's session, and of a newer instance unless the
+    /// hold is an orphan.
+    pub acquisition: Acquisition,
+    /// The lock.
+    pub name: Name,
+    /// The hold as the session knew it.
+    pub token: Token,
+    /// Who, for people.
+    pub owner: Owner,
+}
+
+/// See [`Command::Ask`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ask {
+    /// The waiter that asks.
+    pub acquisition: Acquisition,
+    /// The lock.
+    pub name: Name,
+}
+
+/// See [`Command::Downgrade`]. The hold goes on under a new token, with everything open on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Downgrade {
+    /// An acquisition that is open on the hold.
+    pub acquisition: Acquisition,
+    /// The lock.
+    pub name: Name,
+    /// The hold, exclusive until now.
+    pub token: Token,
+}
+
+/// See [`Command::TimeUp`]. Nothing happens unless the entry's term is `proposer_term` and what it
+/// names is as the leader saw it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TimeUp {
+    /// The lock.
+    pub name: Name,
+    /// The hold, or the ended one whose delay runs.
+    pub token: Token,
+    /// What is over.
+    pub what: Timed,
+    /// Term of the leader that decided.
+    pub proposer_term: u64,
+}
+
+/// A time that a condition sets. The leader's clock begins it anew whenever it begins to lead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Timed {
+    /// Of the clause `lock_delay`.
+    LockDelay,
+    /// Of the clause `max_hold`.
+    MaxHold {
+        /// The revision of the condition that said so.
+        revision: u64,
+    },
+    /// Of the clause `ask_holder`, since a waiter asked.
+    AskGrace {
+        /// The revision of the condition that said so.
+        revision: u64,
+    },
+}
+
+/// See [`Command::Revoke`]. Its waiters leave at once; its holds get the notice of an Ending.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Revoke {
+    /// Whose.
+    pub session: SessionHandle,
+    /// Why, shown to the holder.
+    pub reason: String,
+    /// Who asked, for the record.
+    pub operator: String,
+}
+
+/// See [`Command::RaiseFeatureLevel`]. A level below the present one changes nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RaiseFeatureLevel {
+    /// The level that every replica's store supports.
+    pub level: u64,
 }

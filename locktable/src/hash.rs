@@ -5,13 +5,14 @@
 //!
 //! The encoding of a component is fixed, because hashes are stored with the image: a tag byte, then
 //! its fields in the order of their declaration, integers little-endian, strings and lists preceded
-//! by their length as u64, an option as a byte 0 or 1 before its value.
+//! by their length as u64, an option as a byte 0 or 1 before its value. What feature level 2 has
+//! added follows only where it is not the default, so that rows of level 1 hash as they did.
 
 use twox_hash::XxHash3_64;
 
 use crate::{
-    Acquisition, AcquisitionId, FinishedRow, Header, HoldRow, Mode, Name, Owner, Token, Wait,
-    WaiterRow,
+    Acquisition, AcquisitionId, Condition, DelayRow, EndingCause, EndingMark, Extras, FinishedRow,
+    Header, HoldRow, LeaseRule, Mode, Name, Owner, Token, Wait, WaiterRow,
 };
 
 const TAG_HOLD: u8 = 1;
@@ -19,6 +20,7 @@ const TAG_WAITER: u8 = 2;
 const TAG_FINISHED: u8 = 3;
 const TAG_FENCE_FLOOR: u8 = 4;
 const TAG_HEADER: u8 = 5;
+const TAG_DELAY: u8 = 6;
 
 /// The hash of one component, kept beside it so that taking it out again costs nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,12 +62,16 @@ impl StateHash {
         encoding.len(hold.open_ids.len());
         hold.open_ids.iter().for_each(|id| encoding.u64(id.0));
         encoding.u64(hold.newest_id.0);
-        encoding.option(hold.highest_closed_id, |encoding, AcquisitionId(id)| encoding.u64(id));
+        let highest_closed_id = hold.extras().highest_closed_id;
+        encoding.option(highest_closed_id, |encoding, AcquisitionId(id)| encoding.u64(id));
         encoding.mode(hold.mode);
         encoding.u64(hold.ttl_ms);
         encoding.owner(&hold.owner);
         encoding.u64(hold.granted_unix_ms);
-        encoding.option(hold.ending_reason.as_deref(), Encoding::text);
+        encoding.option(hold.ending().map(|mark| mark.reason.as_str()), Encoding::text);
+        if let Some(extras) = hold.extras.as_deref().filter(|extras| !is_level_1(extras)) {
+            encoding.extras(extras);
+        }
         self.add()
     }
 
@@ -78,6 +84,18 @@ impl StateHash {
         encoding.wait(waiter.wait);
         encoding.owner(&waiter.owner);
         encoding.u64(waiter.queued_unix_ms);
+        if let Some(condition) = &waiter.condition {
+            encoding.condition(condition);
+        }
+        self.add()
+    }
+
+    pub(crate) fn add_delay(&mut self, name: &Name, delay: &DelayRow) -> Digest {
+        let encoding = self.encoding.begin(TAG_DELAY, name);
+        encoding.u64(delay.token.0);
+        encoding.mode(delay.mode);
+        encoding.u64(delay.delay_ms);
+        encoding.u64(delay.since_unix_ms);
         self.add()
     }
 
@@ -193,4 +211,48 @@ impl Encoding {
             self.text(value);
         }
     }
+
+    fn condition(&mut self, condition: &Condition) {
+        match condition.lease {
+            LeaseRule::OnExpiry => self.byte(1),
+            LeaseRule::AfterMissed { missed, interval_ms } => {
+                self.byte(2);
+                self.u64(missed.into());
+                self.u64(interval_ms);
+            }
+            LeaseRule::Hold => self.byte(3),
+        }
+        self.option(condition.lock_delay_ms, Self::u64);
+        self.option(condition.max_hold_ms, Self::u64);
+        self.option(condition.ask_grace_ms, Self::u64);
+    }
+
+    /// Without what level 1 has, which stands before.
+    fn extras(&mut self, extras: &Extras) {
+        self.condition(&extras.condition);
+        self.u64(extras.revision);
+        self.byte(extras.claimed.into());
+        self.byte(extras.orphaned.into());
+        self.option(extras.token_before, |encoding, Token(token)| encoding.u64(token));
+        self.option(extras.asked_unix_ms, Self::u64);
+        self.option(extras.ending.as_ref(), |encoding, mark| {
+            encoding.byte(mark.cause.code());
+            encoding.option(mark.reclaimer.as_ref(), |encoding, reclaimer| {
+                encoding.acquisition(reclaimer.acquisition);
+                encoding.owner(&reclaimer.owner);
+            });
+        });
+    }
+}
+
+/// Whether level 1 could have written it.
+fn is_level_1(extras: &Extras) -> bool {
+    let Extras { highest_closed_id, ending, .. } = extras;
+    let by_operator = |mark: &EndingMark| mark.cause == EndingCause::Operator;
+    let level_1 = Extras {
+        highest_closed_id: *highest_closed_id,
+        ending: ending.clone().filter(by_operator),
+        ..Extras::default()
+    };
+    *extras == level_1
 }

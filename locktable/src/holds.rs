@@ -1,6 +1,7 @@
-//! The live holds of one lock in the order of their tokens, and whether one more fits beside them.
+//! The seats of one lock: its live holds in the order of their tokens, the places of ended ones that
+//! a lock-delay keeps taken, and whether one more fits beside them.
 
-use crate::{HoldRow, Mode, Token, hash::Digest};
+use crate::{DelayRow, HoldRow, Mode, Token, hash::Digest};
 
 /// What a live lock is: all its holders and waiters agree on it (D8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,17 +43,25 @@ pub(crate) struct Hold {
     pub(crate) digest: Digest,
 }
 
+/// The place of an ended hold with its part of the state hash.
+#[derive(Debug)]
+pub(crate) struct Delay {
+    pub(crate) row: DelayRow,
+    pub(crate) digest: Digest,
+}
+
 /// Invariants:
-/// - tokens ascend strictly;
-/// - all holds are of one kind;
-/// - an exclusive hold is alone (S1);
-/// - `permits_used` is the sum of the permits held, and no more than the lock has (S1).
+/// - tokens ascend strictly, those of holds and those of delays, and no token is in both;
+/// - all seats are of one kind;
+/// - an exclusive seat is alone (S1);
+/// - `permits_used` is the sum of the permits of all seats, and no more than the lock has (S1).
 #[derive(Debug, Default)]
 pub(crate) struct Holds {
     // Nearly every lock has one hold, some have thousands of sharers: boxes keep the first small
     // and removal from the second cheap.
     #[expect(clippy::vec_box, reason = "removal moves pointers and not holds of 250 bytes")]
     by_token: Vec<Box<Hold>>,
+    delays: Vec<Delay>,
     permits_used: u64,
 }
 
@@ -81,10 +90,25 @@ impl Holds {
         self.find(token).map(|index| &mut *self.by_token[index])
     }
 
-    /// Whether a grant in this mode fits beside what is held.
+    pub(crate) fn delays(&self) -> impl ExactSizeIterator<Item = &Delay> {
+        self.delays.iter()
+    }
+
+    /// Whether no seat is taken.
+    pub(crate) fn is_vacant(&self) -> bool {
+        self.by_token.is_empty() && self.delays.is_empty()
+    }
+
+    /// How a seat is taken, if one is. All seats are of the kind of this one.
+    pub(crate) fn some_mode(&self) -> Option<Mode> {
+        let delayed = || self.delays.first().map(|delay| delay.row.mode);
+        self.first().map(|hold| hold.row.mode).or_else(delayed)
+    }
+
+    /// Whether a grant in this mode fits beside what is taken.
     pub(crate) fn admit(&self, mode: Mode) -> bool {
-        let Some(first) = self.first() else { return mode.is_grantable() };
-        match (first.row.mode, mode) {
+        let Some(taken) = self.some_mode() else { return mode.is_grantable() };
+        match (taken, mode) {
             (Mode::Shared, Mode::Shared) => true,
             (Mode::Permits { of, .. }, Mode::Permits { n, of: of_wanted }) => {
                 of == of_wanted && self.permits_used + u64::from(n) <= u64::from(of)
@@ -110,6 +134,21 @@ impl Holds {
         Some(*hold)
     }
 
+    /// Adds a delay, which must fit as a hold would.
+    pub(crate) fn push_delay(&mut self, delay: Delay) {
+        assert!(self.admit(delay.row.mode), "a delay that does not fit: {delay:?} in {self:?}");
+        self.permits_used += delay.row.mode.permits();
+        let index = self.delays.partition_point(|before| before.row.token < delay.row.token);
+        self.delays.insert(index, delay);
+    }
+
+    pub(crate) fn remove_delay(&mut self, token: Token) -> Option<Delay> {
+        let index = self.delays.binary_search_by_key(&token, |delay| delay.row.token).ok()?;
+        let delay = self.delays.remove(index);
+        self.permits_used -= delay.row.mode.permits();
+        Some(delay)
+    }
+
     fn find(&self, token: Token) -> Option<usize> {
         self.by_token.binary_search_by_key(&token, |hold| hold.row.token).ok()
     }
@@ -117,12 +156,16 @@ impl Holds {
     /// Panics where an invariant of this struct is broken.
     pub(crate) fn check_invariants(&self) {
         assert!(self.iter().map(|hold| hold.row.token).is_sorted_by(|a, b| a < b));
-        assert_eq!(self.permits_used, self.iter().map(|hold| hold.row.mode.permits()).sum());
-        let Some(first) = self.first() else { return };
-        assert!(self.iter().all(|hold| hold.row.mode.kind() == first.row.mode.kind()));
-        match first.row.mode {
-            Mode::Exclusive => assert_eq!(self.len(), 1, "exclusive with others: {self:?}"),
-            Mode::Shared => assert!(self.iter().all(|hold| hold.row.mode == Mode::Shared)),
+        assert!(self.delays().map(|delay| delay.row.token).is_sorted_by(|a, b| a < b));
+        assert!(self.delays().all(|delay| self.get(delay.row.token).is_none()));
+        let held = self.iter().map(|hold| hold.row.mode);
+        let modes: Vec<_> = held.chain(self.delays().map(|delay| delay.row.mode)).collect();
+        assert_eq!(self.permits_used, modes.iter().map(|mode| mode.permits()).sum());
+        let Some(&first) = modes.first() else { return };
+        assert!(modes.iter().all(|mode| mode.kind() == first.kind()));
+        match first {
+            Mode::Exclusive => assert_eq!(modes.len(), 1, "exclusive with others: {self:?}"),
+            Mode::Shared => assert!(modes.iter().all(|&mode| mode == Mode::Shared)),
             Mode::Permits { of, .. } => assert!(self.permits_used <= u64::from(of)),
         }
     }

@@ -78,6 +78,7 @@ impl Lock {
         LockRow {
             fence_floor: self.fence_floor.as_ref().map(|floor| floor.token),
             holds: self.holds.iter().map(|hold| hold.row.clone()).collect(),
+            delays: self.holds.delays().map(|delay| delay.row).collect(),
         }
     }
 }

@@ -2,7 +2,7 @@
 //! For tests; what costs nothing to check is asserted where it happens.
 
 use crate::{
-    LockTable, Mode, Name, Row, RowKey,
+    EndingCause, Extras, HoldRow, LeaseRule, LockTable, Mode, Name, Reclaimer, Row, RowKey,
     dirty::{DirtyLock, InImage, RowState},
     hash::StateHash,
     ledger::last_token,
@@ -22,6 +22,12 @@ impl LockTable {
                 for acquisition in hold.row.acquisitions() {
                     let open = Open { name: name.clone(), place: Place::Held(hold.row.token) };
                     assert_eq!(sessions.insert(acquisition, open), None, "open twice");
+                }
+                if let Some(reclaimer) = hold.row.reclaimer() {
+                    let place = Place::Reclaiming(hold.row.token);
+                    let open = Open { name: name.clone(), place };
+                    let before = sessions.insert(reclaimer.acquisition, open);
+                    assert_eq!(before, None, "open twice");
                 }
             }
             for waiter in lock.queue.iter() {
@@ -49,7 +55,8 @@ impl LockTable {
         }
         let locks = self.locks.values();
         assert_eq!(ledger.holds_count, locks.clone().map(|lock| lock.holds.len()).sum());
-        assert_eq!(ledger.waiters_count, locks.map(|lock| lock.queue.len()).sum());
+        assert_eq!(ledger.waiters_count, locks.clone().map(|lock| lock.queue.len()).sum());
+        assert_eq!(ledger.delays_count, locks.map(|lock| lock.holds.delays().len()).sum());
         assert!(ledger.forgotten.is_empty());
     }
 
@@ -82,6 +89,9 @@ impl LockTable {
                     row.holds.iter().for_each(|hold| {
                         hash.add_hold(&name, hold);
                     });
+                    row.delays.iter().for_each(|delay| {
+                        hash.add_delay(&name, delay);
+                    });
                 }
                 (RowKey::Waiter(name, _), Row::Waiter(row)) => {
                     hash.add_waiter(&name, &row);
@@ -101,19 +111,41 @@ impl Lock {
     fn check_invariants(&self, name: &Name, waiters_max: usize) {
         self.holds.check_invariants();
         self.queue.check_invariants();
-        let Some(first) = self.holds.first() else { panic!("{name}: live without a hold") };
+        assert!(!self.holds.is_vacant(), "{name}: live without a hold or a delay");
         assert!(self.queue.len() <= waiters_max, "{name}: too many waiters");
         let mut modes = self.queue.iter().map(|waiter| waiter.row.mode);
         assert!(modes.all(|mode| Some(mode.kind()) == self.kind()), "{name}: kinds differ");
         let head = self.queue.front().map(|head| head.row.mode);
         assert!(!head.is_some_and(|mode| self.holds.admit(mode)), "{name}: a head that fits");
         let floor = self.fence_floor.as_ref().map(|floor| floor.token);
-        assert_eq!(floor.is_none(), first.row.mode == Mode::Exclusive, "{name}: fence floor");
-        assert!(floor.is_none_or(|floor| floor <= first.row.token), "{name}: floor above token");
+        let first = self.holds.first().map(|first| &first.row);
+        let has_floor = first.is_some_and(|first| first.mode != Mode::Exclusive);
+        assert_eq!(floor.is_some(), has_floor, "{name}: fence floor");
+        assert!(floor <= first.map(|first| first.token), "{name}: floor above token");
         for hold in self.holds.iter() {
             let ids = &hold.row.open_ids;
             assert!(!ids.is_empty() && ids.is_sorted_by(|a, b| a < b), "{name}: {ids:?}");
             assert!(ids.last() <= Some(&hold.row.newest_id), "{name}: newest");
+            hold.row.check_extras(name);
         }
+    }
+}
+
+impl HoldRow {
+    fn check_extras(&self, name: &Name) {
+        let extras = self.extras();
+        assert_ne!(self.extras.as_deref(), Some(&Extras::default()), "{name}: empty extras");
+        assert_eq!(extras.condition.flaw(self.ttl_ms), None, "{name}: {extras:?}");
+        let is_hold = extras.condition.lease == LeaseRule::Hold;
+        assert!(!extras.claimed || is_hold, "{name}: claimed {extras:?}");
+        assert!(!extras.orphaned || extras.claimed, "{name}: orphaned {extras:?}");
+        assert!(!extras.orphaned || extras.ending.is_none(), "{name}: orphaned {extras:?}");
+        let may_be_asked = extras.condition.ask_grace_ms.is_some();
+        assert!(extras.asked_unix_ms.is_none() || may_be_asked, "{name}: asked {extras:?}");
+        let Some(Reclaimer { acquisition, .. }) = self.reclaimer() else { return };
+        let is_newer = acquisition.instance > self.instance;
+        assert!(is_newer && acquisition.session == self.session, "{name}: {extras:?}");
+        let cause = self.ending().map(|mark| mark.cause);
+        assert_eq!(cause, Some(EndingCause::Reclaim), "{name}: {extras:?}");
     }
 }

@@ -22,8 +22,8 @@ pub(crate) struct Forgotten {
 }
 
 /// Invariants:
-/// - `token_counter` and `ticket_counter` never go back;
-/// - `holds_count` and `waiters_count` are those of all locks together;
+/// - `token_counter`, `ticket_counter` and `feature_level` never go back;
+/// - `holds_count`, `waiters_count` and `delays_count` are those of all locks together;
 /// - `forgotten` is empty between commands.
 #[derive(Debug)]
 pub(crate) struct Ledger {
@@ -31,13 +31,14 @@ pub(crate) struct Ledger {
     generation: u16,
     token_counter: u64,
     ticket_counter: u64,
-    feature_level: u64,
+    pub(crate) feature_level: u64,
     pub(crate) sessions: Sessions,
     pub(crate) ring: Ring,
     pub(crate) hash: StateHash,
     pub(crate) dirty: Dirty,
     pub(crate) holds_count: usize,
     pub(crate) waiters_count: usize,
+    pub(crate) delays_count: usize,
     pub(crate) forgotten: Vec<Forgotten>,
 }
 
@@ -69,6 +70,7 @@ impl Ledger {
             dirty: Dirty::default(),
             holds_count: 0,
             waiters_count: 0,
+            delays_count: 0,
             forgotten: Vec::new(),
         }
     }

@@ -4,11 +4,13 @@
 //! leader's clock proposed; who proposes them and why is the business of `dataserver`.
 //!
 //! A way in: [`Command`] and [`Outcome`] are what goes in and comes out, `table` is the state,
-//! `lock` the rules of one lock, and `acquire`, `release`, `expire`, `ending` one file per verb.
+//! `lock` the rules of one lock, and `acquire`, `release`, `expire`, `ending`, `agree`, `reclaim` a file
+//! for each kind of verb.
 
 mod ids;
 
 mod command;
+mod condition;
 mod outcome;
 
 mod table;
@@ -19,8 +21,10 @@ mod holds;
 mod queue;
 
 mod acquire;
+mod agree;
 mod ending;
 mod expire;
+mod reclaim;
 mod release;
 
 mod views;
@@ -36,20 +40,25 @@ mod dirty;
 mod hash;
 mod image;
 mod restore;
+mod split;
 
 mod invariants;
 
 pub use command::{
-    Acquire, At, Cancel, Command, End, EndCause, Ending, Expire, ExpireItem, Mode, Owner, Release,
-    Wait, WaitTimeout,
+    Acquire, Ask, At, Cancel, Claim, Command, Downgrade, End, EndCause, Ending, Expire, ExpireItem,
+    Mode, Owner, RaiseFeatureLevel, Reclaim, Release, Revoke, SetCondition, TimeUp, Timed, Wait,
+    WaitTimeout,
 };
+pub use condition::{Condition, ConditionFlaw, LeaseRule, MISSED_MIN};
 pub use ids::{Acquisition, AcquisitionId, Instance, Name, SessionHandle, Token};
 pub use outcome::{
-    Change, Finished, Grant, HoldView, LockView, Outcome, Refusal, Reply, Status, WaiterView,
+    Agreement, Change, DelayView, Finished, Grant, HoldView, LockView, Outcome, Refusal, Reply,
+    Status, WaiterView,
 };
 pub use restore::RestoreError;
 pub use rows::{
-    FEATURE_LEVEL, FinishedRow, Header, HoldRow, LockRow, RING_ROW_LEN, Row, RowKey, WaiterRow,
+    DelayRow, EndingCause, EndingMark, Extras, FEATURE_LEVEL, FinishedRow, Header, HoldRow,
+    LockRow, RING_ROW_LEN, Reclaimer, Row, RowKey, WaiterRow,
 };
 pub use table::{Counts, Limits, LockTable};
 pub use views::Lease;

@@ -5,11 +5,11 @@
 //! It does not answer commands and does not know duplicates: that is each verb's own file.
 
 use crate::{
-    Acquisition, AcquisitionId, At, Change, Finished, FinishedRow, Grant, HoldRow, Mode, Name,
-    Owner, Token, Wait, WaiterRow,
+    Acquisition, AcquisitionId, At, Change, Condition, DelayRow, Extras, Finished, FinishedRow,
+    Grant, HoldRow, Mode, Name, Owner, Token, Wait, WaiterRow,
     dirty::{InImage, RowState},
     hash::Digest,
-    holds::{Hold, Holds, Kind},
+    holds::{Delay, Hold, Holds, Kind},
     ledger::{HoldAfter, Ledger},
     queue::{Queue, Waiter},
     sessions::{Open, Place},
@@ -23,6 +23,17 @@ pub(crate) struct Step<'a> {
     pub(crate) changes: &'a mut Vec<Change>,
 }
 
+impl Step<'_> {
+    /// An acquisition that waited, in the queue or for a reclaimed hold, is no more.
+    pub(crate) fn waiter_left(&mut self, acquisition: Acquisition, how: Finished) {
+        self.ledger.sessions.remove(acquisition);
+        let name = self.name.clone();
+        let row = FinishedRow { acquisition, name: name.clone(), how, token: None };
+        self.ledger.record(row, HoldAfter::Ended);
+        self.changes.push(Change::WaiterLeft { acquisition, name, how });
+    }
+}
+
 /// What an acquisition wants of a lock.
 #[derive(Debug)]
 pub(crate) struct Request {
@@ -30,6 +41,8 @@ pub(crate) struct Request {
     pub(crate) mode: Mode,
     pub(crate) ttl_ms: u64,
     pub(crate) owner: Owner,
+    /// None where it is the default.
+    pub(crate) condition: Option<Box<Condition>>,
 }
 
 /// The number that sharers compare by (D11), with its part of the state hash.
@@ -39,11 +52,19 @@ pub(crate) struct FenceFloor {
     digest: Digest,
 }
 
+impl FenceFloor {
+    pub(crate) fn digest(&self) -> Digest {
+        self.digest
+    }
+}
+
 /// Invariants, between commands:
-/// - there is at least one hold: a lock without holds serves its queue, and without both it is gone;
+/// - at least one seat is taken, by a hold or a delay: a lock whose seats are all free serves its
+///   queue, and without that it is gone;
 /// - holders and waiters are of one kind;
-/// - the head of the queue does not fit beside the holds (else it would hold);
-/// - there is a fence floor exactly if the holds are not exclusive, and no hold's token is below it.
+/// - the head of the queue does not fit beside the seats taken (else it would hold);
+/// - there is a fence floor exactly if there are holds and they are not exclusive, and no hold's
+///   token is below it.
 #[derive(Debug)]
 pub(crate) struct Lock {
     pub(crate) holds: Holds,
@@ -59,12 +80,12 @@ impl Lock {
     }
 
     pub(crate) fn is_free(&self) -> bool {
-        self.holds.is_empty() && self.queue.is_empty()
+        self.holds.is_vacant() && self.queue.is_empty()
     }
 
     /// What the lock is while it lives. Waiters are of the kind of the holds.
     pub(crate) fn kind(&self) -> Option<Kind> {
-        self.holds.first().map(|hold| hold.row.mode.kind())
+        self.holds.some_mode().map(Mode::kind)
     }
 
     /// Whether a newcomer would hold at once: nobody waits, and it fits.
@@ -80,7 +101,21 @@ impl Lock {
 
     /// Begins a hold, which must fit.
     pub(crate) fn grant(&mut self, step: &mut Step<'_>, request: Request) -> Grant {
-        let Request { acquisition, mode, ttl_ms, owner } = request;
+        let extras = request
+            .condition
+            .as_deref()
+            .map(|&condition| Box::new(Extras { condition, ..Extras::default() }));
+        self.grant_with(step, request, extras)
+    }
+
+    /// As [`Lock::grant`], with more than the request says.
+    pub(crate) fn grant_with(
+        &mut self,
+        step: &mut Step<'_>,
+        request: Request,
+        extras: Option<Box<Extras>>,
+    ) -> Grant {
+        let Request { acquisition, mode, ttl_ms, owner, condition } = request;
         let token = step.ledger.next_token();
         if mode != Mode::Exclusive && self.fence_floor.is_none() {
             self.raise_fence_floor(step.name, step.ledger, token);
@@ -91,12 +126,11 @@ impl Lock {
             instance: acquisition.instance,
             open_ids: vec![acquisition.id],
             newest_id: acquisition.id,
-            highest_closed_id: None,
             mode,
             ttl_ms,
             owner,
             granted_unix_ms: step.at.stamped_unix_ms,
-            ending_reason: None,
+            extras,
         };
         let grant = self.grant_of(&row);
         self.insert_hold(step.name, step.ledger, row);
@@ -109,6 +143,7 @@ impl Lock {
             name: step.name.clone(),
             grant,
             from_queue,
+            condition,
         });
         grant
     }
@@ -120,6 +155,13 @@ impl Lock {
         ledger.holds_count += 1;
     }
 
+    /// Puts a delay among the others, without telling anyone.
+    pub(crate) fn insert_delay(&mut self, name: &Name, ledger: &mut Ledger, row: DelayRow) {
+        let digest = ledger.hash.add_delay(name, &row);
+        self.holds.push_delay(Delay { row, digest });
+        ledger.delays_count += 1;
+    }
+
     pub(crate) fn raise_fence_floor(&mut self, name: &Name, ledger: &mut Ledger, token: Token) {
         let digest = ledger.hash.add_fence_floor(name, token);
         self.fence_floor = Some(FenceFloor { token, digest });
@@ -127,10 +169,11 @@ impl Lock {
 
     /// Puts a newcomer at the end of the queue; its place.
     pub(crate) fn enqueue(&mut self, step: &mut Step<'_>, request: Request, wait: Wait) -> u32 {
-        let Request { acquisition, mode, ttl_ms, owner } = request;
+        let Request { acquisition, mode, ttl_ms, owner, condition } = request;
         let ticket = step.ledger.next_ticket();
         let queued_unix_ms = step.at.stamped_unix_ms;
-        let row = WaiterRow { ticket, acquisition, mode, ttl_ms, wait, owner, queued_unix_ms };
+        let row =
+            WaiterRow { ticket, acquisition, mode, ttl_ms, wait, owner, queued_unix_ms, condition };
         self.insert_waiter(step.name, step.ledger, row);
         let open = Open { name: step.name.clone(), place: Place::Waiting(ticket) };
         step.ledger.sessions.insert(acquisition, open);
@@ -150,11 +193,7 @@ impl Lock {
     pub(crate) fn leave(&mut self, step: &mut Step<'_>, ticket: u64, how: Finished) {
         let Some(waiter) = self.queue.remove(ticket) else { return };
         let Request { acquisition, .. } = unqueued(step, waiter);
-        step.ledger.sessions.remove(acquisition);
-        let name = step.name.clone();
-        let row = FinishedRow { acquisition, name: name.clone(), how, token: None };
-        step.ledger.record(row, HoldAfter::Ended);
-        step.changes.push(Change::WaiterLeft { acquisition, name, how });
+        step.waiter_left(acquisition, how);
     }
 
     /// Grants to the queue what has become possible.
@@ -172,7 +211,7 @@ impl Lock {
         let Some(hold) = self.holds.get(token) else { return 0 };
         let acquisition = hold.row.acquisition(id);
         if hold.row.open_ids == [id] {
-            self.end(step, token, Finished::Released);
+            self.give_up(step, token);
             return 0;
         }
         self.change_hold(step.name, step.ledger, token, |hold| {
@@ -192,9 +231,45 @@ impl Lock {
         u32::try_from(open).unwrap_or(u32::MAX)
     }
 
-    /// Ends a hold with everything open on it. The caller serves the queue afterwards.
-    pub(crate) fn end(&mut self, step: &mut Step<'_>, token: Token, how: Finished) {
-        let Some(Hold { row, digest }) = self.holds.remove(token) else { return };
+    /// Ends a hold at its owner's word; it goes to whoever reclaims it. The caller serves the queue
+    /// afterwards.
+    pub(crate) fn give_up(&mut self, step: &mut Step<'_>, token: Token) {
+        let reclaimed = self.holds.get(token).is_some_and(|hold| hold.row.reclaimer().is_some());
+        if reclaimed {
+            // It has acknowledged: nobody need wait for its lease any more.
+            self.hand_over(step, token, Finished::Released);
+        } else {
+            self.end(step, token, Finished::Released);
+        }
+    }
+
+    /// Ends a hold without its owner's word. If its client may count on it, and asked for that, its
+    /// place stays taken for a while. The caller serves the queue afterwards.
+    pub(crate) fn take_away(
+        &mut self,
+        step: &mut Step<'_>,
+        token: Token,
+        how: Finished,
+        told: bool,
+    ) {
+        let Some(HoldRow { mode, extras, .. }) = self.end(step, token, how) else { return };
+        let delay_ms = extras.and_then(|extras| extras.condition.lock_delay_ms);
+        let Some(delay_ms) = delay_ms.filter(|_| told) else { return };
+        let since_unix_ms = step.at.stamped_unix_ms;
+        let row = DelayRow { token, mode, delay_ms, since_unix_ms };
+        self.insert_delay(step.name, step.ledger, row);
+        step.changes.push(Change::DelayBegan { token, name: step.name.clone(), delay_ms });
+    }
+
+    /// Ends a hold with everything open on it, and who reclaims it with it. The caller serves the
+    /// queue afterwards. What it was.
+    pub(crate) fn end(
+        &mut self,
+        step: &mut Step<'_>,
+        token: Token,
+        how: Finished,
+    ) -> Option<HoldRow> {
+        let Hold { row, digest } = self.holds.remove(token)?;
         step.ledger.hash.remove(digest);
         step.ledger.holds_count -= 1;
         let acquisitions = row.acquisitions();
@@ -214,6 +289,10 @@ impl Lock {
         self.mark(step.name, step.ledger);
         let name = step.name.clone();
         step.changes.push(Change::HoldEnded { token, name, acquisitions, how });
+        if let Some(reclaimer) = row.reclaimer() {
+            step.waiter_left(reclaimer.acquisition, how);
+        }
+        Some(row)
     }
 
     /// Changes a live hold in place.
@@ -232,7 +311,7 @@ impl Lock {
     }
 
     /// Notes that the lock's row differs from the image.
-    fn mark(&mut self, name: &Name, ledger: &mut Ledger) {
+    pub(crate) fn mark(&mut self, name: &Name, ledger: &mut Ledger) {
         let in_image = match self.row_state {
             RowState::New => InImage::No,
             RowState::Clean => InImage::Yes,
@@ -244,9 +323,10 @@ impl Lock {
 
 /// Strikes a waiter, who has left the queue, out of hash and image.
 fn unqueued(step: &mut Step<'_>, waiter: Waiter) -> Request {
-    let Waiter { row: WaiterRow { ticket, acquisition, mode, ttl_ms, owner, .. }, digest } = waiter;
+    let Waiter { row, digest } = waiter;
     step.ledger.hash.remove(digest);
     step.ledger.waiters_count -= 1;
-    step.ledger.dirty.waiter_left(step.name, ticket);
-    Request { acquisition, mode, ttl_ms, owner }
+    step.ledger.dirty.waiter_left(step.name, row.ticket);
+    let WaiterRow { acquisition, mode, ttl_ms, owner, condition, .. } = row;
+    Request { acquisition, mode, ttl_ms, owner, condition }
 }

@@ -1,7 +1,7 @@
 //! What a command did: the answer to whoever asked, and the changes that the leader's soft state
 //! (lease clock, pushes) follows.
 
-use crate::{Acquisition, AcquisitionId, Mode, Name, Owner, Token, Wait};
+use crate::{Acquisition, AcquisitionId, Condition, ConditionFlaw, Mode, Name, Owner, Token, Wait};
 
 /// The result of applying one command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,10 +15,11 @@ pub struct Outcome {
 /// The answer to a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
-    /// To an acquire: it holds (newly, by re-entry, or as a duplicate found it). A duplicate finds
+    /// To an acquire, a reclaim or a downgrade: it holds (newly, by re-entry, or as a duplicate
+    /// found it). A duplicate acquire finds
     /// a hold that is ending too, and no answer made of this may renew that one (hole 12).
     Granted(Grant),
-    /// To an acquire: it waits.
+    /// To an acquire: it waits. To a reclaim: the hold is ending, and its end hands it over.
     Queued {
         /// 1 is next.
         place: u32,
@@ -28,7 +29,7 @@ pub enum Reply {
     /// To an acquire, release or cancel: that acquisition has ended already, or ended by this very
     /// command where `Released` and `Cancelled` do not say so (a refused try, a lost hold).
     Finished(Finished),
-    /// To an acquire: a rule forbids it. Deterministic; recorded nowhere.
+    /// A rule forbids it. Deterministic; recorded nowhere.
     Refused(Refusal),
     /// To a release or cancel: the acquisition is closed, and `open` others keep the hold.
     StillHeld {
@@ -39,10 +40,27 @@ pub enum Reply {
     Released,
     /// To a cancel: it has left the queue, or is recorded so that it cannot come later.
     Cancelled,
-    /// To Ending and an operator's End: what it concerned, as it was before.
+    /// To Ending, an operator's End and Revoke: what it concerned, as it was before. To an ask: the
+    /// holds that carry the mark now.
     Holds(Vec<HoldView>),
+    /// To a claim or a change of the condition: what is agreed now. Where the revision is not the
+    /// one that the command named (or the next, for a change), the command did nothing.
+    Agreed(Agreement),
     /// To commands of the leader's clock: see the changes.
     Done,
+}
+
+/// What a client and the table have agreed about a hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Agreement {
+    /// What may end the hold.
+    pub condition: Condition,
+    /// Counts the changes of the condition since the grant.
+    pub revision: u64,
+    /// Whether the condition `hold` has taken effect.
+    pub claimed: bool,
+    /// Lease, milliseconds.
+    pub ttl_ms: u64,
 }
 
 /// A grant as the client sees it.
@@ -74,8 +92,17 @@ pub enum Finished {
     TryRefused = 5,
     /// Ended by an operator.
     ForceReleased = 6,
-    /// Re-entry of a hold that was not live.
+    /// Re-entry or reclaim of a hold that was not live.
     HoldLost = 7,
+    /// Open on a hold that is an orphan: gone for its client, though the hold goes on. Never
+    /// recorded.
+    Orphaned = 8,
+    /// Taken over by a newer life of its session.
+    Reclaimed = 9,
+    /// Held for as long as its condition allows at most.
+    HeldTooLong = 10,
+    /// Asked for by a waiter, as its condition allows.
+    AskedFor = 11,
 }
 
 impl Finished {
@@ -95,15 +122,25 @@ impl Finished {
             5 => Self::TryRefused,
             6 => Self::ForceReleased,
             7 => Self::HoldLost,
+            8 => Self::Orphaned,
+            9 => Self::Reclaimed,
+            10 => Self::HeldTooLong,
+            11 => Self::AskedFor,
             _ => return None,
         })
     }
+
+    /// Whether the ring can have it.
+    pub(crate) fn is_recorded(self) -> bool {
+        !matches!(self, Self::Unknown | Self::Orphaned)
+    }
 }
 
-/// Why an acquire is not allowed.
+/// Why something is not allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// The lock is live as another kind: rw against permits, or another number of permits.
+    /// The lock is live as another kind: rw against permits, or another number of permits. Or a
+    /// downgrade of what is not exclusive.
     ModeMismatch,
     /// Re-entry names a live shared hold and wants it exclusive: two upgraders would wait for each
     /// other for ever, so nobody may upgrade (D8).
@@ -117,6 +154,19 @@ pub enum Refusal {
     /// Re-entry names a live hold of another session, instance, owner, mode or permits, or one
     /// that is ending.
     NotReenterable,
+    /// The condition is not one.
+    Condition(ConditionFlaw),
+    /// The hold is ending, and nothing may give it new life (hole 12).
+    HoldEnding,
+    /// The new lease of a hold would be shorter than the one its client may count by.
+    LeaseShortened,
+    /// The live hold is of another session, of a newer instance, or of the same one and no orphan;
+    /// or a newer acquisition is reclaiming it already.
+    NotReclaimable,
+    /// Only who waits may ask.
+    NotWaiting,
+    /// The range does not follow those rules yet.
+    FeatureLevel,
 }
 
 /// A change that the leader's soft state follows.
@@ -143,6 +193,8 @@ pub enum Change {
         grant: Grant,
         /// It waited before.
         from_queue: bool,
+        /// What may end it; none is the default. Its revision is 0.
+        condition: Option<Box<Condition>>,
     },
     /// Another acquisition of the same instance joined a hold (re-entry).
     Joined {
@@ -192,7 +244,7 @@ pub enum Change {
         ttl_ms: u64,
         /// The acquisitions open on it.
         acquisitions: Vec<Acquisition>,
-        /// The operator's words.
+        /// Why, for people.
         reason: String,
     },
     /// An Expire found that another acquisition had joined the hold: its deadline starts anew.
@@ -204,6 +256,73 @@ pub enum Change {
         /// The newest acquisition that ever joined it: what the next Expire must name.
         newest: AcquisitionId,
     },
+    /// The lease of a claimed `hold` ended: the hold goes on without one.
+    Orphaned {
+        /// The hold.
+        token: Token,
+        /// The lock.
+        name: Name,
+        /// The acquisitions open on it.
+        acquisitions: Vec<Acquisition>,
+    },
+    /// A hold goes on as a shared one: its lease and its times go on under another token.
+    Downgraded {
+        /// The token until now.
+        before: Token,
+        /// The lock.
+        name: Name,
+        /// The grant from here on.
+        grant: Grant,
+        /// The acquisitions open on it.
+        acquisitions: Vec<Acquisition>,
+    },
+    /// The condition of a hold changed: its times begin anew, its lease is at least so long.
+    ConditionSet {
+        /// The hold.
+        token: Token,
+        /// The lock.
+        name: Name,
+        /// What is agreed now.
+        agreement: Agreement,
+        /// Whether it carries a waiter's mark still.
+        asked: bool,
+    },
+    /// A waiter asked for the lock, and the hold carries the mark from here on.
+    Asked {
+        /// The hold.
+        token: Token,
+        /// The lock.
+        name: Name,
+        /// The acquisitions open on it.
+        acquisitions: Vec<Acquisition>,
+        /// How long its client may go on, milliseconds.
+        grace_ms: u64,
+        /// The revision of the condition that allows it.
+        revision: u64,
+    },
+    /// Nobody waited any more when the grace was over: the mark is gone.
+    AskDropped {
+        /// The hold.
+        token: Token,
+        /// The lock.
+        name: Name,
+    },
+    /// A hold has ended, and its place stays taken for a while.
+    DelayBegan {
+        /// The hold that has ended.
+        token: Token,
+        /// The lock.
+        name: Name,
+        /// How long, milliseconds.
+        delay_ms: u64,
+    },
+    /// That while is over.
+    DelayEnded {
+        /// The hold that had ended.
+        token: Token,
+        /// The lock.
+        name: Name,
+    },
 }
 
 /// The state of one acquisition.
@@ -213,8 +332,10 @@ pub enum Status {
     Held {
         /// The grant.
         grant: Grant,
-        /// Set when the hold is ending: the operator's words.
+        /// Set when the hold is ending: why, for people.
         ending: Option<String>,
+        /// A waiter has asked for the lock.
+        asked: bool,
     },
     /// It waits.
     Waiting {
@@ -242,8 +363,16 @@ pub struct HoldView {
     pub owner: Owner,
     /// When, for people.
     pub granted_unix_ms: u64,
-    /// Set when ending: the operator's words.
+    /// Set when ending: why, for people.
     pub ending: Option<String>,
+    /// What may end it.
+    pub agreement: Agreement,
+    /// It has no lease any more, and its client does not count on it.
+    pub orphaned: bool,
+    /// A waiter has asked for the lock.
+    pub asked: bool,
+    /// Who gets it at its end.
+    pub reclaimer: Option<Acquisition>,
 }
 
 /// A waiter as others may see it.
@@ -261,6 +390,21 @@ pub struct WaiterView {
     pub owner: Owner,
     /// When, for people.
     pub queued_unix_ms: u64,
+    /// What may end its hold, once it holds.
+    pub condition: Condition,
+}
+
+/// The place of an ended hold, taken for a while longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DelayView {
+    /// The hold that has ended.
+    pub token: Token,
+    /// How it was held.
+    pub mode: Mode,
+    /// For how long, milliseconds; the leader's clock knows what is left.
+    pub delay_ms: u64,
+    /// Since when, for people.
+    pub since_unix_ms: u64,
 }
 
 /// A live lock as others may see it.
@@ -276,6 +420,8 @@ pub struct LockView {
     pub waiters: Vec<WaiterView>,
     /// How many wait in all.
     pub waiters_count: usize,
+    /// Lock-delays that run, by token.
+    pub delays: Vec<DelayView>,
 }
 
 #[cfg(test)]
@@ -286,7 +432,7 @@ mod tests {
     fn codes_are_read_as_they_were_stored() {
         for code in 0..=u8::MAX {
             let how = Finished::from_code(code);
-            assert_eq!(how.map(Finished::code), (code <= 7).then_some(code));
+            assert_eq!(how.map(Finished::code), (code <= 11).then_some(code));
         }
     }
 }

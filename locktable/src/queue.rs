@@ -138,6 +138,7 @@ mod tests {
             wait: Wait::Unbounded,
             owner: Owner::default(),
             queued_unix_ms: 0,
+            condition: None,
         };
         let digest = StateHash::new().add_waiter(&Name::from("a"), &row);
         Waiter { row, digest }

@@ -1,4 +1,6 @@
-//! Release and Cancel: a client closes what it acquired, or makes sure that it never comes (D8).
+//! Release and Cancel: a client closes what it acquired, or makes sure that it never comes (D8). On
+//! a hold that is ending, a release of all is its client's word that it has stopped: the hold ends, or
+//! goes to who reclaims it, without waiting for the lease.
 
 use crate::{
     Acquisition, At, Cancel, Change, Finished, FinishedRow, LockTable, Release, Reply, Token,
@@ -45,6 +47,10 @@ impl LockTable {
                 lock.serve(step);
                 Reply::Cancelled
             }
+            Place::Reclaiming(token) => {
+                lock.drop_reclaimer(step, token, Finished::Cancelled);
+                Reply::Cancelled
+            }
         });
         cancelled.unwrap_or(Reply::Finished(Finished::Unknown))
     }
@@ -80,7 +86,7 @@ impl Lock {
         acquisition: Acquisition,
     ) -> Reply {
         let is_new = !step.ledger.is_known(acquisition);
-        self.end(step, token, Finished::Released);
+        self.give_up(step, token);
         if is_new {
             record_released(step, token, acquisition, HoldAfter::Ended);
         }

@@ -5,8 +5,9 @@
 use std::{collections::BTreeMap, error::Error, fmt};
 
 use crate::{
-    FEATURE_LEVEL, Finished, FinishedRow, Header, HoldRow, Limits, LockRow, LockTable, Mode, Name,
-    RING_ROW_LEN, Row, RowKey, Token, Wait, WaiterRow,
+    Acquisition, Condition, EndingCause, EndingMark, Extras, FEATURE_LEVEL, FinishedRow, Header,
+    HoldRow, LeaseRule, Limits, LockRow, LockTable, Mode, Name, RING_ROW_LEN, Row, RowKey, Token,
+    Wait, WaiterRow,
     dirty::{Dirty, RowState},
     ledger::{HoldAfter, Ledger, TOKEN_COUNTER_BITS, last_token},
     lock::Lock,
@@ -94,13 +95,7 @@ impl LockTable {
     fn insert_lock(&mut self, header: &Header, name: &Name, row: LockRow) -> Result<(), Rule> {
         let mut lock = Lock::new();
         lock.row_state = RowState::Clean;
-        let first = row.holds.first().ok_or("a lock without holds")?;
-        if (first.mode == Mode::Exclusive) != row.fence_floor.is_none() {
-            return Err("a fence floor on an exclusive lock, or none on another");
-        }
-        if row.fence_floor.is_some_and(|floor| floor > first.token || floor == Token(0)) {
-            return Err("the fence floor is no token or above a hold's");
-        }
+        check_fence_floor(&row)?;
         if let Some(floor) = row.fence_floor {
             lock.raise_fence_floor(name, &mut self.ledger, floor);
         }
@@ -114,15 +109,33 @@ impl LockTable {
             if !lock.holds.admit(hold.mode) {
                 return Err("holds that do not fit together");
             }
-            for acquisition in hold.acquisitions() {
-                let open = Open { name: name.clone(), place: Place::Held(hold.token) };
-                if self.ledger.sessions.insert(acquisition, open).is_some() {
-                    return Err("an acquisition is open twice");
-                }
-            }
+            self.index_hold(name, &hold)?;
             lock.insert_hold(name, &mut self.ledger, hold);
         }
+        let mut before = Token(0);
+        for delay in row.delays {
+            if delay.token <= before || delay.token > last_token(header) {
+                return Err("tokens of delays do not ascend, or are beyond the header's");
+            }
+            before = delay.token;
+            if lock.holds.get(delay.token).is_some() || !lock.holds.admit(delay.mode) {
+                return Err("a delay that does not fit, or of a live hold");
+            }
+            lock.insert_delay(name, &mut self.ledger, delay);
+        }
         self.locks.insert(name.clone(), Box::new(lock));
+        Ok(())
+    }
+
+    fn index_hold(&mut self, name: &Name, hold: &HoldRow) -> Result<(), Rule> {
+        let held = hold.acquisitions().into_iter().map(|it| (it, Place::Held(hold.token)));
+        let reclaimer = hold.reclaimer().map(|it| (it.acquisition, Place::Reclaiming(hold.token)));
+        for (acquisition, place) in held.chain(reclaimer) {
+            let open = Open { name: name.clone(), place };
+            if self.ledger.sessions.insert(acquisition, open).is_some() {
+                return Err("an acquisition is open twice");
+            }
+        }
         Ok(())
     }
 
@@ -133,6 +146,12 @@ impl LockTable {
         }
         if row.wait == Wait::Try || !row.mode.is_grantable() {
             return Err("what could not have queued");
+        }
+        if let Some(condition) = &row.condition {
+            check_condition(condition, row.ttl_ms)?;
+            if condition.is_default() {
+                return Err("the default condition is stored as none");
+            }
         }
         if lock.kind() != Some(row.mode.kind()) {
             return Err("holders and waiters of different kinds");
@@ -167,7 +186,7 @@ impl LockTable {
             return Err("the run is too long");
         }
         for row in row.into_iter().skip(stale) {
-            if row.how == Finished::Unknown {
+            if !row.how.is_recorded() {
                 return Err("an outcome that is never recorded");
             }
             if self.ledger.is_known(row.acquisition) {
@@ -206,8 +225,54 @@ fn check_hold(hold: &HoldRow) -> Result<(), Rule> {
         return Err("open ids do not ascend");
     }
     match hold.open_ids.last() {
-        None => Err("a hold with nothing open"),
-        Some(&last) if last > hold.newest_id => Err("an open id above the newest"),
-        Some(_) => Ok(()),
+        None => return Err("a hold with nothing open"),
+        Some(&last) if last > hold.newest_id => return Err("an open id above the newest"),
+        Some(_) => {}
     }
+    hold.extras.as_deref().map_or(Ok(()), |extras| check_extras(hold, extras))
+}
+
+fn check_extras(hold: &HoldRow, extras: &Extras) -> Result<(), Rule> {
+    if *extras == Extras::default() {
+        return Err("extras of a hold that has nothing of them");
+    }
+    check_condition(&extras.condition, hold.ttl_ms)?;
+    if extras.claimed && extras.condition.lease != LeaseRule::Hold {
+        return Err("a claim of another condition than hold");
+    }
+    if extras.orphaned && !(extras.claimed && extras.ending.is_none()) {
+        return Err("an orphan that was not claimed, or is ending");
+    }
+    if extras.asked_unix_ms.is_some() && extras.condition.ask_grace_ms.is_none() {
+        return Err("asked for, though its condition does not allow it");
+    }
+    let Some(EndingMark { cause, reclaimer: Some(reclaimer), .. }) = &extras.ending else {
+        return Ok(());
+    };
+    let Acquisition { session, instance, .. } = reclaimer.acquisition;
+    let may_reclaim = session == hold.session && instance > hold.instance;
+    if *cause != EndingCause::Reclaim || !may_reclaim {
+        return Err("reclaimed by who may not");
+    }
+    Ok(())
+}
+
+fn check_condition(condition: &Condition, ttl_ms: u64) -> Result<(), Rule> {
+    condition.flaw(ttl_ms).map_or(Ok(()), |_| Err("a condition that is refused"))
+}
+
+fn check_fence_floor(row: &LockRow) -> Result<(), Rule> {
+    let first = match row.holds.first() {
+        Some(first) => first,
+        None if row.delays.is_empty() => return Err("a lock without holds and delays"),
+        None if row.fence_floor.is_some() => return Err("a fence floor without a hold"),
+        None => return Ok(()),
+    };
+    if (first.mode == Mode::Exclusive) != row.fence_floor.is_none() {
+        return Err("a fence floor on an exclusive lock, or none on another");
+    }
+    if row.fence_floor.is_some_and(|floor| floor > first.token || floor == Token(0)) {
+        return Err("the fence floor is no token or above a hold's");
+    }
+    Ok(())
 }

@@ -88,6 +88,12 @@ impl Ring {
         Some(oldest)
     }
 
+    /// Begins anew as `ring`, whose image is still that of this one; gives back all entries.
+    pub(crate) fn renumbered(&mut self, mut ring: Self) -> VecDeque<Entry> {
+        ring.image = self.image.clone();
+        std::mem::replace(self, ring).entries
+    }
+
     /// Rows of the image that exist.
     pub(crate) fn row_numbers(&self) -> Range<u64> {
         row_numbers(&(self.first..self.next()))

@@ -3,12 +3,16 @@
 //! form of the state that could differ. How rows become bytes is the business of `dataserver`.
 
 use crate::{
-    Acquisition, AcquisitionId, Finished, Instance, Mode, Name, Owner, SessionHandle, Token, Wait,
+    Acquisition, AcquisitionId, Agreement, Condition, Finished, Instance, Mode, Name, Owner,
+    SessionHandle, Token, Wait,
 };
 
 /// Version of the rules that [`crate::LockTable::apply`] follows (D19). A header of a higher level
 /// is not restored.
-pub const FEATURE_LEVEL: u64 = 1;
+///
+/// 1: grants, queues, expiry, force-release. 2: conditions and what comes with them, downgrade,
+/// reclaim, revocation; an Expire that finds its hold ending ends it as its End would.
+pub const FEATURE_LEVEL: u64 = 2;
 
 /// How many finished acquisitions share one row of the ring. A flush rewrites the last row of the
 /// ring whole: small enough for that, large enough that 65,536 make only 256 rows.
@@ -59,10 +63,26 @@ pub enum Row {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LockRow {
     /// Token of the first shared or permit grant since the lock was last exclusive or without a
-    /// hold (D11). Absent: the lock is exclusive.
+    /// hold (D11). Absent: the lock is exclusive, or nobody holds it.
     pub fence_floor: Option<Token>,
-    /// In order of tokens; never empty.
+    /// In order of tokens; empty only while a delay runs.
     pub holds: Vec<HoldRow>,
+    /// In order of tokens.
+    pub delays: Vec<DelayRow>,
+}
+
+/// The place of an ended hold, which stays taken until the leader's clock says that the delay is
+/// over (D9, `lock_delay`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DelayRow {
+    /// The hold that has ended.
+    pub token: Token,
+    /// How it was held.
+    pub mode: Mode,
+    /// For how long, milliseconds. A new leader begins it anew.
+    pub delay_ms: u64,
+    /// Since when, by the clock of the leader of that time; for people.
+    pub since_unix_ms: u64,
 }
 
 /// One grant and the acquisitions open on it.
@@ -70,7 +90,11 @@ pub struct LockRow {
 /// Invariants:
 /// - `open_ids` is ascending and not empty;
 /// - `newest_id` is at least the last of `open_ids`;
-/// - no id of `open_ids` is in the ring.
+/// - no id of `open_ids` is in the ring;
+/// - only a claimed hold is an orphan, only a hold whose condition is `hold` is claimed, and an
+///   orphan is never ending: there is nobody to wait for;
+/// - it is asked for only if its condition allows that;
+/// - who reclaims it is of its session and of a newer instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HoldRow {
     /// The fencing token; names the hold.
@@ -83,9 +107,6 @@ pub struct HoldRow {
     pub open_ids: Vec<AcquisitionId>,
     /// The highest id that ever joined it: what an Expire must know of (hole 6).
     pub newest_id: AcquisitionId,
-    /// The highest id that was closed on it and that the ring has since forgotten. Nothing up to
-    /// here may join any more (hole 14); what was closed above it is in the ring.
-    pub highest_closed_id: Option<AcquisitionId>,
     /// How it is held.
     pub mode: Mode,
     /// Lease, milliseconds.
@@ -94,11 +115,144 @@ pub struct HoldRow {
     pub owner: Owner,
     /// When, by the clock of the leader of that time; for people.
     pub granted_unix_ms: u64,
-    /// Set once an operator asked for its end: the operator's words.
-    pub ending_reason: Option<String>,
+    /// What few holds have. None exactly where it would be the default: equal states have equal
+    /// rows, and an ordinary hold pays for none of it.
+    pub extras: Option<Box<Extras>>,
 }
 
+/// See [`HoldRow::extras`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Extras {
+    /// What may end the hold.
+    pub condition: Condition,
+    /// Counts the changes of the condition since the grant.
+    pub revision: u64,
+    /// Whether the condition `hold` has taken effect.
+    pub claimed: bool,
+    /// Its lease ended after that: it has none any more.
+    pub orphaned: bool,
+    /// The highest id that was closed on it and that the ring has since forgotten. Nothing up to
+    /// here may join any more (hole 14); what was closed above it is in the ring.
+    pub highest_closed_id: Option<AcquisitionId>,
+    /// The token that it had, or that the hold had which it took over: a duplicate of the command
+    /// that changed it names that one.
+    pub token_before: Option<Token>,
+    /// When a waiter asked for the lock, by the clock of the leader of that time.
+    pub asked_unix_ms: Option<u64>,
+    /// Set when it is ending.
+    pub ending: Option<EndingMark>,
+}
+
+/// The mark of [`crate::Ending`]: nothing renews the hold from here on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndingMark {
+    /// On whose word.
+    pub cause: EndingCause,
+    /// For people: an operator's words, else the cause's.
+    pub reason: String,
+    /// Who gets the hold when it ends. None where the reclaiming acquisition is gone again.
+    pub reclaimer: Option<Reclaimer>,
+}
+
+/// Why a hold is ending. Codes are stored: never renumber.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum EndingCause {
+    /// An operator's word.
+    Operator = 1,
+    /// The clause `max_hold`.
+    MaxHold = 2,
+    /// The clause `ask_holder`.
+    AskGrace = 3,
+    /// A newer life of its session wants it.
+    Reclaim = 4,
+}
+
+impl EndingCause {
+    /// The code under which it is stored.
+    pub fn code(self) -> u8 {
+        self as u8
+    }
+
+    /// Inverse of [`EndingCause::code`]; nothing for a code that no version has written.
+    pub fn from_code(code: u8) -> Option<Self> {
+        Some(match code {
+            1 => Self::Operator,
+            2 => Self::MaxHold,
+            3 => Self::AskGrace,
+            4 => Self::Reclaim,
+            _ => return None,
+        })
+    }
+
+    /// How the acquisitions of a hold end that ends for it.
+    pub(crate) fn how(self) -> Finished {
+        match self {
+            Self::Operator => Finished::ForceReleased,
+            Self::MaxHold => Finished::HeldTooLong,
+            Self::AskGrace => Finished::AskedFor,
+            Self::Reclaim => Finished::Reclaimed,
+        }
+    }
+}
+
+/// The acquisition for which a hold is ending. Like a waiter it has a lease: the hold's ttl.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reclaimer {
+    /// The acquisition that will hold.
+    pub acquisition: Acquisition,
+    /// Who, for people.
+    pub owner: Owner,
+}
+
+/// What an ordinary hold has.
+static NO_EXTRAS: Extras = Extras {
+    condition: Condition {
+        lease: crate::LeaseRule::OnExpiry,
+        lock_delay_ms: None,
+        max_hold_ms: None,
+        ask_grace_ms: None,
+    },
+    revision: 0,
+    claimed: false,
+    orphaned: false,
+    highest_closed_id: None,
+    token_before: None,
+    asked_unix_ms: None,
+    ending: None,
+};
+
 impl HoldRow {
+    /// What it has beside the ordinary.
+    pub fn extras(&self) -> &Extras {
+        self.extras.as_deref().unwrap_or(&NO_EXTRAS)
+    }
+
+    /// Changes what it has beside the ordinary.
+    pub(crate) fn change_extras(&mut self, change: impl FnOnce(&mut Extras)) {
+        let mut extras = self.extras.take().unwrap_or_default();
+        change(&mut extras);
+        self.extras = (*extras != NO_EXTRAS).then_some(extras);
+    }
+
+    /// What its client and the table have agreed.
+    pub(crate) fn agreement(&self) -> Agreement {
+        let &Extras { condition, revision, claimed, .. } = self.extras();
+        Agreement { condition, revision, claimed, ttl_ms: self.ttl_ms }
+    }
+
+    pub(crate) fn is_orphan(&self) -> bool {
+        self.extras().orphaned
+    }
+
+    pub(crate) fn ending(&self) -> Option<&EndingMark> {
+        self.extras().ending.as_ref()
+    }
+
+    pub(crate) fn reclaimer(&self) -> Option<&Reclaimer> {
+        self.ending()?.reclaimer.as_ref()
+    }
+
     /// The acquisition of this hold's session and instance with that id.
     pub(crate) fn acquisition(&self, id: AcquisitionId) -> Acquisition {
         Acquisition { session: self.session, instance: self.instance, id }
@@ -137,6 +291,8 @@ pub struct WaiterRow {
     pub owner: Owner,
     /// When it queued, by the clock of the leader of that time; for people.
     pub queued_unix_ms: u64,
+    /// What may end its hold, once it holds; none is the default.
+    pub condition: Option<Box<Condition>>,
 }
 
 /// A finished acquisition in the ring.
@@ -146,7 +302,7 @@ pub struct FinishedRow {
     pub acquisition: Acquisition,
     /// The lock it was for.
     pub name: Name,
-    /// How it ended; never [`Finished::Unknown`].
+    /// How it ended; never [`Finished::Unknown`] or [`Finished::Orphaned`].
     pub how: Finished,
     /// The hold it was closed on, which was live then. Absent: it ended without a hold.
     pub token: Option<Token>,

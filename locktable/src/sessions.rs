@@ -13,19 +13,22 @@ pub(crate) struct Open {
 }
 
 /// See [`Open`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Place {
     /// On the hold with this token.
     Held(Token),
     /// In the queue with this ticket.
     Waiting(u64),
+    /// It gets the hold with this token when that ends.
+    Reclaiming(Token),
 }
 
 /// Everything that one session has open.
 pub(crate) type Session = BTreeMap<(Instance, AcquisitionId), Open>;
 
 /// Invariants:
-/// - an acquisition is here exactly while it waits or is open on a hold, and once only;
+/// - an acquisition is here exactly while it waits, is open on a hold or reclaims one, and once
+///   only;
 /// - no session is empty (R1).
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Sessions {

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, btree_map::Entry};
 
 use crate::{
-    Acquisition, At, Change, Command, Name, Outcome, Reply, Token,
+    Acquisition, At, Change, Command, FEATURE_LEVEL, Name, Outcome, RaiseFeatureLevel, Refusal,
+    Reply, Token,
     dirty::RowState,
     ledger::{Forgotten, Ledger},
     lock::{Lock, Step},
@@ -41,6 +42,8 @@ pub struct Counts {
     pub holds: usize,
     /// Waiters.
     pub waiters: usize,
+    /// Lock-delays that run.
+    pub delays: usize,
     /// Finished acquisitions in the ring.
     pub finished: usize,
 }
@@ -49,7 +52,7 @@ pub struct Counts {
 /// equal, on whatever machine.
 ///
 /// Invariants, between commands:
-/// - every lock has a hold; a lock that is free is not here (D4);
+/// - every lock has a hold or a running lock-delay; a lock that is free is not here (D4);
 /// - every token ever granted is larger than all before (S3), over release, flush and restore;
 /// - at most one effect per acquisition that is open or in the ring (S8): an acquisition is open at
 ///   one place or finished once, never both;
@@ -79,9 +82,13 @@ impl LockTable {
         Self { locks: BTreeMap::new(), ledger: Ledger::new(limits) }
     }
 
-    /// Applies one command of the log. Never fails: what cannot be done is answered.
+    /// Applies one command of the log. Never fails: what cannot be done is answered. Panics on a
+    /// feature level that this build does not know: going on would let this replica diverge (D19).
     pub fn apply(&mut self, at: At, command: Command) -> Outcome {
         let mut changes = Vec::new();
+        if command.feature_level() > self.ledger.feature_level {
+            return Outcome { reply: Reply::Refused(Refusal::FeatureLevel), changes };
+        }
         let reply = match command {
             Command::Acquire(acquire) => self.acquire(at, *acquire, &mut changes),
             Command::Release(release) => self.release(at, release, &mut changes),
@@ -90,6 +97,21 @@ impl LockTable {
             Command::WaitTimeout(timeout) => self.wait_timeout(at, timeout, &mut changes),
             Command::Ending(ending) => self.ending(at, ending, &mut changes),
             Command::End(end) => self.end(at, end, &mut changes),
+            Command::SetCondition(set) => self.set_condition(at, set, &mut changes),
+            Command::Claim(claim) => self.claim(at, claim, &mut changes),
+            Command::Reclaim(reclaim) => self.reclaim(at, *reclaim, &mut changes),
+            Command::Ask(ask) => self.ask(at, ask, &mut changes),
+            Command::Downgrade(downgrade) => self.downgrade(at, downgrade, &mut changes),
+            Command::TimeUp(time_up) => self.time_up(at, time_up, &mut changes),
+            Command::Revoke(revoke) => self.revoke(at, revoke, &mut changes),
+            Command::RaiseFeatureLevel(RaiseFeatureLevel { level }) => {
+                assert!(
+                    level <= FEATURE_LEVEL,
+                    "level {level} is beyond this build's {FEATURE_LEVEL}"
+                );
+                self.ledger.feature_level = self.ledger.feature_level.max(level);
+                Reply::Done
+            }
         };
         while let Some(forgotten) = self.ledger.forgotten.pop() {
             self.note_forgotten(forgotten);
@@ -103,6 +125,7 @@ impl LockTable {
             locks: self.locks.len(),
             holds: self.ledger.holds_count,
             waiters: self.ledger.waiters_count,
+            delays: self.ledger.delays_count,
             finished: self.ledger.ring.len(),
         }
     }
@@ -147,7 +170,9 @@ impl LockTable {
         let Forgotten { name, token, id } = forgotten;
         let Some(lock) = self.locks.get_mut(&name) else { return };
         lock.change_hold(&name, &mut self.ledger, token, |hold| {
-            hold.highest_closed_id = hold.highest_closed_id.max(Some(id));
+            hold.change_extras(|extras| {
+                extras.highest_closed_id = extras.highest_closed_id.max(Some(id));
+            });
         });
     }
 }

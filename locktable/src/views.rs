@@ -4,8 +4,9 @@
 use std::ops::Bound;
 
 use crate::{
-    Acquisition, AcquisitionId, Finished, HoldRow, HoldView, LockTable, LockView, Name, Status,
-    Token, Wait, WaiterRow, WaiterView, lock::Lock, sessions::Place,
+    Acquisition, AcquisitionId, Agreement, DelayRow, DelayView, Finished, HoldRow, HoldView,
+    LockTable, LockView, Name, Status, Token, Wait, WaiterRow, WaiterView, lock::Lock,
+    sessions::Place,
 };
 
 /// A lease as a new leader finds it. Deadlines are in no image: the leader begins them anew (D7).
@@ -25,8 +26,12 @@ pub enum Lease {
         acquisitions: Vec<Acquisition>,
         /// It is ending: nothing renews it, and End is due after the lease in full.
         ending: bool,
+        /// What may end it. Its times begin anew, too.
+        agreement: Agreement,
+        /// A waiter has asked for the lock.
+        asked: bool,
     },
-    /// Of a waiter.
+    /// Of a waiter, in the queue or for a reclaimed hold.
     Waiter {
         /// The lock.
         name: Name,
@@ -36,6 +41,15 @@ pub enum Lease {
         ttl_ms: u64,
         /// When its wait ends.
         wait: Wait,
+    },
+    /// No lease, but a time that runs like one: the place of an ended hold stays taken.
+    Delay {
+        /// The lock.
+        name: Name,
+        /// The hold that has ended.
+        token: Token,
+        /// For how long, milliseconds; begun anew by a new leader, hence never too short.
+        delay_ms: u64,
     },
 }
 
@@ -49,10 +63,9 @@ impl LockTable {
             return Status::Finished(how.unwrap_or(Finished::Unknown));
         };
         let status = self.locks.get(name).and_then(|lock| match open.place {
-            Place::Held(token) => lock.holds.get(token).map(|hold| Status::Held {
-                grant: lock.grant_of(&hold.row),
-                ending: hold.row.ending_reason.clone(),
-            }),
+            Place::Held(token) => lock.holds.get(token).map(|hold| lock.status_on(&hold.row)),
+            // Before everybody in the queue.
+            Place::Reclaiming(_) => Some(Status::Waiting { place: 1 }),
             Place::Waiting(ticket) => {
                 lock.queue.place(ticket).map(|place| Status::Waiting { place })
             }
@@ -71,7 +84,7 @@ impl LockTable {
         let open = self.ledger.sessions.get(acquisition)?;
         match open.place {
             Place::Held(token) if open.name.as_str() == name => Some(token),
-            Place::Held(_) | Place::Waiting(_) => None,
+            Place::Held(_) | Place::Waiting(_) | Place::Reclaiming(_) => None,
         }
     }
 
@@ -103,19 +116,20 @@ impl LockTable {
             .collect()
     }
 
-    /// Every lease in order of names: of each lock the holds by token, then the waiters in order.
+    /// Every lease in order of names: of each lock the delays, the holds with who reclaims them, by
+    /// token, then the waiters in order. An orphan has none.
     pub fn leases(&self) -> Vec<Lease> {
         let counts = self.counts();
         let mut leases = Vec::with_capacity(counts.holds + counts.waiters);
         for (name, lock) in &self.locks {
-            leases.extend(lock.holds.iter().map(|hold| Lease::Hold {
+            leases.extend(lock.holds.delays().map(|delay| Lease::Delay {
                 name: name.clone(),
-                token: hold.row.token,
-                ttl_ms: hold.row.ttl_ms,
-                newest: hold.row.newest_id,
-                acquisitions: hold.row.acquisitions(),
-                ending: hold.row.ending_reason.is_some(),
+                token: delay.row.token,
+                delay_ms: delay.row.delay_ms,
             }));
+            for hold in lock.holds.iter().filter(|hold| !hold.row.is_orphan()) {
+                leases.extend(leases_on(name, &hold.row));
+            }
             leases.extend(lock.queue.iter().map(|waiter| Lease::Waiter {
                 name: name.clone(),
                 acquisition: waiter.row.acquisition,
@@ -127,7 +141,39 @@ impl LockTable {
     }
 }
 
+/// The lease of a hold, and that of who reclaims it.
+fn leases_on(name: &Name, hold: &HoldRow) -> impl Iterator<Item = Lease> {
+    let of_hold = Lease::Hold {
+        name: name.clone(),
+        token: hold.token,
+        ttl_ms: hold.ttl_ms,
+        newest: hold.newest_id,
+        acquisitions: hold.acquisitions(),
+        ending: hold.ending().is_some(),
+        agreement: hold.agreement(),
+        asked: hold.extras().asked_unix_ms.is_some(),
+    };
+    let of_reclaimer = hold.reclaimer().map(|reclaimer| Lease::Waiter {
+        name: name.clone(),
+        acquisition: reclaimer.acquisition,
+        ttl_ms: hold.ttl_ms,
+        wait: Wait::Unbounded,
+    });
+    [of_hold].into_iter().chain(of_reclaimer)
+}
+
 impl Lock {
+    fn status_on(&self, hold: &HoldRow) -> Status {
+        if hold.is_orphan() {
+            return Status::Finished(Finished::Orphaned);
+        }
+        Status::Held {
+            grant: self.grant_of(hold),
+            ending: hold.ending().map(|mark| mark.reason.clone()),
+            asked: hold.extras().asked_unix_ms.is_some(),
+        }
+    }
+
     pub(crate) fn view_of(&self, hold: &HoldRow) -> HoldView {
         HoldView {
             acquisition: hold.acquisition(hold.open_ids[0]),
@@ -137,7 +183,11 @@ impl Lock {
             mode: hold.mode,
             owner: hold.owner.clone(),
             granted_unix_ms: hold.granted_unix_ms,
-            ending: hold.ending_reason.clone(),
+            ending: hold.ending().map(|mark| mark.reason.clone()),
+            agreement: hold.agreement(),
+            orphaned: hold.is_orphan(),
+            asked: hold.extras().asked_unix_ms.is_some(),
+            reclaimer: hold.reclaimer().map(|reclaimer| reclaimer.acquisition),
         }
     }
 
@@ -150,6 +200,7 @@ impl Lock {
             holds_count: self.holds.len(),
             waiters: waiters.map(|waiter| waiter_view(&waiter.row)).collect(),
             waiters_count: self.queue.len(),
+            delays: self.holds.delays().map(|delay| delay_view(&delay.row)).collect(),
         }
     }
 }
@@ -162,5 +213,11 @@ fn waiter_view(waiter: &WaiterRow) -> WaiterView {
         wait: waiter.wait,
         owner: waiter.owner.clone(),
         queued_unix_ms: waiter.queued_unix_ms,
+        condition: waiter.condition.as_deref().copied().unwrap_or_default(),
     }
+}
+
+fn delay_view(delay: &DelayRow) -> DelayView {
+    let DelayRow { token, mode, delay_ms, since_unix_ms } = *delay;
+    DelayView { token, mode, delay_ms, since_unix_ms }
 }

@@ -1,9 +1,10 @@
 //! Rows that are not the image of a table: each broken rule is named, and nothing panics.
 
 use sharklock_locktable::{
-    Acquire, Acquisition, AcquisitionId, At, Cancel, Command, FEATURE_LEVEL, Finished, FinishedRow,
-    Header, HoldRow, Instance, LockRow, LockTable, Mode, Name, Owner, RING_ROW_LEN, Release,
-    RestoreError, Row, RowKey, SessionHandle, Token, Wait, WaiterRow,
+    Acquire, Acquisition, AcquisitionId, At, Cancel, Command, Condition, EndingCause, EndingMark,
+    Extras, FEATURE_LEVEL, Finished, FinishedRow, Header, HoldRow, Instance, LeaseRule, LockRow,
+    LockTable, Mode, Name, Owner, RING_ROW_LEN, Reclaimer, Release, RestoreError, Row, RowKey,
+    SessionHandle, Token, Wait, WaiterRow,
 };
 
 const AT: At = At { index: 1, term: 1, stamped_unix_ms: 1 };
@@ -25,6 +26,7 @@ fn acquire(table: &mut LockTable, session: u8, id: u64, name: &str, mode: Mode) 
         wait: Wait::Unbounded,
         reenter: None,
         owner: Owner::default(),
+        condition: None,
     };
     table.apply(AT, Command::Acquire(Box::new(acquire)));
 }
@@ -118,7 +120,9 @@ fn an_untouched_image_is_the_table_in_whatever_order() {
 /// `hash.rs` has changed, and that needs a new feature level.
 #[test]
 fn the_encoding_of_the_hash_is_fixed() {
-    assert_eq!(table().state_hash(), 0x3242_fe39_074d_84cb);
+    // As version 1 stored it, before there were conditions.
+    let level_1 = restore_spoilt(|image| image.header.feature_level = 1).expect("a table of then");
+    assert_eq!(level_1.state_hash(), 0x3242_fe39_074d_84cb);
 }
 
 #[test]
@@ -158,7 +162,7 @@ fn rows_that_are_missing_or_come_twice_are_refused() {
 
 #[test]
 fn locks_that_break_a_rule_are_refused() {
-    check(|image| image.lock("page").holds.clear(), "a lock without holds");
+    check(|image| image.lock("page").holds.clear(), "a lock without holds and delays");
     check(|image| image.lock("page").fence_floor = None, "or none on another");
     check(|image| image.lock("door").fence_floor = Some(Token(1)), "on an exclusive lock");
     check(|image| image.lock("page").fence_floor = Some(Token(9)), "above a hold's");
@@ -289,8 +293,42 @@ fn spoil_lock(row: &mut LockRow, roll: &mut impl FnMut(u64) -> u64) {
         3 => hold.newest_id = AcquisitionId(roll(9)),
         4 => hold.mode = mode(roll),
         5 => hold.session = SessionHandle([1 + roll(3) as u8; 16]),
-        6 => hold.highest_closed_id = Some(AcquisitionId(roll(9))),
-        _ => hold.ending_reason = Some("spoilt".into()),
+        6 => hold.extras = Some(Box::new(extras(roll))),
+        _ => hold.ttl_ms = 10 * roll(1_000),
+    }
+}
+
+fn extras(roll: &mut impl FnMut(u64) -> u64) -> Extras {
+    let ms = |roll: &mut dyn FnMut(u64) -> u64| (roll(3) == 0).then(|| roll(3));
+    let lease = match roll(4) {
+        0 => LeaseRule::OnExpiry,
+        1 => LeaseRule::AfterMissed { missed: 2 + roll(2) as u32, interval_ms: roll(3) },
+        _ => LeaseRule::Hold,
+    };
+    let condition =
+        Condition { lease, lock_delay_ms: ms(roll), max_hold_ms: ms(roll), ask_grace_ms: ms(roll) };
+    let reclaimer = |roll: &mut dyn FnMut(u64) -> u64| Reclaimer {
+        acquisition: Acquisition {
+            session: SessionHandle([1 + roll(3) as u8; 16]),
+            instance: Instance(1 + roll(2)),
+            id: AcquisitionId(roll(9)),
+        },
+        owner: Owner::default(),
+    };
+    let ending = (roll(2) == 0).then(|| EndingMark {
+        cause: if roll(2) == 0 { EndingCause::Operator } else { EndingCause::Reclaim },
+        reason: "spoilt".into(),
+        reclaimer: (roll(2) == 0).then(|| reclaimer(roll)),
+    });
+    Extras {
+        condition,
+        revision: roll(3),
+        claimed: roll(2) == 0,
+        orphaned: roll(3) == 0,
+        highest_closed_id: (roll(3) == 0).then(|| AcquisitionId(roll(9))),
+        token_before: (roll(3) == 0).then(|| Token(roll(9))),
+        asked_unix_ms: (roll(3) == 0).then_some(1),
+        ending,
     }
 }
 

@@ -2,11 +2,13 @@
 //! on purpose now and then.
 
 use sharklock_locktable::{
-    Acquire, Acquisition, AcquisitionId, Cancel, Command, End, EndCause, Ending, Expire,
-    ExpireItem, Instance, Mode, Name, Owner, Release, SessionHandle, Token, Wait, WaitTimeout,
+    Acquire, Acquisition, AcquisitionId, Ask, Cancel, Claim, Command, Condition, Downgrade, End,
+    EndCause, Ending, Expire, ExpireItem, Instance, LeaseRule, Mode, Name, Owner,
+    RaiseFeatureLevel, Reclaim, Release, Revoke, SessionHandle, SetCondition, TimeUp, Timed, Token,
+    Wait, WaitTimeout,
 };
 
-use crate::naive::Naive;
+use crate::naive::{Held, Naive};
 
 pub const TERM: u64 = 5;
 
@@ -21,8 +23,13 @@ pub struct Dice(pub u64);
 impl Dice {
     pub fn roll(&mut self, sides: u64) -> u64 {
         let rolled = self.0 % sides;
-        self.0 /= sides;
+        // What is left of the number is stirred, or the later dice of many would all show 0.
+        self.0 = (self.0 / sides).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (self.0 >> 31);
         rolled
+    }
+
+    fn one_in(&mut self, sides: u64) -> bool {
+        self.roll(sides) == 0
     }
 
     fn pick<'a, T>(&mut self, items: &'a [T]) -> Option<&'a T> {
@@ -30,65 +37,121 @@ impl Dice {
     }
 }
 
-/// Makes commands; remembers which ids it has used, and the commands, for duplicates.
-#[derive(Default)]
+/// Makes commands for the names of one table; remembers which ids it has used, and the commands,
+/// for duplicates.
+#[derive(Clone)]
 pub struct Commands {
+    pub names: Vec<Name>,
     id_last: u64,
     made: Vec<Command>,
 }
 
 impl Commands {
+    pub fn new(names: Vec<Name>) -> Self {
+        Self { names, id_last: 0, made: vec![] }
+    }
+
+    /// The maker for the upper names, from the name on; this one keeps the lower.
+    pub fn split_off(&mut self, at: &Name) -> Self {
+        let mut upper = self.clone();
+        self.names.retain(|name| name < at);
+        upper.names.retain(|name| name >= at);
+        upper
+    }
+
     /// A command of one of a hundred kinds, or a late copy of an earlier one.
-    pub fn make(&mut self, kind: u64, dice: &mut Dice, model: &Naive) -> Command {
-        let copies = &self.made[self.made.len().saturating_sub(60)..];
-        if kind < 12
-            && let Some(copy) = dice.pick(copies)
-        {
-            return copy.clone();
+    pub fn make(&mut self, dice: &mut Dice, model: &Naive) -> Command {
+        if dice.roll(10) == 0 {
+            let copies = &self.made[self.made.len().saturating_sub(60)..];
+            let copy = dice.pick(copies).filter(|copy| self.is_mine(copy));
+            if let Some(copy) = copy {
+                return copy.clone();
+            }
         }
-        let command = self.make_new(kind, dice, model);
+        let command = self.make_new(dice, model);
+        if self.made.len() >= 200 {
+            self.made.drain(..100);
+        }
         self.made.push(command.clone());
         command
     }
 
-    fn make_new(&mut self, kind: u64, dice: &mut Dice, model: &Naive) -> Command {
-        match kind {
-            0..45 => self.acquire(dice, model),
-            45..62 => self.release(dice, model),
+    /// Whether the command names no lock of another table.
+    fn is_mine(&self, command: &Command) -> bool {
+        match command {
+            Command::Expire(expire) => expire.items.iter().all(|item| {
+                let (ExpireItem::Hold { name, .. } | ExpireItem::Waiter { name, .. }) = item;
+                self.names.contains(name)
+            }),
+            Command::Revoke(_) | Command::RaiseFeatureLevel(_) => true,
+            Command::Acquire(acquire) => self.names.contains(&acquire.name),
+            Command::Release(Release { name, .. })
+            | Command::Cancel(Cancel { name, .. })
+            | Command::WaitTimeout(WaitTimeout { name, .. })
+            | Command::Ending(Ending { name, .. })
+            | Command::End(End { name, .. })
+            | Command::SetCondition(SetCondition { name, .. })
+            | Command::Claim(Claim { name, .. })
+            | Command::Ask(Ask { name, .. })
+            | Command::Downgrade(Downgrade { name, .. })
+            | Command::TimeUp(TimeUp { name, .. }) => self.names.contains(name),
+            Command::Reclaim(reclaim) => self.names.contains(&reclaim.name),
+        }
+    }
+
+    fn make_new(&mut self, dice: &mut Dice, model: &Naive) -> Command {
+        match dice.roll(140) {
+            0..46 => self.acquire(dice, model),
+            46..62 => self.release(dice, model),
             62..70 => {
                 let (acquisition, name) = self.open(dice, model);
                 Command::Cancel(Cancel { acquisition, name })
             }
-            70..80 => {
+            70..82 => {
                 let items = (0..=dice.roll(3)).map(|_| self.expire_item(dice, model)).collect();
                 Command::Expire(Expire { items, proposer_term: term(dice) })
             }
-            80..86 => {
+            82..87 => {
                 let (acquisition, name) = self.open(dice, model);
                 Command::WaitTimeout(WaitTimeout { acquisition, name, proposer_term: term(dice) })
             }
-            86..92 => {
+            87..91 => {
                 let (name, token) = self.hold(dice, model);
                 let token = (dice.roll(3) > 0).then_some(token);
                 let reason = format!("reason {}", dice.roll(3));
                 Command::Ending(Ending { name, token, reason, operator: "op".into() })
             }
-            _ => {
-                let (name, token) = self.hold(dice, model);
-                let token = (dice.roll(3) > 0).then_some(token);
-                let cause = if dice.roll(3) > 0 {
-                    EndCause::WaitedOut { proposer_term: term(dice) }
-                } else {
-                    EndCause::Operator { reason: "now".into(), operator: "op".into() }
-                };
-                Command::End(End { name, token, cause })
+            91..98 => self.end(dice, model),
+            98..106 => self.set_condition(dice, model),
+            106..112 => {
+                let (acquisition, name, token, revision) = self.agreeing(dice, model);
+                Command::Claim(Claim { acquisition, name, token, revision })
             }
+            112..120 => self.reclaim(dice, model),
+            120..125 => {
+                let (acquisition, name) = self.asker(dice, model);
+                Command::Ask(Ask { acquisition, name })
+            }
+            125..130 => {
+                let (acquisition, name, token, _) = self.agreeing(dice, model);
+                Command::Downgrade(Downgrade { acquisition, name, token })
+            }
+            130..138 => self.time_up(dice, model),
+            138 => {
+                let (session, reason) = (session(dice), "revoked".into());
+                Command::Revoke(Revoke { session, reason, operator: "op".into() })
+            }
+            _ => Command::RaiseFeatureLevel(RaiseFeatureLevel { level: 1 + dice.roll(2) }),
         }
+    }
+
+    fn name(&mut self, dice: &mut Dice) -> Name {
+        dice.pick(&self.names).expect("a table has names").clone()
     }
 
     fn acquire(&mut self, dice: &mut Dice, model: &Naive) -> Command {
         let mut acquisition = self.acquisition(dice);
-        let mut name = dice.pick(&names()).expect("there are names").clone();
+        let mut name = self.name(dice);
         let mut owner = owner(dice.roll(2));
         let mut mode = match dice.roll(10) {
             0..4 => Mode::Exclusive,
@@ -101,8 +164,10 @@ impl Commands {
             1 => Wait::AtMost(500),
             _ => Wait::Unbounded,
         };
+        let ttl_ms = 1_000 + dice.roll(2) * 500;
+        let mut condition = (dice.roll(5) < 2).then(|| Box::new(condition(dice, ttl_ms)));
         let mut reenter = None;
-        if dice.roll(4) == 0
+        if dice.one_in(5)
             && let Some(hold) = dice.pick(&model.held)
         {
             reenter = Some(hold.token);
@@ -124,9 +189,11 @@ impl Commands {
             if miss == 4 {
                 reenter = Some(Token(dice.roll(model.tokens + 3)));
             }
+            if miss != 5 {
+                condition = None;
+            }
         }
-        let ttl_ms = 1_000 + dice.roll(2) * 500;
-        let acquire = Acquire { acquisition, name, mode, ttl_ms, wait, reenter, owner };
+        let acquire = Acquire { acquisition, name, mode, ttl_ms, wait, reenter, owner, condition };
         Command::Acquire(Box::new(acquire))
     }
 
@@ -146,23 +213,137 @@ impl Commands {
             2 => acquisition.instance = Instance(1 + dice.roll(2)),
             _ => {}
         }
-        Command::Release(Release { acquisition, name, token, all: dice.roll(6) == 0 })
+        Command::Release(Release { acquisition, name, token, all: dice.one_in(6) })
+    }
+
+    fn end(&mut self, dice: &mut Dice, model: &Naive) -> Command {
+        let ending: Vec<_> = model.held.iter().filter(|hold| hold.notice.is_some()).collect();
+        let (name, token) = match dice.pick(&ending) {
+            Some(hold) if dice.roll(8) > 0 => (hold.name.clone(), hold.token),
+            _ => self.hold(dice, model),
+        };
+        let token = (dice.roll(9) > 0).then_some(token);
+        let cause = if dice.roll(6) > 0 {
+            EndCause::WaitedOut { proposer_term: term(dice), told: dice.roll(3) > 0 }
+        } else {
+            EndCause::Operator { reason: "now".into(), operator: "op".into() }
+        };
+        Command::End(End { name, token, cause })
     }
 
     fn expire_item(&mut self, dice: &mut Dice, model: &Naive) -> ExpireItem {
-        if dice.roll(3) == 0 {
-            let (acquisition, name) = self.open(dice, model);
+        if dice.one_in(3) {
+            let (acquisition, name) = self.waiter(dice, model);
             return ExpireItem::Waiter { name, acquisition };
         }
         let (name, token) = self.hold(dice, model);
         let newest = model.held.iter().find(|hold| hold.token == token).map_or(1, |it| it.newest);
         let newest = AcquisitionId(newest.saturating_sub(dice.roll(3) / 2));
-        ExpireItem::Hold { name, token, newest }
+        ExpireItem::Hold { name, token, newest, told: dice.roll(3) > 0 }
+    }
+
+    fn set_condition(&mut self, dice: &mut Dice, model: &Naive) -> Command {
+        let (acquisition, name, token, revision) = self.agreeing(dice, model);
+        let ttl_ms = 1_000 + dice.roll(3) * 500;
+        let condition = condition(dice, ttl_ms);
+        Command::SetCondition(SetCondition {
+            acquisition,
+            name,
+            token,
+            revision,
+            ttl_ms,
+            condition,
+        })
+    }
+
+    /// The acquisition is mostly new and of a newer life, as it should be.
+    fn reclaim(&mut self, dice: &mut Dice, model: &Naive) -> Command {
+        let orphans: Vec<_> = model.held.iter().filter(|hold| hold.orphan).collect();
+        let all: Vec<_> = model.held.iter().collect();
+        let aim = if dice.roll(3) > 0 && !orphans.is_empty() { orphans } else { all };
+        let mut acquisition = self.acquisition(dice);
+        let (mut name, mut token) = (self.name(dice), Token(dice.roll(model.tokens + 2)));
+        if let Some(hold) = dice.pick(&aim)
+            && dice.roll(10) > 0
+        {
+            (name, token) = (hold.name.clone(), hold.token);
+            if dice.roll(10) > 0 {
+                acquisition.session = hold.owner_life.session;
+                acquisition.instance = Instance(hold.owner_life.instance.0 + dice.roll(5).min(1));
+            }
+        }
+        Command::Reclaim(Box::new(Reclaim { acquisition, name, token, owner: owner(dice.roll(2)) }))
+    }
+
+    fn time_up(&mut self, dice: &mut Dice, model: &Naive) -> Command {
+        let proposer_term = term(dice);
+        if let Some(delayed) = dice.pick(&model.delayed)
+            && dice.roll(2) == 0
+        {
+            let (name, token) = (delayed.name.clone(), delayed.token);
+            return Command::TimeUp(TimeUp { name, token, what: Timed::LockDelay, proposer_term });
+        }
+        let asked = model.held.iter().filter(|hold| hold.asked && hold.notice.is_none());
+        let asked: Vec<_> = asked.collect();
+        let (name, token) = match dice.pick(&asked) {
+            Some(hold) if dice.roll(5) > 0 => (hold.name.clone(), hold.token),
+            _ => self.hold(dice, model),
+        };
+        let hold = model.held.iter().find(|hold| hold.token == token);
+        let revision = hold.map_or(0, |hold| hold.revision) + dice.roll(8) / 7;
+        let what = match (dice.roll(8), hold.is_some_and(|hold| hold.asked)) {
+            (0, _) => Timed::LockDelay,
+            (1..7, true) => Timed::AskGrace { revision },
+            (1, _) => Timed::AskGrace { revision },
+            _ => Timed::MaxHold { revision },
+        };
+        Command::TimeUp(TimeUp { name, token, what, proposer_term })
+    }
+
+    /// Somebody of a hold, with the hold and the revision of its condition; now and then not quite.
+    fn agreeing(&mut self, dice: &mut Dice, model: &Naive) -> (Acquisition, Name, Token, u64) {
+        let miss = dice.roll(16);
+        let Some(hold) = dice.pick(&model.held).filter(|_| miss != 0) else {
+            return (self.acquisition(dice), self.name(dice), Token(dice.roll(9)), dice.roll(2));
+        };
+        let Held { name, token, before, owner_life, open, revision, .. } = hold;
+        let id = AcquisitionId(*dice.pick(open).expect("a hold has something open"));
+        let mut acquisition = Acquisition { id, ..*owner_life };
+        if miss == 1 {
+            acquisition.instance = Instance(1 + dice.roll(2));
+        }
+        let token = before.filter(|_| miss < 4).unwrap_or(*token);
+        let revision = if miss == 4 { revision + 1 } else { *revision };
+        let revision = if miss == 5 { revision.saturating_sub(1) } else { revision };
+        (acquisition, name.clone(), token, revision)
+    }
+
+    /// Mostly a waiter behind a hold that may be asked.
+    fn asker(&mut self, dice: &mut Dice, model: &Naive) -> (Acquisition, Name) {
+        let may_be_asked = |hold: &&Held| hold.condition.ask_grace_ms.is_some() && !hold.asked;
+        let names: Vec<_> = model.held.iter().filter(may_be_asked).map(|it| &it.name).collect();
+        let waiting = model.waiting.iter().filter(|waiter| names.contains(&&waiter.name));
+        let waiting: Vec<_> = waiting.map(|it| (it.acquisition, it.name.clone())).collect();
+        match dice.pick(&waiting) {
+            Some(waiter) if dice.roll(4) > 0 => waiter.clone(),
+            _ => self.waiter(dice, model),
+        }
+    }
+
+    /// An acquisition that waits, for its turn or for a hold that ends; now and then any other.
+    fn waiter(&mut self, dice: &mut Dice, model: &Naive) -> (Acquisition, Name) {
+        let heirs = model.held.iter().filter_map(|hold| Some((hold.heir()?, hold.name.clone())));
+        let waiting = model.waiting.iter().map(|it| (it.acquisition, it.name.clone()));
+        let all: Vec<_> = waiting.chain(heirs).collect();
+        match dice.pick(&all) {
+            Some(waiter) if dice.roll(8) > 0 => waiter.clone(),
+            _ => self.open(dice, model),
+        }
     }
 
     /// An acquisition that is open, and its lock; now and then any other.
     fn open(&mut self, dice: &mut Dice, model: &Naive) -> (Acquisition, Name) {
-        let random = (self.acquisition(dice), dice.pick(&names()).expect("names").clone());
+        let random = (self.acquisition(dice), self.name(dice));
         match dice.roll(8) {
             0 => random,
             1..4 => dice
@@ -170,26 +351,25 @@ impl Commands {
                 .map_or(random, |waiter| (waiter.acquisition, waiter.name.clone())),
             _ => dice.pick(&model.held).map_or(random, |hold| {
                 let id = *dice.pick(&hold.open).expect("a hold has something open");
-                (Acquisition { id: AcquisitionId(id), ..hold.owner_life }, hold.name.clone())
+                let held = Acquisition { id: AcquisitionId(id), ..hold.owner_life };
+                let heir = hold.heir().filter(|_| dice.one_in(3));
+                (heir.unwrap_or(held), hold.name.clone())
             }),
         }
     }
 
     /// A live hold; now and then any other.
     fn hold(&mut self, dice: &mut Dice, model: &Naive) -> (Name, Token) {
-        let random = (names()[dice.roll(3) as usize].clone(), Token(dice.roll(model.tokens + 2)));
-        if dice.roll(8) == 0 {
+        let random = (self.name(dice), Token(dice.roll(model.tokens + 2)));
+        if dice.one_in(8) {
             return random;
         }
         dice.pick(&model.held).map_or(random, |hold| (hold.name.clone(), hold.token))
     }
 
     pub fn acquisition(&mut self, dice: &mut Dice) -> Acquisition {
-        Acquisition {
-            session: SessionHandle([1 + dice.roll(3) as u8; 16]),
-            instance: Instance(1 + dice.roll(6) / 5),
-            id: self.id(dice),
-        }
+        let session = session(dice);
+        Acquisition { session, instance: Instance(1 + dice.roll(6) / 5), id: self.id(dice) }
     }
 
     /// Mostly a fresh id, else one of the last few.
@@ -202,8 +382,37 @@ impl Commands {
     }
 }
 
+fn session(dice: &mut Dice) -> SessionHandle {
+    SessionHandle([1 + dice.roll(3) as u8; 16])
+}
+
 fn term(dice: &mut Dice) -> u64 {
-    if dice.roll(10) == 0 { TERM - 1 } else { TERM }
+    if dice.one_in(10) { TERM - 1 } else { TERM }
+}
+
+/// Mostly one that is allowed; never the default.
+fn condition(dice: &mut Dice, ttl_ms: u64) -> Condition {
+    let lease = match dice.roll(8) {
+        0..3 => LeaseRule::OnExpiry,
+        3..5 => {
+            let missed = 2 + dice.roll(4) as u32;
+            let interval_ms = ttl_ms / u64::from(missed) * dice.roll(10).min(1);
+            LeaseRule::AfterMissed { missed, interval_ms }
+        }
+        _ => LeaseRule::Hold,
+    };
+    let exclude = lease == LeaseRule::Hold && dice.roll(10) > 0;
+    let ms = |dice: &mut Dice| dice.roll(20).min(1) * (200 + dice.roll(2) * 100);
+    let condition = Condition {
+        lease,
+        lock_delay_ms: dice.one_in(2).then(|| ms(dice)),
+        max_hold_ms: (!exclude && dice.one_in(2)).then(|| ms(dice)),
+        ask_grace_ms: (!exclude && dice.roll(3) > 0).then(|| ms(dice)),
+    };
+    if condition == Condition::default() {
+        return Condition { lock_delay_ms: Some(100), ..condition };
+    }
+    condition
 }
 
 fn owner(number: u64) -> Owner {

@@ -1,215 +1,112 @@
 //! Random commands against a naive model that shares no code with the table: same replies, same
-//! changes, same views, and at any moment a table restored from rows is the table.
+//! changes, same views, and at any moment a table restored from rows is the table, and a table that
+//! is split goes on as two.
+//!
+//! `SHARKLOCK_MODEL_COMMANDS=100000000` runs more (`make long` does), `SHARKLOCK_MODEL_SEED=N` the one
+//! case with that seed. A failure prints its seed, and the shortest list of commands that still fails.
 
 mod commands;
 mod naive;
+mod naive_terms;
+mod run;
+mod seen;
 
 use std::{
-    cell::RefCell,
-    collections::BTreeMap,
-    fmt::{Debug, Write},
+    env,
+    panic::{self, AssertUnwindSafe},
 };
 
-use proptest::{
-    prelude::any,
-    test_runner::{Config, RngSeed, TestRunner},
-};
-use sharklock_locktable::{
-    At, Command, Counts, Limits, LockTable, Outcome, Reply, Row, RowKey, Status,
-};
+use crate::{run::Run, seen::Seen};
 
-use crate::{
-    commands::{Commands, Dice, TERM, names},
-    naive::Naive,
-};
+/// What CI runs.
+const COMMANDS: u64 = 1_000_000;
 
-const CASES: u32 = 400;
-const COMMANDS_PER_CASE: usize = 1_300;
+/// Steps of one case: enough to fill queues and rings, few enough to start often from nothing.
+const STEPS: usize = 500;
 
-/// Every way to answer and every change: the run must meet each of them often, else it tests less
-/// than it seems to.
-const ANSWERS_AND_CHANGES: &str = "Granted Queued StillHeld Released Cancelled Holds Done \
-    Finished::Unknown Finished::Released Finished::Cancelled Finished::Expired \
-    Finished::WaitTimedOut Finished::TryRefused Finished::ForceReleased Finished::HoldLost \
-    Refused::ModeMismatch Refused::WouldDeadlock Refused::TooManyWaiters \
-    Refused::TooManyAcquisitions Refused::AcquisitionReused Refused::NotReenterable \
-    +Queued +Granted +Joined +Closed +WaiterLeft +HoldEnded +EndingBegan +ExpireMissed";
-
-/// How often each of [`ANSWERS_AND_CHANGES`] came.
-type Seen = BTreeMap<String, usize>;
-
-fn note(seen: &mut Seen, outcome: &Outcome) {
-    let reply = match &outcome.reply {
-        Reply::Finished(how) => format!("Finished::{}", variant(how)),
-        Reply::Refused(why) => format!("Refused::{}", variant(why)),
-        reply => variant(reply),
+/// The case of a seed: one number per step, from which all of the step is rolled. A list of numbers,
+/// so that a failing case is still one when steps are left out.
+fn numbers(seed: u64) -> Vec<u64> {
+    // SplitMix64 (Steele, Lea, Flood 2014).
+    let mut state = seed;
+    let next = || {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
     };
-    *seen.entry(reply).or_default() += 1;
-    for change in &outcome.changes {
-        *seen.entry(format!("+{}", variant(change))).or_default() += 1;
-    }
+    std::iter::repeat_with(next).take(STEPS).collect()
 }
 
-/// The name of an enum's variant, without formatting the rest.
-fn variant(value: &impl Debug) -> String {
-    struct FirstWord(String);
-    impl Write for FirstWord {
-        fn write_str(&mut self, text: &str) -> std::fmt::Result {
-            let word: String = text.chars().take_while(char::is_ascii_alphanumeric).collect();
-            self.0.push_str(&word);
-            if word.len() == text.len() { Ok(()) } else { Err(std::fmt::Error) }
-        }
-    }
-    let mut word = FirstWord(String::new());
-    // It ends with an error at the first character that belongs to no name.
-    let _ended = write!(word, "{value:?}");
-    word.0
+fn run(numbers: &[u64], log: bool) -> Seen {
+    let (&first, steps) = numbers.split_first().expect("a case has a first number");
+    let mut run = Run::new(first, log);
+    steps.iter().for_each(|&number| run.step(number));
+    run.finish()
 }
 
-/// A table, its model, and the image that flushes have made of it.
-struct Run {
-    limits: Limits,
-    table: LockTable,
-    model: Naive,
-    image: BTreeMap<RowKey, Row>,
-    applied: Vec<Command>,
-    seen: Seen,
+/// Whether the case fails, without a word about how.
+fn fails(numbers: &[u64]) -> bool {
+    panic::catch_unwind(AssertUnwindSafe(|| drop(run(numbers, false)))).is_err()
 }
 
-impl Run {
-    fn new(dice: &mut Dice) -> Self {
-        let limits = Limits {
-            waiters_per_lock_max: 2 + dice.roll(5) as usize,
-            acquisitions_per_session_max: 3 + dice.roll(6) as usize,
-            // Short ones forget at once, the longer ones span several rows of the image.
-            ring_len_max: [1, 4, 24, 300, 1_000][dice.roll(5) as usize],
-        };
-        let (table, model) = (LockTable::with_limits(limits), Naive::new(limits));
-        Self { limits, table, model, image: BTreeMap::new(), applied: vec![], seen: Seen::new() }
-    }
-
-    fn apply(&mut self, command: Command) {
-        let index = self.applied.len() as u64 + 1;
-        let at = At { index, term: TERM, stamped_unix_ms: 1_000_000 + index };
-        self.applied.push(command.clone());
-        let expected = self.model.apply(at, &command);
-        let outcome = self.table.apply(at, command);
-        note(&mut self.seen, &expected);
-        assert_eq!(outcome, expected, "after {:#?}", self.applied.last());
-    }
-
-    fn check_views(&self) {
-        let names = names();
-        let expected: Vec<_> = names.iter().filter_map(|name| self.model.lock(name)).collect();
-        assert_eq!(self.table.locks("", None, usize::MAX, usize::MAX, usize::MAX), expected);
-        assert_eq!(self.table.leases(), self.model.leases(&names));
-        let counts = Counts {
-            locks: expected.len(),
-            holds: self.model.held.len(),
-            waiters: self.model.waiting.len(),
-            finished: self.model.finished_count(),
-        };
-        assert_eq!(self.table.counts(), counts);
-        let header = self.table.header();
-        assert_eq!(header.token_counter, self.model.tokens);
-        assert_eq!(header.ring_next, self.model.gone_ever);
-        for hold in &self.model.held {
-            assert_eq!(self.table.hold(hold.name.as_str(), hold.token), Some(hold.view()));
-        }
-    }
-
-    fn check_status(&self, commands: &mut Commands, dice: &mut Dice) {
-        let acquisition = commands.acquisition(dice);
-        for name in names() {
-            let expected = self.model.status(&name, acquisition);
-            assert_eq!(self.table.status(name.as_str(), acquisition), expected);
-            let token = match expected {
-                Status::Held { grant, .. } => Some(grant.token),
-                Status::Waiting { .. } | Status::Finished(_) => None,
-            };
-            assert_eq!(self.table.hold_of(name.as_str(), acquisition), token);
-        }
-    }
-
-    fn flush(&mut self) {
-        for (key, row) in self.table.take_dirty() {
-            match row {
-                Some(row) => drop(self.image.insert(key, row)),
-                None => assert!(self.image.remove(&key).is_some(), "{key:?} was not there"),
+/// Leaves steps out as long as the case fails without them: half of them, then less and less.
+fn shrink(mut numbers: Vec<u64>) -> Vec<u64> {
+    let hook = panic::take_hook();
+    panic::set_hook(Box::new(|_| {}));
+    let mut len = numbers.len() / 2;
+    while len > 0 {
+        let mut from = 1;
+        while from < numbers.len() {
+            let mut fewer = numbers.clone();
+            fewer.drain(from..(from + len).min(numbers.len()));
+            if fails(&fewer) {
+                numbers = fewer;
+            } else {
+                from += len;
             }
         }
-        assert!(self.table.take_dirty().is_empty());
+        len /= 2;
     }
-
-    /// The table must be what its rows say; then the run goes on with the restored one.
-    fn restart(&mut self, from_image: bool) {
-        self.flush();
-        let rows =
-            if from_image { self.image.clone().into_iter().collect() } else { self.table.rows() };
-        let header = self.table.header();
-        let restored = LockTable::restore_with_limits(self.limits, header, rows);
-        let restored = restored.expect("the rows are those of a table");
-        assert_eq!(restored.header(), header);
-        assert_eq!(restored.rows(), self.table.rows());
-        assert_eq!(restored.state_hash(), self.table.state_hash());
-        self.table = restored;
-    }
+    panic::set_hook(hook);
+    numbers
 }
 
-fn run(numbers: &[u64]) -> Seen {
-    let mut run = Run::new(&mut Dice(numbers.first().copied().unwrap_or(0)));
-    let mut commands = Commands::default();
-    for (step, &number) in numbers.iter().enumerate() {
-        let mut dice = Dice(number);
-        match dice.roll(103) {
-            100 => run.flush(),
-            101 => run.restart(true),
-            102 => run.restart(false),
-            kind => {
-                let command = commands.make(kind, &mut dice, &run.model);
-                run.apply(command);
-            }
-        }
-        if step % 8 == 0 {
-            run.check_views();
-            run.check_status(&mut commands, &mut Dice(number));
-        }
-        if step % 32 == 0 {
-            run.table.check_invariants();
-        }
-    }
-    run.check_views();
-    run.table.check_invariants();
-    run.restart(true);
-    run.seen
+fn number_from_env(name: &str) -> Option<u64> {
+    let text = env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text:?} is no number")))
 }
 
 #[test]
 fn the_table_does_what_the_model_does() {
-    let config = Config {
-        cases: CASES,
-        rng_seed: RngSeed::Fixed(0x5ea1_0c4b),
-        failure_persistence: None,
-        max_shrink_iters: 2_000,
-        ..Config::default()
-    };
-    let seen = RefCell::new(Seen::new());
-    let numbers = proptest::collection::vec(any::<u64>(), COMMANDS_PER_CASE);
-    TestRunner::new(config)
-        .run(&numbers, |numbers| {
-            for (what, times) in run(&numbers) {
-                *seen.borrow_mut().entry(what).or_default() += times;
+    let commands = number_from_env("SHARKLOCK_MODEL_COMMANDS").unwrap_or(COMMANDS);
+    let only = number_from_env("SHARKLOCK_MODEL_SEED");
+    let mut seen = Seen::default();
+    let mut next_report = commands / 20;
+    for seed in only.unwrap_or(0x5ea1_0c4b).. {
+        let numbers = numbers(seed);
+        match panic::catch_unwind(|| run(&numbers, false)) {
+            Ok(found) => seen.add(found),
+            Err(_) => {
+                let fewest = shrink(numbers);
+                println!("seed {seed} fails; SHARKLOCK_MODEL_SEED={seed} runs it again");
+                println!("the fewest commands that fail, {}:", fewest.len() - 1);
+                run(&fewest, true);
+                panic!("seed {seed} fails only with more steps");
             }
-            Ok(())
-        })
-        .unwrap_or_else(|failure| panic!("{failure}"));
-    let seen = seen.into_inner();
-    println!("{seen:#?}");
-    for what in ANSWERS_AND_CHANGES.split_whitespace() {
-        let times = seen.get(what).copied().unwrap_or(0);
-        assert!(times >= 100, "{what} came only {times} times");
+        }
+        if only.is_some() {
+            return;
+        }
+        if seen.commands() >= next_report {
+            println!("{} of {commands} commands, seed {seed}", seen.commands());
+            next_report += commands / 20;
+        }
+        if seen.commands() >= commands {
+            break;
+        }
     }
-    let replies = seen.iter().filter(|(what, _)| !what.starts_with('+'));
-    let commands: usize = replies.map(|(_, times)| times).sum();
-    assert!(commands >= 200_000, "only {commands} commands");
+    println!("{seen}");
+    seen.check_floors(commands);
 }

@@ -1,11 +1,12 @@
-//! The rules of DESIGN D8, D9 (Ending, End) and D11 once more, as plainly as they can be said: flat
-//! lists, linear scans, everything looked up anew. Of the crate under test it uses the types of
-//! commands and outcomes and nothing else.
+//! The rules of DESIGN D8, D9 and D11 once more, as plainly as they can be said: flat lists, linear
+//! scans, everything looked up anew. Of the crate under test it uses the types of commands and
+//! outcomes and nothing else. Here is what grants, queues and closes; `naive_terms` has conditions
+//! and what takes holds away.
 
 use sharklock_locktable::{
-    Acquire, Acquisition, AcquisitionId, At, Cancel, Change, Command, EndCause, ExpireItem,
-    Finished, Grant, HoldView, Lease, Limits, LockView, Mode, Name, Outcome, Owner, Refusal,
-    Release, Reply, Status, Token, Wait, WaiterView,
+    Acquire, Acquisition, AcquisitionId, Agreement, At, Cancel, Change, Command, Condition,
+    ConditionFlaw, DelayView, EndingCause, ExpireItem, Finished, Grant, HoldView, Lease, Limits,
+    LockView, Mode, Name, Outcome, Owner, Refusal, Release, Reply, Status, Token, Wait, WaiterView,
 };
 
 pub struct Held {
@@ -22,7 +23,32 @@ pub struct Held {
     pub ttl_ms: u64,
     pub owner: Owner,
     pub since: u64,
-    pub ending: Option<String>,
+    pub condition: Condition,
+    pub revision: u64,
+    pub claimed: bool,
+    pub orphan: bool,
+    /// The token that it had, or that the hold had from which it was taken.
+    pub before: Option<Token>,
+    pub asked: bool,
+    pub notice: Option<Notice>,
+}
+
+/// That a hold is ending.
+#[derive(Clone)]
+pub struct Notice {
+    pub cause: EndingCause,
+    pub reason: String,
+    /// Who gets it then.
+    pub heir: Option<(Acquisition, Owner)>,
+}
+
+/// A place that stays taken.
+pub struct Delayed {
+    pub name: Name,
+    pub token: Token,
+    pub mode: Mode,
+    pub ms: u64,
+    pub since: u64,
 }
 
 pub struct Waiting {
@@ -33,27 +59,30 @@ pub struct Waiting {
     pub wait: Wait,
     pub owner: Owner,
     pub since: u64,
+    pub condition: Condition,
 }
 
-struct Gone {
-    acquisition: Acquisition,
-    name: Name,
-    how: Finished,
-    token: Option<Token>,
+pub struct Gone {
+    pub acquisition: Acquisition,
+    pub name: Name,
+    pub how: Finished,
+    pub token: Option<Token>,
 }
 
 /// All holds in order of grants, all waiters in order of arrival, all that is finished in order.
 pub struct Naive {
-    limits: Limits,
+    pub limits: Limits,
+    pub level: u64,
     pub tokens: u64,
     pub held: Vec<Held>,
     pub waiting: Vec<Waiting>,
-    gone: Vec<Gone>,
+    pub delayed: Vec<Delayed>,
+    pub gone: Vec<Gone>,
     pub gone_ever: u64,
-    changes: Vec<Change>,
+    pub changes: Vec<Change>,
 }
 
-fn same_life(a: Acquisition, b: Acquisition) -> bool {
+pub fn same_life(a: Acquisition, b: Acquisition) -> bool {
     (a.session, a.instance) == (b.session, b.instance)
 }
 
@@ -69,12 +98,12 @@ fn same_kind(a: Mode, b: Mode) -> bool {
 }
 
 impl Held {
-    fn ids(&self) -> Vec<Acquisition> {
+    pub fn ids(&self) -> Vec<Acquisition> {
         let named = |&id| Acquisition { id: AcquisitionId(id), ..self.owner_life };
         self.open.iter().map(named).collect()
     }
 
-    fn grant(&self) -> Grant {
+    pub fn grant(&self) -> Grant {
         Grant { token: self.token, fence_floor: self.floor, ttl_ms: self.ttl_ms }
     }
 
@@ -88,25 +117,60 @@ impl Held {
             mode: self.mode,
             owner: self.owner.clone(),
             granted_unix_ms: self.since,
-            ending: self.ending.clone(),
+            ending: self.notice.as_ref().map(|notice| notice.reason.clone()),
+            agreement: self.agreement(),
+            orphaned: self.orphan,
+            asked: self.asked,
+            reclaimer: self.heir(),
         }
+    }
+
+    pub fn agreement(&self) -> Agreement {
+        let Self { condition, revision, claimed, ttl_ms, .. } = *self;
+        Agreement { condition, revision, claimed, ttl_ms }
+    }
+
+    pub fn heir(&self) -> Option<Acquisition> {
+        self.notice.as_ref()?.heir.as_ref().map(|(acquisition, _)| *acquisition)
     }
 }
 
+/// What a new hold is made of.
+pub struct Wish<'a> {
+    pub name: &'a Name,
+    pub acquisition: Acquisition,
+    pub mode: Mode,
+    pub ttl_ms: u64,
+    pub owner: &'a Owner,
+    pub condition: Condition,
+}
+
 impl Naive {
-    pub fn new(limits: Limits) -> Self {
-        let (held, waiting, gone, changes) = (vec![], vec![], vec![], vec![]);
-        Self { limits, tokens: 0, held, waiting, gone, gone_ever: 0, changes }
+    pub fn new(limits: Limits, level: u64) -> Self {
+        Self {
+            limits,
+            level,
+            tokens: 0,
+            held: vec![],
+            waiting: vec![],
+            delayed: vec![],
+            gone: vec![],
+            gone_ever: 0,
+            changes: vec![],
+        }
     }
 
     pub fn apply(&mut self, at: At, command: &Command) -> Outcome {
         let reply = match command {
+            Command::Acquire(acquire) if self.level < 2 && acquire.condition.is_some() => {
+                Reply::Refused(Refusal::FeatureLevel)
+            }
             Command::Acquire(acquire) => self.acquire(at, acquire),
             Command::Release(release) => self.release(at, release),
             Command::Cancel(cancel) => self.cancel(at, cancel),
             Command::Expire(expire) => {
                 if expire.proposer_term == at.term {
-                    expire.items.iter().for_each(|item| self.expire(item));
+                    expire.items.iter().for_each(|item| self.expire(at, item));
                     for item in &expire.items {
                         let (ExpireItem::Hold { name, .. } | ExpireItem::Waiter { name, .. }) =
                             item;
@@ -122,49 +186,20 @@ impl Naive {
                 }
                 Reply::Done
             }
-            Command::Ending(ending) => {
-                let views = self.views(&ending.name, ending.token);
-                for hold in &mut self.held {
-                    let meant = ending.token.is_none_or(|token| token == hold.token);
-                    if hold.name == ending.name && meant && hold.ending.is_none() {
-                        hold.ending = Some(ending.reason.clone());
-                        self.changes.push(Change::EndingBegan {
-                            token: hold.token,
-                            name: hold.name.clone(),
-                            ttl_ms: hold.ttl_ms,
-                            acquisitions: hold.ids(),
-                            reason: ending.reason.clone(),
-                        });
-                    }
-                }
-                Reply::Holds(views)
+            Command::Ending(ending) => self.ending(at, ending),
+            Command::End(end) => self.end_command(at, end),
+            Command::RaiseFeatureLevel(raise) => {
+                self.level = self.level.max(raise.level);
+                Reply::Done
             }
-            Command::End(end) => match end.cause {
-                EndCause::WaitedOut { proposer_term } => {
-                    let index = self
-                        .held
-                        .iter()
-                        .position(|hold| hold.name == end.name && Some(hold.token) == end.token);
-                    if let Some(index) = index
-                        && proposer_term == at.term
-                        && self.held[index].ending.is_some()
-                    {
-                        self.end(index, Finished::ForceReleased);
-                        self.serve(at, &end.name);
-                    }
-                    Reply::Done
-                }
-                EndCause::Operator { .. } => {
-                    let views = self.views(&end.name, end.token);
-                    for view in &views {
-                        let token = view.grant.token;
-                        let index = self.held.iter().position(|hold| hold.token == token);
-                        self.end(index.expect("just seen"), Finished::ForceReleased);
-                    }
-                    self.serve(at, &end.name);
-                    Reply::Holds(views)
-                }
-            },
+            _ if self.level < 2 => Reply::Refused(Refusal::FeatureLevel),
+            Command::SetCondition(set) => self.set_condition(set),
+            Command::Claim(claim) => self.claim(claim),
+            Command::Reclaim(reclaim) => self.reclaim(at, reclaim),
+            Command::Ask(ask) => self.ask(ask),
+            Command::Downgrade(downgrade) => self.downgrade(at, downgrade),
+            Command::TimeUp(time_up) => self.time_up(at, time_up),
+            Command::Revoke(revoke) => self.revoke(at, revoke),
         };
         Outcome { reply, changes: std::mem::take(&mut self.changes) }
     }
@@ -174,7 +209,14 @@ impl Naive {
         if let Some(hold) = self.held.iter().find(|hold| hold.ids().contains(acquisition)) {
             let same = hold.name == *name && hold.mode == *mode;
             let reused = Reply::Refused(Refusal::AcquisitionReused);
-            return if same { Reply::Granted(hold.grant()) } else { reused };
+            return match (same, hold.orphan) {
+                (true, true) => Reply::Finished(Finished::Orphaned),
+                (true, false) => Reply::Granted(hold.grant()),
+                (false, _) => reused,
+            };
+        }
+        if self.held.iter().any(|hold| hold.heir() == Some(*acquisition)) {
+            return Reply::Refused(Refusal::AcquisitionReused);
         }
         if let Some(waiter) = self.waiting.iter().find(|it| it.acquisition == *acquisition) {
             if waiter.name != *name || waiter.mode != *mode {
@@ -188,11 +230,17 @@ impl Naive {
             return if gone.name == *name { Reply::Finished(gone.how) } else { reused };
         }
         let full = self.open_of(*acquisition) >= self.limits.acquisitions_per_session_max;
+        let condition = acquire.condition.as_deref().copied().unwrap_or_default();
         if let Some(token) = acquire.reenter {
+            if condition != Condition::default() {
+                return Reply::Refused(Refusal::Condition(ConditionFlaw::WithReentry));
+            }
             return self.reenter(acquire, token, full);
         }
-        let holds: Vec<_> = self.held.iter().filter(|hold| hold.name == *name).collect();
-        if holds.iter().any(|hold| !same_kind(hold.mode, *mode)) {
+        if let Some(flaw) = super::naive_terms::flaw(&condition, *ttl_ms) {
+            return Reply::Refused(Refusal::Condition(flaw));
+        }
+        if self.seats(name).iter().any(|taken| !same_kind(*taken, *mode)) {
             return Reply::Refused(Refusal::ModeMismatch);
         }
         if full {
@@ -200,14 +248,9 @@ impl Naive {
         }
         let queue = self.waiting.iter().filter(|waiter| waiter.name == *name).count();
         if queue == 0 && self.fits(name, *mode) {
-            return Reply::Granted(self.grant(
-                at,
-                false,
-                name,
-                *acquisition,
-                (*mode, *ttl_ms),
-                owner,
-            ));
+            let (acquisition, mode, ttl_ms) = (*acquisition, *mode, *ttl_ms);
+            let wish = Wish { name, acquisition, mode, ttl_ms, owner, condition };
+            return Reply::Granted(self.grant(at, false, wish));
         }
         if *wait == Wait::Try {
             self.finish(*acquisition, name, Finished::TryRefused, None);
@@ -224,6 +267,7 @@ impl Naive {
             wait: *wait,
             owner: owner.clone(),
             since: at.stamped_unix_ms,
+            condition,
         });
         self.changes.push(Change::Queued {
             acquisition: *acquisition,
@@ -236,7 +280,8 @@ impl Naive {
 
     fn reenter(&mut self, acquire: &Acquire, token: Token, full: bool) -> Reply {
         let Acquire { acquisition, name, mode, owner, .. } = acquire;
-        let hold = self.held.iter_mut().find(|hold| hold.name == *name && hold.token == token);
+        let mut held = self.held.iter_mut();
+        let hold = held.find(|hold| hold.name == *name && hold.token == token && !hold.orphan);
         let Some(hold) = hold else {
             self.finish(*acquisition, name, Finished::HoldLost, None);
             return Reply::Finished(Finished::HoldLost);
@@ -247,7 +292,7 @@ impl Naive {
         if hold.mode == Mode::Shared && *mode == Mode::Exclusive {
             return Reply::Refused(Refusal::WouldDeadlock);
         }
-        if hold.mode != *mode || hold.ending.is_some() {
+        if hold.mode != *mode || hold.notice.is_some() {
             return Reply::Refused(Refusal::NotReenterable);
         }
         if acquisition.id.0 <= hold.lost {
@@ -273,7 +318,7 @@ impl Naive {
         let Some(index) = index else { return self.how(name, *acquisition) };
         let known = self.is_known(*acquisition);
         if *all {
-            self.end(index, Finished::Released);
+            self.give_up(at, index);
             if !known {
                 self.finish(*acquisition, name, Finished::Released, Some(*token));
             }
@@ -314,7 +359,7 @@ impl Naive {
         let hold = &mut self.held[index];
         let (name, token) = (hold.name.clone(), hold.token);
         if hold.open.len() == 1 {
-            self.end(index, Finished::Released);
+            self.give_up(at, index);
             self.serve(at, &name);
             return Reply::Released;
         }
@@ -325,66 +370,56 @@ impl Naive {
         Reply::StillHeld { open }
     }
 
-    fn expire(&mut self, item: &ExpireItem) {
-        match item {
-            ExpireItem::Waiter { name, acquisition } => {
-                self.stop_waiting(name, *acquisition, Finished::Expired);
-            }
-            ExpireItem::Hold { name, token, newest } => {
-                let found =
-                    self.held.iter().position(|hold| hold.name == *name && hold.token == *token);
-                let Some(index) = found else { return };
-                let joined = self.held[index].newest;
-                if joined <= newest.0 {
-                    return self.end(index, Finished::Expired);
-                }
-                let (token, name, newest) = (*token, name.clone(), AcquisitionId(joined));
-                self.changes.push(Change::ExpireMissed { token, name, newest });
-            }
-        }
-    }
-
-    fn stop_waiting(&mut self, name: &Name, acquisition: Acquisition, how: Finished) -> bool {
+    /// Out of the queue, or no heir any more.
+    pub fn stop_waiting(&mut self, name: &Name, acquisition: Acquisition, how: Finished) -> bool {
+        let heir_of = self
+            .held
+            .iter_mut()
+            .find(|hold| hold.name == *name && hold.heir() == Some(acquisition));
         let found = self
             .waiting
             .iter()
             .position(|waiter| waiter.name == *name && waiter.acquisition == acquisition);
-        let Some(index) = found else { return false };
-        self.waiting.remove(index);
+        match (heir_of, found) {
+            (Some(hold), _) => hold.notice.as_mut().expect("it has an heir").heir = None,
+            (None, Some(index)) => drop(self.waiting.remove(index)),
+            (None, None) => return false,
+        }
         self.finish(acquisition, name, how, None);
         self.changes.push(Change::WaiterLeft { acquisition, name: name.clone(), how });
         true
     }
 
-    fn end(&mut self, index: usize, how: Finished) {
+    pub fn end(&mut self, index: usize, how: Finished) -> Held {
         let hold = self.held.remove(index);
         for acquisition in hold.ids() {
             self.finish(acquisition, &hold.name, how, Some(hold.token));
         }
         let acquisitions = hold.ids();
-        let (token, name) = (hold.token, hold.name);
+        let (token, name) = (hold.token, hold.name.clone());
         self.changes.push(Change::HoldEnded { token, name, acquisitions, how });
+        if let Some(acquisition) = hold.heir() {
+            self.finish(acquisition, &hold.name, how, None);
+            let name = hold.name.clone();
+            self.changes.push(Change::WaiterLeft { acquisition, name, how });
+        }
+        hold
     }
 
-    fn serve(&mut self, at: At, name: &Name) {
+    pub fn serve(&mut self, at: At, name: &Name) {
         while let Some(index) = self.waiting.iter().position(|waiter| waiter.name == *name) {
             if !self.fits(name, self.waiting[index].mode) {
                 return;
             }
-            let Waiting { acquisition, mode, ttl_ms, owner, .. } = self.waiting.remove(index);
-            self.grant(at, true, name, acquisition, (mode, ttl_ms), &owner);
+            let Waiting { acquisition, mode, ttl_ms, owner, condition, .. } =
+                self.waiting.remove(index);
+            let wish = Wish { name, acquisition, mode, ttl_ms, owner: &owner, condition };
+            self.grant(at, true, wish);
         }
     }
 
-    fn grant(
-        &mut self,
-        at: At,
-        from_queue: bool,
-        name: &Name,
-        acquisition: Acquisition,
-        (mode, ttl_ms): (Mode, u64),
-        owner: &Owner,
-    ) -> Grant {
+    pub fn grant(&mut self, at: At, from_queue: bool, wish: Wish<'_>) -> Grant {
+        let Wish { name, acquisition, mode, ttl_ms, owner, condition } = wish;
         self.tokens += 1;
         let token = Token(self.tokens);
         let companion = self.held.iter().find(|hold| hold.name == *name);
@@ -400,15 +435,28 @@ impl Naive {
             ttl_ms,
             owner: owner.clone(),
             since: at.stamped_unix_ms,
-            ending: None,
+            condition,
+            revision: 0,
+            claimed: false,
+            orphan: false,
+            before: None,
+            asked: false,
+            notice: None,
         };
         let (name, grant) = (name.clone(), hold.grant());
         self.held.push(hold);
-        self.changes.push(Change::Granted { acquisition, name, grant, from_queue });
+        let condition = (condition != Condition::default()).then(|| Box::new(condition));
+        self.changes.push(Change::Granted { acquisition, name, grant, from_queue, condition });
         grant
     }
 
-    fn finish(&mut self, acquisition: Acquisition, name: &Name, how: Finished, on: Option<Token>) {
+    pub fn finish(
+        &mut self,
+        acquisition: Acquisition,
+        name: &Name,
+        how: Finished,
+        on: Option<Token>,
+    ) {
         self.gone.push(Gone { acquisition, name: name.clone(), how, token: on });
         self.gone_ever += 1;
         if self.gone.len() > self.limits.ring_len_max {
@@ -420,30 +468,39 @@ impl Naive {
         }
     }
 
-    fn fits(&self, name: &Name, mode: Mode) -> bool {
-        let mut holds = self.held.iter().filter(|hold| hold.name == *name);
+    /// How each seat of a lock is taken, by a hold or a delay.
+    pub fn seats(&self, name: &Name) -> Vec<Mode> {
+        let held = self.held.iter().filter(|hold| hold.name == *name).map(|hold| hold.mode);
+        let delayed = self.delayed.iter().filter(|it| it.name == *name).map(|it| it.mode);
+        held.chain(delayed).collect()
+    }
+
+    pub fn fits(&self, name: &Name, mode: Mode) -> bool {
+        let seats = self.seats(name);
         match mode {
-            Mode::Exclusive => holds.next().is_none(),
-            Mode::Shared => holds.all(|hold| hold.mode == Mode::Shared),
+            Mode::Exclusive => seats.is_empty(),
+            Mode::Shared => seats.iter().all(|taken| *taken == Mode::Shared),
             Mode::Permits { n, of } => {
-                let units = |hold: &Held| match hold.mode {
-                    Mode::Permits { n, .. } => n,
+                let units = |taken: &Mode| match taken {
+                    Mode::Permits { n, .. } => *n,
                     Mode::Exclusive | Mode::Shared => of,
                 };
-                holds.map(units).sum::<u32>() + n <= of
+                seats.iter().map(units).sum::<u32>() + n <= of
             }
         }
     }
 
-    fn open_of(&self, acquisition: Acquisition) -> usize {
+    pub fn open_of(&self, acquisition: Acquisition) -> usize {
         let session = acquisition.session;
         let held = self.held.iter().filter(|hold| hold.owner_life.session == session);
         let waiting = self.waiting.iter().filter(|it| it.acquisition.session == session);
-        held.map(|hold| hold.open.len()).sum::<usize>() + waiting.count()
+        let heirs = self.held.iter().filter_map(Held::heir).filter(|heir| heir.session == session);
+        held.map(|hold| hold.open.len()).sum::<usize>() + waiting.count() + heirs.count()
     }
 
     fn is_known(&self, acquisition: Acquisition) -> bool {
         self.held.iter().any(|hold| hold.ids().contains(&acquisition))
+            || self.held.iter().any(|hold| hold.heir() == Some(acquisition))
             || self.waiting.iter().any(|waiter| waiter.acquisition == acquisition)
             || self.gone.iter().any(|gone| gone.acquisition == acquisition)
     }
@@ -454,12 +511,12 @@ impl Naive {
         before.iter().filter(|waiter| waiter.name == rest[0].name).count() as u32 + 1
     }
 
-    fn how(&self, name: &Name, acquisition: Acquisition) -> Reply {
+    pub fn how(&self, name: &Name, acquisition: Acquisition) -> Reply {
         let gone = self.gone.iter().find(|it| it.acquisition == acquisition && it.name == *name);
         Reply::Finished(gone.map_or(Finished::Unknown, |gone| gone.how))
     }
 
-    fn views(&self, name: &Name, token: Option<Token>) -> Vec<HoldView> {
+    pub fn views(&self, name: &Name, token: Option<Token>) -> Vec<HoldView> {
         let meant =
             |hold: &&Held| hold.name == *name && token.is_none_or(|token| token == hold.token);
         self.held.iter().filter(meant).map(Held::view).collect()
@@ -474,7 +531,15 @@ impl Naive {
     pub fn status(&self, name: &Name, acquisition: Acquisition) -> Status {
         let mut held = self.held.iter().filter(|hold| hold.name == *name);
         if let Some(hold) = held.find(|hold| hold.ids().contains(&acquisition)) {
-            return Status::Held { grant: hold.grant(), ending: hold.ending.clone() };
+            if hold.orphan {
+                return Status::Finished(Finished::Orphaned);
+            }
+            let ending = hold.notice.as_ref().map(|notice| notice.reason.clone());
+            return Status::Held { grant: hold.grant(), ending, asked: hold.asked };
+        }
+        let mut heirs = self.held.iter().filter(|hold| hold.name == *name).filter_map(Held::heir);
+        if heirs.any(|heir| heir == acquisition) {
+            return Status::Waiting { place: 1 };
         }
         let mut waiting = self.waiting.iter().filter(|waiter| waiter.name == *name);
         if waiting.any(|waiter| waiter.acquisition == acquisition) {
@@ -499,27 +564,54 @@ impl Naive {
                 wait: waiter.wait,
                 owner: waiter.owner.clone(),
                 queued_unix_ms: waiter.since,
+                condition: waiter.condition,
             })
             .collect();
-        if holds.is_empty() && waiters.is_empty() {
+        let delays = self.delays(name);
+        if holds.is_empty() && waiters.is_empty() && delays.is_empty() {
             return None;
         }
-        let (holds_count, waiters_count) = (holds.len(), waiters.len());
-        Some(LockView { name: name.clone(), holds, holds_count, waiters, waiters_count })
+        let (name, holds_count, waiters_count) = (name.clone(), holds.len(), waiters.len());
+        Some(LockView { name, holds, holds_count, waiters, waiters_count, delays })
+    }
+
+    /// By token.
+    fn delays(&self, name: &Name) -> Vec<DelayView> {
+        let view = |it: &Delayed| DelayView {
+            token: it.token,
+            mode: it.mode,
+            delay_ms: it.ms,
+            since_unix_ms: it.since,
+        };
+        let mut delays: Vec<_> =
+            self.delayed.iter().filter(|it| it.name == *name).map(view).collect();
+        delays.sort_by_key(|delay| delay.token);
+        delays
     }
 
     pub fn leases(&self, names: &[Name]) -> Vec<Lease> {
         let mut leases = vec![];
         for name in names {
-            for hold in self.held.iter().filter(|hold| hold.name == *name) {
+            for DelayView { token, delay_ms, .. } in self.delays(name) {
+                leases.push(Lease::Delay { name: name.clone(), token, delay_ms });
+            }
+            for hold in self.held.iter().filter(|hold| hold.name == *name && !hold.orphan) {
                 leases.push(Lease::Hold {
                     name: name.clone(),
                     token: hold.token,
                     ttl_ms: hold.ttl_ms,
                     newest: AcquisitionId(hold.newest),
                     acquisitions: hold.ids(),
-                    ending: hold.ending.is_some(),
+                    ending: hold.notice.is_some(),
+                    agreement: hold.agreement(),
+                    asked: hold.asked,
                 });
+                leases.extend(hold.heir().map(|acquisition| Lease::Waiter {
+                    name: name.clone(),
+                    acquisition,
+                    ttl_ms: hold.ttl_ms,
+                    wait: Wait::Unbounded,
+                }));
             }
             for waiter in self.waiting.iter().filter(|waiter| waiter.name == *name) {
                 leases.push(Lease::Waiter {

@@ -4,8 +4,10 @@
 use std::{collections::BTreeMap, str::FromStr};
 
 use sharklock_locktable::{
-    Acquire, Acquisition, AcquisitionId, Cancel, Command, End, EndCause, Ending, Expire,
-    ExpireItem, Instance, Mode, Name, Owner, Release, SessionHandle, Token, Wait, WaitTimeout,
+    Acquire, Acquisition, AcquisitionId, Ask, Cancel, Claim, Command, Condition, Downgrade, End,
+    EndCause, Ending, Expire, ExpireItem, Instance, LeaseRule, Mode, Name, Owner,
+    RaiseFeatureLevel, Reclaim, Release, Revoke, SessionHandle, SetCondition, TimeUp, Timed, Token,
+    Wait, WaitTimeout,
 };
 
 /// One line of a script: a verb, words in order, options.
@@ -35,6 +37,16 @@ const OPTIONS: &[&str] = &[
     "prefix",
     "after",
     "max",
+    "untold",
+    "hold",
+    "missed",
+    "delay",
+    "max_hold",
+    "ask",
+    "revision",
+    "what",
+    "level",
+    "at",
 ];
 
 impl<'a> Line<'a> {
@@ -96,7 +108,8 @@ impl<'a> Line<'a> {
                 Command::Cancel(Cancel { acquisition, name })
             }
             "expire" => {
-                let items = self.words.iter().map(|word| expire_item(word)).collect();
+                let told = !self.flag("untold");
+                let items = self.words.iter().map(|word| expire_item(word, told)).collect();
                 Command::Expire(Expire { items, proposer_term })
             }
             "timeout" => {
@@ -111,13 +124,90 @@ impl<'a> Line<'a> {
             }),
             "end" => {
                 let now = EndCause::Operator { reason: "r".into(), operator: "op".into() };
-                let waited = EndCause::WaitedOut { proposer_term };
+                let waited = EndCause::WaitedOut { proposer_term, told: !self.flag("untold") };
                 let (name, token) = (self.name(), self.token("token"));
                 let cause = if self.flag("now") { now } else { waited };
                 Command::End(End { name, token, cause })
             }
+            "condition" => Command::SetCondition(SetCondition {
+                acquisition: self.acquisition(),
+                name: self.name(),
+                token: self.token("token").expect("condition needs token="),
+                revision: self.option("revision").expect("condition needs revision="),
+                ttl_ms: self.option("ttl").unwrap_or(10_000),
+                condition: self.condition().map(|condition| *condition).unwrap_or_default(),
+            }),
+            "claim" => Command::Claim(Claim {
+                acquisition: self.acquisition(),
+                name: self.name(),
+                token: self.token("token").expect("claim needs token="),
+                revision: self.option("revision").expect("claim needs revision="),
+            }),
+            "reclaim" => Command::Reclaim(Box::new(Reclaim {
+                acquisition: self.acquisition(),
+                name: self.name(),
+                token: self.token("token").expect("reclaim needs token="),
+                owner: self.owner(),
+            })),
+            "ask" => {
+                let (acquisition, name) = (self.acquisition(), self.name());
+                Command::Ask(Ask { acquisition, name })
+            }
+            "downgrade" => Command::Downgrade(Downgrade {
+                acquisition: self.acquisition(),
+                name: self.name(),
+                token: self.token("token").expect("downgrade needs token="),
+            }),
+            "over" => Command::TimeUp(self.time_up(proposer_term)),
+            "revoke" => Command::Revoke(Revoke {
+                session: session(self.word()),
+                reason: self.option("reason").expect("revoke needs reason="),
+                operator: "op".into(),
+            }),
+            "raise" => {
+                let level = self.option("level").expect("raise needs level=");
+                Command::RaiseFeatureLevel(RaiseFeatureLevel { level })
+            }
             _ => return None,
         })
+    }
+
+    /// `over delay|max_hold|ask LOCK token=N revision=N`.
+    fn time_up(&mut self, proposer_term: u64) -> TimeUp {
+        let revision = self.option("revision").unwrap_or(0);
+        let what = match self.option::<String>("what").as_deref() {
+            Some("delay") => Timed::LockDelay,
+            Some("max_hold") => Timed::MaxHold { revision },
+            Some("ask") => Timed::AskGrace { revision },
+            what => panic!("over needs what=delay, max_hold or ask, not {what:?}"),
+        };
+        let token = self.token("token").expect("over needs token=");
+        TimeUp { name: self.name(), token, what, proposer_term }
+    }
+
+    /// `hold` or `missed=N*MS`, and `delay=`, `max_hold=`, `ask=`; none if nothing of that stands
+    /// there.
+    fn condition(&self) -> Option<Box<Condition>> {
+        let lease = match self.option::<String>("missed") {
+            Some(missed) => {
+                let (missed, interval_ms) = missed.split_once('*').expect("missed=N*MS");
+                let (missed, interval_ms) = (number(missed), number(interval_ms));
+                LeaseRule::AfterMissed { missed, interval_ms }
+            }
+            None if self.flag("hold") => LeaseRule::Hold,
+            None => LeaseRule::OnExpiry,
+        };
+        let condition = Condition {
+            lease,
+            lock_delay_ms: self.option("delay"),
+            max_hold_ms: self.option("max_hold"),
+            ask_grace_ms: self.option("ask"),
+        };
+        (!condition.is_default()).then(|| Box::new(condition))
+    }
+
+    fn owner(&self) -> Owner {
+        Owner { id: self.option("owner").unwrap_or_default(), ..Owner::default() }
     }
 
     fn acquire(&mut self) -> Acquire {
@@ -136,7 +226,6 @@ impl<'a> Line<'a> {
             None if self.flag("try") => Wait::Try,
             None => Wait::Unbounded,
         };
-        let id = self.option("owner").unwrap_or_default();
         Acquire {
             acquisition,
             name,
@@ -144,7 +233,8 @@ impl<'a> Line<'a> {
             ttl_ms: self.option("ttl").unwrap_or(10_000),
             wait,
             reenter: self.token("reenter"),
-            owner: Owner { id, ..Owner::default() },
+            owner: self.owner(),
+            condition: self.condition(),
         }
     }
 }
@@ -156,23 +246,28 @@ fn number<T: FromStr>(text: &str) -> T {
 fn acquisition(word: &str) -> Acquisition {
     let (life, id) = word.split_once('.').unwrap_or_else(|| panic!("{word:?}: session.id?"));
     let (session, instance) = life.split_once('/').unwrap_or((life, "1"));
-    let mut handle = [0; 16];
-    handle[..session.len()].copy_from_slice(session.as_bytes());
     Acquisition {
-        session: SessionHandle(handle),
+        session: self::session(session),
         instance: Instance(number(instance)),
         id: AcquisitionId(number(id)),
     }
 }
 
+fn session(word: &str) -> SessionHandle {
+    let mut handle = [0; 16];
+    handle[..word.len()].copy_from_slice(word.as_bytes());
+    SessionHandle(handle)
+}
+
 /// `door:a.1` is a waiter; `door#7:3` the hold with token 7, whose newest acquisition was 3.
-fn expire_item(word: &str) -> ExpireItem {
+fn expire_item(word: &str, told: bool) -> ExpireItem {
     let (what, whose) = word.split_once(':').unwrap_or_else(|| panic!("{word:?}: what to expire?"));
     match what.split_once('#') {
         Some((name, token)) => ExpireItem::Hold {
             name: name.into(),
             token: Token(number(token)),
             newest: AcquisitionId(number(whose)),
+            told,
         },
         None => ExpireItem::Waiter { name: what.into(), acquisition: acquisition(whose) },
     }

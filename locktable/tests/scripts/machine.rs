@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use sharklock_locktable::{Acquisition, AcquisitionId, At, Limits, LockTable};
+use sharklock_locktable::{Acquisition, AcquisitionId, At, Header, Limits, LockTable};
 
 use crate::{language::Line, print};
 
@@ -10,13 +10,21 @@ use crate::{language::Line, print};
 pub struct Machine {
     limits: Limits,
     table: LockTable,
+    /// The upper half of the last split.
+    other: LockTable,
     index: u64,
     term: u64,
 }
 
 impl Default for Machine {
     fn default() -> Self {
-        Self { limits: Limits::default(), table: LockTable::new(), index: 0, term: 5 }
+        Self {
+            limits: Limits::default(),
+            table: LockTable::new(),
+            other: LockTable::new(),
+            index: 0,
+            term: 5,
+        }
     }
 }
 
@@ -82,8 +90,24 @@ impl Machine {
             "counts" => print::counts(output, table.counts(), table.header()),
             "flush" => print::dirty(output, &self.table.take_dirty()),
             "restore" => self.restore(output),
+            "level" => {
+                let header = Header {
+                    feature_level: line.option("level").expect("level="),
+                    ..table.header()
+                };
+                let table = LockTable::restore_with_limits(self.limits, header, table.rows());
+                self.table = table.expect("rows of a table");
+            }
+            "split" => self.split(line),
+            "other" => std::mem::swap(&mut self.table, &mut self.other),
             verb => panic!("{verb}: not a word of the language"),
         }
+    }
+
+    /// Goes on with the lower half; `other` changes to the upper one and back.
+    fn split(&mut self, line: &mut Line<'_>) {
+        self.other = self.table.split_off(line.word());
+        self.other.check_invariants();
     }
 
     /// Goes on with a table made of the rows of this one.

@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use sharklock_locktable::{
-    Acquisition, Change, Counts, Grant, Header, HoldView, Lease, LockView, Mode, Outcome, Reply,
-    Row, RowKey, Status, Wait, WaiterView,
+    Acquisition, Agreement, Change, Condition, Counts, DelayView, Grant, Header, HoldView, Lease,
+    LeaseRule, LockView, Mode, Outcome, Reply, Row, RowKey, Status, Wait, WaiterView,
 };
 
 use crate::machine::spell;
@@ -27,6 +27,7 @@ pub fn outcome(outcome: &Outcome) -> String {
         Reply::Cancelled => line!(output, "cancelled"),
         Reply::Holds(views) if views.is_empty() => line!(output, "no holds"),
         Reply::Holds(views) => views.iter().for_each(|view| hold(&mut output, view)),
+        Reply::Agreed(agreed) => line!(output, "agreed{}", spell_agreement(agreed)),
         Reply::Done => line!(output, "done"),
     }
     outcome.changes.iter().for_each(|change| self::change(&mut output, change));
@@ -39,10 +40,38 @@ fn change(output: &mut String, change: &Change) {
             let (who, wait) = (spell(*acquisition), spell_wait(*wait));
             line!(output, "+ {name}: {who} waits, ttl={ttl_ms} {wait}");
         }
-        Change::Granted { acquisition, name, grant, from_queue } => {
+        Change::Granted { acquisition, name, grant, from_queue, condition } => {
             let (who, from) =
                 (spell(*acquisition), if *from_queue { ", from the queue" } else { "" });
-            line!(output, "+ {name}: {who} holds {}{from}", spell_grant(grant));
+            let condition = condition.as_deref().map(spell_condition).unwrap_or_default();
+            line!(output, "+ {name}: {who} holds {}{from}{condition}", spell_grant(grant));
+        }
+        Change::Orphaned { token, name, acquisitions } => {
+            line!(output, "+ {name}: {token} is an orphan, with {}", spell_all(acquisitions));
+        }
+        Change::Downgraded { before, name, grant, acquisitions } => {
+            let (grant, who) = (spell_grant(grant), spell_all(acquisitions));
+            line!(output, "+ {name}: {before} of {who} is shared now, {grant}");
+        }
+        Change::ConditionSet { token, name, agreement, asked } => {
+            let asked = if *asked { " asked" } else { "" };
+            line!(output, "+ {name}: {token} agreed{}{asked}", spell_agreement(agreement));
+        }
+        Change::Asked { token, name, acquisitions, grace_ms, revision } => {
+            let who = spell_all(acquisitions);
+            line!(
+                output,
+                "+ {name}: {token} of {who} is asked for, grace={grace_ms} revision={revision}"
+            );
+        }
+        Change::AskDropped { token, name } => {
+            line!(output, "+ {name}: {token} is asked for no more");
+        }
+        Change::DelayBegan { token, name, delay_ms } => {
+            line!(output, "+ {name}: the place of {token} stays taken for {delay_ms}");
+        }
+        Change::DelayEnded { token, name } => {
+            line!(output, "+ {name}: the place of {token} is free");
         }
         Change::Joined { acquisition, name, token } => {
             line!(output, "+ {name}: {} joins {token}", spell(*acquisition));
@@ -68,9 +97,10 @@ fn change(output: &mut String, change: &Change) {
 
 pub fn status(output: &mut String, status: &Status) {
     match status {
-        Status::Held { grant, ending } => {
+        Status::Held { grant, ending, asked } => {
             let ending = ending.as_ref().map(|reason| format!(", ending: {reason:?}"));
-            line!(output, "held {}{}", spell_grant(grant), ending.unwrap_or_default());
+            let asked = if *asked { ", asked for" } else { "" };
+            line!(output, "held {}{asked}{}", spell_grant(grant), ending.unwrap_or_default());
         }
         Status::Waiting { place } => line!(output, "waiting place={place}"),
         Status::Finished(how) => line!(output, "finished {how:?}"),
@@ -79,44 +109,73 @@ pub fn status(output: &mut String, status: &Status) {
 
 pub fn lock(output: &mut String, view: &LockView) {
     view.holds.iter().for_each(|view| hold(output, view));
-    for WaiterView { acquisition, mode, ttl_ms, wait, owner, queued_unix_ms } in &view.waiters {
+    for DelayView { token, mode, delay_ms, since_unix_ms } in &view.delays {
+        let mode = spell_mode(*mode);
+        line!(output, "delay {token} {mode} for {delay_ms} since {since_unix_ms}");
+    }
+    for WaiterView { acquisition, mode, ttl_ms, wait, owner, queued_unix_ms, condition } in
+        &view.waiters
+    {
+        let condition = spell_condition(condition);
         let (who, mode, wait) = (spell(*acquisition), spell_mode(*mode), spell_wait(*wait));
         let owner = &owner.id;
         line!(
             output,
-            "waiter {who} {mode} ttl={ttl_ms} {wait} owner={owner:?} at={queued_unix_ms}"
+            "waiter {who} {mode} ttl={ttl_ms} {wait} owner={owner:?} at={queued_unix_ms}{condition}"
         );
     }
 }
 
 pub fn hold(output: &mut String, view: &HoldView) {
-    let HoldView { acquisition, newest, open, grant, mode, owner, granted_unix_ms, ending } = view;
+    let HoldView { acquisition, newest, open, grant, mode, owner, granted_unix_ms, .. } = view;
+    let HoldView { ending, agreement, orphaned, asked, reclaimer, .. } = view;
     let (who, grant, mode) = (spell(*acquisition), spell_grant(grant), spell_mode(*mode));
     let (newest, owner) = (newest.0, &owner.id);
     let ending = ending.as_ref().map(|reason| format!(" ending: {reason:?}")).unwrap_or_default();
+    let agreement = Agreement { ttl_ms: 0, ..*agreement };
+    let agreed =
+        if agreement == Agreement::default() { String::new() } else { spell_agreement(&agreement) };
+    let agreed = agreed.replace(" ttl=0", "");
+    let orphaned = if *orphaned { " orphaned" } else { "" };
+    let asked = if *asked { " asked for" } else { "" };
+    let reclaimer = reclaimer.map(|it| format!(" for {}", spell(it))).unwrap_or_default();
     line!(
         output,
-        "hold {grant} {mode} {who}..{newest} open={open} owner={owner:?} at={granted_unix_ms}{ending}"
+        "hold {grant} {mode} {who}..{newest} open={open} owner={owner:?} at={granted_unix_ms}{agreed}{orphaned}{asked}{ending}{reclaimer}"
     );
 }
 
 pub fn lease(output: &mut String, lease: &Lease) {
     match lease {
-        Lease::Hold { name, token, ttl_ms, newest, acquisitions, ending } => {
+        Lease::Hold { name, token, ttl_ms, newest, acquisitions, ending, agreement, asked } => {
+            let revision = agreement.revision;
+            let terms = if agreement.condition.is_default() && revision == 0 {
+                String::new()
+            } else {
+                format!(", revision={revision}{}", spell_condition(&agreement.condition))
+            };
+            let asked = if *asked { " asked for" } else { "" };
             let (who, newest) = (spell_all(acquisitions), newest.0);
             let ending = if *ending { " ending" } else { "" };
-            line!(output, "{name}: hold {token} of {who}, newest {newest}, ttl={ttl_ms}{ending}");
+            line!(
+                output,
+                "{name}: hold {token} of {who}, newest {newest}, ttl={ttl_ms}{ending}{asked}{terms}"
+            );
         }
         Lease::Waiter { name, acquisition, ttl_ms, wait } => {
             let (who, wait) = (spell(*acquisition), spell_wait(*wait));
             line!(output, "{name}: waiter {who}, ttl={ttl_ms} {wait}");
         }
+        Lease::Delay { name, token, delay_ms } => {
+            line!(output, "{name}: delay of {token}, {delay_ms}");
+        }
     }
 }
 
 pub fn counts(output: &mut String, counts: Counts, header: Header) {
-    let Counts { locks, holds, waiters, finished } = counts;
-    line!(output, "{locks} locks, {holds} holds, {waiters} waiters, {finished} finished");
+    let Counts { locks, holds, waiters, delays, finished } = counts;
+    let delays = if delays == 0 { String::new() } else { format!("{delays} delays, ") };
+    line!(output, "{locks} locks, {holds} holds, {waiters} waiters, {delays}{finished} finished");
     let Header { token_counter, ticket_counter, ring_first, ring_next, .. } = header;
     line!(
         output,
@@ -133,7 +192,15 @@ pub fn dirty(output: &mut String, rows: &[(RowKey, Option<Row>)]) {
         };
         match row {
             None => line!(output, "delete {key}"),
-            Some(Row::Lock(row)) => line!(output, "write {key}: {} holds", row.holds.len()),
+            Some(Row::Lock(row)) => line!(
+                output,
+                "write {key}: {} holds{}",
+                row.holds.len(),
+                match row.delays.len() {
+                    0 => String::new(),
+                    delays => format!(", {delays} delays"),
+                }
+            ),
             Some(Row::Waiter(row)) => line!(output, "write {key}: {}", spell(row.acquisition)),
             Some(Row::Ring(rows)) => {
                 let finished = rows.iter().map(|row| spell(row.acquisition));
@@ -148,6 +215,26 @@ pub fn dirty(output: &mut String, rows: &[(RowKey, Option<Row>)]) {
 
 fn spell_grant(grant: &Grant) -> String {
     format!("token={} floor={} ttl={}", grant.token, grant.fence_floor, grant.ttl_ms)
+}
+
+fn spell_agreement(agreement: &Agreement) -> String {
+    let Agreement { condition, revision, claimed, ttl_ms } = agreement;
+    let claimed = if *claimed { " claimed" } else { "" };
+    format!(" revision={revision} ttl={ttl_ms}{}{claimed}", spell_condition(condition))
+}
+
+/// Nothing for the default.
+fn spell_condition(condition: &Condition) -> String {
+    let lease = match condition.lease {
+        LeaseRule::OnExpiry => String::new(),
+        LeaseRule::AfterMissed { missed, interval_ms } => format!(" missed={missed}*{interval_ms}"),
+        LeaseRule::Hold => " hold".into(),
+    };
+    let clause = |word, ms: Option<u64>| ms.map(|ms| format!(" {word}={ms}")).unwrap_or_default();
+    let delay = clause("delay", condition.lock_delay_ms);
+    let max_hold = clause("max_hold", condition.max_hold_ms);
+    let ask = clause("ask", condition.ask_grace_ms);
+    format!("{lease}{delay}{max_hold}{ask}")
 }
 
 fn spell_mode(mode: Mode) -> String {

@@ -1,0 +1,240 @@
+//! Questions: what is read at an index and changes nothing. Keepalives, looks at locks, and the
+//! description of the store.
+
+use std::time::Duration;
+
+use sharklock_locktable::{Acquisition, HoldView, LockView, Status, Token, WaiterView};
+use sharklock_multiraft::{ReplicaStatus, Store};
+use sharklock_proto::{
+    internal::v1::{self as internal, store_reply::Body},
+    v1,
+};
+use sharklock_rangemap::{Descriptor, RangeId};
+
+use crate::{
+    answers::{ANSWER_BYTES_MAX, Answers, HOLDERS_SHOWN, Replies, within_budget},
+    condition_clock::TimeKey,
+    front::{Query, Read, ReplyTo},
+    lease_clock::{LeaseClock, LeaseKey},
+    machine::LockRange,
+    wire,
+};
+
+/// Holders shown of one lock that is looked at.
+const HOLDERS_MAX: usize = 1_000;
+/// Waiters shown of one lock when the question does not say.
+const WAITERS_DEFAULT: usize = 100;
+/// Waiters or locks shown in one answer.
+const PAGE_MAX: usize = 1_000;
+/// Locks per page when the question does not say.
+const PAGE_DEFAULT: usize = 100;
+impl Replies {
+    /// The store and its ranges; `status` says what the core does not know.
+    pub fn describe(&mut self, to: ReplyTo, store: &Store<LockRange>, status: &v1::StoreStatus) {
+        let ranges = store.ranges();
+        let described = |range: &RangeId| {
+            Some(range_status(
+                store.descriptor(*range)?,
+                &store.status(*range)?,
+                store.machine(*range)?,
+            ))
+        };
+        let description = internal::StoreDescription {
+            cluster_id: hex(&store.ident().cluster_id),
+            store: Some(v1::StoreStatus {
+                store_id: store.ident().store.0,
+                ident: hex(&store.ident().ident),
+                ..status.clone()
+            }),
+            ranges: ranges.iter().filter_map(described).collect(),
+            descriptors: ranges
+                .iter()
+                .filter_map(|range| store.descriptor(*range))
+                .map(wire::descriptor)
+                .collect(),
+        };
+        self.reply(to, Body::Describe(description));
+    }
+}
+
+impl Answers<'_> {
+    /// Answers a question that a ReadIndex round has cleared.
+    pub fn read(&mut self, read: Read, clock: &mut LeaseClock) {
+        let position = Some(self.position);
+        let body = match read.query {
+            Query::KeepAlive { caller, seq, items } => {
+                let answers: Vec<_> = items
+                    .into_iter()
+                    .filter_map(|item| {
+                        let acquisition = caller.acquisition(item.acquisition_id);
+                        self.keep_alive(item, acquisition, seq, clock)
+                    })
+                    .collect();
+                if answers.is_empty() {
+                    return;
+                }
+                Body::KeepAlive(v1::KeepAliveResponse { answers })
+            }
+            Query::CheckToken(request) => {
+                let hold = self.table.hold(&request.name, Token(request.token));
+                let fence_floor = hold.as_ref().map_or(0, |hold| hold.grant.fence_floor.0);
+                let live = hold.is_some();
+                Body::CheckToken(v1::CheckTokenResponse { position, live, fence_floor })
+            }
+            Query::GetLock(request) => {
+                let waiters_max = page(request.waiters_max, WAITERS_DEFAULT);
+                let view = self.table.lock(&request.name, HOLDERS_MAX, waiters_max);
+                let lock = view.map(|view| self.lock_info(view, Some(clock)));
+                Body::GetLock(v1::GetLockResponse { position, lock })
+            }
+            Query::ListLocks(request) => Body::ListLocks(self.list(&request, clock)),
+        };
+        self.replies.reply(read.to, body);
+    }
+
+    /// None while its end is pending: whatever is said now could be wrong a moment later (D7).
+    fn keep_alive(
+        &self,
+        item: v1::KeepAliveItem,
+        acquisition: Acquisition,
+        seq: u64,
+        clock: &mut LeaseClock,
+    ) -> Option<v1::KeepAliveAnswer> {
+        let mut answer = v1::KeepAliveAnswer {
+            acquisition_id: item.acquisition_id,
+            seq,
+            position: Some(self.position),
+            ..v1::KeepAliveAnswer::default()
+        };
+        match self.table.status(&item.name, acquisition) {
+            Status::Held { grant, ending, .. } => {
+                if clock.is_pending(LeaseKey::Hold(grant.token)) {
+                    return None;
+                }
+                clock.tell(grant.token);
+                answer.set_state(match ending {
+                    Some(_) => v1::KeepAliveState::Ending,
+                    None => v1::KeepAliveState::Held,
+                });
+                answer.token = grant.token.0;
+                answer.fence_floor = grant.fence_floor.0;
+                answer.ending_reason = ending.unwrap_or_default();
+            }
+            Status::Waiting { place } => {
+                if clock.is_pending(LeaseKey::Waiter(acquisition)) {
+                    return None;
+                }
+                answer.set_state(v1::KeepAliveState::Waiting);
+                answer.place = place;
+            }
+            Status::Finished(how) => {
+                answer.set_state(v1::KeepAliveState::Gone);
+                answer.set_gone_reason(wire::gone_reason(how));
+            }
+        }
+        answer.name = item.name;
+        Some(answer)
+    }
+
+    fn list(&self, request: &v1::ListLocksRequest, clock: &LeaseClock) -> v1::ListLocksResponse {
+        let locks_max = page(request.page_size, PAGE_DEFAULT);
+        let after = (!request.page_token.is_empty()).then_some(request.page_token.as_str());
+        let views =
+            self.table.locks(&request.prefix, after, locks_max, HOLDERS_SHOWN, HOLDERS_SHOWN);
+        let found = views.len();
+        let infos = views.into_iter().map(|view| self.lock_info(view, Some(clock)));
+        let locks = within_budget(infos, ANSWER_BYTES_MAX);
+        let next_page_token = match locks.last() {
+            Some(last) if found == locks_max || locks.len() < found => last.name.clone(),
+            _ => String::new(),
+        };
+        v1::ListLocksResponse { position: Some(self.position), locks, next_page_token }
+    }
+
+    fn lock_info(&self, view: LockView, clock: Option<&LeaseClock>) -> v1::LockInfo {
+        let mut info = wire::lock_info(&view);
+        let holders = view.holds.into_iter().map(|hold| self.holder(hold, clock));
+        info.holders = within_budget(holders, ANSWER_BYTES_MAX / 2);
+        let waiters = view.waiters.into_iter().map(|waiter| self.waiter(waiter, clock));
+        info.waiters = within_budget(waiters, ANSWER_BYTES_MAX / 2);
+        info
+    }
+
+    /// How long the last of the lock-delays that run still lasts; 0 where none runs.
+    pub fn retry_after_ms(&self, view: &LockView, clock: Option<&LeaseClock>) -> u64 {
+        let left = view.delays.iter().map(|delay| {
+            let left = clock?.time_left(self.now, TimeKey::LockDelay(delay.token));
+            // Its end is on its way through the log, or this replica does not lead.
+            Some(left.map_or(1, |left| whole_ms(left).max(1)))
+        });
+        left.flatten().max().unwrap_or(0)
+    }
+
+    pub fn holder(&self, hold: HoldView, clock: Option<&LeaseClock>) -> v1::Holder {
+        let remaining = self.remaining(LeaseKey::Hold(hold.grant.token), clock);
+        wire::holder(hold, remaining)
+    }
+
+    fn waiter(&self, waiter: WaiterView, clock: Option<&LeaseClock>) -> v1::Holder {
+        let remaining = self.remaining(LeaseKey::Waiter(waiter.acquisition), clock);
+        wire::waiter(waiter, remaining)
+    }
+
+    fn remaining(&self, key: LeaseKey, clock: Option<&LeaseClock>) -> u64 {
+        let remaining = clock.and_then(|clock| clock.remaining(self.now, key));
+        remaining.map_or(0, whole_ms)
+    }
+}
+
+fn whole_ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn page(asked: u32, default: usize) -> usize {
+    match usize::try_from(asked).unwrap_or(PAGE_MAX) {
+        0 => default,
+        asked => asked.min(PAGE_MAX),
+    }
+}
+
+fn range_status(
+    descriptor: &Descriptor,
+    status: &ReplicaStatus,
+    range: &LockRange,
+) -> v1::RangeStatus {
+    let counts = range.table().counts();
+    v1::RangeStatus {
+        range_id: descriptor.range.0,
+        start: String::from_utf8_lossy(&descriptor.bounds.start).into_owned(),
+        end: String::from_utf8_lossy(&descriptor.bounds.end).into_owned(),
+        position: Some(v1::Position {
+            range_id: descriptor.range.0,
+            conf_ver: descriptor.epoch.conf_ver,
+            version: descriptor.epoch.version,
+            applied_index: status.applied,
+        }),
+        leader_store_id: status.leader.map_or(0, |store| store.0),
+        term: status.term,
+        commit_index: status.commit,
+        flushed_index: status.flushed,
+        log_first_index: status.log_first,
+        state_hash: format!("{:016x}", status.state_hash),
+        locks: counts.locks as u64,
+        holds: counts.holds as u64,
+        waiters: counts.waiters as u64,
+        voter_store_ids: descriptor
+            .replicas
+            .iter()
+            .filter(|replica| replica.role == sharklock_rangemap::Role::Voter)
+            .map(|replica| replica.store.0)
+            .collect(),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        use std::fmt::Write as _;
+        write!(text, "{byte:02x}").expect("a String grows as needed");
+        text
+    })
+}

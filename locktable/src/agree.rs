@@ -1,0 +1,199 @@
+//! What a client and the table agree about a live hold (D9): SetCondition, Claim, and the mark that
+//! Ask leaves; and Downgrade, by which a client gives up a part of its hold (D8).
+
+use crate::{
+    Acquisition, Ask, At, Change, Claim, ConditionFlaw, Downgrade, Finished, Grant, HoldRow,
+    LeaseRule, LockTable, Mode, Refusal, Reply, SetCondition, Token,
+    holds::Hold,
+    lock::{Lock, Step},
+    sessions::{Open, Place},
+};
+
+impl LockTable {
+    pub(crate) fn set_condition(
+        &mut self,
+        at: At,
+        set: SetCondition,
+        changes: &mut Vec<Change>,
+    ) -> Reply {
+        let SetCondition { acquisition, ref name, token, .. } = set;
+        let agreed = self.with_lock(at, name, changes, |lock, step| {
+            let hold = match lock.agreeing(token, acquisition)? {
+                Ok(hold) if hold.extras().revision == set.revision => hold,
+                Ok(hold) => return Some(Reply::Agreed(hold.agreement())),
+                Err(reply) => return Some(reply),
+            };
+            if let Some(flaw) = set.condition.flaw(set.ttl_ms) {
+                return Some(Reply::Refused(Refusal::Condition(flaw)));
+            }
+            if set.ttl_ms < hold.ttl_ms {
+                return Some(Reply::Refused(Refusal::LeaseShortened));
+            }
+            Some(lock.set_condition(step, &set))
+        });
+        agreed.flatten().unwrap_or_else(|| self.finished(name, acquisition))
+    }
+
+    pub(crate) fn claim(&mut self, at: At, claim: Claim, changes: &mut Vec<Change>) -> Reply {
+        let Claim { acquisition, ref name, token, revision } = claim;
+        let agreed = self.with_lock(at, name, changes, |lock, step| {
+            let hold = match lock.agreeing(token, acquisition)? {
+                Ok(hold) if hold.extras().revision == revision => hold,
+                Ok(hold) => return Some(Reply::Agreed(hold.agreement())),
+                Err(reply) => return Some(reply),
+            };
+            if hold.extras().condition.lease != LeaseRule::Hold {
+                return Some(Reply::Refused(Refusal::Condition(ConditionFlaw::NothingToClaim)));
+            }
+            if !hold.extras().claimed {
+                lock.change_hold(step.name, step.ledger, token, |hold| {
+                    hold.change_extras(|extras| extras.claimed = true);
+                });
+            }
+            Some(Reply::Agreed(lock.holds.get(token)?.row.agreement()))
+        });
+        agreed.flatten().unwrap_or_else(|| self.finished(name, acquisition))
+    }
+
+    pub(crate) fn ask(&mut self, at: At, ask: Ask, changes: &mut Vec<Change>) -> Reply {
+        let Ask { acquisition, name } = ask;
+        let open = self.ledger.sessions.get(acquisition).filter(|open| open.name == name);
+        if !open.is_some_and(|open| matches!(open.place, Place::Waiting(_))) {
+            return Reply::Refused(Refusal::NotWaiting);
+        }
+        let asked = self.with_lock(at, &name, changes, |lock, step| {
+            let holds = lock.holds.iter().filter(|hold| may_be_asked(&hold.row));
+            for token in holds.map(|hold| hold.row.token).collect::<Vec<_>>() {
+                lock.note_asked(step, token);
+            }
+            let asked = lock.holds.iter().filter(|hold| hold.row.extras().asked_unix_ms.is_some());
+            asked.map(|hold| lock.view_of(&hold.row)).collect()
+        });
+        Reply::Holds(asked.unwrap_or_default())
+    }
+
+    pub(crate) fn downgrade(
+        &mut self,
+        at: At,
+        downgrade: Downgrade,
+        changes: &mut Vec<Change>,
+    ) -> Reply {
+        let Downgrade { acquisition, ref name, token } = downgrade;
+        let held = self.hold_of(name.as_str(), acquisition);
+        let downgraded = self.with_lock(at, name, changes, |lock, step| {
+            let hold = &lock.holds.get(held?)?.row;
+            if hold.is_orphan() {
+                return Some(Reply::Finished(Finished::Orphaned));
+            }
+            let is_downgraded = hold.mode == Mode::Shared;
+            let is_duplicate = is_downgraded && hold.extras().token_before == Some(token);
+            if hold.token != token && !is_duplicate {
+                return None;
+            }
+            if hold.ending().is_some() {
+                return Some(Reply::Refused(Refusal::HoldEnding));
+            }
+            if is_duplicate {
+                return Some(Reply::Granted(lock.grant_of(hold)));
+            }
+            if hold.mode != Mode::Exclusive {
+                return Some(Reply::Refused(Refusal::ModeMismatch));
+            }
+            let grant = lock.downgrade(step, hold.token)?;
+            lock.serve(step);
+            Some(Reply::Granted(grant))
+        });
+        downgraded.flatten().unwrap_or_else(|| self.finished(name, acquisition))
+    }
+}
+
+/// Whether a waiter's mark would be new to the hold.
+fn may_be_asked(hold: &HoldRow) -> bool {
+    let extras = hold.extras();
+    let is_free_of_it = extras.asked_unix_ms.is_none() && extras.ending.is_none();
+    extras.condition.ask_grace_ms.is_some() && is_free_of_it
+}
+
+impl Lock {
+    /// The live hold with this token, if its client may agree to something new about it; else the
+    /// answer. Nothing where it is not live, or another's.
+    fn agreeing(&self, token: Token, acquisition: Acquisition) -> Option<Result<&HoldRow, Reply>> {
+        let Hold { row, .. } = self.holds.get(token)?;
+        if !row.is_of_owner(acquisition) {
+            return None;
+        }
+        Some(if row.is_orphan() {
+            Err(Reply::Finished(Finished::Orphaned))
+        } else if row.ending().is_some() {
+            Err(Reply::Refused(Refusal::HoldEnding))
+        } else {
+            Ok(row)
+        })
+    }
+
+    fn set_condition(&mut self, step: &mut Step<'_>, set: &SetCondition) -> Reply {
+        let SetCondition { token, ttl_ms, condition, .. } = *set;
+        self.change_hold(step.name, step.ledger, token, |hold| {
+            hold.ttl_ms = ttl_ms;
+            hold.change_extras(|extras| {
+                extras.condition = condition;
+                extras.revision += 1;
+                extras.claimed &= condition.lease == LeaseRule::Hold;
+                if condition.ask_grace_ms.is_none() {
+                    extras.asked_unix_ms = None;
+                }
+            });
+        });
+        let Some(Hold { row, .. }) = self.holds.get(token) else {
+            unreachable!("the caller has just seen this hold");
+        };
+        let agreement = row.agreement();
+        let asked = row.extras().asked_unix_ms.is_some();
+        step.changes.push(Change::ConditionSet {
+            token,
+            name: step.name.clone(),
+            agreement,
+            asked,
+        });
+        Reply::Agreed(agreement)
+    }
+
+    fn note_asked(&mut self, step: &mut Step<'_>, token: Token) {
+        let asked_unix_ms = step.at.stamped_unix_ms;
+        self.change_hold(step.name, step.ledger, token, |hold| {
+            hold.change_extras(|extras| extras.asked_unix_ms = Some(asked_unix_ms));
+        });
+        let Some(Hold { row, .. }) = self.holds.get(token) else { return };
+        let extras = row.extras();
+        step.changes.push(Change::Asked {
+            token,
+            name: step.name.clone(),
+            acquisitions: row.acquisitions(),
+            grace_ms: extras.condition.ask_grace_ms.unwrap_or(0),
+            revision: extras.revision,
+        });
+    }
+
+    /// The hold goes on as a shared one, under a token that fences off what it wrote alone. It is
+    /// alone still, so it keeps its place whoever waits. The caller serves the queue afterwards.
+    fn downgrade(&mut self, step: &mut Step<'_>, before: Token) -> Option<Grant> {
+        let Hold { mut row, digest } = self.holds.remove(before)?;
+        step.ledger.hash.remove(digest);
+        step.ledger.holds_count -= 1;
+        row.token = step.ledger.next_token();
+        row.mode = Mode::Shared;
+        row.change_extras(|extras| extras.token_before = Some(before));
+        let acquisitions = row.acquisitions();
+        for &acquisition in &acquisitions {
+            let open = Open { name: step.name.clone(), place: Place::Held(row.token) };
+            step.ledger.sessions.insert(acquisition, open);
+        }
+        self.raise_fence_floor(step.name, step.ledger, row.token);
+        let grant = self.grant_of(&row);
+        self.insert_hold(step.name, step.ledger, row);
+        self.mark(step.name, step.ledger);
+        let name = step.name.clone();
+        step.changes.push(Change::Downgraded { before, name, grant, acquisitions });
+        Some(grant)
+    }
+}

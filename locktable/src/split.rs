@@ -1,0 +1,114 @@
+//! A table in two (D12): the upper names go to a child, with their queues, their sessions' places and
+//! what the ring knows of them. Both halves are whole tables: each has its hash, and its image
+//! follows with its next flush, where the parent's loses the rows of what went and the child's gets
+//! all of its own.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    LockTable, Name,
+    dirty::{InImage, RowState},
+    ledger::{HoldAfter, Ledger},
+    lock::Lock,
+    ring::Ring,
+    sessions::{Open, Place},
+};
+
+impl LockTable {
+    /// Takes the names from `at` on out of this table; they are the child. It goes on with the
+    /// tokens, tickets, generation and feature level of this one, so that every token that either
+    /// grants is above all that were granted under its names (S3). Takes time in proportion to what
+    /// moves, and to the ring.
+    pub fn split_off(&mut self, at: &str) -> Self {
+        let moved = self.locks.split_off(at);
+        let mut header = self.ledger.header();
+        (header.ring_first, header.ring_next) = (0, 0);
+        let ledger = Ledger::under(self.ledger.limits, &header);
+        let mut child = Self { locks: BTreeMap::new(), ledger };
+        for (name, lock) in moved {
+            child.adopt(&mut self.ledger, name, lock);
+        }
+        child.split_ring(&mut self.ledger, at);
+        child
+    }
+
+    /// Takes a lock from another table's ledger into this table.
+    fn adopt(&mut self, from: &mut Ledger, name: Name, mut lock: Box<Lock>) {
+        from.strike_out(&name, &lock);
+        let row = lock.row();
+        let mut adopted = Lock::new();
+        if let Some(floor) = row.fence_floor {
+            adopted.raise_fence_floor(&name, &mut self.ledger, floor);
+        }
+        for hold in row.holds {
+            let held = hold.acquisitions().into_iter().map(|it| (it, Place::Held(hold.token)));
+            let reclaimer = hold.reclaimer().map(|it| it.acquisition);
+            let reclaimer = reclaimer.map(|it| (it, Place::Reclaiming(hold.token)));
+            for (acquisition, place) in held.chain(reclaimer) {
+                let open = Open { name: name.clone(), place };
+                self.ledger.sessions.insert(acquisition, open);
+            }
+            adopted.insert_hold(&name, &mut self.ledger, hold);
+        }
+        for delay in row.delays {
+            adopted.insert_delay(&name, &mut self.ledger, delay);
+        }
+        while let Some(waiter) = lock.queue.pop_front() {
+            let (ticket, acquisition) = (waiter.row.ticket, waiter.row.acquisition);
+            let open = Open { name: name.clone(), place: Place::Waiting(ticket) };
+            self.ledger.sessions.insert(acquisition, open);
+            self.ledger.dirty.waiter_came(&name, ticket);
+            adopted.insert_waiter(&name, &mut self.ledger, waiter.row);
+        }
+        adopted.mark(&name, &mut self.ledger);
+        self.locks.insert(name, Box::new(adopted));
+    }
+
+    /// Shares the other table's ring out by name. Both get new numbers: what is kept follows what
+    /// was there, as if it had finished now, so that the flush that follows drops the old rows.
+    fn split_ring(&mut self, from: &mut Ledger, at: &str) {
+        let next = from.ring.next();
+        let ring = from.ring.renumbered(Ring::starting_at(next, from.limits.ring_len_max));
+        for entry in ring {
+            from.hash.remove(entry.digest);
+            let hold = if entry.hold_lived_on { HoldAfter::Lives } else { HoldAfter::Ended };
+            let ledger = if entry.row.name.as_str() < at { &mut *from } else { &mut self.ledger };
+            ledger.record(entry.row, hold);
+        }
+    }
+}
+
+impl Ledger {
+    /// Takes a lock, which is in the table no more, out of hash, index, counts and image.
+    fn strike_out(&mut self, name: &Name, lock: &Lock) {
+        for hold in lock.holds.iter() {
+            self.hash.remove(hold.digest);
+            hold.row.acquisitions().into_iter().for_each(|it| self.sessions.remove(it));
+            if let Some(reclaimer) = hold.row.reclaimer() {
+                self.sessions.remove(reclaimer.acquisition);
+            }
+        }
+        for delay in lock.holds.delays() {
+            self.hash.remove(delay.digest);
+        }
+        for waiter in lock.queue.iter() {
+            self.hash.remove(waiter.digest);
+            self.sessions.remove(waiter.row.acquisition);
+            self.dirty.waiter_left(name, waiter.row.ticket);
+        }
+        if let Some(floor) = &lock.fence_floor {
+            self.hash.remove(floor.digest());
+        }
+        self.holds_count -= lock.holds.len();
+        self.delays_count -= lock.holds.delays().len();
+        self.waiters_count -= lock.queue.len();
+        match lock.row_state {
+            RowState::New => {}
+            RowState::Clean => {
+                let slot = self.dirty.lock_changed(name, InImage::Yes);
+                self.dirty.lock_freed(slot);
+            }
+            RowState::Dirty(slot) => self.dirty.lock_freed(slot),
+        }
+    }
+}

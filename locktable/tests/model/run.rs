@@ -1,0 +1,202 @@
+//! One case: tables and their models, side by side.
+
+use std::collections::BTreeMap;
+
+use sharklock_locktable::{
+    At, Command, Counts, FEATURE_LEVEL, Header, Limits, LockTable, Row, RowKey, Status,
+};
+
+use crate::{
+    commands::{Commands, Dice, TERM, names},
+    naive::Naive,
+    seen::Seen,
+};
+
+/// A table, its model, and the image that flushes have made of it.
+struct Half {
+    table: LockTable,
+    model: Naive,
+    image: BTreeMap<RowKey, Row>,
+    commands: Commands,
+}
+
+pub struct Run {
+    limits: Limits,
+    /// One table, or after splits the parts.
+    halves: Vec<Half>,
+    steps: u64,
+    log: bool,
+    seen: Seen,
+}
+
+impl Run {
+    pub fn new(number: u64, log: bool) -> Self {
+        let mut dice = Dice(number);
+        let limits = Limits {
+            waiters_per_lock_max: 2 + dice.roll(5) as usize,
+            acquisitions_per_session_max: 3 + dice.roll(6) as usize,
+            // Short ones forget at once, the longest spans two rows of the image.
+            ring_len_max: [1, 4, 4, 24, 24, 24, 24, 300][dice.roll(8) as usize],
+        };
+        // Some begin under the rules of the level before.
+        let level = FEATURE_LEVEL - u64::from(dice.roll(12) == 0);
+        let mut table = LockTable::with_limits(limits);
+        if level != FEATURE_LEVEL {
+            let header = Header { feature_level: level, ..table.header() };
+            table = LockTable::restore_with_limits(limits, header, vec![]).expect("it is empty");
+        }
+        let (model, commands) = (Naive::new(limits, level), Commands::new(names()));
+        let half = Half { table, model, image: BTreeMap::new(), commands };
+        Self { limits, halves: vec![half], steps: 0, log, seen: Seen::default() }
+    }
+
+    pub fn step(&mut self, number: u64) {
+        self.steps += 1;
+        let mut dice = Dice(number);
+        let index = dice.roll(self.halves.len() as u64) as usize;
+        match dice.roll(400) {
+            0..4 => self.flush(index),
+            4 => self.restart(index, true),
+            5 => self.restart(index, false),
+            6 => self.split(index, &mut dice),
+            _ => self.apply(index, &mut dice),
+        }
+    }
+
+    pub fn finish(mut self) -> Seen {
+        for index in 0..self.halves.len() {
+            self.halves[index].check_views();
+            self.restart(index, true);
+        }
+        self.seen
+    }
+
+    fn apply(&mut self, index: usize, dice: &mut Dice) {
+        let at = At { index: self.steps, term: TERM, stamped_unix_ms: 1_000_000 + self.steps };
+        let half = &mut self.halves[index];
+        let command = half.commands.make(dice, &half.model);
+        if self.log {
+            println!("{index}: {command:?}");
+        }
+        half.apply(at, command, &mut self.seen);
+        half.table.check_invariants();
+        if self.steps.is_multiple_of(8) {
+            half.check_views();
+            half.check_status(dice);
+        }
+    }
+
+    fn flush(&mut self, index: usize) {
+        self.seen.note_that("flush".into());
+        self.halves[index].flush();
+    }
+
+    /// The table must be what its rows say; then the run goes on with the restored one.
+    fn restart(&mut self, index: usize, from_image: bool) {
+        self.seen.note_that("restart".into());
+        if self.log {
+            println!("{index}: restart");
+        }
+        let half = &mut self.halves[index];
+        half.flush();
+        let rows =
+            if from_image { half.image.clone().into_iter().collect() } else { half.table.rows() };
+        let header = half.table.header();
+        let restored = LockTable::restore_with_limits(self.limits, header, rows);
+        let restored = restored.expect("the rows are those of a table");
+        assert_eq!(restored.header(), header);
+        assert_eq!(restored.rows(), half.table.rows());
+        assert_eq!(restored.state_hash(), half.table.state_hash());
+        restored.check_invariants();
+        half.table = restored;
+    }
+
+    /// Both parts go on.
+    fn split(&mut self, index: usize, dice: &mut Dice) {
+        let half = &mut self.halves[index];
+        if half.commands.names.len() < 2 {
+            return;
+        }
+        self.seen.note_that("split".into());
+        let at = 1 + dice.roll(half.commands.names.len() as u64 - 1) as usize;
+        let at = half.commands.names[at].clone();
+        if self.log {
+            println!("{index}: split at {at}");
+        }
+        let upper = Half {
+            table: half.table.split_off(at.as_str()),
+            model: half.model.split_off(at.as_str()),
+            image: BTreeMap::new(),
+            commands: half.commands.split_off(&at),
+        };
+        for half in [&*half, &upper] {
+            half.table.check_invariants();
+            half.check_views();
+        }
+        self.halves.push(upper);
+    }
+}
+
+impl Half {
+    fn apply(&mut self, at: At, command: Command, seen: &mut Seen) {
+        let expected = self.model.apply(at, &command);
+        let was = command.clone();
+        let outcome = self.table.apply(at, command);
+        seen.note(&expected);
+        assert_eq!(outcome, expected, "after {was:#?}");
+    }
+
+    fn check_views(&self) {
+        let names = &self.commands.names;
+        let expected: Vec<_> = names.iter().filter_map(|name| self.model.lock(name)).collect();
+        assert_eq!(self.table.locks("", None, usize::MAX, usize::MAX, usize::MAX), expected);
+        assert_eq!(self.table.leases(), self.model.leases(names));
+        let counts = Counts {
+            locks: expected.len(),
+            holds: self.model.held.len(),
+            waiters: self.model.waiting.len(),
+            delays: self.model.delayed.len(),
+            finished: self.model.finished_count(),
+        };
+        assert_eq!(self.table.counts(), counts);
+        let header = self.table.header();
+        assert_eq!(header.token_counter, self.model.tokens);
+        assert_eq!(header.ring_next, self.model.gone_ever);
+        assert_eq!(header.feature_level, self.model.level);
+        for hold in &self.model.held {
+            assert_eq!(self.table.hold(hold.name.as_str(), hold.token), Some(hold.view()));
+        }
+    }
+
+    fn check_status(&mut self, dice: &mut Dice) {
+        let acquisition = self.commands.acquisition(dice);
+        for name in &self.commands.names {
+            let expected = self.model.status(name, acquisition);
+            assert_eq!(self.table.status(name.as_str(), acquisition), expected);
+            let held = self.table.hold_of(name.as_str(), acquisition);
+            match expected {
+                Status::Held { grant, .. } => assert_eq!(held, Some(grant.token)),
+                // Of an orphan, at most.
+                Status::Finished(how) if held.is_some() => {
+                    assert_eq!(how, sharklock_locktable::Finished::Orphaned);
+                }
+                Status::Waiting { .. } | Status::Finished(_) => assert_eq!(held, None),
+            }
+        }
+    }
+
+    fn flush(&mut self) {
+        for (key, row) in self.table.take_dirty() {
+            match row {
+                Some(row) => drop(self.image.insert(key, row)),
+                None => assert!(self.image.remove(&key).is_some(), "{key:?} was not there"),
+            }
+        }
+        assert!(self.table.take_dirty().is_empty());
+        // What is on the disk now is the table, to the row.
+        let rows: Vec<_> = self.image.clone().into_iter().collect();
+        let whole: Vec<_> = self.table.rows();
+        let keys = |rows: &[(RowKey, Row)]| rows.iter().map(|it| it.0.clone()).collect::<Vec<_>>();
+        assert_eq!(keys(&rows), keys(&whole));
+    }
+}
