@@ -25,7 +25,8 @@ use crate::{
     failure::Verdict,
     ids::{FencingToken, Position},
     request::{Holder, LockInfo},
-    wire,
+    session::wire,
+    status,
 };
 
 /// Pauses between tries: doubling from the first to the second.
@@ -240,7 +241,7 @@ impl Calls {
                 Ok(Err(status)) => status,
                 Err(_) => Status::new(Code::DeadlineExceeded, "no answer in time"),
             };
-            let failure = wire::failure(&status);
+            let failure = status::failure(&status);
             let may_retry = match failure.verdict() {
                 Verdict::NotDone => true,
                 Verdict::NotKnown => read,

@@ -14,10 +14,11 @@ use crate::{
     clock::Clock,
     error::{LockLost, LostReason, ReleaseError},
     grant::Grant,
+    guard_cell::GuardCell,
     handle::{Returned, SessionHandle},
     ids::{AcquisitionId, FencingToken, Position},
-    lease_cell::{GuardState, LeaseCell},
     request::Request,
+    session::GuardState,
 };
 
 /// A held lock. While it lives it is renewed in the background; dropping it releases it.
@@ -34,7 +35,7 @@ use crate::{
 pub struct Guard {
     request: Arc<Request>,
     grant: Grant,
-    cell: Arc<LeaseCell>,
+    cell: Arc<GuardCell>,
     session: Arc<SessionHandle>,
     /// Its note is on the list of returns already.
     returned: bool,
@@ -44,7 +45,7 @@ impl Guard {
     pub(crate) fn new(
         request: Arc<Request>,
         grant: Grant,
-        cell: Arc<LeaseCell>,
+        cell: Arc<GuardCell>,
         session: Arc<SessionHandle>,
     ) -> Self {
         Self { request, grant, cell, session, returned: false }
@@ -106,12 +107,12 @@ impl Guard {
     /// Whether the lock is held now, checked against the clock and not only against events that
     /// have been noticed. False stays false.
     pub fn is_valid(&self) -> bool {
-        self.cell.check(&self.session.clock).is_ok()
+        self.cell.check(self.session.clock.now()).is_ok()
     }
 
     /// How the guard stands now.
     pub fn state(&self) -> GuardState {
-        self.cell.state(&self.session.clock)
+        self.cell.state(self.session.clock.now())
     }
 
     /// Waits until the state is another than `seen` and returns it. Dropping the future is safe.
@@ -143,11 +144,11 @@ impl Guard {
             if let std::task::Poll::Ready(reason) = lost.as_mut().poll(cx) {
                 return std::task::Poll::Ready(Err(reason));
             }
-            self.cell.check(&self.session.clock)?;
+            self.cell.check(self.session.clock.now())?;
             work.as_mut().poll(cx).map(Ok)
         })
         .await;
-        done.and_then(|output| self.cell.check(&self.session.clock).map(|()| output))
+        done.and_then(|output| self.cell.check(self.session.clock.now()).map(|()| output))
             .map_err(|reason| self.lock_lost(reason))
     }
 
@@ -159,12 +160,10 @@ impl Guard {
     /// met another holder. [`ReleaseError::Unconfirmed`] when no answer came while the lease ran.
     pub async fn release(mut self) -> Result<(), ReleaseError> {
         // A lease that has lapsed by now counts as lost even if its renewal is on the way.
-        let lost = self.cell.check(&self.session.clock).err();
+        let held = self.cell.give_back(self.session.clock.now());
         let (reply, confirmed) = oneshot::channel();
         self.give_back(Some(reply));
-        if let Some(reason) = lost {
-            return Err(self.lock_lost(reason).into());
-        }
+        held.map_err(|reason| self.lock_lost(reason))?;
         match confirmed.await {
             Ok(result) => result,
             Err(_) => Err(self.lock_lost(LostReason::SessionEnded).into()),
@@ -181,7 +180,6 @@ impl Guard {
 
     fn give_back(&mut self, reply: Option<oneshot::Sender<Result<(), ReleaseError>>>) {
         self.returned = true;
-        self.cell.close();
         self.session.returns.put(Returned { cell: Arc::clone(&self.cell), reply });
     }
 }
@@ -189,6 +187,7 @@ impl Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         if !self.returned {
+            self.cell.close();
             self.give_back(None);
         }
     }
@@ -197,7 +196,7 @@ impl Drop for Guard {
 /// Tells of the loss of one guard's lock. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct LostSignal {
-    cell: Arc<LeaseCell>,
+    cell: Arc<GuardCell>,
     clock: Arc<Clock>,
 }
 
@@ -209,7 +208,7 @@ impl LostSignal {
 
     /// Why the lock is lost, if it is.
     pub fn reason(&self) -> Option<LostReason> {
-        self.cell.check(&self.clock).err()
+        self.cell.check(self.clock.now()).err()
     }
 }
 

@@ -10,7 +10,7 @@ use crate::{
     clock::Clock,
     error::{AcquireError, ReleaseError},
     grant::Grant,
-    lease_cell::LeaseCell,
+    guard_cell::GuardCell,
     request::Request,
 };
 
@@ -22,14 +22,14 @@ pub(crate) const COMMANDS_MAX: usize = 1024;
 #[derive(Debug)]
 pub(crate) struct AcquireCommand {
     pub(crate) request: Arc<Request>,
-    pub(crate) cell: Arc<LeaseCell>,
+    pub(crate) cell: Arc<GuardCell>,
     pub(crate) reply: oneshot::Sender<Result<Grant, AcquireError>>,
 }
 
 /// A guard, or an acquire future, that its owner has given back.
 #[derive(Debug)]
 pub(crate) struct Returned {
-    pub(crate) cell: Arc<LeaseCell>,
+    pub(crate) cell: Arc<GuardCell>,
     /// Somebody waits for the confirmation.
     pub(crate) reply: Option<oneshot::Sender<Result<(), ReleaseError>>>,
 }
@@ -80,7 +80,7 @@ mod tests {
     #[tokio::test]
     async fn notes_are_taken_all_at_once_and_wake_once() {
         let returns = Returns::default();
-        let note = || Returned { cell: Arc::new(LeaseCell::default()), reply: None };
+        let note = || Returned { cell: Arc::new(GuardCell::default()), reply: None };
         (0..3).for_each(|_| returns.put(note()));
         returns.wake.notified().await;
         let mut taken = Vec::new();

@@ -39,9 +39,9 @@ mod endpoint;
 #[cfg(feature = "edge")]
 mod guard;
 #[cfg(feature = "edge")]
-mod handle;
+mod guard_cell;
 #[cfg(feature = "edge")]
-mod lease_cell;
+mod handle;
 #[cfg(feature = "edge")]
 mod link;
 #[cfg(feature = "edge")]
@@ -53,20 +53,20 @@ mod session_id;
 #[cfg(feature = "edge")]
 mod session_task;
 #[cfg(feature = "edge")]
-mod wire;
+mod status;
 
 pub use error::{AcquireError, CallError, ConfigError, LockLost, LostReason, ReleaseError};
 pub use failure::{Failure, Verdict};
 pub use grant::Grant;
 pub use ids::{AcquisitionId, FencingToken, Position, Seq};
 pub use request::{HeldMode, Holder, LockInfo, LockMode, Request, TTL_DEFAULT, Wait};
+pub use session::GuardState;
 
 #[cfg(feature = "edge")]
 pub use {
     calls::{ForceReleased, LockSeen, TokenChecked},
     client::{CALL_TIMEOUT_DEFAULT, Client, ClientBuilder, ENDPOINT_DEFAULT, ENDPOINTS_VARIABLE},
     guard::{Guard, LostSignal},
-    lease_cell::GuardState,
     lock::LockBuilder,
     sharklock_proto::v1::{GetStatusResponse, RangeStatus, StoreStatus},
 };

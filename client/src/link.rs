@@ -16,16 +16,13 @@ use tonic::{Streaming, transport::Endpoint};
 
 use crate::{
     outbox::{Outbox, Outgoing},
+    session::Rotation,
     session_id::SessionId,
-    wire::{explain, innermost},
+    status::{explain, innermost},
 };
 
 /// Connecting and opening both streams.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Pauses between dials: doubling from the first to the second, less up to half by lot.
-const PAUSE_FIRST: Duration = Duration::from_millis(50);
-const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// Messages taken from the streams in one go; the rest comes in the next turn.
 const MESSAGES_PER_TURN_MAX: usize = 32;
@@ -59,18 +56,15 @@ pub(crate) enum LinkEvent {
 
 pub(crate) struct Link {
     endpoints: Vec<Endpoint>,
-    /// Which endpoint is used; counts on, modulo their number.
-    current: usize,
-    failures_count: u32,
+    rotation: Rotation,
     id: Arc<SessionId>,
     state: State,
 }
 
 impl Link {
     pub(crate) fn new(endpoints: Vec<Endpoint>, id: Arc<SessionId>) -> Self {
-        // Many clients with one list spread over it.
-        let current = rand::random_range(0..endpoints.len());
-        Self { endpoints, current, failures_count: 0, id, state: State::Idle }
+        let rotation = Rotation::new(endpoints.len(), rand::random());
+        Self { endpoints, rotation, id, state: State::Idle }
     }
 
     /// Makes sure that there is a connection, or will be; or, when nobody needs one, that none is
@@ -86,7 +80,7 @@ impl Link {
 
     /// Leaves the connection for the next endpoint's.
     pub(crate) fn leave(&mut self) {
-        self.current = self.current.wrapping_add(1);
+        self.rotation.leave();
         self.hang_up(State::Dialling(self.dial()));
     }
 
@@ -136,9 +130,7 @@ impl Link {
                 State::Up(streams) => {
                     let ended = streams.poll(cx, messages);
                     if !messages.is_empty() {
-                        // Not before: a gateway that takes connections and ends them at once is
-                        // no better than one that takes none.
-                        self.failures_count = 0;
+                        self.rotation.answered();
                         return Poll::Ready(LinkEvent::Messages);
                     }
                     let why = std::task::ready!(ended);
@@ -151,23 +143,15 @@ impl Link {
     fn lost(&mut self, was_up: bool, why: String) -> LinkEvent {
         let endpoint = self.endpoint().uri();
         // One line when a connection is lost or cannot be had, not one per try.
-        if was_up || self.failures_count == 0 {
+        if was_up || !self.rotation.is_failing() {
             tracing::warn!(%endpoint, why, "no connection; trying again");
         } else {
             tracing::debug!(%endpoint, why, "no connection; trying again");
         }
         let why = format!("{endpoint}: {why}");
-        self.current = self.current.wrapping_add(1);
-        let pause = self.pause();
+        let pause = self.rotation.lost();
         self.hang_up(State::Pausing(Box::pin(tokio::time::sleep(pause))));
         LinkEvent::Lost { why }
-    }
-
-    fn pause(&mut self) -> Duration {
-        let doublings = self.failures_count.min(16);
-        self.failures_count += 1;
-        let most = PAUSE_FIRST.saturating_mul(1 << doublings).min(PAUSE_MAX);
-        rand::random_range(most / 2..=most)
     }
 
     /// The connection ends with the streams' last owners: the outgoing halves are told to end.
@@ -179,7 +163,7 @@ impl Link {
     }
 
     fn endpoint(&self) -> &Endpoint {
-        &self.endpoints[self.current % self.endpoints.len()]
+        &self.endpoints[self.rotation.current()]
     }
 
     fn dial(&self) -> Pin<Box<dyn Future<Output = Result<Box<Streams>, String>> + Send>> {

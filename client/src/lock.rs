@@ -8,8 +8,8 @@ use crate::{
     client::Client,
     error::AcquireError,
     guard::Guard,
+    guard_cell::GuardCell,
     handle::{AcquireCommand, Returned, SessionHandle},
-    lease_cell::LeaseCell,
     request::{LockMode, Request, Wait},
 };
 
@@ -102,7 +102,7 @@ impl LockBuilder {
         self.request.check()?;
         let session = self.client.session();
         let request = Arc::new(self.request);
-        let cell = Arc::new(LeaseCell::default());
+        let cell = Arc::new(GuardCell::default());
         let (reply, granted) = oneshot::channel();
         let command =
             AcquireCommand { request: Arc::clone(&request), cell: Arc::clone(&cell), reply };
@@ -130,7 +130,7 @@ impl LockBuilder {
 
 /// Withdraws an acquisition whose future is dropped before it has ended.
 struct Pending {
-    cell: Arc<LeaseCell>,
+    cell: Arc<GuardCell>,
     session: Arc<SessionHandle>,
     done: bool,
 }

@@ -1,6 +1,7 @@
 //! The session: every acquisition of one client, from its request to its release. Pure: time,
 //! answers and wishes come in as events, calls and news go out as effects (D1). It opens no
-//! connection, encodes nothing and wakes nobody; `session_task` does.
+//! connection, encodes nothing and wakes nobody. [`Driver`] joins it to its handles and to the
+//! messages of the API; the connection, the clock and the timer are `session_task`'s.
 //!
 //! An acquisition lives in `open` (requested → waiting → granted → held → lost) until its handle
 //! gives it back or it ends; from then on, while the cluster may still think of it, in `closing`
@@ -9,13 +10,18 @@
 mod acquiring;
 mod acquisition;
 mod closing;
+mod driver;
 mod effects;
 mod event;
+mod framing;
 mod lease;
+mod lease_cell;
 mod pace;
 mod renewing;
+mod rotation;
 #[cfg(test)]
 mod tests;
+pub mod wire;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,11 +35,15 @@ use self::{
     pace::Jitter,
 };
 pub use self::{
+    driver::{Driver, Output, Told},
     effects::{Call, CloseEnd, Effects, KEEP_ALIVE_ITEMS_MAX, Notice},
     event::{
         AcquireAnswer, AcquireOutcome, Answer, Event, GoneReason, KeepAliveAnswer, KeepAliveState,
         Pushed, PushedKind,
     },
+    framing::take_message,
+    lease_cell::{GuardState, LeaseCell, Watchers},
+    rotation::Rotation,
 };
 use crate::{
     failure::{Failure, Verdict},

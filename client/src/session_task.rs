@@ -1,31 +1,23 @@
-//! The task that owns a session: it feeds the core with wishes, answers and time, and carries out
-//! what the core wants. It decides nothing about locks.
+//! The task that owns a session: it feeds the driver with wishes, messages and time, and carries out
+//! what it wants. It decides nothing.
 
-use std::{collections::BTreeMap, pin::Pin, sync::Arc, time::Duration};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use sharklock_proto::v1;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{Notify, mpsc, oneshot},
     time::{Instant, Sleep},
 };
 
 use crate::{
     client::Inner,
     clock::Clock,
-    error::{AcquireError, LockLost, LostReason, ReleaseError},
+    error::{AcquireError, ReleaseError},
     grant::Grant,
     handle::{AcquireCommand, COMMANDS_MAX, Returned, Returns, SessionHandle},
-    ids::{AcquisitionId, FencingToken},
-    lease_cell::LeaseCell,
     link::{Link, LinkEvent},
-    request::Request,
-    session::{CloseEnd, Effects, Event, Notice, SessionConfig, SessionCore},
-    wire,
+    session::{Driver, Output, SessionConfig, Told},
 };
-
-/// Acquisitions of one session at a time, waiting ones included. The cluster's own limit is 10,000
-/// per range; this one bounds the client's memory.
-const ACQUISITIONS_MAX: usize = 65_536;
 
 /// Starts the session of a client on the current tokio runtime.
 pub(crate) fn start(client: &Inner) -> Arc<SessionHandle> {
@@ -34,37 +26,35 @@ pub(crate) fn start(client: &Inner) -> Arc<SessionHandle> {
     let clock = Arc::new(Clock::start());
     let config = SessionConfig { call_timeout: client.call_timeout, jitter_seed: rand::random() };
     let task = SessionTask {
-        core: SessionCore::new(config),
+        driver: Driver::new(config),
         link: Link::new(client.endpoints.clone(), Arc::clone(&client.id)),
         clock: Arc::clone(&clock),
         commands: commands_in,
         commands_open: true,
         returns: Arc::clone(&returns),
-        entries: BTreeMap::new(),
-        newest: AcquisitionId(0),
         timer: Timer { sleep: Box::pin(tokio::time::sleep(Duration::ZERO)), armed: None },
-        effects: Effects::default(),
+        output: Output::default(),
         lists: Lists::default(),
     };
-    // The task ends by itself with its last handle; the runtime ends it otherwise, and `Drop`
-    // tells the guards.
+    // The task ends by itself with its last handle; the runtime ends it otherwise, and the
+    // driver's end tells the guards.
     tokio::spawn(task.run());
     Arc::new(SessionHandle { commands, returns, clock })
 }
 
+type AcquireReply = oneshot::Sender<Result<Grant, AcquireError>>;
+type ReleaseReply = oneshot::Sender<Result<(), ReleaseError>>;
+
 struct SessionTask {
-    core: SessionCore,
+    driver: Driver<Notify, AcquireReply, ReleaseReply>,
     link: Link,
     clock: Arc<Clock>,
     commands: mpsc::Receiver<AcquireCommand>,
     /// Some handle is left.
     commands_open: bool,
     returns: Arc<Returns>,
-    /// The handles' side of every acquisition that has one, or whose close is waited for.
-    entries: BTreeMap<AcquisitionId, Entry>,
-    newest: AcquisitionId,
     timer: Timer,
-    effects: Effects,
+    output: Output<AcquireReply, ReleaseReply>,
     lists: Lists,
 }
 
@@ -74,8 +64,6 @@ struct Lists {
     commands: Vec<AcquireCommand>,
     returned: Vec<Returned>,
     messages: Vec<v1::SessionResponse>,
-    acquires: Vec<v1::SessionCall>,
-    urgent: Vec<v1::SessionCall>,
 }
 
 /// One timer for the whole session; the core keeps the many.
@@ -83,22 +71,6 @@ struct Timer {
     sleep: Pin<Box<Sleep>>,
     /// When it fires, on the client's clock.
     armed: Option<Duration>,
-}
-
-/// What the handles of one acquisition wait for.
-struct Entry {
-    cell: Arc<LeaseCell>,
-    request: Arc<Request>,
-    stage: Stage,
-}
-
-enum Stage {
-    /// The acquire future waits.
-    Acquiring(oneshot::Sender<Result<Grant, AcquireError>>),
-    /// The guard is out.
-    Held(FencingToken),
-    /// It was given back, and somebody may wait for the confirmation.
-    Closing(Option<FencingToken>, Option<oneshot::Sender<Result<(), ReleaseError>>>),
 }
 
 impl SessionTask {
@@ -115,7 +87,7 @@ impl SessionTask {
                 () = &mut timer.sleep, if timer.armed.is_some() => timer.armed = None,
             }
             self.turn();
-            if !self.commands_open && self.core.acquisitions_count() == 0 {
+            if !self.commands_open && self.driver.acquisitions_count() == 0 {
                 return;
             }
         }
@@ -123,171 +95,47 @@ impl SessionTask {
 
     fn turn(&mut self) {
         let now = self.clock.now();
-        self.take_returned(now);
-        self.take_commands(now);
-        self.take_messages(now);
-        if self.core.next_due().is_some_and(|due| due <= now) {
-            self.core.handle(now, Event::Tick, &mut self.effects);
+        self.returns.take(&mut self.lists.returned);
+        for Returned { cell, reply } in self.lists.returned.drain(..) {
+            // One that is still in the channel is found abandoned when it is taken out.
+            self.driver.give_back(now, &cell, reply);
         }
-        self.carry_out(now);
-        self.link.want(self.core.acquisitions_count() > 0);
-        self.timer.arm(now, self.core.next_due());
+        for AcquireCommand { request, cell, reply } in self.lists.commands.drain(..) {
+            self.driver.acquire(now, request, cell, reply);
+        }
+        for message in self.lists.messages.drain(..) {
+            self.driver.take_in(now, message);
+        }
+        self.driver.turn(now, &mut self.output);
+        self.carry_out();
+        self.link.want(self.driver.acquisitions_count() > 0);
+        self.timer.arm(now, self.driver.next_due());
     }
 
     fn link_event(&mut self, event: LinkEvent) {
         let now = self.clock.now();
         match event {
             LinkEvent::Messages => {}
-            LinkEvent::Connected => self.core.handle(now, Event::Connected, &mut self.effects),
+            LinkEvent::Connected => self.driver.connected(now),
             // A failed dial changes nothing but the reason that people are told.
-            LinkEvent::Lost { why } => {
-                self.core.handle(now, Event::Disconnected { why }, &mut self.effects);
-            }
+            LinkEvent::Lost { why } => self.driver.disconnected(now, why),
         }
     }
 
-    /// Notes for acquisitions that are still in the channel carry no id: their commands are found
-    /// abandoned when they are taken out.
-    fn take_returned(&mut self, now: Duration) {
-        let mut returned = std::mem::take(&mut self.lists.returned);
-        self.returns.take(&mut returned);
-        for Returned { cell, reply } in returned.drain(..) {
-            let id = AcquisitionId(cell.id());
-            let Some(entry) = self.entries.get_mut(&id) else { continue };
-            let token = match &entry.stage {
-                Stage::Held(token) => Some(*token),
-                Stage::Acquiring(_) | Stage::Closing(..) => None,
-            };
-            entry.stage = Stage::Closing(token, reply);
-            self.core.handle(now, Event::Close { id }, &mut self.effects);
-        }
-        self.lists.returned = returned;
-    }
-
-    fn take_commands(&mut self, now: Duration) {
-        let mut commands = std::mem::take(&mut self.lists.commands);
-        for AcquireCommand { request, cell, reply } in commands.drain(..) {
-            if cell.is_abandoned() {
-                continue;
-            }
-            if self.core.acquisitions_count() >= ACQUISITIONS_MAX {
-                let message = format!("this client has {ACQUISITIONS_MAX} acquisitions");
-                let reason = "TOO_MANY_ACQUISITIONS".to_owned();
-                let error = AcquireError::LimitReached { reason, message, retry_after: None };
-                // Nobody is left to hear it when the future was dropped meanwhile.
-                let _ = reply.send(Err(error));
-                continue;
-            }
-            let id = AcquisitionId(self.newest.0 + 1);
-            self.newest = id;
-            cell.set_id(id.0);
-            let stage = Stage::Acquiring(reply);
-            self.entries.insert(id, Entry { cell, request: Arc::clone(&request), stage });
-            self.core.handle(now, Event::Acquire { id, request }, &mut self.effects);
-        }
-        self.lists.commands = commands;
-    }
-
-    fn take_messages(&mut self, now: Duration) {
-        let mut messages = std::mem::take(&mut self.lists.messages);
-        for answer in messages.drain(..).flat_map(|message| message.answers) {
-            match wire::event(answer) {
-                Some(event) => self.core.handle(now, event, &mut self.effects),
-                // A newer server's word; what it means for leases, silence means too.
-                None => tracing::warn!("the server sent an answer that this client cannot read"),
+    fn carry_out(&mut self) {
+        let Output { acquires, urgent, told, reconnect } = &mut self.output;
+        // Nobody is left to hear a result when the future was dropped; a guard that was dropped with
+        // it is on the list of returns, and a release stands.
+        for told in told.drain(..) {
+            match told {
+                Told::Acquired { ticket, result } => drop(ticket.send(result)),
+                Told::Released { ticket, result } => drop(ticket.send(result)),
             }
         }
-        self.lists.messages = messages;
-    }
-
-    fn carry_out(&mut self, now: Duration) {
-        let mut notices = std::mem::take(&mut self.effects.notices);
-        for notice in notices.drain(..) {
-            self.notice(now, notice);
-        }
-        assert!(self.effects.notices.is_empty(), "a notice causes no other");
-        self.effects.notices = notices;
-        if std::mem::take(&mut self.effects.reconnect) {
-            // What was to be sent is on nobody's books any more: the core names it all again.
-            self.effects.acquires.clear();
-            self.effects.urgent.clear();
+        if std::mem::take(reconnect) {
             self.link.leave();
         }
-        self.lists.acquires.extend(self.effects.acquires.drain(..).map(wire::session_call));
-        self.lists.urgent.extend(self.effects.urgent.drain(..).map(wire::session_call));
-        self.link.send(&mut self.lists.acquires, &mut self.lists.urgent);
-    }
-
-    fn notice(&mut self, now: Duration, notice: Notice) {
-        match notice {
-            Notice::Decided { id, result } => self.decided(id, result),
-            Notice::Renewed { id, valid_until, in_jeopardy } => {
-                let Some(entry) = self.entries.get(&id) else { return };
-                if entry.cell.lost().is_some() {
-                    // Its user has seen the lease lapse before this answer came.
-                    self.core.handle(now, Event::LapsedAtUse { id }, &mut self.effects);
-                } else {
-                    entry.cell.renew(valid_until);
-                    entry.cell.set_jeopardy(in_jeopardy);
-                }
-            }
-            Notice::Jeopardy { id } => {
-                if let Some(entry) = self.entries.get(&id) {
-                    entry.cell.set_jeopardy(true);
-                }
-            }
-            Notice::Lost { id, reason } => {
-                if let Some(entry) = self.entries.get(&id) {
-                    tracing::warn!(lock = &*entry.request.name, %reason, "lock lost");
-                    entry.cell.lose(reason);
-                }
-            }
-            Notice::Closed { id, end } => self.closed(id, end),
-        }
-    }
-
-    fn decided(&mut self, id: AcquisitionId, result: Result<Grant, AcquireError>) {
-        let Some(entry) = self.entries.get_mut(&id) else { return };
-        match result {
-            Ok(grant) => {
-                entry.cell.renew(grant.valid_until);
-                let stage = std::mem::replace(&mut entry.stage, Stage::Held(grant.token));
-                match stage {
-                    // If the future was dropped meanwhile its note is on the list of returns.
-                    Stage::Acquiring(reply) => drop(reply.send(Ok(grant))),
-                    Stage::Held(_) | Stage::Closing(..) => {
-                        unreachable!("only what is open is decided, and once")
-                    }
-                }
-            }
-            Err(error) => {
-                if let Some(Entry { stage: Stage::Acquiring(reply), .. }) = self.entries.remove(&id)
-                {
-                    let _ = reply.send(Err(error));
-                }
-            }
-        }
-    }
-
-    fn closed(&mut self, id: AcquisitionId, end: CloseEnd) {
-        let Some(entry) = self.entries.remove(&id) else { return };
-        let Stage::Closing(Some(token), Some(reply)) = entry.stage else { return };
-        let name = Arc::clone(&entry.request.name);
-        let result = match end {
-            CloseEnd::Confirmed => Ok(()),
-            CloseEnd::Lost(reason) => Err(LockLost { name, token, reason }.into()),
-            CloseEnd::Unconfirmed => Err(ReleaseError::Unconfirmed { name }),
-        };
-        // Nobody is left to hear it when the future was dropped; the release stands.
-        let _ = reply.send(result);
-    }
-}
-
-impl Drop for SessionTask {
-    fn drop(&mut self) {
-        for entry in self.entries.values() {
-            entry.cell.lose(LostReason::SessionEnded);
-        }
+        self.link.send(acquires, urgent);
     }
 }
 

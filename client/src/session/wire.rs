@@ -1,26 +1,21 @@
 //! Between the messages of `sharklock.v1` and the client's own types. No decisions.
 
-use std::{
-    error::Error,
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
 use sharklock_proto::v1;
-use tonic::{Code, Status};
-use tonic_types::StatusExt as _;
 
+use super::{
+    AcquireAnswer, AcquireOutcome, Answer, Call, Event, GoneReason, KeepAliveAnswer,
+    KeepAliveState, Pushed, PushedKind,
+};
 use crate::{
     failure::Failure,
     ids::{AcquisitionId, FencingToken, Position, Seq},
     request::{HeldMode, Holder, LockInfo, LockMode, Wait},
-    session::{
-        AcquireAnswer, AcquireOutcome, Answer, Call, Event, GoneReason, KeepAliveAnswer,
-        KeepAliveState, Pushed, PushedKind,
-    },
 };
 
 /// One call for a `Session` stream. The session's id stands in the frame and not here.
-pub(crate) fn session_call(call: Call) -> v1::SessionCall {
+pub fn session_call(call: Call) -> v1::SessionCall {
     use v1::session_call::Body;
     let (seq, body) = match call {
         Call::Acquire { seq, id, request, wait } => {
@@ -83,7 +78,7 @@ pub(crate) fn session_call(call: Call) -> v1::SessionCall {
 }
 
 /// What came in on a `Session` stream; `None` when it has a meaning that this client cannot know.
-pub(crate) fn event(answer: v1::SessionAnswer) -> Option<Event> {
+pub fn event(answer: v1::SessionAnswer) -> Option<Event> {
     use v1::session_answer::Body;
     let seq = Seq(answer.call_id);
     let answer = match answer.body? {
@@ -210,7 +205,8 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-pub(crate) fn position(position: Option<v1::Position>) -> Position {
+/// When and where an answer holds.
+pub fn position(position: Option<v1::Position>) -> Position {
     let position = position.unwrap_or_default();
     Position {
         range: position.range_id,
@@ -220,7 +216,8 @@ pub(crate) fn position(position: Option<v1::Position>) -> Position {
     }
 }
 
-pub(crate) fn holder(holder: v1::Holder) -> Holder {
+/// A holder or waiter.
+pub fn holder(holder: v1::Holder) -> Holder {
     let mode = match v1::LockMode::try_from(holder.mode) {
         Ok(v1::LockMode::Shared) => HeldMode::Shared,
         Ok(v1::LockMode::Permits) => HeldMode::Permits(holder.permits),
@@ -244,7 +241,8 @@ pub(crate) fn holder(holder: v1::Holder) -> Holder {
     }
 }
 
-pub(crate) fn lock_info(lock: v1::LockInfo) -> LockInfo {
+/// One lock.
+pub fn lock_info(lock: v1::LockInfo) -> LockInfo {
     let permits = lock.mode == i32::from(v1::LockMode::Permits);
     LockInfo {
         name: lock.name,
@@ -254,64 +252,6 @@ pub(crate) fn lock_info(lock: v1::LockInfo) -> LockInfo {
         holders_count: lock.holders_count,
         waiters_count: lock.waiters_count,
     }
-}
-
-/// An error of a unary call or of a stream.
-pub(crate) fn failure(status: &Status) -> Failure {
-    let details = status.get_error_details();
-    let field = details
-        .bad_request()
-        .and_then(|bad| bad.field_violations.first())
-        .map(|violation| violation.field.clone());
-    let info = details.error_info();
-    let field = field.or_else(|| info.and_then(|info| info.metadata.get("field").cloned()));
-    let retry_after = details.retry_info().and_then(|retry| retry.retry_delay);
-    let mut reason = info.map(|info| info.reason.clone()).unwrap_or_default();
-    if reason.is_empty() && never_connected(status) {
-        // The call has not left this process; no server could have said so.
-        "NO_LEADER".clone_into(&mut reason);
-    }
-    Failure {
-        // A broken connection shows as UNKNOWN in tonic; to a caller both are the same.
-        code: i32::from(if status.code() == Code::Unknown && broke(status) {
-            Code::Unavailable
-        } else {
-            status.code()
-        }),
-        reason,
-        message: explain(status),
-        field,
-        retry_after: retry_after.unwrap_or_default(),
-    }
-}
-
-/// What a person can act on: the server's words, or the innermost cause ("connection refused").
-pub(crate) fn explain(status: &Status) -> String {
-    match (Error::source(status), status.message()) {
-        (Some(source), _) => innermost(source),
-        (None, "") => status.code().to_string(),
-        (None, message) => message.to_owned(),
-    }
-}
-
-pub(crate) fn innermost(error: &dyn Error) -> String {
-    let mut innermost = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    innermost.to_string()
-}
-
-fn never_connected(status: &Status) -> bool {
-    causes(status).any(|cause| cause.is::<tonic::ConnectError>())
-}
-
-fn broke(status: &Status) -> bool {
-    causes(status).any(|cause| cause.is::<tonic::transport::Error>())
-}
-
-fn causes(status: &Status) -> impl Iterator<Item = &(dyn Error + 'static)> {
-    std::iter::successors(Error::source(status), |&cause| cause.source())
 }
 
 #[cfg(test)]
@@ -365,14 +305,5 @@ mod tests {
         assert_eq!(event(v1::SessionAnswer { call_id: 7, body: None }), None);
         // A cause that is not known is still an end.
         assert_eq!(gone_reason(99), GoneReason::Unknown);
-    }
-
-    #[test]
-    fn a_call_that_never_left_was_surely_not_done() {
-        use crate::failure::Verdict;
-        let refused = tonic::ConnectError("refused".into());
-        assert_eq!(failure(&Status::from_error(Box::new(refused))).verdict(), Verdict::NotDone);
-        let broken = Status::unavailable("stream closed");
-        assert_eq!(failure(&broken).verdict(), Verdict::NotKnown);
     }
 }

@@ -1,0 +1,284 @@
+//! A session with its handles: messages of servers and wishes of handles go in, messages for servers
+//! and answers to the wishes come out. What stands between the pure [`SessionCore`] and a connection
+//! and is still a rule, stands here; its owner has the connection, the clock and the timer.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use sharklock_proto::v1;
+
+use super::{
+    CloseEnd, Effects, Event, LeaseCell, Notice, SessionConfig, SessionCore, Watchers, wire,
+};
+use crate::{
+    error::{AcquireError, LockLost, LostReason, ReleaseError},
+    grant::Grant,
+    ids::{AcquisitionId, FencingToken},
+    request::Request,
+};
+
+/// Acquisitions of one session at a time, waiting ones included. The cluster's own limit is 10,000
+/// per range; this one bounds the client's memory.
+const ACQUISITIONS_MAX: usize = 65_536;
+
+/// See the module. `A` and `R` are the owner's tickets for an acquire and for a release: each comes
+/// back at most once, with its result.
+///
+/// Invariant: the core's ids in use and `entries` agree, except for acquisitions whose handle was
+/// told of their end while the cluster still has to be.
+#[derive(Debug)]
+pub struct Driver<W: Watchers, A, R> {
+    core: SessionCore,
+    /// The handles' side of every acquisition that has one, or whose close is waited for.
+    entries: BTreeMap<AcquisitionId, Entry<W, A, R>>,
+    newest: AcquisitionId,
+    effects: Effects,
+    told: Vec<Told<A, R>>,
+}
+
+/// What a turn wants done. The owner drains it.
+#[derive(Debug)]
+pub struct Output<A, R> {
+    /// For the stream of acquires. Only while connected.
+    pub acquires: Vec<v1::SessionCall>,
+    /// For the stream that no queue of acquires can hold up. Only while connected.
+    pub urgent: Vec<v1::SessionCall>,
+    /// For handles, in order.
+    pub told: Vec<Told<A, R>>,
+    /// The connection answers nothing: leave it, with all that waits to be sent on it, and dial
+    /// another. The session counts itself disconnected from here on.
+    pub reconnect: bool,
+}
+
+impl<A, R> Default for Output<A, R> {
+    fn default() -> Self {
+        let (acquires, urgent, told) = (Vec::new(), Vec::new(), Vec::new());
+        Self { acquires, urgent, told, reconnect: false }
+    }
+}
+
+/// The result of a handle's wish.
+#[derive(Debug)]
+pub enum Told<A, R> {
+    /// The acquire future ends.
+    Acquired {
+        /// Whose.
+        ticket: A,
+        /// With a guard or not.
+        result: Result<Grant, AcquireError>,
+    },
+    /// The release ends.
+    Released {
+        /// Whose.
+        ticket: R,
+        /// Confirmed or not.
+        result: Result<(), ReleaseError>,
+    },
+}
+
+/// What the handles of one acquisition wait for.
+#[derive(Debug)]
+struct Entry<W, A, R> {
+    cell: Arc<LeaseCell<W>>,
+    request: Arc<Request>,
+    stage: Stage<A, R>,
+}
+
+#[derive(Debug)]
+enum Stage<A, R> {
+    /// The acquire future waits.
+    Acquiring(A),
+    /// The guard is out.
+    Held(FencingToken),
+    /// It was given back, and somebody may wait for the confirmation.
+    Closing(Option<FencingToken>, Option<R>),
+}
+
+impl<W: Watchers, A, R> Driver<W, A, R> {
+    /// A session without acquisitions or connection.
+    pub fn new(config: SessionConfig) -> Self {
+        Self {
+            core: SessionCore::new(config),
+            entries: BTreeMap::new(),
+            newest: AcquisitionId(0),
+            effects: Effects::default(),
+            told: Vec::new(),
+        }
+    }
+
+    /// Somebody wants a lock: a new acquisition, unless its future was dropped meanwhile. `cell` is a
+    /// fresh one that the future, and then the guard, keeps.
+    pub fn acquire(
+        &mut self,
+        now: Duration,
+        request: Arc<Request>,
+        cell: Arc<LeaseCell<W>>,
+        ticket: A,
+    ) {
+        if cell.is_abandoned() {
+            return;
+        }
+        if self.acquisitions_count() >= ACQUISITIONS_MAX {
+            let message = format!("this client has {ACQUISITIONS_MAX} acquisitions");
+            let reason = "TOO_MANY_ACQUISITIONS".to_owned();
+            let error = AcquireError::LimitReached { reason, message, retry_after: None };
+            self.told.push(Told::Acquired { ticket, result: Err(error) });
+            return;
+        }
+        let id = AcquisitionId(self.newest.0 + 1);
+        self.newest = id;
+        cell.set_id(id.0);
+        let stage = Stage::Acquiring(ticket);
+        self.entries.insert(id, Entry { cell, request: Arc::clone(&request), stage });
+        self.handle(now, Event::Acquire { id, request });
+    }
+
+    /// A guard was given back ([`LeaseCell::give_back`]), or an acquire future was dropped
+    /// ([`LeaseCell::abandon`]). An acquisition that has not come in yet, or has ended, needs nothing.
+    pub fn give_back(&mut self, now: Duration, cell: &LeaseCell<W>, ticket: Option<R>) {
+        let id = AcquisitionId(cell.id());
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let token = match &entry.stage {
+            Stage::Held(token) => Some(*token),
+            Stage::Acquiring(_) | Stage::Closing(..) => None,
+        };
+        entry.stage = Stage::Closing(token, ticket);
+        self.handle(now, Event::Close { id });
+    }
+
+    /// Both streams are open. Nothing sent before is under way any more.
+    pub fn connected(&mut self, now: Duration) {
+        self.handle(now, Event::Connected);
+    }
+
+    /// The streams are gone, or could not be opened; `why` is for people.
+    pub fn disconnected(&mut self, now: Duration, why: String) {
+        self.handle(now, Event::Disconnected { why });
+    }
+
+    /// A message came on one of the streams.
+    pub fn take_in(&mut self, now: Duration, message: v1::SessionResponse) {
+        for answer in message.answers {
+            match wire::event(answer) {
+                Some(event) => self.handle(now, event),
+                // A newer server's word; what it means for leases, silence means too.
+                None => tracing::warn!("the server sent an answer that this client cannot read"),
+            }
+        }
+    }
+
+    /// Ends a turn: does what is due, and says what all that went in wants done. `output` is what
+    /// is left of the last turn's, drained.
+    pub fn turn(&mut self, now: Duration, output: &mut Output<A, R>) {
+        if self.next_due().is_some_and(|due| due <= now) {
+            self.handle(now, Event::Tick);
+        }
+        output.told.append(&mut self.told);
+        output.reconnect = std::mem::take(&mut self.effects.reconnect);
+        if output.reconnect {
+            // What was to be sent is on nobody's books any more: the core names it all again.
+            self.effects.acquires.clear();
+            self.effects.urgent.clear();
+        }
+        output.acquires.extend(self.effects.acquires.drain(..).map(wire::session_call));
+        output.urgent.extend(self.effects.urgent.drain(..).map(wire::session_call));
+    }
+
+    /// When the next turn is needed; earlier ones do no harm.
+    pub fn next_due(&self) -> Option<Duration> {
+        self.core.next_due()
+    }
+
+    /// Acquisitions that are not over, given back or not. Without any nobody needs a connection.
+    pub fn acquisitions_count(&self) -> usize {
+        self.core.acquisitions_count()
+    }
+
+    /// News reach their handles before anything else happens: who gives back what has just been
+    /// granted must find it granted.
+    fn handle(&mut self, now: Duration, event: Event) {
+        self.core.handle(now, event, &mut self.effects);
+        let mut notices = std::mem::take(&mut self.effects.notices);
+        for notice in notices.drain(..) {
+            self.notice(now, notice);
+        }
+        assert!(self.effects.notices.is_empty(), "a notice causes no other");
+        self.effects.notices = notices;
+    }
+
+    fn notice(&mut self, now: Duration, notice: Notice) {
+        match notice {
+            Notice::Decided { id, result } => self.decided(id, result),
+            Notice::Renewed { id, valid_until, in_jeopardy } => {
+                let Some(entry) = self.entries.get(&id) else { return };
+                if entry.cell.lost().is_some() {
+                    // Its user has seen the lease lapse before this answer came.
+                    self.core.handle(now, Event::LapsedAtUse { id }, &mut self.effects);
+                } else {
+                    entry.cell.renew(valid_until);
+                    entry.cell.set_jeopardy(in_jeopardy);
+                }
+            }
+            Notice::Jeopardy { id } => {
+                if let Some(entry) = self.entries.get(&id) {
+                    entry.cell.set_jeopardy(true);
+                }
+            }
+            Notice::Lost { id, reason } => {
+                if let Some(entry) = self.entries.get(&id) {
+                    tracing::warn!(lock = &*entry.request.name, %reason, "lock lost");
+                    entry.cell.lose(reason);
+                }
+            }
+            Notice::Closed { id, end } => self.closed(id, end),
+        }
+    }
+
+    fn decided(&mut self, id: AcquisitionId, result: Result<Grant, AcquireError>) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        match result {
+            Ok(grant) => {
+                entry.cell.renew(grant.valid_until);
+                let stage = std::mem::replace(&mut entry.stage, Stage::Held(grant.token));
+                match stage {
+                    // If the future was dropped meanwhile, the note of that is on its way.
+                    Stage::Acquiring(ticket) => {
+                        self.told.push(Told::Acquired { ticket, result: Ok(grant) });
+                    }
+                    Stage::Held(_) | Stage::Closing(..) => {
+                        unreachable!("only what is open is decided, and once")
+                    }
+                }
+            }
+            Err(error) => {
+                let entry = self.entries.remove(&id).expect("get_mut() has just seen it");
+                if let Stage::Acquiring(ticket) = entry.stage {
+                    self.told.push(Told::Acquired { ticket, result: Err(error) });
+                }
+            }
+        }
+    }
+
+    fn closed(&mut self, id: AcquisitionId, end: CloseEnd) {
+        let Some(entry) = self.entries.remove(&id) else { return };
+        let Stage::Closing(Some(token), Some(ticket)) = entry.stage else { return };
+        let name = Arc::clone(&entry.request.name);
+        let result = match end {
+            CloseEnd::Confirmed => Ok(()),
+            CloseEnd::Lost(reason) => Err(LockLost { name, token, reason }.into()),
+            CloseEnd::Unconfirmed => Err(ReleaseError::Unconfirmed { name }),
+        };
+        self.told.push(Told::Released { ticket, result });
+    }
+}
+
+impl<W: Watchers, A, R> Drop for Driver<W, A, R> {
+    /// Nobody renews any more.
+    fn drop(&mut self) {
+        for entry in self.entries.values() {
+            entry.cell.lose(LostReason::SessionEnded);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

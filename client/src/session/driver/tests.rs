@@ -1,0 +1,226 @@
+//! What handles and servers see of a session, message by message.
+
+use std::time::Duration;
+
+use sharklock_proto::v1::{session_answer, session_call};
+
+use super::*;
+use crate::{
+    request::{LockMode, Wait},
+    session::GuardState,
+};
+
+const TTL: Duration = Duration::from_secs(9);
+
+fn at(seconds: u64) -> Duration {
+    Duration::from_secs(100 + seconds)
+}
+
+struct Session {
+    driver: Driver<(), &'static str, &'static str>,
+    output: Output<&'static str, &'static str>,
+}
+
+impl Session {
+    fn connected() -> Self {
+        let config = SessionConfig { call_timeout: TTL, jitter_seed: 7 };
+        let (driver, output) = (Driver::new(config), Output::default());
+        let mut session = Self { driver, output };
+        session.driver.connected(at(0));
+        session
+    }
+
+    fn acquire(&mut self, now: Duration, ticket: &'static str) -> Arc<LeaseCell<()>> {
+        let request = Request {
+            name: Arc::from("a"),
+            mode: LockMode::Exclusive,
+            ttl: TTL,
+            wait: Wait::Unbounded,
+            reenter: None,
+            owner: Arc::from(""),
+            attributes: BTreeMap::new(),
+        };
+        let cell = Arc::new(LeaseCell::default());
+        self.driver.acquire(now, Arc::new(request), Arc::clone(&cell), ticket);
+        cell
+    }
+
+    /// Ends the turn and takes the calls to be sent, acquires first.
+    fn turn(&mut self, now: Duration) -> Vec<v1::SessionCall> {
+        self.driver.turn(now, &mut self.output);
+        let mut calls = std::mem::take(&mut self.output.acquires);
+        calls.append(&mut self.output.urgent);
+        calls
+    }
+
+    /// As `turn`, where exactly one call is sent.
+    #[track_caller]
+    fn sends(&mut self, now: Duration) -> v1::SessionCall {
+        let mut calls = self.turn(now);
+        assert_eq!(calls.len(), 1, "{calls:?}");
+        calls.pop().expect("there is one")
+    }
+
+    /// Lets time pass until the one next call is sent. Timers may fire earlier than that.
+    #[track_caller]
+    fn waits_and_sends(&mut self) -> (Duration, v1::SessionCall) {
+        loop {
+            let due = self.driver.next_due().expect("something is to be sent");
+            assert!(due < at(9), "nothing is sent while the lease runs");
+            if let Some(call) = self.turn(due).pop() {
+                return (due, call);
+            }
+        }
+    }
+
+    /// What handles are told, in short.
+    fn told(&mut self) -> Vec<String> {
+        let told = self.output.told.drain(..);
+        told.map(|told| match told {
+            Told::Acquired { ticket, result: Ok(grant) } => format!("{ticket}: {}", grant.token),
+            Told::Acquired { ticket, result: Err(error) } => format!("{ticket}: {error}"),
+            Told::Released { ticket, result: Ok(()) } => format!("{ticket}: released"),
+            Told::Released { ticket, result: Err(error) } => format!("{ticket}: {error}"),
+        })
+        .collect()
+    }
+
+    fn hears(&mut self, now: Duration, to: &v1::SessionCall, body: session_answer::Body) {
+        let answer = v1::SessionAnswer { call_id: to.call_id, body: Some(body) };
+        self.driver.take_in(now, v1::SessionResponse { answers: vec![answer] });
+    }
+
+    /// Acquires at 0 and is granted token 5.
+    fn holding() -> (Self, Arc<LeaseCell<()>>) {
+        let mut session = Self::connected();
+        let cell = session.acquire(at(0), "mine");
+        let call = session.sends(at(0));
+        session.hears(at(0), &call, granted(&call, 5));
+        assert_eq!(session.turn(at(0)), []);
+        assert_eq!(session.told(), ["mine: 5"]);
+        (session, cell)
+    }
+}
+
+fn granted(call: &v1::SessionCall, token: u64) -> session_answer::Body {
+    let Some(session_call::Body::Acquire(request)) = &call.body else { panic!("{call:?}") };
+    session_answer::Body::Acquire(v1::AcquireResponse {
+        seq: request.seq,
+        acquisition_id: request.acquisition_id,
+        outcome: v1::AcquireOutcome::Granted.into(),
+        token,
+        fence_floor: token,
+        ttl_ms: 9_000,
+        ..v1::AcquireResponse::default()
+    })
+}
+
+fn kept(call: &v1::SessionCall, token: u64) -> session_answer::Body {
+    let Some(session_call::Body::KeepAlive(request)) = &call.body else { panic!("{call:?}") };
+    let answer = |item: &v1::KeepAliveItem| v1::KeepAliveAnswer {
+        name: item.name.clone(),
+        acquisition_id: item.acquisition_id,
+        seq: request.seq,
+        state: v1::KeepAliveState::Held.into(),
+        token,
+        fence_floor: token,
+        ..v1::KeepAliveAnswer::default()
+    };
+    let answers = request.items.iter().map(answer).collect();
+    session_answer::Body::KeepAlive(v1::KeepAliveResponse { answers })
+}
+
+fn released() -> session_answer::Body {
+    session_answer::Body::Release(v1::ReleaseResponse {
+        outcome: v1::ReleaseOutcome::Released.into(),
+        ..v1::ReleaseResponse::default()
+    })
+}
+
+#[test]
+fn a_guard_is_renewed_from_the_sending_and_given_back_with_a_confirmation() {
+    let (mut session, cell) = Session::holding();
+    assert_eq!(cell.state(at(0)), GuardState::Safe);
+    let before = cell.valid_until();
+    let (due, call) = session.waits_and_sends();
+    assert_eq!(due, at(0) + TTL / 3);
+    session.hears(due + Duration::from_secs(1), &call, kept(&call, 5));
+    session.turn(due + Duration::from_secs(1));
+    assert_eq!(cell.valid_until() - before, due - at(0), "not from the answer");
+    assert_eq!(cell.give_back(at(5)), Ok(()));
+    session.driver.give_back(at(5), &cell, Some("bye"));
+    let call = session.sends(at(5));
+    assert!(matches!(&call.body, Some(session_call::Body::Release(release)) if release.token == 5));
+    session.hears(at(5), &call, released());
+    session.turn(at(5));
+    assert_eq!(session.told(), ["bye: released"]);
+    assert_eq!(session.driver.acquisitions_count(), 0);
+}
+
+#[test]
+fn a_lapse_found_at_use_before_the_renewal_arrives_stays_a_loss() {
+    let (mut session, cell) = Session::holding();
+    let (due, call) = session.waits_and_sends();
+    // The user's thread sees the time before the session's does.
+    assert_eq!(cell.check(at(20)), Err(LostReason::Unrenewed));
+    session.hears(due, &call, kept(&call, 5));
+    session.turn(due);
+    assert_eq!(cell.state(due), GuardState::Lost);
+    assert!(session.turn(at(6)).is_empty(), "nobody renews what is lost");
+    assert!(cell.give_back(at(6)).is_err());
+    session.driver.give_back(at(6), &cell, Some("bye"));
+    let call = session.sends(at(6));
+    assert!(matches!(&call.body, Some(session_call::Body::Release(_))), "the cluster holds it yet");
+}
+
+#[test]
+fn an_acquire_that_is_dropped_before_it_is_taken_in_is_never_sent() {
+    let mut session = Session::connected();
+    let cell = Arc::new(LeaseCell::default());
+    cell.abandon();
+    // Its note comes first, and finds nothing.
+    session.driver.give_back(at(0), &cell, None);
+    let request = Arc::clone(&Session::holding().0.driver.entries[&AcquisitionId(1)].request);
+    session.driver.acquire(at(0), request, cell, "mine");
+    assert_eq!(session.turn(at(0)), []);
+    assert_eq!(session.driver.acquisitions_count(), 0);
+}
+
+#[test]
+fn an_acquire_that_is_dropped_while_its_grant_is_on_the_way_gives_the_grant_back() {
+    let mut session = Session::connected();
+    let cell = session.acquire(at(0), "mine");
+    let call = session.sends(at(0));
+    session.hears(at(0), &call, granted(&call, 5));
+    cell.abandon();
+    session.driver.give_back(at(0), &cell, None);
+    // The grant was heard first, in the same turn.
+    let call = session.sends(at(0));
+    assert!(matches!(&call.body, Some(session_call::Body::Release(release)) if release.token == 5));
+    session.hears(at(0), &call, released());
+    session.turn(at(0));
+    assert_eq!(session.driver.acquisitions_count(), 0);
+}
+
+#[test]
+fn what_was_to_be_sent_on_a_connection_that_is_left_is_not_sent_on_the_next() {
+    let (mut session, _cell) = Session::holding();
+    let mut now = at(0);
+    while !session.output.reconnect {
+        now = session.driver.next_due().expect("it wants an answer");
+        assert!(now < at(9), "the connection is never left");
+        let calls = session.turn(now);
+        assert!(!session.output.reconnect || calls.is_empty(), "{calls:?}");
+    }
+    assert_eq!(session.turn(now), [], "there is no connection");
+    session.driver.connected(now);
+    let call = session.sends(now);
+    assert!(matches!(&call.body, Some(session_call::Body::KeepAlive(_))), "{call:?}");
+}
+
+#[test]
+fn guards_hear_that_their_session_has_ended() {
+    let (session, cell) = Session::holding();
+    drop(session);
+    assert_eq!(cell.check(at(0)), Err(LostReason::SessionEnded));
+}

@@ -1,0 +1,90 @@
+//! Which gateway a session dials next, and after what pause. It dials nothing.
+
+use std::time::Duration;
+
+use super::pace::Jitter;
+
+/// Gateways in turn.
+#[derive(Debug)]
+pub struct Rotation {
+    gateways_count: usize,
+    /// Counts on, modulo their number.
+    current: usize,
+    /// Connections lost, or not made, since a gateway last answered.
+    failures_count: u32,
+    jitter: Jitter,
+}
+
+impl Rotation {
+    /// Of so many gateways, at least one. Many clients with one list spread over it by their seeds.
+    ///
+    /// # Panics
+    /// When there is no gateway.
+    pub fn new(gateways_count: usize, seed: u64) -> Self {
+        assert!(gateways_count > 0, "a session without gateways has nobody to ask");
+        let mut jitter = Jitter::new(seed);
+        let first = jitter.draw() % gateways_count as u64;
+        Self { gateways_count, current: first as usize, failures_count: 0, jitter }
+    }
+
+    /// The gateway that is used or dialled now, from 0.
+    pub fn current(&self) -> usize {
+        self.current % self.gateways_count
+    }
+
+    /// A message has come. Not merely the connection: a gateway that takes connections and ends them
+    /// at once is no better than one that takes none.
+    pub fn answered(&mut self) {
+        self.failures_count = 0;
+    }
+
+    /// Whether nothing has come since the last connection was lost or could not be made.
+    pub fn is_failing(&self) -> bool {
+        self.failures_count > 0
+    }
+
+    /// The connection was lost, or could not be made: the next gateway is dialled after this pause.
+    pub fn lost(&mut self) -> Duration {
+        self.leave();
+        self.failures_count = self.failures_count.saturating_add(1);
+        self.jitter.pause(self.failures_count)
+    }
+
+    /// The session leaves a connection that answers nothing: the next gateway is dialled at once.
+    pub fn leave(&mut self) {
+        self.current = self.current.wrapping_add(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gateways_are_taken_in_turn_from_one_that_differs_between_clients() {
+        let firsts: std::collections::BTreeSet<_> =
+            (0..100).map(|seed| Rotation::new(3, seed).current()).collect();
+        assert_eq!(firsts.len(), 3);
+        let mut rotation = Rotation::new(3, 7);
+        let first = rotation.current();
+        rotation.lost();
+        assert_eq!(rotation.current(), (first + 1) % 3);
+        rotation.leave();
+        assert_eq!(rotation.current(), (first + 2) % 3);
+        rotation.lost();
+        assert_eq!(rotation.current(), first);
+    }
+
+    #[test]
+    fn pauses_grow_until_a_gateway_answers() {
+        let mut rotation = Rotation::new(1, 7);
+        assert!(!rotation.is_failing());
+        let first = rotation.lost();
+        assert!(first <= Duration::from_millis(50), "{first:?}");
+        let last = (0..10).map(|_| rotation.lost()).last().expect("ten");
+        assert!(last >= Duration::from_millis(500), "{last:?}");
+        assert!(rotation.is_failing());
+        rotation.answered();
+        assert!(rotation.lost() <= Duration::from_millis(50));
+    }
+}
