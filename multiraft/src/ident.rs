@@ -53,27 +53,26 @@ pub fn bootstrap(ident: &StoreIdent, first: &Descriptor) -> Vec<WriteOp> {
         ident: Bytes::copy_from_slice(&ident.ident),
         format: FORMAT.into(),
     };
-    let put = |key: Key<'_>, value| WriteOp::Put(key.family(), key.encode(), value);
     vec![
-        put(Key::Ident, records::seal(&ident)),
-        put(Key::HardState(range), records::seal(&hard_state)),
-        put(Key::Truncated(range), records::seal(&truncated)),
-        put(Key::Header(range), records::seal(&header)),
+        records::put(Key::Ident, &ident),
+        records::put(Key::HardState(range), &hard_state),
+        records::put(Key::Truncated(range), &truncated),
+        records::put(Key::Header(range), &header),
     ]
 }
 
 /// Whose disk it is. `None`: nobody's, it is fresh.
 pub fn read_ident(disk: &impl Disk) -> Result<Option<StoreIdent>, RecoverError> {
-    let key = Key::Ident;
-    let Some(value) = disk.get(key.family(), &key.encode())? else {
+    let (family, key) = (Key::Ident.family(), Key::Ident.encode());
+    let Some(value) = disk.get(family, &key)? else {
         let (start, end) = keys::meta_span();
-        return match disk.scan(key.family(), &start, &end)?.is_empty() {
+        return match disk.scan(family, &start, &end)?.is_empty() {
             true => Ok(None),
             false => Err(RecoverError::NoIdent),
         };
     };
     let bad = |error| RecoverError::bad_value("the store's identity", error);
-    let record: proto::StoreIdentRecord = records::open(value).map_err(bad)?;
+    let record: proto::StoreIdentRecord = records::open(&key, value).map_err(bad)?;
     if record.format > u32::from(FORMAT) {
         return Err(RecoverError::NewerStore { format: record.format });
     }

@@ -30,10 +30,10 @@ pub(crate) fn stage<M: StateMachine>(
     let applied = replica.applied;
     let range = replica.range();
     for (row, value) in replica.machine.take_dirty() {
-        let key = Key::Row(range, &row).encode();
+        let key = Key::Row(range, &row);
         staging.put(match value {
-            Some(value) => WriteOp::Put(Family::State, key, records::seal_row(value)),
-            None => WriteOp::Delete(Family::State, key),
+            Some(value) => records::put_row(key, &value),
+            None => WriteOp::Delete(key.family(), key.encode()),
         });
     }
     let conf_state = replica.raw.raft.prs().conf().to_conf_state();
@@ -45,8 +45,7 @@ pub(crate) fn stage<M: StateMachine>(
         machine: Some(Bytes::from(replica.machine.header())),
         conf_state: Some(records::conf_state_record(&conf_state)),
     };
-    let key = Key::Header(range);
-    staging.put(WriteOp::Put(key.family(), key.encode(), records::seal(&header)));
+    staging.put(records::put(Key::Header(range), &header));
     let incarnation = replica.address.incarnation;
     staging.flush(Flushed { range, incarnation, applied: applied.index });
     replica.flush_staged = applied.index;
@@ -60,9 +59,8 @@ fn truncate<M: StateMachine>(replica: &mut Replica<M>, limits: &LogLimits, stagi
     let range = replica.range();
     let first = replica.log().first();
     let term = replica.log().term_at(index).expect("the cut lies inside the log");
-    let key = Key::Truncated(range);
     let record = proto::TruncatedRecord { index, term };
-    staging.put(WriteOp::Put(key.family(), key.encode(), records::seal(&record)));
+    staging.put(records::put(Key::Truncated(range), &record));
     let (start, end) = keys::log_span(range, first, index + 1);
     staging.put(WriteOp::DeleteRange(Family::Raft, start, end));
     replica.raw.raft.mut_store().truncate(index);

@@ -122,9 +122,8 @@ fn stage<M: StateMachine>(replica: &mut Replica<M>, staging: &mut Staging, ready
         stage_entries(replica, staging, entries, last_new);
     }
     if let Some(state) = replica.saving.unsaved.take() {
-        let key = Key::HardState(range);
-        let value = records::seal(&records::hard_state_record(&state));
-        staging.put(WriteOp::Put(key.family(), key.encode(), value));
+        let record = records::hard_state_record(&state);
+        staging.put(records::put(Key::HardState(range), &record));
     }
     let number = ready.number();
     replica.saving.staged = number;
@@ -139,9 +138,8 @@ fn stage_entries<M: StateMachine>(
 ) {
     let range = replica.range();
     for entry in &entries {
-        let key = Key::Entry(range, entry.index);
-        let value = records::seal(&mirror::entry_record(entry));
-        staging.put(WriteOp::Put(key.family(), key.encode(), value));
+        let record = mirror::entry_record(entry);
+        staging.put(records::put(Key::Entry(range, entry.index), &record));
     }
     // A new leader replaced a tail that was longer than what replaces it. What is left of it must
     // go in the same batch, or a restart would read it as the log's end.

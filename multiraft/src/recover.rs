@@ -96,15 +96,15 @@ fn read_meta(disk: &impl Disk) -> Result<BTreeMap<RangeId, MetaRecords>, Recover
     for (key, value) in disk.scan(Family::Meta, &start, &end)? {
         match Key::decode_meta(&key) {
             Some(Key::HardState(range)) => {
-                let record = open(value, || format!("the hard state of range {range}"))?;
+                let record = open(&key, value, || format!("the hard state of range {range}"))?;
                 ranges.entry(range).or_default().hard_state = Some(record);
             }
             Some(Key::Truncated(range)) => {
-                let record = open(value, || format!("the log's begin of range {range}"))?;
+                let record = open(&key, value, || format!("the log's begin of range {range}"))?;
                 ranges.entry(range).or_default().truncated = Some(record);
             }
             Some(Key::Header(range)) => {
-                let record = open(value, || format!("the image header of range {range}"))?;
+                let record = open(&key, value, || format!("the image header of range {range}"))?;
                 ranges.entry(range).or_default().header = Some(record);
             }
             Some(Key::Ident) => {}
@@ -118,10 +118,11 @@ fn read_meta(disk: &impl Disk) -> Result<BTreeMap<RangeId, MetaRecords>, Recover
 }
 
 fn open<R: prost::Message + Default>(
+    key: &[u8],
     value: Vec<u8>,
     what: impl Fn() -> String,
 ) -> Result<R, RecoverError> {
-    records::open(value).map_err(|error| RecoverError::bad_value(&what(), error))
+    records::open(key, value).map_err(|error| RecoverError::bad_value(&what(), error))
 }
 
 fn load_range<M: StateMachine>(
@@ -195,7 +196,7 @@ fn read_log(
     let mut entries = Vec::with_capacity(pairs.len());
     for (index, (key, value)) in (first..).zip(pairs) {
         let what = || format!("entry {index} of range {range}");
-        let record: proto::Entry = open(value, what)?;
+        let record: proto::Entry = open(&key, value, what)?;
         // The key and the record must agree, and neither may leave a gap.
         if key != Key::Entry(range, index).encode() || record.index != index {
             return Err(RecoverError::corrupt(what(), "it is missing"));
@@ -250,7 +251,7 @@ fn read_image<M: StateMachine>(
     let (start, end) = keys::rows_span(range);
     let mut rows = Vec::new();
     for (key, value) in disk.scan(Family::State, &start, &end)? {
-        let value = records::open_row(value).map_err(|error| {
+        let value = records::open_row(&key, value).map_err(|error| {
             RecoverError::bad_value(&format!("the row {key:02x?} of range {range}"), error)
         })?;
         rows.push((keys::row_key(&key).to_vec(), value));

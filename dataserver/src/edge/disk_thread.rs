@@ -92,3 +92,78 @@ pub fn run(writer: &Writer<impl Disk>, batches: &mpsc::Receiver<Batch>, mailbox:
         mailbox.persisted(batch.seq);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::os::unix::process::ExitStatusExt as _;
+    use std::process::{Command, Stdio};
+
+    use sharklock_multiraft::{BatchSeq, Family, SimDisk, WriteOp};
+
+    use super::*;
+    use crate::worker::Input;
+
+    /// Set in the child only.
+    const FAILING_OPERATION: &str = "SHARKLOCK_TEST_FAILING_OPERATION";
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    /// Three batches for the disk thread, one by one. Writes the number of each that is reported
+    /// as persisted.
+    fn write_three(failing_operation: u64, mut reported: impl FnMut(u64)) {
+        let mut disk = SimDisk::default();
+        disk.fail_nth(failing_operation);
+        let metrics = Metrics::register(&prometheus::Registry::new()).expect("all are new");
+        let writer = Writer::new(disk, true, Arc::default(), metrics);
+        let mailbox = Mailbox::default();
+        let (batches, queue) = mpsc::channel();
+        std::thread::scope(|scope| {
+            let (writer, mailbox) = (&writer, &mailbox);
+            scope.spawn(move || run(writer, &queue, mailbox));
+            for number in 1..=3 {
+                let op = WriteOp::Put(Family::Raft, vec![1], vec![2]);
+                let batch = Batch { seq: BatchSeq(number), ops: vec![op], sync: number != 2 };
+                batches.send(batch).expect("the thread waits for it");
+                for input in mailbox.take(PATIENCE).inputs {
+                    let Input::Persisted(seq) = input else { panic!("the disk says {input:?}") };
+                    reported(seq.0);
+                }
+            }
+            drop(batches);
+        });
+    }
+
+    /// Is its own child where it finds its orders.
+    #[test]
+    fn a_failing_write_ends_the_process_and_is_never_reported() {
+        if let Ok(nth) = std::env::var(FAILING_OPERATION) {
+            let mut pipe = std::io::stdout().lock();
+            return write_three(nth.parse().expect("a number"), |number| {
+                writeln!(pipe, "\npersisted {number}").expect("the parent reads");
+            });
+        }
+        let mut reported = Vec::new();
+        write_three(0, |number| reported.push(number));
+        assert_eq!(reported, [1, 2, 3], "a disk without faults");
+
+        let name = "edge::disk_thread::tests::\
+                    a_failing_write_ends_the_process_and_is_never_reported";
+        for failing in 1..=3 {
+            let this = std::env::current_exe().expect("a running program has a file");
+            let mut child = Command::new(this)
+                .args(["--exact", name, "--nocapture"])
+                .env(FAILING_OPERATION, failing.to_string())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::null())
+                .spawn()
+                .expect("this program starts");
+            let mut text = String::new();
+            let pipe = child.stdout.as_mut().expect("it is piped");
+            pipe.read_to_string(&mut text).expect("it is text");
+            let status = child.wait().expect("it is our child");
+            assert_eq!(status.signal(), Some(6), "SIGABRT, not {status}");
+            let lines = text.lines().filter(|line| line.starts_with("persisted")).count();
+            assert_eq!(lines, failing - 1, "{text}");
+        }
+    }
+}

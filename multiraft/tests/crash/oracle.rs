@@ -34,7 +34,7 @@ fn record<R: prost::Message + Default>(disk: &SimDisk, family: Family, key: &[u8
 }
 
 fn open<R: prost::Message + Default>(value: &[u8]) -> R {
-    R::decode(&value[1..]).unwrap()
+    R::decode(&value[5..]).unwrap()
 }
 
 #[derive(Debug, Default)]

@@ -188,6 +188,6 @@ impl Checks {
 }
 
 fn decode(value: &[u8]) -> Entry {
-    // The first byte is the format version.
-    Entry::decode(&value[1..]).expect("the engine writes entries")
+    // Before it stand the format version and a checksum.
+    Entry::decode(&value[5..]).expect("the engine writes entries")
 }

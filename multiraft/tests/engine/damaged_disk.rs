@@ -3,6 +3,7 @@
 
 use sharklock_multiraft::{Disk, Family, RecoverError, SimDisk, WriteOp, read_ident};
 use sharklock_proto::internal::v1 as proto;
+use twox_hash::XxHash3_64;
 
 use crate::node::{Node, RANGE, ident};
 use crate::tally::put;
@@ -59,10 +60,22 @@ fn without(family: Family, key: &[u8]) -> SimDisk {
     disk
 }
 
-fn edit<R: prost::Message + Default>(value: &mut Vec<u8>, edit: impl FnOnce(&mut R)) {
-    let mut record = R::decode(&value[1..]).unwrap();
-    edit(&mut record);
-    *value = [vec![1], record.encode_to_vec()].concat();
+/// As a store would have written it: the checksum fits.
+fn edit<R: prost::Message + Default>(
+    family: Family,
+    key: &[u8],
+    edit: impl FnOnce(&mut R),
+) -> SimDisk {
+    change(family, key, |value| {
+        let mut record = R::decode(&value[5..]).unwrap();
+        edit(&mut record);
+        *value = sealed(key, &record.encode_to_vec());
+    })
+}
+
+fn sealed(key: &[u8], body: &[u8]) -> Vec<u8> {
+    let sum = XxHash3_64::oneshot_with_seed(XxHash3_64::oneshot(key), body) as u32;
+    [&[2], sum.to_le_bytes().as_slice(), body].concat()
 }
 
 fn refusal(disk: SimDisk) -> String {
@@ -81,32 +94,30 @@ fn the_disk_of_these_tests_recovers() {
 
 #[test]
 fn newer_formats_are_refused_in_one_sentence() {
-    let newer = |value: &mut Vec<u8>| value[0] = 2;
+    let newer = |value: &mut Vec<u8>| value[0] = 3;
     let cases = [
-        (change(Family::Meta, IDENT, newer), "the store's identity has format 2"),
-        (change(Family::Meta, &meta(1), newer), "the hard state of range 7 has format 2"),
-        (change(Family::Meta, &meta(3), newer), "the image header of range 7 has format 2"),
-        (change(Family::Raft, &entry(12), newer), "entry 12 of range 7 has format 2"),
+        (change(Family::Meta, IDENT, newer), "the store's identity has format 3"),
+        (change(Family::Meta, &meta(1), newer), "the hard state of range 7 has format 3"),
+        (change(Family::Meta, &meta(3), newer), "the image header of range 7 has format 3"),
+        (change(Family::Raft, &entry(12), newer), "entry 12 of range 7 has format 3"),
         (
             change(Family::State, &row("c"), newer),
-            "the row [00, 00, 00, 00, 00, 00, 00, 07, 63] of range 7 has format 2",
+            "the row [00, 00, 00, 00, 00, 00, 00, 07, 63] of range 7 has format 3",
         ),
     ];
     for (disk, expected) in cases {
-        let rest = ", and this program reads no format newer than 1";
+        let rest = ", and this program reads no format newer than 2";
         assert_eq!(refusal(disk), format!("{expected}{rest}"));
     }
-    let newer_store = change(Family::Meta, IDENT, |value| {
-        edit(value, |record: &mut proto::StoreIdentRecord| record.format = 4);
-    });
+    let newer_store =
+        edit(Family::Meta, IDENT, |record: &mut proto::StoreIdentRecord| record.format = 4);
     assert!(matches!(read_ident(&newer_store), Err(RecoverError::NewerStore { format: 4 })));
 }
 
 #[test]
 fn damage_is_refused_in_one_sentence() {
-    let header = |change_header: fn(&mut proto::FlushHeader)| {
-        change(Family::Meta, &meta(3), |value| edit(value, change_header))
-    };
+    let header =
+        |change_header: fn(&mut proto::FlushHeader)| edit(Family::Meta, &meta(3), change_header);
     let cases = [
         (without(Family::Meta, &meta(1)), "range 7 is corrupt: it has no hard state"),
         (without(Family::Meta, &meta(3)), "range 7 is corrupt: it has no image header"),
@@ -115,31 +126,27 @@ fn damage_is_refused_in_one_sentence() {
         (without(Family::Meta, IDENT), "the disk holds no store identity"),
         (
             change(Family::Raft, &entry(9), |value| value.truncate(value.len() - 1)),
+            "entry 9 of range 7 is corrupt: it does not match its checksum",
+        ),
+        (
+            change(Family::Raft, &entry(9), |value| *value = sealed(&entry(9), &[0xff; 9])),
             "entry 9 of range 7 is corrupt: it does not decode: ",
         ),
         (change(Family::Raft, &entry(9), Vec::clear), "entry 9 of range 7 is corrupt: it is empty"),
         (
-            change(Family::Raft, &entry(9), |value| {
-                edit(value, |record: &mut proto::Entry| record.term = 99);
-            }),
+            edit(Family::Raft, &entry(9), |record: &mut proto::Entry| record.term = 99),
             "the log of range 7 is corrupt: the terms of its entries fall",
         ),
         (
-            change(Family::Raft, &entry(9), |value| {
-                edit(value, |record: &mut proto::Entry| record.entry_type = 2);
-            }),
+            edit(Family::Raft, &entry(9), |record: &mut proto::Entry| record.entry_type = 2),
             "entry 9 of range 7 is corrupt: this program knows no membership change",
         ),
         (
-            change(Family::Meta, &meta(1), |value| {
-                edit(value, |record: &mut proto::HardStateRecord| record.term = 2);
-            }),
+            edit(Family::Meta, &meta(1), |record: &mut proto::HardStateRecord| record.term = 2),
             "the log of range 7 is corrupt: it ends in term 6, above 2",
         ),
         (
-            change(Family::Meta, &meta(1), |value| {
-                edit(value, |record: &mut proto::HardStateRecord| record.commit = 99);
-            }),
+            edit(Family::Meta, &meta(1), |record: &mut proto::HardStateRecord| record.commit = 99),
             "the log of range 7 is corrupt: it ends at 13, before the commit index 99",
         ),
         (
@@ -207,4 +214,91 @@ fn an_unreadable_disk_is_an_error() {
         disk.fail_nth(nth);
         assert_eq!(refusal(disk), "the disk cannot be read: simulated fault");
     }
+}
+
+/// The name by which a refusal must tell which record it is.
+fn name_of(family: Family, key: &[u8]) -> String {
+    let tail = &key[8..];
+    match (family, tail) {
+        (Family::Meta, [1]) if key == IDENT => "the store's identity".to_owned(),
+        (Family::Meta, [1]) => "the hard state of range 7".to_owned(),
+        (Family::Meta, [2]) => "the log's begin of range 7".to_owned(),
+        (Family::Meta, [3]) => "the image header of range 7".to_owned(),
+        (Family::Raft, _) => {
+            format!("entry {} of range 7", u64::from_be_bytes(tail[1..].try_into().unwrap()))
+        }
+        (Family::State, _) => format!("the row {key:02x?} of range 7"),
+        (Family::Meta, _) => panic!("{key:?} is no record"),
+    }
+}
+
+/// Every record of the disk.
+fn records() -> Vec<(Family, Vec<u8>, Vec<u8>)> {
+    let disk = disk();
+    let of = |family| {
+        let pairs = disk.scan(family, &[], &[0xff; 20]).unwrap();
+        pairs.into_iter().map(move |(key, value)| (family, key, value))
+    };
+    [Family::Meta, Family::Raft, Family::State].into_iter().flat_map(of).collect()
+}
+
+#[track_caller]
+fn check_refused_by_name(family: Family, key: &[u8], value: &[u8]) {
+    let mut disk = disk();
+    disk.write(&[WriteOp::Put(family, key.to_vec(), value.to_vec())], true).unwrap();
+    let (found, name) = (refusal(disk), name_of(family, key));
+    assert!(found.starts_with(&format!("{name} ")), "{name}, {value:02x?}: {found}");
+    assert_eq!(found.lines().count(), 1);
+}
+
+#[test]
+fn every_flipped_bit_of_every_record_is_refused_by_name() {
+    let mut flips = 0;
+    for (family, key, value) in records() {
+        for bit in 0..value.len() * 8 {
+            let mut flipped = value.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            check_refused_by_name(family, &key, &flipped);
+            flips += 1;
+        }
+    }
+    println!("{} records, {flips} flips", records().len());
+    assert!(records().len() >= 16 && flips > 2_000, "{flips}");
+}
+
+#[test]
+fn every_record_that_lacks_its_end_or_has_more_is_refused_by_name() {
+    let mut cuts = 0;
+    for (family, key, value) in records() {
+        for len in 0..value.len() {
+            check_refused_by_name(family, &key, &value[..len]);
+            cuts += 1;
+        }
+        check_refused_by_name(family, &key, &[value.as_slice(), &[0]].concat());
+    }
+    assert!(cuts > 250, "{cuts}");
+}
+
+#[test]
+fn a_value_at_anothers_key_is_refused_by_name() {
+    for (family, key, value) in records() {
+        for (_, other, stray) in records() {
+            if key != other && value != stray {
+                check_refused_by_name(family, &key, &stray);
+            }
+        }
+    }
+}
+
+/// As stores were written before values had a checksum.
+#[test]
+fn values_of_the_first_format_are_read() {
+    let mut disk = disk();
+    for (family, key, value) in records() {
+        let plain = [&[1], &value[5..]].concat();
+        disk.write(&[WriteOp::Put(family, key, plain)], true).unwrap();
+    }
+    let mut node = Node::recover(disk).unwrap();
+    node.settle();
+    assert_eq!(node.machine().tokens.len(), 7);
 }
