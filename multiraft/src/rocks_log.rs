@@ -56,8 +56,8 @@ pub(crate) fn check(directory: &Path) -> Result<(), BadLog> {
     if !current.exists() {
         return Ok(());
     }
-    let manifest = fs::read_to_string(&current).map_err(|error| unreadable(&current, error))?;
-    check_file(&directory.join(manifest.trim_end()))?;
+    let manifest = fs::read(&current).map_err(|error| unreadable(&current, error))?;
+    check_file(&directory.join(String::from_utf8_lossy(&manifest).trim_end()))?;
 
     let mut torn: Option<(PathBuf, u64)> = None;
     for log in write_ahead_logs(directory).map_err(|error| unreadable(directory, error))? {

@@ -79,6 +79,21 @@ pub fn promise(message: &RangeMessage) -> Option<Promise> {
     }
 }
 
+/// Whether a disk could keep a promise.
+pub fn check_promise(promise: &Promise, disk: &SimDisk) {
+    let state = hard_state(disk);
+    match promise {
+        Promise::Vote { term, candidate } => {
+            let vote = (state.term, state.vote);
+            assert!(state.term > *term || vote == (*term, *candidate), "{promise:?}: {state:?}");
+        }
+        Promise::Log { term, index } => {
+            let last = log(disk).last().map_or(u64::MAX, |entry| entry.index);
+            assert!(state.term >= *term && last >= *index, "{promise:?}: {state:?}, {last}");
+        }
+    }
+}
+
 impl Oracle {
     pub fn proposed(&mut self, index: u64, term: u64, data: Vec<u8>) {
         self.proposals.insert((index, term), data);

@@ -80,11 +80,14 @@ pub fn run(world: &mut World, down: usize) {
             if waited == down {
                 world.recover_all();
                 world.settle();
+                // In a storm more may be down, also of those that just came back.
+                since_crash = None;
             }
         }
     }
     // Where nothing was left to do: without whom is shunned, the others still know everything.
     world.isolated.clear();
+    world.calm();
     for act in [Act::Ticks(25), Act::Propose(2), Act::Ticks(2)] {
         world.recover_all();
         take(world, act, &mut word);

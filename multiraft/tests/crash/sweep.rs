@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::script;
 use crate::world::{Keep, Pace, Plan, World};
 
-const PACES: [Pace; 2] = [Pace::DiskFirst, Pace::DiskLate];
+const PACES: [Pace; 2] = [Pace::Fast, Pace::Late];
 
 /// How a script is run.
 #[derive(Clone, Copy, Debug)]
@@ -160,12 +160,12 @@ fn crash_one_of_three(pace: Pace) {
 
 #[test]
 fn three_keep_their_word_wherever_one_crashes_on_a_fast_disk() {
-    crash_one_of_three(Pace::DiskFirst);
+    crash_one_of_three(Pace::Fast);
 }
 
 #[test]
 fn three_keep_their_word_wherever_one_crashes_on_a_slow_disk() {
-    crash_one_of_three(Pace::DiskLate);
+    crash_one_of_three(Pace::Late);
 }
 
 #[test]
@@ -178,6 +178,36 @@ fn three_keep_their_word_whichever_disk_operation_fails() {
     visited.expect("faults of one of three", 400, &["write", "sync", "recovery"]);
 }
 
+#[test]
+fn three_keep_their_word_wherever_one_crashes_while_disks_stall() {
+    let mut visited = Visited::default();
+    let way = Way { stores: 3, pace: Pace::Stalling, shunned: None };
+    for store in 1..=3 {
+        visited.sweep(way, |at, keep| Plan::CrashOne { store, at, keep });
+    }
+    visited.sweep(way, |at, keep| Plan::CrashAll { at, keep });
+    visited.expect("while disks stall", 1_000, &[ALONE, TOGETHER].concat());
+}
+
+/// The sweeps have one crash each; here they follow each other, and meet stores that have not
+/// recovered from the last one.
+#[test]
+fn crash_upon_crash_takes_back_nothing() {
+    let (mut crashes, mut answered) = (0, 0);
+    for seed in 0..400 {
+        for (stores, pace) in [(1, Pace::Late), (3, PACES[0]), (3, PACES[1])] {
+            let plan = Plan::Storm { seed };
+            let _shown = ShownInPanic(format!("{stores} stores, {plan:?}, {pace:?}"));
+            let mut world = World::new(stores, plan, pace);
+            script::run(&mut world, (seed % 3) as usize);
+            crashes += world.crashes;
+            answered += world.oracle.answered();
+        }
+    }
+    println!("SUMMARY storm: {crashes} crashes, {answered} entries answered");
+    assert!(crashes > 4_000 && answered > 10_000, "{crashes} crashes, {answered} answered");
+}
+
 fn cut_the_power(pace: Pace) {
     let mut visited = Visited::default();
     for way in together(pace) {
@@ -188,19 +218,18 @@ fn cut_the_power(pace: Pace) {
 
 #[test]
 fn three_keep_their_word_wherever_the_power_is_cut_on_fast_disks() {
-    cut_the_power(Pace::DiskFirst);
+    cut_the_power(Pace::Fast);
 }
 
 #[test]
 fn three_keep_their_word_wherever_the_power_is_cut_on_slow_disks() {
-    cut_the_power(Pace::DiskLate);
+    cut_the_power(Pace::Late);
 }
 
 /// The reason why the sweeps find nothing, seen at its source.
 #[test]
 fn a_promise_leaves_only_when_the_disk_could_keep_it() {
-    for (stores, pace) in [(1, Pace::DiskFirst), (1, Pace::DiskLate), (3, PACES[0]), (3, PACES[1])]
-    {
+    for (stores, pace) in [(1, Pace::Fast), (1, Pace::Late), (3, PACES[0]), (3, PACES[1])] {
         let mut world = World::new(stores, Plan::Nothing, pace);
         world.compare_promises = true;
         script::run(&mut world, 0);

@@ -9,6 +9,8 @@ use sharklock_multiraft::{
 use sharklock_proto::internal::v1::{Heartbeats, RangeMessage};
 use sharklock_rangemap::{Bounds, Descriptor, Epoch, PeerId, RangeId, Replica, Role, StoreId};
 
+use twox_hash::XxHash3_64;
+
 use crate::oracle::{self, Oracle, Promise};
 use crate::tally::Tally;
 
@@ -35,6 +37,10 @@ pub enum Plan {
         at: u64,
         keep: Keep,
     },
+    /// Behind about one in 40 pieces the store dies, or all do.
+    Storm {
+        seed: u64,
+    },
 }
 
 /// How many of its unsynced writes a disk keeps in a crash.
@@ -49,9 +55,11 @@ pub enum Keep {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Pace {
     /// Before anything leaves that the same turn handed out.
-    DiskFirst,
+    Fast,
     /// Behind it, and after a further turn with what came meanwhile.
-    DiskLate,
+    Late,
+    /// As late, and one disk after the other does nothing at all for a second.
+    Stalling,
 }
 
 #[derive(Clone, Debug)]
@@ -87,10 +95,13 @@ pub struct World {
     pub oracle: Oracle,
     plan: Plan,
     pace: Pace,
+    ticks: u64,
     /// Pieces so far, by store; 0 for all.
     pieces: BTreeMap<u64, u64>,
     /// Behind which kind of piece the plan struck, and how many unsynced writes there were.
     pub struck: Option<(&'static str, usize)>,
+    /// How often a storm has struck a store.
+    pub crashes: usize,
     /// Every promise is compared with the disk when it leaves.
     pub compare_promises: bool,
     pub promises: usize,
@@ -110,8 +121,10 @@ impl World {
             oracle: Oracle::default(),
             plan,
             pace,
+            ticks: 0,
             pieces: BTreeMap::new(),
             struck: None,
+            crashes: 0,
             compare_promises: false,
             promises: 0,
         };
@@ -138,6 +151,13 @@ impl World {
         {
             // The bootstrap was the first operation.
             disk.fail_nth((at + 1).saturating_sub(disk.operations()));
+        }
+    }
+
+    /// The storm is over.
+    pub fn calm(&mut self) {
+        if let Plan::Storm { .. } = self.plan {
+            self.plan = Plan::Nothing;
         }
     }
 
@@ -222,6 +242,15 @@ impl World {
                 }
                 Err(Crashed)
             }
+            Plan::Storm { seed } if hash(seed, all).is_multiple_of(40) => {
+                let draw = hash(seed, all) / 40;
+                let victims = if draw.is_multiple_of(4) { self.stores() } else { vec![store] };
+                let unsynced = |victim: &u64| self.disks[victim].unsynced_writes();
+                self.struck = Some((kind, victims.iter().map(unsynced).sum()));
+                self.crashes += victims.len();
+                victims.into_iter().for_each(|victim| self.crash(victim, Keep::Mixed(draw)));
+                Err(Crashed)
+            }
             _ => Ok(()),
         }
     }
@@ -234,7 +263,7 @@ impl World {
             let kind = kind_of(&batch).0;
             assert!(life.batch.replace(batch).is_none(), "one batch at a time");
             self.piece(store, kind)?;
-            if self.pace == Pace::DiskFirst {
+            if self.pace == Pace::Fast {
                 self.write(store)?;
             }
         }
@@ -254,7 +283,7 @@ impl World {
             self.promises += 1;
             let mut disk = self.disks[&store].clone();
             disk.crash();
-            check_promise(promise, &disk);
+            oracle::check_promise(promise, &disk);
         }
         self.oracle.sent(&message);
         self.transit.push_back(Packet::Message(Box::new(message)));
@@ -337,7 +366,7 @@ impl World {
                 assert!(applied.at.index <= durable, "reported, but not durable: {applied:?}");
             }
             for promise in effects.messages.iter().filter_map(oracle::promise) {
-                check_promise(&promise, &disk);
+                oracle::check_promise(&promise, &disk);
             }
             life.store.tick();
         }
@@ -372,6 +401,10 @@ impl World {
         }
     }
 
+    fn stalls(&self, store: u64) -> bool {
+        self.pace == Pace::Stalling && self.ticks / 10 % (self.disks.len() as u64 + 1) == store
+    }
+
     /// Turns, delivers and writes until nothing moves.
     pub fn settle(&mut self) {
         loop {
@@ -380,13 +413,17 @@ impl World {
             }
             let moved = !self.transit.is_empty();
             self.deliver();
-            if self.pace == Pace::DiskLate {
+            if self.pace != Pace::Fast {
                 for store in self.stores() {
                     let _crashed = self.turn(store);
                 }
             }
-            let writing = self.lives.values().any(|life| life.batch.is_some());
+            let mut writing = false;
             for store in self.stores() {
+                if self.stalls(store) {
+                    continue;
+                }
+                writing |= self.lives.get(&store).is_some_and(|life| life.batch.is_some());
                 let _crashed = self.write(store);
             }
             if !moved && !writing && self.transit.is_empty() {
@@ -396,6 +433,7 @@ impl World {
     }
 
     pub fn tick(&mut self) {
+        self.ticks += 1;
         self.lives.values_mut().for_each(|life| life.store.tick());
         self.settle();
     }
@@ -442,18 +480,9 @@ impl World {
     }
 }
 
-fn check_promise(promise: &Promise, disk: &SimDisk) {
-    let state = oracle::hard_state(disk);
-    match promise {
-        Promise::Vote { term, candidate } => {
-            let vote = (state.term, state.vote);
-            assert!(state.term > *term || vote == (*term, *candidate), "{promise:?}: {state:?}");
-        }
-        Promise::Log { term, index } => {
-            let last = oracle::log(disk).last().map_or(u64::MAX, |entry| entry.index);
-            assert!(state.term >= *term && last >= *index, "{promise:?}: {state:?}, {last}");
-        }
-    }
+/// Any number, the same for the same two.
+fn hash(seed: u64, number: u64) -> u64 {
+    XxHash3_64::oneshot_with_seed(seed, &number.to_be_bytes())
 }
 
 /// What a batch carries, and the names of its pieces: cut, written, synced, heard of.
