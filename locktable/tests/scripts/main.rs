@@ -15,6 +15,7 @@ fn scripts() -> Vec<PathBuf> {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/testscripts");
     let entries = fs::read_dir(folder).expect("the folder of scripts is readable");
     let mut paths: Vec<_> = entries.map(|entry| entry.expect("an entry").path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "txt"));
     paths.sort();
     paths
 }
@@ -42,7 +43,7 @@ fn replay(script: &str) -> String {
 #[test]
 fn every_script_plays_as_written() {
     let scripts = scripts();
-    assert!(scripts.len() >= 20, "only {} scripts found", scripts.len());
+    assert!(scripts.len() >= 50, "only {} scripts found", scripts.len());
     let update = std::env::var_os("UPDATE_SCRIPTS").is_some();
     let mut failed = vec![];
     for path in scripts {
@@ -63,4 +64,47 @@ fn every_script_plays_as_written() {
         failed.push(format!("{}:{}\n  was {was:?}\n  is  {is:?}", path.display(), line + 1));
     }
     assert!(failed.is_empty(), "scripts play differently:\n{}", failed.join("\n"));
+}
+
+/// The cells of the rows of README.md whose first cell is a number, by the table's first heading.
+fn rows_of(heading: &str, readme: &str) -> Vec<(usize, String)> {
+    let table = readme.lines().skip_while(|line| !line.starts_with(&format!("| {heading} |")));
+    let rows = table.take_while(|line| line.starts_with('|')).filter_map(|line| {
+        let cells: Vec<_> = line.trim_matches('|').split('|').map(str::trim).collect();
+        Some((cells.first()?.parse().ok()?, cells.last()?.to_string()))
+    });
+    rows.collect()
+}
+
+#[test]
+fn every_hole_and_pitfall_has_its_home() {
+    let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/testscripts"));
+    let readme = fs::read_to_string(folder.join("README.md")).expect("the table is readable");
+    let mut named = vec![];
+    for (heading, count) in [("hole", 32), ("pitfall", 27)] {
+        let rows = rows_of(heading, &readme);
+        let numbers: Vec<_> = rows.iter().map(|(number, _)| *number).collect();
+        assert_eq!(numbers, (1..=count).collect::<Vec<_>>(), "{heading}s");
+        for (number, told_by) in rows {
+            assert!(!told_by.is_empty(), "{heading} {number} has no home");
+            let files = told_by.split('`').filter(|word| word.ends_with(".txt"));
+            named.extend(files.map(|file| (heading, number, file.to_owned())));
+        }
+    }
+    for (heading, number, file) in &named {
+        assert!(folder.join(file).exists(), "{heading} {number}: there is no {file}");
+    }
+    // A script that is named after a story stands in that story's row.
+    for path in scripts() {
+        let file = path.file_name().expect("a file has a name").to_string_lossy().into_owned();
+        let Some((heading, rest)) = file.split_once('_') else { continue };
+        if !["hole", "pitfall"].contains(&heading) {
+            continue;
+        }
+        let number = rest.get(..2).and_then(|number| number.parse().ok());
+        let number: usize = number.unwrap_or_else(|| panic!("{file}: two digits"));
+        let in_its_row =
+            named.iter().any(|(it, of, name)| (*it, *of, name) == (heading, number, &file));
+        assert!(in_its_row, "{file} is not in the row of {heading} {number}");
+    }
 }
