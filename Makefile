@@ -1,11 +1,12 @@
-# The three commands of this repository. Each works alone on a machine with git, make and a Rust
+# The commands of this repository. Each works alone on a machine with git, make and a Rust
 # toolchain: on Debian and Ubuntu it installs what else is missing, elsewhere it says what to install.
 
-.PHONY: help dev test release
+.PHONY: help dev test long release
 
 help:
 	@echo 'make dev       build, and run a lock service on this machine (ARGS="--ephemeral" and the like)'
 	@echo 'make test      every check and every test'
+	@echo 'make long      the random tests at a length that no commit can wait for'
 	@echo 'make release   target/release/sharklock'
 
 dev:
@@ -13,6 +14,9 @@ dev:
 
 test:
 	@scripts/test.sh
+
+long:
+	@scripts/long.sh
 
 release:
 	@scripts/setup.sh

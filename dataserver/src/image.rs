@@ -6,7 +6,7 @@
 
 use sharklock_locktable::{
     AcquisitionId, DelayRow, EndingCause, EndingMark, Extras, Finished, FinishedRow, Header,
-    HoldRow, Instance, LockRow, Reclaimer, Row, RowKey, Token, WaiterRow,
+    HoldRow, Instance, LockRow, Owner, Reclaimer, Row, RowKey, Token, WaiterRow,
 };
 use sharklock_proto::internal::v1 as record;
 
@@ -155,7 +155,7 @@ fn hold_to_record(hold: &HoldRow) -> record::HoldRow {
         open_ids: hold.open_ids.iter().map(|id| id.0).collect(),
         mode: Some(mode_to_record(hold.mode)),
         ttl_ms: hold.ttl_ms,
-        owner: Some(owner_to_record(hold.owner.clone())),
+        owner: Some(owner_to_record(Owner::clone(&hold.owner))),
         granted_unix_ms: hold.granted_unix_ms,
         ending_reason: ending.map(|mark| mark.reason.clone()),
         highest_closed_id: extras.highest_closed_id.map(|id| id.0),
@@ -169,7 +169,7 @@ fn hold_to_record(hold: &HoldRow) -> record::HoldRow {
         ending_cause: ending.map_or(0, |mark| mark.cause.code().into()),
         reclaimer: reclaimer.map(|reclaimer| record::ReclaimerRecord {
             acquisition: Some(acquisition_to_record(reclaimer.acquisition)),
-            owner: Some(owner_to_record(reclaimer.owner.clone())),
+            owner: Some(owner_to_record(Owner::clone(&reclaimer.owner))),
         }),
     }
 }
@@ -184,7 +184,7 @@ fn hold_from_record(mut hold: record::HoldRow) -> Result<HoldRow, DecodeError> {
         newest_id: AcquisitionId(hold.newest_id),
         mode: mode_from_record(hold.mode)?,
         ttl_ms: hold.ttl_ms,
-        owner: owner_from_record(hold.owner.unwrap_or_default()),
+        owner: owner_from_record(hold.owner.unwrap_or_default()).into(),
         granted_unix_ms: hold.granted_unix_ms,
         extras: (extras != Extras::default()).then(|| Box::new(extras)),
     })
@@ -217,7 +217,7 @@ fn ending_from_record(hold: &mut record::HoldRow) -> Result<Option<EndingMark>, 
     let cause = cause.ok_or(DecodeError::Field("ending_cause"))?;
     let reclaimer = hold.reclaimer.take().map(|reclaimer| {
         let acquisition = acquisition_from_record(reclaimer.acquisition)?;
-        let owner = owner_from_record(reclaimer.owner.unwrap_or_default());
+        let owner = owner_from_record(reclaimer.owner.unwrap_or_default()).into();
         Ok(Reclaimer { acquisition, owner })
     });
     Ok(Some(EndingMark { cause, reason, reclaimer: reclaimer.transpose()? }))
@@ -248,7 +248,7 @@ fn waiter_to_record(waiter: &WaiterRow) -> record::WaiterRow {
         mode: Some(mode_to_record(waiter.mode)),
         ttl_ms: waiter.ttl_ms,
         wait_ms: codec::wait_to_record(waiter.wait),
-        owner: Some(owner_to_record(waiter.owner.clone())),
+        owner: Some(owner_to_record(Owner::clone(&waiter.owner))),
         queued_unix_ms: waiter.queued_unix_ms,
         condition: waiter.condition.as_deref().map(condition_to_record),
     }
@@ -261,7 +261,7 @@ fn waiter_from_record(waiter: record::WaiterRow) -> Result<WaiterRow, DecodeErro
         mode: mode_from_record(waiter.mode)?,
         ttl_ms: waiter.ttl_ms,
         wait: codec::wait_from_record(waiter.wait_ms),
-        owner: owner_from_record(waiter.owner.unwrap_or_default()),
+        owner: owner_from_record(waiter.owner.unwrap_or_default()).into(),
         queued_unix_ms: waiter.queued_unix_ms,
         condition: boxed_condition_from_record(waiter.condition)?,
     })
@@ -289,9 +289,7 @@ fn finished_from_record(finished: record::FinishedRow) -> Result<FinishedRow, De
 
 #[cfg(test)]
 mod tests {
-    use sharklock_locktable::{
-        Acquisition, Condition, LeaseRule, Mode, Name, Owner, SessionHandle, Wait,
-    };
+    use sharklock_locktable::{Acquisition, Condition, LeaseRule, Mode, Name, SessionHandle, Wait};
 
     use super::*;
 
@@ -314,7 +312,7 @@ mod tests {
             newest_id: AcquisitionId(8),
             mode: Mode::Permits { n: 2, of: 5 },
             ttl_ms: 10_000,
-            owner: owner(),
+            owner: owner().into(),
             granted_unix_ms: 11,
             extras: (extras != Extras::default()).then(|| Box::new(extras)),
         }
@@ -329,7 +327,7 @@ mod tests {
             ask_grace_ms: Some(3),
         };
         let mark = |cause, reclaimer| Some(EndingMark { cause, reason: String::new(), reclaimer });
-        let reclaimer = Some(Reclaimer { acquisition: acquisition(9), owner: owner() });
+        let reclaimer = Some(Reclaimer { acquisition: acquisition(9), owner: owner().into() });
         let none = Extras::default;
         let causes = [
             EndingCause::Operator,
@@ -387,7 +385,7 @@ mod tests {
                 mode: Mode::Exclusive,
                 ttl_ms: 1,
                 wait: Wait::AtMost(2),
-                owner: owner(),
+                owner: owner().into(),
                 queued_unix_ms: 3,
                 condition,
             });

@@ -5,6 +5,7 @@ use std::collections::btree_map::Entry;
 use crate::{
     Acquire, Acquisition, At, Change, ConditionFlaw, Finished, FinishedRow, HoldRow, LockTable,
     Mode, Name, Refusal, Reply, Token, Wait,
+    holds::Hold,
     ledger::{HoldAfter, Ledger},
     lock::{Lock, Request, Step},
     sessions::{Open, Place, Session},
@@ -29,7 +30,7 @@ impl LockTable {
         let Acquire { acquisition, ref name, mode, .. } = *acquire;
         const REUSED: Reply = Reply::Refused(Refusal::AcquisitionReused);
         let key = (acquisition.instance, acquisition.id);
-        let Some(open) = session.and_then(|session| session.get(&key)) else {
+        let Some(open) = session.and_then(|session| session.get(key)) else {
             let finished = self.ledger.ring.get(acquisition)?;
             let is_same = finished.name == *name;
             return Some(if is_same { Reply::Finished(finished.how) } else { REUSED });
@@ -73,6 +74,7 @@ impl LockTable {
         if let Some(flaw) = condition.as_deref().and_then(|condition| condition.flaw(ttl_ms)) {
             return Reply::Refused(Refusal::Condition(flaw));
         }
+        let owner = self.ledger.sessions.share(acquisition.session, owner);
         let request = Request { acquisition, mode, ttl_ms, owner, condition };
         let mut step = Step { at, name: &name, ledger: &mut self.ledger, changes };
         let mut slot = match self.locks.entry(name.clone()) {
@@ -150,7 +152,8 @@ impl Lock {
         });
         let name = step.name.clone();
         let open = Open { name: name.clone(), place: Place::Held(token) };
-        step.ledger.sessions.insert(acquisition, open);
+        let Some(Hold { row, .. }) = self.holds.get(token) else { return };
+        step.ledger.sessions.insert(acquisition, &row.owner, open);
         step.changes.push(Change::Joined { acquisition, name, token });
     }
 }

@@ -186,7 +186,7 @@ impl Lock {
         let acquisitions = row.acquisitions();
         for &acquisition in &acquisitions {
             let open = Open { name: step.name.clone(), place: Place::Held(row.token) };
-            step.ledger.sessions.insert(acquisition, open);
+            step.ledger.sessions.insert(acquisition, &row.owner, open);
         }
         self.raise_fence_floor(step.name, step.ledger, row.token);
         let grant = self.grant_of(&row);

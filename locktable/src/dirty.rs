@@ -18,7 +18,17 @@ pub(crate) enum RowState {
 
 /// A place in [`Dirty`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Slot(usize);
+pub(crate) struct Slot(u32);
+
+impl Slot {
+    fn at(index: usize) -> Self {
+        Self(u32::try_from(index).expect("a table that large is split long before"))
+    }
+
+    fn index(self) -> usize {
+        self.0 as usize
+    }
+}
 
 /// Whether the image had the row at the last flush.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,15 +64,15 @@ impl Dirty {
         let lock = Some(DirtyLock { name: name.clone(), in_image });
         let Some(slot) = self.vacant.pop() else {
             self.locks.push(lock);
-            return Slot(self.locks.len() - 1);
+            return Slot::at(self.locks.len() - 1);
         };
-        self.locks[slot.0] = lock;
+        self.locks[slot.index()] = lock;
         slot
     }
 
     /// Notes that the lock in this slot is free.
     pub(crate) fn lock_freed(&mut self, slot: Slot) {
-        let lock = &mut self.locks[slot.0];
+        let lock = &mut self.locks[slot.index()];
         if lock.as_ref().is_some_and(|lock| lock.in_image == InImage::No) {
             *lock = None;
             self.vacant.push(slot);
@@ -82,7 +92,7 @@ impl Dirty {
 
     pub(crate) fn locks(&self) -> impl Iterator<Item = (Slot, &DirtyLock)> {
         let slots = self.locks.iter().enumerate();
-        slots.filter_map(|(slot, lock)| lock.as_ref().map(|lock| (Slot(slot), lock)))
+        slots.filter_map(|(slot, lock)| lock.as_ref().map(|lock| (Slot::at(slot), lock)))
     }
 
     /// Tickets, with their locks.

@@ -7,7 +7,7 @@ use crate::{
     At, Change, End, EndCause, Ending, EndingCause, EndingMark, Finished, HoldView, LockTable,
     Name, Reclaimer, Reply, Revoke, TimeUp, Timed, Token,
     lock::{Lock, Step},
-    sessions::Place,
+    sessions::{Place, Session},
 };
 
 impl LockTable {
@@ -64,7 +64,7 @@ impl LockTable {
 
     pub(crate) fn revoke(&mut self, at: At, revoke: Revoke, changes: &mut Vec<Change>) -> Reply {
         let Revoke { session, reason, .. } = revoke;
-        let open = self.ledger.sessions.session(session).into_iter().flatten();
+        let open = self.ledger.sessions.session(session).into_iter().flat_map(Session::iter);
         let mut places: Vec<(Name, Place)> =
             open.map(|(_, open)| (open.name.clone(), open.place)).collect();
         // One hold may have many open.

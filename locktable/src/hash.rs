@@ -256,3 +256,78 @@ fn is_level_1(extras: &Extras) -> bool {
     };
     *extras == level_1
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::{Instance, Reclaimer, SessionHandle};
+
+    use super::*;
+
+    fn hold(extras: Extras) -> HoldRow {
+        HoldRow {
+            token: Token(1),
+            session: SessionHandle([1; 16]),
+            instance: Instance(1),
+            open_ids: vec![AcquisitionId(1)],
+            newest_id: AcquisitionId(1),
+            mode: Mode::Exclusive,
+            ttl_ms: 1,
+            owner: Owner::default().into(),
+            granted_unix_ms: 1,
+            extras: Some(Box::new(extras)),
+        }
+    }
+
+    fn conditions() -> Vec<Condition> {
+        let none = Condition::default;
+        let missed = |missed, interval_ms| LeaseRule::AfterMissed { missed, interval_ms };
+        vec![
+            Condition { lock_delay_ms: Some(1), ..none() },
+            Condition { max_hold_ms: Some(1), ..none() },
+            Condition { ask_grace_ms: Some(1), ..none() },
+            Condition { ask_grace_ms: Some(2), ..none() },
+            Condition { lease: LeaseRule::Hold, ..none() },
+            Condition { lease: missed(3, 4), ..none() },
+            Condition { lease: missed(4, 4), ..none() },
+            Condition { lease: missed(3, 5), ..none() },
+        ]
+    }
+
+    /// Replicas that differ in one field of one hold must not look alike.
+    #[test]
+    fn every_field_of_extras_is_in_the_hash() {
+        let none = Extras::default;
+        let mark = |cause, id: Option<u64>| {
+            let acquisition = |id| Acquisition {
+                session: SessionHandle([1; 16]),
+                instance: Instance(2),
+                id: AcquisitionId(id),
+            };
+            let owner = Owner::default;
+            let reclaimer =
+                id.map(|id| Reclaimer { acquisition: acquisition(id), owner: owner().into() });
+            Some(EndingMark { cause, reason: String::new(), reclaimer })
+        };
+        let conditions = conditions().into_iter();
+        let mut all: Vec<_> = conditions.map(|condition| Extras { condition, ..none() }).collect();
+        all.extend([
+            none(),
+            Extras { revision: 1, ..none() },
+            Extras { claimed: true, ..none() },
+            Extras { orphaned: true, ..none() },
+            Extras { highest_closed_id: Some(AcquisitionId(0)), ..none() },
+            Extras { token_before: Some(Token(0)), ..none() },
+            Extras { asked_unix_ms: Some(0), ..none() },
+            Extras { ending: mark(EndingCause::Operator, None), ..none() },
+            Extras { ending: mark(EndingCause::MaxHold, None), ..none() },
+            Extras { ending: mark(EndingCause::AskGrace, None), ..none() },
+            Extras { ending: mark(EndingCause::Reclaim, None), ..none() },
+            Extras { ending: mark(EndingCause::Reclaim, Some(1)), ..none() },
+            Extras { ending: mark(EndingCause::Reclaim, Some(2)), ..none() },
+        ]);
+        let name = Name::from("a");
+        let digests = all.iter().map(|it| StateHash::new().add_hold(&name, &hold(it.clone())).0);
+        let digests: std::collections::BTreeSet<_> = digests.collect();
+        assert_eq!(digests.len(), all.len());
+    }
+}

@@ -61,8 +61,15 @@ pub(crate) struct Holds {
     // and removal from the second cheap.
     #[expect(clippy::vec_box, reason = "removal moves pointers and not holds of 250 bytes")]
     by_token: Vec<Box<Hold>>,
-    delays: Vec<Delay>,
+    // Few locks have any.
+    delays: Option<Box<Delays>>,
     permits_used: u64,
+}
+
+/// By token; never empty.
+#[derive(Debug, Default)]
+struct Delays {
+    by_token: Vec<Delay>,
 }
 
 impl Holds {
@@ -91,17 +98,17 @@ impl Holds {
     }
 
     pub(crate) fn delays(&self) -> impl ExactSizeIterator<Item = &Delay> {
-        self.delays.iter()
+        self.delays.as_ref().map_or(&[][..], |delays| &delays.by_token).iter()
     }
 
     /// Whether no seat is taken.
     pub(crate) fn is_vacant(&self) -> bool {
-        self.by_token.is_empty() && self.delays.is_empty()
+        self.by_token.is_empty() && self.delays.is_none()
     }
 
     /// How a seat is taken, if one is. All seats are of the kind of this one.
     pub(crate) fn some_mode(&self) -> Option<Mode> {
-        let delayed = || self.delays.first().map(|delay| delay.row.mode);
+        let delayed = || self.delays().next().map(|delay| delay.row.mode);
         self.first().map(|hold| hold.row.mode).or_else(delayed)
     }
 
@@ -124,6 +131,10 @@ impl Holds {
         let last = self.by_token.last().map(|last| last.row.token);
         assert!(last < Some(hold.row.token), "token {} after {last:?}", hold.row.token);
         self.permits_used += hold.row.mode.permits();
+        if self.by_token.is_empty() {
+            // Nearly always there will be no second.
+            self.by_token.reserve_exact(1);
+        }
         self.by_token.push(Box::new(hold));
     }
 
@@ -138,13 +149,18 @@ impl Holds {
     pub(crate) fn push_delay(&mut self, delay: Delay) {
         assert!(self.admit(delay.row.mode), "a delay that does not fit: {delay:?} in {self:?}");
         self.permits_used += delay.row.mode.permits();
-        let index = self.delays.partition_point(|before| before.row.token < delay.row.token);
-        self.delays.insert(index, delay);
+        let delays = &mut self.delays.get_or_insert_default().by_token;
+        let index = delays.partition_point(|before| before.row.token < delay.row.token);
+        delays.insert(index, delay);
     }
 
     pub(crate) fn remove_delay(&mut self, token: Token) -> Option<Delay> {
-        let index = self.delays.binary_search_by_key(&token, |delay| delay.row.token).ok()?;
-        let delay = self.delays.remove(index);
+        let delays = &mut self.delays.as_mut()?.by_token;
+        let index = delays.binary_search_by_key(&token, |delay| delay.row.token).ok()?;
+        let delay = delays.remove(index);
+        if delays.is_empty() {
+            self.delays = None;
+        }
         self.permits_used -= delay.row.mode.permits();
         Some(delay)
     }
@@ -156,6 +172,7 @@ impl Holds {
     /// Panics where an invariant of this struct is broken.
     pub(crate) fn check_invariants(&self) {
         assert!(self.iter().map(|hold| hold.row.token).is_sorted_by(|a, b| a < b));
+        assert!(self.delays.as_ref().is_none_or(|delays| !delays.by_token.is_empty()));
         assert!(self.delays().map(|delay| delay.row.token).is_sorted_by(|a, b| a < b));
         assert!(self.delays().all(|delay| self.get(delay.row.token).is_none()));
         let held = self.iter().map(|hold| hold.row.mode);

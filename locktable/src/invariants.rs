@@ -7,7 +7,7 @@ use crate::{
     hash::StateHash,
     ledger::last_token,
     lock::Lock,
-    sessions::{Open, Place, Sessions},
+    sessions::{Open, Place, Sessions, places_on},
 };
 
 impl LockTable {
@@ -19,21 +19,16 @@ impl LockTable {
             lock.check_invariants(name, self.ledger.limits.waiters_per_lock_max);
             for hold in lock.holds.iter() {
                 assert!(hold.row.token <= last_token(&self.header()), "{name}: token from ahead");
-                for acquisition in hold.row.acquisitions() {
-                    let open = Open { name: name.clone(), place: Place::Held(hold.row.token) };
-                    assert_eq!(sessions.insert(acquisition, open), None, "open twice");
-                }
-                if let Some(reclaimer) = hold.row.reclaimer() {
-                    let place = Place::Reclaiming(hold.row.token);
+                for (acquisition, owner, place) in places_on(&hold.row) {
                     let open = Open { name: name.clone(), place };
-                    let before = sessions.insert(reclaimer.acquisition, open);
-                    assert_eq!(before, None, "open twice");
+                    assert_eq!(sessions.insert(acquisition, owner, open), None, "open twice");
                 }
             }
             for waiter in lock.queue.iter() {
                 assert!(waiter.row.ticket <= self.header().ticket_counter);
                 let open = Open { name: name.clone(), place: Place::Waiting(waiter.row.ticket) };
-                assert_eq!(sessions.insert(waiter.row.acquisition, open), None, "open twice");
+                let stood = sessions.insert(waiter.row.acquisition, &waiter.row.owner, open);
+                assert_eq!(stood, None, "open twice");
             }
         }
         assert_eq!(sessions, self.ledger.sessions, "the index of sessions differs");

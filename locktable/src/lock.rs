@@ -4,6 +4,8 @@
 //!
 //! It does not answer commands and does not know duplicates: that is each verb's own file.
 
+use std::sync::Arc;
+
 use crate::{
     Acquisition, AcquisitionId, At, Change, Condition, DelayRow, Extras, Finished, FinishedRow,
     Grant, HoldRow, Mode, Name, Owner, Token, Wait, WaiterRow,
@@ -40,7 +42,7 @@ pub(crate) struct Request {
     pub(crate) acquisition: Acquisition,
     pub(crate) mode: Mode,
     pub(crate) ttl_ms: u64,
-    pub(crate) owner: Owner,
+    pub(crate) owner: Arc<Owner>,
     /// None where it is the default.
     pub(crate) condition: Option<Box<Condition>>,
 }
@@ -69,7 +71,8 @@ impl FenceFloor {
 pub(crate) struct Lock {
     pub(crate) holds: Holds,
     pub(crate) queue: Queue,
-    pub(crate) fence_floor: Option<FenceFloor>,
+    // Boxed: an exclusive lock has none.
+    pub(crate) fence_floor: Option<Box<FenceFloor>>,
     pub(crate) row_state: RowState,
 }
 
@@ -133,9 +136,9 @@ impl Lock {
             extras,
         };
         let grant = self.grant_of(&row);
-        self.insert_hold(step.name, step.ledger, row);
         let open = Open { name: step.name.clone(), place: Place::Held(token) };
-        let stood = step.ledger.sessions.insert(acquisition, open);
+        let stood = step.ledger.sessions.insert(acquisition, &row.owner, open);
+        self.insert_hold(step.name, step.ledger, row);
         let from_queue = stood.is_some();
         self.mark(step.name, step.ledger);
         step.changes.push(Change::Granted {
@@ -164,7 +167,7 @@ impl Lock {
 
     pub(crate) fn raise_fence_floor(&mut self, name: &Name, ledger: &mut Ledger, token: Token) {
         let digest = ledger.hash.add_fence_floor(name, token);
-        self.fence_floor = Some(FenceFloor { token, digest });
+        self.fence_floor = Some(Box::new(FenceFloor { token, digest }));
     }
 
     /// Puts a newcomer at the end of the queue; its place.
@@ -174,9 +177,9 @@ impl Lock {
         let queued_unix_ms = step.at.stamped_unix_ms;
         let row =
             WaiterRow { ticket, acquisition, mode, ttl_ms, wait, owner, queued_unix_ms, condition };
-        self.insert_waiter(step.name, step.ledger, row);
         let open = Open { name: step.name.clone(), place: Place::Waiting(ticket) };
-        step.ledger.sessions.insert(acquisition, open);
+        step.ledger.sessions.insert(acquisition, &row.owner, open);
+        self.insert_waiter(step.name, step.ledger, row);
         step.ledger.dirty.waiter_came(step.name, ticket);
         step.changes.push(Change::Queued { acquisition, name: step.name.clone(), ttl_ms, wait });
         u32::try_from(self.queue.len()).unwrap_or(u32::MAX)
@@ -252,9 +255,11 @@ impl Lock {
         how: Finished,
         told: bool,
     ) {
-        let Some(HoldRow { mode, extras, .. }) = self.end(step, token, how) else { return };
-        let delay_ms = extras.and_then(|extras| extras.condition.lock_delay_ms);
-        let Some(delay_ms) = delay_ms.filter(|_| told) else { return };
+        let Some(row) = self.end(step, token, how) else { return };
+        let (mode, extras) = (row.mode, row.extras());
+        // Who claimed it or agreed to something about it knew its token, whatever the leader knows.
+        let told = told || extras.claimed || extras.revision > 0;
+        let Some(delay_ms) = extras.condition.lock_delay_ms.filter(|_| told) else { return };
         let since_unix_ms = step.at.stamped_unix_ms;
         let row = DelayRow { token, mode, delay_ms, since_unix_ms };
         self.insert_delay(step.name, step.ledger, row);

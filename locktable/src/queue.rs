@@ -18,46 +18,83 @@ pub(crate) struct Waiter {
     pub(crate) digest: Digest,
 }
 
-/// Invariants:
-/// - tickets ascend strictly over all blocks;
-/// - no block is empty, none is longer than `BLOCK_LEN_MAX`;
-/// - `len` is the sum of the blocks' lengths.
+/// The waiters; most locks have none, and pay for a pointer.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
+    blocks: Option<Box<Blocks>>,
+}
+
+/// Invariants:
+/// - tickets ascend strictly over all blocks;
+/// - no block is empty, none is longer than `BLOCK_LEN_MAX`, and there is one;
+/// - `len` is the sum of the blocks' lengths.
+#[derive(Debug, Default)]
+struct Blocks {
     blocks: VecDeque<VecDeque<Waiter>>,
     len: usize,
 }
 
 impl Queue {
     pub(crate) fn len(&self) -> usize {
-        self.len
+        self.blocks.as_ref().map_or(0, |blocks| blocks.len)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.len == 0
+        self.blocks.is_none()
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Waiter> {
-        self.blocks.iter().flatten()
+        self.blocks.iter().flat_map(|blocks| blocks.iter())
     }
 
     pub(crate) fn front(&self) -> Option<&Waiter> {
-        self.blocks.front().and_then(VecDeque::front)
+        self.blocks.as_ref()?.blocks.front()?.front()
     }
 
     pub(crate) fn get(&self, ticket: u64) -> Option<&Waiter> {
-        let (block, index) = self.find(ticket)?;
-        Some(&self.blocks[block][index])
+        let blocks = self.blocks.as_ref()?;
+        let (block, index) = blocks.find(ticket)?;
+        Some(&blocks.blocks[block][index])
     }
 
     /// Where the waiter stands; 1 is next.
     pub(crate) fn place(&self, ticket: u64) -> Option<u32> {
-        let (block, index) = self.find(ticket)?;
-        let before: usize = self.blocks.iter().take(block).map(VecDeque::len).sum();
+        let blocks = self.blocks.as_ref()?;
+        let (block, index) = blocks.find(ticket)?;
+        let before: usize = blocks.blocks.iter().take(block).map(VecDeque::len).sum();
         u32::try_from(before + index + 1).ok()
     }
 
     pub(crate) fn push_back(&mut self, waiter: Waiter) {
+        self.blocks.get_or_insert_default().push_back(waiter);
+    }
+
+    pub(crate) fn pop_front(&mut self) -> Option<Waiter> {
+        let waiter = self.blocks.as_mut()?.pop_front()?;
+        self.blocks.take_if(|blocks| blocks.len == 0);
+        Some(waiter)
+    }
+
+    pub(crate) fn remove(&mut self, ticket: u64) -> Option<Waiter> {
+        let waiter = self.blocks.as_mut()?.remove(ticket)?;
+        self.blocks.take_if(|blocks| blocks.len == 0);
+        Some(waiter)
+    }
+
+    /// Panics where an invariant of this struct is broken.
+    pub(crate) fn check_invariants(&self) {
+        if let Some(blocks) = &self.blocks {
+            blocks.check_invariants();
+        }
+    }
+}
+
+impl Blocks {
+    fn iter(&self) -> impl Iterator<Item = &Waiter> {
+        self.blocks.iter().flatten()
+    }
+
+    fn push_back(&mut self, waiter: Waiter) {
         let last = self.blocks.back().and_then(VecDeque::back);
         assert!(
             last.is_none_or(|last| last.row.ticket < waiter.row.ticket),
@@ -71,14 +108,14 @@ impl Queue {
         }
     }
 
-    pub(crate) fn pop_front(&mut self) -> Option<Waiter> {
+    fn pop_front(&mut self) -> Option<Waiter> {
         let waiter = self.blocks.front_mut()?.pop_front()?;
         self.len -= 1;
         self.tidy(0);
         Some(waiter)
     }
 
-    pub(crate) fn remove(&mut self, ticket: u64) -> Option<Waiter> {
+    fn remove(&mut self, ticket: u64) -> Option<Waiter> {
         let (block, index) = self.find(ticket)?;
         let waiter = self.blocks[block].remove(index)?;
         self.len -= 1;
@@ -110,7 +147,8 @@ impl Queue {
     }
 
     /// Panics where an invariant of this struct is broken.
-    pub(crate) fn check_invariants(&self) {
+    fn check_invariants(&self) {
+        assert!(!self.blocks.is_empty());
         assert!(self.blocks.iter().all(|block| (1..=BLOCK_LEN_MAX).contains(&block.len())));
         assert_eq!(self.len, self.iter().count());
         assert!(self.iter().map(|waiter| waiter.row.ticket).is_sorted_by(|a, b| a < b));
@@ -136,7 +174,7 @@ mod tests {
             mode: Mode::Exclusive,
             ttl_ms: 1,
             wait: Wait::Unbounded,
-            owner: Owner::default(),
+            owner: Owner::default().into(),
             queued_unix_ms: 0,
             condition: None,
         };
@@ -162,7 +200,7 @@ mod tests {
                 assert_eq!(queue.place(ticket + 1), None);
             }
         }
-        assert!(queue.is_empty() && queue.blocks.is_empty());
+        assert!(queue.is_empty() && queue.blocks.is_none());
     }
 
     #[test]

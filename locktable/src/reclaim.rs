@@ -16,6 +16,7 @@ impl LockTable {
         let Reclaim { acquisition, name, token, owner } = reclaim;
         let open_count = self.ledger.sessions.open_count(acquisition.session);
         let is_full = open_count >= self.ledger.limits.acquisitions_per_session_max;
+        let owner = self.ledger.sessions.share(acquisition.session, owner);
         let reclaimer = Reclaimer { acquisition, owner };
         let reclaimed = self.with_lock(at, &name, changes, |lock, step| {
             let hold = &lock.holds.get(token)?.row;
@@ -115,7 +116,7 @@ impl Lock {
         token: Token,
         reclaimer: Reclaimer,
     ) -> Reply {
-        let acquisition = reclaimer.acquisition;
+        let (acquisition, owner) = (reclaimer.acquisition, reclaimer.owner.clone());
         self.drop_reclaimer(step, token, Finished::Reclaimed);
         let reason = format!("reclaimed by instance {} of its session", acquisition.instance.0);
         if self.is_ending(token) {
@@ -124,7 +125,7 @@ impl Lock {
             self.begin_ending(step, token, EndingCause::Reclaim, &reason, Some(reclaimer));
         }
         let open = Open { name: step.name.clone(), place: Place::Reclaiming(token) };
-        step.ledger.sessions.insert(acquisition, open);
+        step.ledger.sessions.insert(acquisition, &owner, open);
         let ttl_ms = self.holds.get(token).map_or(0, |hold| hold.row.ttl_ms);
         let (name, wait) = (step.name.clone(), Wait::Unbounded);
         step.changes.push(Change::Queued { acquisition, name, ttl_ms, wait });

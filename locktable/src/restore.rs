@@ -11,7 +11,7 @@ use crate::{
     dirty::{Dirty, RowState},
     ledger::{HoldAfter, Ledger, TOKEN_COUNTER_BITS, last_token},
     lock::Lock,
-    sessions::{Open, Place},
+    sessions::{Open, Place, places_on},
 };
 
 /// Why rows are not the image of a table. In no case is there something to retry.
@@ -100,7 +100,7 @@ impl LockTable {
             lock.raise_fence_floor(name, &mut self.ledger, floor);
         }
         let mut before = Token(0);
-        for hold in row.holds {
+        for mut hold in row.holds {
             if hold.token <= before || hold.token > last_token(header) {
                 return Err("tokens do not ascend, or are beyond the header's");
             }
@@ -109,6 +109,7 @@ impl LockTable {
             if !lock.holds.admit(hold.mode) {
                 return Err("holds that do not fit together");
             }
+            hold.owner = self.ledger.sessions.share_again(hold.session, hold.owner);
             self.index_hold(name, &hold)?;
             lock.insert_hold(name, &mut self.ledger, hold);
         }
@@ -128,18 +129,21 @@ impl LockTable {
     }
 
     fn index_hold(&mut self, name: &Name, hold: &HoldRow) -> Result<(), Rule> {
-        let held = hold.acquisitions().into_iter().map(|it| (it, Place::Held(hold.token)));
-        let reclaimer = hold.reclaimer().map(|it| (it.acquisition, Place::Reclaiming(hold.token)));
-        for (acquisition, place) in held.chain(reclaimer) {
+        for (acquisition, owner, place) in places_on(hold) {
             let open = Open { name: name.clone(), place };
-            if self.ledger.sessions.insert(acquisition, open).is_some() {
+            if self.ledger.sessions.insert(acquisition, owner, open).is_some() {
                 return Err("an acquisition is open twice");
             }
         }
         Ok(())
     }
 
-    fn insert_waiter(&mut self, header: &Header, name: &Name, row: WaiterRow) -> Result<(), Rule> {
+    fn insert_waiter(
+        &mut self,
+        header: &Header,
+        name: &Name,
+        mut row: WaiterRow,
+    ) -> Result<(), Rule> {
         let lock = self.locks.get_mut(name).ok_or("a waiter without a lock")?;
         if row.ticket == 0 || row.ticket > header.ticket_counter {
             return Err("the ticket is 0 or beyond the header's");
@@ -160,7 +164,8 @@ impl LockTable {
             return Err("the head of the queue fits beside the holds");
         }
         let open = Open { name: name.clone(), place: Place::Waiting(row.ticket) };
-        if self.ledger.sessions.insert(row.acquisition, open).is_some() {
+        row.owner = self.ledger.sessions.share_again(row.acquisition.session, row.owner);
+        if self.ledger.sessions.insert(row.acquisition, &row.owner, open).is_some() {
             return Err("an acquisition is open twice");
         }
         lock.insert_waiter(name, &mut self.ledger, row);

@@ -2,6 +2,8 @@
 //! are also what the table keeps in memory, beside what it derives from them, so there is no second
 //! form of the state that could differ. How rows become bytes is the business of `dataserver`.
 
+use std::sync::Arc;
+
 use crate::{
     Acquisition, AcquisitionId, Agreement, Condition, Finished, Instance, Mode, Name, Owner,
     SessionHandle, Token, Wait,
@@ -111,8 +113,8 @@ pub struct HoldRow {
     pub mode: Mode,
     /// Lease, milliseconds.
     pub ttl_ms: u64,
-    /// Who, for people.
-    pub owner: Owner,
+    /// Who, for people. Shared with the session's others, which mostly say the same.
+    pub owner: Arc<Owner>,
     /// When, by the clock of the leader of that time; for people.
     pub granted_unix_ms: u64,
     /// What few holds have. None exactly where it would be the default: equal states have equal
@@ -201,8 +203,8 @@ impl EndingCause {
 pub struct Reclaimer {
     /// The acquisition that will hold.
     pub acquisition: Acquisition,
-    /// Who, for people.
-    pub owner: Owner,
+    /// Who, for people. Shared with the session's others, which mostly say the same.
+    pub owner: Arc<Owner>,
 }
 
 /// What an ordinary hold has.
@@ -287,8 +289,8 @@ pub struct WaiterRow {
     pub ttl_ms: u64,
     /// When its wait ends; never [`Wait::Try`].
     pub wait: Wait,
-    /// Who, for people.
-    pub owner: Owner,
+    /// Who, for people. Shared with the session's others, which mostly say the same.
+    pub owner: Arc<Owner>,
     /// When it queued, by the clock of the leader of that time; for people.
     pub queued_unix_ms: u64,
     /// What may end its hold, once it holds; none is the default.

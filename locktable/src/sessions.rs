@@ -1,9 +1,12 @@
 //! Where every open acquisition stands, by session (D10). Derived from holds and waiters: not part
 //! of the image or the hash.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    sync::Arc,
+};
 
-use crate::{Acquisition, AcquisitionId, Instance, Name, SessionHandle, Token};
+use crate::{Acquisition, AcquisitionId, HoldRow, Instance, Name, Owner, SessionHandle, Token};
 
 /// Where an open acquisition stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,7 +27,79 @@ pub(crate) enum Place {
 }
 
 /// Everything that one session has open.
-pub(crate) type Session = BTreeMap<(Instance, AcquisitionId), Open>;
+#[derive(Debug)]
+pub(crate) struct Session {
+    /// As the acquisition said that came first: what others say alike shares it.
+    owner: Arc<Owner>,
+    all_open: AllOpen,
+}
+
+/// Most sessions have one thing at a time, for which a tree of its own would cost more than the lock.
+#[derive(Debug)]
+enum AllOpen {
+    One(Key, Open),
+    Many(BTreeMap<Key, Open>),
+}
+
+/// Names an acquisition within its session.
+type Key = (Instance, AcquisitionId);
+
+impl Session {
+    pub(crate) fn get(&self, key: Key) -> Option<&Open> {
+        match &self.all_open {
+            AllOpen::One(only, open) => (*only == key).then_some(open),
+            AllOpen::Many(all) => all.get(&key),
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        match &self.all_open {
+            AllOpen::One(..) => 1,
+            AllOpen::Many(all) => all.len(),
+        }
+    }
+
+    /// In order of instances and ids.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Key, &Open)> {
+        let (only, all) = match &self.all_open {
+            AllOpen::One(key, open) => (Some((key, open)), None),
+            AllOpen::Many(all) => (None, Some(all)),
+        };
+        only.into_iter().chain(all.into_iter().flatten())
+    }
+}
+
+impl AllOpen {
+    fn insert(&mut self, key: Key, open: Open) -> Option<Open> {
+        match self {
+            Self::One(only, stood) if *only == key => Some(std::mem::replace(stood, open)),
+            Self::One(only, stood) => {
+                let first = (*only, stood.clone());
+                *self = Self::Many(BTreeMap::from([first, (key, open)]));
+                None
+            }
+            Self::Many(all) => all.insert(key, open),
+        }
+    }
+
+    /// Whether nothing is left.
+    fn remove(&mut self, key: Key) -> bool {
+        match self {
+            Self::One(only, _) => *only == key,
+            // A tree of one is not turned back: it would be grown anew a moment later.
+            Self::Many(all) => {
+                all.remove(&key);
+                all.is_empty()
+            }
+        }
+    }
+}
+
+impl PartialEq for Session {
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
 
 /// Invariants:
 /// - an acquisition is here exactly while it waits, is open on a hold or reclaims one, and once
@@ -43,30 +118,62 @@ impl Sessions {
     }
 
     pub(crate) fn get(&self, acquisition: Acquisition) -> Option<&Open> {
-        self.session(acquisition.session)?.get(&(acquisition.instance, acquisition.id))
+        self.session(acquisition.session)?.get((acquisition.instance, acquisition.id))
     }
 
     /// How many acquisitions the session has open.
     pub(crate) fn open_count(&self, session: SessionHandle) -> usize {
-        self.session(session).map_or(0, BTreeMap::len)
+        self.session(session).map_or(0, Session::len)
     }
 
-    /// Notes where the acquisition stands; gives back where it stood.
-    pub(crate) fn insert(&mut self, acquisition: Acquisition, open: Open) -> Option<Open> {
-        let session = self.by_handle.entry(number(acquisition.session)).or_default();
-        session.insert((acquisition.instance, acquisition.id), open)
+    /// Notes where the acquisition stands, and for whom; gives back where it stood.
+    pub(crate) fn insert(
+        &mut self,
+        acquisition: Acquisition,
+        owner: &Arc<Owner>,
+        open: Open,
+    ) -> Option<Open> {
+        let key = (acquisition.instance, acquisition.id);
+        match self.by_handle.entry(number(acquisition.session)) {
+            Entry::Occupied(mut slot) => slot.get_mut().all_open.insert(key, open),
+            Entry::Vacant(slot) => {
+                let (owner, all_open) = (owner.clone(), AllOpen::One(key, open));
+                slot.insert(Session { owner, all_open });
+                None
+            }
+        }
+    }
+
+    /// The owner, in the memory of the session's others if they say the same.
+    pub(crate) fn share(&self, session: SessionHandle, owner: Owner) -> Arc<Owner> {
+        let shared = self.session(session).map(|session| &session.owner);
+        shared.filter(|shared| ***shared == owner).cloned().unwrap_or_else(|| owner.into())
+    }
+
+    /// As [`Sessions::share`], of an owner that is in memory already.
+    pub(crate) fn share_again(&self, session: SessionHandle, owner: Arc<Owner>) -> Arc<Owner> {
+        let shared = self.session(session).map(|session| &session.owner);
+        shared.filter(|shared| **shared == owner).cloned().unwrap_or(owner)
     }
 
     pub(crate) fn remove(&mut self, acquisition: Acquisition) {
-        use std::collections::btree_map::Entry;
         let Entry::Occupied(mut slot) = self.by_handle.entry(number(acquisition.session)) else {
             return;
         };
-        slot.get_mut().remove(&(acquisition.instance, acquisition.id));
-        if slot.get().is_empty() {
+        if slot.get_mut().all_open.remove((acquisition.instance, acquisition.id)) {
             slot.remove();
         }
     }
+}
+
+/// Where the acquisitions of a hold stand, for whom: those open on it, and who reclaims it.
+pub(crate) fn places_on(hold: &HoldRow) -> impl Iterator<Item = (Acquisition, &Arc<Owner>, Place)> {
+    let held = hold.acquisitions().into_iter();
+    let held = held.map(|acquisition| (acquisition, &hold.owner, Place::Held(hold.token)));
+    let reclaimer = hold
+        .reclaimer()
+        .map(|reclaimer| (reclaimer.acquisition, &reclaimer.owner, Place::Reclaiming(hold.token)));
+    held.chain(reclaimer)
 }
 
 /// The handle as a number of the same order.

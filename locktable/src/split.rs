@@ -11,7 +11,7 @@ use crate::{
     ledger::{HoldAfter, Ledger},
     lock::Lock,
     ring::Ring,
-    sessions::{Open, Place},
+    sessions::{Open, Place, places_on},
 };
 
 impl LockTable {
@@ -41,12 +41,9 @@ impl LockTable {
             adopted.raise_fence_floor(&name, &mut self.ledger, floor);
         }
         for hold in row.holds {
-            let held = hold.acquisitions().into_iter().map(|it| (it, Place::Held(hold.token)));
-            let reclaimer = hold.reclaimer().map(|it| it.acquisition);
-            let reclaimer = reclaimer.map(|it| (it, Place::Reclaiming(hold.token)));
-            for (acquisition, place) in held.chain(reclaimer) {
+            for (acquisition, owner, place) in places_on(&hold) {
                 let open = Open { name: name.clone(), place };
-                self.ledger.sessions.insert(acquisition, open);
+                self.ledger.sessions.insert(acquisition, owner, open);
             }
             adopted.insert_hold(&name, &mut self.ledger, hold);
         }
@@ -56,7 +53,7 @@ impl LockTable {
         while let Some(waiter) = lock.queue.pop_front() {
             let (ticket, acquisition) = (waiter.row.ticket, waiter.row.acquisition);
             let open = Open { name: name.clone(), place: Place::Waiting(ticket) };
-            self.ledger.sessions.insert(acquisition, open);
+            self.ledger.sessions.insert(acquisition, &waiter.row.owner, open);
             self.ledger.dirty.waiter_came(&name, ticket);
             adopted.insert_waiter(&name, &mut self.ledger, waiter.row);
         }

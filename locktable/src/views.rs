@@ -5,7 +5,7 @@ use std::ops::Bound;
 
 use crate::{
     Acquisition, AcquisitionId, Agreement, DelayRow, DelayView, Finished, HoldRow, HoldView,
-    LockTable, LockView, Name, Status, Token, Wait, WaiterRow, WaiterView, lock::Lock,
+    LockTable, LockView, Name, Owner, Status, Token, Wait, WaiterRow, WaiterView, lock::Lock,
     sessions::Place,
 };
 
@@ -181,7 +181,7 @@ impl Lock {
             open: u32::try_from(hold.open_ids.len()).unwrap_or(u32::MAX),
             grant: self.grant_of(hold),
             mode: hold.mode,
-            owner: hold.owner.clone(),
+            owner: Owner::clone(&hold.owner),
             granted_unix_ms: hold.granted_unix_ms,
             ending: hold.ending().map(|mark| mark.reason.clone()),
             agreement: hold.agreement(),
@@ -211,7 +211,7 @@ fn waiter_view(waiter: &WaiterRow) -> WaiterView {
         mode: waiter.mode,
         ttl_ms: waiter.ttl_ms,
         wait: waiter.wait,
-        owner: waiter.owner.clone(),
+        owner: Owner::clone(&waiter.owner),
         queued_unix_ms: waiter.queued_unix_ms,
         condition: waiter.condition.as_deref().copied().unwrap_or_default(),
     }

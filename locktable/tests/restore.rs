@@ -313,7 +313,7 @@ fn extras(roll: &mut impl FnMut(u64) -> u64) -> Extras {
             instance: Instance(1 + roll(2)),
             id: AcquisitionId(roll(9)),
         },
-        owner: Owner::default(),
+        owner: Owner::default().into(),
     };
     let ending = (roll(2) == 0).then(|| EndingMark {
         cause: if roll(2) == 0 { EndingCause::Operator } else { EndingCause::Reclaim },

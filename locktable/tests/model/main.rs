@@ -2,8 +2,8 @@
 //! changes, same views, and at any moment a table restored from rows is the table, and a table that
 //! is split goes on as two.
 //!
-//! `SHARKLOCK_MODEL_COMMANDS=100000000` runs more (`make long` does), `SHARKLOCK_MODEL_SEED=N` the one
-//! case with that seed. A failure prints its seed, and the shortest list of commands that still fails.
+//! `SHARKLOCK_MODEL_COMMANDS=100000000` runs more and `SHARKLOCK_MODEL_FROM=N` others, from seed N on
+//! (`make long` does both), `SHARKLOCK_MODEL_SEED=N` the one case with that seed. A failure prints its seed, and the shortest list of commands that still fails.
 
 mod commands;
 mod naive;
@@ -82,16 +82,17 @@ fn number_from_env(name: &str) -> Option<u64> {
 fn the_table_does_what_the_model_does() {
     let commands = number_from_env("SHARKLOCK_MODEL_COMMANDS").unwrap_or(COMMANDS);
     let only = number_from_env("SHARKLOCK_MODEL_SEED");
+    let from = only.or_else(|| number_from_env("SHARKLOCK_MODEL_FROM")).unwrap_or(0x5ea1_0c4b);
     let mut seen = Seen::default();
     let mut next_report = commands / 20;
-    for seed in only.unwrap_or(0x5ea1_0c4b).. {
+    for seed in from.. {
         let numbers = numbers(seed);
         match panic::catch_unwind(|| run(&numbers, false)) {
             Ok(found) => seen.add(found),
             Err(_) => {
                 let fewest = shrink(numbers);
                 println!("seed {seed} fails; SHARKLOCK_MODEL_SEED={seed} runs it again");
-                println!("the fewest commands that fail, {}:", fewest.len() - 1);
+                println!("the fewest steps that fail, {}:", fewest.len() - 1);
                 run(&fewest, true);
                 panic!("seed {seed} fails only with more steps");
             }

@@ -73,7 +73,8 @@ impl Naive {
     }
 
     fn take(&mut self, at: At, index: usize, how: Finished, told: bool) {
-        let Held { name, token, mode, condition, .. } = self.end(index, how);
+        let Held { name, token, mode, condition, claimed, revision, .. } = self.end(index, how);
+        let told = told || claimed || revision > 0;
         if let (true, Some(ms)) = (told, condition.lock_delay_ms) {
             let since = at.stamped_unix_ms;
             self.delayed.push(Delayed { name: name.clone(), token, mode, ms, since });
