@@ -22,8 +22,8 @@ pub struct Checks {
     votes: BTreeMap<(u64, u64, u64), u64>,
     /// State hash at each (range, applied index).
     hashes: BTreeMap<(RangeId, u64), u64>,
-    /// Store that led each (range, term).
-    leaders: BTreeMap<(RangeId, u64), u64>,
+    /// Store, and which life of it, that led each (range, term).
+    leaders: BTreeMap<(RangeId, u64), (u64, u64)>,
     /// What some store has applied at each (range, index).
     fates: BTreeMap<(RangeId, u64), Fate>,
     /// Log entries that some disk has had, by (range, index, term): the term before and the hash
@@ -37,6 +37,7 @@ pub struct Checks {
     shown: BTreeMap<(u64, u64, RangeId), (u64, u64)>,
     /// How often each store was started anew.
     lives: BTreeMap<u64, u64>,
+    sole_voter: bool,
 }
 
 /// How much a node had shown before a turn.
@@ -59,6 +60,10 @@ fn since<T>(all: &[T], from: usize) -> &[T] {
 }
 
 impl Checks {
+    pub fn of_voters(voters: u64) -> Self {
+        Self { sole_voter: voters == 1, ..Self::default() }
+    }
+
     /// The highest index of the range that anybody has applied.
     pub fn applied_max(&self, range: RangeId) -> u64 {
         let mut of_range = self.fates.range((range, 0)..=(range, u64::MAX));
@@ -67,6 +72,13 @@ impl Checks {
 
     pub fn restarted(&mut self, store: u64) {
         *self.lives.entry(store).or_default() += 1;
+        // Nobody heard of a term that a sole voter gave itself and that a crash took from its
+        // disk, nor of what it put into its log there: it may begin the term once more.
+        if self.sole_voter {
+            self.leaders.clear();
+            self.proposals.clear();
+            self.entries.clear();
+        }
     }
 
     /// Which life of a store this is.
@@ -160,8 +172,9 @@ impl Checks {
     /// True: this leadership is new.
     fn led(&mut self, store: u64, range: RangeId, term: u64) -> bool {
         let before = self.leaders.len();
-        let leader = *self.leaders.entry((range, term)).or_insert(store);
-        assert_eq!(leader, store, "two leaders of {range} in term {term}");
+        let now = (store, self.life(store));
+        let leader = *self.leaders.entry((range, term)).or_insert(now);
+        assert_eq!(leader, now, "two leaders of {range} in term {term}");
         self.leaders.len() > before
     }
 

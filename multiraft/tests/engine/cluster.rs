@@ -45,7 +45,7 @@ impl Cluster {
             nodes: layout.stores().map(|store| (store, Node::fresh_in(store, layout))).collect(),
             isolated: BTreeSet::new(),
             in_transit: Vec::new(),
-            checks: Checks::default(),
+            checks: Checks::of_voters(layout.voters),
         }
     }
 
