@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use prost::Message as _;
 use sharklock_multiraft::{
     Config, CorruptImage, DirtyRow, Disk, Effects, EntryAt, SimDisk, StateMachine, Store,
     StoreIdent, bootstrap,

@@ -33,6 +33,7 @@ mod mirror;
 mod ready;
 mod records;
 mod recover;
+mod rejection;
 mod replica;
 #[cfg(feature = "edge")]
 mod rocks_disk;

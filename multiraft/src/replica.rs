@@ -18,7 +18,7 @@ use crate::log::Log;
 use crate::ready::Saving;
 use crate::staging::Incarnation;
 use crate::state_machine::{EntryAt, StateMachine};
-use crate::{heartbeats, mirror};
+use crate::{heartbeats, mirror, rejection};
 
 /// Senders remembered beside the descriptor's. Members change one by one and an answer goes out
 /// in the turn of its question, so a few would do.
@@ -206,7 +206,7 @@ impl<M: StateMachine> Replica<M> {
             last_index: log.last_index(),
             persisted: log.persisted,
         };
-        let message = match guard::admit(&standing, message) {
+        let mut message = match guard::admit(&standing, message) {
             Ok(message) => message,
             Err(dropped) => {
                 if let Dropped::LostLog { commit, last } = dropped {
@@ -217,6 +217,9 @@ impl<M: StateMachine> Replica<M> {
                 return Err(dropped);
             }
         };
+        if !rejection::heed(&self.raw, &mut message) {
+            return Ok(());
+        }
         let result = self.raw.step(message);
         self.pin_timeout();
         match result {
