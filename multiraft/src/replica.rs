@@ -163,31 +163,34 @@ impl<M: StateMachine> Replica<M> {
         result
     }
 
-    /// One tick; `store_ticks` counts those of the store, this one included.
-    pub(crate) fn tick(&mut self, store_ticks: u64) {
+    /// One tick; `store_ticks` counts those of the store, this one included. False: there is
+    /// nothing to do, as nearly always in a follower.
+    pub(crate) fn tick(&mut self, store_ticks: u64) -> bool {
         // A sole voter wins at once, and raft-rs asserts that a new leader's log is durable. So
         // it waits for its disk first.
         let waits = self.votes_alone()
             && self.raw.raft.state != StateRole::Leader
             && self.raw.raft.raft_log.persisted != self.raw.raft.raft_log.last_index();
         if self.stopped || waits {
-            return;
+            return false;
         }
         let led = self.raw.raft.state == StateRole::Leader;
+        let mut acted = false;
         if led && self.in_step_since != Some(self.raw.raft.term) {
             self.in_step_since = Some(self.raw.raft.term);
             // A leader counts its ticks from its election. The missing ones here, at most one
             // heartbeat's worth, put it in step with the other leaders of the store, so that
             // their heartbeats share messages.
             for _ in 0..election::ticks_behind(store_ticks) {
-                self.raw.tick();
+                acted |= self.raw.tick();
             }
         }
-        let acted = self.raw.tick();
+        acted |= self.raw.tick();
         if acted && !led {
             self.campaigns += 1;
         }
         self.pin_timeout();
+        acted
     }
 
     pub(crate) fn step(&mut self, message: RangeMessage) -> Result<(), Dropped> {

@@ -111,8 +111,7 @@ impl<M: StateMachine> Store<M> {
     pub fn tick(&mut self) {
         self.ticks += 1;
         for (range, replica) in &mut self.replicas {
-            replica.tick(self.ticks);
-            if replica.raw.has_ready() {
+            if replica.tick(self.ticks) {
                 self.work.insert(*range);
             }
         }
