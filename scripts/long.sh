@@ -12,3 +12,6 @@ export SHARKLOCK_MODEL_COMMANDS=${SHARKLOCK_MODEL_COMMANDS:-100000000}
 export SHARKLOCK_MODEL_FROM=${SHARKLOCK_MODEL_FROM:-$(date +%s)}
 echo "== locktable against its model: $SHARKLOCK_MODEL_COMMANDS commands from seed $SHARKLOCK_MODEL_FROM"
 cargo test --locked --package sharklock-locktable --test model -- --nocapture
+
+echo '== the large worlds of the rules (tens of minutes, gigabytes)'
+SHARKLOCK_LARGE_WORLDS=1 cargo test --locked --package sharklock-model --test scenarios -- large_worlds --nocapture

@@ -1,0 +1,72 @@
+//! What is on its way: messages between clients and leaders, and commands between a leader and the
+//! log.
+
+use crate::state::{ClientIndex, Id, NameIndex, Seq, Token};
+
+/// What a server says of an acquisition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Said {
+    /// It is held.
+    Held(Token),
+    /// It waits.
+    Waiting,
+    /// It is no more.
+    Gone,
+    /// It is held, and will be ended.
+    Ending(Token),
+}
+
+/// What is on its way between clients and leaders, through one gateway or the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Message {
+    /// An attempt to acquire; `reenter` is the token to join, or 0.
+    Acquire { client: ClientIndex, id: Id, seq: Seq, reenter: Token },
+    /// Names acquisitions, as bits.
+    KeepAlive { client: ClientIndex, seq: Seq, items: u8 },
+    /// Closes an id, or all of the token.
+    Release { client: ClientIndex, id: Id, token: Token, all: bool },
+    /// Withdraws an acquisition.
+    Cancel { client: ClientIndex, id: Id },
+    /// Makes the condition `hold`.
+    Claim { client: ClientIndex, id: Id, seq: Seq, token: Token, revision: u8 },
+    /// Makes the condition the default.
+    SetDefault { client: ClientIndex, id: Id, token: Token, revision: u8 },
+    /// Takes over the hold of an older instance.
+    Reclaim { client: ClientIndex, id: Id, seq: Seq, token: Token },
+    /// Of one acquisition; seq 0 is a push.
+    Answer { client: ClientIndex, id: Id, seq: Seq, said: Said },
+    /// Of a whole keepalive, where rule AnswersPerItem is off.
+    SessionAlive { client: ClientIndex, seq: Seq, items: u8 },
+    /// The condition of a hold.
+    Condition { client: ClientIndex, id: Id, revision: u8, claimed: bool },
+}
+
+/// A command in the log of a range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Command {
+    /// What a client asked for.
+    Asked(Message),
+    /// The leader of `term` saw the lease of this hold at its end.
+    Expire { name: NameIndex, token: Token, owner: ClientIndex, newest: Id, of: Id, term: u8 },
+    /// The leader of `term` saw the lease of this waiter at its end.
+    ExpireWaiter { client: ClientIndex, id: Id, term: u8 },
+    /// The leader of `term` saw the end of a wait.
+    WaitTimeout { client: ClientIndex, id: Id, term: u8 },
+    /// An operator wants a hold ended.
+    Ending { name: NameIndex, token: Token },
+    /// The leader of `term` has waited out an Ending.
+    End { name: NameIndex, token: Token, term: u8 },
+    /// [`MOVED`] becomes a range of its own.
+    Split,
+}
+
+/// A keepalive between its receipt and the proof of leadership.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Read {
+    /// Whose.
+    pub client: ClientIndex,
+    /// Echoed.
+    pub seq: Seq,
+    /// What is answered, as bits.
+    pub items: u8,
+}

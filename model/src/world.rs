@@ -1,0 +1,73 @@
+//! A state with the rules and bounds that it moves by. What moves it is in `table`, `leader`,
+//! `failover` and `client`.
+
+use crate::{
+    bounds::Bounds,
+    message::{Message, Said},
+    rules::{Rule, Rules},
+    state::{ClientIndex, Id, NameIndex, RangeId, Seq, State},
+};
+
+/// A state in motion.
+pub struct World<'a> {
+    /// What holds.
+    pub rules: Rules,
+    /// What there is.
+    pub bounds: &'a Bounds,
+    /// How it stands.
+    pub state: State,
+}
+
+impl World<'_> {
+    /// Whether a rule holds.
+    pub fn has(&self, rule: Rule) -> bool {
+        self.rules.has(rule)
+    }
+
+    /// How the log names a client.
+    pub fn key(&self, client: ClientIndex) -> ClientIndex {
+        key(self.rules, self.bounds, client)
+    }
+
+    /// The name of an acquisition.
+    pub fn name(&self, client: ClientIndex, id: Id) -> NameIndex {
+        self.bounds.name(client, id)
+    }
+
+    /// Sends an answer or a push.
+    pub fn answer(&mut self, client: ClientIndex, id: Id, seq: Seq, said: Said) {
+        self.state.send(Message::Answer { client, id, seq, said });
+    }
+
+    /// A lease as a server starts it. A server whose clock may run fast ends it a tick too soon.
+    pub fn server_ttl(&self) -> u8 {
+        self.bounds.ttl - u8::from(!self.has(Rule::SlowerServerClock))
+    }
+
+    /// Whether a name lies in a range by the committed state.
+    pub fn is_in(&self, range: RangeId, name: NameIndex) -> bool {
+        self.state.range_of(name) == range
+    }
+
+    /// Whether this acquisition has finished as far as the log remembers.
+    pub fn is_in_ring(&self, client: ClientIndex, id: Id) -> bool {
+        self.has(Rule::RingOfFinished) && self.state.ring[usize::from(client)] & (1 << id) != 0
+    }
+
+    /// The log remembers that an acquisition has finished.
+    pub fn record(&mut self, client: ClientIndex, id: Id) {
+        self.state.ring[usize::from(client)] |= 1 << id;
+        self.state.ended[usize::from(client)] |= 1 << id;
+    }
+}
+
+/// How the log names a client: by session and instance. Without that rule the older instance
+/// stands for both.
+pub fn key(rules: Rules, bounds: &Bounds, client: ClientIndex) -> ClientIndex {
+    let session = bounds.clients[usize::from(client)].session;
+    let first = bounds.clients.iter().position(|other| other.session == session);
+    match first {
+        Some(first) if !rules.has(Rule::InstanceInIdentity) => first as ClientIndex,
+        _ => client,
+    }
+}
