@@ -273,7 +273,8 @@ pub fn lock_info(view: &LockView) -> v1::LockInfo {
         .holds
         .first()
         .map(|hold| hold.mode)
-        .or_else(|| view.waiters.first().map(|waiter| waiter.mode));
+        .or_else(|| view.waiters.first().map(|waiter| waiter.mode))
+        .or_else(|| view.delays.first().map(|delay| delay.mode));
     let permits_max = match kind {
         Some(Mode::Permits { of, .. }) => of,
         _ => 0,
