@@ -118,6 +118,8 @@ impl SessionCore {
             AcquireOutcome::Queued { .. } => {
                 self.close_stray(now, id, name, Way::Cancel, effects);
             }
+            // It may still hold, ending: only the answer to the release says that it has ended.
+            AcquireOutcome::Gone(GoneReason::ForceReleased) => {}
             AcquireOutcome::HeldByOther { .. }
             | AcquireOutcome::WaitTimedOut { .. }
             | AcquireOutcome::HoldLost
