@@ -165,7 +165,7 @@ fn heavy_dependencies_have_one_version() {
 fn every_module_says_what_it_owns() {
     let mut silent = Vec::new();
     let mut folders: Vec<PathBuf> = CORES.map(|core| root().join(core).join("src")).into();
-    for other in ["bench", "cli", "proto", "tests"] {
+    for other in ["bench", "cli", "proto", "sim", "tests"] {
         folders.push(root().join(other).join("src"));
     }
     while let Some(folder) = folders.pop() {

@@ -1,0 +1,205 @@
+//! S1 and S5 where they matter: in the beliefs of clients. A client believes that it holds a lock
+//! from the moment at which its guard was handed out until it gives the guard back, hears of its
+//! loss, or its own clock passes the end of the lease. At no moment of true time may two beliefs
+//! contradict each other, and no replica may have ended what somebody still believes.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use sharklock_client::LockMode;
+use sharklock_client::session::LeaseCell;
+use sharklock_locktable::{LockTable, Token};
+
+use crate::dice::Dice;
+
+/// Tokens remembered per name for operators to ask about.
+const TOKENS_KEPT: usize = 8;
+
+/// One guard that is out.
+#[derive(Clone, Debug)]
+pub struct Belief {
+    /// Which client.
+    pub client: usize,
+    /// Which life of it.
+    pub instance: u64,
+    /// Which acquisition.
+    pub id: u64,
+    /// Its token.
+    pub token: u64,
+    /// How it holds.
+    pub mode: LockMode,
+    /// The guard's own knowledge.
+    pub cell: Arc<LeaseCell<()>>,
+    /// Where in the log the grant was seen.
+    pub applied_index: u64,
+    /// The end of the lease when it was last compared.
+    pub compared: std::time::Duration,
+}
+
+/// All guards that are out, and the tokens that were.
+#[derive(Debug, Default)]
+pub struct Beliefs {
+    by_name: BTreeMap<String, Vec<Belief>>,
+    tokens: BTreeMap<String, VecDeque<u64>>,
+    /// The largest token that anybody was given, and the acquisition that it was given for.
+    largest: BTreeMap<String, (u64, u64)>,
+}
+
+/// Reads the clock of a client.
+pub type ReadClock<'a> = &'a dyn Fn(usize) -> std::time::Duration;
+
+impl Beliefs {
+    /// A guard is handed out.
+    pub fn begin(&mut self, name: &str, belief: Belief) {
+        self.by_name.entry(name.to_owned()).or_default().push(belief);
+    }
+
+    /// A guard is given back, or its loss was heard of.
+    pub fn end(&mut self, name: &str, instance: u64, id: u64) {
+        if let Some(beliefs) = self.by_name.get_mut(name) {
+            beliefs.retain(|belief| (belief.instance, belief.id) != (instance, id));
+        }
+    }
+
+    /// A client's process ends, and its beliefs with it.
+    pub fn end_all(&mut self, instance: u64) {
+        for beliefs in self.by_name.values_mut() {
+            beliefs.retain(|belief| belief.instance != instance);
+        }
+    }
+
+    /// Compares the beliefs of a client whose leases have become longer with all others. What two
+    /// believe changes only when a guard is handed out or renewed, so this misses nothing.
+    ///
+    /// # Errors
+    ///
+    /// The lock and what contradicts.
+    pub fn compare(&mut self, client: usize, read: ReadClock<'_>) -> Result<(), (String, String)> {
+        for (name, beliefs) in &mut self.by_name {
+            let mut changed = false;
+            for belief in beliefs.iter_mut().filter(|belief| belief.client == client) {
+                let until = belief.cell.valid_until();
+                changed |= until > belief.compared;
+                belief.compared = until;
+            }
+            if changed && let Err(what) = contradiction(beliefs, read) {
+                return Err((name.clone(), what));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a replica has everything that is believed and that it can know of (S5, S6).
+    ///
+    /// # Errors
+    ///
+    /// The lock and what the replica lacks.
+    pub fn held_by(
+        &self,
+        store: usize,
+        applied: u64,
+        table: &LockTable,
+        read: ReadClock<'_>,
+    ) -> Result<(), (String, String)> {
+        for (name, beliefs) in &self.by_name {
+            for belief in beliefs.iter().filter(|belief| belief.applied_index <= applied) {
+                if belief.lives(read) && table.hold(name, Token(belief.token)).is_none() {
+                    let Belief { client, id, token, .. } = belief;
+                    let what = format!(
+                        "c{client} believes in token {token} of {name} (acquisition {id}), and \
+                         s{store} has ended it by index {applied}"
+                    );
+                    return Err((name.clone(), what));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A token of this name that somebody has or had.
+    pub fn some_token(&self, name: &str, dice: &mut Dice) -> Option<u64> {
+        let tokens = self.tokens.get(name)?;
+        tokens.get(dice.below(tokens.len() as u64) as usize).copied()
+    }
+
+    /// S3 where it is plain: who asked after another had been given a token gets a larger one.
+    ///
+    /// # Errors
+    ///
+    /// What went backwards.
+    pub fn token_given(
+        &mut self,
+        name: &str,
+        token: u64,
+        asked_ns: u64,
+        now: u64,
+        joins: bool,
+    ) -> Result<(), String> {
+        let (largest, given_ns) = *self.largest.entry(name.to_owned()).or_insert((token, now));
+        if !joins && token <= largest && asked_ns > given_ns {
+            return Err(format!(
+                "{name}: token {token} was asked for at {asked_ns}, and {largest} given at \
+                 {given_ns}"
+            ));
+        }
+        let tokens = self.tokens.entry(name.to_owned()).or_default();
+        if !tokens.contains(&token) {
+            tokens.push_back(token);
+            if tokens.len() > TOKENS_KEPT {
+                tokens.pop_front();
+            }
+        }
+        if token > largest {
+            self.largest.insert(name.to_owned(), (token, now));
+        }
+        Ok(())
+    }
+
+    /// How many guards are out.
+    pub fn count(&self) -> usize {
+        self.by_name.values().map(Vec::len).sum()
+    }
+}
+
+impl Belief {
+    fn lives(&self, read: ReadClock<'_>) -> bool {
+        self.cell.lost().is_none() && read(self.client) < self.cell.valid_until()
+    }
+}
+
+/// S1 at this moment.
+fn contradiction(beliefs: &[Belief], read: ReadClock<'_>) -> Result<(), String> {
+    let mut holds: BTreeMap<u64, &Belief> = BTreeMap::new();
+    for belief in beliefs.iter().filter(|belief| belief.lives(read)) {
+        let other = holds.entry(belief.token).or_insert(belief);
+        if other.instance != belief.instance {
+            return Err(format!("{} and {} have one token", other.words(), belief.words()));
+        }
+    }
+    let mut permits = 0;
+    for (at, belief) in holds.values().enumerate() {
+        let mut others = holds.values().take(at);
+        let against = match belief.mode {
+            LockMode::Exclusive => others.next(),
+            LockMode::Shared => others.find(|other| other.mode != LockMode::Shared),
+            LockMode::Permits { n, of } => {
+                permits += n;
+                if permits > of {
+                    return Err(format!("{permits} of {of} permits are held: {}", belief.words()));
+                }
+                others.find(|other| !matches!(other.mode, LockMode::Permits { .. }))
+            }
+        };
+        if let Some(other) = against {
+            return Err(format!("{} and {} both believe", other.words(), belief.words()));
+        }
+    }
+    Ok(())
+}
+
+impl Belief {
+    fn words(&self) -> String {
+        let Self { client, id, token, mode, .. } = self;
+        format!("c{client} (acquisition {id}, token {token}, {mode:?})")
+    }
+}

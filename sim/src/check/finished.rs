@@ -1,0 +1,57 @@
+//! S11: what its client was told to be over is over for ever, on every replica that has applied as
+//! much as the one that said so.
+
+use std::collections::BTreeMap;
+
+use sharklock_locktable::{Acquisition, Lease, LockTable};
+
+/// Acquisitions that are over, by (instance, id), with an index by which that stood in the log.
+#[derive(Debug, Default)]
+pub struct Finished {
+    over: BTreeMap<(u64, u64), u64>,
+}
+
+impl Finished {
+    /// A client was told that an acquisition is over.
+    pub fn told(&mut self, instance: u64, id: u64, applied_max: u64) {
+        self.over.entry((instance, id)).or_insert(applied_max);
+    }
+
+    /// Looks for such acquisitions among those that are open on a replica.
+    ///
+    /// # Errors
+    ///
+    /// The lock and what has come back.
+    pub fn compare(
+        &self,
+        store: usize,
+        applied: u64,
+        table: &LockTable,
+    ) -> Result<(), (String, String)> {
+        for lease in table.leases() {
+            let (name, open) = open(&lease);
+            for acquisition in open {
+                let key = (acquisition.instance.0, acquisition.id.0);
+                if self.over.get(&key).is_some_and(|index| *index <= applied) {
+                    let (instance, id) = key;
+                    let what = format!(
+                        "acquisition {id} of instance {instance} on {name} was said to be over, \
+                         and is open on s{store} at {applied}"
+                    );
+                    return Err((name, what));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The lock of a lease, and the acquisitions that it keeps open.
+pub fn open(lease: &Lease) -> (String, Vec<Acquisition>) {
+    match lease {
+        Lease::Hold { name, acquisitions, .. } => (name.as_str().to_owned(), acquisitions.clone()),
+        // A seat that stays taken for a while after an end: nobody has it.
+        Lease::Delay { name, .. } => (name.as_str().to_owned(), Vec::new()),
+        Lease::Waiter { name, acquisition, .. } => (name.as_str().to_owned(), vec![*acquisition]),
+    }
+}

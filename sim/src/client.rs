@@ -1,0 +1,194 @@
+//! A client's process as shipped: the session's driver with its guards' cells, a connection to one
+//! gateway after the other, and the tasks that use its locks.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use sharklock_client::session::{Driver, LeaseCell, Output, Rotation, SessionConfig};
+use sharklock_client::{Grant, Request};
+use sharklock_history::Versioned;
+
+use crate::clock::DriftingClock;
+use crate::streams::{ConnId, Payload};
+
+/// A client's machine.
+pub struct ClientNode {
+    /// Its clock.
+    pub clock: DriftingClock,
+    /// Which life of its process this is.
+    pub life: u32,
+    /// The process, while it lives.
+    pub process: Option<ClientProcess>,
+    /// Until when the process stands still.
+    pub paused_until: u64,
+    /// What has arrived meanwhile. `None`: the connection is gone.
+    pub backlog: Vec<(ConnId, Option<Payload>)>,
+    /// The session's id. A new life may go on under the old one, as another instance.
+    pub secret: Bytes,
+}
+
+/// A life of a client.
+pub struct ClientProcess {
+    /// The core.
+    pub driver: Driver<(), u64, u64>,
+    /// Where the driver puts what it wants; empty between turns.
+    pub output: Output<u64, u64>,
+    /// Names this life: the instance of the session, and the label in the history.
+    pub instance: u64,
+    /// The connection.
+    pub link: Link,
+    /// Which gateway is dialled, and when.
+    pub rotation: Rotation,
+    /// The last dial or pause: only the event with this number counts.
+    pub dial: u64,
+    /// What tasks have asked for and not finished, by ticket.
+    pub taken: BTreeMap<u64, Taken>,
+    /// The last ticket, which is also the last acquisition's id.
+    pub last_ticket: u64,
+    /// Tasks: what each is at, and when it goes on where it is at nothing.
+    pub tasks: Vec<Task>,
+    /// Calls that were sent: the acquisition and when, for answers that tell a place.
+    pub sent: BTreeMap<u64, (u64, u64)>,
+    /// The next turn: only the event with this number counts.
+    pub wake: u64,
+    /// When it is planned.
+    pub wake_at: Option<u64>,
+}
+
+/// The connection of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// Nobody needs one.
+    Idle,
+    /// A dial or a pause before it.
+    Dialling,
+    /// There is one.
+    Up(ConnId),
+}
+
+/// One task: takes a lock, uses it, gives it back, thinks, and so on.
+#[derive(Clone, Debug)]
+pub struct Task {
+    /// What it is at.
+    pub ticket: Option<u64>,
+    /// When it takes the next lock.
+    pub next_ns: u64,
+}
+
+/// One acquisition from its wish to its end.
+pub struct Taken {
+    /// Whose; `None`: a re-entry, which belongs to the task's hold.
+    pub task: Option<usize>,
+    /// What was asked.
+    pub request: Arc<Request>,
+    /// What the guard would look at.
+    pub cell: Arc<LeaseCell<()>>,
+    /// When it was asked, true time.
+    pub asked_ns: u64,
+    /// Where it stands.
+    pub stage: Stage,
+}
+
+/// See [`Taken`].
+pub enum Stage {
+    /// The future waits, and is dropped at this time, if at all.
+    Acquiring {
+        /// When it is dropped.
+        give_up_ns: Option<u64>,
+    },
+    /// The guard is out.
+    Held(Held),
+    /// The release waits for its confirmation.
+    Releasing {
+        /// The guard.
+        held: Held,
+        /// Since when.
+        since_ns: u64,
+    },
+}
+
+/// A guard in the hands of a task.
+#[derive(Clone, Debug)]
+pub struct Held {
+    /// The grant.
+    pub grant: Grant,
+    /// When the guard was handed out, true time.
+    pub since_ns: u64,
+    /// When it is given back.
+    pub until_ns: u64,
+    /// When the task uses it next; `None`: an answer of the resource is waited for.
+    pub use_ns: Option<u64>,
+    /// What the resource said to the last read, until it is written.
+    pub read: Option<Versioned>,
+    /// When it is re-entered.
+    pub reenter_ns: Option<u64>,
+}
+
+impl ClientNode {
+    /// A machine without a process.
+    pub fn new(clock: DriftingClock, secret: Bytes) -> Self {
+        let backlog = Vec::new();
+        Self { clock, life: 0, process: None, paused_until: 0, backlog, secret }
+    }
+
+    /// Begins a life.
+    pub fn start(&mut self, instance: u64, jitter_seed: u64, gateways: usize, tasks: Vec<Task>) {
+        let config = SessionConfig { call_timeout: Duration::from_secs(10), jitter_seed };
+        self.life += 1;
+        self.process = Some(ClientProcess {
+            driver: Driver::new(config),
+            output: Output::default(),
+            instance,
+            link: Link::Idle,
+            rotation: Rotation::new(gateways, jitter_seed),
+            dial: 0,
+            taken: BTreeMap::new(),
+            last_ticket: 0,
+            tasks,
+            sent: BTreeMap::new(),
+            wake: 0,
+            wake_at: None,
+        });
+    }
+
+    /// What its clock reads.
+    pub fn now(&self, now_ns: u64) -> Duration {
+        self.clock.read(now_ns)
+    }
+
+    /// When the process wants its next turn, true time.
+    pub fn wakes_at(&self) -> Option<u64> {
+        let process = self.process.as_ref()?;
+        let driver = process.driver.next_due().and_then(|due| self.clock.when(due));
+        let tasks = process.tasks.iter().filter(|task| task.ticket.is_none());
+        let tasks = tasks.map(|task| task.next_ns);
+        let taken = process.taken.values().filter_map(Taken::next_ns);
+        tasks.chain(taken).chain(driver).min()
+    }
+}
+
+impl Taken {
+    /// When the task does something about it.
+    fn next_ns(&self) -> Option<u64> {
+        match &self.stage {
+            Stage::Acquiring { give_up_ns } => *give_up_ns,
+            // Whoever hears of a loss acts at once.
+            Stage::Held(_) if self.cell.lost().is_some() => Some(0),
+            Stage::Held(held) => {
+                let others = [held.use_ns, held.reenter_ns].into_iter().flatten();
+                others.chain([held.until_ns]).min()
+            }
+            Stage::Releasing { .. } => None,
+        }
+    }
+
+    /// The guard, given back or not.
+    pub fn held(&self) -> Option<&Held> {
+        match &self.stage {
+            Stage::Acquiring { .. } => None,
+            Stage::Held(held) | Stage::Releasing { held, .. } => Some(held),
+        }
+    }
+}

@@ -1,0 +1,468 @@
+//! What happens to clients: their connection, their turns, starts and ends. What their tasks do
+//! with locks stands in `tasks.rs`.
+
+use sharklock_client::session::take_message;
+use sharklock_history::{Position, Record, What};
+use sharklock_proto::v1::{self, SessionResponse, session_answer, session_call};
+
+use crate::client::{Link, Task};
+use crate::node::Node;
+use crate::note;
+use crate::streams::{ConnId, End, Half, Payload};
+use crate::world::{Event, MS, S, World};
+
+/// As in the client's link: connecting and opening both streams.
+const DIAL_TIMEOUT_NS: u64 = 5 * S;
+/// Calls of clients that others may repeat.
+const CAPTURED_MAX: usize = 512;
+/// Late requests are at most so old (holes.md): stores drop what is older.
+const REPLAY_AGE_MAX_NS: u64 = 30 * S;
+
+/// A call that was seen on the network.
+#[derive(Clone, Debug)]
+pub struct Captured {
+    at_ns: u64,
+    instance: u64,
+    half: Half,
+    request: v1::SessionRequest,
+}
+
+impl World {
+    pub(crate) fn client_starts(&mut self, number: usize) {
+        if self.is_winding_down || self.clients[number - 1].process.is_some() {
+            return;
+        }
+        self.last_instance += 1;
+        let instance = self.last_instance;
+        let tasks = (0..self.options.tasks.max(1))
+            .map(|_| {
+                let think = self.dice.tasks.around(self.options.think_mean_ms * MS);
+                Task { ticket: None, next_ns: self.now + think }
+            })
+            .collect();
+        let (seed, gateways) = (self.dice.tasks.number(), self.gateways.len());
+        let client = &mut self.clients[number - 1];
+        if self.dice.tasks.one_in(2) {
+            client.secret = instance.to_le_bytes().repeat(2).into();
+        }
+        client.paused_until = 0;
+        client.backlog.clear();
+        client.start(instance, seed, gateways, tasks);
+        note!(self, "c{number} starts, instance {instance}");
+        self.arm_client(number);
+    }
+
+    /// The process ends, and comes back as another instance, if at all.
+    pub(crate) fn client_ends(&mut self, number: usize, back_ns: Option<u64>) {
+        let client = &mut self.clients[number - 1];
+        let Some(mut process) = client.process.take() else { return };
+        client.backlog.clear();
+        let instance = process.instance;
+        note!(self, "c{number} ends, instance {instance}");
+        let taken = std::mem::take(&mut process.taken);
+        for (ticket, taken) in taken {
+            self.record_end_of_process(number, instance, ticket, &taken);
+        }
+        self.checks.beliefs.end_all(instance);
+        self.checks.liveness.died(instance, self.now);
+        let silently = self.dice.faults.one_in(3);
+        for (conn, end) in self.streams.of(Node::Client(number)) {
+            self.hang_up(conn, end, silently);
+        }
+        if let Some(back) = back_ns {
+            self.queue.plan(self.now + back, Event::ClientStarts(number));
+        }
+    }
+
+    pub(crate) fn client_pauses(&mut self, number: usize, until: u64) {
+        let client = &mut self.clients[number - 1];
+        client.paused_until = client.paused_until.max(until);
+    }
+
+    pub(crate) fn client_resumes(&mut self, number: usize) {
+        let client = &mut self.clients[number - 1];
+        if client.paused_until > self.now || client.process.is_none() {
+            return;
+        }
+        for (conn, payload) in std::mem::take(&mut client.backlog) {
+            self.client_takes(number, conn, payload);
+            self.client_turn(number);
+        }
+        self.client_turn(number);
+    }
+
+    pub(crate) fn heal_clients(&mut self) {
+        for number in 1..=self.clients.len() {
+            self.clients[number - 1].paused_until = self.now;
+            if self.clients[number - 1].process.is_none() {
+                self.queue.plan(self.now, Event::ClientStarts(number));
+            } else {
+                self.client_resumes(number);
+            }
+        }
+    }
+
+    /// Something arrives; `None`: the connection is gone.
+    pub(crate) fn client_receives(
+        &mut self,
+        number: usize,
+        conn: ConnId,
+        payload: Option<Payload>,
+    ) {
+        let client = &mut self.clients[number - 1];
+        if client.process.is_none() {
+            return;
+        }
+        if client.paused_until > self.now {
+            return client.backlog.push((conn, payload));
+        }
+        self.client_takes(number, conn, payload);
+        self.client_turn(number);
+    }
+
+    fn client_takes(&mut self, number: usize, conn: ConnId, payload: Option<Payload>) {
+        let client = &mut self.clients[number - 1];
+        let now = client.now(self.now);
+        let Some(process) = client.process.as_mut().filter(|it| it.link == Link::Up(conn)) else {
+            return;
+        };
+        match payload {
+            Some(Payload::Response(response)) => {
+                process.rotation.answered();
+                process.driver.take_in(now, (*response).clone());
+                self.trace_response(number, &response);
+                self.record_places(number, &response);
+            }
+            None => {
+                process.driver.disconnected(now, "the connection broke".to_owned());
+                self.client_lost(number);
+            }
+            Some(other) => unreachable!("clients are not sent {other:?}"),
+        }
+    }
+
+    /// As the client's link does: the next endpoint, after a pause that doubles.
+    fn client_lost(&mut self, number: usize) {
+        let client = &mut self.clients[number - 1];
+        let Some(process) = &mut client.process else { return };
+        let pause = process.rotation.lost().as_nanos() as u64;
+        process.link = Link::Dialling;
+        self.plan_client_dial(number, pause);
+    }
+
+    fn plan_client_dial(&mut self, number: usize, pause_ns: u64) {
+        let took = 2 * self.stream_delay_ns();
+        let client = &mut self.clients[number - 1];
+        let life = client.life;
+        let Some(process) = &mut client.process else { return };
+        process.dial += 1;
+        let dial = process.dial;
+        let at = self.now + pause_ns + took;
+        self.queue.plan(at, Event::ClientDials { client: number, life, dial, since: self.now });
+    }
+
+    pub(crate) fn client_dials(&mut self, number: usize, life: u32, dial: u64, since: u64) {
+        let here = Node::Client(number);
+        let client = &mut self.clients[number - 1];
+        if client.life != life {
+            return;
+        }
+        let Some(process) = &mut client.process else { return };
+        if process.dial != dial || process.link != Link::Dialling {
+            return;
+        }
+        if client.paused_until > self.now {
+            let at = client.paused_until;
+            return self.queue.plan(at, Event::ClientDials { client: number, life, dial, since });
+        }
+        let number_of_gateway = 1 + process.rotation.current();
+        let there = Node::Gateway(number_of_gateway);
+        if self.links.is_blocked(here, there) || self.links.is_blocked(there, here) {
+            // Nobody answers: the dial is given up after its time.
+            if self.now >= since + DIAL_TIMEOUT_NS {
+                self.client_dial_failed(number);
+            } else {
+                let at = since + DIAL_TIMEOUT_NS;
+                self.queue.plan(at, Event::ClientDials { client: number, life, dial, since });
+            }
+            return;
+        }
+        let conn = self.streams.open(here, there);
+        if !self.gateway_accepts(number_of_gateway, conn, here) {
+            self.streams.close(conn, End::Dialler);
+            self.streams.close(conn, End::Listener);
+            return self.client_dial_failed(number);
+        }
+        note!(self, "c{number} reaches g{number_of_gateway} over {conn}");
+        let client = &mut self.clients[number - 1];
+        let now = client.now(self.now);
+        let process = client.process.as_mut().expect("it has just been looked at");
+        process.link = Link::Up(conn);
+        process.driver.connected(now);
+        self.client_turn(number);
+    }
+
+    fn client_dial_failed(&mut self, number: usize) {
+        let client = &mut self.clients[number - 1];
+        let now = client.now(self.now);
+        let Some(process) = &mut client.process else { return };
+        process.driver.disconnected(now, "no connection".to_owned());
+        self.client_lost(number);
+        self.client_turn(number);
+    }
+
+    pub(crate) fn client_wakes(&mut self, number: usize, life: u32, wake: u64) {
+        let client = &mut self.clients[number - 1];
+        if client.life != life {
+            return;
+        }
+        let Some(process) = &mut client.process else { return };
+        if process.wake != wake {
+            return;
+        }
+        process.wake_at = None;
+        if client.paused_until <= self.now {
+            self.client_turn(number);
+        }
+    }
+
+    /// What the session's task does whenever something has happened: its users act, the driver
+    /// takes its turn, what it tells is passed on, what it sends is sent.
+    pub(crate) fn client_turn(&mut self, number: usize) {
+        self.hear_of_losses(number);
+        self.tasks_act(number);
+        let client = &mut self.clients[number - 1];
+        let now = client.now(self.now);
+        let Some(process) = &mut client.process else { return };
+        let mut output = std::mem::take(&mut process.output);
+        process.driver.turn(now, &mut output);
+        for told in output.told.drain(..) {
+            self.told(number, told);
+        }
+        if std::mem::take(&mut output.reconnect) {
+            self.client_leaves(number);
+        }
+        self.client_sends(number, Half::Urgent, &mut output.urgent);
+        self.client_sends(number, Half::Acquires, &mut output.acquires);
+        self.client_wants_link(number);
+        if let Some(process) = &mut self.clients[number - 1].process {
+            process.output = output;
+        }
+        self.compare_beliefs(number);
+        self.arm_client(number);
+    }
+
+    /// The connection answers nothing: the driver wants another.
+    fn client_leaves(&mut self, number: usize) {
+        let Some(process) = &mut self.clients[number - 1].process else { return };
+        let before = std::mem::replace(&mut process.link, Link::Dialling);
+        process.rotation.leave();
+        if let Link::Up(conn) = before {
+            self.hang_up(conn, End::Dialler, false);
+        }
+        note!(self, "c{number} leaves its gateway");
+        self.counters.count("clients leave a silent gateway");
+        self.plan_client_dial(number, 0);
+    }
+
+    fn client_wants_link(&mut self, number: usize) {
+        let Some(process) = &mut self.clients[number - 1].process else { return };
+        let wanted = process.driver.acquisitions_count() > 0;
+        match (process.link, wanted) {
+            (Link::Idle, true) => {
+                process.link = Link::Dialling;
+                self.plan_client_dial(number, 0);
+            }
+            (Link::Dialling, false) => process.link = Link::Idle,
+            (Link::Idle | Link::Up(_), false) | (Link::Dialling | Link::Up(_), true) => {}
+        }
+    }
+
+    fn client_sends(&mut self, number: usize, half: Half, calls: &mut Vec<v1::SessionCall>) {
+        let client = &mut self.clients[number - 1];
+        let secret = client.secret.clone();
+        let Some(process) = &mut client.process else { return };
+        let Link::Up(conn) = process.link else {
+            assert!(calls.is_empty(), "calls without a connection");
+            return;
+        };
+        let instance = process.instance;
+        while let Some(request) = take_message(calls, &secret, instance) {
+            let process = self.clients[number - 1].process.as_mut().expect("it takes its turn");
+            for call in &request.calls {
+                if let Some(session_call::Body::Acquire(acquire)) = &call.body {
+                    process.sent.insert(call.call_id, (acquire.acquisition_id, self.now));
+                }
+            }
+            if process.sent.len() > 1_000 {
+                process.sent.pop_first();
+            }
+            if self.options.replay_mean_ms > 0 {
+                if self.captured.len() >= CAPTURED_MAX {
+                    self.captured.pop_front();
+                }
+                let captured =
+                    Captured { at_ns: self.now, instance, half, request: request.clone() };
+                self.captured.push_back(captured);
+            }
+            self.trace_request(number, &request);
+            self.send(conn, End::Listener, Payload::Request(half, Box::new(request)));
+        }
+    }
+
+    fn trace_request(&mut self, number: usize, request: &v1::SessionRequest) {
+        use session_call::Body;
+        for call in &request.calls {
+            let id = call.call_id;
+            match &call.body {
+                Some(Body::Acquire(it)) => {
+                    note!(self, "c{number} asks for {} as {} ({id})", it.name, it.acquisition_id);
+                }
+                Some(Body::Release(it)) => {
+                    note!(self, "c{number} releases {} {} ({id})", it.name, it.acquisition_id);
+                }
+                Some(Body::Cancel(it)) => {
+                    note!(self, "c{number} cancels {} {} ({id})", it.name, it.acquisition_id);
+                }
+                Some(Body::KeepAlive(it)) => {
+                    for item in &it.items {
+                        let name = &item.name;
+                        note!(self, "c{number} keeps {name} {} ({id})", item.acquisition_id);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn trace_response(&mut self, number: usize, response: &SessionResponse) {
+        use session_answer::Body;
+        for answer in &response.answers {
+            let id = answer.call_id;
+            let at = |position: &Option<v1::Position>| position.map_or(0, |it| it.applied_index);
+            match &answer.body {
+                Some(Body::Acquire(it)) => {
+                    let (what, at) = (it.outcome().as_str_name(), at(&it.position));
+                    let (token, acquisition) = (it.token, it.acquisition_id);
+                    note!(self, "c{number} hears ({id}) {acquisition}: {what} {token} at {at}");
+                }
+                Some(Body::Release(it)) => {
+                    let (what, at) = (it.outcome().as_str_name(), at(&it.position));
+                    note!(self, "c{number} hears ({id}): {what} at {at}");
+                }
+                Some(Body::Cancel(it)) => {
+                    let (what, at) = (it.outcome().as_str_name(), at(&it.position));
+                    note!(self, "c{number} hears ({id}): {what} at {at}");
+                }
+                Some(Body::KeepAlive(it)) => {
+                    for item in &it.answers {
+                        let (what, at) = (item.state().as_str_name(), at(&item.position));
+                        let (name, acquisition) = (&item.name, item.acquisition_id);
+                        let (seq, token) = (item.seq, item.token);
+                        note!(
+                            self,
+                            "c{number} hears ({id}/{seq}) {name} {acquisition}: {what} {token} at {at}"
+                        );
+                    }
+                }
+                Some(Body::Event(it)) => {
+                    let (what, at) = (it.kind().as_str_name(), at(&it.position));
+                    let (name, acquisition, token) = (&it.name, it.acquisition_id, it.token);
+                    note!(self, "c{number} is pushed {name} {acquisition}: {what} {token} at {at}");
+                }
+                Some(Body::Failure(it)) => note!(self, "c{number} hears ({id}): {}", it.reason),
+                _ => {}
+            }
+        }
+    }
+
+    /// A place in the queue that an answer tells: the session core keeps it to itself.
+    fn record_places(&mut self, number: usize, response: &SessionResponse) {
+        let Some(process) = &self.clients[number - 1].process else { return };
+        let session = process.instance as u32;
+        for answer in &response.answers {
+            let Some(session_answer::Body::Acquire(acquire)) = &answer.body else { continue };
+            if acquire.outcome() != v1::AcquireOutcome::Queued {
+                continue;
+            }
+            let Some((id, asked)) = process.sent.get(&answer.call_id).copied() else { continue };
+            let Some(taken) = process.taken.get(&id) else { continue };
+            if self.names.is_broken(&taken.request.name) {
+                continue;
+            }
+            let position = acquire.position.unwrap_or_default();
+            let record = Record {
+                lock: self.recorder.lock(&taken.request.name),
+                session,
+                acquisition: id,
+                invoked: asked,
+                returned: self.now,
+                position: Position {
+                    range: position.range_id as u32,
+                    version: position.version as u32,
+                    applied_index: position.applied_index,
+                },
+                what: What::Queued { place: acquire.place },
+            };
+            self.recorder.push(record);
+        }
+    }
+
+    /// Somebody repeats a call that was seen earlier, over a stream of its own to some gateway.
+    pub(crate) fn replay(&mut self) {
+        let oldest = self.now.saturating_sub(REPLAY_AGE_MAX_NS);
+        while self.captured.front().is_some_and(|captured| captured.at_ns < oldest) {
+            self.captured.pop_front();
+        }
+        if self.captured.is_empty() {
+            return;
+        }
+        let at = self.dice.faults.below(self.captured.len() as u64) as usize;
+        let captured = self.captured[at].clone();
+        let number = 1 + self.dice.faults.below(self.gateways.len() as u64) as usize;
+        let gateway = &mut self.gateways[number - 1];
+        let now_us = gateway.now_us(self.now);
+        if gateway.paused_until > self.now {
+            return;
+        }
+        let Some(process) = &mut gateway.process else { return };
+        let hub = &process.hub;
+        let Ok(mut port) = sharklock_gateway::SessionPort::open(hub, "ghost".to_owned()) else {
+            return;
+        };
+        let Captured { at_ns, instance, half, request } = captured;
+        note!(
+            self,
+            "a ghost repeats what instance {instance} sent at {at_ns} ({half:?}) to g{number}"
+        );
+        self.checks.liveness.died_again(instance, self.now);
+        if port.take_in(now_us, request).is_ok() {
+            process.ghosts.push((self.now + 5 * S, port));
+        }
+        self.after_gateway(number);
+    }
+
+    pub(crate) fn arm_client(&mut self, number: usize) {
+        let client = &mut self.clients[number - 1];
+        let Some(at) = client.wakes_at() else { return };
+        let life = client.life;
+        let at = at.max(self.now + 1_000).max(client.paused_until);
+        let Some(process) = &mut client.process else { return };
+        if process.wake_at.is_some_and(|planned| planned <= at) {
+            return;
+        }
+        process.wake += 1;
+        process.wake_at = Some(at);
+        let wake = process.wake;
+        self.queue.plan(at, Event::ClientWakes { client: number, life, wake });
+    }
+
+    /// S1: beliefs change when a guard is handed out or renewed, which happens in a turn.
+    fn compare_beliefs(&mut self, number: usize) {
+        let (now, clients) = (self.now, &self.clients);
+        let read = |client: usize| clients[client - 1].now(now);
+        if let Err((name, what)) = self.checks.beliefs.compare(number, &read) {
+            self.violated("S1", &[name], format_args!("{what}"));
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! A gateway as shipped: its hub, the ports of its clients, and an operator who sits at it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use sharklock_gateway::{Hub, HubConfig, Lane, SessionPort, StoreId, StoreLinks, StreamHandle};
+use sharklock_proto::internal::v1::StoreCall;
+
+use crate::clock::DriftingClock;
+use crate::streams::{ConnId, Half, Payload};
+
+/// A gateway's machine.
+pub struct GatewayNode {
+    /// Its clock.
+    pub clock: DriftingClock,
+    /// Which life of its process this is.
+    pub life: u32,
+    /// The process, while it lives.
+    pub process: Option<GatewayProcess>,
+    /// Until when the process stands still.
+    pub paused_until: u64,
+    /// What has arrived meanwhile. `None`: the connection is gone.
+    pub backlog: Vec<(ConnId, Option<Payload>)>,
+}
+
+/// A life of a gateway.
+pub struct GatewayProcess {
+    /// The core.
+    pub hub: Arc<Hub>,
+    /// What the hub has for stores.
+    pub to_stores: Arc<ToStores>,
+    /// Which connection leads to which store.
+    pub stores: BTreeMap<StoreId, ConnId>,
+    /// The two streams of each client.
+    pub clients: BTreeMap<ConnId, Ports>,
+    /// Streams over which others repeat old requests; nobody reads them.
+    pub ghosts: Vec<(u64, SessionPort)>,
+    /// The operator's stream.
+    pub operator: StreamHandle,
+    /// What the operator has asked, by call id.
+    pub asked: BTreeMap<u64, Look>,
+    /// Number of the operator's last call.
+    pub last_call: u64,
+    /// The clock's reading at the start.
+    born: Duration,
+    /// The next tick: only the event with this number counts.
+    pub tick: u64,
+    /// When it is planned.
+    pub tick_at: Option<u64>,
+}
+
+/// The streams of one client.
+pub struct Ports {
+    /// For acquires.
+    pub acquires: SessionPort,
+    /// For what must never wait.
+    pub urgent: SessionPort,
+}
+
+/// Something that an operator asked.
+#[derive(Clone, Debug)]
+pub struct Look {
+    /// When.
+    pub asked_ns: u64,
+    /// Which lock.
+    pub name: String,
+    /// Whether this token is live; `None`: something else.
+    pub token: Option<u64>,
+}
+
+/// The way to the stores: what the hub sends waits here until its call is over.
+#[derive(Debug, Default)]
+pub struct ToStores(Mutex<Waiting>);
+
+#[derive(Debug, Default)]
+struct Waiting {
+    connected: BTreeSet<StoreId>,
+    calls: Vec<(StoreId, Lane, Vec<StoreCall>)>,
+}
+
+impl ToStores {
+    /// A store can be reached, or cannot.
+    pub fn set_connected(&self, store: StoreId, connected: bool) {
+        let mut waiting = self.waiting();
+        if connected {
+            waiting.connected.insert(store);
+        } else {
+            waiting.connected.remove(&store);
+        }
+    }
+
+    /// What is to be sent.
+    pub fn take(&self) -> Vec<(StoreId, Lane, Vec<StoreCall>)> {
+        std::mem::take(&mut self.waiting().calls)
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl StoreLinks for ToStores {
+    fn send(
+        &self,
+        store: StoreId,
+        lane: Lane,
+        calls: Vec<StoreCall>,
+    ) -> Result<(), Vec<StoreCall>> {
+        let mut waiting = self.waiting();
+        if !waiting.connected.contains(&store) {
+            return Err(calls);
+        }
+        waiting.calls.push((store, lane, calls));
+        Ok(())
+    }
+}
+
+impl GatewayNode {
+    /// A machine without a process.
+    pub fn new(clock: DriftingClock) -> Self {
+        Self { clock, life: 0, process: None, paused_until: 0, backlog: Vec::new() }
+    }
+
+    /// Begins a life.
+    pub fn start(&mut self, now_ns: u64) {
+        let to_stores = Arc::new(ToStores::default());
+        let links = Arc::clone(&to_stores) as Arc<dyn StoreLinks>;
+        let hub = Hub::new(HubConfig::default(), links, Arc::new(()));
+        let operator = StreamHandle::open(&hub).expect("a new hub has room");
+        self.life += 1;
+        self.process = Some(GatewayProcess {
+            hub,
+            to_stores,
+            stores: BTreeMap::new(),
+            clients: BTreeMap::new(),
+            ghosts: Vec::new(),
+            operator,
+            asked: BTreeMap::new(),
+            last_call: 0,
+            born: self.clock.read(now_ns),
+            tick: 0,
+            tick_at: None,
+        });
+    }
+
+    /// What the process's clock reads, microseconds.
+    pub fn now_us(&self, now_ns: u64) -> u64 {
+        let born = self.process.as_ref().map_or(Duration::ZERO, |process| process.born);
+        (self.clock.read(now_ns) - born).as_micros() as u64
+    }
+
+    /// When the hub wants its next tick.
+    pub fn tick_at(&self, now_ns: u64) -> Option<u64> {
+        let process = self.process.as_ref()?;
+        let due = Duration::from_micros(process.hub.next_due_us());
+        Some(self.clock.when(process.born + due)?.max(now_ns + 1_000))
+    }
+}
+
+impl GatewayProcess {
+    /// The store at the other end of a connection.
+    pub fn store_at(&self, conn: ConnId) -> Option<StoreId> {
+        self.stores.iter().find(|(_, known)| **known == conn).map(|(store, _)| *store)
+    }
+
+    /// A client connects. False: too many streams are open.
+    pub fn accept(&mut self, conn: ConnId, address: &str) -> bool {
+        let open = || SessionPort::open(&self.hub, address.to_owned());
+        let (Ok(acquires), Ok(urgent)) = (open(), open()) else { return false };
+        self.clients.insert(conn, Ports { acquires, urgent });
+        true
+    }
+
+    /// One stream of a client.
+    pub fn port(&mut self, conn: ConnId, half: Half) -> Option<&mut SessionPort> {
+        let ports = self.clients.get_mut(&conn)?;
+        Some(match half {
+            Half::Acquires => &mut ports.acquires,
+            Half::Urgent => &mut ports.urgent,
+        })
+    }
+}

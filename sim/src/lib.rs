@@ -1,0 +1,34 @@
+//! A whole SharkLock cluster in one thread: one range on three stores, gateways and clients as
+//! shipped (their cores, without sockets, threads and disks), on a network, disks and clocks of the
+//! simulator's making. One seed decides everything, so that every run can be repeated.
+//!
+//! A run has a phase with faults, in which only safety is checked; then everything heals, and what
+//! must happen in time has to; then the clients go, and nothing may be left.
+
+mod check;
+mod client;
+mod client_events;
+mod clock;
+mod dice;
+mod faults;
+mod gateway;
+mod gateway_events;
+mod links;
+mod names;
+mod node;
+mod options;
+mod poll;
+mod queue;
+mod run;
+mod store;
+mod store_events;
+mod stream_events;
+mod streams;
+mod tasks;
+mod trace;
+mod world;
+
+pub use check::Violation;
+pub use options::Options;
+pub use run::{Outcome, run};
+pub use world::Counters;

@@ -1,0 +1,157 @@
+//! Messages between stores: each may be lost, late, doubled, or overtaken. Links can be blocked in
+//! one direction, and clogged: what is sent then arrives late and all at once.
+
+use std::collections::BTreeMap;
+
+use sharklock_proto::internal::v1::{Heartbeats, MessageType, RangeMessage};
+
+use crate::dice::Dice;
+use crate::node::Node;
+use crate::options::Options;
+
+/// What travels between stores. The two kinds have streams of their own (D6).
+#[derive(Clone, Debug)]
+pub enum Letter {
+    /// Of one range.
+    Message(Box<RangeMessage>),
+    /// Of all ranges.
+    Heartbeats(Box<Heartbeats>),
+}
+
+impl Letter {
+    /// Who sends it.
+    pub fn from(&self) -> usize {
+        (match self {
+            Self::Message(message) => message.from_store,
+            Self::Heartbeats(beats) => beats.from_store,
+        }) as usize
+    }
+
+    /// Who is to have it.
+    pub fn to(&self) -> usize {
+        (match self {
+            Self::Message(message) => message.to_store,
+            Self::Heartbeats(beats) => beats.to_store,
+        }) as usize
+    }
+
+    fn class(&self) -> u8 {
+        match self {
+            Self::Heartbeats(_) => 0,
+            Self::Message(message) => {
+                let kind = message.message.as_ref().map(|body| body.msg_type());
+                match kind {
+                    Some(MessageType::MsgAppend | MessageType::MsgAppendResponse) => 1,
+                    _ => 2,
+                }
+            }
+        }
+    }
+
+    /// One word or two for the trace.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Heartbeats(beats) => {
+                let beat = beats.beats.first();
+                let (term, commit) = beat.map_or((0, 0), |beat| (beat.term, beat.commit));
+                let kind =
+                    if beat.is_some_and(|beat| beat.is_response) { "beat-ok" } else { "beat" };
+                format!("{kind} t{term} c{commit}")
+            }
+            Self::Message(message) => {
+                let Some(body) = &message.message else { return "nothing".to_owned() };
+                let kind = body.msg_type().as_str_name().trim_start_matches("MSG_").to_lowercase();
+                let (term, index, commit) = (body.term, body.index, body.commit);
+                let (entries, reject) = (body.entries.len(), if body.reject { " no" } else { "" });
+                format!("{kind}{reject} t{term} i{index} c{commit} +{entries}")
+            }
+        }
+    }
+}
+
+/// The links between all stores.
+#[derive(Debug, Default)]
+pub struct Links {
+    /// How many faults block a direction.
+    blocked: BTreeMap<(Node, Node), u32>,
+    /// What a clogged direction holds back.
+    clogged: BTreeMap<(usize, usize), Vec<Letter>>,
+    /// The last arrival per direction and class: without overtaking, nothing arrives before it.
+    last: BTreeMap<(usize, usize, u8), u64>,
+}
+
+impl Links {
+    /// Whether nothing gets from one node to the other.
+    pub fn is_blocked(&self, from: Node, to: Node) -> bool {
+        self.blocked.get(&(from, to)).is_some_and(|count| *count > 0)
+    }
+
+    /// Blocks directions; once for each call they must be unblocked again.
+    pub fn block(&mut self, ways: &[(Node, Node)]) {
+        for way in ways {
+            *self.blocked.entry(*way).or_default() += 1;
+        }
+    }
+
+    /// Takes one blockade away.
+    pub fn unblock(&mut self, ways: &[(Node, Node)]) {
+        for way in ways {
+            if let Some(count) = self.blocked.get_mut(way) {
+                *count = count.saturating_sub(1);
+            }
+        }
+    }
+
+    /// Takes all blockades away.
+    pub fn unblock_all(&mut self) {
+        self.blocked.clear();
+    }
+
+    /// Holds back what is sent from one store to another.
+    pub fn clog(&mut self, from: usize, to: usize) {
+        self.clogged.entry((from, to)).or_default();
+    }
+
+    /// What a direction has held back.
+    pub fn unclog(&mut self, from: usize, to: usize) -> Vec<Letter> {
+        self.clogged.remove(&(from, to)).unwrap_or_default()
+    }
+
+    /// Every clogged direction.
+    pub fn clogs(&self) -> Vec<(usize, usize)> {
+        self.clogged.keys().copied().collect()
+    }
+
+    /// When a letter arrives: never, once, or twice. A clogged direction keeps it.
+    pub fn send(
+        &mut self,
+        now_ns: u64,
+        letter: Letter,
+        options: &Options,
+        dice: &mut Dice,
+    ) -> Vec<(u64, Letter)> {
+        let (from, to, class) = (letter.from(), letter.to(), letter.class());
+        if self.is_blocked(Node::Store(from), Node::Store(to)) || dice.ppm(options.raft_loss_ppm) {
+            return Vec::new();
+        }
+        if let Some(held) = self.clogged.get_mut(&(from, to)) {
+            held.push(letter);
+            return Vec::new();
+        }
+        let base = options.raft_delay_us * 1_000;
+        let arrives = now_ns + base / 2 + dice.around(base / 2);
+        let last = self.last.entry((from, to, class)).or_default();
+        let arrives = if dice.ppm(options.raft_reorder_ppm) {
+            arrives + dice.around(base * 8)
+        } else {
+            *last = arrives.max(*last + 1);
+            *last
+        };
+        let mut arrivals = Vec::with_capacity(1);
+        if dice.ppm(options.raft_twice_ppm) {
+            arrivals.push((arrives + dice.around(base * 16), letter.clone()));
+        }
+        arrivals.push((arrives, letter));
+        arrivals
+    }
+}

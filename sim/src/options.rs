@@ -1,0 +1,282 @@
+//! What a run is like. Everything is drawn from the seed: each run enables some of the faults at
+//! rates of its own (a swarm finds more than one well-balanced mix), and is printed whole, so that
+//! a report says what it was.
+
+use std::fmt;
+
+use crate::dice::Dice;
+
+macro_rules! options {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// The options of one run. Times say their unit; `_mean_ms` of a fault is the mean time
+        /// between two, 0 for never; `_ppm` is so many in a million, `_pct` in a hundred.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub struct Options {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        impl Options {
+            /// Replaces one option by name.
+            ///
+            /// # Errors
+            ///
+            /// If there is no such option; the text lists those that there are.
+            pub fn set(&mut self, name: &str, value: u64) -> Result<(), String> {
+                match name {
+                    $(stringify!($name) => self.$name = value,)*
+                    _ => {
+                        let known = [$(stringify!($name)),*].join(" ");
+                        return Err(format!("no option {name:?}; there are: {known}"));
+                    }
+                }
+                Ok(())
+            }
+
+            /// Names and values.
+            pub fn pairs(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($name), self.$name)),*]
+            }
+        }
+    };
+}
+
+options! {
+    /// How long faults go on.
+    duration_s,
+    /// Gateways.
+    gateways,
+    /// Client processes.
+    clients,
+    /// Tasks of each, which take one lock after the other.
+    tasks,
+    /// Names that many want.
+    hot_names,
+    /// Names that few want.
+    cold_names,
+    /// How often a task takes a hot name.
+    hot_pct,
+    /// Share of locks of permits among names.
+    permit_names_pct,
+    /// Share of shared acquisitions on other names.
+    shared_pct,
+    /// Mean pause of a task between two locks.
+    think_mean_ms,
+    /// Mean time of a hold.
+    hold_mean_ms,
+    /// Mean time between two uses of a hold.
+    use_mean_ms,
+    /// Leases are drawn between this,
+    ttl_min_ms,
+    /// and this.
+    ttl_max_ms,
+    /// Share of tries.
+    try_pct,
+    /// Share of waits with an end.
+    bounded_wait_pct,
+    /// Share of acquisitions whose future is dropped.
+    give_up_pct,
+    /// Share of holds that are re-entered.
+    reenter_pct,
+    /// Share of guards that are dropped, not released.
+    drop_guard_pct,
+    /// Mean time between looks of a gateway's operator.
+    look_mean_ms,
+    /// Mean time between an operator's wishes to end a hold.
+    force_mean_ms,
+    /// Mean time between repetitions of old requests by others.
+    replay_mean_ms,
+    /// How often changed rows go to the image.
+    flush_ms,
+    /// Entries that a log keeps.
+    log_floor,
+    /// From mail to the worker's turn.
+    turn_us,
+    /// Mean duration of a synced write.
+    disk_mean_us,
+    /// Writes that stall,
+    disk_stall_ppm,
+    /// for up to this long.
+    disk_stall_max_ms,
+    /// Writes that fail, which ends their process.
+    disk_fail_ppm,
+    /// Mean delay between stores.
+    raft_delay_us,
+    /// Messages between stores that are lost,
+    raft_loss_ppm,
+    /// that come twice,
+    raft_twice_ppm,
+    /// that overtake others.
+    raft_reorder_ppm,
+    /// Mean delay of connections.
+    stream_delay_us,
+    /// A connection that is silent for so long counts as lost.
+    silence_ms,
+    /// Clocks run wrong by up to this.
+    drift_ppm,
+    /// Clocks change their rate.
+    drift_mean_ms,
+    /// A store's process or machine ends.
+    crash_store_mean_ms,
+    /// All of them at once.
+    power_cut_mean_ms,
+    /// A store's process stands still.
+    pause_store_mean_ms,
+    /// A store's machine stands still, with its clock.
+    freeze_store_mean_ms,
+    /// A store's disk stalls at every write.
+    slow_disk_mean_ms,
+    /// Stores are separated from each other.
+    partition_mean_ms,
+    /// Messages between stores are held back and released late.
+    clog_mean_ms,
+    /// Gateways and clients are separated from others, unnoticed.
+    stall_streams_mean_ms,
+    /// A connection breaks.
+    cut_stream_mean_ms,
+    /// A gateway ends.
+    crash_gateway_mean_ms,
+    /// A gateway stands still.
+    pause_gateway_mean_ms,
+    /// A client ends.
+    crash_client_mean_ms,
+    /// A client stands still.
+    pause_client_mean_ms,
+    /// Mean length of what ends by itself.
+    fault_mean_ms,
+}
+
+impl Options {
+    /// The options of a seed.
+    pub fn draw(seed: u64) -> Self {
+        let dice = &mut Dice::new(seed, "options");
+        let mut options = Self::workload(dice);
+        options.draw_hardware(dice);
+        options.draw_faults(dice);
+        options
+    }
+
+    fn workload(dice: &mut Dice) -> Self {
+        let ttl_min_ms = *dice.pick(&[2_000, 2_000, 3_000, 5_000]);
+        Self {
+            duration_s: dice.between(120, 600),
+            gateways: dice.between(1, 3),
+            clients: dice.between(2, 6),
+            tasks: dice.between(1, 4),
+            hot_names: dice.between(1, 3),
+            cold_names: dice.scale(1, 30),
+            hot_pct: *dice.pick(&[30, 60, 90, 100]),
+            permit_names_pct: *dice.pick(&[0, 0, 30, 50]),
+            shared_pct: *dice.pick(&[0, 0, 30, 60]),
+            think_mean_ms: dice.scale(50, 4_000),
+            hold_mean_ms: dice.scale(20, 8_000),
+            use_mean_ms: dice.scale(100, 2_000),
+            ttl_min_ms,
+            ttl_max_ms: ttl_min_ms + *dice.pick(&[0, 0, 2_000, 8_000]),
+            try_pct: *dice.pick(&[0, 10, 40]),
+            bounded_wait_pct: *dice.pick(&[0, 30, 60]),
+            give_up_pct: *dice.pick(&[0, 5, 30]),
+            reenter_pct: *dice.pick(&[0, 10, 30]),
+            drop_guard_pct: *dice.pick(&[0, 10, 50]),
+            look_mean_ms: *dice.pick(&[0, 200, 1_000, 5_000]),
+            force_mean_ms: *dice.pick(&[0, 0, 5_000, 30_000]),
+            replay_mean_ms: *dice.pick(&[0, 0, 500, 5_000]),
+            flush_ms: dice.scale(50, 3_000),
+            log_floor: dice.scale(64, 4_096),
+            // Set by the functions below.
+            turn_us: 0,
+            disk_mean_us: 0,
+            disk_stall_ppm: 0,
+            disk_stall_max_ms: 0,
+            disk_fail_ppm: 0,
+            raft_delay_us: 0,
+            raft_loss_ppm: 0,
+            raft_twice_ppm: 0,
+            raft_reorder_ppm: 0,
+            stream_delay_us: 0,
+            silence_ms: 0,
+            drift_ppm: 0,
+            drift_mean_ms: 0,
+            crash_store_mean_ms: 0,
+            power_cut_mean_ms: 0,
+            pause_store_mean_ms: 0,
+            freeze_store_mean_ms: 0,
+            slow_disk_mean_ms: 0,
+            partition_mean_ms: 0,
+            clog_mean_ms: 0,
+            stall_streams_mean_ms: 0,
+            cut_stream_mean_ms: 0,
+            crash_gateway_mean_ms: 0,
+            pause_gateway_mean_ms: 0,
+            crash_client_mean_ms: 0,
+            pause_client_mean_ms: 0,
+            fault_mean_ms: 0,
+        }
+    }
+
+    fn draw_hardware(&mut self, dice: &mut Dice) {
+        self.turn_us = dice.scale(20, 4_000);
+        self.disk_mean_us = dice.scale(100, 40_000);
+        self.disk_stall_ppm = *dice.pick(&[0, 0, 500, 5_000]);
+        self.disk_stall_max_ms = dice.scale(200, 6_000);
+        self.disk_fail_ppm = *dice.pick(&[0, 0, 0, 100, 1_000]);
+        self.raft_delay_us = dice.scale(100, 50_000);
+        self.raft_loss_ppm = *dice.pick(&[0, 0, 10_000, 100_000, 300_000]);
+        self.raft_twice_ppm = *dice.pick(&[0, 0, 10_000, 200_000]);
+        self.raft_reorder_ppm = *dice.pick(&[0, 0, 10_000, 200_000]);
+        self.stream_delay_us = dice.scale(100, 50_000);
+        self.silence_ms = dice.between(3_000, 20_000);
+        self.drift_ppm = *dice.pick(&[0, 100, 10_000, 10_000]);
+        self.drift_mean_ms = *dice.pick(&[0, 5_000, 60_000]);
+    }
+
+    fn draw_faults(&mut self, dice: &mut Dice) {
+        // A tenth of the runs has no faults at all: what goes wrong there is the workload's alone.
+        let all_off = dice.one_in(10);
+        let mut mean = |low, high| {
+            // All draws are made, whatever is off: one option does not move the others.
+            let (on, value) = (dice.one_in(2), dice.scale(low, high));
+            if on && !all_off { value } else { 0 }
+        };
+        self.crash_store_mean_ms = mean(6_000, 120_000);
+        self.power_cut_mean_ms = mean(12_000, 240_000);
+        self.pause_store_mean_ms = mean(6_000, 120_000);
+        self.freeze_store_mean_ms = mean(15_000, 240_000);
+        self.slow_disk_mean_ms = mean(15_000, 240_000);
+        self.partition_mean_ms = mean(6_000, 120_000);
+        self.clog_mean_ms = mean(8_000, 120_000);
+        self.stall_streams_mean_ms = mean(6_000, 120_000);
+        self.cut_stream_mean_ms = mean(1_000, 60_000);
+        self.crash_gateway_mean_ms = mean(15_000, 240_000);
+        self.pause_gateway_mean_ms = mean(10_000, 120_000);
+        self.crash_client_mean_ms = mean(5_000, 120_000);
+        self.pause_client_mean_ms = mean(5_000, 120_000);
+        self.fault_mean_ms = dice.scale(500, 12_000);
+    }
+}
+
+impl fmt::Display for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let pairs: Vec<String> =
+            self.pairs().iter().map(|(name, value)| format!("{name}={value}")).collect();
+        for line in pairs.chunks(5) {
+            writeln!(f, "  {}", line.join(" "))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_has_its_options_and_each_can_be_replaced() {
+        let mut options = Options::draw(3);
+        assert_eq!(options, Options::draw(3));
+        assert_ne!(options, Options::draw(4));
+        options.set("clients", 99).expect("it exists");
+        assert_eq!(options.clients, 99);
+        assert!(options.set("clint", 1).expect_err("it does not").contains("clients"));
+        assert!(options.to_string().contains("clients=99"));
+    }
+}

@@ -1,0 +1,282 @@
+//! A data server as shipped: the worker over its store, driven as the edge's worker thread drives
+//! it: mail is drained whole, a turn ends, one batch is in flight, a small one is written in place.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use sharklock_dataserver::{Input, LinkId, LockRange, Outputs, Pace, Worker};
+use sharklock_gateway::Lane;
+use sharklock_multiraft::{
+    Batch, Config, Disk, LogLimits, RaftRole, ReplicaStatus, SimDisk, Store, StoreIdent, bootstrap,
+};
+use sharklock_proto::internal::v1::StoreCall;
+use sharklock_rangemap::{Bounds, Descriptor, Epoch, PeerId, RangeId, Replica, Role, StoreId};
+
+use crate::clock::DriftingClock;
+use crate::dice::Dice;
+use crate::options::Options;
+use crate::streams::ConnId;
+
+/// The one range.
+pub const RANGE: RangeId = RangeId(1);
+/// How many stores there are.
+pub const STORES: usize = 3;
+/// As in the edge's worker thread: a batch of so many operations is written in place.
+const INLINE_OPS_MAX: usize = 2;
+
+/// A data server's machine.
+pub struct StoreNode {
+    /// Counted from 1.
+    pub number: usize,
+    /// Its clock.
+    pub clock: DriftingClock,
+    /// Its disk.
+    pub disk: SimDisk,
+    /// Which life of its process this is.
+    pub life: u32,
+    /// The process, while it lives.
+    pub process: Option<Process>,
+    /// Until when the process stands still.
+    pub paused_until: u64,
+    /// Until when its machine, with its clock, stands still.
+    pub frozen_until: u64,
+    /// Until when every write stalls.
+    pub slow_until: u64,
+    /// What its wall clock reads, beside what it should.
+    pub wall_error_ms: u64,
+}
+
+/// A life of a data server.
+pub struct Process {
+    /// The core.
+    pub worker: Worker,
+    /// The clock's reading at the start.
+    born: Duration,
+    internal: Vec<Input>,
+    urgent: Vec<Waiting>,
+    ordinary: Vec<Waiting>,
+    /// On its way to the disk, and whether the worker itself waits for it.
+    pub in_flight: Option<(Batch, bool)>,
+    /// That batch is on the disk, and the worker that waited for it stands still.
+    pub written_in_pause: bool,
+    /// The next turn: only the event with this number counts.
+    pub turn: u64,
+    /// When it is planned.
+    pub turn_at: Option<u64>,
+    /// Gateways that are connected.
+    pub links: BTreeMap<LinkId, ConnId>,
+    last_link: u64,
+}
+
+/// Calls in the mailbox.
+struct Waiting {
+    link: LinkId,
+    arrived: Duration,
+    calls: Vec<StoreCall>,
+}
+
+impl StoreNode {
+    /// A store on a fresh disk, with a replica of the one range.
+    pub fn new(number: usize, clock: DriftingClock) -> Self {
+        let mut disk = SimDisk::default();
+        let ops = bootstrap(&ident(number), &descriptor());
+        disk.write(&ops, true).expect("no fault is planned on a fresh disk");
+        Self {
+            number,
+            clock,
+            disk,
+            life: 0,
+            process: None,
+            paused_until: 0,
+            frozen_until: 0,
+            slow_until: 0,
+            wall_error_ms: 0,
+        }
+    }
+
+    /// Begins a life on what the disk has.
+    ///
+    /// # Errors
+    ///
+    /// If the disk cannot be recovered, which no crash may cause.
+    pub fn start(&mut self, now_ns: u64, options: &Options, seed: u64) -> Result<(), String> {
+        let log = LogLimits { entries_floor: options.log_floor, ..LogLimits::default() };
+        let config = Config { election_seed: seed ^ self.number as u64, log };
+        let store = Store::<LockRange>::recover(config, &self.disk)
+            .map_err(|error| format!("s{} does not recover: {error}", self.number))?;
+        let pace = Pace { flush: Duration::from_millis(options.flush_ms), ..Pace::default() };
+        self.life += 1;
+        self.process = Some(Process {
+            worker: Worker::new(Duration::ZERO, store, pace),
+            born: self.clock.read(now_ns),
+            internal: Vec::new(),
+            urgent: Vec::new(),
+            ordinary: Vec::new(),
+            in_flight: None,
+            written_in_pause: false,
+            turn: 0,
+            turn_at: None,
+            links: BTreeMap::new(),
+            last_link: 0,
+        });
+        Ok(())
+    }
+
+    /// The process ends. A machine that loses power loses what was not synced, all or a part of
+    /// it; a process that is killed loses nothing that was written. The batch on its way may have
+    /// been written or not, never in part (its record in the log has a checksum).
+    pub fn end(&mut self, power_lost: bool, dice: &mut Dice) -> Option<Process> {
+        let process = self.process.take()?;
+        // A batch whose write failed counts as unsynced already.
+        let torn = process.in_flight.as_ref().filter(|_| !self.disk.has_failed());
+        if let Some((batch, _)) = torn.filter(|_| dice.one_in(2)) {
+            self.disk.write(&batch.ops, false).expect("no fault is planned");
+        }
+        let unsynced = self.disk.unsynced_writes();
+        let open = power_lost || self.disk.has_failed();
+        let kept = if open { dice.below(unsynced as u64 + 1) as usize } else { unsynced };
+        self.disk.crash_keeping(kept);
+        Some(process)
+    }
+
+    /// What the process's clock reads.
+    pub fn now(&self, now_ns: u64) -> Duration {
+        let born = self.process.as_ref().map_or(Duration::ZERO, |process| process.born);
+        self.clock.read(now_ns) - born
+    }
+
+    /// When the worker wants its next turn: at once where there is mail.
+    pub fn wakes_at(&self, now_ns: u64, turn_ns: u64) -> Option<u64> {
+        let process = self.process.as_ref()?;
+        if process.in_flight.as_ref().is_some_and(|(_, inline)| *inline) {
+            return None;
+        }
+        if process.has_mail() {
+            return Some(now_ns + turn_ns);
+        }
+        let due = self.clock.when(process.born + process.worker.next_wakeup());
+        due.map(|due| due.max(now_ns + turn_ns))
+    }
+
+    /// How the replica stands.
+    pub fn status(&self) -> Option<ReplicaStatus> {
+        self.process.as_ref()?.worker.store().status(RANGE)
+    }
+
+    /// Whether it leads as Raft sees it, answering or not.
+    pub fn is_leader(&self) -> bool {
+        self.status().is_some_and(|status| status.role == RaftRole::Leader)
+    }
+
+    /// Whether it leads and answers.
+    pub fn answers(&self) -> bool {
+        self.process.as_ref().is_some_and(|process| process.worker.leads_all())
+    }
+
+    /// The locks as this replica has applied them.
+    pub fn table(&self) -> Option<&sharklock_locktable::LockTable> {
+        Some(self.process.as_ref()?.worker.store().machine(RANGE)?.table())
+    }
+
+    /// One turn of the worker.
+    pub fn take_turn(&mut self, now_ns: u64, wall_ms: u64) -> Outputs {
+        let now = self.now(now_ns);
+        let Some(process) = &mut self.process else { return Outputs::default() };
+        for input in process.take_mail(now) {
+            process.worker.handle(now, input);
+        }
+        process.worker.end_turn(now, wall_ms, true)
+    }
+
+    /// The disk has the batch in flight. The worker that has waited for it goes on at once and
+    /// hands out what it then wants.
+    ///
+    /// # Errors
+    ///
+    /// If the write fails: the process must end.
+    pub fn written(&mut self, now_ns: u64, wall_ms: u64) -> Result<Option<Outputs>, String> {
+        let now = self.now(now_ns);
+        let process = self.process.as_mut().expect("a batch is in flight only while it lives");
+        let (batch, inline) = process.in_flight.take().expect("the disk writes what it was given");
+        if let Err(error) = self.disk.write(&batch.ops, batch.sync) {
+            process.in_flight = Some((batch, inline));
+            return Err(error.to_string());
+        }
+        if !inline {
+            process.internal.push(Input::Persisted(batch.seq));
+            return Ok(None);
+        }
+        process.worker.handle(now, Input::Persisted(batch.seq));
+        Ok(Some(process.worker.end_turn(now, wall_ms, false)))
+    }
+}
+
+impl Process {
+    /// A gateway connects.
+    pub fn connect(&mut self, conn: ConnId) {
+        self.last_link += 1;
+        self.links.insert(LinkId(self.last_link), conn);
+    }
+
+    /// A gateway's connection is gone.
+    pub fn disconnect(&mut self, conn: ConnId) {
+        let Some((&link, _)) = self.links.iter().find(|(_, known)| **known == conn) else { return };
+        self.links.remove(&link);
+        self.internal.push(Input::LinkClosed(link));
+    }
+
+    /// Something for the worker beside calls.
+    pub fn post_internal(&mut self, input: Input) {
+        self.internal.push(input);
+    }
+
+    /// Calls of a gateway.
+    pub fn post(&mut self, arrived: Duration, conn: ConnId, lane: Lane, calls: Vec<StoreCall>) {
+        let Some((&link, _)) = self.links.iter().find(|(_, known)| **known == conn) else { return };
+        let waiting = Waiting { link, arrived, calls };
+        match lane {
+            Lane::Urgent => self.urgent.push(waiting),
+            Lane::Ordinary => self.ordinary.push(waiting),
+        }
+    }
+
+    /// Whether a batch of this size is written by the worker itself: nobody waits behind it.
+    pub fn writes_in_place(&self, batch: &Batch) -> bool {
+        batch.ops.len() <= INLINE_OPS_MAX && !self.has_mail()
+    }
+
+    fn has_mail(&self) -> bool {
+        !(self.internal.is_empty() && self.urgent.is_empty() && self.ordinary.is_empty())
+    }
+
+    fn take_mail(&mut self, now: Duration) -> Vec<Input> {
+        let mut inputs = std::mem::take(&mut self.internal);
+        let urgent = std::mem::take(&mut self.urgent);
+        let ordinary = std::mem::take(&mut self.ordinary);
+        inputs.extend(urgent.into_iter().chain(ordinary).map(|waiting| Input::Calls {
+            link: waiting.link,
+            queued: now.saturating_sub(waiting.arrived),
+            calls: waiting.calls,
+        }));
+        inputs
+    }
+}
+
+fn ident(number: usize) -> StoreIdent {
+    StoreIdent { cluster_id: [7; 16], store: StoreId(number as u64), ident: [number as u8; 16] }
+}
+
+/// All names, with a voter on each store.
+fn descriptor() -> Descriptor {
+    let replica = |number: u64| Replica {
+        peer: PeerId(100 + number),
+        store: StoreId(number),
+        role: Role::Voter,
+    };
+    Descriptor {
+        range: RANGE,
+        bounds: Bounds::ALL,
+        epoch: Epoch { version: 1, conf_ver: 1 },
+        replicas: (1..=STORES as u64).map(replica).collect(),
+    }
+}

@@ -1,0 +1,244 @@
+//! What happens to stores: turns, writes, letters, starts and ends.
+
+use sharklock_dataserver::{Input, LinkId, Outputs};
+use sharklock_proto::internal::v1::StoreReply;
+
+use crate::links::Letter;
+use crate::note;
+use crate::store::RANGE;
+use crate::streams::{ConnId, End, Payload};
+use crate::world::{Event, MS, World};
+
+/// What the servers' wall clocks show at the beginning, milliseconds since 1970.
+const WALL_BEGINS_MS: u64 = 1_760_000_000_000;
+
+impl World {
+    pub(crate) fn store_starts(&mut self, number: usize) {
+        let (now, seed, options) = (self.now, self.seed, self.options.clone());
+        let store = self.store(number);
+        if store.process.is_some() {
+            return;
+        }
+        store.paused_until = 0;
+        if let Err(error) = store.start(now, &options, seed) {
+            return self.violated("S9", &[], format_args!("{error}"));
+        }
+        let life = store.life;
+        note!(self, "s{number} starts, life {life}");
+        self.counters.count("store starts");
+        self.observe_store(number);
+        self.arm_store(number);
+    }
+
+    /// Ends a store's process, with or without its machine's power.
+    pub(crate) fn store_ends(&mut self, number: usize, power_lost: bool, back_ns: u64) {
+        let at = number - 1;
+        let Some(process) = self.stores[at].end(power_lost, &mut self.dice.disks) else { return };
+        note!(self, "s{number} ends, power lost: {power_lost}");
+        for conn in process.links.into_values() {
+            self.hang_up(conn, End::Listener, power_lost);
+        }
+        self.queue.plan(self.now + back_ns, Event::StoreStarts(number));
+    }
+
+    /// Plans the worker's next turn.
+    pub(crate) fn arm_store(&mut self, number: usize) {
+        let (now, turn_ns) = (self.now, self.options.turn_us * 1_000);
+        let store = self.store(number);
+        let Some(at) = store.wakes_at(now, turn_ns) else { return };
+        let life = store.life;
+        let Some(process) = &mut store.process else { return };
+        if process.turn_at.is_some_and(|planned| planned <= at) {
+            return;
+        }
+        process.turn += 1;
+        process.turn_at = Some(at);
+        let turn = process.turn;
+        self.queue.plan(at, Event::Turn { store: number, life, turn });
+    }
+
+    pub(crate) fn store_turn(&mut self, number: usize, life: u32, turn: u64) {
+        let now = self.now;
+        let store = self.store(number);
+        if store.life != life {
+            return;
+        }
+        let paused_until = store.paused_until;
+        let Some(process) = store.process.as_mut().filter(|process| process.turn == turn) else {
+            return;
+        };
+        if paused_until > now {
+            process.turn_at = Some(paused_until);
+            self.queue.plan(paused_until, Event::Turn { store: number, life, turn });
+            return;
+        }
+        process.turn_at = None;
+        let wall_ms = self.wall_ms(number);
+        let outputs = self.store(number).take_turn(now, wall_ms);
+        self.store_outputs(number, outputs);
+    }
+
+    pub(crate) fn store_written(&mut self, number: usize, life: u32) {
+        let now = self.now;
+        let store = self.store(number);
+        if store.life != life {
+            return;
+        }
+        let paused = store.paused_until > now;
+        let Some(process) = &mut store.process else { return };
+        let inline = process.in_flight.as_ref().is_some_and(|(_, inline)| *inline);
+        if inline && paused {
+            process.written_in_pause = true;
+            return;
+        }
+        if self.dice.disks.ppm(self.options.disk_fail_ppm) {
+            self.store(number).disk.fail_nth(1);
+        }
+        let wall_ms = self.wall_ms(number);
+        match self.store(number).written(now, wall_ms) {
+            Err(error) => {
+                note!(self, "s{number} disk: {error}");
+                self.counters.count("fault: failed write");
+                let back = self.dice.faults.between(100, 5_000) * MS;
+                self.store_ends(number, false, back);
+            }
+            Ok(Some(outputs)) => self.store_outputs(number, outputs),
+            Ok(None) => self.arm_store(number),
+        }
+    }
+
+    /// The process may go on.
+    pub(crate) fn store_resumes(&mut self, number: usize) {
+        let now = self.now;
+        let store = self.store(number);
+        if store.paused_until > now {
+            return;
+        }
+        let life = store.life;
+        let Some(process) = &mut store.process else { return };
+        if std::mem::take(&mut process.written_in_pause) {
+            self.queue.plan(now, Event::Written { store: number, life });
+        }
+        self.arm_store(number);
+    }
+
+    /// Does what a turn wants, in the order in which the edge does it.
+    fn store_outputs(&mut self, number: usize, outputs: Outputs) {
+        let Outputs { batch, replies, messages, heartbeats } = outputs;
+        if let Some(batch) = batch {
+            let took = self.draw_write_ns(number, batch.sync);
+            let store = self.store(number);
+            let life = store.life;
+            let process = store.process.as_mut().expect("it has just taken a turn");
+            let inline = process.writes_in_place(&batch);
+            let (ops, sync) = (batch.ops.len(), batch.sync);
+            process.in_flight = Some((batch, inline));
+            note!(self, "s{number} writes {ops} sync={sync} here={inline} for {took}");
+            self.queue.plan(self.now + took, Event::Written { store: number, life });
+        }
+        for (link, replies) in replies {
+            self.store_replies(number, link, replies);
+        }
+        let messages = messages.into_iter().map(|message| Letter::Message(Box::new(message)));
+        let beats = heartbeats.into_iter().map(|beats| Letter::Heartbeats(Box::new(beats)));
+        for letter in messages.chain(beats) {
+            self.send_letter(letter);
+        }
+        self.observe_store(number);
+        self.arm_store(number);
+    }
+
+    fn store_replies(&mut self, number: usize, link: LinkId, replies: Vec<StoreReply>) {
+        let process = self.store(number).process.as_ref();
+        let conn = process.and_then(|process| process.links.get(&link).copied());
+        if let Some(conn) = conn {
+            self.send(conn, End::Dialler, Payload::Replies(replies));
+        }
+    }
+
+    pub(crate) fn send_letter(&mut self, letter: Letter) {
+        let arrivals = self.links.send(self.now, letter, &self.options, &mut self.dice.letters);
+        for (at, letter) in arrivals {
+            self.queue.plan(at, Event::Letter(letter));
+        }
+    }
+
+    pub(crate) fn letter_arrived(&mut self, letter: Letter) {
+        let (from, to) = (letter.from(), letter.to());
+        let what = letter.describe();
+        let up = self.store(to).process.is_some();
+        note!(self, "s{from}>s{to} {what}{}", if up { "" } else { " (down)" });
+        let Some(process) = &mut self.store(to).process else { return };
+        process.post_internal(match letter {
+            Letter::Message(message) => Input::Message(message),
+            Letter::Heartbeats(beats) => Input::Heartbeats(beats),
+        });
+        self.arm_store(to);
+    }
+
+    /// A gateway's connection reaches the store.
+    pub(crate) fn store_accepts(&mut self, number: usize, conn: ConnId) {
+        if let Some(process) = &mut self.store(number).process {
+            process.connect(conn);
+        }
+    }
+
+    /// Calls of a gateway, or the end of its connection.
+    pub(crate) fn store_receives(&mut self, number: usize, conn: ConnId, payload: Option<Payload>) {
+        let now = self.now;
+        let store = &mut self.stores[number - 1];
+        let arrived = store.now(now);
+        let Some(process) = &mut store.process else { return };
+        match payload {
+            Some(Payload::Calls(lane, calls)) => process.post(arrived, conn, lane, calls),
+            Some(Payload::Bye) | None => process.disconnect(conn),
+            Some(other) => unreachable!("stores are not sent {other:?}"),
+        }
+        self.arm_store(number);
+    }
+
+    fn draw_write_ns(&mut self, number: usize, sync: bool) -> u64 {
+        let slow = self.stores[number - 1].slow_until > self.now;
+        let (dice, options) = (&mut self.dice.disks, &self.options);
+        let mean = options.disk_mean_us * 1_000;
+        let mut took = if sync { mean / 2 + dice.around(mean / 2) } else { mean / 10 };
+        if slow || dice.ppm(options.disk_stall_ppm) {
+            took += dice.between(options.disk_stall_max_ms / 4, options.disk_stall_max_ms) * MS;
+        }
+        took.max(1_000)
+    }
+
+    /// The wall clock: it jumps at will, and must not matter.
+    fn wall_ms(&mut self, number: usize) -> u64 {
+        if self.dice.turns.one_in(500) {
+            self.stores[number - 1].wall_error_ms = self.dice.turns.scale(1, 400_000_000_000);
+            self.counters.count("fault: wall clock jump");
+        }
+        WALL_BEGINS_MS + self.now / MS + self.stores[number - 1].wall_error_ms
+    }
+
+    /// What every turn must leave behind: S9, S10's part, S12.
+    pub(crate) fn observe_store(&mut self, number: usize) {
+        let Some(status) = self.stores[number - 1].status() else { return };
+        let answers = self.stores[number - 1].answers();
+        note!(
+            self,
+            "s{number} {:?} t{} c{} a{} f{} l{} {:08x}{}",
+            status.role,
+            status.term,
+            status.commit,
+            status.applied,
+            status.flushed,
+            status.log_last,
+            status.state_hash >> 32,
+            if answers { " answers" } else { "" }
+        );
+        if let Err((rule, what)) = self.checks.replicas.observe(number, &status) {
+            self.violated(rule, &[], format_args!("{what}"));
+        }
+        if answers && self.checks.replicas.leads(status.term) {
+            self.counters.count("leader changes");
+            note!(self, "s{number} leads {RANGE} in term {}", status.term);
+        }
+    }
+}

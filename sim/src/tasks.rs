@@ -1,0 +1,523 @@
+//! What clients' tasks do with locks: take them, use what they protect, re-enter, give them back,
+//! give up, or hear of their loss. And what is written down of it for the judges of the history.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sharklock_client::session::{LeaseCell, Told};
+use sharklock_client::{AcquireError, Grant, Holder, LockMode, LostReason, Request, Wait};
+use sharklock_history::{End, Hold, Mode, Position, Record, Versioned, What};
+
+use crate::check::Belief;
+use crate::client::{Held, Stage, Taken};
+use crate::names::{Names, PERMITS};
+use crate::note;
+use crate::world::{Event, MS, World};
+
+/// Something that reaches the resource behind a lock.
+#[derive(Clone, Debug)]
+pub struct Use {
+    client: usize,
+    instance: u64,
+    ticket: u64,
+    name: Arc<str>,
+    token: u64,
+    /// What to write; `None`: it reads.
+    write: Option<Versioned>,
+}
+
+impl World {
+    /// Everything that the tasks of a client are due to do.
+    pub(crate) fn tasks_act(&mut self, number: usize) {
+        let Some(process) = &self.clients[number - 1].process else { return };
+        let (now, instance) = (self.now, process.instance);
+        let idle: Vec<usize> = process
+            .tasks
+            .iter()
+            .enumerate()
+            .filter(|(_, task)| task.ticket.is_none() && task.next_ns <= now)
+            .map(|(at, _)| at)
+            .collect();
+        let open: Vec<u64> = process.taken.keys().copied().collect();
+        for ticket in open {
+            self.task_goes_on(number, ticket);
+        }
+        for task in idle {
+            if self.is_winding_down {
+                let process = self.clients[number - 1].process.as_mut().expect("as above");
+                process.tasks[task].next_ns = u64::MAX;
+            } else {
+                self.take_lock(number, instance, task);
+            }
+        }
+    }
+
+    /// A task asks for a lock.
+    fn take_lock(&mut self, number: usize, instance: u64, task: usize) {
+        let dice = &mut self.dice.tasks;
+        let options = &self.options;
+        let name = self.names.draw(dice).to_owned();
+        let mode = if Names::has_permits(&name) {
+            LockMode::Permits { n: dice.between(1, PERMITS.into()) as u32, of: PERMITS }
+        } else if dice.below(100) < options.shared_pct {
+            LockMode::Shared
+        } else {
+            LockMode::Exclusive
+        };
+        let ttl = Duration::from_millis(dice.between(options.ttl_min_ms, options.ttl_max_ms));
+        let kind = dice.below(100);
+        let wait = if kind < options.try_pct {
+            Wait::Try
+        } else if kind < options.try_pct + options.bounded_wait_pct {
+            Wait::AtMost(Duration::from_millis(dice.scale(10, 20_000)))
+        } else {
+            Wait::Unbounded
+        };
+        let gives_up = dice.below(100) < options.give_up_pct;
+        let give_up_ns = gives_up.then(|| self.now + dice.scale(1, 10_000) * MS);
+        let request = Request {
+            name: Arc::from(name),
+            mode,
+            ttl,
+            wait,
+            reenter: None,
+            owner: Arc::from(format!("c{number}/{instance}/{task}")),
+            attributes: Default::default(),
+        };
+        self.ask(number, Some(task), request, give_up_ns);
+    }
+
+    fn ask(
+        &mut self,
+        number: usize,
+        task: Option<usize>,
+        request: Request,
+        give_up_ns: Option<u64>,
+    ) {
+        let client = &mut self.clients[number - 1];
+        let now = client.now(self.now);
+        let Some(process) = &mut client.process else { return };
+        process.last_ticket += 1;
+        let ticket = process.last_ticket;
+        let (request, cell) = (Arc::new(request), Arc::new(LeaseCell::default()));
+        process.driver.acquire(now, Arc::clone(&request), Arc::clone(&cell), ticket);
+        if let Some(task) = task {
+            process.tasks[task].ticket = Some(ticket);
+        }
+        note!(
+            self,
+            "c{number} wants {} as {ticket}: {:?} {:?} ttl {:?} again {:?}",
+            request.name,
+            request.mode,
+            request.wait,
+            request.ttl,
+            request.reenter
+        );
+        self.counters.count("acquires");
+        let stage = Stage::Acquiring { give_up_ns };
+        process.taken.insert(ticket, Taken { task, request, cell, asked_ns: self.now, stage });
+    }
+
+    /// One acquisition goes on, if something is due.
+    fn task_goes_on(&mut self, number: usize, ticket: u64) {
+        let now = self.now;
+        let Some(process) = &mut self.clients[number - 1].process else { return };
+        let Some(taken) = process.taken.get_mut(&ticket) else { return };
+        match &mut taken.stage {
+            Stage::Acquiring { give_up_ns } => {
+                let winding = self.is_winding_down;
+                if winding || give_up_ns.is_some_and(|at| at <= now) {
+                    self.give_up(number, ticket);
+                }
+            }
+            Stage::Held(held) => {
+                if self.is_winding_down || held.until_ns <= now {
+                    return self.give_back(number, ticket);
+                }
+                if held.reenter_ns.is_some_and(|at| at <= now) {
+                    held.reenter_ns = None;
+                    self.reenter(number, ticket);
+                }
+                self.use_lock(number, ticket);
+            }
+            Stage::Releasing { .. } => {}
+        }
+    }
+
+    /// The acquire future is dropped.
+    fn give_up(&mut self, number: usize, ticket: u64) {
+        let client = &mut self.clients[number - 1];
+        let now = client.now(self.now);
+        let Some(process) = &mut client.process else { return };
+        let Some(taken) = process.taken.remove(&ticket) else { return };
+        taken.cell.abandon();
+        process.driver.give_back(now, &taken.cell, None);
+        note!(self, "c{number} gives up {} {ticket}", taken.request.name);
+        self.counters.count("given up");
+        self.record_unknown(number, ticket, &taken);
+        self.task_is_free(number, &taken);
+    }
+
+    /// A guard is released or dropped.
+    fn give_back(&mut self, number: usize, ticket: u64) {
+        let dropped = self.dice.tasks.below(100) < self.options.drop_guard_pct;
+        let now_ns = self.now;
+        let client = &mut self.clients[number - 1];
+        let now = client.now(now_ns);
+        let Some(process) = &mut client.process else { return };
+        let instance = process.instance;
+        let Some(taken) = process.taken.get_mut(&ticket) else { return };
+        let Stage::Held(held) = &taken.stage else { return };
+        let (held, name) = (held.clone(), Arc::clone(&taken.request.name));
+        // A lease that has lapsed by now counts as lost even if its renewal is on the way.
+        let lapsed = if dropped {
+            taken.cell.close();
+            None
+        } else {
+            taken.cell.give_back(now).err()
+        };
+        let waits = lapsed.is_none() && !dropped;
+        let cell = Arc::clone(&taken.cell);
+        process.driver.give_back(now, &cell, waits.then_some(ticket));
+        note!(self, "c{number} gives back {name} {ticket} token {}", held.grant.token);
+        self.checks.beliefs.end(&name, instance, ticket);
+        if waits {
+            let process = self.clients[number - 1].process.as_mut().expect("as above");
+            let taken = process.taken.get_mut(&ticket).expect("as above");
+            taken.stage = Stage::Releasing { held, since_ns: now_ns };
+            return;
+        }
+        let process = self.clients[number - 1].process.as_mut().expect("as above");
+        let taken = process.taken.remove(&ticket).expect("as above");
+        let end = lapsed.as_ref().map_or(End::ReleaseUnknown, end_of);
+        self.record_held(number, instance, ticket, &taken, (end, now_ns, now_ns));
+        self.task_is_free(number, &taken);
+    }
+
+    /// The same session asks for what it holds.
+    fn reenter(&mut self, number: usize, ticket: u64) {
+        let Some(process) = &self.clients[number - 1].process else { return };
+        let Some(taken) = process.taken.get(&ticket) else { return };
+        let Some(held) = taken.held() else { return };
+        let request = Request { reenter: Some(held.grant.token), ..Request::clone(&taken.request) };
+        self.counters.count("re-entries asked");
+        self.ask(number, None, request, None);
+    }
+
+    /// The lock's holder reads or writes what it protects, as long as it believes that it holds.
+    fn use_lock(&mut self, number: usize, ticket: u64) {
+        let now_ns = self.now;
+        let client = &mut self.clients[number - 1];
+        let now = client.now(now_ns);
+        let Some(process) = &mut client.process else { return };
+        let instance = process.instance;
+        let Some(taken) = process.taken.get_mut(&ticket) else { return };
+        let cell = Arc::clone(&taken.cell);
+        let Stage::Held(held) = &mut taken.stage else { return };
+        if held.use_ns.is_none_or(|at| at > now_ns) {
+            return;
+        }
+        held.use_ns = None;
+        if cell.check(now).is_err() {
+            // `hear_of_losses` gives it back.
+            return;
+        }
+        let (token, write) = (held.grant.token.as_u64(), held.read.take());
+        let name = Arc::clone(&taken.request.name);
+        // Most come at once, a few so late that another holder may have been there.
+        let late = match self.dice.tasks.below(20) {
+            0 => self.dice.tasks.below(15_000) * MS,
+            _ => self.stream_delay_ns(),
+        };
+        let used = Use { client: number, instance, ticket, name, token, write };
+        self.queue.plan(now_ns + late, Event::Used(Box::new(used)));
+    }
+
+    /// Something reaches the resource: it compares tokens, on reads and on writes (S2).
+    pub(crate) fn used(&mut self, used: Use) {
+        let Use { client, instance, ticket, name, token, write } = used;
+        let resource = self.resources.entry(name.to_string()).or_default();
+        let owner = (instance << 32) | ticket;
+        let (read, refused) = match write {
+            None => match resource.read(token, owner) {
+                Ok(read) => (Some(read), false),
+                Err(_) => (None, true),
+            },
+            Some(read) => (None, resource.write(token, owner, read, owner).is_err()),
+        };
+        self.counters.count(if refused { "uses refused" } else { "uses" });
+        if let Some(fault) = resource.faults().first().copied() {
+            return self.violated("S2", &[name.to_string()], format_args!("{name}: {fault}"));
+        }
+        let think = self.dice.tasks.around(self.options.use_mean_ms * MS);
+        let Some(process) = &mut self.clients[client - 1].process else { return };
+        if process.instance != instance {
+            return;
+        }
+        let Some(taken) = process.taken.get_mut(&ticket) else { return };
+        if let Stage::Held(held) = &mut taken.stage {
+            held.read = read;
+            // Who is refused has lost the lock, and stops using it.
+            held.use_ns = (!refused).then_some(self.now + think);
+            self.arm_client(client);
+        }
+    }
+
+    /// What the driver tells of an acquire or a release.
+    pub(crate) fn told(&mut self, number: usize, told: Told<u64, u64>) {
+        match told {
+            Told::Acquired { ticket, result: Ok(grant) } => self.granted(number, ticket, grant),
+            Told::Acquired { ticket, result: Err(error) } => self.refused(number, ticket, &error),
+            Told::Released { ticket, result } => {
+                let Some(process) = &mut self.clients[number - 1].process else { return };
+                let instance = process.instance;
+                let Some(taken) = process.taken.remove(&ticket) else { return };
+                let Stage::Releasing { since_ns, .. } = taken.stage else {
+                    unreachable!("only what was released is closed with a ticket")
+                };
+                let end = match &result {
+                    Ok(()) => End::Released,
+                    Err(sharklock_client::ReleaseError::Lost(lost)) => end_of(&lost.reason),
+                    Err(_) => End::ReleaseUnknown,
+                };
+                note!(self, "c{number} closed {} {ticket}: {end:?}", taken.request.name);
+                if matches!(end, End::Released | End::ToldGone) {
+                    self.is_finished(instance, ticket);
+                }
+                self.record_held(number, instance, ticket, &taken, (end, since_ns, self.now));
+                self.task_is_free(number, &taken);
+            }
+        }
+    }
+
+    fn granted(&mut self, number: usize, ticket: u64, grant: Grant) {
+        let now = self.now;
+        let Some(process) = &mut self.clients[number - 1].process else { return };
+        let instance = process.instance;
+        let Some(taken) = process.taken.get_mut(&ticket) else { return };
+        assert_eq!(grant.id.0, ticket, "ids are given in order");
+        let (name, mode) = (Arc::clone(&taken.request.name), taken.request.mode);
+        let (asked_ns, cell) = (taken.asked_ns, Arc::clone(&taken.cell));
+        let dice = &mut self.dice.tasks;
+        let joins = taken.request.reenter.is_some();
+        let until_ns = now + dice.around(self.options.hold_mean_ms * MS);
+        let uses = mode == LockMode::Exclusive && !joins && !self.names.is_broken(&name);
+        let reenters = !joins && dice.below(100) < self.options.reenter_pct;
+        taken.stage = Stage::Held(Held {
+            grant,
+            since_ns: now,
+            until_ns,
+            use_ns: uses.then_some(now),
+            read: None,
+            reenter_ns: reenters.then(|| now + dice.below(until_ns - now + 1)),
+        });
+        let (token, applied_index) = (grant.token.as_u64(), grant.position.applied_index);
+        note!(self, "c{number} holds {name} {ticket} token {token} at {applied_index}");
+        self.counters.count("grants");
+        if asked_ns + 5 * MS < now {
+            self.counters.count("grants after a wait");
+        }
+        let given = self.checks.beliefs.token_given(&name, token, asked_ns, now, joins);
+        if let Err(what) = given {
+            return self.violated("S3", &[name.to_string()], format_args!("{what}"));
+        }
+        if !self.names.is_broken(&name) {
+            let compared = Duration::ZERO;
+            let client = number;
+            let belief =
+                Belief { client, instance, id: ticket, token, mode, cell, applied_index, compared };
+            self.checks.beliefs.begin(&name, belief);
+        }
+    }
+
+    fn refused(&mut self, number: usize, ticket: u64, error: &AcquireError) {
+        let Some(process) = &mut self.clients[number - 1].process else { return };
+        let instance = process.instance;
+        let Some(taken) = process.taken.remove(&ticket) else { return };
+        note!(self, "c{number} does not get {} {ticket}: {error}", taken.request.name);
+        let token = |holders: &[Holder]| {
+            holders.first().and_then(|holder| holder.token).map_or(0, |token| token.as_u64())
+        };
+        match error {
+            AcquireError::Held { holders, .. } => {
+                self.counters.count("refused tries");
+                let what = What::Refused { holder: token(holders) };
+                self.record(instance, ticket, &taken, Position::UNKNOWN, what);
+                self.is_finished(instance, ticket);
+            }
+            // Whom the client has heard of need not hold any more.
+            AcquireError::WaitTimedOut { .. } => {
+                self.counters.count("waits timed out");
+                self.record_unknown(number, ticket, &taken);
+            }
+            AcquireError::HoldLost { .. } => self.counters.count("re-entries too late"),
+            _ => {
+                self.counters.count("acquires without an answer");
+                self.record_unknown(number, ticket, &taken);
+            }
+        }
+        self.task_is_free(number, &taken);
+    }
+
+    /// Guards tell their users of a loss: they stop and give the guard back.
+    pub(crate) fn hear_of_losses(&mut self, number: usize) {
+        let Some(process) = &self.clients[number - 1].process else { return };
+        let instance = process.instance;
+        let is_lost =
+            |taken: &Taken| matches!(taken.stage, Stage::Held(_)) && taken.cell.lost().is_some();
+        let lost: Vec<u64> =
+            process.taken.iter().filter(|(_, it)| is_lost(it)).map(|(ticket, _)| *ticket).collect();
+        for ticket in lost {
+            let client = &mut self.clients[number - 1];
+            let now = client.now(self.now);
+            let Some(process) = &mut client.process else { return };
+            let Some(taken) = process.taken.remove(&ticket) else { continue };
+            let reason = taken.cell.lost().cloned().expect("it has just been seen");
+            // The release tells a cluster that waits for it that the user has stopped.
+            taken.cell.close();
+            process.driver.give_back(now, &taken.cell, None);
+            let end = end_of(&reason);
+            let name = Arc::clone(&taken.request.name);
+            note!(self, "c{number} loses {name} {ticket}: {reason}");
+            self.counters.count("guards lost");
+            self.checks.beliefs.end(&name, instance, ticket);
+            if end == End::ToldGone {
+                self.is_finished(instance, ticket);
+            }
+            self.record_held(number, instance, ticket, &taken, (end, self.now, self.now));
+            self.task_is_free(number, &taken);
+        }
+    }
+
+    fn task_is_free(&mut self, number: usize, taken: &Taken) {
+        let think = self.dice.tasks.around(self.options.think_mean_ms * MS);
+        let Some(process) = &mut self.clients[number - 1].process else { return };
+        if let Some(task) = taken.task {
+            process.tasks[task].ticket = None;
+            process.tasks[task].next_ns = self.now + think;
+        }
+    }
+
+    /// The client was told that the acquisition is over: whatever was applied by now says so.
+    fn is_finished(&mut self, instance: u64, id: u64) {
+        let applied = self.checks.replicas.applied_max();
+        self.checks.finished.told(instance, id, applied);
+    }
+
+    pub(crate) fn record_end_of_process(
+        &mut self,
+        number: usize,
+        instance: u64,
+        ticket: u64,
+        taken: &Taken,
+    ) {
+        match &taken.stage {
+            Stage::Acquiring { .. } => {
+                let what = unknown(taken);
+                self.record(instance, ticket, taken, Position::UNKNOWN, what);
+            }
+            Stage::Held(_) => {
+                self.record_held(number, instance, ticket, taken, (End::Open, 0, 0));
+            }
+            Stage::Releasing { since_ns, .. } => {
+                let end = (End::ReleaseUnknown, *since_ns, 0);
+                self.record_held(number, instance, ticket, taken, end);
+            }
+        }
+    }
+
+    fn record_unknown(&mut self, number: usize, ticket: u64, taken: &Taken) {
+        let Some(process) = &self.clients[number - 1].process else { return };
+        let what = unknown(taken);
+        self.record(process.instance, ticket, taken, Position::UNKNOWN, what);
+    }
+
+    /// A grant with its end: what, since when, known when.
+    fn record_held(
+        &mut self,
+        number: usize,
+        instance: u64,
+        ticket: u64,
+        taken: &Taken,
+        (end, end_invoked, end_returned): (End, u64, u64),
+    ) {
+        let held = taken.held().expect("only what was held has an end");
+        let clock = &self.clients[number - 1].clock;
+        let valid_until = clock.when(taken.cell.valid_until()).unwrap_or(u64::MAX);
+        let position = held.grant.position;
+        let position = Position {
+            range: position.range as u32,
+            version: position.version as u32,
+            applied_index: position.applied_index,
+        };
+        let mode = match taken.request.mode {
+            LockMode::Exclusive => Mode::Exclusive,
+            LockMode::Shared => Mode::Shared,
+            LockMode::Permits { n, of } => Mode::Permits { units: n as u16, units_max: of as u16 },
+        };
+        let what = What::Granted(Hold {
+            token: held.grant.token.as_u64(),
+            fence_floor: held.grant.fence_floor.as_u64(),
+            valid_until,
+            end_invoked,
+            end_returned,
+            mode,
+            reentered: taken.request.reenter.is_some(),
+            end,
+        });
+        let returned = held.since_ns;
+        self.push_record(instance, ticket, taken, returned, position, what);
+    }
+
+    fn record(
+        &mut self,
+        instance: u64,
+        ticket: u64,
+        taken: &Taken,
+        position: Position,
+        what: What,
+    ) {
+        let returned = self.now;
+        self.push_record(instance, ticket, taken, returned, position, what);
+    }
+
+    fn push_record(
+        &mut self,
+        instance: u64,
+        acquisition: u64,
+        taken: &Taken,
+        returned: u64,
+        position: Position,
+        what: What,
+    ) {
+        let name = &taken.request.name;
+        if self.names.is_broken(name) {
+            return;
+        }
+        let lock = self.recorder.lock(name);
+        let (session, invoked) = (instance as u32, taken.asked_ns);
+        self.recorder.push(Record {
+            lock,
+            session,
+            acquisition,
+            invoked,
+            returned,
+            position,
+            what,
+        });
+    }
+}
+
+fn unknown(taken: &Taken) -> What {
+    What::Unknown { reenter: taken.request.reenter.map_or(0, |token| token.as_u64()) }
+}
+
+/// How a hold ended for its client.
+fn end_of(reason: &LostReason) -> End {
+    match reason {
+        LostReason::Unrenewed => End::Lapsed,
+        // It stops, and its release says so; whether that arrives is another matter.
+        LostReason::ForceReleased { .. } => End::ReleaseUnknown,
+        _ => End::ToldGone,
+    }
+}

@@ -1,0 +1,409 @@
+//! The world: all nodes, what is between them, and the one queue of what will happen. Everything
+//! that is not decided by the product's cores is decided by the options and the seed.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+
+use sharklock_history::{FencingOracle, Recorder};
+
+use crate::check::{Checks, Violation};
+use crate::client::ClientNode;
+use crate::client_events::Captured;
+use crate::clock::DriftingClock;
+use crate::dice::Dice;
+use crate::faults::{Ease, Fault};
+use crate::gateway::GatewayNode;
+use crate::links::{Letter, Links};
+use crate::names::Names;
+use crate::options::Options;
+use crate::queue::Queue;
+use crate::store::{STORES, StoreNode};
+use crate::streams::{ConnId, End, Payload, Streams};
+use crate::tasks::Use;
+use crate::trace::Trace;
+
+/// Nanoseconds of a millisecond.
+pub const MS: u64 = 1_000_000;
+/// Nanoseconds of a second.
+pub const S: u64 = 1_000_000_000;
+
+/// How often states are compared and bounds are checked.
+const POLL_NS: u64 = 200 * MS;
+/// How often silent connections are looked for.
+const SWEEP_NS: u64 = 500 * MS;
+
+/// Something that happens.
+#[derive(Debug)]
+pub enum Event {
+    /// A worker's turn, if it is still the one that was planned last.
+    Turn {
+        /// Which store.
+        store: usize,
+        /// In which life.
+        life: u32,
+        /// Which plan.
+        turn: u64,
+    },
+    /// A disk has finished the batch in flight.
+    Written {
+        /// Which store.
+        store: usize,
+        /// In which life.
+        life: u32,
+    },
+    /// A store's process begins.
+    StoreStarts(usize),
+    /// A letter arrives.
+    Letter(Letter),
+    /// Something arrives at an end of a connection.
+    Arrived {
+        /// Which connection.
+        conn: ConnId,
+        /// Which end.
+        to: End,
+        /// What was under way when it was sent.
+        epoch: u32,
+        /// What.
+        payload: Payload,
+    },
+    /// A gateway's process begins.
+    GatewayStarts(usize),
+    /// A gateway dials a store.
+    GatewayDials {
+        /// Which gateway.
+        gateway: usize,
+        /// In which life.
+        life: u32,
+        /// Which store.
+        store: usize,
+    },
+    /// A hub's tick, if it is still the one that was planned last.
+    GatewayTicks {
+        /// Which gateway.
+        gateway: usize,
+        /// In which life.
+        life: u32,
+        /// Which plan.
+        tick: u64,
+    },
+    /// An operator does something.
+    Operator {
+        /// At which gateway.
+        gateway: usize,
+        /// In which life.
+        life: u32,
+        /// Ends a hold, or looks.
+        force: bool,
+    },
+    /// A client's process begins.
+    ClientStarts(usize),
+    /// A client's dial comes to its end.
+    ClientDials {
+        /// Which client.
+        client: usize,
+        /// In which life.
+        life: u32,
+        /// Which dial.
+        dial: u64,
+        /// When it began.
+        since: u64,
+    },
+    /// A client's turn, if it is still the one that was planned last.
+    ClientWakes {
+        /// Which client.
+        client: usize,
+        /// In which life.
+        life: u32,
+        /// Which plan.
+        wake: u64,
+    },
+    /// A use reaches the resource behind a lock.
+    Used(Box<Use>),
+    /// An end notices that its connection is gone.
+    Noticed {
+        /// Which connection.
+        conn: ConnId,
+        /// Which end.
+        end: End,
+    },
+    /// A fault of this kind happens.
+    Fault(Fault),
+    /// What a fault did ends.
+    Ease(Ease),
+    /// Clocks get other rates.
+    Drift,
+    /// States are compared.
+    Poll,
+    /// Silent connections are closed.
+    Sweep,
+}
+
+/// The streams of choices of a world.
+#[derive(Debug)]
+pub struct DiceBox {
+    /// Turns of workers.
+    pub turns: Dice,
+    /// Disks.
+    pub disks: Dice,
+    /// Letters.
+    pub letters: Dice,
+    /// Connections.
+    pub streams: Dice,
+    /// Which faults happen when and to whom.
+    pub faults: Dice,
+    /// Clocks.
+    pub clocks: Dice,
+    /// What tasks of clients want.
+    pub tasks: Dice,
+    /// What operators want.
+    pub operators: Dice,
+}
+
+/// What is counted, by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counters(BTreeMap<&'static str, u64>);
+
+impl Counters {
+    /// Counts one more.
+    pub fn count(&mut self, what: &'static str) {
+        self.add(what, 1);
+    }
+
+    /// Counts so many more.
+    pub fn add(&mut self, what: &'static str, count: u64) {
+        *self.0.entry(what).or_default() += count;
+    }
+
+    /// How many.
+    pub fn get(&self, what: &str) -> u64 {
+        self.0.get(what).copied().unwrap_or(0)
+    }
+
+    /// All names with their numbers.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        self.0.iter().map(|(name, count)| (*name, *count))
+    }
+
+    /// Adds another's numbers.
+    pub fn merge(&mut self, other: &Self) {
+        for (name, count) in other.iter() {
+            self.add(name, count);
+        }
+    }
+}
+
+/// See the module.
+pub struct World {
+    /// The seed.
+    pub seed: u64,
+    /// True time, nanoseconds.
+    pub now: u64,
+    /// What the run is like; the end of a run makes it calmer.
+    pub options: Options,
+    /// What happened.
+    pub trace: Trace,
+    /// How often.
+    pub counters: Counters,
+    /// What must hold.
+    pub checks: Checks,
+    /// What was broken.
+    pub violations: Vec<Violation>,
+    pub(crate) dice: DiceBox,
+    pub(crate) queue: Queue<Event>,
+    pub(crate) stores: Vec<StoreNode>,
+    pub(crate) links: Links,
+    pub(crate) streams: Streams,
+    pub(crate) gateways: Vec<GatewayNode>,
+    pub(crate) clients: Vec<ClientNode>,
+    pub(crate) names: Names,
+    /// The resources behind exclusive locks.
+    pub(crate) resources: BTreeMap<String, FencingOracle>,
+    pub(crate) recorder: Recorder,
+    /// Calls that others may repeat.
+    pub(crate) captured: VecDeque<Captured>,
+    pub(crate) last_instance: u64,
+    /// No fault happens any more.
+    pub(crate) is_calm: bool,
+    /// Nobody asks for locks any more.
+    pub(crate) is_winding_down: bool,
+    pub(crate) polls_count: u64,
+    /// Life and stalls of each store when they were last counted.
+    pub(crate) stalls_known: [(u32, u64); STORES],
+}
+
+/// Adds a line to a world's trace.
+#[macro_export]
+macro_rules! note {
+    ($world:expr, $($words:tt)*) => {
+        $world.trace.line($world.now, format_args!($($words)*))
+    };
+}
+
+impl World {
+    /// A world that begins: all stores start on fresh disks.
+    pub fn new(seed: u64, options: Options, trace: Trace) -> Self {
+        let mut dice = DiceBox {
+            turns: Dice::new(seed, "turns"),
+            disks: Dice::new(seed, "disks"),
+            letters: Dice::new(seed, "letters"),
+            streams: Dice::new(seed, "streams"),
+            faults: Dice::new(seed, "faults"),
+            clocks: Dice::new(seed, "clocks"),
+            tasks: Dice::new(seed, "tasks"),
+            operators: Dice::new(seed, "operators"),
+        };
+        let stores = (1..=STORES)
+            .map(|number| StoreNode::new(number, draw_clock(&options, &mut dice.clocks)))
+            .collect();
+        let gateways = (0..options.gateways.max(1))
+            .map(|_| GatewayNode::new(draw_clock(&options, &mut dice.clocks)))
+            .collect();
+        let clients = (0..options.clients.max(1))
+            .map(|_| {
+                let secret = [dice.tasks.number().to_le_bytes(); 2].concat();
+                ClientNode::new(draw_clock(&options, &mut dice.clocks), secret.into())
+            })
+            .collect();
+        let names = Names::draw_all(&options, &mut dice.tasks);
+        let mut world = Self {
+            seed,
+            now: 0,
+            options,
+            trace,
+            counters: Counters::default(),
+            checks: Checks::default(),
+            violations: Vec::new(),
+            dice,
+            queue: Queue::default(),
+            stores,
+            links: Links::default(),
+            streams: Streams::default(),
+            gateways,
+            clients,
+            names,
+            resources: BTreeMap::new(),
+            recorder: Recorder::default(),
+            captured: VecDeque::new(),
+            last_instance: 0,
+            is_calm: false,
+            is_winding_down: false,
+            polls_count: 0,
+            stalls_known: [(0, 0); STORES],
+        };
+        for store in 1..=STORES {
+            let at = world.dice.faults.below(S);
+            world.queue.plan(at, Event::StoreStarts(store));
+        }
+        for gateway in 1..=world.gateways.len() {
+            world.queue.plan(world.dice.faults.below(S), Event::GatewayStarts(gateway));
+        }
+        for client in 1..=world.clients.len() {
+            world.queue.plan(world.dice.faults.below(2 * S), Event::ClientStarts(client));
+        }
+        world.plan_faults();
+        world.queue.plan(POLL_NS, Event::Poll);
+        world.queue.plan(SWEEP_NS, Event::Sweep);
+        world
+    }
+
+    /// Lets everything happen until then, or until something is broken.
+    pub fn run_until(&mut self, until_ns: u64) {
+        while self.violations.is_empty()
+            && let Some(at) = self.queue.next_ns()
+            && at <= until_ns
+        {
+            let (at, event) = self.queue.pop().expect("there is a next one");
+            assert!(at >= self.now, "time does not go back");
+            self.now = at;
+            self.counters.count("events");
+            self.happen(event);
+        }
+        if self.violations.is_empty() {
+            self.now = until_ns;
+        }
+    }
+
+    /// Something must not be as it is.
+    pub fn violated(&mut self, rule: &'static str, about: &[String], what: fmt::Arguments<'_>) {
+        let what = what.to_string();
+        note!(self, "VIOLATION {rule}: {what}");
+        let lines = if about.is_empty() { vec![" s".to_owned()] } else { about.to_vec() };
+        let lines = self.trace.latest_about(&lines, 60);
+        self.violations.push(Violation { rule, at_ns: self.now, what, lines });
+    }
+
+    pub(crate) fn store(&mut self, number: usize) -> &mut StoreNode {
+        &mut self.stores[number - 1]
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Turn { store, life, turn } => self.store_turn(store, life, turn),
+            Event::Written { store, life } => self.store_written(store, life),
+            Event::StoreStarts(store) => self.store_starts(store),
+            Event::Letter(letter) => self.letter_arrived(letter),
+            Event::Arrived { conn, to, epoch, payload } => self.arrived(conn, to, epoch, payload),
+            Event::Noticed { conn, end } => self.noticed(conn, end),
+            Event::GatewayStarts(number) => self.gateway_starts(number),
+            Event::GatewayDials { gateway, life, store } => {
+                self.gateway_dials(gateway, life, store);
+            }
+            Event::GatewayTicks { gateway, life, tick } => self.gateway_ticks(gateway, life, tick),
+            Event::Operator { gateway, life, force } => self.operator(gateway, life, force),
+            Event::ClientStarts(number) => self.client_starts(number),
+            Event::ClientDials { client, life, dial, since } => {
+                self.client_dials(client, life, dial, since);
+            }
+            Event::ClientWakes { client, life, wake } => self.client_wakes(client, life, wake),
+            Event::Used(used) => self.used(*used),
+            Event::Fault(fault) => self.fault(fault),
+            Event::Ease(ease) => self.ease(ease),
+            Event::Drift => self.drift(),
+            Event::Poll => {
+                self.poll();
+                self.queue.plan(self.now + POLL_NS, Event::Poll);
+            }
+            Event::Sweep => {
+                self.sweep_streams();
+                self.queue.plan(self.now + SWEEP_NS, Event::Sweep);
+            }
+        }
+    }
+
+    /// Every node's clock gets another rate.
+    fn drift(&mut self) {
+        let bound = self.options.drift_ppm;
+        for store in &mut self.stores {
+            let drift = draw_drift(bound, &mut self.dice.clocks);
+            // A frozen machine's clock goes on with the machine.
+            if store.frozen_until <= self.now {
+                store.clock.drift(self.now, drift);
+            }
+        }
+        self.plan_drift();
+    }
+
+    pub(crate) fn plan_drift(&mut self) {
+        let mean = self.options.drift_mean_ms;
+        if mean > 0 && !self.is_calm {
+            let at = self.now + self.dice.clocks.around(mean * MS) + MS;
+            self.queue.plan(at, Event::Drift);
+        }
+    }
+}
+
+/// A clock's error, either way.
+pub(crate) fn draw_drift(bound_ppm: u64, dice: &mut Dice) -> i64 {
+    let bound = bound_ppm.min(crate::clock::DRIFT_PPM_MAX as u64) as i64;
+    match dice.below(4) {
+        // The ends of what is allowed are where off-by-one errors live.
+        0 => bound,
+        1 => -bound,
+        _ => dice.between(0, 2 * bound as u64) as i64 - bound,
+    }
+}
+
+pub(crate) fn draw_clock(options: &Options, dice: &mut Dice) -> DriftingClock {
+    let reading = dice.below(1_000_000 * S);
+    DriftingClock::new(reading, draw_drift(options.drift_ppm, dice))
+}

@@ -1,0 +1,92 @@
+//! Twenty simulated hours over fixed seeds, and what they must have seen: a swarm that has become
+//! tame finds nothing.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use sharklock_sim::{Counters, Options, Outcome, run};
+
+/// Simulated hours; `SHARKLOCK_SIM_HOURS` asks for others.
+const HOURS: f64 = 20.0;
+
+/// What must have happened at least so often in twenty hours or more.
+const FLOORS: [(&str, u64); 28] = [
+    ("grants", 50_000),
+    ("grants after a wait", 20_000),
+    ("leader changes", 1_000),
+    ("store starts", 1_000),
+    ("guards lost", 500),
+    ("given up", 1_000),
+    ("refused tries", 1_000),
+    ("waits timed out", 1_000),
+    ("re-entries asked", 1_000),
+    ("re-entries too late", 5),
+    ("force-releases", 500),
+    ("looks", 10_000),
+    ("uses", 10_000),
+    ("uses refused", 20),
+    ("stalls credited", 100),
+    ("records judged", 100_000),
+    ("fault: store crash", 100),
+    ("fault: power cut", 50),
+    ("fault: store pause", 100),
+    ("fault: store freeze", 50),
+    ("fault: slow disk", 50),
+    ("fault: failed write", 10),
+    ("fault: partition", 100),
+    ("fault: clog", 100),
+    ("fault: stalled streams", 100),
+    ("fault: cut stream", 500),
+    ("fault: gateway crash", 50),
+    ("fault: client crash", 100),
+];
+
+fn hours_wanted() -> f64 {
+    let asked = std::env::var("SHARKLOCK_SIM_HOURS").ok();
+    asked.map_or(HOURS, |hours| hours.parse().expect("SHARKLOCK_SIM_HOURS is a number"))
+}
+
+/// Runs seeds from 1 on, on all cores, until there are enough hours.
+fn swarm(hours: f64) -> Vec<Outcome> {
+    let (next, simulated_ns) = (AtomicU64::new(1), AtomicU64::new(0));
+    let outcomes = Mutex::new(Vec::new());
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while (simulated_ns.load(Ordering::Relaxed) as f64) < hours * 3.6e12 {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    let outcome = run(seed, Options::draw(seed), None);
+                    simulated_ns.fetch_add(outcome.simulated_ns, Ordering::Relaxed);
+                    outcomes.lock().expect("no thread panics").push(outcome);
+                }
+            });
+        }
+    });
+    let mut outcomes = outcomes.into_inner().expect("no thread panics");
+    outcomes.sort_by_key(|outcome| outcome.seed);
+    outcomes
+}
+
+#[test]
+fn twenty_simulated_hours_break_nothing_and_see_everything() {
+    let wanted = hours_wanted();
+    let outcomes = swarm(wanted);
+    let mut counters = Counters::default();
+    let mut broken = Vec::new();
+    for outcome in &outcomes {
+        counters.merge(&outcome.counters);
+        for violation in &outcome.violations {
+            let seed = outcome.seed;
+            broken.push(format!("seed {seed}: {}: {}", violation.rule, violation.what));
+        }
+    }
+    let hours = outcomes.iter().map(|outcome| outcome.simulated_ns as f64 / 3.6e12).sum::<f64>();
+    println!("{} runs, {hours:.1} h simulated", outcomes.len());
+    counters.iter().for_each(|(name, count)| println!("{count:>10} {name}"));
+    assert!(broken.is_empty(), "cargo run -p sharklock-sim -- run --seed N --trace: {broken:#?}");
+    assert!(hours >= wanted);
+    let is_rare = |(name, least): &&(&str, u64)| wanted >= HOURS && counters.get(name) < *least;
+    let rare: Vec<_> = FLOORS.iter().filter(is_rare).collect();
+    assert!(rare.is_empty(), "too rare: {rare:?}");
+}
