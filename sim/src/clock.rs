@@ -47,15 +47,13 @@ impl DriftingClock {
     /// The first moment at which it reads at least this, as it runs now; `None`: it stands still.
     pub fn when(&self, reading: Duration) -> Option<u64> {
         let wanted = u64::try_from(reading.as_nanos()).ok()?;
-        let at = self.pieces.partition_point(|piece| piece.reading_ns <= wanted);
+        let at = self.pieces.partition_point(|piece| piece.reading_ns < wanted);
         let Some(piece) = self.pieces.get(at.saturating_sub(1)).filter(|_| at > 0) else {
             return Some(0);
         };
-        if piece.reading_ns == wanted {
-            return Some(piece.from_ns);
-        }
         let next = self.pieces.get(at).map(|next| next.from_ns);
         if piece.per_million == 0 {
+            // It stands still, and begins to run with the next piece, if there is one.
             return next;
         }
         let missing = u128::from(wanted - piece.reading_ns) * 1_000_000;

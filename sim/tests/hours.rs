@@ -13,10 +13,10 @@ const HOURS: f64 = 20.0;
 const FLOORS: [(&str, u64); 28] = [
     ("grants", 50_000),
     ("grants after a wait", 20_000),
-    ("leader changes", 1_000),
+    ("leader changes", 500),
     ("store starts", 1_000),
     ("guards lost", 500),
-    ("given up", 1_000),
+    ("given up", 200),
     ("refused tries", 1_000),
     ("waits timed out", 1_000),
     ("re-entries asked", 1_000),
