@@ -208,6 +208,13 @@ impl SessionCore {
                 }
                 self.hand_out(now, id, effects);
             }
+            // Its copy, older than the ring remembers, was granted again after this grant had ended
+            // (hole 34). Time that is counted for one hold must not go out with another's token.
+            Phase::Granted { hold: known, .. } if known.token < hold.token => {
+                acquisition.phase = Phase::Granted { hold, known_from };
+                self.renew(now, id, echo, effects);
+            }
+            Phase::Granted { hold: known, .. } if known.token > hold.token => {}
             Phase::Granted { .. } => self.renew(now, id, echo, effects),
             // Another token is another hold: it says nothing about the one that is held.
             Phase::Held { token, .. } if *token == hold.token => {
