@@ -44,7 +44,7 @@ for name in "${names[@]}"; do
     printf '%-32s MISSED after %s CPU seconds\n' "$name" "$seconds"
     missed=1
   else
-    printf '%-32s found in %4s CPU seconds: %s\n' "$name" "$seconds" "$(grep -m1 -E 'violation|panicked' "$log" | cut -c1-160)"
+    printf '%-32s found in %4s CPU seconds: %s\n' "$name" "$seconds" "$(grep -m1 -E ' broken at |panicked' "$log" | cut -c1-160)"
   fi
 done
 rm -f "$log"

@@ -19,6 +19,8 @@ command -v c++ >/dev/null || command -v g++ >/dev/null || missing+=(g++)
 have_libclang || missing+=(libclang-dev)
 # One end-to-end test watches the server's system calls.
 [ "${1:-}" != test ] || command -v strace >/dev/null || missing+=(strace)
+# The planted bugs are patches.
+[ "${1:-}" != test ] || command -v patch >/dev/null || missing+=(patch)
 if [ "${#missing[@]}" -gt 0 ]; then
   if ! command -v apt-get >/dev/null; then
     say "please install what is missing, by Debian's names: ${missing[*]}"

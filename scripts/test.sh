@@ -37,6 +37,15 @@ for crate in proto multiraft dataserver gateway client; do
   cargo check --locked --package "sharklock-$crate" --no-default-features
 done
 
+step 'planted bugs'
+# That the simulator finds them takes a build each: scripts/planted-bugs.sh. Here: that they still fit.
+for bug in sim/planted/*.patch sim/planted/control/*.patch; do
+  patch --dry-run --silent --strip=1 <"$bug" >/dev/null || {
+    echo "$bug does not fit the code any more" >&2
+    exit 1
+  }
+done
+
 step 'tests'
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
