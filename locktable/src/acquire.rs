@@ -11,6 +11,9 @@ use crate::{
     sessions::{Open, Place, Session},
 };
 
+/// To an acquisition that was used for something else.
+pub(crate) const REUSED: Reply = Reply::Refused(Refusal::AcquisitionReused);
+
 impl LockTable {
     pub(crate) fn acquire(&mut self, at: At, acquire: Acquire, changes: &mut Vec<Change>) -> Reply {
         let session = self.ledger.sessions.session(acquire.acquisition.session);
@@ -28,18 +31,12 @@ impl LockTable {
     /// The answer to a duplicate, which has no effect; nothing for an acquisition that is new.
     fn first_outcome(&self, acquire: &Acquire, session: Option<&Session>) -> Option<Reply> {
         let Acquire { acquisition, ref name, mode, .. } = *acquire;
-        const REUSED: Reply = Reply::Refused(Refusal::AcquisitionReused);
-        let key = (acquisition.instance, acquisition.id);
-        let Some(open) = session.and_then(|session| session.get(key)) else {
-            let finished = self.ledger.ring.get(acquisition)?;
-            let is_same = finished.name == *name;
-            return Some(if is_same { Reply::Finished(finished.how) } else { REUSED });
+        let open = session.and_then(|it| it.get((acquisition.instance, acquisition.id)));
+        let (lock, place) = match self.first_arrival(acquisition, name, open)? {
+            Ok(arrival) => arrival,
+            Err(reply) => return Some(reply),
         };
-        if open.name != *name {
-            return Some(REUSED);
-        }
-        let lock = self.locks.get(name)?;
-        Some(match open.place {
+        Some(match place {
             Place::Held(token) => {
                 let hold = &lock.holds.get(token)?.row;
                 match hold.mode == mode {
@@ -55,6 +52,25 @@ impl LockTable {
                 if waiter.mode == mode { Reply::Queued { place, ttl_ms } } else { REUSED }
             }
         })
+    }
+
+    /// Where the first arrival of an acquisition stands, or the answer to any duplicate of it: it is
+    /// over, or was for another lock. Nothing for an acquisition that is new.
+    pub(crate) fn first_arrival(
+        &self,
+        acquisition: Acquisition,
+        name: &Name,
+        open: Option<&Open>,
+    ) -> Option<Result<(&Lock, Place), Reply>> {
+        let Some(open) = open else {
+            let finished = self.ledger.ring.get(acquisition)?;
+            let is_same = finished.name == *name;
+            return Some(Err(if is_same { Reply::Finished(finished.how) } else { REUSED }));
+        };
+        if open.name != *name {
+            return Some(Err(REUSED));
+        }
+        Some(Ok((self.locks.get(name)?, open.place)))
     }
 
     /// An acquisition that is new and no re-entry.

@@ -4,6 +4,7 @@
 use crate::{
     Acquisition, At, Change, EndingCause, EndingMark, Extras, Finished, Grant, HoldRow, LockTable,
     Reclaim, Reclaimer, Refusal, Reply, Token, Wait,
+    acquire::REUSED,
     lock::{Lock, Request, Step},
     sessions::{Open, Place},
 };
@@ -39,17 +40,12 @@ impl LockTable {
     /// The answer to a duplicate, which has no effect; nothing for an acquisition that is new.
     fn first_outcome_of_reclaim(&self, reclaim: &Reclaim) -> Option<Reply> {
         let Reclaim { acquisition, ref name, token, .. } = *reclaim;
-        const REUSED: Reply = Reply::Refused(Refusal::AcquisitionReused);
-        let Some(open) = self.ledger.sessions.get(acquisition) else {
-            let finished = self.ledger.ring.get(acquisition)?;
-            let is_same = finished.name == *name;
-            return Some(if is_same { Reply::Finished(finished.how) } else { REUSED });
+        let open = self.ledger.sessions.get(acquisition);
+        let (lock, place) = match self.first_arrival(acquisition, name, open)? {
+            Ok(arrival) => arrival,
+            Err(reply) => return Some(reply),
         };
-        if open.name != *name {
-            return Some(REUSED);
-        }
-        let lock = self.locks.get(name)?;
-        Some(match open.place {
+        Some(match place {
             Place::Held(held) => {
                 let hold = &lock.holds.get(held)?.row;
                 match hold.extras().token_before == Some(token) {
