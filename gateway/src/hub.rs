@@ -72,7 +72,8 @@ impl Default for HubConfig {
 /// See the module.
 ///
 /// Lock order, each held only shortly: an outbox, then `routing`, then `describing`; `keepalives`
-/// before `routing`. Links and observers are called under none of them but an outbox.
+/// before `routing`. Links are called under none of them. Observers are called under an outbox, and
+/// of readiness under `describing`, so that what they hear of it last is how it is.
 pub struct Hub {
     pub(crate) config: HubConfig,
     pub(crate) observer: Arc<dyn Observer>,
