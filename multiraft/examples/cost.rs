@@ -4,47 +4,21 @@
 //! `cargo run --release -p sharklock-multiraft --example cost -- [DIRECTORY]`
 #![expect(clippy::disallowed_methods, reason = "it measures time")]
 
+mod nothing;
+
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 use std::time::Instant;
 
 use sharklock_multiraft::{
-    Config, CorruptImage, DirtyRow, Disk, Effects, EntryAt, RocksDisk, SimDisk, StateMachine,
-    Store, StoreIdent, bootstrap,
+    Config, Disk, Effects, RocksDisk, SimDisk, Store, StoreIdent, bootstrap,
 };
 use sharklock_rangemap::{Bounds, Descriptor, Epoch, PeerId, RangeId, Replica, Role, StoreId};
 
+use nothing::Nothing;
+
 const RANGE: RangeId = RangeId(1);
-
-/// Does nothing, so that the engine alone is measured.
-struct Nothing;
-
-impl StateMachine for Nothing {
-    type Output = ();
-
-    fn empty() -> Self {
-        Self
-    }
-
-    fn apply(&mut self, _at: EntryAt, _data: &[u8]) {}
-
-    fn take_dirty(&mut self) -> Vec<DirtyRow> {
-        Vec::new()
-    }
-
-    fn header(&self) -> Vec<u8> {
-        Vec::new()
-    }
-
-    fn state_hash(&self) -> u64 {
-        0
-    }
-
-    fn restore(_header: &[u8], _rows: Vec<(Vec<u8>, Vec<u8>)>) -> Result<Self, CorruptImage> {
-        Ok(Self)
-    }
-}
 
 fn fresh(disk: &mut impl Disk) -> Store<Nothing> {
     let ident = StoreIdent { cluster_id: [1; 16], store: StoreId(1), ident: [2; 16] };

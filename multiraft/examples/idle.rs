@@ -3,50 +3,22 @@
 //!
 //! `cargo run --release --no-default-features -p sharklock-multiraft --example idle -- [RANGES]`
 
+mod nothing;
+
 use std::collections::BTreeMap;
 use std::fs;
 
-use sharklock_multiraft::{
-    Config, CorruptImage, DirtyRow, Disk, Effects, EntryAt, SimDisk, StateMachine, Store,
-    StoreIdent, bootstrap,
-};
+use sharklock_multiraft::{Config, Disk, Effects, SimDisk, Store, StoreIdent, bootstrap};
 use sharklock_proto::internal::v1::{Heartbeats, RangeMessage};
 use sharklock_rangemap::{Bounds, Descriptor, Epoch, PeerId, RangeId, Replica, Role, StoreId};
+
+use nothing::Nothing;
 
 const STORES: u64 = 3;
 const TICKS_PER_SECOND: u32 = 10;
 /// Long enough for every range to elect and for all to fall silent.
 const WARM_UP_TICKS: u32 = 60;
 const MEASURED_SECONDS: u32 = 20;
-
-/// Does nothing, so that the engine alone is measured.
-struct Nothing;
-
-impl StateMachine for Nothing {
-    type Output = ();
-
-    fn empty() -> Self {
-        Self
-    }
-
-    fn apply(&mut self, _at: EntryAt, _data: &[u8]) {}
-
-    fn take_dirty(&mut self) -> Vec<DirtyRow> {
-        Vec::new()
-    }
-
-    fn header(&self) -> Vec<u8> {
-        Vec::new()
-    }
-
-    fn state_hash(&self) -> u64 {
-        0
-    }
-
-    fn restore(_header: &[u8], _rows: Vec<(Vec<u8>, Vec<u8>)>) -> Result<Self, CorruptImage> {
-        Ok(Self)
-    }
-}
 
 /// A disk with `ranges` ranges, each on all stores.
 fn disk(store: u64, ranges: u64) -> SimDisk {

@@ -1,0 +1,32 @@
+//! The state machine of the examples.
+
+use sharklock_multiraft::{CorruptImage, DirtyRow, EntryAt, StateMachine};
+
+/// Does nothing, so that the engine alone is measured.
+pub struct Nothing;
+
+impl StateMachine for Nothing {
+    type Output = ();
+
+    fn empty() -> Self {
+        Self
+    }
+
+    fn apply(&mut self, _at: EntryAt, _data: &[u8]) {}
+
+    fn take_dirty(&mut self) -> Vec<DirtyRow> {
+        Vec::new()
+    }
+
+    fn header(&self) -> Vec<u8> {
+        Vec::new()
+    }
+
+    fn state_hash(&self) -> u64 {
+        0
+    }
+
+    fn restore(_header: &[u8], _rows: Vec<(Vec<u8>, Vec<u8>)>) -> Result<Self, CorruptImage> {
+        Ok(Self)
+    }
+}
