@@ -5,12 +5,14 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const FILES: [&str; 5] = [
+const FILES: [&str; 7] = [
     "sharklock/v1/lock.proto",
     "sharklock/v1/admin.proto",
     "sharklock/internal/v1/store.proto",
     "sharklock/internal/v1/records.proto",
     "sharklock/internal/v1/raft.proto",
+    "sharklock/internal/v1/peer.proto",
+    "sharklock/internal/v1/master.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -28,7 +28,7 @@ else
 fi
 
 step 'the cores without their edges'
-for crate in proto multiraft dataserver gateway client; do
+for crate in proto multiraft master dataserver gateway client; do
   tree=$(cargo tree --locked --package "sharklock-$crate" --no-default-features --edges normal --prefix none)
   if grep -E '^(tokio|tonic|rocksdb)[- ]' <<<"$tree"; then
     echo "sharklock-$crate without its edge must not depend on these" >&2
