@@ -228,6 +228,7 @@ fn range_status(
             .filter(|replica| replica.role == sharklock_rangemap::Role::Voter)
             .map(|replica| replica.store.0)
             .collect(),
+        ..v1::RangeStatus::default()
     }
 }
 
