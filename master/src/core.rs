@@ -184,7 +184,11 @@ impl MasterCore {
                 }
             }
             Input::Snapshots(messages) => {
-                messages.into_iter().for_each(|message| self.store.step_snapshot(message));
+                for message in messages {
+                    if let Err(dropped) = self.store.step_snapshot(message) {
+                        tracing::debug!(%dropped, "piece of a snapshot dropped");
+                    }
+                }
             }
             Input::Unreachable(member) => self.store.unreachable(member),
             Input::HandOver => self.store.hand_over(),

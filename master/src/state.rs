@@ -96,15 +96,6 @@ impl ClusterState {
         stores.find(|(_, store)| store.ident == ident).map(|(id, _)| *id)
     }
 
-    fn image_rows(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
-        let stores = self.stores.keys().map(|store| Key::Store(*store));
-        let ranges = self.ranges.iter().map(|descriptor| Key::Range(descriptor.range));
-        let mut keys: Vec<Key> = stores.chain(ranges).collect();
-        keys.sort();
-        let row = |key: Key| (key.encode(), state_rows::row(self, key).expect("it is there"));
-        keys.into_iter().map(row).collect()
-    }
-
     fn apply_one(&mut self, command: Command) -> Answer {
         match command {
             Command::RegisterStore(command) => Answer::Store(self.register(command)),
@@ -192,12 +183,21 @@ impl StateMachine for ClusterState {
         dirty.into_iter().map(|key| (key.encode(), state_rows::row(self, key))).collect()
     }
 
+    fn rows(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let stores = self.stores.keys().map(|store| Key::Store(*store));
+        let ranges = self.ranges.iter().map(|descriptor| Key::Range(descriptor.range));
+        let mut keys: Vec<Key> = stores.chain(ranges).collect();
+        keys.sort();
+        let row = |key: Key| (key.encode(), state_rows::row(self, key).expect("it is there"));
+        keys.into_iter().map(row).collect()
+    }
+
     fn header(&self) -> Vec<u8> {
         state_rows::header(self)
     }
 
     fn state_hash(&self) -> u64 {
-        let rows = self.image_rows().into_iter();
+        let rows = self.rows().into_iter();
         let rows = rows.map(|(key, row)| state_rows::hash(&key, &row));
         let header = state_rows::hash(b"", &self.header());
         rows.fold(header, u64::wrapping_add)

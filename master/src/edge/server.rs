@@ -12,8 +12,8 @@ use std::{
 use bytes::Bytes;
 use prometheus::Registry;
 use sharklock_multiraft::{
-    Config, Disk, LogLimits, OpenError, RecoverError, RocksDisk, Store, StoreIdent, bootstrap,
-    read_ident,
+    Config, Disk, LogLimits, OpenError, RecoverError, RocksDisk, SnapshotLimits, Store, StoreIdent,
+    bootstrap, read_ident,
 };
 use sharklock_proto::internal::v1::{
     master_service_server::MasterServiceServer, peer_service_server::PeerServiceServer,
@@ -77,6 +77,8 @@ pub struct Tuning {
     pub limits: Limits,
     /// How much log is kept.
     pub log: LogLimits,
+    /// How snapshots travel.
+    pub snapshots: SnapshotLimits,
 }
 
 impl Default for Tuning {
@@ -86,6 +88,7 @@ impl Default for Tuning {
             flush: Duration::from_millis(300),
             limits: Limits::default(),
             log: LogLimits::default(),
+            snapshots: SnapshotLimits::default(),
         }
     }
 }
@@ -271,8 +274,8 @@ impl Member {
         // Elections are drawn from the identity: different on every master.
         let (low, _) = self.ident.split_at(8);
         let election_seed = u64::from_le_bytes(low.try_into().expect("split at 8 bytes"));
-        let Tuning { log, .. } = config.tuning;
-        let engine = Config { election_seed, log };
+        let Tuning { log, snapshots, .. } = config.tuning;
+        let engine = Config { election_seed, log, snapshots };
         let store = Store::recover(engine, &disk).map_err(corrupt)?;
         Ok((disk, store))
     }

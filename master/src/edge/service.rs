@@ -192,7 +192,7 @@ impl MasterService for Front {
 }
 
 /// Routes for one watcher, until this master stops or leads no more.
-struct Updates {
+pub struct Updates {
     whole: Option<RoutesUpdate>,
     changes: mpsc::Receiver<RoutesUpdate>,
     stopped: Pin<Box<WaitForCancellationFutureOwned>>,
