@@ -281,6 +281,22 @@ async fn nobody_there_is_told_once_per_class_however_much_is_sent() {
 }
 
 #[tokio::test]
+async fn a_peer_that_says_nothing_is_noticed_without_a_message_to_it() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("it is bound").to_string();
+    // Connections stand and no byte comes back on them: a process that is frozen, or a cut link.
+    let frozen = tokio::spawn(async move {
+        let mut taken = Vec::new();
+        while let Ok(connection) = listener.accept().await {
+            taken.push(connection);
+        }
+    });
+    let (_links, mut told) = speaker(&address);
+    assert_eq!(next(&mut told).await, Heard::Unreachable(HEARER));
+    frozen.abort();
+}
+
+#[tokio::test]
 async fn a_peer_that_moves_is_spoken_to_where_it_is_now() {
     let mut old = Hearing::start("127.0.0.1:0").await;
     let (links, _told) = speaker(&old.address);
