@@ -378,17 +378,10 @@ impl Status {
     }
 }
 
-/// A document as indented JSON, ended by a newline.
-pub fn json(document: &impl Serialize) -> String {
-    let mut text = serde_json::to_string_pretty(document)
-        .expect("these types have string keys and cannot fail to serialize");
-    text.push('\n');
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::render::json;
 
     fn party(owner: &str, token: u64) -> Party {
         Party {
