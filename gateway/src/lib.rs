@@ -31,4 +31,4 @@ pub use stream::{Numbered, StreamHandle};
 #[cfg(feature = "edge")]
 mod edge;
 #[cfg(feature = "edge")]
-pub use edge::{Config, Gateway, Readiness, ServeError, StoreConnection};
+pub use edge::{Config, Directory, Gateway, Readiness, ServeError, StoreConnection, Stores};

@@ -93,8 +93,9 @@ async fn serve(
     let (link, replies) = store.connect();
     let connection =
         StoreConnection { store: store.ident().store, link: Arc::new(InProcess(link)), replies };
-    let gateway = Gateway::new(Config::default(), vec![connection], registry)
+    let gateway = Gateway::new(Config::default(), None, registry)
         .map_err(|why| internal("metrics", why))?;
+    gateway.stores().connect(connection).await;
     let readiness = gateway.readiness();
     let (gateway_address, admin_address) = (gateway_port.address(), admin_port.address());
     let shutdown = CancellationToken::new();

@@ -1,23 +1,12 @@
 //! The core with what the edge adds to it: its clock, its links, its metrics, and the order to stop.
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use sharklock_proto::internal::v1::StoreCall;
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::{Config, Readiness, metrics::Metrics};
-use crate::{
-    Hub, HubConfig, Lane, Observer, StoreId, StoreLink, StoreLinks, failure::Reason,
-    outbox::Settled,
-};
+use super::{Config, Readiness, directory::Masters, links::Links, metrics::Metrics};
+use crate::{Hub, HubConfig, Observer, StoreId, StoreLink, failure::Reason, outbox::Settled};
 
 /// See the module.
 pub(super) struct Host {
@@ -27,19 +16,15 @@ pub(super) struct Host {
     pub(super) news: Arc<News>,
     /// Set when the gateway stops.
     pub(super) stopping: CancellationToken,
+    /// Asked for `GetStatus`, and watched for routes.
+    pub(super) masters: Masters,
     links: Arc<Links>,
     started: Instant,
 }
 
 impl Host {
-    pub(super) fn new(
-        config: Config,
-        links: BTreeMap<StoreId, Arc<dyn StoreLink>>,
-        metrics: Arc<Metrics>,
-    ) -> Self {
-        let link = |link| Link { link, lost: AtomicBool::new(false) };
-        let links = links.into_iter().map(|(store, to)| (store, link(to))).collect();
-        let links = Arc::new(Links(links));
+    pub(super) fn new(config: Config, masters: Masters, metrics: Arc<Metrics>) -> Self {
+        let links = Arc::new(Links::default());
         let news = Arc::new(News {
             metrics: metrics.clone(),
             readiness: Readiness::default(),
@@ -58,6 +43,7 @@ impl Host {
             metrics,
             news,
             stopping: CancellationToken::new(),
+            masters,
             links,
             started: Instant::now(),
         }
@@ -73,11 +59,15 @@ impl Host {
         self.started + Duration::from_micros(at_us)
     }
 
-    /// The upward side of a link has ended.
+    /// A store is connected: calls go to it.
+    pub(super) fn link_up(&self, store: StoreId, link: Arc<dyn StoreLink>) {
+        self.links.insert(store, link);
+        self.hub.link_up(self.now_us(), store);
+    }
+
+    /// The connection to a store has ended.
     pub(super) fn link_lost(&self, store: StoreId) {
-        if let Some(link) = self.links.0.get(&store) {
-            link.lost.store(true, Ordering::Release);
-        }
+        self.links.remove(store);
         self.hub.link_lost(self.now_us(), store);
     }
 
@@ -87,28 +77,6 @@ impl Host {
         self.metrics.calls_open.set(gauge(self.hub.calls_open()));
         self.metrics.outbox_bytes.set(gauge(self.hub.outbox_bytes()));
         self.metrics.keepalive_items.set(gauge(self.hub.keepalive_items()));
-    }
-}
-
-struct Link {
-    link: Arc<dyn StoreLink>,
-    lost: AtomicBool,
-}
-
-/// The links to all stores.
-struct Links(BTreeMap<StoreId, Link>);
-
-impl StoreLinks for Links {
-    fn send(
-        &self,
-        store: StoreId,
-        lane: Lane,
-        calls: Vec<StoreCall>,
-    ) -> Result<(), Vec<StoreCall>> {
-        match self.0.get(&store) {
-            Some(to) if !to.lost.load(Ordering::Acquire) => to.link.send(lane, calls),
-            Some(_) | None => Err(calls),
-        }
     }
 }
 
