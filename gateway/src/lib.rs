@@ -20,7 +20,9 @@ mod port;
 mod stream;
 mod streams;
 
-pub use describing::{DESCRIBE_AGAIN_US, DESCRIBE_EVERY_US, DESCRIBE_WITHIN_US};
+pub use describing::{
+    DESCRIBE_AGAIN_MAX_US, DESCRIBE_AGAIN_US, DESCRIBE_EVERY_US, DESCRIBE_WITHIN_US,
+};
 pub use hub::{CALL_LIFE_US, Hub, HubConfig, SWEEP_EVERY_US};
 pub use link::{Lane, StoreLink, StoreLinks};
 pub use observer::Observer;

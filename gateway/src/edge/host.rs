@@ -1,7 +1,12 @@
 //! The core with what the edge adds to it: its clock, its links, its metrics, and the order to stop.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
+use sharklock_proto::internal::v1::StoreAddress;
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +24,8 @@ pub(super) struct Host {
     /// Asked for `GetStatus`, and watched for routes.
     pub(super) masters: Masters,
     links: Arc<Links>,
+    /// The stores that the masters have named, by id. Behind a lock of its own, held only to copy.
+    named: Mutex<BTreeMap<StoreId, StoreAddress>>,
     started: Instant,
 }
 
@@ -45,6 +52,7 @@ impl Host {
             stopping: CancellationToken::new(),
             masters,
             links,
+            named: Mutex::default(),
             started: Instant::now(),
         }
     }
@@ -69,6 +77,21 @@ impl Host {
     pub(super) fn link_lost(&self, store: StoreId) {
         self.links.remove(store);
         self.hub.link_lost(self.now_us(), store);
+    }
+
+    /// The masters have named a store.
+    pub(super) fn store_named(&self, address: &StoreAddress) {
+        self.named().insert(StoreId(address.store_id), address.clone());
+    }
+
+    /// The stores that the masters have named, in order of their ids.
+    pub(super) fn named_stores(&self) -> Vec<StoreAddress> {
+        self.named().values().cloned().collect()
+    }
+
+    fn named(&self) -> MutexGuard<'_, BTreeMap<StoreId, StoreAddress>> {
+        // A panic cannot leave the map half changed.
+        self.named.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Publishes what is counted in the core.

@@ -2,6 +2,7 @@
 
 mod acquire;
 mod admin_service;
+mod cluster_view;
 mod directory;
 mod exchange;
 mod host;

@@ -98,6 +98,7 @@ impl Keeper {
         }
         for address in update.stores {
             let store = StoreId(address.store_id);
+            self.host.store_named(&address);
             let known = self.stores.get(&store).and_then(|(_, address)| address.as_ref());
             if known != Some(&address) {
                 self.tell(store, Way::Remote(address)).await;
