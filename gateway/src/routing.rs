@@ -11,7 +11,7 @@ use std::{
 };
 
 use sharklock_proto::internal::v1::{
-    EpochNotMatch, NotLeader, RangeDescriptor, ReplicaRole, StoreDescription,
+    EpochNotMatch, NotLeader, RangeDescriptor, ReplicaRole, Route, StoreDescription,
 };
 use sharklock_rangemap::{
     Bounds, Descriptor, Epoch, PeerId, RangeId, Replica, Role, RouteCache, StoreId,
@@ -164,6 +164,19 @@ impl Routing {
             let leader = StoreId(range.leader_store_id);
             if self.reach(leader) == Reach::Up {
                 self.cache.on_described(RangeId(range.range_id), leader, range.term);
+            }
+        }
+    }
+
+    /// Takes in what the masters say: a cache of what leaders have reported, by the same rules as a
+    /// store's description.
+    pub fn learn_routes(&mut self, routes: &[Route]) {
+        for Route { descriptor, leader_store_id, term } in routes {
+            let Some(descriptor) = descriptor else { continue };
+            self.install(descriptor);
+            let leader = StoreId(*leader_store_id);
+            if self.reach(leader) == Reach::Up {
+                self.cache.on_described(RangeId(descriptor.range_id), leader, *term);
             }
         }
     }

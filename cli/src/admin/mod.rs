@@ -1,6 +1,7 @@
 //! `sharklock status` and `sharklock locks …`: an operator's questions, one call each.
 
 mod convert;
+mod status;
 mod view;
 
 use std::time::Duration;

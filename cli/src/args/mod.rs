@@ -87,7 +87,7 @@ pub enum Command {
     Server(ServerArgs),
     /// Runs a command while holding a lock
     Lock(LockArgs),
-    /// Shows the cluster: stores, ranges, leaders
+    /// Shows the cluster: masters, stores, ranges, and what is wrong
     Status(StatusArgs),
     /// Looks at locks, and releases them against their holders' will
     Locks(LocksArgs),
@@ -171,8 +171,8 @@ Examples:
   sharklock status --output json
 ",
     after_help = "\
-Exit codes: 0 healthy, 1 failed, 2 usage, 3 degraded (a range has no leader),
-69 the cluster is out of reach."
+Exit codes: 0 healthy, 1 failed, 2 usage, 3 degraded (a range has no leader, or
+there is a warning), 69 the cluster is out of reach."
 )]
 pub struct StatusArgs {
     /// How to print it.

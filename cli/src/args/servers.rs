@@ -21,7 +21,7 @@ Examples:
       --listen-gateway 10.0.0.1:7700 --listen-data 10.0.0.1:7710 \\
       --listen-master 10.0.0.1:7720 --advertise-master host-1:7720
   sharklock server --roles gateway --masters host-1:7720,host-2:7720,host-3:7720
-  sharklock server --config server.toml --print-config   the settings it would use
+  sharklock server --config server.toml --print-config   what it would use
 ",
     after_help = "\
 Every setting can stand in a TOML file, as `key` under `[section]`; in the

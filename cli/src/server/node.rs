@@ -107,8 +107,9 @@ impl Node {
         let connection =
             StoreConnection { store: data.ident().store, link: Arc::new(InProcess(link)), replies };
         self.data = Some(data);
-        let gateway = Gateway::new(Config::default(), vec![connection], registry)
+        let gateway = Gateway::new(Config::default(), None, registry)
             .map_err(|why| internal("metrics", why))?;
+        gateway.stores().connect(connection).await;
         let readiness = gateway.readiness();
         health.started("gateway", move || {
             (!readiness.is_ready()).then(|| "no store answers, or a range has no leader".to_owned())
