@@ -79,7 +79,6 @@ pub struct Cli {
 
 /// What `sharklock` can do.
 #[derive(Debug, Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "there is one value of it, at the start")]
 pub enum Command {
     /// Runs the service on this machine, in one process or as a cluster
     Dev(DevArgs),

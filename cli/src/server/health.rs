@@ -31,12 +31,9 @@ impl Health {
 
     /// A part has started: `probe` says what it lacks.
     pub fn started(&self, role: &str, probe: impl Fn() -> Option<String> + Send + Sync + 'static) {
-        for part in self.parts.iter().filter(|part| part.role == role) {
-            let first = part.probe.set(Box::new(probe)).is_ok();
-            assert!(first, "{role} starts once");
-            return;
-        }
-        unreachable!("{role} is no part of this process");
+        let part = self.parts.iter().find(|part| part.role == role);
+        let part = part.unwrap_or_else(|| unreachable!("{role} is no part of this process"));
+        assert!(part.probe.set(Box::new(probe)).is_ok(), "{role} starts once");
     }
 
     /// From now on it is not ready, whatever its parts say.

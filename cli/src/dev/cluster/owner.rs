@@ -51,11 +51,14 @@ pub enum Outcome {
     Stopped,
 }
 
+/// Writes a layout that has grown.
+type Keep = Box<dyn Fn(&Layout) -> io::Result<()>>;
+
 /// Invariant: a node whose process was not waited for is `Running`, and only such are signalled.
 pub struct Owner {
     layout: Layout,
     recipe: Recipe,
-    keep: Box<dyn Fn(&Layout) -> io::Result<()>>,
+    keep: Keep,
     nodes: Vec<Node>,
     news: mpsc::Sender<News>,
     inbox: mpsc::Receiver<News>,
@@ -142,7 +145,7 @@ impl Owner {
                     running.terminate(Ending::Stop);
                 }
             }
-            let deadline = now() + STOP_WITHIN;
+            let mut deadline = now() + STOP_WITHIN;
             while self.nodes.iter().any(|node| meant(&node.spec) && node.running().is_some()) {
                 tokio::select! {
                     _ = self.child.recv() => drop(self.reap()),
@@ -152,6 +155,7 @@ impl Owner {
                     }
                     () = sleep_until(deadline) => {
                         self.kill_all();
+                        deadline += STOP_WITHIN;
                     }
                 }
             }
@@ -440,7 +444,6 @@ fn tell(what: &str) {
     eprintln!("sharklock: {}", crate::render::printable(what));
 }
 
-#[expect(clippy::disallowed_methods, reason = "a deadline for processes")]
 fn now() -> Instant {
     Instant::now()
 }
