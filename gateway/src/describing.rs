@@ -224,7 +224,7 @@ mod tests {
             *at += pause;
             Some(*at)
         });
-        assert_eq!(in_first_2_s.filter(|at| *at < 2_000).count(), 13, "{pauses_ms:?}");
+        assert_eq!(in_first_2_s.filter(|at| *at < 2_000).count(), 15, "{pauses_ms:?}");
         describing.take_due(now_us);
         describing.described(A, &description(&[(1, 0), (2, 0)]));
         assert_eq!(describing.due_us(), Some(now_us + DESCRIBE_AGAIN_US), "news");

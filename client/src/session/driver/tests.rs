@@ -23,7 +23,7 @@ struct Session {
 
 impl Session {
     fn connected() -> Self {
-        let config = SessionConfig { call_timeout: TTL, jitter_seed: 7 };
+        let config = SessionConfig { call_timeout: TTL, gateways_count: 1, jitter_seed: 7 };
         let (driver, output) = (Driver::new(config), Output::default());
         let mut session = Self { driver, output };
         session.driver.connected(at(0));
