@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod bench;
+mod dev_cluster;
 mod durability;
 mod faults;
 mod health;
