@@ -3,3 +3,18 @@
 //!
 //! It carries messages and understands none: Raft belongs to `multiraft`, calls of gateways to
 //! `dataserver` and `gateway`, the cluster's state to `master`.
+
+mod acceptor;
+mod backoff;
+mod dialling;
+mod masters;
+mod outbox;
+mod peers;
+mod server;
+
+pub use acceptor::PeerAcceptor;
+pub use backoff::Backoff;
+pub use dialling::{DIAL_WITHIN, Dialling, PING_EVERY, PONG_WITHIN, innermost};
+pub use masters::{Masters, MastersError, NOT_LEADER};
+pub use peers::{PeerAddress, PeerIdentity, PeerInbox, PeerLinks};
+pub use server::{ServeError, serve, server};

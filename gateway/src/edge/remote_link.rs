@@ -225,3 +225,6 @@ impl Stream for Outgoing {
         Poll::Ready(message)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -129,53 +129,56 @@ impl Keeper {
 
 /// Keeps one store connected until no way to it is left.
 async fn keep(host: Arc<Host>, store: StoreId, first: Way, mut ways: mpsc::Receiver<Way>) {
+    let mut address = None;
     let mut way = Some(first);
     while let Some(next) = way {
         way = match next {
-            Way::Local(connection) => local(&host, connection, &mut ways).await,
-            Way::Remote(address) => remote(&host, address, &mut ways).await,
+            Way::Local(connection) => local(&host, connection, &mut ways, &mut address).await,
+            Way::Remote(at) => {
+                address = Some(at.clone());
+                remote(&host, at, &mut ways).await
+            }
         };
     }
     tracing::info!(%store, "no way to a store is left");
 }
 
-/// Until the connection has ended, or there is another by hand; then the way to go on.
+/// Until the connection has ended, or there is another by hand; then the way to go on. `address` is
+/// where the masters have last said that the store is.
 async fn local(
     host: &Host,
     mut connection: StoreConnection,
     ways: &mut mpsc::Receiver<Way>,
+    address: &mut Option<StoreAddress>,
 ) -> Option<Way> {
     let store = connection.store;
-    let mut after = None;
     let mut told = true;
     host.link_up(store, connection.link);
-    loop {
+    let by_hand = loop {
         tokio::select! {
             batch = connection.replies.recv() => match batch {
                 Some(batch) => host.hub.dispatch(host.now_us(), store, batch),
                 None => {
                     tracing::warn!(%store, "the link to a store in this process has ended");
-                    break;
+                    break None;
                 }
             },
             way = ways.recv(), if told => match way {
-                Some(way @ Way::Local(_)) => {
-                    after = Some(way);
-                    break;
-                }
-                Some(way @ Way::Remote(_)) => after = Some(way),
-                None => (told, after) = (false, None),
+                Some(way @ Way::Local(_)) => break Some(way),
+                Some(Way::Remote(at)) => *address = Some(at),
+                None => (told, *address) = (false, None),
             },
         }
-    }
+    };
     host.link_lost(store);
-    after
+    by_hand.or_else(|| address.take().map(Way::Remote))
 }
 
 /// Until there is another way, which is given back, or nobody is left to name one.
 async fn remote(host: &Host, address: StoreAddress, ways: &mut mpsc::Receiver<Way>) -> Option<Way> {
     let store = StoreId(address.store_id);
     let mut pause = PAUSE_FIRST;
+    let mut is_failing = false;
     loop {
         let dialled = tokio::select! {
             dialled = dial(&address, host.config.source) => dialled,
@@ -183,7 +186,7 @@ async fn remote(host: &Host, address: StoreAddress, ways: &mut mpsc::Receiver<Wa
         };
         let why = match dialled {
             Ok(connected) => {
-                pause = PAUSE_FIRST;
+                (pause, is_failing) = (PAUSE_FIRST, false);
                 tracing::info!(%store, address = address.address, "a store is connected");
                 match exchange(host, store, connected, ways).await {
                     Ok(way) => return way,
@@ -193,7 +196,7 @@ async fn remote(host: &Host, address: StoreAddress, ways: &mut mpsc::Receiver<Wa
             Err(why) => why,
         };
         // One line when a connection is lost or cannot be had, not one per try.
-        if pause == PAUSE_FIRST {
+        if !std::mem::replace(&mut is_failing, true) {
             tracing::warn!(%store, address = address.address, why, "a store is not connected");
         }
         tokio::select! {
@@ -227,3 +230,6 @@ async fn exchange(
     host.link_lost(store);
     ended
 }
+
+#[cfg(test)]
+mod tests;

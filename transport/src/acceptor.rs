@@ -1,0 +1,136 @@
+//! The receiving side of the streams between stores: who may speak, and that he speaks for himself
+//! only. What is said is the inbox's business.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use bytes::Bytes;
+use sharklock_proto::internal::v1::{
+    RaftClass, RaftEnd, RaftFrame, RaftHello,
+    peer_service_server::{PeerService, PeerServiceServer},
+};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::peers::{PeerAddress, PeerIdentity, PeerInbox};
+
+/// Largest frame: a frame ends with the message that brings it over 1 MiB, and one entry may have
+/// 16 MiB uncommitted before Raft refuses more.
+const FRAME_BYTES_MAX: usize = 32 << 20;
+
+/// See the module. Clones share the list of stores.
+#[derive(Clone)]
+pub struct PeerAcceptor(Arc<Acceptor>);
+
+struct Acceptor {
+    me: PeerIdentity,
+    /// Stores that may speak, and the identities by which they are known.
+    known: RwLock<BTreeMap<u64, Bytes>>,
+    inbox: Arc<dyn PeerInbox>,
+    stopping: CancellationToken,
+}
+
+impl PeerAcceptor {
+    /// For the store `me`. Streams end when `stopping` says so.
+    pub fn new(me: PeerIdentity, inbox: Arc<dyn PeerInbox>, stopping: CancellationToken) -> Self {
+        Self(Arc::new(Acceptor { me, known: RwLock::default(), inbox, stopping }))
+    }
+
+    /// From now on these may open streams.
+    pub fn set_peers(&self, peers: &BTreeMap<u64, PeerAddress>) {
+        let known = peers.iter().map(|(store, at)| (*store, at.ident.clone())).collect();
+        *self.0.known.write().unwrap_or_else(PoisonError::into_inner) = known;
+    }
+
+    /// The gRPC service.
+    pub fn into_service(self) -> PeerServiceServer<Self> {
+        PeerServiceServer::new(self).max_decoding_message_size(FRAME_BYTES_MAX)
+    }
+
+    /// The one who speaks, if he may.
+    fn admit(&self, hello: &RaftHello) -> Result<u64, Status> {
+        let me = &self.0.me;
+        if hello.cluster_id != me.cluster_id[..] {
+            return Err(Status::failed_precondition("the sender belongs to another cluster"));
+        }
+        if hello.to_store != me.store {
+            let (meant, here) = (hello.to_store, me.store);
+            return Err(Status::failed_precondition(format!(
+                "store {meant} is meant, and store {here} answers here"
+            )));
+        }
+        if hello.class() == RaftClass::Unspecified {
+            return Err(Status::invalid_argument("hello.class is not set, or not known here"));
+        }
+        let known = self.0.known.read().unwrap_or_else(PoisonError::into_inner);
+        match known.get(&hello.from_store) {
+            Some(ident) if *ident == hello.from_ident => Ok(hello.from_store),
+            Some(_) => Err(Status::failed_precondition(format!(
+                "store {} is known by another identity: this data directory is not its own",
+                hello.from_store
+            ))),
+            // It will be, with the master's next answer.
+            None => Err(Status::unavailable(format!(
+                "store {} is not known here yet",
+                hello.from_store
+            ))),
+        }
+    }
+
+    fn take(&self, from: u64, frame: RaftFrame) -> Result<(), Status> {
+        let RaftFrame { hello, messages, heartbeats, snapshots } = frame;
+        let forged = |what| Status::permission_denied(format!("{what} of another store"));
+        let mine = |from_store, to_store| from_store == from && to_store == self.0.me.store;
+        if hello.is_some_and(|hello| hello.from_store != from) {
+            return Err(forged("a hello"));
+        }
+        if !messages.iter().all(|message| mine(message.from_store, message.to_store)) {
+            return Err(forged("a message"));
+        }
+        if !heartbeats.iter().all(|beats| mine(beats.from_store, beats.to_store)) {
+            return Err(forged("heartbeats"));
+        }
+        if !snapshots.iter().all(|snapshot| mine(snapshot.from_store, snapshot.to_store)) {
+            return Err(forged("a snapshot"));
+        }
+        let inbox = &self.0.inbox;
+        if !messages.is_empty() {
+            inbox.messages(messages);
+        }
+        if !heartbeats.is_empty() {
+            inbox.heartbeats(heartbeats);
+        }
+        if !snapshots.is_empty() {
+            inbox.snapshots(snapshots);
+        }
+        Ok(())
+    }
+}
+
+#[tonic::async_trait]
+impl PeerService for PeerAcceptor {
+    async fn raft(
+        &self,
+        request: Request<Streaming<RaftFrame>>,
+    ) -> Result<Response<RaftEnd>, Status> {
+        let mut frames = request.into_inner();
+        let first = frames.message().await?.unwrap_or_default();
+        let hello = first.hello.as_ref();
+        let hello =
+            hello.ok_or_else(|| Status::invalid_argument("the first frame has no hello"))?;
+        let from = self.admit(hello)?;
+        self.take(from, first)?;
+        loop {
+            let frame = tokio::select! {
+                frame = frames.message() => frame?,
+                () = self.0.stopping.cancelled() => None,
+            };
+            match frame {
+                Some(frame) => self.take(from, frame)?,
+                None => return Ok(Response::new(RaftEnd {})),
+            }
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! Finding the leading master, and asking it. Nothing here is on the way of a lock.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use sharklock_proto::internal::v1::{
+    AllocateIdsRequest, AllocateIdsResponse, GetClusterRequest, GetClusterResponse,
+    GetRoutesRequest, MeetRequest, MeetResponse, RegisterStoreRequest, RegisterStoreResponse,
+    RoutesUpdate, StoreHeartbeatRequest, StoreHeartbeatResponse, WatchRoutesRequest,
+    master_service_client::MasterServiceClient,
+};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep, timeout, timeout_at},
+};
+use tonic::{Code, Status, Streaming, transport::Channel};
+use tonic_types::StatusExt as _;
+
+use crate::{backoff::Backoff, dialling::Dialling};
+
+/// The reason (`google.rpc.ErrorInfo`) with which a master refuses that does not lead; its metadata
+/// `leader` is the address of the one that does, as far as known.
+pub const NOT_LEADER: &str = "NOT_LEADER";
+
+/// How long one master may take to answer before another is asked: an answer may wait for a commit
+/// on a slow disk, and a paused master must not use up a caller's whole deadline.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+/// Largest answer: the routes of some ten thousand ranges.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+/// Updates of routes that may wait for their reader. A reader that is slower misses nothing: the
+/// stream waits.
+const UPDATES_MAX: usize = 16;
+
+type Client = MasterServiceClient<Channel>;
+
+/// Why no master answered.
+#[derive(Debug, thiserror::Error)]
+pub enum MastersError {
+    /// The leading master refuses: asking again is of no use.
+    #[error("the master refuses: {}", .0.message())]
+    Refused(Status),
+    /// No leading master answered in time.
+    #[error("no leading master answers ({0})")]
+    Unavailable(String),
+}
+
+/// The masters of a cluster, by their addresses. Clones share what is known of the leader.
+#[derive(Clone, Debug)]
+pub struct Masters(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    addresses: Vec<String>,
+    dialling: Dialling,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    /// Whom to ask next: an address of the list, or one that a master named.
+    next: String,
+    channels: BTreeMap<String, Channel>,
+}
+
+impl Masters {
+    /// Masters at these addresses (`HOST:PORT`).
+    ///
+    /// # Errors
+    /// When there is none, or one is not an address; a sentence for people.
+    pub fn new(addresses: Vec<String>, dialling: Dialling) -> Result<Self, String> {
+        let first = addresses.first().ok_or("no master is named")?.clone();
+        for address in &addresses {
+            dialling.endpoint(address)?;
+        }
+        let known = Mutex::new(Known { next: first, channels: BTreeMap::new() });
+        Ok(Self(Arc::new(Inner { addresses, dialling, known })))
+    }
+
+    /// The addresses, as given.
+    pub fn addresses(&self) -> &[String] {
+        &self.0.addresses
+    }
+
+    /// See `MasterService.RegisterStore`.
+    ///
+    /// # Errors
+    /// The leading master refuses, or none answers within `within`.
+    pub async fn register_store(
+        &self,
+        request: RegisterStoreRequest,
+        within: Duration,
+    ) -> Result<RegisterStoreResponse, MastersError> {
+        let ask = async |mut client: Client| client.register_store(request.clone()).await;
+        self.ask(within, ask).await
+    }
+
+    /// See `MasterService.StoreHeartbeat`.
+    ///
+    /// # Errors
+    /// As [`register_store`](Self::register_store).
+    pub async fn store_heartbeat(
+        &self,
+        request: StoreHeartbeatRequest,
+        within: Duration,
+    ) -> Result<StoreHeartbeatResponse, MastersError> {
+        let ask = async |mut client: Client| client.store_heartbeat(request.clone()).await;
+        self.ask(within, ask).await
+    }
+
+    /// See `MasterService.AllocateIds`. A repeated request may leave ids unused.
+    ///
+    /// # Errors
+    /// As [`register_store`](Self::register_store).
+    pub async fn allocate_ids(
+        &self,
+        request: AllocateIdsRequest,
+        within: Duration,
+    ) -> Result<AllocateIdsResponse, MastersError> {
+        let ask = async |mut client: Client| client.allocate_ids(request.clone()).await;
+        self.ask(within, ask).await
+    }
+
+    /// See `MasterService.GetRoutes`.
+    ///
+    /// # Errors
+    /// As [`register_store`](Self::register_store).
+    pub async fn get_routes(&self, within: Duration) -> Result<RoutesUpdate, MastersError> {
+        let ask = async |mut client: Client| client.get_routes(GetRoutesRequest {}).await;
+        self.ask(within, ask).await
+    }
+
+    /// See `MasterService.GetCluster`.
+    ///
+    /// # Errors
+    /// As [`register_store`](Self::register_store).
+    pub async fn get_cluster(&self, within: Duration) -> Result<GetClusterResponse, MastersError> {
+        let ask = async |mut client: Client| client.get_cluster(GetClusterRequest {}).await;
+        self.ask(within, ask).await
+    }
+
+    /// See `MasterService.Meet`: asks this very master.
+    ///
+    /// # Errors
+    /// It does not answer, or refuses.
+    pub async fn meet(&self, address: &str, request: MeetRequest) -> Result<MeetResponse, Status> {
+        let mut client = self.client(address)?;
+        match timeout(ANSWER_WITHIN, client.meet(request)).await {
+            Ok(answer) => Ok(answer?.into_inner()),
+            Err(_elapsed) => Err(Status::unavailable(format!("{address} says nothing"))),
+        }
+    }
+
+    /// Where ranges and stores are, and every change: the first update of each leading master is
+    /// whole. Looks for one for as long as the receiver is there. To be called inside a tokio
+    /// runtime.
+    pub fn watch_routes(&self) -> mpsc::Receiver<RoutesUpdate> {
+        let (updates, receiver) = mpsc::channel(UPDATES_MAX);
+        let masters = self.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = masters.watch(&updates) => {}
+                () = updates.closed() => {}
+            }
+        });
+        receiver
+    }
+
+    async fn watch(&self, updates: &mpsc::Sender<RoutesUpdate>) {
+        let mut backoff = Backoff::default();
+        loop {
+            let ask = async |mut client: Client| client.watch_routes(WatchRoutesRequest {}).await;
+            let why = match self.ask_once(ask).await {
+                Ok(stream) => forward(stream, updates, &mut backoff).await,
+                Err(status) => status.message().to_owned(),
+            };
+            if !backoff.is_failing() {
+                tracing::warn!(why, "no routes from a master; going on with what is known");
+            }
+            self.pass_over();
+            sleep(backoff.pause()).await;
+        }
+    }
+
+    /// Asks one master after the other until the leading one has answered.
+    async fn ask<T>(
+        &self,
+        within: Duration,
+        call: impl AsyncFn(Client) -> Result<tonic::Response<T>, Status>,
+    ) -> Result<T, MastersError> {
+        let deadline = Instant::now() + within;
+        let mut backoff = Backoff::default();
+        let mut asked = 0;
+        let mut last = "nobody was asked".to_owned();
+        loop {
+            let answer = timeout_at(deadline, self.ask_once(&call)).await;
+            let Ok(answer) = answer else { return Err(MastersError::Unavailable(last)) };
+            let status = match answer {
+                Ok(answer) => return Ok(answer),
+                Err(status) => status,
+            };
+            if !is_worth_another_try(&status) {
+                return Err(MastersError::Refused(status));
+            }
+            last = status.message().to_owned();
+            asked += 1;
+            // Every master once without a pause, then with ever longer ones.
+            if asked % self.0.addresses.len() == 0 {
+                let pause = backoff.pause();
+                if Instant::now() + pause >= deadline {
+                    return Err(MastersError::Unavailable(last));
+                }
+                sleep(pause).await;
+            }
+        }
+    }
+
+    /// Asks whom seems to lead; where it does not, the next question goes elsewhere.
+    async fn ask_once<T>(
+        &self,
+        call: impl AsyncFn(Client) -> Result<tonic::Response<T>, Status>,
+    ) -> Result<T, Status> {
+        let address = self.known().next.clone();
+        let client = self.client(&address)?;
+        let status = match timeout(ANSWER_WITHIN, call(client)).await {
+            Ok(Ok(answer)) => return Ok(answer.into_inner()),
+            Ok(Err(status)) => status,
+            Err(_elapsed) => Status::unavailable(format!("{address} does not answer")),
+        };
+        if is_worth_another_try(&status) {
+            self.led_away(&address, leader_of(&status));
+        }
+        Err(status)
+    }
+
+    /// A master does not lead: the one that it names is asked next, or the one after it.
+    fn led_away(&self, from: &str, leader: Option<String>) {
+        let mut known = self.known();
+        if known.next != from {
+            // Somebody else has learnt more meanwhile.
+            return;
+        }
+        known.next = match leader {
+            Some(leader) if leader != from => leader,
+            _ => self.after(from),
+        };
+    }
+
+    /// The next question goes to the master after the one that was asked.
+    fn pass_over(&self) {
+        let mut known = self.known();
+        known.next = self.after(&known.next);
+    }
+
+    fn after(&self, address: &str) -> String {
+        let addresses = &self.0.addresses;
+        let place = addresses.iter().position(|known| known == address);
+        addresses[place.map_or(0, |place| (place + 1) % addresses.len())].clone()
+    }
+
+    fn client(&self, address: &str) -> Result<Client, Status> {
+        let mut known = self.known();
+        let channel = match known.channels.get(address) {
+            Some(channel) => channel.clone(),
+            None => {
+                let endpoint = self.0.dialling.endpoint(address);
+                let channel = endpoint.map_err(Status::unavailable)?.connect_lazy();
+                known.channels.insert(address.to_owned(), channel.clone());
+                channel
+            }
+        };
+        Ok(MasterServiceClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX))
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        // A panic aborts the process; should a test catch one, what is known is whole all the same.
+        self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Hands updates on until the stream has ended, and why.
+async fn forward(
+    mut stream: Streaming<RoutesUpdate>,
+    updates: &mpsc::Sender<RoutesUpdate>,
+    backoff: &mut Backoff,
+) -> String {
+    loop {
+        match stream.message().await {
+            Ok(Some(update)) => {
+                backoff.reset();
+                if updates.send(update).await.is_err() {
+                    return "nobody reads".to_owned();
+                }
+            }
+            Ok(None) => return "the master has ended the watch".to_owned(),
+            Err(status) => return status.message().to_owned(),
+        }
+    }
+}
+
+/// Whether another master, or the same a moment later, may answer.
+fn is_worth_another_try(status: &Status) -> bool {
+    matches!(
+        status.code(),
+        Code::Unavailable
+            | Code::DeadlineExceeded
+            | Code::Cancelled
+            | Code::Unknown
+            | Code::Internal
+    )
+}
+
+fn leader_of(status: &Status) -> Option<String> {
+    let details = status.get_error_details();
+    let info = details.error_info().filter(|info| info.reason == NOT_LEADER)?;
+    info.metadata.get("leader").filter(|leader| !leader.is_empty()).cloned()
+}

@@ -1,0 +1,260 @@
+//! The streams from this store to its peers: one per peer and class, each on a connection of its own,
+//! kept up for as long as the peer is named.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use sharklock_proto::internal::v1::{
+    Heartbeats, MessageType, RaftClass, RaftHello, RangeMessage, SnapshotMessage,
+    peer_service_client::PeerServiceClient,
+};
+use tokio::{task::AbortHandle, time::sleep};
+
+use crate::{
+    backoff::Backoff,
+    dialling::Dialling,
+    outbox::{Item, Outbox},
+};
+
+/// Streams to each peer.
+const CLASSES: [RaftClass; 3] = [RaftClass::Append, RaftClass::Heartbeat, RaftClass::Snapshot];
+
+/// Who speaks.
+#[derive(Clone, Debug)]
+pub struct PeerIdentity {
+    /// The cluster.
+    pub cluster_id: [u8; 16],
+    /// This store.
+    pub store: u64,
+    /// The random identity of its data directory.
+    pub ident: [u8; 16],
+    /// Which of its workers, from 0.
+    pub worker: u32,
+}
+
+/// A peer, and where it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerAddress {
+    /// The random identity of its data directory.
+    pub ident: Bytes,
+    /// `HOST:PORT`.
+    pub address: String,
+}
+
+/// Where what comes from peers goes. Called from tokio's threads; must not block.
+pub trait PeerInbox: Send + Sync + 'static {
+    /// Raft messages, in the order of their stream.
+    fn messages(&self, messages: Vec<RangeMessage>);
+    /// Heartbeats and answers to them.
+    fn heartbeats(&self, heartbeats: Vec<Heartbeats>);
+    /// Parts of snapshots, in the order of their stream.
+    fn snapshots(&self, snapshots: Vec<SnapshotMessage>);
+    /// Something on its way to this store was lost, or will be.
+    fn unreachable(&self, store: u64);
+}
+
+/// See the module. Streams end when this is dropped.
+pub struct PeerLinks {
+    me: PeerIdentity,
+    dialling: Dialling,
+    inbox: Arc<dyn PeerInbox>,
+    peers: Mutex<BTreeMap<u64, Peer>>,
+}
+
+struct Peer {
+    at: PeerAddress,
+    links: [Arc<Link>; 3],
+    tasks: Vec<AbortHandle>,
+}
+
+/// One class towards one peer.
+struct Link {
+    class: RaftClass,
+    outbox: Arc<Outbox>,
+    /// A loss has been told since something was last taken: one word is enough for Raft.
+    told: AtomicBool,
+}
+
+impl PeerLinks {
+    /// Without peers, until they are set. To be called inside a tokio runtime.
+    pub fn start(me: PeerIdentity, dialling: Dialling, inbox: Arc<dyn PeerInbox>) -> Self {
+        Self { me, dialling, inbox, peers: Mutex::default() }
+    }
+
+    /// From now on these are the peers. Streams to those that are as before stay. To be called
+    /// inside a tokio runtime.
+    pub fn set_peers(&self, mut now: BTreeMap<u64, PeerAddress>) {
+        now.remove(&self.me.store);
+        let mut peers = self.peers();
+        peers.retain(|store, peer| now.get(store) == Some(&peer.at));
+        for (store, at) in now {
+            peers.entry(store).or_insert_with(|| self.peer(store, at));
+        }
+    }
+
+    /// Sends what a turn says. Never blocks: what cannot be sent is lost, and told to the inbox.
+    pub fn send(
+        &self,
+        messages: Vec<RangeMessage>,
+        heartbeats: Vec<Heartbeats>,
+        snapshots: Vec<SnapshotMessage>,
+    ) {
+        if messages.is_empty() && heartbeats.is_empty() && snapshots.is_empty() {
+            return;
+        }
+        let peers = self.peers();
+        let mut lost = Vec::new();
+        let mut put = |store: u64, class: usize, item: Item| {
+            let Some(peer) = peers.get(&store) else { return };
+            let link = &peer.links[class];
+            match link.outbox.put(item) {
+                Ok(()) => link.told.store(false, Ordering::Relaxed),
+                Err(_not_taken) if !link.told.swap(true, Ordering::Relaxed) => lost.push(store),
+                Err(_not_taken) => {}
+            }
+        };
+        for message in messages {
+            put(message.to_store, class_of(&message), Item::Message(message));
+        }
+        for beats in heartbeats {
+            put(beats.to_store, BEATS, Item::Heartbeats(beats));
+        }
+        for snapshot in snapshots {
+            put(snapshot.to_store, SNAPSHOTS, Item::Snapshot(snapshot));
+        }
+        drop(peers);
+        lost.into_iter().for_each(|store| self.inbox.unreachable(store));
+    }
+
+    fn peer(&self, store: u64, at: PeerAddress) -> Peer {
+        let link = |class| Link {
+            class,
+            outbox: Arc::new(Outbox::new(class)),
+            told: AtomicBool::new(false),
+        };
+        let links = CLASSES.map(|class| Arc::new(link(class)));
+        let tasks = links.iter().map(|link| {
+            let hello = RaftHello {
+                cluster_id: Bytes::copy_from_slice(&self.me.cluster_id),
+                from_store: self.me.store,
+                to_store: store,
+                class: link.class.into(),
+                worker: self.me.worker,
+                from_ident: Bytes::copy_from_slice(&self.me.ident),
+            };
+            let keeper = Keeper {
+                store,
+                address: at.address.clone(),
+                link: Arc::clone(link),
+                hello,
+                dialling: self.dialling,
+                inbox: Arc::clone(&self.inbox),
+            };
+            tokio::spawn(keeper.run()).abort_handle()
+        });
+        let tasks = tasks.collect();
+        Peer { at, links, tasks }
+    }
+
+    fn peers(&self) -> MutexGuard<'_, BTreeMap<u64, Peer>> {
+        // A panic aborts the process; should a test catch one, the map is whole all the same.
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(AbortHandle::abort);
+        self.links.iter().for_each(|link| link.outbox.down());
+    }
+}
+
+/// Places in [`CLASSES`].
+const APPENDS: usize = 0;
+const BEATS: usize = 1;
+const SNAPSHOTS: usize = 2;
+
+/// Votes must not wait behind appends, nor elections behind a slow disk. `TIMEOUT_NOW` follows the
+/// appends that made its receiver fit to lead.
+fn class_of(message: &RangeMessage) -> usize {
+    match message.message.as_ref().map(|message| message.msg_type()) {
+        Some(
+            MessageType::MsgRequestVote
+            | MessageType::MsgRequestVoteResponse
+            | MessageType::MsgRequestPreVote
+            | MessageType::MsgRequestPreVoteResponse
+            | MessageType::MsgHeartbeat
+            | MessageType::MsgHeartbeatResponse,
+        ) => BEATS,
+        _ => APPENDS,
+    }
+}
+
+/// Keeps one stream up.
+struct Keeper {
+    store: u64,
+    address: String,
+    link: Arc<Link>,
+    hello: RaftHello,
+    dialling: Dialling,
+    inbox: Arc<dyn PeerInbox>,
+}
+
+impl Keeper {
+    async fn run(self) {
+        let mut backoff = Backoff::default();
+        loop {
+            let why = match self.dialling.connect(&self.address).await {
+                Ok(channel) => {
+                    let why = self.speak(channel, &mut backoff).await;
+                    self.link.outbox.down();
+                    self.link.told.store(true, Ordering::Relaxed);
+                    self.inbox.unreachable(self.store);
+                    why
+                }
+                Err(why) => why,
+            };
+            // One line when a connection is lost or cannot be had, not one per try.
+            if !backoff.is_failing() {
+                let (store, class) = (self.store, self.link.class.as_str_name());
+                tracing::warn!(store, address = self.address, class, why, "no stream to a peer");
+            }
+            sleep(backoff.pause()).await;
+        }
+    }
+
+    /// Until the stream has ended, and why.
+    async fn speak(&self, channel: tonic::transport::Channel, backoff: &mut Backoff) -> String {
+        let mut client = PeerServiceClient::new(channel);
+        let outgoing = self.link.outbox.stream(self.hello.clone());
+        let speaking = client.raft(outgoing);
+        let mut speaking = std::pin::pin!(speaking);
+        // A peer that refuses the hello does so at once; a stream that stands for as long as that
+        // takes at most is not a failed try.
+        let stands = sleep(STANDS_AFTER);
+        let ended = tokio::select! {
+            ended = &mut speaking => ended,
+            () = stands => {
+                if backoff.is_failing() {
+                    let (store, class) = (self.store, self.link.class.as_str_name());
+                    tracing::info!(store, address = self.address, class, "a stream to a peer stands");
+                }
+                backoff.reset();
+                speaking.await
+            }
+        };
+        match ended {
+            Ok(_) => "the peer has ended the stream".to_owned(),
+            Err(status) => status.message().to_owned(),
+        }
+    }
+}
+
+/// After so long a stream that has not ended counts as one that stands.
+const STANDS_AFTER: std::time::Duration = std::time::Duration::from_secs(1);
