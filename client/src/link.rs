@@ -11,7 +11,7 @@ use std::{
 };
 
 use sharklock_proto::v1::{self, lock_service_client::LockServiceClient};
-use tokio::time::{Instant, Sleep};
+use tokio::time::{Sleep, timeout};
 use tokio_stream::Stream as _;
 use tonic::{Streaming, transport::Endpoint};
 
@@ -24,6 +24,10 @@ use crate::{
 
 /// Connecting and opening both streams.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The same where there is another endpoint to try: a gateway that is cut off must not use up the
+/// leases of those who look for one.
+const DIAL_TIMEOUT_OF_MANY: Duration = Duration::from_secs(2);
 
 /// Messages taken from the streams in one go; the rest comes in the next turn.
 const MESSAGES_PER_TURN_MAX: usize = 32;
@@ -262,11 +266,11 @@ impl Link {
     fn dial(&self, at: usize) -> Dial {
         let endpoint = self.endpoints[at].clone();
         let id = Arc::clone(&self.id);
+        let within = if self.endpoints.len() > 1 { DIAL_TIMEOUT_OF_MANY } else { DIAL_TIMEOUT };
         Box::pin(async move {
-            let deadline = Instant::now() + DIAL_TIMEOUT;
-            match tokio::time::timeout_at(deadline, open(endpoint, &id)).await {
+            match timeout(within, open(endpoint, &id)).await {
                 Ok(streams) => streams,
-                Err(_) => Err(format!("no connection within {} s", DIAL_TIMEOUT.as_secs())),
+                Err(_) => Err(format!("no connection within {} s", within.as_secs())),
             }
         })
     }

@@ -395,6 +395,27 @@ mod tests {
     }
 
     #[test]
+    fn the_masters_word_counts_as_a_description_of_its_term() {
+        let route = |leader_store_id, term| Route {
+            descriptor: whole().descriptors.first().cloned(),
+            leader_store_id,
+            term,
+        };
+        let mut routing = routing(&[A, B]);
+        routing.learn_routes(&[route(2, 5)]);
+        assert_eq!(aim(&routing), Some((B, true)));
+        routing.learn_routes(&[route(1, 4)]);
+        assert_eq!(aim(&routing), Some((B, true)), "a new master has old news");
+        routing.learn_routes(&[route(3, 6)]);
+        assert_eq!(aim(&routing), Some((B, true)), "nobody can reach C from here");
+        routing.learn_routes(&[route(0, 0), Route { descriptor: None, ..route(1, 9) }]);
+        assert_eq!(aim(&routing), Some((B, true)), "it does not know");
+        routing.link_up(C);
+        routing.learn_routes(&[route(3, 6)]);
+        assert_eq!(aim(&routing), Some((C, true)));
+    }
+
+    #[test]
     fn a_lost_link_moves_the_route_on_and_hints_at_it_are_passed_over() {
         let mut routing = routing(&[A, B, C]);
         routing.learn(&whole());

@@ -11,8 +11,9 @@ use crate::note;
 use crate::streams::{ConnId, End, Half, Payload};
 use crate::world::{Event, MS, S, World};
 
-/// As in the client's link: connecting and opening both streams.
+/// As in the client's link: connecting and opening both streams; less where there is another gateway.
 const DIAL_TIMEOUT_NS: u64 = 5 * S;
+const DIAL_TIMEOUT_OF_MANY_NS: u64 = 2 * S;
 /// Calls of clients that others may repeat.
 const CAPTURED_MAX: usize = 512;
 /// Late requests are at most so old (holes.md): stores drop what is older.
@@ -190,10 +191,12 @@ impl World {
         let there = Node::Gateway(number_of_gateway);
         if self.links.is_blocked(here, there) || self.links.is_blocked(there, here) {
             // Nobody answers: the dial is given up after its time.
-            if self.now >= since + DIAL_TIMEOUT_NS {
+            let within =
+                if self.gateways.len() > 1 { DIAL_TIMEOUT_OF_MANY_NS } else { DIAL_TIMEOUT_NS };
+            if self.now >= since + within {
                 self.client_dial_failed(number, is_spare);
             } else {
-                let at = since + DIAL_TIMEOUT_NS;
+                let at = since + within;
                 self.queue.plan(at, Event::ClientDials { client: number, life, dial, since });
             }
             return;

@@ -172,7 +172,7 @@ impl Masters {
         let mut backoff = Backoff::default();
         loop {
             let ask = async |mut client: Client| client.watch_routes(WatchRoutesRequest {}).await;
-            let why = match self.ask_once(ask).await {
+            let why = match self.ask_once(&ask).await {
                 Ok(stream) => forward(stream, updates, &mut backoff).await,
                 Err(status) => status.message().to_owned(),
             };
@@ -220,7 +220,7 @@ impl Masters {
     /// Asks whom seems to lead; where it does not, the next question goes elsewhere.
     async fn ask_once<T>(
         &self,
-        call: impl AsyncFn(Client) -> Result<tonic::Response<T>, Status>,
+        call: &impl AsyncFn(Client) -> Result<tonic::Response<T>, Status>,
     ) -> Result<T, Status> {
         let address = self.known().next.clone();
         let client = self.client(&address)?;

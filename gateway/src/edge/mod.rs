@@ -16,7 +16,6 @@ mod status;
 mod stores;
 
 use std::{
-    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -30,6 +29,7 @@ use sharklock_proto::{
     internal::v1::StoreReply,
     v1::{admin_service_server::AdminServiceServer, lock_service_server::LockServiceServer},
 };
+use sharklock_transport::Dialling;
 use tokio::{
     net::TcpListener,
     sync::mpsc,
@@ -96,8 +96,8 @@ pub struct Config {
     pub connections_per_ip_max: usize,
     /// Until a new connection must have shown to be HTTP/2.
     pub preface_within: Duration,
-    /// Connections to stores leave from this address; None: from any.
-    pub source: Option<IpAddr>,
+    /// How stores are connected.
+    pub dialling: Dialling,
 }
 
 impl Default for Config {
@@ -113,7 +113,7 @@ impl Default for Config {
             connections_max: 10_000,
             connections_per_ip_max: 1_000,
             preface_within: Duration::from_secs(5),
-            source: None,
+            dialling: Dialling::default(),
         }
     }
 }

@@ -2,7 +2,6 @@
 //! for it. A link stands once the store has said that it is the one that was meant.
 
 use std::{
-    net::IpAddr,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
@@ -14,22 +13,18 @@ use sharklock_proto::internal::v1::{
     DescribeStore, StoreAddress, StoreCall, StoreCalls, StoreReplies, StoreReply,
     store_call::Body as Ask, store_reply::Body, store_service_client::StoreServiceClient,
 };
-use tokio::time::Instant;
+use sharklock_transport::Dialling;
+use tokio::time::{Instant, timeout};
 use tokio_stream::{Stream, StreamExt as _};
-use tonic::{Streaming, transport::Endpoint};
+use tonic::{Status, Streaming, transport::Channel};
 
 use crate::{
     Lane, StoreLink,
     tag::{CallNumber, StreamNumber, Tag},
 };
 
-/// Connecting, opening the stream, and the store's first word: twice what a lost SYN costs.
-const DIAL_WITHIN: Duration = Duration::from_secs(2);
-/// A store that is cut off or paused is gone 4 s after its last word. Until then calls are led
-/// around it; from then on a connection is sought that does not wait for TCP's back-off, which after
-/// a long cut is as long again.
-const PING_EVERY: Duration = Duration::from_secs(2);
-const PONG_WITHIN: Duration = Duration::from_secs(2);
+/// Opening the stream on a connection that stands, and the store's first word.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// Calls that may wait for the stream to be free: as many as may stand before the store's worker.
 /// Ordinary calls may use half of it, so that keepalives and releases find room (D16).
 const WAITING_MAX: usize = 65_536;
@@ -38,9 +33,6 @@ const MESSAGE_BYTES: usize = 256 << 10;
 /// Largest message of a store: a page of locks is the largest answer, at most 4 MiB, and answers
 /// that wait are gathered until about as much.
 const RECEIVED_BYTES_MAX: usize = 16 << 20;
-/// What the store may have sent without being read, and may not have read of what was sent.
-const WINDOW_BYTES: u32 = 1 << 20;
-
 /// A stream that stands.
 pub(super) struct Connected {
     /// Calls go here.
@@ -58,29 +50,16 @@ impl Connected {
 }
 
 /// Connects to a store, and makes sure that it is this one. The error is for people.
-pub(super) async fn dial(
-    store: &StoreAddress,
-    source: Option<IpAddr>,
-) -> Result<Connected, String> {
-    let dialled = tokio::time::timeout(DIAL_WITHIN, open(store, source)).await;
-    let silent = |_| format!("nothing is heard within {} s", DIAL_WITHIN.as_secs());
-    let mut connected = dialled.unwrap_or_else(|elapsed| Err(silent(elapsed)))?;
-    is_meant(store, &mut connected.first)?;
+pub(super) async fn dial(store: &StoreAddress, dialling: Dialling) -> Result<Connected, String> {
+    let channel = dialling.connect(&store.address).await?;
+    let silent = |_| format!("it says nothing within {} s", ANSWER_WITHIN.as_secs());
+    let connected =
+        timeout(ANSWER_WITHIN, open(channel)).await.unwrap_or_else(|late| Err(silent(late)))?;
+    is_meant(store, &connected.first)?;
     Ok(connected)
 }
 
-async fn open(store: &StoreAddress, source: Option<IpAddr>) -> Result<Connected, String> {
-    let address = &store.address;
-    let endpoint = Endpoint::from_shared(format!("http://{address}"))
-        .map_err(|_invalid| format!("`{address}` is no address: want HOST:PORT"))?
-        .local_address(source)
-        .tcp_nodelay(true)
-        .http2_keep_alive_interval(PING_EVERY)
-        .keep_alive_timeout(PONG_WITHIN)
-        .keep_alive_while_idle(true)
-        .initial_stream_window_size(WINDOW_BYTES)
-        .initial_connection_window_size(WINDOW_BYTES);
-    let channel = endpoint.connect().await.map_err(|error| innermost(&error))?;
+async fn open(channel: Channel) -> Result<Connected, String> {
     let link = Arc::new(RemoteLink::default());
     let tag = Tag { stream: StreamNumber::GATEWAY, call: CallNumber::DESCRIBE };
     let body = Some(Ask::Describe(DescribeStore {}));
@@ -89,23 +68,27 @@ async fn open(store: &StoreAddress, source: Option<IpAddr>) -> Result<Connected,
     fits.expect("nothing waits for a new stream");
     let mut client = StoreServiceClient::new(channel).max_decoding_message_size(RECEIVED_BYTES_MAX);
     let outgoing = Outgoing(link.clone());
-    let replies = client.exchange(outgoing).await.map_err(|status| status.to_string())?;
+    let replies = client.exchange(outgoing).await.map_err(|status| said(&status))?;
     let mut replies = replies.into_inner();
     let first = next(&mut replies).await?;
     Ok(Connected { link, first, replies })
 }
 
+fn said(status: &Status) -> String {
+    format!("{:?}: {}", status.code(), status.message())
+}
+
 async fn next(replies: &mut Streaming<StoreReplies>) -> Result<Vec<StoreReply>, String> {
     match replies.next().await {
         Some(Ok(batch)) => Ok(batch.replies),
-        Some(Err(status)) => Err(status.to_string()),
+        Some(Err(status)) => Err(said(&status)),
         None => Err("the store has ended the stream".to_owned()),
     }
 }
 
 /// Whoever answers at an address may be another store: one that was made anew there, or of another
 /// cluster.
-fn is_meant(store: &StoreAddress, first: &mut [StoreReply]) -> Result<(), String> {
+fn is_meant(store: &StoreAddress, first: &[StoreReply]) -> Result<(), String> {
     let described = first.iter().find_map(|reply| match &reply.body {
         Some(Body::Describe(description)) => description.store.as_ref(),
         _ => None,
@@ -121,15 +104,6 @@ fn is_meant(store: &StoreAddress, first: &mut [StoreReply]) -> Result<(), String
          is expected: each store needs an --advertise-data address of its own",
         described.store_id, described.ident
     ))
-}
-
-/// The deepest cause: what the operating system says.
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(deeper) = cause.source() {
-        cause = deeper;
-    }
-    cause.to_string()
 }
 
 /// Calls that wait for the stream to be free. Whatever waits then goes out, what is urgent first; no

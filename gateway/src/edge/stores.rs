@@ -1,9 +1,10 @@
 //! The tasks behind the links: each keeps the connection to one store, for as long as there is one
 //! to keep.
 
-use std::{collections::BTreeMap, future::pending, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, future::pending, sync::Arc};
 
 use sharklock_proto::internal::v1::{RoutesUpdate, StoreAddress};
+use sharklock_transport::Backoff;
 use tokio::{sync::mpsc, task::JoinSet, time::sleep};
 
 use super::{
@@ -13,10 +14,6 @@ use super::{
 };
 use crate::StoreId;
 
-/// Between two tries to reach a store: doubled from the first up to the longest. The longest is
-/// what a store that comes back waits at most; a cluster has few gateways.
-const PAUSE_FIRST: Duration = Duration::from_millis(50);
-const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Connections by hand that wait for the gateway to serve. A process has one store.
 const BY_HAND_MAX: usize = 4;
 /// Ways that a store's task has not heard of yet; it listens at all times.
@@ -177,16 +174,15 @@ async fn local(
 /// Until there is another way, which is given back, or nobody is left to name one.
 async fn remote(host: &Host, address: StoreAddress, ways: &mut mpsc::Receiver<Way>) -> Option<Way> {
     let store = StoreId(address.store_id);
-    let mut pause = PAUSE_FIRST;
-    let mut is_failing = false;
+    let mut backoff = Backoff::default();
     loop {
         let dialled = tokio::select! {
-            dialled = dial(&address, host.config.source) => dialled,
+            dialled = dial(&address, host.config.dialling) => dialled,
             way = ways.recv() => return way,
         };
         let why = match dialled {
             Ok(connected) => {
-                (pause, is_failing) = (PAUSE_FIRST, false);
+                backoff.reset();
                 tracing::info!(%store, address = address.address, "a store is connected");
                 match exchange(host, store, connected, ways).await {
                     Ok(way) => return way,
@@ -196,14 +192,13 @@ async fn remote(host: &Host, address: StoreAddress, ways: &mut mpsc::Receiver<Wa
             Err(why) => why,
         };
         // One line when a connection is lost or cannot be had, not one per try.
-        if !std::mem::replace(&mut is_failing, true) {
+        if !backoff.is_failing() {
             tracing::warn!(%store, address = address.address, why, "a store is not connected");
         }
         tokio::select! {
-            () = sleep(pause) => {}
+            () = sleep(backoff.pause()) => {}
             way = ways.recv() => return way,
         }
-        pause = (pause * 2).min(PAUSE_MAX);
     }
 }
 

@@ -1,7 +1,12 @@
 //! Links that come and go, over real sockets on loopback. The other end speaks the store's protocol
 //! as far as a link needs it: it says who it is, and who asked what.
 
-use std::{net::SocketAddr, pin::Pin, sync::Mutex, time::Instant};
+use std::{
+    net::SocketAddr,
+    pin::Pin,
+    sync::Mutex,
+    time::{Duration, Instant},
+};
 
 use prometheus::Registry;
 use sharklock_proto::{
@@ -13,6 +18,7 @@ use sharklock_proto::{
     },
     v1::StoreStatus,
 };
+use sharklock_transport::Dialling;
 use tokio::net::TcpListener;
 use tokio_stream::{
     Stream, StreamExt as _,
@@ -210,9 +216,9 @@ async fn a_stranger_at_a_stores_address_is_not_taken_for_it() {
         ident: ident.to_vec().into(),
         address: at.to_string(),
     };
-    assert!(dial(&meant(8, &[0xb8]), None).await.is_ok());
+    assert!(dial(&meant(8, &[0xb8]), Dialling::default()).await.is_ok());
     for other in [meant(7, &[0xb8]), meant(8, &[0xa7])] {
-        let why = dial(&other, None).await.err().expect("it is another");
+        let why = dial(&other, Dialling::default()).await.err().expect("it is another");
         assert!(why.contains("answers store 8 with identity b8"), "{why}");
     }
 }
@@ -223,10 +229,10 @@ async fn a_source_address_is_where_connections_leave_from() {
     let ident = vec![0xb8].into();
     let meant = StoreAddress { store_id: 8, ident, address: at.to_string() };
     let loopback = "127.0.0.1".parse().expect("an address");
-    assert!(dial(&meant, Some(loopback)).await.is_ok());
+    assert!(dial(&meant, Dialling { source: Some(loopback) }).await.is_ok());
     // TEST-NET-1 is nobody's: a connection cannot leave from there.
     let nobodys = "192.0.2.1".parse().expect("an address");
-    assert!(dial(&meant, Some(nobodys)).await.is_err());
+    assert!(dial(&meant, Dialling { source: Some(nobodys) }).await.is_err());
 }
 
 /// A link in this process that answers nothing.
