@@ -9,8 +9,8 @@ use std::{
 
 use prost::Message as _;
 use sharklock_proto::internal::v1::{
-    NotLeader, Overloaded, StoreCall, StoreCalls, StoreError, StoreReplies, StoreReply,
-    store_call, store_error, store_reply,
+    NotLeader, Overloaded, StoreCall, StoreCalls, StoreError, StoreReplies, StoreReply, store_call,
+    store_error, store_reply,
     store_service_server::{StoreService, StoreServiceServer},
 };
 use tokio::sync::mpsc;
@@ -126,10 +126,9 @@ fn is_urgent(call: &StoreCall) -> bool {
 fn refusal(mailbox: &Mailbox, call: &StoreCall) -> StoreReply {
     let kind = match mailbox.is_closed() {
         // It stops: another replica leads, or will.
-        true => store_error::Kind::NotLeader(NotLeader {
-            range_id: call.range_id,
-            leader_store_id: 0,
-        }),
+        true => {
+            store_error::Kind::NotLeader(NotLeader { range_id: call.range_id, leader_store_id: 0 })
+        }
         false => store_error::Kind::Overloaded(Overloaded { retry_after_ms: RETRY_AFTER_MS }),
     };
     let body = Some(store_reply::Body::Error(StoreError { kind: Some(kind) }));

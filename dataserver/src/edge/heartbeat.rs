@@ -132,7 +132,10 @@ impl Heart {
             Err(MastersError::Refused(status)) => {
                 // Another life or another directory speaks for this store: whoever it is, this one
                 // has a replica that the cluster counts on, so it goes on and says so.
-                tracing::error!(why = status.message(), "the master refuses this store's heartbeat");
+                tracing::error!(
+                    why = status.message(),
+                    "the master refuses this store's heartbeat"
+                );
                 told.is_full_due = true;
             }
             Err(MastersError::Unavailable(why)) => {

@@ -43,7 +43,9 @@ pub async fn register(masters: &Masters, applicant: &Applicant) -> Result<Regist
     let known = applicant.known;
     let request = RegisterStoreRequest {
         ident: Bytes::copy_from_slice(&applicant.ident),
-        cluster_id: known.map(|known| Bytes::copy_from_slice(&known.cluster_id)).unwrap_or_default(),
+        cluster_id: known
+            .map(|known| Bytes::copy_from_slice(&known.cluster_id))
+            .unwrap_or_default(),
         store_id: known.map_or(0, |known| known.store.0),
         address: applicant.advertise.clone(),
         life: Bytes::copy_from_slice(&applicant.life),
