@@ -1,17 +1,18 @@
 //! `sharklock dev`: the whole service on this machine's loopback, in one process or as a cluster.
 
+mod address;
 mod banner;
 mod cluster;
 
-use std::{path::Path, time::Instant};
+use std::{net::Ipv4Addr, path::Path, time::Instant};
 
 use self::banner::Banner;
 use crate::{
-    args::{DevArgs, MASTER_PORT},
+    args::{DATA_PORT, DevArgs, MASTER_PORT},
     config::{self, Origin, Raw, Said, ServerConfig, said},
     exit::Failure,
     render::print,
-    server::{self, DataDir, Ready},
+    server::{self, Claimed, DataDir, Ready},
 };
 
 /// Where one process keeps its data unless told otherwise.
@@ -36,7 +37,8 @@ fn one_process(args: &DevArgs, started: Instant) -> Result<u8, Failure> {
         (false, Some(dir)) => DataDir::Kept(dir.clone()),
         (false, None) => DataDir::Kept(DATA_DIR.into()),
     };
-    let config = configure(args, data_dir.path())?;
+    let claimed = Claimed::of_node(data_dir.path())?;
+    let config = configure(args, data_dir.path(), address::of(data_dir.path())?)?;
     let tell_ready = |ready: Ready| {
         let banner = Banner {
             cluster_id: &ready.cluster_id,
@@ -50,7 +52,7 @@ fn one_process(args: &DevArgs, started: Instant) -> Result<u8, Failure> {
         };
         print(&banner.to_string())
     };
-    server::serve(&config, option, tell_ready)
+    server::serve(&config, Some(claimed), option, tell_ready)
 }
 
 /// How `dev` calls the option that chooses another port.
@@ -63,18 +65,21 @@ fn option(role: &str) -> String {
 }
 
 /// What a file and the environment say holds, except for what `dev` is.
-fn configure(args: &DevArgs, data_dir: &Path) -> Result<ServerConfig, Failure> {
+fn configure(
+    args: &DevArgs,
+    data_dir: &Path,
+    address: Ipv4Addr,
+) -> Result<ServerConfig, Failure> {
     let dev = |name, text: String| said(name, Raw::Text(text), Origin::Command("dev"));
-    let master = format!("127.0.0.1:{MASTER_PORT}");
+    let master = format!("{address}:{MASTER_PORT}");
     let mut own: Vec<Said> = vec![
         dev("server.roles", "master,data,gateway".to_owned()),
         dev("server.data_dir", data_dir.display().to_string()),
         dev("server.masters", master.clone()),
         dev("listen.gateway", args.listen.to_string()),
-        dev("listen.data", "127.0.0.1:0".to_owned()),
-        dev("listen.master", "127.0.0.1:0".to_owned()),
+        dev("listen.data", format!("{address}:{DATA_PORT}")),
+        dev("listen.master", master),
         dev("listen.admin", args.admin_listen.to_string()),
-        dev("advertise.master", master),
         dev("cluster.replicas", "1".to_owned()),
     ];
     if args.unsafe_no_fsync {

@@ -16,9 +16,10 @@ use crate::exit::{CONFIG, Failure};
 
 /// Held while a process uses the directory.
 const LOCK: &str = "lock";
-/// What a node has in its directory; `log` is written by `dev --nodes`, and a disk of its own has
-/// the last.
-const OURS: [&str; 5] = ["master", "data", LOCK, "log", "lost+found"];
+/// What a node has in its directory; `address` is written by `dev`, `log` by `dev --nodes`, and a
+/// disk of its own has the last.
+const OURS: [&str; 7] =
+    ["master", "data", LOCK, "address", "address.new", "log", "lost+found"];
 
 /// A directory for a store.
 #[derive(Debug)]

@@ -104,20 +104,20 @@ fn flags(args: ServerArgs) -> Result<Vec<Said>, Failure> {
     Ok(texts.chain(switches).collect())
 }
 
-/// Runs the roles of `config` until SIGINT or SIGTERM. `choose` is the option
+/// Runs the roles of `config`, which has claimed its directory, until SIGINT or SIGTERM. `choose` is the option
 /// that chooses another port for a role.
 pub fn serve(
     config: &ServerConfig,
+    claimed: Option<Claimed>,
     choose: fn(&str) -> String,
     tell_ready: impl FnOnce(Ready) -> Result<(), Failure>,
 ) -> Result<u8, Failure> {
     let runtime = runtime::start(runtime::workers_per_core())?;
     let _inside = runtime.enter();
-    // What can be refused is refused before anything is written or opened, in this order.
     let ports = Ports::take(config, choose)?;
-    let _claimed = config.data_dir.as_deref().map(Claimed::of_node).transpose()?;
     let registry = registry().map_err(|why| internal("metrics", why))?;
     runtime.block_on(live(config, ports, registry, tell_ready))?;
+    drop(claimed);
     Ok(OK)
 }
 

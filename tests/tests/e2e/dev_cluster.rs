@@ -1,14 +1,17 @@
 //! `sharklock dev --nodes`: a cluster on one machine, and the commands that break and mend it.
 
 use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use sharklock_tests::process::{Process, command, is_running};
+use sharklock_tests::process::{Process, command, is_running, sharklock, text_of};
 use sharklock_tests::wait::eventually;
 use tempfile::TempDir;
+
+use crate::lock_command::{check_lifetimes, script};
 
 /// For a cluster's start or stop on a busy machine.
 const SOON: Duration = Duration::from_secs(60);
@@ -49,6 +52,34 @@ impl Cluster {
         assert_eq!(cluster["schema"], "sharklock.v1.DevCluster");
         assert_eq!(cluster["pid"], self.process.pid().as_raw());
         cluster["nodes"].as_array().expect("a list").clone()
+    }
+
+    async fn endpoints(&self) -> String {
+        let nodes = self.nodes().await;
+        let gateways = nodes.iter().filter_map(|node| node["gateway"].as_str());
+        gateways.map(|at| format!("http://{at}")).collect::<Vec<_>>().join(",")
+    }
+
+    /// What `sharklock status` says, and with which exit code.
+    async fn status(&self) -> (Option<i32>, Value) {
+        let mut status = command(["status", "--output", "json"]);
+        let mut process = Process::spawn(status.env("SHARKLOCK_ENDPOINTS", self.endpoints().await));
+        let code = process.ends(SOON).await.code();
+        (code, serde_json::from_str(&process.stdout()).unwrap_or_default())
+    }
+
+    /// The node whose store leads the first range, once there is one.
+    async fn leader(&self) -> String {
+        eventually("a leader of the first range", SOON, async || {
+            let (_, status) = self.status().await;
+            let leader = status["ranges"][0]["leader_store_id"].as_str()?.to_owned();
+            let stores = status["stores"].as_array()?;
+            let store = stores.iter().find(|store| store["store_id"] == *leader)?;
+            let nodes = self.nodes().await;
+            let node = nodes.iter().find(|node| node["data"] == store["address"])?;
+            Some(node["node"].as_str()?.to_owned())
+        })
+        .await
     }
 
     async fn pids(&self) -> Vec<String> {
@@ -168,4 +199,89 @@ async fn a_cluster_that_cannot_start_says_why_and_leaves_nothing_running() {
     assert_eq!((code, out.as_str()), (Some(78), ""), "{err}");
     assert!(err.contains("error: node-2 (pid") && err.contains("letter.txt"), "{err}");
     assert_eq!(err.lines().filter(|line| line.starts_with("error: ")).count(), 1, "{err}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_status_tells_of_a_node_that_is_gone_and_of_its_return() {
+    let cluster = Cluster::start("3", &[]).await;
+    eventually("a healthy cluster", SOON, async || {
+        let (code, status) = cluster.status().await;
+        (code == Some(0) && status["ranges"][0]["replicas"].as_array()?.len() == 3).then_some(())
+    })
+    .await;
+    let (_, healthy) = cluster.status().await;
+    assert_eq!(healthy["schema"], "sharklock.v1.Status");
+    assert_eq!(healthy["masters"].as_array().map(Vec::len), Some(3));
+    assert_eq!(healthy["stores"].as_array().map(Vec::len), Some(3));
+    let leader = cluster.leader().await;
+    let (code, _, err) = cluster.dev(&["kill", &leader]).await;
+    assert_eq!(code, Some(0), "{err}");
+    eventually("a warning", SOON, async || {
+        let (code, status) = cluster.status().await;
+        (code == Some(3) && !status["warnings"].as_array()?.is_empty()).then_some(())
+    })
+    .await;
+    let (code, _, err) = cluster.dev(&["restart", &leader]).await;
+    assert_eq!(code, Some(0), "{err}");
+    eventually("a healthy cluster again", SOON, async || {
+        (cluster.status().await.0 == Some(0)).then_some(())
+    })
+    .await;
+}
+
+/// Issue 4: 16 shells count while the node that leads is killed and another one is frozen, longer
+/// than several elections.
+#[tokio::test(flavor = "multi_thread")]
+async fn sixteen_shells_count_while_nodes_die_and_freeze() {
+    const SHELLS: usize = 16;
+    const EACH: usize = 25;
+    const FROZEN: Duration = Duration::from_secs(8);
+    let total = SHELLS * EACH;
+    let cluster = Cluster::start("3", &[]).await;
+    let dir = TempDir::new().expect("a temporary directory can be made");
+    let (counter, log) = (dir.path().join("counter"), dir.path().join("log"));
+    std::fs::write(&counter, "0\n").expect("the directory is ours");
+    let increment = script(
+        &dir,
+        "increment.sh",
+        "echo begin $$ $SHARKLOCK_TOKEN >> $2\nn=$(cat $1)\nsleep 0.005\necho $((n + 1)) > $1\n\
+         echo end $$ $SHARKLOCK_TOKEN >> $2\n",
+    );
+    let shell = "i=0; while [ $i -lt $0 ]; do i=$((i + 1)); \"$@\" || exit 1; done";
+    let endpoints = cluster.endpoints().await;
+    let mut shells = Vec::new();
+    for _ in 0..SHELLS {
+        let mut sh = Command::new("sh");
+        sh.args(["-c", shell, &EACH.to_string()]).arg(sharklock());
+        sh.args(["lock", "counter", "--timeout", "60s", "--"]);
+        sh.arg(&increment).arg(&counter).arg(&log).env("SHARKLOCK_ENDPOINTS", &endpoints);
+        shells.push(Process::spawn(&mut sh));
+    }
+    let ends = || text_of(&log).lines().filter(|line| line.starts_with("end ")).count();
+    let progress = async |goal: usize| {
+        eventually(&format!("{goal} increments"), Duration::from_secs(120), async || {
+            (ends() >= goal).then_some(())
+        })
+        .await;
+    };
+    progress(total / 4).await;
+    let killed = cluster.leader().await;
+    cluster.dev(&["kill", &killed]).await;
+    progress(total / 4 + 20).await;
+    let (code, out, err) = cluster.dev(&["restart", &killed]).await;
+    assert_eq!(code, Some(0), "{out}{err}");
+    progress(total / 2).await;
+    let frozen = cluster.leader().await;
+    let since = tokio::time::Instant::now();
+    cluster.dev(&["pause", &frozen]).await;
+    progress(total / 2 + 20).await;
+    tokio::time::sleep_until(since + FROZEN).await;
+    cluster.dev(&["resume", &frozen]).await;
+    for shell in &mut shells {
+        let status = shell.ends(Duration::from_secs(120)).await;
+        assert_eq!(status.code(), Some(0), "{}", shell.stderr());
+    }
+    assert_eq!(text_of(&counter).trim(), total.to_string());
+    let lifetimes = check_lifetimes(&text_of(&log)).unwrap_or_else(|why| panic!("{why}"));
+    assert_eq!(lifetimes, total);
 }
