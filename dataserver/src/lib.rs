@@ -22,7 +22,7 @@ mod worker;
 pub use codec::{DecodeError, decode_batch, encode_batch};
 pub use condition_clock::TimeKey;
 #[cfg(feature = "edge")]
-pub use edge::{DataServer, DataServerConfig, Lane, LocalLink, StartError};
+pub use edge::{DataServer, DataServerConfig, Lane, LocalLink, StartError, Tuning};
 pub use front::LinkId;
 pub use lease_clock::{LeaseClock, LeaseKey, Renewal, with_drift};
 pub use machine::{LockRange, LockRangeOutput};

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use sharklock_locktable::{Acquisition, HoldView, LockView, Status, Token, WaiterView};
-use sharklock_multiraft::{ReplicaStatus, Store};
+use sharklock_multiraft::{PeerProgress, ReplicaStatus, Store};
 use sharklock_proto::{
     internal::v1::{self as internal, store_reply::Body},
     v1,
@@ -33,11 +33,12 @@ impl Replies {
     pub fn describe(&mut self, to: ReplyTo, store: &Store<LockRange>, status: &v1::StoreStatus) {
         let ranges = store.ranges();
         let described = |range: &RangeId| {
-            Some(range_status(
-                store.descriptor(*range)?,
-                &store.status(*range)?,
-                store.machine(*range)?,
-            ))
+            let status = store.status(*range)?;
+            let peers = store.peers(*range).into_iter();
+            Some(v1::RangeStatus {
+                replicas: peers.map(|peer| replica_status(peer, status.log_last)).collect(),
+                ..range_status(store.descriptor(*range)?, &status, store.machine(*range)?)
+            })
         };
         let description = internal::StoreDescription {
             cluster_id: hex(&store.ident().cluster_id),
@@ -194,6 +195,18 @@ fn page(asked: u32, default: usize) -> usize {
     match usize::try_from(asked).unwrap_or(PAGE_MAX) {
         0 => default,
         asked => asked.min(PAGE_MAX),
+    }
+}
+
+fn replica_status(peer: PeerProgress, log_last: u64) -> v1::ReplicaStatus {
+    v1::ReplicaStatus {
+        store_id: peer.store.0,
+        peer_id: peer.peer.0,
+        is_voter: peer.is_voter,
+        is_leader: peer.is_leader,
+        lag: log_last.saturating_sub(peer.matched),
+        is_active: peer.is_active,
+        in_snapshot: peer.in_snapshot,
     }
 }
 

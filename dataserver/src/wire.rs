@@ -9,7 +9,7 @@ use sharklock_proto::{
     internal::v1::{self as internal, store_error},
     v1,
 };
-use sharklock_rangemap::{Descriptor, Role};
+use sharklock_rangemap::{Bounds, Descriptor, Epoch, PeerId, RangeId, Replica, Role, StoreId};
 
 use crate::codec;
 
@@ -300,6 +300,30 @@ fn mode(mode: Mode) -> (v1::LockMode, u32) {
 
 fn count(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+/// A descriptor as masters send it.
+///
+/// # Errors
+/// It describes no range, or has a role that is not known here.
+#[cfg(feature = "edge")]
+pub fn descriptor_of(wire: internal::RangeDescriptor) -> Result<Descriptor, String> {
+    let replica = |replica: internal::Replica| {
+        let role = match replica.role() {
+            internal::ReplicaRole::Voter => Role::Voter,
+            internal::ReplicaRole::Learner => Role::Learner,
+            internal::ReplicaRole::Unspecified => return Err(format!("role {}", replica.role)),
+        };
+        Ok(Replica { peer: PeerId(replica.peer_id), store: StoreId(replica.store_id), role })
+    };
+    let descriptor = Descriptor {
+        range: RangeId(wire.range_id),
+        bounds: Bounds { start: wire.start.to_vec(), end: wire.end.to_vec() },
+        epoch: Epoch { conf_ver: wire.conf_ver, version: wire.version },
+        replicas: wire.replicas.into_iter().map(replica).collect::<Result<_, _>>()?,
+    };
+    descriptor.validate().map_err(|why| why.to_string())?;
+    Ok(descriptor)
 }
 
 /// A descriptor for gateways.

@@ -12,11 +12,12 @@ use sharklock_locktable::{Change, Finished};
 use sharklock_multiraft::{Batch, BatchSeq, Effects, EntryAt, NotProposed, ReadId, RoleNow, Store};
 use sharklock_proto::{
     internal::v1::{
-        self as internal, Heartbeats, RangeMessage, StoreCall, StoreReply, store_call::Body,
+        self as internal, Heartbeats, RangeMessage, RangeReport, SnapshotMessage, StoreCall,
+        StoreReply, store_call::Body,
     },
     v1,
 };
-use sharklock_rangemap::RangeId;
+use sharklock_rangemap::{Descriptor, RangeId, StoreId};
 
 use crate::{
     admission::Admission,
@@ -52,6 +53,14 @@ pub enum Input {
     Message(Box<RangeMessage>),
     /// The heartbeats of all ranges, from another store.
     Heartbeats(Box<Heartbeats>),
+    /// Pieces of snapshots, or what answers them, from another store.
+    Snapshots(Vec<SnapshotMessage>),
+    /// What was sent to this store of late may be lost: its link broke, or was full.
+    Unreachable(StoreId),
+    /// The master wants a replica of a first range here, made out of nothing.
+    Create(Descriptor),
+    /// The process is about to stop: leadership goes to other stores where one can take it.
+    HandOver,
 }
 
 /// What a turn wants done.
@@ -65,6 +74,8 @@ pub struct Outputs {
     pub messages: Vec<RangeMessage>,
     /// For other stores, at most one for each, on streams of their own.
     pub heartbeats: Vec<Heartbeats>,
+    /// For other stores, on streams of their own.
+    pub snapshots: Vec<SnapshotMessage>,
 }
 
 /// The pace of a worker (DESIGN §5).
@@ -178,6 +189,14 @@ impl Worker {
                     tracing::debug!(%range, %dropped, "heartbeat dropped");
                 }
             }
+            Input::Snapshots(messages) => {
+                for message in messages {
+                    self.store.step_snapshot(message);
+                }
+            }
+            Input::Unreachable(store) => self.store.unreachable(store),
+            Input::Create(descriptor) => self.create(descriptor),
+            Input::HandOver => self.store.hand_over(),
         }
     }
 
@@ -206,6 +225,7 @@ impl Worker {
             replies: self.replies.take(),
             messages: std::mem::take(&mut self.effects.messages),
             heartbeats: std::mem::take(&mut self.effects.heartbeats),
+            snapshots: std::mem::take(&mut self.effects.snapshots),
         }
     }
 
@@ -222,6 +242,29 @@ impl Worker {
     /// Whether this store leads every range it has, and answers.
     pub fn leads_all(&self) -> bool {
         self.fronts.values().all(|front| front.leading.is_some())
+    }
+
+    /// Whether each range here knows a leader, this store or another. A store without ranges lacks
+    /// none.
+    pub fn knows_leaders(&self) -> bool {
+        let mut ranges = self.fronts.keys();
+        ranges.all(|range| self.store.status(*range).is_some_and(|status| status.leader.is_some()))
+    }
+
+    /// What the master is told of the ranges that this store leads and answers for, by id.
+    pub fn reports(&self) -> Vec<RangeReport> {
+        let leading = self.fronts.iter().filter(|(_, front)| front.leading.is_some());
+        leading
+            .filter_map(|(range, _)| {
+                let status = self.store.status(*range)?;
+                Some(RangeReport {
+                    descriptor: Some(wire::descriptor(self.store.descriptor(*range)?)),
+                    term: status.term,
+                    applied_index: status.applied,
+                    locks: self.store.machine(*range)?.table().counts().locks as u64,
+                })
+            })
+            .collect()
     }
 
     /// Asks for the image to be written in the next batch.
@@ -242,6 +285,14 @@ impl Worker {
     /// The engine, for its status.
     pub fn store(&self) -> &Store<LockRange> {
         &self.store
+    }
+
+    fn create(&mut self, descriptor: Descriptor) {
+        let range = descriptor.range;
+        match self.store.create(descriptor) {
+            Ok(()) => _ = self.fronts.entry(range).or_default(),
+            Err(error) => tracing::error!(%range, %error, "the master's replica is not made"),
+        }
     }
 
     fn persisted(&mut self, now: Duration, seq: BatchSeq) {

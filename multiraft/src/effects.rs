@@ -1,6 +1,6 @@
 //! What a turn asks its owner to do.
 
-use sharklock_proto::internal::v1::{Heartbeats, RangeMessage};
+use sharklock_proto::internal::v1::{Heartbeats, RangeMessage, SnapshotMessage};
 use sharklock_rangemap::{RangeId, StoreId};
 
 use crate::disk::Batch;
@@ -11,7 +11,7 @@ use crate::state_machine::EntryAt;
 pub struct ReadId(pub u64);
 
 /// What a turn asks its owner to do. The owner drains it; the order of the fields is the order in
-/// which to do it, but for `messages` and `heartbeats`, which may leave at any time.
+/// which to do it, but for `messages`, `heartbeats` and `snapshots`, which may leave at any time.
 ///
 /// Within a turn the entries applied come before the roles: who leads is told of its first own
 /// entry's application, and only then that it leads.
@@ -24,6 +24,9 @@ pub struct Effects<O> {
     /// To be sent as well, on streams of their own (D6): at most one for each store, in store
     /// order. Their order towards `messages` does not matter.
     pub heartbeats: Vec<Heartbeats>,
+    /// To be sent as well, on streams of their own (D6): pieces of snapshots, and what answers
+    /// them. A lost one costs time: its transfer fails, and Raft asks for another.
+    pub snapshots: Vec<SnapshotMessage>,
     /// Entries applied, per range in the order of its log.
     pub applied: Vec<Applied<O>>,
     /// Reads that may now be answered from the applied state.
@@ -38,6 +41,7 @@ impl<O> Default for Effects<O> {
             batch: None,
             messages: Vec::new(),
             heartbeats: Vec::new(),
+            snapshots: Vec::new(),
             applied: Vec::new(),
             reads: Vec::new(),
             roles: Vec::new(),
@@ -121,8 +125,9 @@ pub enum NotProposed {
     /// does not know what is committed. Ask again after the next `RoleNow::Leader`.
     #[error("the leader has not committed an entry of its term yet")]
     NotReady,
-    /// 16 MiB of the range's entries wait to be committed.
-    #[error("too many bytes of this range wait to be committed")]
+    /// 16 MiB of the range's entries wait to be committed, or its leadership is being handed over.
+    /// Both pass: ask again.
+    #[error("too much of this range waits to be committed, or it is being handed over")]
     Overloaded,
     /// The replica was stopped by an alarm, see [`crate::Dropped::LostLog`].
     #[error("this replica is stopped because its log lost entries")]

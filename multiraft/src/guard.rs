@@ -52,6 +52,10 @@ pub enum Dropped {
     /// ours forwards), or that this version does not send.
     #[error("a message of type {0}, which no peer sends")]
     NeverSent(i32),
+    /// Leadership handed over by a peer that is not known to lead the term of this replica. Late,
+    /// or forged.
+    #[error("leadership handed over by peer {0}, who does not lead")]
+    NotMyLeader(PeerId),
     /// An honest peer cannot have sent it.
     #[error("malformed: {0}")]
     Malformed(&'static str),
@@ -82,6 +86,8 @@ pub(crate) struct Standing<'a> {
     pub last_index: u64,
     /// Up to where the log is durable.
     pub persisted: u64,
+    /// Who leads `term`, as far as known; 0: nobody.
+    pub leader: PeerId,
 }
 
 /// The Raft message inside, if raft-rs may have it.
@@ -99,6 +105,7 @@ pub(crate) fn admit(me: &Standing<'_>, message: RangeMessage) -> Result<Message,
         MessageType::MsgAppendResponse => check_append_response(me, &body)?,
         MessageType::MsgHeartbeat => check_heartbeat(me, &body)?,
         MessageType::MsgRequestVoteResponse => check_vote(me)?,
+        MessageType::MsgTimeoutNow => check_timeout_now(me, &body)?,
         MessageType::MsgHeartbeatResponse
         | MessageType::MsgRequestVote
         | MessageType::MsgRequestPreVote
@@ -112,7 +119,6 @@ pub(crate) fn admit(me: &Standing<'_>, message: RangeMessage) -> Result<Message,
         | MessageType::MsgReadIndex
         | MessageType::MsgReadIndexResp
         | MessageType::MsgTransferLeader
-        | MessageType::MsgTimeoutNow
         | MessageType::MsgSnapshot => return Err(Dropped::NeverSent(kind)),
     }
     Ok(body)
@@ -197,6 +203,15 @@ fn check_heartbeat(me: &Standing<'_>, body: &Message) -> Result<(), Dropped> {
 fn check_vote(me: &Standing<'_>) -> Result<(), Dropped> {
     if me.role == StateRole::Candidate && me.persisted != me.last_index {
         return Err(Dropped::Malformed("a vote before it was asked for"));
+    }
+    Ok(())
+}
+
+/// Whoever hands its leadership over is the leader. From anybody else, or late, it would only
+/// disturb: an election without a pre-vote.
+fn check_timeout_now(me: &Standing<'_>, body: &Message) -> Result<(), Dropped> {
+    if body.term != me.term || body.from != me.leader.0 || me.role != StateRole::Follower {
+        return Err(Dropped::NotMyLeader(PeerId(body.from)));
     }
     Ok(())
 }

@@ -25,8 +25,20 @@ pub struct StoreIdent {
     pub ident: [u8; 16],
 }
 
-/// The changes that turn a fresh disk into a store with one range. To be written in one synced
-/// batch, then [`crate::Store::recover`]. All replicas of the range, learners too, begin alike.
+/// The changes that turn a fresh disk into a store without ranges. To be written in one synced
+/// batch, then [`crate::Store::recover`].
+pub fn init_store(ident: &StoreIdent) -> Vec<WriteOp> {
+    let record = proto::StoreIdentRecord {
+        cluster_id: Bytes::copy_from_slice(&ident.cluster_id),
+        store_id: ident.store.0,
+        ident: Bytes::copy_from_slice(&ident.ident),
+        format: FORMAT.into(),
+    };
+    vec![records::put(Key::Ident, &record)]
+}
+
+/// The changes that turn a fresh disk into a store with one range: [`init_store`] and the birth of
+/// a replica. To be written in one synced batch, then [`crate::Store::recover`].
 ///
 /// # Panics
 ///
@@ -36,7 +48,14 @@ pub fn bootstrap(ident: &StoreIdent, first: &Descriptor) -> Vec<WriteOp> {
     assert!(here.is_some(), "the first range has a replica on this store");
     let range = first.range;
     assert!(range.0 != 0 && range.0 != u64::MAX, "{range} is no range id");
+    let mut ops = init_store(ident);
+    ops.extend(birth(first));
+    ops
+}
 
+/// The records of a replica of a first range. All replicas of it, learners too, begin alike.
+pub(crate) fn birth(first: &Descriptor) -> [WriteOp; 3] {
+    let range = first.range;
     let hard_state = proto::HardStateRecord { term: INITIAL, vote: 0, commit: INITIAL };
     let truncated = proto::TruncatedRecord { index: INITIAL, term: INITIAL };
     let header = proto::FlushHeader {
@@ -47,14 +66,7 @@ pub fn bootstrap(ident: &StoreIdent, first: &Descriptor) -> Vec<WriteOp> {
         machine: None,
         conf_state: Some(records::conf_state_record(&records::conf_state(first))),
     };
-    let ident = proto::StoreIdentRecord {
-        cluster_id: Bytes::copy_from_slice(&ident.cluster_id),
-        store_id: ident.store.0,
-        ident: Bytes::copy_from_slice(&ident.ident),
-        format: FORMAT.into(),
-    };
-    vec![
-        records::put(Key::Ident, &ident),
+    [
         records::put(Key::HardState(range), &hard_state),
         records::put(Key::Truncated(range), &truncated),
         records::put(Key::Header(range), &header),

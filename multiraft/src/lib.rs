@@ -20,6 +20,7 @@
 //!
 //! Membership is fixed: a range has the replicas of its first descriptor.
 
+mod create;
 mod disk;
 mod effects;
 mod election;
@@ -30,6 +31,7 @@ mod image;
 mod keys;
 mod log;
 mod mirror;
+mod peers;
 mod ready;
 mod records;
 mod recover;
@@ -44,14 +46,16 @@ mod staging;
 mod state_machine;
 mod store;
 
+pub use create::CreateError;
 pub use disk::{Batch, BatchSeq, Disk, DiskError, Family, Pair, WriteOp};
 pub use effects::{
     Applied, Effects, NotProposed, Proposed, RaftRole, ReadId, ReadReady, ReplicaStatus,
     RoleChange, RoleNow,
 };
 pub use guard::Dropped;
-pub use ident::{StoreIdent, bootstrap, read_ident};
+pub use ident::{StoreIdent, bootstrap, init_store, read_ident};
 pub use log::LogLimits;
+pub use peers::PeerProgress;
 pub use recover::RecoverError;
 #[cfg(feature = "edge")]
 pub use rocks_disk::{OpenError, RocksDisk};

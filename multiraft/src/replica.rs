@@ -78,6 +78,8 @@ pub(crate) struct Replica<M> {
     in_step_since: Option<u64>,
     /// Stores of peers that wrote to us and do not stand in `descriptor`.
     senders: BTreeMap<PeerId, StoreId>,
+    /// The store's tick at which each member last wrote to us.
+    pub heard: BTreeMap<PeerId, u64>,
 }
 
 impl<M: StateMachine> Replica<M> {
@@ -126,6 +128,7 @@ impl<M: StateMachine> Replica<M> {
             campaigns: 0,
             in_step_since: None,
             senders: BTreeMap::new(),
+            heard: BTreeMap::new(),
         };
         replica.pin_timeout();
         Ok(replica)
@@ -193,7 +196,8 @@ impl<M: StateMachine> Replica<M> {
         acted
     }
 
-    pub(crate) fn step(&mut self, message: RangeMessage) -> Result<(), Dropped> {
+    /// A message from a peer; `ticks` counts those of the store.
+    pub(crate) fn step(&mut self, message: RangeMessage, ticks: u64) -> Result<(), Dropped> {
         if self.stopped {
             return Err(Dropped::Stopped);
         }
@@ -208,6 +212,7 @@ impl<M: StateMachine> Replica<M> {
             term: self.raw.raft.term,
             last_index: log.last_index(),
             persisted: log.persisted,
+            leader: PeerId(self.raw.raft.leader_id),
         };
         let mut message = match guard::admit(&standing, message) {
             Ok(message) => message,
@@ -220,6 +225,9 @@ impl<M: StateMachine> Replica<M> {
                 return Err(dropped);
             }
         };
+        if self.raw.raft.prs().get(sender.0.0).is_some() {
+            self.heard.insert(sender.0, ticks);
+        }
         if !rejection::heed(&self.raw, &mut message) {
             return Ok(());
         }
@@ -391,7 +399,7 @@ impl<M: StateMachine> Replica<M> {
 
     /// raft-rs draws a random timeout wherever it resets one. This replaces it after everything
     /// that may have, so that a seed determines a run.
-    fn pin_timeout(&mut self) {
+    pub(crate) fn pin_timeout(&mut self) {
         let timeout = Timeout {
             seed: self.address.election_seed,
             range: self.range(),

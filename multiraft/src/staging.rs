@@ -39,7 +39,7 @@ pub(crate) struct Completion {
 
 /// Invariants:
 /// - batches are handed out in order of `seq`, each after the completion of the one before;
-/// - a batch that holds entries, a term or a vote is synced.
+/// - a batch that holds entries, a term, a vote or a new replica is synced.
 #[derive(Debug, Default)]
 pub(crate) struct Staging {
     ops: Vec<WriteOp>,
@@ -56,6 +56,12 @@ impl Staging {
     /// Adds a change. It needs no sync of its own.
     pub(crate) fn put(&mut self, op: WriteOp) {
         self.ops.push(op);
+    }
+
+    /// Adds changes that must be durable once the batch is reported.
+    pub(crate) fn put_durably(&mut self, ops: impl IntoIterator<Item = WriteOp>) {
+        self.sync = true;
+        self.ops.extend(ops);
     }
 
     /// The changes of this `Ready` are in the batch, and must be durable before Raft goes on.

@@ -7,14 +7,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use bytes::Bytes;
-use sharklock_proto::internal::v1::{Heartbeats, RangeMessage};
-use sharklock_rangemap::{Descriptor, RangeId};
+use sharklock_proto::internal::v1::{Heartbeats, RangeMessage, SnapshotMessage};
+use sharklock_rangemap::{Descriptor, RangeId, StoreId};
 
+use crate::create::{self, CreateError};
 use crate::disk::{BatchSeq, Disk};
 use crate::effects::{Effects, NotProposed, Proposed, ReadId, ReplicaStatus};
 use crate::guard::Dropped;
-use crate::ident::{StoreIdent, read_ident};
+use crate::ident::{self, StoreIdent, read_ident};
 use crate::log::LogLimits;
+use crate::peers::PeerProgress;
 use crate::recover::{self, RecoverError};
 use crate::replica::{Address, Loaded, Replica};
 use crate::staging::{Incarnation, Staging};
@@ -38,13 +40,14 @@ pub struct Config {
 /// - a replica whose raft-rs has something for us is in `work`.
 pub struct Store<M: StateMachine> {
     ident: StoreIdent,
-    log_limits: LogLimits,
+    config: Config,
     replicas: BTreeMap<RangeId, Replica<M>>,
     by_start: BTreeMap<Vec<u8>, RangeId>,
     work: BTreeSet<RangeId>,
     /// Ranges whose image the next batch brings up to date.
     flush_due: BTreeSet<RangeId>,
     staging: Staging,
+    last_incarnation: u64,
     /// Since recovery.
     ticks: u64,
     last_read: u64,
@@ -56,52 +59,72 @@ impl<M: StateMachine> Store<M> {
         let ident = read_ident(disk)?.ok_or(RecoverError::NoIdent)?;
         let mut store = Self {
             ident,
-            log_limits: config.log,
+            config,
             replicas: BTreeMap::new(),
             by_start: BTreeMap::new(),
             work: BTreeSet::new(),
             flush_due: BTreeSet::new(),
             staging: Staging::default(),
+            last_incarnation: 0,
             ticks: 0,
             last_read: 0,
         };
-        for (loaded, incarnation) in recover::load(disk, &ident)?.into_iter().zip(1..) {
-            store.admit(config, loaded, Incarnation(incarnation))?;
+        for loaded in recover::load(disk, &ident)? {
+            store.admit(loaded)?;
         }
         Ok(store)
     }
 
-    fn admit(
-        &mut self,
-        config: Config,
-        loaded: Loaded<M>,
-        incarnation: Incarnation,
-    ) -> Result<(), RecoverError> {
-        let range = loaded.descriptor.range;
-        let bounds = loaded.descriptor.bounds.clone();
-        let corrupt = |why| RecoverError::corrupt(format!("range {range}"), why);
+    /// Makes a replica of a first range out of nothing, as [`crate::bootstrap`] does on a fresh
+    /// disk. Its records go into the next batch, and no vote of it leaves before they are durable.
+    /// Where the range is already, with an equal descriptor, nothing happens.
+    pub fn create(&mut self, descriptor: Descriptor) -> Result<(), CreateError> {
+        create::check(&descriptor, self.ident.store)?;
+        let range = descriptor.range;
+        if let Some(here) = self.replicas.get(&range) {
+            let equal = here.descriptor == descriptor;
+            return if equal { Ok(()) } else { Err(CreateError::Differs(range)) };
+        }
+        if let Some(other) = self.overlapping(&descriptor) {
+            return Err(CreateError::Overlap { range, other });
+        }
+        self.staging.put_durably(ident::birth(&descriptor));
+        self.admit(create::newborn(descriptor)).expect("its checks have passed");
+        Ok(())
+    }
+
+    /// A range here that has names in common with this one.
+    fn overlapping(&self, descriptor: &Descriptor) -> Option<RangeId> {
+        let bounds = &descriptor.bounds;
         // Those here do not overlap each other, so only the neighbours can overlap the new one.
         let before = self.by_start.range(..bounds.start.clone()).next_back();
         let after = self.by_start.range(bounds.start.clone()..).next();
-        for (_, neighbour) in before.into_iter().chain(after) {
-            if self.replicas[neighbour].descriptor.bounds.overlaps(&bounds) {
-                return Err(corrupt(format!("its names overlap with those of {neighbour}")));
-            }
+        let mut neighbours = before.into_iter().chain(after).map(|(_, range)| *range);
+        neighbours.find(|range| self.replicas[range].descriptor.bounds.overlaps(bounds))
+    }
+
+    fn admit(&mut self, loaded: Loaded<M>) -> Result<(), RecoverError> {
+        let range = loaded.descriptor.range;
+        let corrupt = |why| RecoverError::corrupt(format!("range {range}"), why);
+        if let Some(other) = self.overlapping(&loaded.descriptor) {
+            return Err(corrupt(format!("its names overlap with those of {other}")));
         }
+        let start = loaded.descriptor.bounds.start.clone();
         let here = loaded.descriptor.on_store(self.ident.store);
+        self.last_incarnation += 1;
         let address = Address {
             cluster_id: Bytes::copy_from_slice(&self.ident.cluster_id),
             store: self.ident.store,
-            peer: here.expect("recovery checks that the descriptor names this store").peer,
-            incarnation,
-            election_seed: config.election_seed,
+            peer: here.expect("its descriptor was checked to name this store").peer,
+            incarnation: Incarnation(self.last_incarnation),
+            election_seed: self.config.election_seed,
         };
         let refused = |error: raft::Error| corrupt(format!("Raft refuses its state: {error}"));
         let mut replica = Replica::new(address, loaded).map_err(refused)?;
         if replica.votes_alone() {
             replica.campaign().map_err(refused)?;
         }
-        self.by_start.insert(bounds.start, range);
+        self.by_start.insert(start, range);
         self.work.insert(range);
         self.replicas.insert(range, replica);
         Ok(())
@@ -123,7 +146,7 @@ impl<M: StateMachine> Store<M> {
         let range = RangeId(message.range_id);
         let replica = self.replicas.get_mut(&range).ok_or(Dropped::UnknownRange(range))?;
         self.work.insert(range);
-        replica.step(message)
+        replica.step(message, self.ticks)
     }
 
     /// Heartbeats from a peer store, authenticated as in [`Store::step`]: each is stepped as the
@@ -137,6 +160,12 @@ impl<M: StateMachine> Store<M> {
             }
         }
         dropped
+    }
+
+    /// A piece of a snapshot, or what answers one, from a peer store, authenticated as in
+    /// [`Store::step`].
+    pub fn step_snapshot(&mut self, message: SnapshotMessage) {
+        tracing::debug!(range = message.range_id, "this program takes no snapshots");
     }
 
     /// Appends an entry to the range's log, if this replica leads. Its outcome is the
@@ -164,6 +193,33 @@ impl<M: StateMachine> Store<M> {
         Ok(read)
     }
 
+    /// Nothing reaches this store for now, or what was sent to it of late is lost: its link says so.
+    pub fn unreachable(&mut self, store: StoreId) {
+        for (range, replica) in &mut self.replicas {
+            if replica.leads_now() {
+                replica.unreachable(store);
+                self.work.insert(*range);
+            }
+        }
+    }
+
+    /// Begins to hand over every leadership, each to the voter elsewhere that has most of the log
+    /// and is heard of: the owner is about to stop. A leadership that nobody can take stays, and
+    /// one that is not taken within an election timeout comes back; the owner may ask again.
+    pub fn hand_over(&mut self) {
+        for (range, replica) in &mut self.replicas {
+            if replica.hand_over(self.ticks) {
+                self.work.insert(*range);
+            }
+        }
+    }
+
+    /// The replicas of a range as its leader sees them, in the order of its descriptor. None unless
+    /// the leader is here.
+    pub fn peers(&self, range: RangeId) -> Vec<PeerProgress> {
+        self.replicas.get(&range).map_or_else(Vec::new, |replica| replica.peers(self.ticks))
+    }
+
     /// The next batch brings the images of all ranges up to what they have applied by then. Also
     /// the moment at which logs are truncated, behind images that are durable already.
     pub fn flush(&mut self) {
@@ -177,7 +233,7 @@ impl<M: StateMachine> Store<M> {
         for range in std::mem::take(&mut self.work) {
             let Some(replica) = self.replicas.get_mut(&range) else { continue };
             ready::drive(replica, &mut self.staging, effects);
-            if replica.needs_flush() && image::is_overdue(replica.log(), &self.log_limits) {
+            if replica.needs_flush() && image::is_overdue(replica.log(), &self.config.log) {
                 self.flush_due.insert(range);
             }
         }
@@ -187,7 +243,7 @@ impl<M: StateMachine> Store<M> {
         }
         for range in std::mem::take(&mut self.flush_due) {
             let Some(replica) = self.replicas.get_mut(&range) else { continue };
-            image::stage(replica, &self.log_limits, &mut self.staging);
+            image::stage(replica, &self.config.log, &mut self.staging);
         }
         if let Some(batch) = self.staging.cut() {
             assert!(effects.batch.replace(batch).is_none(), "the owner drains effects");
@@ -260,7 +316,7 @@ impl<M: StateMachine> Store<M> {
 
 #[cfg(test)]
 mod tests {
-    use sharklock_rangemap::{Bounds, Epoch, PeerId, Replica as Member, Role, StoreId};
+    use sharklock_rangemap::{Bounds, Epoch, PeerId, Replica as Member, Role};
 
     use super::*;
     use crate::ident::bootstrap;

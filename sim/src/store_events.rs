@@ -124,7 +124,7 @@ impl World {
 
     /// Does what a turn wants, in the order in which the edge does it.
     fn store_outputs(&mut self, number: usize, outputs: Outputs) {
-        let Outputs { batch, replies, messages, heartbeats } = outputs;
+        let Outputs { batch, replies, messages, heartbeats, snapshots: _ } = outputs;
         if let Some(batch) = batch {
             let took = self.draw_write_ns(number, batch.sync);
             let store = self.store(number);

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -35,6 +36,15 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 const UPDATES_MAX: usize = 16;
 
 type Client = MasterServiceClient<Channel>;
+
+/// One master's answer on its way.
+type Answering<T> = Pin<Box<dyn Future<Output = Result<tonic::Response<T>, Status>> + Send>>;
+
+fn boxed<T>(
+    answering: impl Future<Output = Result<tonic::Response<T>, Status>> + Send + 'static,
+) -> Answering<T> {
+    Box::pin(answering)
+}
 
 /// Why no master answered.
 #[derive(Debug, thiserror::Error)]
@@ -93,7 +103,10 @@ impl Masters {
         request: RegisterStoreRequest,
         within: Duration,
     ) -> Result<RegisterStoreResponse, MastersError> {
-        let ask = async |mut client: Client| client.register_store(request.clone()).await;
+        let ask = move |mut client: Client| {
+            let request = request.clone();
+            boxed(async move { client.register_store(request).await })
+        };
         self.ask(within, ask).await
     }
 
@@ -106,7 +119,10 @@ impl Masters {
         request: StoreHeartbeatRequest,
         within: Duration,
     ) -> Result<StoreHeartbeatResponse, MastersError> {
-        let ask = async |mut client: Client| client.store_heartbeat(request.clone()).await;
+        let ask = move |mut client: Client| {
+            let request = request.clone();
+            boxed(async move { client.store_heartbeat(request).await })
+        };
         self.ask(within, ask).await
     }
 
@@ -119,7 +135,10 @@ impl Masters {
         request: AllocateIdsRequest,
         within: Duration,
     ) -> Result<AllocateIdsResponse, MastersError> {
-        let ask = async |mut client: Client| client.allocate_ids(request.clone()).await;
+        let ask = move |mut client: Client| {
+            let request = request.clone();
+            boxed(async move { client.allocate_ids(request).await })
+        };
         self.ask(within, ask).await
     }
 
@@ -128,7 +147,8 @@ impl Masters {
     /// # Errors
     /// As [`register_store`](Self::register_store).
     pub async fn get_routes(&self, within: Duration) -> Result<RoutesUpdate, MastersError> {
-        let ask = async |mut client: Client| client.get_routes(GetRoutesRequest {}).await;
+        let ask =
+            |mut client: Client| boxed(async move { client.get_routes(GetRoutesRequest {}).await });
         self.ask(within, ask).await
     }
 
@@ -137,7 +157,9 @@ impl Masters {
     /// # Errors
     /// As [`register_store`](Self::register_store).
     pub async fn get_cluster(&self, within: Duration) -> Result<GetClusterResponse, MastersError> {
-        let ask = async |mut client: Client| client.get_cluster(GetClusterRequest {}).await;
+        let ask = |mut client: Client| {
+            boxed(async move { client.get_cluster(GetClusterRequest {}).await })
+        };
         self.ask(within, ask).await
     }
 
@@ -171,8 +193,10 @@ impl Masters {
     async fn watch(&self, updates: &mpsc::Sender<RoutesUpdate>) {
         let mut backoff = Backoff::default();
         loop {
-            let ask = async |mut client: Client| client.watch_routes(WatchRoutesRequest {}).await;
-            let why = match self.ask_once(&ask).await {
+            let ask = |mut client: Client| {
+                boxed(async move { client.watch_routes(WatchRoutesRequest {}).await })
+            };
+            let why = match self.ask_once(ask).await {
                 Ok(stream) => forward(stream, updates, &mut backoff).await,
                 Err(status) => status.message().to_owned(),
             };
@@ -185,10 +209,10 @@ impl Masters {
     }
 
     /// Asks one master after the other until the leading one has answered.
-    async fn ask<T>(
+    async fn ask<T: Send>(
         &self,
         within: Duration,
-        call: impl AsyncFn(Client) -> Result<tonic::Response<T>, Status>,
+        call: impl Fn(Client) -> Answering<T> + Sync,
     ) -> Result<T, MastersError> {
         let deadline = Instant::now() + within;
         let mut backoff = Backoff::default();
@@ -218,9 +242,9 @@ impl Masters {
     }
 
     /// Asks whom seems to lead; where it does not, the next question goes elsewhere.
-    async fn ask_once<T>(
+    async fn ask_once<T: Send>(
         &self,
-        call: &impl AsyncFn(Client) -> Result<tonic::Response<T>, Status>,
+        call: impl Fn(Client) -> Answering<T> + Sync,
     ) -> Result<T, Status> {
         let address = self.known().next.clone();
         let client = self.client(&address)?;

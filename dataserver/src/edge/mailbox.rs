@@ -14,6 +14,10 @@ use crate::{front::LinkId, worker::Input};
 /// releases and cancels always find room (D16).
 pub const CALLS_MAX: usize = 65_536;
 
+/// Messages of other stores that may stand in the mailbox. A worker that is so far behind has been
+/// given up by its peers; what is dropped here Raft sends again.
+const RAFT_MAX: usize = 65_536;
+
 /// Which calls must never wait behind which.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lane {
@@ -34,6 +38,7 @@ pub struct Mailbox {
 #[derive(Debug, Default)]
 struct State {
     internal: Vec<Input>,
+    raft: Vec<Input>,
     urgent: Vec<Letter>,
     ordinary: Vec<Letter>,
     calls_count: usize,
@@ -94,9 +99,30 @@ impl Mailbox {
 
     /// Tells the worker that a gateway is gone.
     pub fn link_closed(&self, link: LinkId) {
+        self.tell(Input::LinkClosed(link));
+    }
+
+    /// Tells the worker what comes seldom: once per connection, or per answer of a master.
+    pub fn tell(&self, input: Input) {
         let mut state = self.state();
-        state.internal.push(Input::LinkClosed(link));
+        state.internal.push(input);
         self.wake(state);
+    }
+
+    /// Posts what other stores say, also after the close: a store that stops still hands over. What
+    /// does not fit is lost, as on a bad link.
+    pub fn raft(&self, inputs: Vec<Input>) {
+        let mut state = self.state();
+        if state.raft.len() + inputs.len() > RAFT_MAX {
+            return;
+        }
+        state.raft.extend(inputs);
+        self.wake(state);
+    }
+
+    /// Whether the worker finishes: calls are refused.
+    pub fn is_closed(&self) -> bool {
+        self.state().closed
     }
 
     /// Whether nothing stands here.
@@ -131,6 +157,7 @@ impl Mailbox {
             state.worker_sleeps = false;
         }
         let mut inputs = std::mem::take(&mut state.internal);
+        inputs.append(&mut state.raft);
         let urgent = std::mem::take(&mut state.urgent);
         let ordinary = std::mem::take(&mut state.ordinary);
         state.calls_count = 0;
@@ -161,7 +188,8 @@ impl Mailbox {
 
 impl State {
     fn has_mail(&self) -> bool {
-        !(self.internal.is_empty() && self.urgent.is_empty() && self.ordinary.is_empty())
+        let calls = !(self.urgent.is_empty() && self.ordinary.is_empty());
+        calls || !(self.internal.is_empty() && self.raft.is_empty())
     }
 }
 

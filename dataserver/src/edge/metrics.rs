@@ -7,7 +7,7 @@ use prometheus::{
     core::{AtomicU64, GenericCounter},
 };
 
-use crate::worker::{Worker, WorkerStats};
+use crate::worker::{Outputs, Worker, WorkerStats};
 
 /// Every metric of one store.
 #[derive(Clone, Debug)]
@@ -25,6 +25,9 @@ pub struct Metrics {
     stalls: IntCounter,
     promotions: IntCounter,
     lost_replies: IntCounter,
+    peer_messages: IntCounter,
+    peer_heartbeats: IntCounter,
+    peer_snapshots: IntCounter,
     ranges_led: IntGauge,
     locks: IntGauge,
     holds: IntGauge,
@@ -96,6 +99,18 @@ impl Metrics {
                 "sharklock_store_lost_replies_total",
                 "Replies dropped because a gateway did not read or was gone.",
             )?,
+            peer_messages: counter(
+                "sharklock_peer_messages_total",
+                "Raft messages for other stores, heartbeats and snapshots apart.",
+            )?,
+            peer_heartbeats: counter(
+                "sharklock_peer_heartbeats_total",
+                "Messages with the heartbeats of all ranges, or answers to them, for other stores.",
+            )?,
+            peer_snapshots: counter(
+                "sharklock_peer_snapshot_messages_total",
+                "Pieces of snapshots, or answers to them, for other stores.",
+            )?,
             ranges_led: gauge("sharklock_store_ranges_led", "Ranges that this store leads.")?,
             locks: gauge("sharklock_locks", "Locks with a holder or a waiter.")?,
             holds: gauge("sharklock_holds", "Live holds.")?,
@@ -116,6 +131,13 @@ impl Metrics {
     /// A turn has ended.
     pub fn turned(&self, took: Duration) {
         self.turn_seconds.observe(took.as_secs_f64());
+    }
+
+    /// A turn has something for other stores.
+    pub fn sending(&self, outputs: &Outputs) {
+        self.peer_messages.inc_by(outputs.messages.len() as u64);
+        self.peer_heartbeats.inc_by(outputs.heartbeats.len() as u64);
+        self.peer_snapshots.inc_by(outputs.snapshots.len() as u64);
     }
 
     /// Replies could not be delivered.

@@ -1,14 +1,19 @@
-//! What is not a core: threads, clocks, the disk, and the in-process link of a gateway. Everything
-//! here only translates between the world and `Worker`.
+//! What is not a core: threads, clocks, the disk, the links of gateways and of other stores, and what
+//! the masters are told. Everything here only translates between the world and `Worker`.
 
 mod clock;
 mod disk_thread;
+mod draft;
+mod exchange;
+mod heartbeat;
+mod inbox;
 mod links;
 mod mailbox;
 mod metrics;
+mod registration;
 mod server;
 mod worker_thread;
 
 pub use links::LocalLink;
 pub use mailbox::Lane;
-pub use server::{DataServer, DataServerConfig, StartError};
+pub use server::{DataServer, DataServerConfig, StartError, Tuning};

@@ -1,44 +1,90 @@
-//! A data server: one store, its worker and its disk.
+//! A data server: one store, its worker, its disk, its port.
 
 use std::{
     io,
     path::{Path, PathBuf},
     sync::{Arc, mpsc},
     thread::JoinHandle,
+    time::Duration,
 };
 
 use prometheus::Registry;
 use sharklock_multiraft::{
-    Config, Disk, OpenError, RecoverError, RocksDisk, Store, StoreIdent, bootstrap, read_ident,
+    Config, Disk, LogLimits, OpenError, RecoverError, RocksDisk, Store, StoreIdent, init_store,
+    read_ident,
 };
-use sharklock_proto::internal::v1::StoreReply;
-use sharklock_rangemap::{Bounds, Descriptor, Epoch, PeerId, RangeId, Replica, Role, StoreId};
-use tokio::sync::{mpsc as tokio_mpsc, watch};
+use sharklock_proto::internal::v1::{StoreAddress, StoreReply};
+use sharklock_transport::{
+    Dialling, Masters, PeerAcceptor, PeerIdentity, PeerInbox, PeerLinks, serve, server,
+};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc as tokio_mpsc, watch},
+    task::AbortHandle,
+};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     edge::{
         clock::ServerClock,
         disk_thread::{self, SyncTimes, Writer},
+        draft,
+        exchange::Exchanges,
+        heartbeat::{Bulletin, Heart},
+        inbox::Inbox,
         links::{Links, LocalLink},
         mailbox::Mailbox,
         metrics::Metrics,
+        registration::{self, Applicant, Registered},
         worker_thread::WorkerThread,
     },
     machine::LockRange,
     worker::{Pace, Worker},
 };
 
+/// The worker of a store that has one.
+const WORKER: u32 = 0;
+
 /// How to start a data server.
 #[derive(Debug)]
 pub struct DataServerConfig {
     /// Where the store lives; made if it does not exist.
     pub data_dir: PathBuf,
-    /// Shown in the status: where this store answers.
-    pub address: String,
+    /// Where peers and gateways connect.
+    pub listener: TcpListener,
+    /// The address (`HOST:PORT`) at which they find it.
+    pub advertise: String,
+    /// Who gives the store its id, and knows the others.
+    pub masters: Masters,
+    /// How it connects to the others.
+    pub dialling: Dialling,
+    /// What operators may tune.
+    pub tuning: Tuning,
     /// False breaks durability: acknowledged grants may be lost with the machine. Benchmarks only.
     pub sync_writes: bool,
     /// Where metrics are registered.
     pub registry: Registry,
+}
+
+/// What operators may tune; equal on all stores of a cluster (DESIGN §5).
+#[derive(Clone, Copy, Debug)]
+pub struct Tuning {
+    /// Ticks, elections, flushes.
+    pub pace: Pace,
+    /// How much log each range keeps.
+    pub log: LogLimits,
+    /// How often the masters hear of this store if nothing changes.
+    pub heartbeat_every: Duration,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self {
+            pace: Pace::default(),
+            log: LogLimits::default(),
+            heartbeat_every: Duration::from_secs(1),
+        }
+    }
 }
 
 /// Why a data server does not start. One line each, for people.
@@ -68,6 +114,9 @@ pub enum StartError {
         /// Why.
         source: RecoverError,
     },
+    /// The masters do not take this store in: a copied or wiped directory, another cluster.
+    #[error("{0}")]
+    Refused(String),
     /// A metric is registered twice.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -85,24 +134,33 @@ pub struct DataServer {
     ready: watch::Receiver<bool>,
     ident: StoreIdent,
     threads: Vec<JoinHandle<()>>,
+    tasks: Vec<AbortHandle>,
+    stopping: CancellationToken,
 }
 
 impl DataServer {
-    /// Opens the store (a fresh one gets a new cluster id and one range with all names), recovers
-    /// it, and starts its threads.
-    pub fn start(config: DataServerConfig) -> Result<Self, StartError> {
+    /// Opens the store, registers it at the masters (a fresh one gets its id from them), recovers
+    /// it, and serves. Asks for as long as no leading master answers; to be called inside a tokio
+    /// runtime.
+    ///
+    /// # Errors
+    /// The directory cannot be used, or the masters refuse the store.
+    pub async fn start(config: DataServerConfig) -> Result<Self, StartError> {
+        let (disk, mut applicant) = Opened::open(&config)?.into_applicant(&config)?;
+        let Registered { ident, stores } =
+            registration::register(&config.masters, &applicant).await?;
+        let mut disk = disk;
+        if applicant.known.replace(ident).is_none() {
+            disk.write(&init_store(&ident), true).map_err(|error| StartError::DataDir {
+                path: config.data_dir.clone(),
+                source: io::Error::other(error),
+            })?;
+        }
         let path = config.data_dir.clone();
-        std::fs::create_dir_all(&path)
-            .map_err(|source| StartError::DataDir { path: path.clone(), source })?;
-        let mut disk = RocksDisk::open(&path)
-            .map_err(|source| StartError::Open { path: path.clone(), source })?;
-        let recover = |source| StartError::Recover { path: path.clone(), source };
-        let ident = match read_ident(&disk).map_err(recover)? {
-            Some(ident) => ident,
-            None => make_store(&mut disk, &path)?,
-        };
-        let store = Store::<LockRange>::recover(engine_config(&ident), &disk).map_err(recover)?;
-        Self::spawn(config, disk, store, ident)
+        let engine = engine_config(&ident, &config.tuning);
+        let store = Store::<LockRange>::recover(engine, &disk)
+            .map_err(|source| StartError::Recover { path, source })?;
+        Self::spawn(config, disk, store, (ident, applicant.life), &stores)
     }
 
     /// Connects a gateway of the same process.
@@ -110,7 +168,7 @@ impl DataServer {
         LocalLink::connect(&self.mailbox, &self.links)
     }
 
-    /// Turns true when the store leads its ranges and answers, false when it does not.
+    /// True while every range here knows a leader, which a store without ranges fulfils.
     pub fn ready(&self) -> watch::Receiver<bool> {
         self.ready.clone()
     }
@@ -120,7 +178,8 @@ impl DataServer {
         &self.ident
     }
 
-    /// Finishes what is on its way, writes the image, and ends the threads.
+    /// Hands leadership over, finishes what is on its way, writes the image, and ends. Blocks for
+    /// some seconds at most.
     pub fn stop(self) {
         self.mailbox.close();
         for thread in self.threads {
@@ -128,17 +187,23 @@ impl DataServer {
                 tracing::error!("a store's thread has panicked");
             }
         }
+        self.stopping.cancel();
+        self.tasks.iter().for_each(AbortHandle::abort);
     }
 
     fn spawn(
         config: DataServerConfig,
         disk: RocksDisk,
         store: Store<LockRange>,
-        ident: StoreIdent,
+        (ident, life): (StoreIdent, [u8; 16]),
+        stores: &[StoreAddress],
     ) -> Result<Self, StartError> {
         let metrics = Metrics::register(&config.registry)?;
         let mailbox = Arc::new(Mailbox::default());
         let links = Arc::new(Links::default());
+        let stopping = CancellationToken::new();
+        let (peers, acceptor) = peers(&config, &ident, &mailbox, stopping.clone(), stores);
+        let bulletin = Arc::new(Bulletin::default());
         let sync_times = Arc::new(SyncTimes::default());
         let (batch_sender, batch_receiver) = mpsc::sync_channel(1);
         let (ready_sender, ready) = watch::channel(false);
@@ -147,16 +212,19 @@ impl DataServer {
             Writer::new(disk, config.sync_writes, Arc::clone(&sync_times), metrics.clone());
         let writer = Arc::new(writer);
         let worker_thread = WorkerThread {
-            worker: Worker::new(clock.now(), store, Pace::default()),
+            worker: Worker::new(clock.now(), store, config.tuning.pace),
             clock,
             mailbox: Arc::clone(&mailbox),
             links: Arc::clone(&links),
+            peers: Arc::clone(&peers),
+            bulletin: Arc::clone(&bulletin),
             batches: batch_sender,
             writer: Arc::clone(&writer),
             sync_times,
             metrics,
             ready: ready_sender,
-            address: config.address,
+            address: config.advertise,
+            hand_over_within: config.tuning.pace.election_max,
         };
         let disk_mailbox = Arc::clone(&mailbox);
         let threads = vec![
@@ -165,7 +233,93 @@ impl DataServer {
             })?,
             spawn("store-raft", move || worker_thread.run())?,
         ];
-        Ok(Self { mailbox, links, ready, ident, threads })
+        let exchanges = Exchanges::new(Arc::clone(&mailbox), Arc::clone(&links), stopping.clone());
+        let heart = Heart {
+            ident,
+            life,
+            masters: config.masters,
+            bulletin,
+            every: config.tuning.heartbeat_every,
+            mailbox: Arc::clone(&mailbox),
+            links: peers,
+            acceptor: acceptor.clone(),
+        };
+        let port = port(config.listener, acceptor, exchanges, stopping.clone());
+        let tasks =
+            vec![tokio::spawn(port).abort_handle(), tokio::spawn(heart.beat()).abort_handle()];
+        Ok(Self { mailbox, links, ready, ident, threads, tasks, stopping })
+    }
+}
+
+/// Serves peers and gateways until `stopping`. A port that fails is a store that nobody hears: the
+/// process must not go on as if it were one.
+async fn port(
+    listener: TcpListener,
+    acceptor: PeerAcceptor,
+    exchanges: Exchanges,
+    stopping: CancellationToken,
+) {
+    let router =
+        server().add_service(acceptor.into_service()).add_service(exchanges.into_service());
+    if let Err(error) = serve(router, listener, stopping).await {
+        panic!("the data port has failed: {error}");
+    }
+}
+
+/// The streams to and from other stores.
+fn peers(
+    config: &DataServerConfig,
+    ident: &StoreIdent,
+    mailbox: &Arc<Mailbox>,
+    stopping: CancellationToken,
+    stores: &[StoreAddress],
+) -> (Arc<PeerLinks>, PeerAcceptor) {
+    let me = PeerIdentity {
+        cluster_id: ident.cluster_id,
+        store: ident.store.0,
+        ident: ident.ident,
+        worker: WORKER,
+    };
+    let inbox: Arc<dyn PeerInbox> = Arc::new(Inbox(Arc::clone(mailbox)));
+    let acceptor = PeerAcceptor::new(me.clone(), Arc::clone(&inbox), stopping);
+    let links = PeerLinks::start(me, config.dialling, inbox);
+    let known = registration::peers(stores);
+    acceptor.set_peers(&known);
+    links.set_peers(known);
+    (Arc::new(links), acceptor)
+}
+
+/// A directory, and whose it is.
+struct Opened {
+    disk: RocksDisk,
+    known: Option<StoreIdent>,
+}
+
+impl Opened {
+    fn open(config: &DataServerConfig) -> Result<Self, StartError> {
+        let path = &config.data_dir;
+        std::fs::create_dir_all(path)
+            .map_err(|source| StartError::DataDir { path: path.clone(), source })?;
+        let disk = RocksDisk::open(path)
+            .map_err(|source| StartError::Open { path: path.clone(), source })?;
+        let known = read_ident(&disk)
+            .map_err(|source| StartError::Recover { path: path.clone(), source })?;
+        Ok(Self { disk, known })
+    }
+
+    fn into_applicant(
+        self,
+        config: &DataServerConfig,
+    ) -> Result<(RocksDisk, Applicant), StartError> {
+        let dir: &Path = &config.data_dir;
+        let unusable = |source| StartError::DataDir { path: dir.to_owned(), source };
+        let ident = match self.known {
+            Some(known) => known.ident,
+            None => draft::load_or_draw(dir).map_err(unusable)?,
+        };
+        let life = draft::random().map_err(unusable)?;
+        let advertise = config.advertise.clone();
+        Ok((self.disk, Applicant { ident, known: self.known, advertise, life }))
     }
 }
 
@@ -173,33 +327,9 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
     std::thread::Builder::new().name(name.to_owned()).spawn(body).map_err(StartError::Thread)
 }
 
-/// Writes a fresh store: its identity, and one range with all names and one voter, here.
-fn make_store(disk: &mut RocksDisk, path: &Path) -> Result<StoreIdent, StartError> {
-    let random = || {
-        let mut id = [0; 16];
-        let drawn = rustix::rand::getrandom(&mut id, rustix::rand::GetRandomFlags::empty());
-        drawn
-            .map(|_| id)
-            .map_err(|source| StartError::DataDir { path: path.to_owned(), source: source.into() })
-    };
-    let store = StoreId(1);
-    let ident = StoreIdent { cluster_id: random()?, store, ident: random()? };
-    let first = Descriptor {
-        range: RangeId(1),
-        bounds: Bounds::ALL,
-        epoch: Epoch { version: 1, conf_ver: 1 },
-        replicas: vec![Replica { peer: PeerId(1), store, role: Role::Voter }],
-    };
-    disk.write(&bootstrap(&ident, &first), true).map_err(|error| StartError::DataDir {
-        path: path.to_owned(),
-        source: io::Error::other(error),
-    })?;
-    Ok(ident)
-}
-
 /// Elections of a store's replicas are drawn from its identity: different on every store.
-fn engine_config(ident: &StoreIdent) -> Config {
+fn engine_config(ident: &StoreIdent, tuning: &Tuning) -> Config {
     let (low, _) = ident.ident.split_at(8);
     let election_seed = u64::from_le_bytes(low.try_into().expect("split at 8 bytes"));
-    Config { election_seed, ..Config::default() }
+    Config { election_seed, log: tuning.log }
 }

@@ -7,12 +7,15 @@ use std::{
 
 use sharklock_multiraft::{Batch, Disk};
 use sharklock_proto::v1;
+use sharklock_rangemap::RangeId;
+use sharklock_transport::PeerLinks;
 use tokio::sync::watch;
 
 use crate::{
     edge::{
         clock::ServerClock,
         disk_thread::{SyncTimes, Writer},
+        heartbeat::{Bulletin, Reported},
         links::{Links, Sent},
         mailbox::Mailbox,
         metrics::Metrics,
@@ -40,6 +43,10 @@ pub struct WorkerThread<D> {
     pub mailbox: Arc<Mailbox>,
     /// Where replies go.
     pub links: Arc<Links>,
+    /// Where what other stores are told goes.
+    pub peers: Arc<PeerLinks>,
+    /// Where what the masters are told goes.
+    pub bulletin: Arc<Bulletin>,
     /// Where batches go. Capacity 1: the core hands out one at a time.
     pub batches: mpsc::SyncSender<Batch>,
     /// Writes a batch here and now.
@@ -48,8 +55,10 @@ pub struct WorkerThread<D> {
     pub sync_times: Arc<SyncTimes>,
     /// Shown to Prometheus.
     pub metrics: Metrics,
-    /// True once the store leads its ranges and answers.
+    /// True while each range here knows a leader.
     pub ready: watch::Sender<bool>,
+    /// How long a stopping store waits until others lead: the longest election time-out.
+    pub hand_over_within: Duration,
     /// Shown in the status.
     pub address: String,
 }
@@ -58,6 +67,7 @@ impl<D: Disk> WorkerThread<D> {
     /// Runs until the mailbox is closed, then flushes once and ends.
     pub fn run(mut self) {
         let mut last_shown = None;
+        let mut promotions = 0;
         loop {
             let now = self.clock.now();
             let patience = self.worker.next_wakeup().saturating_sub(now);
@@ -67,9 +77,12 @@ impl<D: Disk> WorkerThread<D> {
             if mail.closed {
                 return self.finish();
             }
-            if last_shown.is_none_or(|shown| now - shown >= SHOW_INTERVAL) {
+            // Who began to lead has news for the masters, and they have routes for the gateways.
+            let leads_more = self.worker.stats().promotions != promotions;
+            if leads_more || last_shown.is_none_or(|shown| now - shown >= SHOW_INTERVAL) {
+                promotions = self.worker.stats().promotions;
                 last_shown = Some(now);
-                self.show(now);
+                self.show(now, leads_more);
             }
         }
     }
@@ -90,7 +103,7 @@ impl<D: Disk> WorkerThread<D> {
             outputs = self.worker.end_turn(now, wall_unix_ms(), false);
         }
         self.metrics.turned(begin.elapsed());
-        let ready = self.worker.leads_all();
+        let ready = self.worker.knows_leaders();
         self.ready.send_if_modified(|before| std::mem::replace(before, ready) != ready);
     }
 
@@ -98,6 +111,9 @@ impl<D: Disk> WorkerThread<D> {
     /// a small one that nobody waits behind. To hand it over costs two wake-ups, which is more than
     /// what one lonely client's commit costs beside the disk (D5 has the disk thread write all).
     fn dispatch(&mut self, outputs: Outputs) -> Option<Batch> {
+        // Before the disk: a leader's followers write at the same time as it does.
+        self.metrics.sending(&outputs);
+        self.peers.send(outputs.messages, outputs.heartbeats, outputs.snapshots);
         let mut here = None;
         if let Some(batch) = outputs.batch {
             if batch.ops.len() <= INLINE_OPS_MAX && self.mailbox.is_empty() {
@@ -122,7 +138,7 @@ impl<D: Disk> WorkerThread<D> {
         self.mailbox.link_closed(link);
     }
 
-    fn show(&mut self, now: Duration) {
+    fn show(&mut self, now: Duration, leads_more: bool) {
         self.metrics.show(&self.worker);
         let (syncs, sync_p50_us, sync_p99_us) = self.sync_times.summary();
         let uptime_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
@@ -134,11 +150,19 @@ impl<D: Disk> WorkerThread<D> {
             sync_p99_us,
             ..v1::StoreStatus::default()
         });
+        let replicas = self.worker.store().ranges().len();
+        let reported = Reported {
+            ranges: self.worker.reports(),
+            replicas_count: u32::try_from(replicas).unwrap_or(u32::MAX),
+            sync_us: (sync_p50_us, sync_p99_us),
+        };
+        self.bulletin.publish(reported, leads_more);
     }
 
     /// Finishes what is on its way, then writes the image once more, so that a restart has little
     /// to replay. A disk that does not answer for so long is left to the next start.
     fn finish(mut self) {
+        self.hand_over();
         let deadline = self.clock.now() + FINISH_PATIENCE;
         let mut flushed = false;
         while self.clock.now() < deadline {
@@ -155,6 +179,40 @@ impl<D: Disk> WorkerThread<D> {
                 self.turn(now, Vec::new());
             }
         }
+    }
+}
+
+impl<D: Disk> WorkerThread<D> {
+    /// Lets others lead what they can, so that their clients need not wait for an election. Calls
+    /// are refused meanwhile, Raft goes on.
+    fn hand_over(&mut self) {
+        let deadline = self.clock.now() + self.hand_over_within;
+        let mut asked = false;
+        while self.has_heir() {
+            let now = self.clock.now();
+            if now >= deadline {
+                tracing::warn!("no other store has taken over; they elect without being asked");
+                return;
+            }
+            if !std::mem::replace(&mut asked, true) {
+                self.turn(now, vec![Input::HandOver]);
+            }
+            let patience = self.worker.next_wakeup().min(deadline).saturating_sub(now);
+            let mail = self.mailbox.take_after_close(patience);
+            let now = self.clock.now();
+            self.turn(now, mail.inputs);
+        }
+    }
+
+    /// Whether some range is led here that another store could lead.
+    fn has_heir(&self) -> bool {
+        let store = self.worker.store();
+        let here = store.ident().store;
+        let could_lead = |range: RangeId| {
+            let peers = store.peers(range);
+            peers.iter().any(|peer| peer.store != here && peer.is_voter && peer.is_active)
+        };
+        store.ranges().into_iter().any(could_lead)
     }
 }
 

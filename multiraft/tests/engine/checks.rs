@@ -99,6 +99,7 @@ impl Checks {
             Kind::MsgRequestVoteResponse,
             Kind::MsgRequestPreVote,
             Kind::MsgRequestPreVoteResponse,
+            Kind::MsgTimeoutNow,
         ];
         assert!(travels.contains(&kind), "{kind:?} leaves as a message of its own");
         if kind == Kind::MsgRequestVoteResponse && !body.reject {

@@ -113,7 +113,6 @@ fn only_what_a_peer_may_send_passes() {
         Kind::MsgSnapStatus,
         Kind::MsgCheckQuorum,
         Kind::MsgTransferLeader,
-        Kind::MsgTimeoutNow,
         Kind::MsgReadIndex,
         Kind::MsgReadIndexResp,
     ];
@@ -122,6 +121,8 @@ fn only_what_a_peer_may_send_passes() {
         assert_eq!(answer(message), Err(Dropped::NeverSent(kind.into())), "{kind:?}");
     }
     assert_eq!(answer(with_body(|body| body.msg_type = 99)), Err(Dropped::NeverSent(99)));
+    let handed_over = with_body(|body| body.msg_type = Kind::MsgTimeoutNow.into());
+    assert!(matches!(answer(handed_over), Err(Dropped::NotMyLeader(_))));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use sharklock_multiraft::{
     Applied, Batch, Config, Disk, DiskError, Effects, LogLimits, ReadReady, RecoverError,
-    ReplicaStatus, RoleChange, RoleNow, SimDisk, Store, StoreIdent, bootstrap,
+    ReplicaStatus, RoleChange, RoleNow, SimDisk, Store, StoreIdent, bootstrap, init_store,
 };
 use sharklock_proto::internal::v1::{Heartbeats, RangeMessage};
 use sharklock_rangemap::{Bounds, Descriptor, Epoch, PeerId, RangeId, Replica, Role, StoreId};
@@ -20,13 +20,15 @@ pub struct Layout {
     pub learners: u64,
     /// Ranges, with the ids from [`RANGE`] on.
     pub ranges: u64,
+    /// Stores begin without a replica; each is made by `create`.
+    pub empty: bool,
     pub config: Config,
 }
 
 impl Layout {
     /// One range, whose log is kept short.
     pub fn of_voters(voters: u64) -> Self {
-        Self { voters, learners: 0, ranges: 1, config: small_log() }
+        Self { voters, learners: 0, ranges: 1, empty: false, config: small_log() }
     }
 
     pub fn stores(&self) -> std::ops::RangeInclusive<u64> {
@@ -89,7 +91,8 @@ impl Node {
 
     pub fn fresh_in(store: u64, layout: &Layout) -> Self {
         let mut disk = SimDisk::default();
-        for descriptor in layout.descriptors() {
+        disk.write(&init_store(&ident(store)), true).expect("no fault is planned");
+        for descriptor in layout.descriptors().into_iter().filter(|_| !layout.empty) {
             let ops = bootstrap(&ident(store), &descriptor);
             disk.write(&ops, true).expect("no fault is planned");
         }

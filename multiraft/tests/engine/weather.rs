@@ -46,7 +46,7 @@ impl Weather {
     pub fn calm(seed: u64, voters: u64) -> Self {
         let config = Config { election_seed: seed, log: LOG };
         Self {
-            layout: Layout { voters, learners: 0, ranges: 1, config },
+            layout: Layout { config, ..Layout::of_voters(voters) },
             delay: 100..2 * MS,
             disk: 100..5 * MS,
             tick: 99 * MS..101 * MS,

@@ -38,7 +38,7 @@ const OPTIONS: &[&str] = &[
     "type",
 ];
 
-const FLAGS: &[&str] = &["batch", "no", "bundle", "no_body", "conf_change"];
+const FLAGS: &[&str] = &["batch", "no", "bundle", "no_body", "conf_change", "empty"];
 
 pub struct Line<'a> {
     pub verb: &'a str,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use sharklock_multiraft::{Config, LogLimits, RaftRole, ReplicaStatus, RoleNow};
+use sharklock_multiraft::{Config, LogLimits, PeerProgress, RaftRole, ReplicaStatus, RoleNow};
 use sharklock_rangemap::RangeId;
 
 use super::forge;
@@ -99,6 +99,12 @@ impl Stage {
             }
             "crash" => self.crash(&line),
             "start" => self.start(line.store()),
+            "hand-over" => {
+                self.cluster.node(line.store()).store.hand_over();
+                self.turn(line.store());
+            }
+            "create" => self.create(&line),
+            "peers" => self.peers(&line),
             "forge" => self.forge(&line),
             "status" => self.status(&line),
             verb => panic!("{verb}: no such command"),
@@ -123,6 +129,7 @@ impl Stage {
             voters: line.option("voters").unwrap_or(3),
             learners: line.option("learners").unwrap_or(0),
             ranges: line.option("ranges").unwrap_or(1),
+            empty: line.flag("empty"),
             config: Config { election_seed, log },
         });
         for store in self.layout.stores() {
@@ -348,6 +355,36 @@ impl Stage {
             None => self.tell(&format!("{to}: takes it")),
         }
         self.turn(to);
+    }
+
+    /// `create STORE [voters=N]`: a replica of the first range, as its descriptor says.
+    fn create(&mut self, line: &Line<'_>) {
+        let store = line.store();
+        let voters = line.option("voters").unwrap_or(self.layout.voters);
+        let wanted = Layout { voters, ..self.layout };
+        for mut descriptor in wanted.descriptors() {
+            descriptor.range = RangeId(line.option("range").unwrap_or(descriptor.range.0));
+            match self.cluster.node(store).store.create(descriptor) {
+                Ok(()) => self.tell(&format!("{store}: made")),
+                Err(refused) => self.tell(&format!("{store}: not made: {refused}")),
+            }
+        }
+        self.turn(store);
+    }
+
+    /// `peers STORE`: what a leader knows of the others.
+    fn peers(&mut self, line: &Line<'_>) {
+        let store = line.store();
+        for it in self.cluster.node(store).store.peers(line.range()) {
+            let role = if it.is_voter { "voter" } else { "learner" };
+            let leads = if it.is_leader { ", leads" } else { "" };
+            let active = if it.is_active { "" } else { ", silent" };
+            let snapshot = if it.in_snapshot { ", in snapshot" } else { "" };
+            let PeerProgress { peer, store: there, matched, .. } = it;
+            self.tell(&format!(
+                "{store}: {peer} on {there}, {role}, has {matched}{leads}{active}{snapshot}"
+            ));
+        }
     }
 
     fn status(&mut self, line: &Line<'_>) {

@@ -1,0 +1,178 @@
+//! Telling the masters, once in a while and at every change of leadership, what this store is and
+//! leads; and hearing what they want. Locks go on without it.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use sharklock_multiraft::StoreIdent;
+use sharklock_proto::internal::v1::{
+    RangeDescriptor, RangeReport, StoreAddress, StoreHeartbeatRequest, StoreHeartbeatResponse,
+};
+use sharklock_rangemap::RangeId;
+use sharklock_transport::{Masters, MastersError, PeerAcceptor, PeerLinks};
+use tokio::{sync::Notify, time::timeout};
+
+use crate::{
+    edge::{mailbox::Mailbox, registration},
+    wire,
+    worker::Input,
+};
+
+/// How long one heartbeat looks for the leading master before the next takes its place.
+const ASK_FOR: Duration = Duration::from_secs(3);
+
+/// What the worker's thread last said of the store.
+#[derive(Debug, Default)]
+pub struct Bulletin {
+    latest: Mutex<Reported>,
+    news: Notify,
+}
+
+/// What a heartbeat is made of.
+#[derive(Clone, Debug, Default)]
+pub struct Reported {
+    /// Ranges led here, by id.
+    pub ranges: Vec<RangeReport>,
+    /// Replicas here.
+    pub replicas_count: u32,
+    /// Median and 99th percentile of a durable write, microseconds.
+    pub sync_us: (u64, u64),
+}
+
+impl Bulletin {
+    /// Takes the place of what was said before; `at_once`: the masters are to hear of it now.
+    pub fn publish(&self, reported: Reported, at_once: bool) {
+        *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = reported;
+        if at_once {
+            self.news.notify_one();
+        }
+    }
+
+    fn read(&self) -> Reported {
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Speaks for a store, for as long as its process lives.
+pub struct Heart {
+    /// Who speaks.
+    pub ident: StoreIdent,
+    /// Which life of its process.
+    pub life: [u8; 16],
+    /// To whom.
+    pub masters: Masters,
+    /// What is said.
+    pub bulletin: Arc<Bulletin>,
+    /// How often, if nothing changes.
+    pub every: Duration,
+    /// Who is told of replicas to make.
+    pub mailbox: Arc<Mailbox>,
+    /// Who is told of the other stores.
+    pub links: Arc<PeerLinks>,
+    /// Who is told of the other stores.
+    pub acceptor: PeerAcceptor,
+}
+
+/// What the leading master knows from this life.
+///
+/// Invariants: `told` is what was in heartbeats that were answered, and nothing else.
+#[derive(Default)]
+struct Told {
+    seq: u64,
+    ranges: BTreeMap<u64, RangeReport>,
+    is_full_due: bool,
+    stores: Vec<StoreAddress>,
+    silent: bool,
+}
+
+impl Heart {
+    /// Beats until it is dropped.
+    pub async fn beat(self) {
+        let mut told = Told { is_full_due: true, ..Told::default() };
+        loop {
+            self.beat_once(&mut told).await;
+            // Sooner, if there is news.
+            drop(timeout(self.every, self.bulletin.news.notified()).await);
+        }
+    }
+
+    async fn beat_once(&self, told: &mut Told) {
+        let now = self.bulletin.read();
+        told.seq += 1;
+        let is_full = told.is_full_due;
+        let is_news = |report: &&RangeReport| {
+            is_full || told.ranges.get(&range_of(report)).is_none_or(|known| differs(known, report))
+        };
+        let request = StoreHeartbeatRequest {
+            cluster_id: Bytes::copy_from_slice(&self.ident.cluster_id),
+            store_id: self.ident.store.0,
+            life: Bytes::copy_from_slice(&self.life),
+            seq: told.seq,
+            is_full,
+            ranges: now.ranges.iter().filter(is_news).cloned().collect(),
+            replicas_count: now.replicas_count,
+            leaders_count: u32::try_from(now.ranges.len()).unwrap_or(u32::MAX),
+            sync_p50_us: now.sync_us.0,
+            sync_p99_us: now.sync_us.1,
+        };
+        match self.masters.store_heartbeat(request, ASK_FOR).await {
+            Ok(answer) => {
+                if std::mem::take(&mut told.silent) {
+                    tracing::info!("a leading master answers again");
+                }
+                told.ranges =
+                    now.ranges.into_iter().map(|report| (range_of(&report), report)).collect();
+                told.is_full_due = answer.full_wanted;
+                self.follow(answer, told);
+            }
+            Err(MastersError::Refused(status)) => {
+                // Another life or another directory speaks for this store: whoever it is, this one
+                // has a replica that the cluster counts on, so it goes on and says so.
+                tracing::error!(
+                    why = status.message(),
+                    "the master refuses this store's heartbeat"
+                );
+                told.is_full_due = true;
+            }
+            Err(MastersError::Unavailable(why)) => {
+                if !std::mem::replace(&mut told.silent, true) {
+                    tracing::warn!(why, "no leading master answers; locks go on without one");
+                }
+            }
+        }
+    }
+
+    fn follow(&self, answer: StoreHeartbeatResponse, told: &mut Told) {
+        if answer.stores != told.stores {
+            let peers = registration::peers(&answer.stores);
+            self.acceptor.set_peers(&peers);
+            self.links.set_peers(peers);
+            told.stores = answer.stores;
+        }
+        for first in answer.bootstrap {
+            self.create(first);
+        }
+    }
+
+    fn create(&self, first: RangeDescriptor) {
+        let range = RangeId(first.range_id);
+        match wire::descriptor_of(first) {
+            Ok(descriptor) => self.mailbox.tell(Input::Create(descriptor)),
+            Err(why) => tracing::error!(%range, %why, "the master sends no descriptor of a range"),
+        }
+    }
+}
+
+fn range_of(report: &RangeReport) -> u64 {
+    report.descriptor.as_ref().map_or(0, |descriptor| descriptor.range_id)
+}
+
+/// Whether the masters must hear of it. What only moves on (indices, counts) goes with full
+/// heartbeats.
+fn differs(known: &RangeReport, now: &RangeReport) -> bool {
+    (known.term, &known.descriptor) != (now.term, &now.descriptor)
+}

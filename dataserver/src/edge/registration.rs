@@ -1,0 +1,90 @@
+//! Becoming, or being again, a store of a cluster: no store serves before a master knows it.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use bytes::Bytes;
+use sharklock_multiraft::StoreIdent;
+use sharklock_proto::internal::v1::{RegisterStoreRequest, RegisterStoreResponse, StoreAddress};
+use sharklock_rangemap::StoreId;
+use sharklock_transport::{Masters, MastersError, PeerAddress};
+
+use crate::edge::server::StartError;
+
+/// How long the masters are asked before it is said that none answers; then on.
+const ASK_FOR: Duration = Duration::from_secs(5);
+
+/// Who asks.
+#[derive(Clone, Debug)]
+pub struct Applicant {
+    /// The random identity of the data directory.
+    pub ident: [u8; 16],
+    /// What the directory says of its store; None: it belongs to no cluster yet.
+    pub known: Option<StoreIdent>,
+    /// Where peers and gateways reach it.
+    pub advertise: String,
+    /// Random, of this life of the process.
+    pub life: [u8; 16],
+}
+
+/// What the masters say.
+#[derive(Debug)]
+pub struct Registered {
+    /// The identity, to be written before anything else is done under it.
+    pub ident: StoreIdent,
+    /// All stores of the cluster.
+    pub stores: Vec<StoreAddress>,
+}
+
+/// Asks until a leading master answers.
+///
+/// # Errors
+/// The master refuses, or says what contradicts the directory.
+pub async fn register(masters: &Masters, applicant: &Applicant) -> Result<Registered, StartError> {
+    let known = applicant.known;
+    let request = RegisterStoreRequest {
+        ident: Bytes::copy_from_slice(&applicant.ident),
+        cluster_id: known
+            .map(|known| Bytes::copy_from_slice(&known.cluster_id))
+            .unwrap_or_default(),
+        store_id: known.map_or(0, |known| known.store.0),
+        address: applicant.advertise.clone(),
+        life: Bytes::copy_from_slice(&applicant.life),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    loop {
+        match masters.register_store(request.clone(), ASK_FOR).await {
+            Ok(answer) => return accept(applicant, answer),
+            Err(MastersError::Refused(status)) => {
+                return Err(StartError::Refused(status.message().to_owned()));
+            }
+            Err(MastersError::Unavailable(why)) => {
+                let masters = masters.addresses().join(",");
+                tracing::warn!(masters, why, "no master takes this store in yet; asking on");
+            }
+        }
+    }
+}
+
+fn accept(applicant: &Applicant, answer: RegisterStoreResponse) -> Result<Registered, StartError> {
+    let nonsense = |what: &str| StartError::Refused(format!("the master's answer has {what}"));
+    let cluster_id = <[u8; 16]>::try_from(answer.cluster_id.as_ref());
+    let cluster_id = cluster_id.map_err(|_wrong_length| nonsense("no cluster id of 16 bytes"))?;
+    if answer.store_id == 0 {
+        return Err(nonsense("no store id"));
+    }
+    let store = StoreId(answer.store_id);
+    let ident = StoreIdent { cluster_id, store, ident: applicant.ident };
+    match applicant.known {
+        Some(known) if known != ident => Err(nonsense("another identity than this directory")),
+        _ => Ok(Registered { ident, stores: answer.stores }),
+    }
+}
+
+/// The stores as the links take them.
+pub fn peers(stores: &[StoreAddress]) -> BTreeMap<u64, PeerAddress> {
+    let peer = |store: &StoreAddress| {
+        let at = PeerAddress { ident: store.ident.clone(), address: store.address.clone() };
+        (store.store_id, at)
+    };
+    stores.iter().map(peer).collect()
+}

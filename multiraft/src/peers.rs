@@ -1,0 +1,88 @@
+//! What a leader knows of the other replicas of its range, and what it does with that knowledge:
+//! gives up a silent one for now, hands its leadership to a good one.
+
+use raft::{ProgressState, StateRole};
+use sharklock_rangemap::{PeerId, Replica as Member, Role, StoreId};
+
+use crate::election::TIMEOUT_TICKS_MIN;
+use crate::replica::Replica;
+use crate::state_machine::StateMachine;
+
+/// A replica of a range as its leader sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerProgress {
+    /// The replica.
+    pub peer: PeerId,
+    /// Where it lives.
+    pub store: StoreId,
+    /// It votes; otherwise it is a learner.
+    pub is_voter: bool,
+    /// It is the leader, who says all this.
+    pub is_leader: bool,
+    /// Up to this index it has the leader's log durably, as far as the leader knows.
+    pub matched: u64,
+    /// The leader has heard of it within the shortest election timeout.
+    pub is_active: bool,
+    /// It is being sent a snapshot, since the leader's log no longer has what it needs.
+    pub in_snapshot: bool,
+}
+
+impl<M: StateMachine> Replica<M> {
+    pub(crate) fn leads_now(&self) -> bool {
+        !self.is_stopped() && self.raw.raft.state == StateRole::Leader
+    }
+
+    /// All replicas in the descriptor's order; none unless this one leads. `ticks` counts those of
+    /// the store.
+    pub(crate) fn peers(&self, ticks: u64) -> Vec<PeerProgress> {
+        if !self.leads_now() {
+            return Vec::new();
+        }
+        self.descriptor.replicas.iter().filter_map(|member| self.progress(*member, ticks)).collect()
+    }
+
+    fn progress(&self, member: Member, ticks: u64) -> Option<PeerProgress> {
+        let Member { peer, store, role } = member;
+        let progress = self.raw.raft.prs().get(peer.0)?;
+        let is_leader = peer == self.address.peer;
+        // raft-rs forgets who was active whenever it counts its quorum, so it cannot say.
+        let heard = self.heard.get(&peer).map(|heard| ticks.saturating_sub(*heard));
+        let is_active = is_leader || heard.is_some_and(|ago| ago <= TIMEOUT_TICKS_MIN as u64);
+        Some(PeerProgress {
+            peer,
+            store,
+            is_voter: role == Role::Voter,
+            is_leader,
+            matched: progress.matched,
+            is_active,
+            in_snapshot: progress.state == ProgressState::Snapshot,
+        })
+    }
+
+    /// What was sent to this store of late may be lost: Raft sends it again, and does not stream
+    /// to it until it answers.
+    pub(crate) fn unreachable(&mut self, store: StoreId) {
+        let there = self.descriptor.on_store(store).map(|member| member.peer);
+        if let Some(peer) = there
+            && self.leads_now()
+        {
+            self.raw.report_unreachable(peer.0);
+        }
+    }
+
+    /// Begins to hand leadership to the voter elsewhere that has most of the log and is heard of.
+    /// False: this replica does not lead, or there is no such voter. Raft gives up by itself if
+    /// the other has not taken over within an election timeout; meanwhile it takes no proposals.
+    pub(crate) fn hand_over(&mut self, ticks: u64) -> bool {
+        let mut able = self.peers(ticks);
+        able.retain(|peer| peer.is_voter && !peer.is_leader && peer.is_active && !peer.in_snapshot);
+        let Some(most) = able.iter().map(|peer| peer.matched).max() else { return false };
+        able.retain(|peer| peer.matched == most);
+        // The ranges of a store that stops must not all burden one other store.
+        let chosen = able[(self.range().0 % able.len() as u64) as usize];
+        tracing::info!(range = %self.range(), store = %chosen.store, "handing leadership over");
+        self.raw.transfer_leader(chosen.peer.0);
+        self.pin_timeout();
+        true
+    }
+}
