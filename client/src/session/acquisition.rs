@@ -204,6 +204,7 @@ impl Acquisition {
     pub(super) fn attempts_lost(&mut self) {
         self.may_have_arrived |= self.acquires_count > 0;
         self.acquires_count = 0;
+        self.keep_alives_count = 0;
         self.asked_since = None;
     }
 

@@ -53,8 +53,8 @@ pub struct Output<A, R> {
     /// The spare connection takes the main one's place, which is left; `acquires` and `urgent` go
     /// over it.
     pub move_to_spare: bool,
-    /// The spare connection answers nothing: leave it and dial another gateway. The session counts
-    /// it as lost from here on.
+    /// The spare connection answers nothing, or is not needed any more: leave it, and dial another
+    /// gateway if one is still wanted. The session counts it as lost from here on.
     pub leave_spare: bool,
     /// A connection to another gateway is needed beside the main one, or is kept: seek it, if there
     /// is another gateway; otherwise leave it.

@@ -29,8 +29,8 @@ pub struct Effects {
     /// The spare connection takes the main one's place, which is left. What is in `spare` was sent
     /// before, the rest goes over it.
     pub move_to_spare: bool,
-    /// The spare connection answers nothing: leave it and dial another gateway. The core counts it
-    /// as lost from here on.
+    /// The spare connection answers nothing, or is not needed any more: leave it, and dial another
+    /// gateway if one is still wanted. The core counts it as lost from here on.
     pub leave_spare: bool,
 }
 

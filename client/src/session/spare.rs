@@ -150,6 +150,8 @@ impl SessionCore {
             effects.leave_spare = true;
         }
         if is_over(self.spare.wanted_until, Duration::ZERO) {
+            // Also where another is wanted in the next moment: that one is reported anew.
+            effects.leave_spare |= self.spare.is_up;
             self.spare_lost();
             self.spare.wanted_until = None;
         }

@@ -1,12 +1,7 @@
 //! Links that come and go, over real sockets on loopback. The other end speaks the store's protocol
 //! as far as a link needs it: it says who it is, and who asked what.
 
-use std::{
-    net::SocketAddr,
-    pin::Pin,
-    sync::Mutex,
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, pin::Pin, sync::Mutex, time::Duration};
 
 use prometheus::Registry;
 use sharklock_proto::{
@@ -19,7 +14,7 @@ use sharklock_proto::{
     v1::StoreStatus,
 };
 use sharklock_transport::Dialling;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, time::Instant};
 use tokio_stream::{
     Stream, StreamExt as _,
     wrappers::{ReceiverStream, TcpListenerStream},
