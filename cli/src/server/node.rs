@@ -13,7 +13,9 @@ use sharklock_dataserver::{DataServer, DataServerConfig, Pace, StartError, Tunin
 use sharklock_gateway::{
     Config, Directory, Gateway, ServeError, StoreConnection, Stores, validate::Limits,
 };
-use sharklock_master::{Master, MasterConfig};
+use sharklock_master::{
+    Master, MasterConfig, StartError as MasterStartError, Tuning as MasterTuning,
+};
 use sharklock_transport::{Dialling, Masters};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -92,7 +94,7 @@ impl Node {
     /// The parts of a process with these roles, and what each does until it has started.
     pub fn parts(roles: Roles) -> Vec<(&'static str, &'static str)> {
         let all = [
-            (roles.master, "master", "opens its store"),
+            (roles.master, "master", "has not met all other masters yet, which forms the cluster"),
             (roles.data, "data", "no leading master has taken this store in yet"),
             (roles.gateway, "gateway", "starting"),
         ];
@@ -146,23 +148,21 @@ impl Node {
         health: &Arc<Health>,
     ) -> Result<(), Failure> {
         let listen = listener.local_addr().map_err(|why| internal("a port has no address", why))?;
-        let address = config.advertise.master.clone().unwrap_or_else(|| listen.to_string());
+        let advertise = config.advertise.master.clone().unwrap_or_else(|| listen.to_string());
         let tunables = &config.tunables;
         let master = Master::start(MasterConfig {
             data_dir: directory(config, "master"),
             listener,
-            address,
+            advertise,
             masters: config.masters.clone(),
             replicas: tunables.replicas,
-            pace: pace(tunables),
-            store_disconnected: tunables.store_disconnected,
-            store_down: tunables.store_down,
             dialling: dialling(listen.ip(), &config.masters),
+            tuning: master_tuning(tunables),
             sync_writes: config.sync_writes,
             registry: registry.clone(),
         })
         .await
-        .map_err(|why| Failure::new(CONFIG, why.to_string()))?;
+        .map_err(|why| refused_master(&why))?;
         let ready = master.ready();
         health.started("master", move || {
             (!*ready.borrow()).then(|| "no master leads".to_owned())
@@ -270,6 +270,18 @@ fn pace(tunables: &Tunables) -> Pace {
     }
 }
 
+fn master_tuning(tunables: &Tunables) -> MasterTuning {
+    let mut tuning = MasterTuning::default();
+    tuning.tick = tunables.tick;
+    tuning.flush = tunables.image_flush;
+    tuning.limits.disconnected = tunables.store_disconnected;
+    tuning.limits.down = tunables.store_down;
+    tuning.log.entries_floor = tunables.log_entries_floor;
+    tuning.log.entries_max = tunables.log_entries_max;
+    tuning.log.bytes_max = tunables.log_bytes_max;
+    tuning
+}
+
 fn tuning(tunables: &Tunables) -> Tuning {
     let mut tuning = Tuning { pace: pace(tunables), ..Tuning::default() };
     tuning.heartbeat_every = tunables.store_heartbeat;
@@ -292,6 +304,17 @@ fn refused(why: &StartError) -> Failure {
             Failure::new(CONFIG, why.to_string())
         }
         StartError::Metrics(_) | StartError::Thread(_) => internal("cannot start", why),
+    }
+}
+
+/// The same for a master's.
+fn refused_master(why: &MasterStartError) -> Failure {
+    match why {
+        MasterStartError::Open { source, .. } => Failure::new(CONFIG, source.to_string()),
+        MasterStartError::Metrics(_) | MasterStartError::Thread(_) => {
+            internal("cannot start", why)
+        }
+        _ => Failure::new(CONFIG, why.to_string()),
     }
 }
 
