@@ -5,7 +5,7 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
     "sharklock/v1/lock.proto",
     "sharklock/v1/admin.proto",
     "sharklock/internal/v1/store.proto",
@@ -13,6 +13,7 @@ const FILES: [&str; 7] = [
     "sharklock/internal/v1/raft.proto",
     "sharklock/internal/v1/peer.proto",
     "sharklock/internal/v1/master.proto",
+    "sharklock/internal/v1/master_records.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -45,6 +45,11 @@ impl StateMachine for LockRange {
             .collect()
     }
 
+    fn rows(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let rows = self.table.rows();
+        rows.iter().map(|(key, row)| (image::encode_key(key), image::encode_row(row))).collect()
+    }
+
     fn header(&self) -> Vec<u8> {
         image::encode_header(self.table.header())
     }

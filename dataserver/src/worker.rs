@@ -191,7 +191,9 @@ impl Worker {
             }
             Input::Snapshots(messages) => {
                 for message in messages {
-                    self.store.step_snapshot(message);
+                    if let Err(dropped) = self.store.step_snapshot(message) {
+                        tracing::debug!(%dropped, "piece of a snapshot dropped");
+                    }
                 }
             }
             Input::Unreachable(store) => self.store.unreachable(store),

@@ -88,6 +88,8 @@ pub(crate) struct Standing<'a> {
     pub persisted: u64,
     /// Who leads `term`, as far as known; 0: nobody.
     pub leader: PeerId,
+    /// A snapshot is on its way to the disk.
+    pub is_installing: bool,
 }
 
 /// The Raft message inside, if raft-rs may have it.
@@ -208,9 +210,10 @@ fn check_vote(me: &Standing<'_>) -> Result<(), Dropped> {
 }
 
 /// Whoever hands its leadership over is the leader. From anybody else, or late, it would only
-/// disturb: an election without a pre-vote.
+/// disturb: an election without a pre-vote. Nor may one begin while a snapshot is being installed.
 fn check_timeout_now(me: &Standing<'_>, body: &Message) -> Result<(), Dropped> {
-    if body.term != me.term || body.from != me.leader.0 || me.role != StateRole::Follower {
+    let leads = body.term == me.term && body.from == me.leader.0;
+    if !leads || me.role != StateRole::Follower || me.is_installing {
         return Err(Dropped::NotMyLeader(PeerId(body.from)));
     }
     Ok(())

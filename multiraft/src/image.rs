@@ -20,11 +20,12 @@ pub(crate) fn is_overdue(log: &Log, limits: &LogLimits) -> bool {
 }
 
 /// Puts the image of everything applied so far into the batch: rows and header together, cut
-/// between two entries. Never term or vote: those travel with their `Ready`, and a flush queued
+/// between two entries; `outstanding`: up to where the snapshots reach that are on their way. Never term or vote: those travel with their `Ready`, and a flush queued
 /// behind a newer vote would take it back.
 pub(crate) fn stage<M: StateMachine>(
     replica: &mut Replica<M>,
     limits: &LogLimits,
+    outstanding: Option<u64>,
     staging: &mut Staging,
 ) {
     let applied = replica.applied;
@@ -49,12 +50,17 @@ pub(crate) fn stage<M: StateMachine>(
     let incarnation = replica.address.incarnation;
     staging.flush(Flushed { range, incarnation, applied: applied.index });
     replica.flush_staged = applied.index;
-    truncate(replica, limits, staging);
+    truncate(replica, limits, outstanding, staging);
 }
 
 /// Cuts the log behind an earlier image, one that is durable by now.
-fn truncate<M: StateMachine>(replica: &mut Replica<M>, limits: &LogLimits, staging: &mut Staging) {
-    let held = held_by_all(replica);
+fn truncate<M: StateMachine>(
+    replica: &mut Replica<M>,
+    limits: &LogLimits,
+    outstanding: Option<u64>,
+    staging: &mut Staging,
+) {
+    let held = held_by_all(replica).min(outstanding.unwrap_or(u64::MAX));
     let Some(index) = cut(replica.log(), limits, replica.flushed, held) else { return };
     let range = replica.range();
     let first = replica.log().first();
@@ -67,12 +73,17 @@ fn truncate<M: StateMachine>(replica: &mut Replica<M>, limits: &LogLimits, stagi
 }
 
 /// Up to where every replica has the log, as far as this one knows. A follower knows nothing of
-/// the others. Replicas that are away count too: in this version no snapshot could bring them
-/// back.
+/// the others. A replica that is away counts, as long as the log has what it needs next: then it
+/// catches up by a few entries. Once that is gone it needs a snapshot, and the log of its leader
+/// is kept for nobody.
 fn held_by_all<M: StateMachine>(replica: &Replica<M>) -> u64 {
     let raft = &replica.raw.raft;
+    let first = replica.log().first();
     match raft.state {
-        StateRole::Leader => raft.prs().iter().map(|(_, peer)| peer.matched).min().unwrap_or(0),
+        StateRole::Leader => {
+            let matched = raft.prs().iter().map(|(_, peer)| peer.matched);
+            matched.filter(|matched| matched + 1 >= first).min().unwrap_or(0)
+        }
         _ => 0,
     }
 }

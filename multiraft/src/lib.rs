@@ -6,8 +6,8 @@
 //!
 //! One turn of an owner:
 //! 1. [`Store::persisted`] if the disk finished a batch, [`Store::tick`] every 100 ms,
-//!    [`Store::step`] for each message that arrived and [`Store::step_heartbeats`] for each
-//!    bundle of heartbeats, [`Store::propose`] once per range with everything that its clients
+//!    [`Store::step`] for each message that arrived, [`Store::step_heartbeats`] for each bundle of
+//!    heartbeats and [`Store::step_snapshot`] for each piece of a snapshot, [`Store::propose`] once per range with everything that its clients
 //!    ask for, [`Store::read_index`] for answers that need no entry;
 //! 2. [`Store::turn`];
 //! 3. write the batch, send the messages, answer clients from what was applied and read, then
@@ -28,6 +28,7 @@ mod guard;
 mod heartbeats;
 mod ident;
 mod image;
+mod install;
 mod keys;
 mod log;
 mod mirror;
@@ -42,6 +43,7 @@ mod rocks_disk;
 #[cfg(feature = "edge")]
 mod rocks_log;
 mod sim_disk;
+mod snapshot;
 mod staging;
 mod state_machine;
 mod store;
@@ -60,5 +62,6 @@ pub use recover::RecoverError;
 #[cfg(feature = "edge")]
 pub use rocks_disk::{OpenError, RocksDisk};
 pub use sim_disk::SimDisk;
+pub use snapshot::{SnapshotLimits, SnapshotStats};
 pub use state_machine::{CorruptImage, DirtyRow, EntryAt, StateMachine};
 pub use store::{Config, Store};

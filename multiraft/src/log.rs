@@ -3,7 +3,8 @@
 //! Reading never touches a disk. Writing it down is `ready.rs`'s business, which stages every
 //! entry in the turn in which it is appended here.
 
-use std::collections::VecDeque;
+use std::cell::RefCell;
+use std::collections::{BTreeSet, VecDeque};
 
 use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
 use raft::{Error, GetEntriesContext, RaftState, Storage, StorageError};
@@ -41,6 +42,8 @@ pub(crate) struct Log {
     truncated: (u64, u64),
     entries: VecDeque<Entry>,
     bytes: u64,
+    /// Peers that need entries which are gone. raft-rs asks through a shared reference.
+    wanted: RefCell<BTreeSet<u64>>,
 }
 
 impl Log {
@@ -52,7 +55,8 @@ impl Log {
         entries: Vec<Entry>,
     ) -> Self {
         let bytes = entries.iter().map(size).sum();
-        Self { hard_state, conf_state, truncated, entries: entries.into(), bytes }
+        let (entries, wanted) = (entries.into(), RefCell::default());
+        Self { hard_state, conf_state, truncated, entries, bytes, wanted }
     }
 
     /// Index of the first entry that is kept.
@@ -105,6 +109,18 @@ impl Log {
         }
         self.bytes += entries.iter().map(size).sum::<u64>();
         self.entries.extend(entries);
+    }
+
+    /// The peers for which raft-rs has asked for a snapshot since the last call.
+    pub(crate) fn take_wanted(&self) -> BTreeSet<u64> {
+        self.wanted.take()
+    }
+
+    /// Forgets everything: a snapshot that ends at this entry takes its place.
+    pub(crate) fn restore(&mut self, index: u64, term: u64) {
+        self.entries.clear();
+        self.bytes = 0;
+        self.truncated = (index, term);
     }
 
     /// Forgets the entries up to and including `index`.
@@ -171,10 +187,10 @@ impl Storage for Log {
         Ok(self.last())
     }
 
-    /// Always "not now". Membership is fixed in this version: every replica was there from the
-    /// first entry on, so a snapshot is wanted only by one that stayed away for longer than the
-    /// log reaches back. raft-rs asks again at each heartbeat and goes on with the others.
-    fn snapshot(&self, _request_index: u64, _to: u64) -> raft::Result<Snapshot> {
+    /// Always "not now": `snapshot` sends one to who is noted here, by messages of its own.
+    /// raft-rs asks again at each heartbeat and goes on with the others.
+    fn snapshot(&self, _request_index: u64, to: u64) -> raft::Result<Snapshot> {
+        self.wanted.borrow_mut().insert(to);
         Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable))
     }
 }

@@ -1,7 +1,7 @@
 //! What a leader knows of the other replicas of its range, and what it does with that knowledge:
 //! gives up a silent one for now, hands its leadership to a good one.
 
-use raft::{ProgressState, StateRole};
+use raft::StateRole;
 use sharklock_rangemap::{PeerId, Replica as Member, Role, StoreId};
 
 use crate::election::TIMEOUT_TICKS_MIN;
@@ -33,7 +33,7 @@ impl<M: StateMachine> Replica<M> {
     }
 
     /// All replicas in the descriptor's order; none unless this one leads. `ticks` counts those of
-    /// the store.
+    /// the store. Who is being sent a snapshot, the store knows.
     pub(crate) fn peers(&self, ticks: u64) -> Vec<PeerProgress> {
         if !self.leads_now() {
             return Vec::new();
@@ -55,7 +55,7 @@ impl<M: StateMachine> Replica<M> {
             is_leader,
             matched: progress.matched,
             is_active,
-            in_snapshot: progress.state == ProgressState::Snapshot,
+            in_snapshot: false,
         })
     }
 
@@ -75,7 +75,11 @@ impl<M: StateMachine> Replica<M> {
     /// the other has not taken over within an election timeout; meanwhile it takes no proposals.
     pub(crate) fn hand_over(&mut self, ticks: u64) -> bool {
         let mut able = self.peers(ticks);
-        able.retain(|peer| peer.is_voter && !peer.is_leader && peer.is_active && !peer.in_snapshot);
+        // Who needs a snapshot first would hold up the range for as long as that takes.
+        let first = self.log().first();
+        able.retain(|peer| {
+            peer.is_voter && !peer.is_leader && peer.is_active && peer.matched + 1 >= first
+        });
         let Some(most) = able.iter().map(|peer| peer.matched).max() else { return false };
         able.retain(|peer| peer.matched == most);
         // The ranges of a store that stops must not all burden one other store.

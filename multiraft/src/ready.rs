@@ -6,6 +6,7 @@ use raft::eraftpb::{Entry, EntryType, HardState, Message};
 
 use crate::disk::WriteOp;
 use crate::effects::{Applied, Effects};
+use crate::install;
 use crate::keys::{self, Key};
 use crate::replica::{PendingRead, Replica, parse_read_context};
 use crate::staging::{Saved, Staging};
@@ -45,16 +46,33 @@ pub(crate) fn drive<M: StateMachine>(
 ) {
     if replica.is_stopped() {
         replica.saving.released.clear();
+        replica.forget_arrived();
     } else {
         let released = std::mem::take(&mut replica.saving.released);
         replica.send(released, effects);
-        while replica.raw.has_ready() {
-            drive_one(replica, staging, effects);
-        }
+        drive_all(replica, staging, effects);
     }
     replica.answer_reads(effects);
     // Last: who is told that it leads must have been told of everything applied before.
     replica.announce(effects);
+}
+
+/// Every `Ready` there is. A snapshot is the only thing on its way to the disk while it is.
+fn drive_all<M: StateMachine>(
+    replica: &mut Replica<M>,
+    staging: &mut Staging,
+    effects: &mut Effects<M::Output>,
+) {
+    loop {
+        while replica.raw.has_ready() && replica.install.writing.is_none() {
+            drive_one(replica, staging, effects);
+        }
+        replica.forget_offered();
+        let all_durable = replica.saving.all_durable();
+        if !replica.offer_arrived(all_durable) {
+            return;
+        }
+    }
 }
 
 /// One `Ready`. Between `ready()` and `advance_append_async()` nothing may be stepped, proposed or
@@ -65,7 +83,6 @@ fn drive_one<M: StateMachine>(
     effects: &mut Effects<M::Output>,
 ) {
     let mut ready = replica.raw.ready();
-    assert!(ready.snapshot().is_empty(), "the guard lets no snapshot in");
     let number = ready.number();
 
     // A leader's messages leave before its own log is durable: it then counts as one follower
@@ -117,6 +134,9 @@ fn stage<M: StateMachine>(replica: &mut Replica<M>, staging: &mut Staging, ready
         return;
     }
     let range = replica.range();
+    if !ready.snapshot().is_empty() {
+        install::stage(replica, staging, ready.snapshot(), ready.number());
+    }
     let entries = ready.take_entries();
     if let Some(last_new) = entries.last().map(|entry| entry.index) {
         stage_entries(replica, staging, entries, last_new);
@@ -193,4 +213,5 @@ pub(crate) fn saved<M: StateMachine>(replica: &mut Replica<M>, number: u64) {
     let waiting = saving.held.partition_point(|(needed, _)| *needed <= number);
     saving.released.extend(saving.held.drain(..waiting).flat_map(|(_, messages)| messages));
     replica.raw.on_persist_ready(number);
+    install::saved(replica, number);
 }

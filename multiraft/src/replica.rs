@@ -14,6 +14,7 @@ use crate::effects::{
 };
 use crate::election::{self, HEARTBEAT_TICKS, TIMEOUT_TICKS_END, TIMEOUT_TICKS_MIN, Timeout};
 use crate::guard::{self, Dropped, Standing};
+use crate::install::Install;
 use crate::log::Log;
 use crate::ready::Saving;
 use crate::staging::Incarnation;
@@ -69,6 +70,7 @@ pub(crate) struct Replica<M> {
     /// Up to where an image was put into a batch.
     pub flush_staged: u64,
     pub saving: Saving,
+    pub install: Install<M>,
     pub reads: Vec<PendingRead>,
     /// What the owner was last told.
     announced: RoleNow,
@@ -122,6 +124,7 @@ impl<M: StateMachine> Replica<M> {
             flushed,
             flush_staged: flushed,
             saving: Saving::default(),
+            install: Install::default(),
             reads: Vec::new(),
             announced,
             stopped: false,
@@ -174,7 +177,7 @@ impl<M: StateMachine> Replica<M> {
         let waits = self.votes_alone()
             && self.raw.raft.state != StateRole::Leader
             && self.raw.raft.raft_log.persisted != self.raw.raft.raft_log.last_index();
-        if self.stopped || waits {
+        if self.stopped || waits || self.install.writing.is_some() {
             return false;
         }
         let led = self.raw.raft.state == StateRole::Leader;
@@ -213,6 +216,7 @@ impl<M: StateMachine> Replica<M> {
             last_index: log.last_index(),
             persisted: log.persisted,
             leader: PeerId(self.raw.raft.leader_id),
+            is_installing: self.install.writing.is_some(),
         };
         let mut message = match guard::admit(&standing, message) {
             Ok(message) => message,

@@ -32,10 +32,14 @@ pub trait StateMachine: Sized {
     /// What belongs to the image beside the rows (counters and the like).
     fn header(&self) -> Vec<u8>;
 
+    /// All rows of the image, whatever was taken by `take_dirty`: with `header` the whole state,
+    /// for a replica that needs a snapshot.
+    fn rows(&self) -> Vec<(Vec<u8>, Vec<u8>)>;
+
     /// Hash of the whole state (S9).
     fn state_hash(&self) -> u64;
 
-    /// Builds the state from an image. The engine checks the hash afterwards.
+    /// Builds the state from an image: the inverse of `header` and `rows`. The engine checks the hash afterwards.
     fn restore(header: &[u8], rows: Vec<(Vec<u8>, Vec<u8>)>) -> Result<Self, CorruptImage>;
 }
 

@@ -19,6 +19,7 @@ use crate::log::LogLimits;
 use crate::peers::PeerProgress;
 use crate::recover::{self, RecoverError};
 use crate::replica::{Address, Loaded, Replica};
+use crate::snapshot::{SnapshotLimits, SnapshotStats, Transfers};
 use crate::staging::{Incarnation, Staging};
 use crate::state_machine::StateMachine;
 use crate::{heartbeats, image, ready};
@@ -31,6 +32,8 @@ pub struct Config {
     pub election_seed: u64,
     /// How much log each range keeps.
     pub log: LogLimits,
+    /// What snapshots may take.
+    pub snapshots: SnapshotLimits,
 }
 
 /// The replicas of one store.
@@ -47,6 +50,7 @@ pub struct Store<M: StateMachine> {
     /// Ranges whose image the next batch brings up to date.
     flush_due: BTreeSet<RangeId>,
     staging: Staging,
+    transfers: Transfers,
     last_incarnation: u64,
     /// Since recovery.
     ticks: u64,
@@ -57,6 +61,7 @@ impl<M: StateMachine> Store<M> {
     /// The store that was last on this disk. A range whose only voter is here campaigns at once.
     pub fn recover(config: Config, disk: &impl Disk) -> Result<Self, RecoverError> {
         let ident = read_ident(disk)?.ok_or(RecoverError::NoIdent)?;
+        let cluster_id = Bytes::copy_from_slice(&ident.cluster_id);
         let mut store = Self {
             ident,
             config,
@@ -65,6 +70,7 @@ impl<M: StateMachine> Store<M> {
             work: BTreeSet::new(),
             flush_due: BTreeSet::new(),
             staging: Staging::default(),
+            transfers: Transfers::new(cluster_id, config.snapshots),
             last_incarnation: 0,
             ticks: 0,
             last_read: 0,
@@ -133,6 +139,7 @@ impl<M: StateMachine> Store<M> {
     /// 100 ms have passed. All leaders here send their heartbeats at the same ticks.
     pub fn tick(&mut self) {
         self.ticks += 1;
+        self.transfers.tick();
         for (range, replica) in &mut self.replicas {
             if replica.tick(self.ticks) {
                 self.work.insert(*range);
@@ -164,8 +171,17 @@ impl<M: StateMachine> Store<M> {
 
     /// A piece of a snapshot, or what answers one, from a peer store, authenticated as in
     /// [`Store::step`].
-    pub fn step_snapshot(&mut self, message: SnapshotMessage) {
-        tracing::debug!(range = message.range_id, "this program takes no snapshots");
+    pub fn step_snapshot(&mut self, message: SnapshotMessage) -> Result<(), Dropped> {
+        if message.cluster_id != self.ident.cluster_id[..] {
+            return Err(Dropped::OtherCluster);
+        }
+        let range = RangeId(message.range_id);
+        let Some(replica) = self.replicas.get_mut(&range) else {
+            self.transfers.unknown_range(&message);
+            return Err(Dropped::UnknownRange(range));
+        };
+        self.work.insert(range);
+        self.transfers.step(replica, message)
     }
 
     /// Appends an entry to the range's log, if this replica leads. Its outcome is the
@@ -195,6 +211,7 @@ impl<M: StateMachine> Store<M> {
 
     /// Nothing reaches this store for now, or what was sent to it of late is lost: its link says so.
     pub fn unreachable(&mut self, store: StoreId) {
+        self.transfers.unreachable(store);
         for (range, replica) in &mut self.replicas {
             if replica.leads_now() {
                 replica.unreachable(store);
@@ -217,7 +234,12 @@ impl<M: StateMachine> Store<M> {
     /// The replicas of a range as its leader sees them, in the order of its descriptor. None unless
     /// the leader is here.
     pub fn peers(&self, range: RangeId) -> Vec<PeerProgress> {
-        self.replicas.get(&range).map_or_else(Vec::new, |replica| replica.peers(self.ticks))
+        let Some(replica) = self.replicas.get(&range) else { return Vec::new() };
+        let mut peers = replica.peers(self.ticks);
+        for peer in &mut peers {
+            peer.in_snapshot = self.transfers.is_sending(range, peer.peer);
+        }
+        peers
     }
 
     /// The next batch brings the images of all ranges up to what they have applied by then. Also
@@ -233,17 +255,20 @@ impl<M: StateMachine> Store<M> {
         for range in std::mem::take(&mut self.work) {
             let Some(replica) = self.replicas.get_mut(&range) else { continue };
             ready::drive(replica, &mut self.staging, effects);
+            self.transfers.follow(replica);
             if replica.needs_flush() && image::is_overdue(replica.log(), &self.config.log) {
                 self.flush_due.insert(range);
             }
         }
+        self.transfers.hand_out(&mut effects.snapshots);
         // Images wait until their batch leaves: a row that changes twice meanwhile is written once.
         if self.staging.in_flight() {
             return;
         }
         for range in std::mem::take(&mut self.flush_due) {
             let Some(replica) = self.replicas.get_mut(&range) else { continue };
-            image::stage(replica, &self.config.log, &mut self.staging);
+            let outstanding = self.transfers.outstanding(range);
+            image::stage(replica, &self.config.log, outstanding, &mut self.staging);
         }
         if let Some(batch) = self.staging.cut() {
             assert!(effects.batch.replace(batch).is_none(), "the owner drains effects");
@@ -270,7 +295,8 @@ impl<M: StateMachine> Store<M> {
             if let Some(replica) = self.replicas.get_mut(&flushed.range)
                 && replica.address.incarnation == flushed.incarnation
             {
-                replica.flushed = flushed.applied;
+                // An image that was on its way when a snapshot was installed is older than that.
+                replica.flushed = replica.flushed.max(flushed.applied);
             }
         }
     }
@@ -308,6 +334,11 @@ impl<M: StateMachine> Store<M> {
         self.replicas.get(&range).map(Replica::status)
     }
 
+    /// What became of the snapshots that this store has sent and taken in.
+    pub fn snapshot_stats(&self) -> SnapshotStats {
+        self.transfers.stats
+    }
+
     /// Whose store it is.
     pub fn ident(&self) -> &StoreIdent {
         &self.ident
@@ -338,6 +369,10 @@ mod tests {
         }
 
         fn take_dirty(&mut self) -> Vec<DirtyRow> {
+            Vec::new()
+        }
+
+        fn rows(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
             Vec::new()
         }
 

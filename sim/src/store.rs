@@ -101,7 +101,7 @@ impl StoreNode {
     /// If the disk cannot be recovered, which no crash may cause.
     pub fn start(&mut self, now_ns: u64, options: &Options, seed: u64) -> Result<(), String> {
         let log = LogLimits { entries_floor: options.log_floor, ..LogLimits::default() };
-        let config = Config { election_seed: seed ^ self.number as u64, log };
+        let config = Config { election_seed: seed ^ self.number as u64, log, ..Config::default() };
         let store = Store::<LockRange>::recover(config, &self.disk)
             .map_err(|error| format!("s{} does not recover: {error}", self.number))?;
         let pace = Pace { flush: Duration::from_millis(options.flush_ms), ..Pace::default() };

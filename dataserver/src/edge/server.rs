@@ -10,8 +10,8 @@ use std::{
 
 use prometheus::Registry;
 use sharklock_multiraft::{
-    Config, Disk, LogLimits, OpenError, RecoverError, RocksDisk, Store, StoreIdent, init_store,
-    read_ident,
+    Config, Disk, LogLimits, OpenError, RecoverError, RocksDisk, SnapshotLimits, Store, StoreIdent,
+    init_store, read_ident,
 };
 use sharklock_proto::internal::v1::{StoreAddress, StoreReply};
 use sharklock_transport::{
@@ -73,6 +73,8 @@ pub struct Tuning {
     pub pace: Pace,
     /// How much log each range keeps.
     pub log: LogLimits,
+    /// How snapshots travel.
+    pub snapshots: SnapshotLimits,
     /// How often the masters hear of this store if nothing changes.
     pub heartbeat_every: Duration,
 }
@@ -82,6 +84,7 @@ impl Default for Tuning {
         Self {
             pace: Pace::default(),
             log: LogLimits::default(),
+            snapshots: SnapshotLimits::default(),
             heartbeat_every: Duration::from_secs(1),
         }
     }
@@ -331,5 +334,5 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
 fn engine_config(ident: &StoreIdent, tuning: &Tuning) -> Config {
     let (low, _) = ident.ident.split_at(8);
     let election_seed = u64::from_le_bytes(low.try_into().expect("split at 8 bytes"));
-    Config { election_seed, log: tuning.log }
+    Config { election_seed, log: tuning.log, snapshots: tuning.snapshots }
 }

@@ -18,6 +18,10 @@ impl StateMachine for Nothing {
         Vec::new()
     }
 
+    fn rows(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        Vec::new()
+    }
+
     fn header(&self) -> Vec<u8> {
         Vec::new()
     }

@@ -169,7 +169,7 @@ impl World {
             _ => LogLimits { entries_floor: 4, entries_max: 64, bytes_max: 1 << 20 },
         };
         let disk = &self.disks[&store];
-        match Store::recover(Config { election_seed: 1, log: config }, disk) {
+        match Store::recover(Config { election_seed: 1, log: config, ..Config::default() }, disk) {
             Ok(recovered) => {
                 let life = Life { store: recovered, leads: false, batch: None };
                 // The disk is read with nothing planned.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sharklock_multiraft::{DiskError, Proposed, ReadId};
-use sharklock_proto::internal::v1::{Heartbeats, RangeMessage};
+use sharklock_proto::internal::v1::{Heartbeats, RangeMessage, SnapshotMessage};
 use sharklock_rangemap::RangeId;
 
 use crate::checks::{Checks, Seen};
@@ -14,6 +14,7 @@ use crate::node::{Layout, Node, RANGE};
 pub enum Packet {
     Message(Box<RangeMessage>),
     Heartbeats(Heartbeats),
+    Snapshot(Box<SnapshotMessage>),
 }
 
 impl Packet {
@@ -22,6 +23,7 @@ impl Packet {
         match self {
             Self::Message(message) => (message.from_store, message.to_store),
             Self::Heartbeats(beats) => (beats.from_store, beats.to_store),
+            Self::Snapshot(piece) => (piece.from_store, piece.to_store),
         }
     }
 }
@@ -56,8 +58,11 @@ impl Cluster {
         node.turn();
         let messages = std::mem::take(&mut node.messages);
         let heartbeats = std::mem::take(&mut node.heartbeats);
+        let snapshots = std::mem::take(&mut node.snapshots);
         let messages = messages.into_iter().map(Box::new).map(Packet::Message);
-        for packet in messages.chain(heartbeats.into_iter().map(Packet::Heartbeats)) {
+        let snapshots = snapshots.into_iter().map(Box::new).map(Packet::Snapshot);
+        let heartbeats = heartbeats.into_iter().map(Packet::Heartbeats);
+        for packet in messages.chain(heartbeats).chain(snapshots) {
             self.checks.sent(&packet);
             self.in_transit.push(packet);
         }
@@ -95,6 +100,9 @@ impl Cluster {
             }
             Packet::Heartbeats(beats) => {
                 node.store.step_heartbeats(beats).pop().map(|(_, dropped)| (None, dropped))
+            }
+            Packet::Snapshot(piece) => {
+                node.store.step_snapshot(*piece).err().map(|dropped| (None, dropped))
             }
         };
         assert_eq!(dropped, None, "an honest message was refused");

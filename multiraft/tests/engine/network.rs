@@ -8,6 +8,7 @@ use rand::Rng as _;
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 use sharklock_multiraft::{RaftRole, ReplicaStatus};
+use sharklock_proto::internal::v1::snapshot_message::Body;
 use sharklock_rangemap::RangeId;
 
 use crate::cluster::{Cluster, Packet};
@@ -48,8 +49,10 @@ pub struct Network {
     /// Directions in which nothing passes.
     cuts: BTreeSet<(u64, u64)>,
     paused_until: BTreeMap<u64, Micros>,
-    /// When the last packet of a stream (from, to, heartbeats or not) arrives.
-    streams: BTreeMap<(u64, u64, bool), Micros>,
+    /// When the last packet of a stream (from, to, class) arrives.
+    streams: BTreeMap<(u64, u64, u8), Micros>,
+    /// Snapshots that each (store, life) has installed.
+    installed: BTreeMap<(u64, u64), u64>,
     ticks: BTreeMap<u64, Micros>,
     shown: BTreeMap<(u64, RangeId), ReplicaStatus>,
 }
@@ -73,6 +76,7 @@ impl Network {
             cuts: BTreeSet::new(),
             paused_until: BTreeMap::new(),
             streams: BTreeMap::new(),
+            installed: BTreeMap::new(),
             ticks,
             shown: BTreeMap::new(),
         };
@@ -142,6 +146,7 @@ impl Network {
         (weather.reconnect, weather.crash, weather.cut, weather.pause) = (0, 0, 0, 0);
         (weather.propose, weather.read) = (0, 0);
         (weather.loss, weather.twice, weather.delay) = (0.0, 0.0, 100..2 * MS);
+        weather.damage = 0.0;
         weather.disk = 100..5 * MS;
         self.cuts.clear();
         self.paused_until.clear();
@@ -364,7 +369,7 @@ impl Network {
         self.note_standing(store);
     }
 
-    fn send(&mut self, packet: Packet) {
+    fn send(&mut self, mut packet: Packet) {
         let (from, to) = packet.ends();
         if self.cuts.contains(&(from, to)) {
             return;
@@ -379,8 +384,14 @@ impl Network {
             let late = self.now + self.dice.random_range(0..3 * SECOND);
             self.at(late, Event::Arrive(packet.clone()));
         }
+        self.damage(&mut packet);
         let mut arrival = self.now + self.dice.random_range(self.weather.delay.clone());
-        let stream = (from, to, matches!(packet, Packet::Heartbeats(_)));
+        let class = match packet {
+            Packet::Message(_) => 0,
+            Packet::Heartbeats(_) => 1,
+            Packet::Snapshot(_) => 2,
+        };
+        let stream = (from, to, class);
         let last = self.streams.entry(stream).or_default();
         if self.weather.orderly {
             arrival = arrival.max(*last);
@@ -392,6 +403,18 @@ impl Network {
         self.at(arrival, Event::Arrive(packet));
     }
 
+    /// Changes a byte of a chunk, now and then.
+    fn damage(&mut self, packet: &mut Packet) {
+        let Packet::Snapshot(piece) = packet else { return };
+        let Some(Body::Chunk(chunk)) = &mut piece.body else { return };
+        if self.weather.damage > 0.0 && self.dice.random_bool(self.weather.damage) {
+            let mut data = chunk.data.to_vec();
+            data[0] ^= 1;
+            chunk.data = data.into();
+            self.counts.damaged += 1;
+        }
+    }
+
     fn note(&mut self, what: &str) {
         let (seconds, micros) = (self.now / SECOND, self.now % SECOND);
         writeln!(self.trace, "{seconds:>3}.{micros:06} {what}").expect("memory");
@@ -399,6 +422,9 @@ impl Network {
 
     /// Notes how a store's replicas stand, where that changed.
     fn note_standing(&mut self, store: u64) {
+        let installed = self.cluster.nodes[&store].store.snapshot_stats().installed;
+        let before = self.installed.insert((store, self.life(store)), installed).unwrap_or(0);
+        self.counts.installed += installed - before;
         for range in self.ranges() {
             let status = self.cluster.nodes[&store].status_of(range);
             let before = self.shown.insert((store, range), status);

@@ -2,9 +2,10 @@
 
 use sharklock_multiraft::{
     Applied, Batch, Config, Disk, DiskError, Effects, LogLimits, ReadReady, RecoverError,
-    ReplicaStatus, RoleChange, RoleNow, SimDisk, Store, StoreIdent, bootstrap, init_store,
+    ReplicaStatus, RoleChange, RoleNow, SimDisk, SnapshotLimits, Store, StoreIdent, bootstrap,
+    init_store,
 };
-use sharklock_proto::internal::v1::{Heartbeats, RangeMessage};
+use sharklock_proto::internal::v1::{Heartbeats, RangeMessage, SnapshotMessage};
 use sharklock_rangemap::{Bounds, Descriptor, Epoch, PeerId, RangeId, Replica, Role, StoreId};
 
 use crate::tally::Tally;
@@ -67,7 +68,19 @@ pub fn descriptor(stores: u64) -> Descriptor {
 
 pub fn small_log() -> Config {
     let log = LogLimits { entries_floor: 4, entries_max: 12, bytes_max: 1 << 20 };
-    Config { election_seed: 1, log }
+    Config { election_seed: 1, log, snapshots: small_snapshots() }
+}
+
+/// Several chunks even of a small state, several windows, one transfer at a time.
+pub fn small_snapshots() -> SnapshotLimits {
+    SnapshotLimits {
+        chunk_bytes: 16,
+        window_bytes: 64,
+        bytes_per_tick: None,
+        sending_max: 1,
+        receiving_max: 1,
+        ..SnapshotLimits::default()
+    }
 }
 
 pub struct Node {
@@ -78,6 +91,7 @@ pub struct Node {
     pub batch: Option<Batch>,
     pub messages: Vec<RangeMessage>,
     pub heartbeats: Vec<Heartbeats>,
+    pub snapshots: Vec<SnapshotMessage>,
     pub applied: Vec<Applied<u64>>,
     pub reads: Vec<ReadReady>,
     pub roles: Vec<RoleChange>,
@@ -112,6 +126,7 @@ impl Node {
             batch: None,
             messages: Vec::new(),
             heartbeats: Vec::new(),
+            snapshots: Vec::new(),
             applied: Vec::new(),
             reads: Vec::new(),
             roles: Vec::new(),
@@ -137,6 +152,7 @@ impl Node {
         }
         self.messages.append(&mut effects.messages);
         self.heartbeats.append(&mut effects.heartbeats);
+        self.snapshots.append(&mut effects.snapshots);
         self.applied.append(&mut effects.applied);
         self.reads.append(&mut effects.reads);
         self.roles.append(&mut effects.roles);

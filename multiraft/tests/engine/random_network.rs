@@ -14,11 +14,20 @@ use crate::weather::{Counts, SECOND, Weather};
 
 /// Seeds of every test run.
 const SEEDS: std::ops::Range<u64> = 0..120;
+/// The same, with short logs.
+const SEEDS_SHORT: std::ops::Range<u64> = 0..60;
 /// Seeds that found something once: 1091 a late rejection that silenced a leader towards one
 /// follower for ever (`src/rejection.rs`), 1008 a check that forbade what a sole voter may do.
 const FOUND: [u64; 2] = [1008, 1091];
 /// L3.
 const LEADER_WITHIN: u64 = 10 * SECOND;
+
+/// How far back logs reach: whether who was away needs a snapshot.
+#[derive(Clone, Copy, Debug)]
+enum Logs {
+    Long,
+    Short,
+}
 
 /// A storm, then everything heals: each range soon has a leader, and all replicas the same state.
 fn run(network: &mut Network) {
@@ -52,8 +61,12 @@ fn run(network: &mut Network) {
     assert!(equal, "the replicas do not converge");
 }
 
-fn replay(seed: u64) -> (Counts, String) {
-    let mut network = Network::new(seed, Weather::stormy(seed));
+fn replay(seed: u64, logs: Logs) -> (Counts, String) {
+    let weather = match logs {
+        Logs::Long => Weather::stormy(seed),
+        Logs::Short => Weather::stormy_with_short_logs(seed),
+    };
+    let mut network = Network::new(seed, weather);
     let end = catch_unwind(AssertUnwindSafe(|| run(&mut network)));
     if let Err(panic) = end {
         let last: Vec<_> = network.trace.lines().rev().take(40).collect();
@@ -62,42 +75,51 @@ fn replay(seed: u64) -> (Counts, String) {
         }
         eprintln!("{:?}", network.weather);
         eprintln!(
-            "seed {seed} fails; SHARKLOCK_NETWORK_SEED={seed} cargo test -p sharklock-multiraft \
-             --test engine random_network replays it"
+            "seed {seed} with {logs:?} logs fails; SHARKLOCK_NETWORK_SEED={seed} cargo test -p \
+             sharklock-multiraft --test engine random_network replays it"
         );
         resume_unwind(panic);
     }
     (network.counts, network.trace)
 }
 
-fn seeds() -> std::ops::Range<u64> {
+fn seeds() -> Option<std::ops::Range<u64>> {
     let number = |text: &str| text.parse::<u64>().expect("a number");
     match env::var("SHARKLOCK_NETWORK_SEEDS") {
         Ok(given) => {
             let (from, to) = given.split_once("..").expect("FROM..TO");
-            number(from)..number(to)
+            Some(number(from)..number(to))
         }
-        Err(_) => SEEDS,
+        Err(_) => None,
     }
 }
 
 #[test]
 fn nothing_is_lost_and_everything_converges() {
+    swarm(Logs::Long, &FOUND, SEEDS, &FLOOR);
+}
+
+#[test]
+fn who_was_away_for_longer_than_the_log_reaches_comes_back() {
+    swarm(Logs::Short, &[], SEEDS_SHORT, &FLOOR_SHORT);
+}
+
+fn swarm(logs: Logs, found: &[u64], ordinary: std::ops::Range<u64>, floor: &Counts) {
     if let Ok(seed) = env::var("SHARKLOCK_NETWORK_SEED") {
-        let (counts, trace) = replay(seed.parse().expect("a number"));
+        let (counts, trace) = replay(seed.parse().expect("a number"), logs);
         println!("{trace}{counts:?}");
         return;
     }
-    let seeds = seeds();
+    let seeds = seeds().unwrap_or(ordinary.clone());
     let mut sum = Counts::default();
-    for seed in FOUND.into_iter().chain(seeds.clone()) {
-        let (counts, _) = replay(seed);
+    for seed in found.iter().copied().chain(seeds.clone()) {
+        let (counts, _) = replay(seed, logs);
         sum.add(&counts);
     }
     println!("{} runs: {sum:?}", seeds.end - seeds.start);
     // So that it cannot become empty unnoticed.
-    if seeds == SEEDS {
-        sum.assert_at_least(&FLOOR);
+    if seeds == ordinary {
+        sum.assert_at_least(floor);
     }
 }
 
@@ -114,6 +136,25 @@ const FLOOR: Counts = Counts {
     lost: 1_000,
     repeated: 1_000,
     overtaken: 1_000,
+    damaged: 0,
+    installed: 0,
+};
+
+const FLOOR_SHORT: Counts = Counts {
+    events: 50_000,
+    proposals: 2_000,
+    reads: 1_000,
+    leaders: 100,
+    crashes: 50,
+    one_way_cuts: 50,
+    two_way_cuts: 50,
+    pauses: 20,
+    reconnects: 50,
+    lost: 500,
+    repeated: 500,
+    overtaken: 500,
+    damaged: 10,
+    installed: 100,
 };
 
 /// raft-rs draws its election timeouts at random; the engine replaces them after every tick and
@@ -121,7 +162,8 @@ const FLOOR: Counts = Counts {
 #[test]
 fn one_seed_makes_one_run_byte_for_byte() {
     for seed in [1, 2, 3, 5, 8, 13] {
-        let (once, again) = (replay(seed), replay(seed));
+        let logs = if seed % 2 == 0 { Logs::Long } else { Logs::Short };
+        let (once, again) = (replay(seed, logs), replay(seed, logs));
         assert!(once.1.len() > 10_000, "seed {seed}: a trace of {} bytes", once.1.len());
         assert!(once.0.leaders > 0, "seed {seed} elects nobody");
         assert_eq!(once.0, again.0, "seed {seed}");

@@ -4,9 +4,9 @@ use std::ops::Range;
 
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
-use sharklock_multiraft::{Config, LogLimits};
+use sharklock_multiraft::{Config, LogLimits, SnapshotLimits};
 
-use crate::node::Layout;
+use crate::node::{Layout, small_snapshots};
 
 /// Virtual time.
 pub type Micros = u64;
@@ -24,6 +24,8 @@ pub struct Weather {
     /// Shares of packets.
     pub loss: f64,
     pub twice: f64,
+    /// Share of the chunks of snapshots.
+    pub damage: f64,
     /// Packets of one stream (two stores, one class) stay in order, until a reconnect. Otherwise
     /// every packet travels for itself.
     pub orderly: bool,
@@ -44,7 +46,7 @@ const LOG: LogLimits = LogLimits { entries_floor: 8, entries_max: 1 << 20, bytes
 impl Weather {
     /// Good links, good disks, and nothing to do.
     pub fn calm(seed: u64, voters: u64) -> Self {
-        let config = Config { election_seed: seed, log: LOG };
+        let config = Config { election_seed: seed, log: LOG, snapshots: small_snapshots() };
         Self {
             layout: Layout { config, ..Layout::of_voters(voters) },
             delay: 100..2 * MS,
@@ -52,6 +54,7 @@ impl Weather {
             tick: 99 * MS..101 * MS,
             loss: 0.0,
             twice: 0.0,
+            damage: 0.0,
             orderly: true,
             reconnect: 0,
             crash: 0,
@@ -63,6 +66,26 @@ impl Weather {
             read: 0,
             flush: 300 * MS,
         }
+    }
+
+    /// A storm in which logs reach back so shortly that who was away needs a snapshot.
+    pub fn stormy_with_short_logs(seed: u64) -> Self {
+        let mut it = Self::stormy(seed);
+        let mut dice = ChaCha8Rng::seed_from_u64(seed ^ 0x5A07_1065);
+        let max = dice.random_range(5..40);
+        it.layout.config.log =
+            LogLimits { entries_floor: 4.min(max), entries_max: max, bytes_max: 1 << 30 };
+        let chunk_bytes = 4 << dice.random_range(0..5);
+        it.layout.config.snapshots = SnapshotLimits {
+            chunk_bytes,
+            window_bytes: chunk_bytes * dice.random_range(1..5),
+            bytes_per_tick: [None, Some(20), Some(100)][dice.random_range(0..3)],
+            sending_max: dice.random_range(1..4),
+            receiving_max: dice.random_range(1..4),
+            idle_ticks_max: dice.random_range(20..100),
+        };
+        it.damage = if dice.random_bool(0.4) { 0.1 } else { 0.0 };
+        it
     }
 
     /// Anything, drawn from the seed. Some faults are left out of each run: with all of them at
@@ -120,10 +143,12 @@ pub struct Counts {
     pub lost: u64,
     pub repeated: u64,
     pub overtaken: u64,
+    pub damaged: u64,
+    pub installed: u64,
 }
 
 impl Counts {
-    fn numbers(&mut self) -> [(&'static str, &mut u64); 12] {
+    fn numbers(&mut self) -> [(&'static str, &mut u64); 14] {
         [
             ("events", &mut self.events),
             ("proposals", &mut self.proposals),
@@ -137,6 +162,8 @@ impl Counts {
             ("lost", &mut self.lost),
             ("repeated", &mut self.repeated),
             ("overtaken", &mut self.overtaken),
+            ("damaged", &mut self.damaged),
+            ("installed", &mut self.installed),
         ]
     }
 

@@ -2,7 +2,9 @@
 
 use std::fmt::Write as _;
 
-use sharklock_proto::internal::v1::{Entry, Heartbeat, Message, MessageType};
+use sharklock_proto::internal::v1::{
+    Entry, Heartbeat, Message, MessageType, SnapshotHeader, SnapshotMessage, snapshot_message::Body,
+};
 
 use crate::cluster::Packet;
 
@@ -23,6 +25,24 @@ pub fn packet(packet: &Packet) -> String {
             }
             words.join("; ")
         }
+        Packet::Snapshot(piece) => format!("r{} {}", piece.range_id, piece_words(piece)),
+    }
+}
+
+fn piece_words(piece: &SnapshotMessage) -> String {
+    match piece.body.as_ref().expect("the engine sends bodies") {
+        Body::Header(header) => {
+            let at = header.metadata.as_ref().expect("the engine says what it holds");
+            let SnapshotHeader { term, bytes, .. } = header;
+            format!("snapshot t{term} of {}@{}, {bytes} bytes", at.index, at.term)
+        }
+        Body::Chunk(chunk) => {
+            format!("chunk {}..{}", chunk.offset, chunk.offset + chunk.data.len() as u64)
+        }
+        Body::Ack(ack) if ack.installed => "snapshot-installed".to_owned(),
+        Body::Ack(ack) => format!("chunk-answer has {}, takes {} more", ack.offset, ack.window),
+        Body::Reject(reject) => format!("snapshot-refused {:?}", reject.why()),
+        Body::Cancel(_) => "snapshot-cancelled".to_owned(),
     }
 }
 

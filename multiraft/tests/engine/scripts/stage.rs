@@ -9,7 +9,7 @@ use sharklock_rangemap::RangeId;
 use super::forge;
 use super::line::Line;
 use crate::cluster::{Cluster, Packet};
-use crate::node::{Layout, Node, RANGE};
+use crate::node::{Layout, Node, RANGE, small_snapshots};
 use crate::tally::{put, remove};
 use crate::wording;
 
@@ -130,7 +130,7 @@ impl Stage {
             learners: line.option("learners").unwrap_or(0),
             ranges: line.option("ranges").unwrap_or(1),
             empty: line.flag("empty"),
-            config: Config { election_seed, log },
+            config: Config { election_seed, log, snapshots: small_snapshots() },
         });
         for store in self.layout.stores() {
             self.turn(store);
@@ -257,6 +257,7 @@ impl Stage {
             Packet::Heartbeats(beats) => {
                 node.store.step_heartbeats(beats).pop().map(|(_, dropped)| dropped)
             }
+            Packet::Snapshot(piece) => node.store.step_snapshot(*piece).err(),
         };
         if let Some(dropped) = dropped {
             self.tell(&format!("{to}: drops it: {dropped}"));

@@ -1,0 +1,384 @@
+//! One master: takes questions and what other masters say, proposes, and answers from what was
+//! applied. A core: `now` is an argument, and what it wants done comes out as values.
+//!
+//! A turn is: `handle` for everything that has come, then one `end_turn`.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
+
+use sharklock_multiraft::{Batch, BatchSeq, Effects, NotProposed, RoleNow, Store};
+use sharklock_proto::internal::v1::{
+    Heartbeats, RangeMessage, RoutesUpdate, SnapshotMessage, master_command::Body as Command,
+};
+use sharklock_rangemap::{RangeId, StoreId};
+
+use crate::{
+    presence::{Life, Limits, Presence},
+    refusal::{Reason, Refusal},
+    request::{Ask, Reply, Request},
+    state::{Answer, ClusterState, encode_batch},
+};
+
+mod answers;
+mod registering;
+mod reports;
+
+/// The masters' Raft group, on disks of their own.
+pub const GROUP: RangeId = RangeId(1);
+
+/// Questions that may wait for their entries. A store asks once per life; more than this is a
+/// client gone wrong.
+const WAITING_MAX: usize = 4_096;
+
+/// What does not change while a master lives.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The cluster.
+    pub cluster_id: [u8; 16],
+    /// Addresses of the masters by member id.
+    pub members: BTreeMap<StoreId, String>,
+    /// Replicas of the cluster's first range: it is made once so many stores have registered.
+    pub replicas: u32,
+    /// When silent stores count as what.
+    pub limits: Limits,
+    /// Raft's tick.
+    pub tick: Duration,
+    /// How often changed rows are written to the image.
+    pub flush: Duration,
+}
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Input {
+    /// A question.
+    Ask(Ask),
+    /// The disk has this batch.
+    Persisted(BatchSeq),
+    /// From another master.
+    Message(Box<RangeMessage>),
+    /// From another master.
+    Heartbeats(Box<Heartbeats>),
+    /// From another master.
+    Snapshots(Vec<SnapshotMessage>),
+    /// What was sent to this master of late may be lost.
+    Unreachable(StoreId),
+    /// The process is about to stop: another one is to lead.
+    HandOver,
+}
+
+/// What a turn wants done.
+#[derive(Debug, Default)]
+pub struct Outputs {
+    /// For the disk; its `Persisted` comes back as input.
+    pub batch: Option<Batch>,
+    /// To those who asked.
+    pub replies: Vec<(u64, Reply)>,
+    /// For other masters.
+    pub messages: Vec<RangeMessage>,
+    /// For other masters.
+    pub heartbeats: Vec<Heartbeats>,
+    /// For other masters.
+    pub snapshots: Vec<SnapshotMessage>,
+    /// For those who watch routes: what has changed.
+    pub routes: Option<RoutesUpdate>,
+    /// Leadership was lost: those who watch must look for the next leader.
+    pub is_deposed: bool,
+}
+
+/// Who waits for the outcome of a command.
+#[derive(Clone, Debug)]
+enum Asker {
+    /// Nobody: the master itself.
+    Nobody,
+    /// A process that wants to speak for a store.
+    Registration { number: u64, life: Life, address: String },
+    /// Somebody who wants ids.
+    Ids { number: u64 },
+}
+
+impl Asker {
+    fn number(&self) -> Option<u64> {
+        match self {
+            Self::Nobody => None,
+            Self::Registration { number, .. } | Self::Ids { number } => Some(*number),
+        }
+    }
+}
+
+/// An entry on its way.
+#[derive(Debug)]
+struct Proposal {
+    index: u64,
+    term: u64,
+    askers: Vec<Asker>,
+}
+
+/// Of a master that leads.
+#[derive(Debug)]
+struct Leading {
+    presence: Presence,
+    /// The first range is on its way into the log.
+    first_range_asked: bool,
+}
+
+/// See the module.
+///
+/// Invariants:
+/// - `leading` is there exactly while this replica leads and has applied an entry of its own term;
+/// - `commands` and `askers` are equally long; both are empty while it does not lead;
+/// - every question is answered once.
+pub struct MasterCore {
+    settings: Settings,
+    store: Store<ClusterState>,
+    effects: Effects<Vec<Answer>>,
+    leading: Option<Leading>,
+    leader: Option<StoreId>,
+    commands: Vec<Command>,
+    askers: Vec<Asker>,
+    proposals: VecDeque<Proposal>,
+    replies: Vec<(u64, Reply)>,
+    /// Routes that watchers have not been told of.
+    changed_ranges: BTreeSet<RangeId>,
+    changed_stores: BTreeSet<StoreId>,
+    is_deposed: bool,
+    next_tick: Duration,
+    next_flush: Duration,
+}
+
+impl MasterCore {
+    /// A master on a recovered store.
+    pub fn new(now: Duration, settings: Settings, store: Store<ClusterState>) -> Self {
+        Self {
+            next_tick: now + settings.tick,
+            next_flush: now + settings.flush,
+            settings,
+            store,
+            effects: Effects::default(),
+            leading: None,
+            leader: None,
+            commands: Vec::new(),
+            askers: Vec::new(),
+            proposals: VecDeque::new(),
+            replies: Vec::new(),
+            changed_ranges: BTreeSet::new(),
+            changed_stores: BTreeSet::new(),
+            is_deposed: false,
+        }
+    }
+
+    /// Takes one input.
+    pub fn handle(&mut self, now: Duration, input: Input) {
+        match input {
+            Input::Ask(Ask { number, request }) => self.asked(now, number, request),
+            Input::Persisted(seq) => self.store.persisted(seq),
+            Input::Message(message) => {
+                if let Err(dropped) = self.store.step(*message) {
+                    tracing::debug!(%dropped, "raft message dropped");
+                }
+            }
+            Input::Heartbeats(heartbeats) => {
+                for (_, dropped) in self.store.step_heartbeats(*heartbeats) {
+                    tracing::debug!(%dropped, "heartbeat dropped");
+                }
+            }
+            Input::Snapshots(messages) => {
+                for message in messages {
+                    if let Err(dropped) = self.store.step_snapshot(message) {
+                        tracing::debug!(%dropped, "piece of a snapshot dropped");
+                    }
+                }
+            }
+            Input::Unreachable(member) => self.store.unreachable(member),
+            Input::HandOver => self.store.hand_over(),
+        }
+    }
+
+    /// Ends a turn.
+    pub fn end_turn(&mut self, now: Duration) -> Outputs {
+        if now >= self.next_tick {
+            // Missed ticks are not made up for: that would only elect in haste.
+            self.next_tick = now + self.settings.tick;
+            self.store.tick();
+        }
+        if now >= self.next_flush {
+            self.next_flush = now + self.settings.flush;
+            self.store.flush();
+        }
+        self.ask_for_the_first_range();
+        if !self.store.batch_in_flight() {
+            self.propose();
+        }
+        self.store.turn(&mut self.effects);
+        self.follow_effects(now);
+        let routes = self.take_changes();
+        Outputs {
+            batch: self.effects.batch.take(),
+            replies: std::mem::take(&mut self.replies),
+            messages: std::mem::take(&mut self.effects.messages),
+            heartbeats: std::mem::take(&mut self.effects.heartbeats),
+            snapshots: std::mem::take(&mut self.effects.snapshots),
+            routes,
+            is_deposed: std::mem::take(&mut self.is_deposed),
+        }
+    }
+
+    /// When a turn is due even if nothing happens.
+    pub fn next_wakeup(&self) -> Duration {
+        self.next_tick
+    }
+
+    /// Whether this one leads and answers.
+    pub fn leads(&self) -> bool {
+        self.leading.is_some()
+    }
+
+    /// Whether some master leads, as far as this one knows.
+    pub fn knows_leader(&self) -> bool {
+        self.leads() || self.leader.is_some()
+    }
+
+    /// The engine, for its status.
+    pub fn store(&self) -> &Store<ClusterState> {
+        &self.store
+    }
+
+    /// Asks for the image to be written in the next batch.
+    pub fn flush(&mut self) {
+        self.store.flush();
+    }
+
+    /// What is replicated, as far as it is applied here.
+    pub fn state(&self) -> &ClusterState {
+        self.store.machine(GROUP).expect("a master has its group")
+    }
+
+    fn asked(&mut self, now: Duration, number: u64, request: Request) {
+        if self.leading.is_none() {
+            let refusal = self.not_leader();
+            return self.reply(number, Reply::Refused(refusal));
+        }
+        let answer = match request {
+            Request::RegisterStore(request) => self.register_store(now, number, request),
+            Request::AllocateIds(request) => self.allocate_ids(number, &request),
+            Request::StoreHeartbeat(request) => {
+                self.store_heartbeat(now, request).map(|reply| Some(Reply::Heard(reply)))
+            }
+            Request::Routes => Ok(Some(Reply::Routes(self.routes()))),
+            Request::Cluster => Ok(Some(Reply::Cluster(self.cluster(now)))),
+        };
+        match answer {
+            Ok(Some(reply)) => self.reply(number, reply),
+            // The answer comes with its entry.
+            Ok(None) => {}
+            Err(refusal) => self.reply(number, Reply::Refused(refusal)),
+        }
+    }
+
+    /// Queues a command whose outcome answers somebody.
+    fn ask_log(&mut self, command: Command, asker: Asker) -> Result<(), Refusal> {
+        if self.commands.len() >= WAITING_MAX {
+            let message = "too many requests wait for the masters' log: ask again";
+            return Err(Refusal::new(Reason::Overloaded, message));
+        }
+        self.commands.push(command);
+        self.askers.push(asker);
+        Ok(())
+    }
+
+    fn propose(&mut self) {
+        if self.commands.is_empty() {
+            return;
+        }
+        let data = encode_batch(self.commands.clone());
+        match self.store.propose(GROUP, data) {
+            Ok(proposed) => {
+                self.commands.clear();
+                let askers = std::mem::take(&mut self.askers);
+                let (index, term) = (proposed.index, proposed.term);
+                self.proposals.push_back(Proposal { index, term, askers });
+            }
+            // They stay queued.
+            Err(NotProposed::Overloaded | NotProposed::NotReady) => {}
+            // The step-down that comes with the next turn answers them.
+            Err(error) => tracing::debug!(%error, "not proposed"),
+        }
+    }
+
+    /// Follows what the engine did, in the order in which it says so.
+    fn follow_effects(&mut self, now: Duration) {
+        let mut effects = std::mem::take(&mut self.effects);
+        for applied in effects.applied.drain(..) {
+            let Some(answers) = applied.output else { continue };
+            let at = applied.at;
+            let is_ours = self.proposals.front().is_some_and(|proposal| proposal.index == at.index);
+            let proposal = if is_ours { self.proposals.pop_front() } else { None };
+            let askers = match proposal {
+                Some(proposal) if proposal.term == at.term => proposal.askers,
+                // Another leader's entry took its place.
+                Some(proposal) => {
+                    self.refuse_all(proposal.askers, &lost());
+                    Vec::new()
+                }
+                None => Vec::new(),
+            };
+            for (asker, answer) in askers.into_iter().zip(answers) {
+                self.answer(now, asker, answer);
+            }
+        }
+        effects.reads.clear();
+        for change in effects.roles.drain(..) {
+            match change.role {
+                RoleNow::Leader { term } => self.promoted(now, term),
+                RoleNow::Follower { leader, .. } => self.demoted(leader),
+            }
+        }
+        self.effects = effects;
+    }
+
+    fn promoted(&mut self, now: Duration, term: u64) {
+        tracing::info!(term, "this master leads");
+        let presence = Presence::begin(now, self.settings.limits);
+        self.leading = Some(Leading { presence, first_range_asked: false });
+        self.leader = None;
+    }
+
+    fn demoted(&mut self, leader: Option<StoreId>) {
+        self.leader = leader;
+        self.is_deposed |= self.leading.take().is_some();
+        self.commands.clear();
+        let never_proposed = std::mem::take(&mut self.askers);
+        let refusal = self.not_leader();
+        self.refuse_all(never_proposed, &refusal);
+        for proposal in std::mem::take(&mut self.proposals) {
+            self.refuse_all(proposal.askers, &lost());
+        }
+        self.changed_ranges.clear();
+        self.changed_stores.clear();
+    }
+
+    fn refuse_all(&mut self, askers: Vec<Asker>, refusal: &Refusal) {
+        for number in askers.iter().filter_map(Asker::number) {
+            self.reply(number, Reply::Refused(refusal.clone()));
+        }
+    }
+
+    fn not_leader(&self) -> Refusal {
+        let leader = self.leader.and_then(|leader| self.settings.members.get(&leader));
+        Refusal::not_leader(leader.cloned())
+    }
+
+    fn reply(&mut self, number: u64, reply: Reply) {
+        self.replies.push((number, reply));
+    }
+}
+
+/// Of an entry whose fate is not known.
+fn lost() -> Refusal {
+    let message = "leadership was lost meanwhile: it may be done or not; ask again";
+    Refusal::new(Reason::Indeterminate, message)
+}
+
+#[cfg(test)]
+mod tests;

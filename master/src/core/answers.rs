@@ -1,0 +1,162 @@
+//! Routes and the cluster's state, as they are answered.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use sharklock_proto::internal::v1::{
+    ClusterStore, GetClusterResponse, MasterMember, RangeDescriptor, Replica as WireReplica,
+    ReplicaRole, Route, RoutesUpdate, StoreAddress,
+};
+use sharklock_rangemap::{Bounds, Descriptor, Epoch, PeerId, RangeId, Replica, Role, StoreId};
+
+use super::{GROUP, MasterCore};
+use crate::{refusal::Refusal, state::StoreRecord};
+
+impl MasterCore {
+    /// All routes, for somebody who will be told of every change after them.
+    ///
+    /// # Errors
+    /// This master does not lead.
+    pub fn watch(&self) -> Result<RoutesUpdate, Refusal> {
+        match &self.leading {
+            Some(_) => Ok(self.routes()),
+            None => Err(self.not_leader()),
+        }
+    }
+
+    pub(super) fn routes(&self) -> RoutesUpdate {
+        RoutesUpdate {
+            cluster_id: Bytes::copy_from_slice(&self.settings.cluster_id),
+            is_whole: true,
+            routes: self.state().ranges().iter().map(|range| self.route(range)).collect(),
+            stores: self.addresses(),
+        }
+    }
+
+    /// What watchers have not been told of.
+    pub(super) fn take_changes(&mut self) -> Option<RoutesUpdate> {
+        let ranges = std::mem::take(&mut self.changed_ranges);
+        let stores = std::mem::take(&mut self.changed_stores);
+        if ranges.is_empty() && stores.is_empty() {
+            return None;
+        }
+        let state = self.state();
+        let known = |range: RangeId| state.ranges().range(range);
+        let routes = ranges.into_iter().filter_map(known).map(|range| self.route(range)).collect();
+        let address = |id: StoreId| Some(address(id, state.stores().get(&id)?));
+        Some(RoutesUpdate {
+            cluster_id: Bytes::copy_from_slice(&self.settings.cluster_id),
+            is_whole: false,
+            routes,
+            stores: stores.into_iter().filter_map(address).collect(),
+        })
+    }
+
+    pub(super) fn addresses(&self) -> Vec<StoreAddress> {
+        self.state().stores().iter().map(|(id, store)| address(*id, store)).collect()
+    }
+
+    pub(super) fn cluster(&self, now: Duration) -> GetClusterResponse {
+        let state = self.state();
+        let stores = state.stores().iter().map(|(id, store)| self.store_now(now, *id, store));
+        GetClusterResponse {
+            cluster_id: Bytes::copy_from_slice(&self.settings.cluster_id),
+            masters: self.members(),
+            stores: stores.collect(),
+            replicas_wanted: self.settings.replicas,
+            is_bootstrapped: !state.ranges().is_empty(),
+        }
+    }
+
+    fn route(&self, range: &Descriptor) -> Route {
+        let leader = self.leader_of(range.range);
+        Route {
+            descriptor: Some(wire(range)),
+            leader_store_id: leader.map_or(0, |leader| leader.store.0),
+            term: leader.map_or(0, |leader| leader.term),
+        }
+    }
+
+    fn store_now(&self, now: Duration, id: StoreId, store: &StoreRecord) -> ClusterStore {
+        let leading = self.leading.as_ref().expect("only a leader is asked");
+        let (state, silence, counts) = leading.presence.of(now, id);
+        ClusterStore {
+            store_id: id.0,
+            ident: Bytes::copy_from_slice(&store.ident),
+            address: store.address.clone(),
+            state: state.into(),
+            heard_ms: u64::try_from(silence.as_millis()).unwrap_or(u64::MAX),
+            replicas_count: counts.replicas,
+            leaders_count: counts.leaders,
+            version: store.version.clone(),
+        }
+    }
+
+    fn members(&self) -> Vec<MasterMember> {
+        let status = self.store.status(GROUP).expect("a master has its group");
+        let peers = self.store.peers(GROUP);
+        let member = |(id, address): (&StoreId, &String)| {
+            let peer = peers.iter().find(|peer| peer.store == *id);
+            let is_leader = *id == self.store.ident().store;
+            MasterMember {
+                member_id: id.0,
+                address: address.clone(),
+                is_leader,
+                is_up: is_leader || peer.is_some_and(|peer| peer.is_active),
+                term: status.term,
+                matched_index: peer.map_or(0, |peer| peer.matched),
+                commit_index: status.commit,
+            }
+        };
+        self.settings.members.iter().map(member).collect()
+    }
+}
+
+fn address(id: StoreId, store: &StoreRecord) -> StoreAddress {
+    StoreAddress {
+        store_id: id.0,
+        ident: Bytes::copy_from_slice(&store.ident),
+        address: store.address.clone(),
+    }
+}
+
+/// A descriptor for stores and gateways.
+pub(super) fn wire(range: &Descriptor) -> RangeDescriptor {
+    let replica = |replica: &Replica| WireReplica {
+        peer_id: replica.peer.0,
+        store_id: replica.store.0,
+        role: match replica.role {
+            Role::Voter => ReplicaRole::Voter,
+            Role::Learner => ReplicaRole::Learner,
+        }
+        .into(),
+    };
+    RangeDescriptor {
+        range_id: range.range.0,
+        start: range.bounds.start.clone().into(),
+        end: range.bounds.end.clone().into(),
+        conf_ver: range.epoch.conf_ver,
+        version: range.epoch.version,
+        replicas: range.replicas.iter().map(replica).collect(),
+    }
+}
+
+/// A descriptor as a store reports it, if it describes a range.
+pub(super) fn descriptor(wire: RangeDescriptor) -> Result<Descriptor, String> {
+    let replica = |replica: WireReplica| {
+        let role = match replica.role() {
+            ReplicaRole::Voter => Role::Voter,
+            ReplicaRole::Learner => Role::Learner,
+            ReplicaRole::Unspecified => return Err(format!("replica role {}", replica.role)),
+        };
+        Ok(Replica { peer: PeerId(replica.peer_id), store: StoreId(replica.store_id), role })
+    };
+    let descriptor = Descriptor {
+        range: RangeId(wire.range_id),
+        bounds: Bounds { start: wire.start.to_vec(), end: wire.end.to_vec() },
+        epoch: Epoch { conf_ver: wire.conf_ver, version: wire.version },
+        replicas: wire.replicas.into_iter().map(replica).collect::<Result<_, _>>()?,
+    };
+    descriptor.validate().map_err(|why| why.to_string())?;
+    Ok(descriptor)
+}

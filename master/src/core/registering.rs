@@ -1,0 +1,209 @@
+//! Data servers that say who they are, and ids.
+
+use std::time::Duration;
+
+use sharklock_proto::internal::v1::{
+    AllocateIdsCommand, AllocateIdsRequest, AllocateIdsResponse, FirstRangeCommand,
+    RegisterStoreCommand, RegisterStoreRequest, RegisterStoreResponse,
+    master_command::Body as Command,
+};
+use sharklock_rangemap::{Bounds, Descriptor, Epoch, PeerId, RangeId, Replica, Role, StoreId};
+
+use super::{Asker, MasterCore, lost};
+use crate::{
+    presence::Life,
+    refusal::{Reason, Refusal},
+    request::Reply,
+    state::{Answer, IDS_MAX},
+    state_rows,
+};
+
+/// The range of all names with which a cluster begins.
+const FIRST_RANGE: RangeId = RangeId(1);
+/// Longest address: a DNS name has 253 bytes at most, a port 5.
+const ADDRESS_BYTES_MAX: usize = 260;
+
+impl MasterCore {
+    /// Asks the log, if the process may be this store; see the rules at each refusal.
+    pub(super) fn register_store(
+        &mut self,
+        now: Duration,
+        number: u64,
+        request: RegisterStoreRequest,
+    ) -> Result<Option<Reply>, Refusal> {
+        let life = sixteen("life", &request.life)?;
+        sixteen("ident", &request.ident)?;
+        if request.address.is_empty() || request.address.len() > ADDRESS_BYTES_MAX {
+            let message = format!("address: 1 to {ADDRESS_BYTES_MAX} bytes are expected");
+            return Err(Refusal::new(Reason::Invalid, message));
+        }
+        let address = request.address.clone();
+        self.may_register(now, &request, life)?;
+        let command = RegisterStoreCommand {
+            ident: request.ident,
+            address: request.address,
+            version: request.version,
+        };
+        let asker = Asker::Registration { number, life, address };
+        self.ask_log(Command::RegisterStore(command), asker)?;
+        Ok(None)
+    }
+
+    fn may_register(
+        &self,
+        now: Duration,
+        request: &RegisterStoreRequest,
+        life: Life,
+    ) -> Result<(), Refusal> {
+        let claims_cluster = !request.cluster_id.is_empty();
+        if claims_cluster && request.cluster_id != self.settings.cluster_id[..] {
+            return Err(Refusal::new(
+                Reason::ClusterMismatch,
+                format!(
+                    "the data directory belongs to cluster {}, and these masters to {}: start it \
+                     with its own masters, or with an empty directory",
+                    hex(&request.cluster_id),
+                    hex(&self.settings.cluster_id)
+                ),
+            ));
+        }
+        let known = self.state().store_of(&request.ident);
+        let Some(store) = known else { return self.may_be_new(request) };
+        if request.store_id != 0 && request.store_id != store.0 {
+            return Err(Refusal::new(
+                Reason::StoreUnknown,
+                format!(
+                    "the data directory says store {}, and the masters know it as store {store}",
+                    request.store_id
+                ),
+            ));
+        }
+        let leading = self.leading.as_ref().expect("only a leader is asked");
+        let record = &self.state().stores()[&store];
+        leading.presence.may_speak(now, store, record, (life, &request.address))
+    }
+
+    /// A directory that the masters have never heard of.
+    fn may_be_new(&self, request: &RegisterStoreRequest) -> Result<(), Refusal> {
+        if request.store_id != 0 {
+            return Err(Refusal::new(
+                Reason::StoreUnknown,
+                format!(
+                    "the data directory says store {}, and the masters do not know it: they were \
+                     restored from an older state, or the directory is not of this cluster",
+                    request.store_id
+                ),
+            ));
+        }
+        let mut stores = self.state().stores().iter();
+        match stores.find(|(_, store)| store.address == request.address) {
+            None => Ok(()),
+            Some((store, _)) => Err(Refusal::new(
+                Reason::StoreWiped,
+                format!(
+                    "{} is the address of store {store}, whose data directory is another one: this \
+                     one is new or was emptied. Restore the directory; or, to join as a new store, \
+                     advertise another address",
+                    request.address
+                ),
+            )),
+        }
+    }
+
+    pub(super) fn allocate_ids(
+        &mut self,
+        number: u64,
+        request: &AllocateIdsRequest,
+    ) -> Result<Option<Reply>, Refusal> {
+        self.check_cluster(&request.cluster_id)?;
+        let count = request.count;
+        if !(1..=IDS_MAX).contains(&count) {
+            let message = format!("count is {count}: 1 to {IDS_MAX} are given at a time");
+            return Err(Refusal::new(Reason::Invalid, message));
+        }
+        let command = Command::AllocateIds(AllocateIdsCommand { count });
+        self.ask_log(command, Asker::Ids { number })?;
+        Ok(None)
+    }
+
+    pub(super) fn check_cluster(&self, cluster_id: &[u8]) -> Result<(), Refusal> {
+        match cluster_id == self.settings.cluster_id {
+            true => Ok(()),
+            false => Err(Refusal::new(
+                Reason::ClusterMismatch,
+                format!("these are the masters of cluster {}", hex(&self.settings.cluster_id)),
+            )),
+        }
+    }
+
+    /// A cluster begins with one range, on the first stores that have registered: as many as it is
+    /// to have replicas, because they stay.
+    pub(super) fn ask_for_the_first_range(&mut self) {
+        let wanted = self.settings.replicas as usize;
+        let state = self.state();
+        let is_time = state.ranges().is_empty() && state.stores().len() >= wanted;
+        let stores: Vec<StoreId> = state.stores().keys().copied().take(wanted).collect();
+        let Some(leading) = self.leading.as_mut().filter(|_| is_time) else { return };
+        if std::mem::replace(&mut leading.first_range_asked, true) {
+            return;
+        }
+        let replica = |(peer, store)| Replica { peer: PeerId(peer), store, role: Role::Voter };
+        let epoch = Epoch { conf_ver: 1, version: 1 };
+        let replicas = (1..).zip(stores).map(replica).collect();
+        let first = Descriptor::new(FIRST_RANGE, Bounds::ALL, epoch, replicas);
+        let descriptor = Some(state_rows::record(&first));
+        tracing::info!(replicas = wanted, "the cluster gets its first range");
+        self.commands.push(Command::FirstRange(FirstRangeCommand { descriptor }));
+        self.askers.push(Asker::Nobody);
+    }
+
+    /// Answers from what was applied.
+    pub(super) fn answer(&mut self, now: Duration, asker: Asker, answer: Answer) {
+        match (asker, answer) {
+            (Asker::Registration { number, life, address }, Answer::Store(store)) => {
+                let reply = match self.registered(now, store, life, address) {
+                    Ok(reply) => Reply::Registered(reply),
+                    Err(refusal) => Reply::Refused(refusal),
+                };
+                self.reply(number, reply);
+            }
+            (Asker::Ids { number }, Answer::Ids(first)) => {
+                self.reply(number, Reply::Allocated(AllocateIdsResponse { first }));
+            }
+            (Asker::Nobody, _) => {}
+            (asker, answer) => unreachable!("{answer:?} answers {asker:?}"),
+        }
+    }
+
+    fn registered(
+        &mut self,
+        now: Duration,
+        store: StoreId,
+        life: Life,
+        address: String,
+    ) -> Result<RegisterStoreResponse, Refusal> {
+        let record = self.state().stores()[&store].clone();
+        let leading = self.leading.as_mut().ok_or_else(lost)?;
+        // Another process may have come in between.
+        leading.presence.may_speak(now, store, &record, (life, &address))?;
+        tracing::info!(%store, address, "a store has registered");
+        leading.presence.speaks(now, store, (life, address));
+        self.changed_stores.insert(store);
+        Ok(RegisterStoreResponse {
+            cluster_id: self.settings.cluster_id.to_vec().into(),
+            store_id: store.0,
+            stores: self.addresses(),
+        })
+    }
+}
+
+pub(super) fn sixteen(field: &str, bytes: &[u8]) -> Result<[u8; 16], Refusal> {
+    bytes.try_into().map_err(|_length| {
+        let message = format!("{field} has {} bytes: 16 are expected", bytes.len());
+        Refusal::new(Reason::Invalid, message)
+    })
+}
+
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

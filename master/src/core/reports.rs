@@ -1,0 +1,93 @@
+//! What stores report, and what they are told.
+
+use std::time::Duration;
+
+use sharklock_proto::internal::v1::{
+    RangeReport, RangesCommand, StoreHeartbeatRequest, StoreHeartbeatResponse,
+    master_command::Body as Command,
+};
+use sharklock_rangemap::{Descriptor, RangeId, StoreId};
+
+use super::{Asker, MasterCore, registering::sixteen};
+use crate::{
+    core::answers,
+    presence::Counts,
+    refusal::{Reason, Refusal},
+    state_rows,
+};
+
+impl MasterCore {
+    pub(super) fn store_heartbeat(
+        &mut self,
+        now: Duration,
+        request: StoreHeartbeatRequest,
+    ) -> Result<StoreHeartbeatResponse, Refusal> {
+        self.check_cluster(&request.cluster_id)?;
+        let store = StoreId(request.store_id);
+        let life = sixteen("life", &request.life)?;
+        let Some(record) = self.state().stores().get(&store) else {
+            let message = format!("store {store} has never registered");
+            return Err(Refusal::new(Reason::StoreUnknown, message));
+        };
+        let address = record.address.clone();
+        let counts = Counts { replicas: request.replicas_count, leaders: request.leaders_count };
+        let leading = self.leading.as_mut().expect("only a leader is asked");
+        let is_first = leading.presence.heartbeat(now, store, (life, &address), counts)?;
+        for report in request.ranges {
+            self.reported(store, report);
+        }
+        Ok(StoreHeartbeatResponse {
+            full_wanted: is_first && !request.is_full,
+            stores: self.addresses(),
+            bootstrap: self.to_make(store),
+        })
+    }
+
+    /// A leader reports a range. What contradicts its shape is not taken: the range's own log is the
+    /// truth, and who reports nonsense reports again.
+    fn reported(&mut self, store: StoreId, report: RangeReport) {
+        let wire = report.descriptor.unwrap_or_default();
+        let descriptor = match answers::descriptor(wire) {
+            Ok(descriptor) => descriptor,
+            Err(why) => {
+                tracing::warn!(%store, why, "a store reports a range that cannot be");
+                return;
+            }
+        };
+        let range = descriptor.range;
+        if self.is_news(&descriptor) {
+            let descriptors = vec![state_rows::record(&descriptor)];
+            let command = Command::Ranges(RangesCommand { descriptors });
+            // Overloaded: it comes again with the next full heartbeat, or change.
+            drop(self.ask_log(command, Asker::Nobody));
+            self.changed_ranges.insert(range);
+        }
+        let leading = self.leading.as_mut().expect("only a leader is asked");
+        if leading.presence.leads(range, store, report.term) {
+            self.changed_ranges.insert(range);
+        }
+    }
+
+    /// Whether the log must hear of it: the first sign of life of the first range, or a range that
+    /// was not known so.
+    fn is_news(&self, descriptor: &Descriptor) -> bool {
+        let state = self.state();
+        let known = state.ranges().range(descriptor.range);
+        !state.first_range_lives || known.is_none_or(|known| known.epoch < descriptor.epoch)
+    }
+
+    /// The replicas that a store is to make out of nothing.
+    fn to_make(&self, store: StoreId) -> Vec<sharklock_proto::internal::v1::RangeDescriptor> {
+        let state = self.state();
+        if state.first_range_lives {
+            return Vec::new();
+        }
+        let has_replica = |range: &&Descriptor| range.on_store(store).is_some();
+        state.ranges().iter().filter(has_replica).map(answers::wire).collect()
+    }
+
+    /// Whether a range's leader is known.
+    pub(super) fn leader_of(&self, range: RangeId) -> Option<crate::presence::Leader> {
+        self.leading.as_ref()?.presence.leader(range)
+    }
+}

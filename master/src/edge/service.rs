@@ -1,0 +1,223 @@
+//! The gRPC side of a master: it only carries questions to the thread and answers back.
+
+use std::{
+    pin::Pin,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    task::{Context, Poll},
+};
+
+use sharklock_proto::internal::v1::{
+    AllocateIdsRequest, AllocateIdsResponse, GetClusterRequest, GetClusterResponse,
+    GetRoutesRequest, MeetRequest, MeetResponse, RaftEnd, RaftFrame, RegisterStoreRequest,
+    RegisterStoreResponse, RoutesUpdate, StoreHeartbeatRequest, StoreHeartbeatResponse,
+    WatchRoutesRequest, master_service_server::MasterService, peer_service_server::PeerService,
+};
+use sharklock_transport::PeerAcceptor;
+use tokio::sync::{Notify, mpsc};
+use tokio_stream::Stream;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tonic::{Code, Request as Call, Response, Status, Streaming};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+use super::desk::{Desk, Watch};
+use crate::{
+    formation::Formation,
+    refusal::{Reason, Refusal},
+    request::{Reply, Request},
+};
+
+/// Domain of `google.rpc.ErrorInfo`.
+const DOMAIN: &str = "sharklock";
+
+/// A master's port, from before it belongs to a cluster.
+#[derive(Clone)]
+pub struct Front(Arc<Inner>);
+
+struct Inner {
+    formation: Mutex<Formation>,
+    /// Something was heard from another master.
+    heard: Notify,
+    /// There once the cluster is formed.
+    desk: OnceLock<Desk>,
+    acceptor: OnceLock<PeerAcceptor>,
+    stopping: CancellationToken,
+}
+
+impl Front {
+    /// Of a master that has yet to meet the others.
+    pub fn new(formation: Formation, stopping: CancellationToken) -> Self {
+        Self(Arc::new(Inner {
+            formation: Mutex::new(formation),
+            heard: Notify::new(),
+            desk: OnceLock::new(),
+            acceptor: OnceLock::new(),
+            stopping,
+        }))
+    }
+
+    /// Looks at, or changes, what is known of the others.
+    pub fn with_formation<R>(&self, look: impl FnOnce(&mut Formation) -> R) -> R {
+        // A panic aborts the process; should a test catch one, the formation is whole all the same.
+        let mut formation = self.0.formation.lock().unwrap_or_else(PoisonError::into_inner);
+        look(&mut formation)
+    }
+
+    /// Waits until another master has said something.
+    pub async fn heard(&self) {
+        self.0.heard.notified().await;
+    }
+
+    /// The cluster is formed: from now on everything is answered.
+    pub fn open(&self, desk: Desk, acceptor: PeerAcceptor) {
+        // Both are set once, by the start.
+        drop(self.0.desk.set(desk));
+        drop(self.0.acceptor.set(acceptor));
+    }
+
+    fn desk(&self) -> Result<&Desk, Status> {
+        self.0.desk.get().ok_or_else(|| status(not_formed()))
+    }
+
+    async fn ask(&self, request: Request) -> Result<Reply, Status> {
+        match self.desk()?.ask(request).await {
+            Reply::Refused(refusal) => Err(status(refusal)),
+            reply => Ok(reply),
+        }
+    }
+}
+
+fn not_formed() -> Refusal {
+    let message = "the masters have not all seen each other yet: there is no cluster";
+    Refusal { message: message.to_owned(), ..Refusal::not_leader(None) }
+}
+
+/// A refusal as gRPC has it.
+#[expect(clippy::disallowed_types, reason = "tonic-types takes metadata as a hash map")]
+fn status(refusal: Refusal) -> Status {
+    let code = match refusal.reason {
+        reason if reason.is_retryable() => Code::Unavailable,
+        Reason::Invalid => Code::InvalidArgument,
+        _ => Code::FailedPrecondition,
+    };
+    let leader = refusal.leader.map(|leader| ("leader".to_owned(), leader));
+    let metadata: std::collections::HashMap<_, _> = leader.into_iter().collect();
+    let mut details = ErrorDetails::new();
+    details.set_error_info(refusal.reason.as_str(), DOMAIN, metadata);
+    Status::with_error_details(code, refusal.message, details)
+}
+
+fn other() -> Status {
+    Status::internal("the master answered something else than was asked")
+}
+
+#[tonic::async_trait]
+impl MasterService for Front {
+    async fn meet(&self, call: Call<MeetRequest>) -> Result<Response<MeetResponse>, Status> {
+        let view = call.into_inner().view.unwrap_or_default();
+        let answer = self.with_formation(|formation| {
+            formation.hear(&view)?;
+            Ok(formation.view())
+        });
+        self.0.heard.notify_one();
+        match answer {
+            Ok(view) => Ok(Response::new(MeetResponse { view: Some(view) })),
+            Err(why) => {
+                let why: crate::formation::FormationError = why;
+                tracing::error!(%why, "another master does not fit");
+                Err(Status::failed_precondition(why.to_string()))
+            }
+        }
+    }
+
+    async fn register_store(
+        &self,
+        call: Call<RegisterStoreRequest>,
+    ) -> Result<Response<RegisterStoreResponse>, Status> {
+        match self.ask(Request::RegisterStore(call.into_inner())).await? {
+            Reply::Registered(answer) => Ok(Response::new(answer)),
+            _ => Err(other()),
+        }
+    }
+
+    async fn store_heartbeat(
+        &self,
+        call: Call<StoreHeartbeatRequest>,
+    ) -> Result<Response<StoreHeartbeatResponse>, Status> {
+        match self.ask(Request::StoreHeartbeat(call.into_inner())).await? {
+            Reply::Heard(answer) => Ok(Response::new(answer)),
+            _ => Err(other()),
+        }
+    }
+
+    async fn allocate_ids(
+        &self,
+        call: Call<AllocateIdsRequest>,
+    ) -> Result<Response<AllocateIdsResponse>, Status> {
+        match self.ask(Request::AllocateIds(call.into_inner())).await? {
+            Reply::Allocated(answer) => Ok(Response::new(answer)),
+            _ => Err(other()),
+        }
+    }
+
+    async fn get_routes(
+        &self,
+        _call: Call<GetRoutesRequest>,
+    ) -> Result<Response<RoutesUpdate>, Status> {
+        match self.ask(Request::Routes).await? {
+            Reply::Routes(answer) => Ok(Response::new(answer)),
+            _ => Err(other()),
+        }
+    }
+
+    type WatchRoutesStream = Updates;
+
+    async fn watch_routes(
+        &self,
+        _call: Call<WatchRoutesRequest>,
+    ) -> Result<Response<Updates>, Status> {
+        let Watch { whole, changes } = self.desk()?.watch().await.map_err(status)?;
+        let stopped = Box::pin(self.0.stopping.clone().cancelled_owned());
+        Ok(Response::new(Updates { whole: Some(whole), changes, stopped }))
+    }
+
+    async fn get_cluster(
+        &self,
+        _call: Call<GetClusterRequest>,
+    ) -> Result<Response<GetClusterResponse>, Status> {
+        match self.ask(Request::Cluster).await? {
+            Reply::Cluster(answer) => Ok(Response::new(answer)),
+            _ => Err(other()),
+        }
+    }
+}
+
+/// Routes for one watcher, until this master stops or leads no more.
+pub struct Updates {
+    whole: Option<RoutesUpdate>,
+    changes: mpsc::Receiver<RoutesUpdate>,
+    stopped: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+impl Stream for Updates {
+    type Item = Result<RoutesUpdate, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.stopped.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(None);
+        }
+        match self.whole.take() {
+            Some(whole) => Poll::Ready(Some(Ok(whole))),
+            None => self.changes.poll_recv(cx).map(|update| update.map(Ok)),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl PeerService for Front {
+    async fn raft(&self, call: Call<Streaming<RaftFrame>>) -> Result<Response<RaftEnd>, Status> {
+        match self.0.acceptor.get() {
+            Some(acceptor) => acceptor.raft(call).await,
+            None => Err(Status::unavailable("this master does not belong to a cluster yet")),
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! Drives a [`MasterCore`]: waits for post, runs turns, writes batches, answers.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError},
+    },
+    time::{Duration, Instant},
+};
+
+use sharklock_multiraft::{Batch, Disk};
+use sharklock_proto::internal::v1::RoutesUpdate;
+use sharklock_transport::PeerLinks;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::{
+    desk::{Post, Watch},
+    metrics::Metrics,
+};
+use crate::{
+    core::{Input, MasterCore, Outputs},
+    request::{Ask, Reply},
+};
+
+/// Changes that may wait for one watcher. One that is slower is sent away, and begins anew with all
+/// routes.
+const CHANGES_MAX: usize = 256;
+/// Watchers: every gateway has one.
+const WATCHERS_MAX: usize = 4_096;
+
+/// See the module.
+pub struct Thread<D> {
+    /// The core.
+    pub core: MasterCore,
+    /// The disk. Masters write seldom, so their thread writes itself.
+    pub disk: D,
+    /// False breaks durability; see `MasterConfig::sync_writes`.
+    pub sync_writes: bool,
+    /// What comes.
+    pub post: Receiver<Post>,
+    /// Where what other masters are told goes.
+    pub peers: Arc<PeerLinks>,
+    /// Shown to Prometheus.
+    pub metrics: Metrics,
+    /// True while some master leads, as far as this one knows.
+    pub ready: watch::Sender<bool>,
+    /// When the core's clock began.
+    pub started: Instant,
+    /// How long a stopping leader waits until another leads.
+    pub hand_over_within: Duration,
+}
+
+/// Those who wait for answers.
+#[derive(Default)]
+struct Waiting {
+    asked: u64,
+    questions: BTreeMap<u64, oneshot::Sender<Reply>>,
+    watchers: Vec<mpsc::Sender<RoutesUpdate>>,
+}
+
+impl<D: Disk> Thread<D> {
+    /// Runs until it is asked to stop, or everybody is gone who could ask.
+    pub fn run(mut self) {
+        let mut waiting = Waiting::default();
+        loop {
+            let patience = self.core.next_wakeup().saturating_sub(self.now());
+            let first = match self.post.recv_timeout(patience) {
+                Ok(post) => Some(post),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => break,
+            };
+            let mut is_over = false;
+            let mut post = first;
+            while let Some(next) = post {
+                is_over |= self.take(next, &mut waiting);
+                post = self.post.try_recv().ok();
+            }
+            self.turns(&mut waiting);
+            if is_over {
+                break;
+            }
+        }
+        self.finish(&mut waiting);
+    }
+
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// True: it is asked to stop.
+    fn take(&mut self, post: Post, waiting: &mut Waiting) -> bool {
+        let now = self.now();
+        match post {
+            Post::Input(input) => self.core.handle(now, input),
+            Post::Question(request, answer) => {
+                self.metrics.asked();
+                waiting.asked += 1;
+                waiting.questions.insert(waiting.asked, answer);
+                self.core.handle(now, Input::Ask(Ask { number: waiting.asked, request }));
+            }
+            Post::Watch(answer) => {
+                let watch = self.core.watch().map(|whole| {
+                    let (sender, changes) = mpsc::channel(CHANGES_MAX);
+                    waiting.watchers.retain(|watcher| !watcher.is_closed());
+                    waiting.watchers.truncate(WATCHERS_MAX - 1);
+                    waiting.watchers.push(sender);
+                    Watch { whole, changes }
+                });
+                // Whoever has gone meanwhile needs no answer.
+                drop(answer.send(watch));
+            }
+            Post::Stop => return true,
+        }
+        false
+    }
+
+    /// One turn, and those that its own writes lead to.
+    fn turns(&mut self, waiting: &mut Waiting) {
+        let mut outputs = self.core.end_turn(self.now());
+        while let Some(batch) = self.dispatch(outputs, waiting) {
+            self.write(&batch);
+            let now = self.now();
+            self.core.handle(now, Input::Persisted(batch.seq));
+            outputs = self.core.end_turn(now);
+        }
+        self.metrics.show(&self.core);
+        let ready = self.core.knows_leader();
+        self.ready.send_if_modified(|before| std::mem::replace(before, ready) != ready);
+    }
+
+    fn dispatch(&self, outputs: Outputs, waiting: &mut Waiting) -> Option<Batch> {
+        self.peers.send(outputs.messages, outputs.heartbeats, outputs.snapshots);
+        for (number, reply) in outputs.replies {
+            let answer = waiting.questions.remove(&number).expect("every question waits");
+            // Whoever has gone meanwhile asks again.
+            drop(answer.send(reply));
+        }
+        if outputs.is_deposed {
+            waiting.watchers.clear();
+        }
+        if let Some(update) = outputs.routes {
+            waiting.watchers.retain(|watcher| watcher.try_send(update.clone()).is_ok());
+        }
+        outputs.batch
+    }
+
+    /// A failed write ends the process: after it nobody knows what is on the disk (D3).
+    #[expect(clippy::disallowed_methods, reason = "an edge: it measures the disk")]
+    fn write(&mut self, batch: &Batch) {
+        let begin = Instant::now();
+        if let Err(error) = self.disk.write(&batch.ops, batch.sync && self.sync_writes) {
+            tracing::error!(%error, "the disk failed; this process ends");
+            std::process::abort();
+        }
+        if batch.sync {
+            self.metrics.synced(begin.elapsed());
+        }
+    }
+
+    /// Lets another master lead, writes the image once more, and ends.
+    fn finish(mut self, waiting: &mut Waiting) {
+        let deadline = self.now() + self.hand_over_within;
+        let mut is_asked = false;
+        while self.has_heir() && self.now() < deadline {
+            if !std::mem::replace(&mut is_asked, true) {
+                let now = self.now();
+                self.core.handle(now, Input::HandOver);
+                self.turns(waiting);
+            }
+            let patience = self.core.next_wakeup().min(deadline).saturating_sub(self.now());
+            match self.post.recv_timeout(patience) {
+                Ok(Post::Input(input)) => {
+                    let now = self.now();
+                    self.core.handle(now, input);
+                }
+                // Questions are for the next leader.
+                Ok(_) | Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            self.turns(waiting);
+        }
+        self.core.flush();
+        self.turns(waiting);
+    }
+
+    /// Whether this one leads, and another could.
+    fn has_heir(&self) -> bool {
+        let store = self.core.store();
+        let here = store.ident().store;
+        let peers = store.peers(crate::core::GROUP);
+        peers.iter().any(|peer| peer.store != here && peer.is_voter && peer.is_active)
+    }
+}

@@ -1,0 +1,290 @@
+//! How masters that have never met become one cluster.
+//!
+//! Each has a random identity that is on its disk before anybody hears of it. A master forms the
+//! cluster when all others that are named with it name the same masters and have heard the same
+//! identities; what they form follows from those alone, so all form the same, in whatever order
+//! they get there, and one that dies on the way forms it when it is back. A master whose directory
+//! was emptied has another identity, and is refused by those that know the first.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
+use sharklock_proto::internal::v1::MasterView;
+
+/// Group sizes that make sense: an even one tolerates no more losses than the odd one below it.
+const SIZES: [usize; 3] = [1, 3, 5];
+
+/// Random identity of a master's data directory.
+type Ident = [u8; 16];
+
+/// A cluster, as it was formed. The same on all its masters, for ever.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Formed {
+    /// Identities by address. A member's id is its place in this order, from 1.
+    pub members: BTreeMap<String, Ident>,
+}
+
+impl Formed {
+    /// Sixteen bytes of SHA-256 over addresses and identities.
+    pub fn cluster_id(&self) -> [u8; 16] {
+        let mut hash = Sha256::new();
+        for (address, ident) in &self.members {
+            hash.update((address.len() as u64).to_be_bytes());
+            hash.update(address);
+            hash.update(ident);
+        }
+        let digest: [u8; 32] = hash.finalize().into();
+        *digest.first_chunk().expect("a digest has 32 bytes")
+    }
+
+    /// A member's id.
+    pub fn member_id(&self, address: &str) -> Option<u64> {
+        let place = self.members.keys().position(|member| member == address)?;
+        Some(place as u64 + 1)
+    }
+}
+
+/// Why masters do not form a cluster. For people.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FormationError {
+    /// The list has a wrong length.
+    #[error("{0} masters are named: name 1, 3 or 5")]
+    Size(usize),
+    /// One is named twice.
+    #[error("master {0} is named twice")]
+    Twice(String),
+    /// This one is not named.
+    #[error(
+        "this master advertises {me}, which is not among the named masters {}: each must name all, \
+         itself included", masters.join(",")
+    )]
+    NotNamed {
+        /// Its address.
+        me: String,
+        /// The list.
+        masters: Vec<String>,
+    },
+    /// Another one names others.
+    #[error(
+        "the master at {address} names {}, and this one names {}: all must name the same",
+        theirs.join(","), ours.join(",")
+    )]
+    Lists {
+        /// Who.
+        address: String,
+        /// Its list.
+        theirs: Vec<String>,
+        /// The list here.
+        ours: Vec<String>,
+    },
+    /// The cluster exists, and was formed with another directory of this master.
+    #[error(
+        "the master at {0} belongs to a cluster that was formed with another data directory of this \
+         master: restore that directory; an empty one cannot take its place"
+    )]
+    Wiped(String),
+    /// Another cluster.
+    #[error("the master at {0} belongs to another cluster")]
+    OtherCluster(String),
+    /// The list has changed since the cluster was formed.
+    #[error(
+        "this master's cluster was formed by {}, and now {} are named: the masters of a cluster stay",
+        formed.join(","), named.join(",")
+    )]
+    Changed {
+        /// The list of then.
+        formed: Vec<String>,
+        /// The list of now.
+        named: Vec<String>,
+    },
+    /// A view is malformed.
+    #[error("a master sends a malformed view: {0}")]
+    Malformed(&'static str),
+}
+
+/// See the module.
+///
+/// Invariants:
+/// - `masters` is sorted, has no address twice, and has `me`;
+/// - `heard` has only addresses of `masters`, without `me`;
+/// - `formed` never changes once it is there.
+#[derive(Clone, Debug)]
+pub struct Formation {
+    me: String,
+    ident: Ident,
+    masters: Vec<String>,
+    /// What the others said last: their identity, and whose they have heard.
+    heard: BTreeMap<String, BTreeMap<String, Ident>>,
+    formed: Option<Formed>,
+}
+
+impl Formation {
+    /// A master that belongs to no cluster yet. One that is alone forms its own.
+    ///
+    /// # Errors
+    /// The list of masters cannot be.
+    pub fn new(me: &str, ident: Ident, masters: &[String]) -> Result<Self, FormationError> {
+        let named: BTreeSet<&String> = masters.iter().collect();
+        if named.len() != masters.len() {
+            let is_again = |&at: &usize| masters[..at].contains(&masters[at]);
+            let again = (0..masters.len()).find(is_again).expect("one is named twice");
+            return Err(FormationError::Twice(masters[again].clone()));
+        }
+        if !SIZES.contains(&masters.len()) {
+            return Err(FormationError::Size(masters.len()));
+        }
+        let masters: Vec<String> = named.into_iter().cloned().collect();
+        if !masters.iter().any(|master| master == me) {
+            return Err(FormationError::NotNamed { me: me.to_owned(), masters });
+        }
+        let heard = BTreeMap::new();
+        let mut formation = Self { me: me.to_owned(), ident, masters, heard, formed: None };
+        formation.form_if_all_agree();
+        Ok(formation)
+    }
+
+    /// A master that comes back to its cluster.
+    ///
+    /// # Errors
+    /// The list of masters is not the one of then.
+    pub fn again(
+        me: &str,
+        ident: Ident,
+        masters: &[String],
+        formed: Formed,
+    ) -> Result<Self, FormationError> {
+        let mut formation = Self::new(me, ident, masters)?;
+        if !formed.members.keys().eq(&formation.masters) {
+            let formed = formed.members.into_keys().collect();
+            return Err(FormationError::Changed { formed, named: formation.masters });
+        }
+        if formed.members[me] != ident {
+            return Err(FormationError::Wiped(me.to_owned()));
+        }
+        formation.formed = Some(formed);
+        Ok(formation)
+    }
+
+    /// What this one tells the others.
+    pub fn view(&self) -> MasterView {
+        let idents = match &self.formed {
+            Some(formed) => formed.members.clone(),
+            None => self.idents(),
+        };
+        let wire = |(address, ident): (String, Ident)| (address, Bytes::copy_from_slice(&ident));
+        let cluster_id = self.formed.as_ref().map(Formed::cluster_id);
+        MasterView {
+            address: self.me.clone(),
+            ident: Bytes::copy_from_slice(&self.ident),
+            masters: self.masters.clone(),
+            idents: idents.into_iter().map(wire).collect(),
+            cluster_id: cluster_id.map(|id| Bytes::copy_from_slice(&id)).unwrap_or_default(),
+        }
+    }
+
+    /// Takes in what another one tells.
+    ///
+    /// # Errors
+    /// The two can never be of one cluster as they are; nothing is changed.
+    pub fn hear(&mut self, view: &MasterView) -> Result<(), FormationError> {
+        let address = view.address.clone();
+        let mut theirs = view.masters.clone();
+        theirs.sort();
+        if theirs != self.masters {
+            return Err(FormationError::Lists { address, theirs, ours: self.masters.clone() });
+        }
+        if address == self.me || !self.masters.contains(&address) {
+            return Err(FormationError::Malformed("its address is not in its own list"));
+        }
+        let idents = idents_of(view)?;
+        let ident = ident_of(&view.ident)?;
+        if idents.get(&address) != Some(&ident) {
+            return Err(FormationError::Malformed("its own identity is missing"));
+        }
+        if view.cluster_id.is_empty() {
+            return self.hear_unformed(address, ident, idents);
+        }
+        let formed = Formed { members: idents };
+        if view.cluster_id != formed.cluster_id()[..] {
+            return Err(FormationError::Malformed(
+                "its cluster id does not follow from its members",
+            ));
+        }
+        match &self.formed {
+            Some(ours) if *ours == formed => Ok(()),
+            Some(_) => Err(FormationError::OtherCluster(address)),
+            None if formed.members.get(&self.me) != Some(&self.ident) => {
+                Err(FormationError::Wiped(address))
+            }
+            None => {
+                self.formed = Some(formed);
+                Ok(())
+            }
+        }
+    }
+
+    /// The cluster, once it is formed.
+    pub fn formed(&self) -> Option<&Formed> {
+        self.formed.as_ref()
+    }
+
+    /// The others, to be asked for their views.
+    pub fn others(&self) -> impl Iterator<Item = &String> {
+        self.masters.iter().filter(|master| **master != self.me)
+    }
+
+    /// Whom this one has not heard yet.
+    pub fn missing(&self) -> Vec<&String> {
+        self.others().filter(|master| !self.heard.contains_key(*master)).collect()
+    }
+
+    fn hear_unformed(
+        &mut self,
+        address: String,
+        ident: Ident,
+        idents: BTreeMap<String, Ident>,
+    ) -> Result<(), FormationError> {
+        match &self.formed {
+            // It will hear from us what is formed, or that it is not the one that was there.
+            Some(formed) if formed.members.get(&address) == Some(&ident) => Ok(()),
+            Some(_) => Err(FormationError::Wiped(self.me.clone())),
+            None => {
+                self.heard.insert(address, idents);
+                self.form_if_all_agree();
+                Ok(())
+            }
+        }
+    }
+
+    /// Identities heard, and the own one.
+    fn idents(&self) -> BTreeMap<String, Ident> {
+        let own = |(address, idents): (&String, &BTreeMap<String, Ident>)| {
+            (address.clone(), idents[address])
+        };
+        let mut idents: BTreeMap<_, _> = self.heard.iter().map(own).collect();
+        idents.insert(self.me.clone(), self.ident);
+        idents
+    }
+
+    fn form_if_all_agree(&mut self) {
+        let idents = self.idents();
+        let all_heard = idents.len() == self.masters.len();
+        if self.formed.is_none() && all_heard && self.heard.values().all(|theirs| *theirs == idents)
+        {
+            self.formed = Some(Formed { members: idents });
+        }
+    }
+}
+
+fn ident_of(bytes: &Bytes) -> Result<Ident, FormationError> {
+    bytes.as_ref().try_into().map_err(|_length| FormationError::Malformed("an identity's length"))
+}
+
+fn idents_of(view: &MasterView) -> Result<BTreeMap<String, Ident>, FormationError> {
+    let pairs = view.idents.iter();
+    pairs.map(|(address, ident)| Ok((address.clone(), ident_of(ident)?))).collect()
+}
+
+#[cfg(test)]
+mod tests;

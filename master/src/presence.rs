@@ -1,0 +1,182 @@
+//! What only the leading master knows, and learns anew when it begins to lead: which processes
+//! speak for the stores, when they were heard last, and who leads which range. Soft, like every
+//! gateway's and every range leader's knowledge: nothing that is lost with it can do harm.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use sharklock_proto::internal::v1::StoreState;
+use sharklock_rangemap::{RangeId, StoreId};
+
+use crate::{
+    refusal::{Reason, Refusal},
+    state::StoreRecord,
+};
+
+/// Random identity of one life of a store's process.
+pub type Life = [u8; 16];
+
+/// When a silent store counts as what (DESIGN §5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Without a heartbeat for so long it is disconnected: its process may have ended.
+    pub disconnected: Duration,
+    /// Without one for so long it is down.
+    pub down: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { disconnected: Duration::from_secs(10), down: Duration::from_secs(300) }
+    }
+}
+
+/// See the module.
+///
+/// Invariants:
+/// - at most one life speaks for a store; a later one takes its place only where the earlier one
+///   has ended;
+/// - the term of a range's leader never falls.
+#[derive(Clone, Debug)]
+pub struct Presence {
+    limits: Limits,
+    /// When this master began to lead. Every store counts as heard then.
+    since: Duration,
+    stores: BTreeMap<StoreId, Heard>,
+    leaders: BTreeMap<RangeId, Leader>,
+}
+
+#[derive(Clone, Debug)]
+struct Heard {
+    life: Life,
+    address: String,
+    at: Duration,
+    counts: Counts,
+}
+
+/// Replicas of a store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// All.
+    pub replicas: u32,
+    /// Those that lead.
+    pub leaders: u32,
+}
+
+/// Who leads a range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leader {
+    /// Its store.
+    pub store: StoreId,
+    /// In this term.
+    pub term: u64,
+}
+
+impl Presence {
+    /// Of a master that begins to lead.
+    pub fn begin(now: Duration, limits: Limits) -> Self {
+        Self { limits, since: now, stores: BTreeMap::new(), leaders: BTreeMap::new() }
+    }
+
+    /// Whether a process may speak for a store that is known by `record`.
+    ///
+    /// # Errors
+    /// Another one does, or may.
+    pub fn may_speak(
+        &self,
+        now: Duration,
+        store: StoreId,
+        record: &StoreRecord,
+        (life, address): (Life, &str),
+    ) -> Result<(), Refusal> {
+        let silent_since = self.stores.get(&store).map_or(self.since, |heard| heard.at);
+        let is_silent = now.saturating_sub(silent_since) >= self.limits.disconnected;
+        match self.stores.get(&store) {
+            Some(heard) if heard.life == life => Ok(()),
+            _ if is_silent => Ok(()),
+            // A port is one process's: who answers at the address of the last one has outlived it.
+            Some(heard) if heard.address == address => Ok(()),
+            Some(heard) => Err(Refusal::new(
+                Reason::StoreCopied,
+                format!(
+                    "store {store} is alive at {}: this data directory is a copy of its, or the \
+                     same. Stop that process first, or start this one with an empty directory",
+                    heard.address
+                ),
+            )),
+            None if record.address == address => Ok(()),
+            None => Err(Refusal::new(
+                Reason::Undecided,
+                format!(
+                    "store {store} was at {}; whether it still is shows within {} s",
+                    record.address,
+                    self.limits.disconnected.as_secs()
+                ),
+            )),
+        }
+    }
+
+    /// From now on this process speaks for the store.
+    pub fn speaks(&mut self, now: Duration, store: StoreId, (life, address): (Life, String)) {
+        let counts = Counts::default();
+        self.stores.insert(store, Heard { life, address, at: now, counts });
+    }
+
+    /// A heartbeat. True: it is the first of this process that this master hears.
+    ///
+    /// # Errors
+    /// Another process speaks for the store.
+    pub fn heartbeat(
+        &mut self,
+        now: Duration,
+        store: StoreId,
+        (life, address): (Life, &str),
+        counts: Counts,
+    ) -> Result<bool, Refusal> {
+        match self.stores.get_mut(&store) {
+            Some(heard) if heard.life == life => {
+                (heard.at, heard.counts) = (now, counts);
+                Ok(false)
+            }
+            Some(heard) => Err(Refusal::new(
+                Reason::StoreSuperseded,
+                format!(
+                    "a newer process speaks for store {store} at {}: this one must end",
+                    heard.address
+                ),
+            )),
+            None => {
+                let address = address.to_owned();
+                self.stores.insert(store, Heard { life, address, at: now, counts });
+                Ok(true)
+            }
+        }
+    }
+
+    /// A store says that it leads a range. True: that is news.
+    pub fn leads(&mut self, range: RangeId, store: StoreId, term: u64) -> bool {
+        let now = Leader { store, term };
+        let before = self.leaders.get(&range);
+        let is_news = before.is_none_or(|before| before.term < term);
+        if is_news {
+            self.leaders.insert(range, now);
+        }
+        is_news
+    }
+
+    /// Who leads a range, as far as known.
+    pub fn leader(&self, range: RangeId) -> Option<Leader> {
+        self.leaders.get(&range).copied()
+    }
+
+    /// Whether a store is heard of, since when not, and what it has.
+    pub fn of(&self, now: Duration, store: StoreId) -> (StoreState, Duration, Counts) {
+        let heard = self.stores.get(&store);
+        let silence = now.saturating_sub(heard.map_or(self.since, |heard| heard.at));
+        let state = match silence {
+            silence if silence >= self.limits.down => StoreState::Down,
+            silence if silence >= self.limits.disconnected => StoreState::Disconnected,
+            _ => StoreState::Up,
+        };
+        (state, silence, heard.map_or(Counts::default(), |heard| heard.counts))
+    }
+}

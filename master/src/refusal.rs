@@ -1,0 +1,85 @@
+//! Why a master does not do what it is asked.
+
+/// A reason, as in `google.rpc.ErrorInfo`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reason {
+    /// Another master leads, or none does: ask it, or again. Not done.
+    NotLeader,
+    /// Leadership was lost while it was on its way: it may be done or not. Ask again.
+    Indeterminate,
+    /// It is not known yet whether the process that used the directory before still lives. Ask
+    /// again.
+    Undecided,
+    /// Too much waits. Ask again.
+    Overloaded,
+    /// The request belongs to another cluster.
+    ClusterMismatch,
+    /// The data directory is in use by another process, elsewhere: this one is a copy.
+    StoreCopied,
+    /// The store's address belongs to another data directory: this one is new or was emptied.
+    StoreWiped,
+    /// The store is not known, or not by this data directory.
+    StoreUnknown,
+    /// A newer process speaks for this store.
+    StoreSuperseded,
+    /// A field is wrong.
+    Invalid,
+}
+
+impl Reason {
+    /// As it stands in `ErrorInfo.reason`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NotLeader => "NOT_LEADER",
+            Self::Indeterminate => "INDETERMINATE",
+            Self::Undecided => "UNDECIDED",
+            Self::Overloaded => "OVERLOADED",
+            Self::ClusterMismatch => "CLUSTER_MISMATCH",
+            Self::StoreCopied => "STORE_COPIED",
+            Self::StoreWiped => "STORE_WIPED",
+            Self::StoreUnknown => "STORE_UNKNOWN",
+            Self::StoreSuperseded => "STORE_SUPERSEDED",
+            Self::Invalid => "INVALID",
+        }
+    }
+
+    /// Whether asking again may help.
+    pub fn is_retryable(self) -> bool {
+        match self {
+            Self::NotLeader | Self::Indeterminate | Self::Undecided | Self::Overloaded => true,
+            Self::ClusterMismatch
+            | Self::StoreCopied
+            | Self::StoreWiped
+            | Self::StoreUnknown
+            | Self::StoreSuperseded
+            | Self::Invalid => false,
+        }
+    }
+}
+
+/// A refusal, with a sentence for people that names the way out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// For programs.
+    pub reason: Reason,
+    /// For people.
+    pub message: String,
+    /// Who leads, with `NotLeader` and where it is known: a master's address.
+    pub leader: Option<String>,
+}
+
+impl Refusal {
+    /// Without a leader.
+    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into(), leader: None }
+    }
+
+    /// This master does not lead.
+    pub fn not_leader(leader: Option<String>) -> Self {
+        let message = match &leader {
+            Some(leader) => format!("the master at {leader} leads"),
+            None => "no master leads as far as this one knows".to_owned(),
+        };
+        Self { reason: Reason::NotLeader, message, leader }
+    }
+}

@@ -1,0 +1,49 @@
+//! What a master is asked, and what it answers.
+
+use sharklock_proto::internal::v1::{
+    AllocateIdsRequest, AllocateIdsResponse, GetClusterResponse, RegisterStoreRequest,
+    RegisterStoreResponse, RoutesUpdate, StoreHeartbeatRequest, StoreHeartbeatResponse,
+};
+
+use crate::refusal::Refusal;
+
+/// A question; its number is the asker's, echoed.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    /// Unique among the open questions of one master.
+    pub number: u64,
+    /// What is asked.
+    pub request: Request,
+}
+
+/// What is asked.
+#[derive(Clone, Debug)]
+pub enum Request {
+    /// A data server says who it is.
+    RegisterStore(RegisterStoreRequest),
+    /// A store says what it is and leads.
+    StoreHeartbeat(StoreHeartbeatRequest),
+    /// Ids that nobody was ever given.
+    AllocateIds(AllocateIdsRequest),
+    /// All routes.
+    Routes,
+    /// The cluster, for operators.
+    Cluster,
+}
+
+/// What is answered.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reply {
+    /// To [`Request::RegisterStore`].
+    Registered(RegisterStoreResponse),
+    /// To [`Request::StoreHeartbeat`].
+    Heard(StoreHeartbeatResponse),
+    /// To [`Request::AllocateIds`].
+    Allocated(AllocateIdsResponse),
+    /// To [`Request::Routes`].
+    Routes(RoutesUpdate),
+    /// To [`Request::Cluster`].
+    Cluster(GetClusterResponse),
+    /// To any.
+    Refused(Refusal),
+}

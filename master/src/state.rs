@@ -1,0 +1,212 @@
+//! What the masters replicate.
+//!
+//! It changes by commands of the log only, and reads no clock. Who lives and who leads is not here:
+//! that changes by the second, and each leading master learns it anew.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use prost::Message as _;
+use sharklock_multiraft::{CorruptImage, DirtyRow, EntryAt, StateMachine};
+use sharklock_proto::internal::v1::{
+    AllocateIdsCommand, MasterBatch, MasterCommand, RegisterStoreCommand,
+    master_command::Body as Command,
+};
+use sharklock_rangemap::{Descriptor, RangeMap, StoreId};
+
+use crate::state_rows::{self, Key};
+
+/// Format of log entries.
+const FORMAT: u8 = 1;
+/// Ids for ranges and replicas begin here: below are those of the first range, which needs no
+/// allocation.
+pub const FIRST_ID: u64 = 1_000;
+/// Ids given at a time.
+pub const IDS_MAX: u32 = 1_000;
+
+/// A data server's disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreRecord {
+    /// Random identity of its data directory.
+    pub ident: [u8; 16],
+    /// Where it answers.
+    pub address: String,
+    /// Of its program, when it registered last.
+    pub version: String,
+}
+
+/// See the module.
+///
+/// Invariants:
+/// - no two stores have one ident; their ids are below `next_store_id`;
+/// - ids only grow: what was given once is never given again;
+/// - `ranges` never overlap ([`RangeMap`]).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterState {
+    pub(crate) stores: BTreeMap<StoreId, StoreRecord>,
+    pub(crate) ranges: RangeMap,
+    pub(crate) next_store_id: u64,
+    pub(crate) next_id: u64,
+    /// A leader of the first range has reported.
+    pub(crate) first_range_lives: bool,
+    dirty: BTreeSet<Key>,
+}
+
+/// What a command did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The store has this id.
+    Store(StoreId),
+    /// The first of the ids.
+    Ids(u64),
+    /// Nobody waits for more.
+    Done,
+}
+
+/// The entry with these commands.
+pub fn encode_batch(commands: Vec<Command>) -> Vec<u8> {
+    let commands = commands.into_iter().map(|body| MasterCommand { body: Some(body) });
+    let batch = MasterBatch { commands: commands.collect() };
+    let mut data = Vec::with_capacity(1 + batch.encoded_len());
+    data.push(FORMAT);
+    batch.encode_raw(&mut data);
+    data
+}
+
+fn decode_batch(data: &[u8]) -> MasterBatch {
+    // A master that does not understand its log must stop: to skip a command is to diverge (D19).
+    let (format, record) = data.split_first().expect("an entry has a format");
+    assert_eq!(*format, FORMAT, "an entry of a newer format: this master must be upgraded");
+    MasterBatch::decode(record).expect("an entry of this format decodes")
+}
+
+impl ClusterState {
+    /// All stores.
+    pub fn stores(&self) -> &BTreeMap<StoreId, StoreRecord> {
+        &self.stores
+    }
+
+    /// All ranges.
+    pub fn ranges(&self) -> &RangeMap {
+        &self.ranges
+    }
+
+    /// The store of a data directory.
+    pub fn store_of(&self, ident: &[u8]) -> Option<StoreId> {
+        let mut stores = self.stores.iter();
+        stores.find(|(_, store)| store.ident == ident).map(|(id, _)| *id)
+    }
+
+    fn apply_one(&mut self, command: Command) -> Answer {
+        match command {
+            Command::RegisterStore(command) => Answer::Store(self.register(command)),
+            Command::AllocateIds(command) => Answer::Ids(self.allocate(command)),
+            Command::FirstRange(command) => {
+                let descriptor = state_rows::descriptor(command.descriptor.unwrap_or_default());
+                if self.ranges.is_empty() {
+                    self.insert(descriptor.expect("a leading master proposes what is well-formed"));
+                }
+                Answer::Done
+            }
+            Command::Ranges(command) => {
+                for record in command.descriptors {
+                    let descriptor = state_rows::descriptor(record);
+                    self.insert(descriptor.expect("a leading master checks what it proposes"));
+                }
+                if !self.first_range_lives {
+                    self.first_range_lives = true;
+                }
+                Answer::Done
+            }
+        }
+    }
+
+    fn register(&mut self, command: RegisterStoreCommand) -> StoreId {
+        let RegisterStoreCommand { ident, address, version } = command;
+        let ident = <[u8; 16]>::try_from(ident.as_ref()).expect("a leading master checks it");
+        let id = self.store_of(&ident).unwrap_or_else(|| {
+            let id = StoreId(self.next_store_id);
+            self.next_store_id += 1;
+            id
+        });
+        let record = StoreRecord { ident, address, version };
+        if self.stores.get(&id) != Some(&record) {
+            self.stores.insert(id, record);
+            self.dirty.insert(Key::Store(id));
+        }
+        id
+    }
+
+    fn allocate(&mut self, AllocateIdsCommand { count }: AllocateIdsCommand) -> u64 {
+        let first = self.next_id;
+        self.next_id += u64::from(count.min(IDS_MAX));
+        first
+    }
+
+    /// Older descriptors than those that are known have no effect; see [`RangeMap::insert`].
+    fn insert(&mut self, descriptor: Descriptor) {
+        let range = descriptor.range;
+        if self.ranges.range(range) == Some(&descriptor) {
+            return;
+        }
+        match self.ranges.insert(descriptor) {
+            Ok(displaced) => {
+                self.dirty.extend(displaced.into_iter().map(|old| Key::Range(old.range)));
+                self.dirty.insert(Key::Range(range));
+            }
+            Err(why) => tracing::debug!(%why, "a descriptor is not taken"),
+        }
+    }
+}
+
+impl StateMachine for ClusterState {
+    type Output = Vec<Answer>;
+
+    fn empty() -> Self {
+        Self {
+            stores: BTreeMap::new(),
+            ranges: RangeMap::default(),
+            next_store_id: 1,
+            next_id: FIRST_ID,
+            first_range_lives: false,
+            dirty: BTreeSet::new(),
+        }
+    }
+
+    fn apply(&mut self, _at: EntryAt, data: &[u8]) -> Vec<Answer> {
+        let commands = decode_batch(data).commands.into_iter();
+        let body = |command: MasterCommand| command.body.expect("an unknown command: upgrade");
+        commands.map(|command| self.apply_one(body(command))).collect()
+    }
+
+    fn take_dirty(&mut self) -> Vec<DirtyRow> {
+        let dirty = std::mem::take(&mut self.dirty);
+        dirty.into_iter().map(|key| (key.encode(), state_rows::row(self, key))).collect()
+    }
+
+    fn rows(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let stores = self.stores.keys().map(|store| Key::Store(*store));
+        let ranges = self.ranges.iter().map(|descriptor| Key::Range(descriptor.range));
+        let mut keys: Vec<Key> = stores.chain(ranges).collect();
+        keys.sort();
+        let row = |key: Key| (key.encode(), state_rows::row(self, key).expect("it is there"));
+        keys.into_iter().map(row).collect()
+    }
+
+    fn header(&self) -> Vec<u8> {
+        state_rows::header(self)
+    }
+
+    fn state_hash(&self) -> u64 {
+        let rows = self.rows().into_iter();
+        let rows = rows.map(|(key, row)| state_rows::hash(&key, &row));
+        let header = state_rows::hash(b"", &self.header());
+        rows.fold(header, u64::wrapping_add)
+    }
+
+    fn restore(header: &[u8], rows: Vec<(Vec<u8>, Vec<u8>)>) -> Result<Self, CorruptImage> {
+        state_rows::restore(header, rows)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,156 @@
+//! The image of [`ClusterState`]: its rows, its header, and back.
+
+use bytes::Bytes;
+use prost::Message;
+use sharklock_multiraft::{CorruptImage, StateMachine as _};
+use sharklock_proto::internal::v1::{DescriptorRecord, MasterHeader, ReplicaRecord, StoreRow};
+use sharklock_rangemap::{Bounds, Descriptor, Epoch, PeerId, RangeId, Replica, Role, StoreId};
+use twox_hash::XxHash3_64;
+
+use crate::state::{ClusterState, StoreRecord};
+
+/// Format of rows and header.
+const FORMAT: u8 = 1;
+
+/// What a row is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Key {
+    Store(StoreId),
+    Range(RangeId),
+}
+
+impl Key {
+    pub fn encode(self) -> Vec<u8> {
+        let (kind, id) = match self {
+            Self::Store(store) => (b's', store.0),
+            Self::Range(range) => (b'r', range.0),
+        };
+        [&[kind][..], &id.to_be_bytes()].concat()
+    }
+
+    fn decode(key: &[u8]) -> Option<Self> {
+        let (kind, id) = key.split_first()?;
+        let id = u64::from_be_bytes(id.try_into().ok()?);
+        match kind {
+            b's' => Some(Self::Store(StoreId(id))),
+            b'r' => Some(Self::Range(RangeId(id))),
+            _ => None,
+        }
+    }
+}
+
+/// The row as it is now; None: there is none.
+pub fn row(state: &ClusterState, key: Key) -> Option<Vec<u8>> {
+    match key {
+        Key::Store(id) => {
+            let store = state.stores.get(&id)?;
+            Some(versioned(&StoreRow {
+                store_id: id.0,
+                ident: Bytes::copy_from_slice(&store.ident),
+                address: store.address.clone(),
+                version: store.version.clone(),
+            }))
+        }
+        Key::Range(range) => Some(versioned(&record(state.ranges.range(range)?))),
+    }
+}
+
+pub fn header(state: &ClusterState) -> Vec<u8> {
+    versioned(&MasterHeader {
+        next_store_id: state.next_store_id,
+        next_id: state.next_id,
+        first_range_lives: state.first_range_lives,
+    })
+}
+
+pub fn restore(header: &[u8], rows: Vec<(Vec<u8>, Vec<u8>)>) -> Result<ClusterState, CorruptImage> {
+    let MasterHeader { next_store_id, next_id, first_range_lives } = read(header)?;
+    let mut state = ClusterState::empty();
+    state.next_store_id = next_store_id;
+    state.next_id = next_id;
+    state.first_range_lives = first_range_lives;
+    for (key, row) in rows {
+        let corrupt = |why: String| CorruptImage(format!("row {key:02x?}: {why}"));
+        match Key::decode(&key) {
+            Some(Key::Store(id)) => {
+                let StoreRow { store_id, ident, address, version } = read(&row)?;
+                let ident = <[u8; 16]>::try_from(ident.as_ref());
+                let ident = ident.map_err(|_length| corrupt("no ident".to_owned()))?;
+                if store_id != id.0 || id.0 >= next_store_id {
+                    return Err(corrupt(format!("store {store_id} cannot stand here")));
+                }
+                state.stores.insert(id, StoreRecord { ident, address, version });
+            }
+            Some(Key::Range(range)) => {
+                let descriptor = descriptor(read(&row)?).map_err(corrupt)?;
+                if descriptor.range != range {
+                    return Err(corrupt(format!("range {} cannot stand here", descriptor.range)));
+                }
+                state.ranges.insert(descriptor).map_err(|why| corrupt(why.to_string()))?;
+            }
+            None => return Err(corrupt("an unknown key".to_owned())),
+        }
+    }
+    Ok(state)
+}
+
+/// The stored form of a descriptor.
+pub fn record(descriptor: &Descriptor) -> DescriptorRecord {
+    let replica = |replica: &Replica| ReplicaRecord {
+        peer_id: replica.peer.0,
+        store_id: replica.store.0,
+        role: match replica.role {
+            Role::Voter => 1,
+            Role::Learner => 2,
+        },
+    };
+    DescriptorRecord {
+        range_id: descriptor.range.0,
+        start: descriptor.bounds.start.clone().into(),
+        end: descriptor.bounds.end.clone().into(),
+        conf_ver: descriptor.epoch.conf_ver,
+        version: descriptor.epoch.version,
+        replicas: descriptor.replicas.iter().map(replica).collect(),
+    }
+}
+
+/// A descriptor from its stored form, if it describes a range.
+pub fn descriptor(record: DescriptorRecord) -> Result<Descriptor, String> {
+    let replica = |record: ReplicaRecord| {
+        let role = match record.role {
+            1 => Role::Voter,
+            2 => Role::Learner,
+            other => return Err(format!("replica role {other} is not known")),
+        };
+        Ok(Replica { peer: PeerId(record.peer_id), store: StoreId(record.store_id), role })
+    };
+    let descriptor = Descriptor {
+        range: RangeId(record.range_id),
+        bounds: Bounds { start: record.start.to_vec(), end: record.end.to_vec() },
+        epoch: Epoch { conf_ver: record.conf_ver, version: record.version },
+        replicas: record.replicas.into_iter().map(replica).collect::<Result<_, _>>()?,
+    };
+    descriptor.validate().map_err(|why| why.to_string())?;
+    Ok(descriptor)
+}
+
+pub fn hash(key: &[u8], row: &[u8]) -> u64 {
+    XxHash3_64::oneshot_with_seed(XxHash3_64::oneshot(key), row)
+}
+
+fn versioned(record: &impl Message) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(1 + record.encoded_len());
+    bytes.push(FORMAT);
+    record.encode_raw(&mut bytes);
+    bytes
+}
+
+fn read<M: Message + Default>(bytes: &[u8]) -> Result<M, CorruptImage> {
+    match bytes.split_first() {
+        Some((&FORMAT, record)) => {
+            M::decode(record).map_err(|why| CorruptImage(format!("a record is damaged: {why}")))
+        }
+        Some((format, _)) => Err(CorruptImage(format!("a record has format {format}"))),
+        None => Err(CorruptImage("a record is empty".to_owned())),
+    }
+}

@@ -1,0 +1,201 @@
+//! A state that came as a snapshot takes the place of a replica's: one batch, which begins by
+//! deleting what was there.
+//!
+//! raft-rs wants a snapshot to be the only thing that is not durable. So it is stepped only when
+//! the disk has everything before it, and until the disk has it the replica takes nothing else
+//! from raft-rs and is not ticked: a campaign would look for entries that the log no longer has.
+
+use raft::eraftpb::{self, Message, MessageType};
+use sharklock_proto::internal::v1::{FlushHeader, SnapshotHeader, TruncatedRecord};
+use sharklock_rangemap::PeerId;
+
+use bytes::Bytes;
+
+use crate::disk::{Family, WriteOp};
+use crate::keys::{self, Key};
+use crate::records;
+use crate::replica::Replica;
+use crate::snapshot::{self, Ends, Image};
+use crate::staging::Staging;
+use crate::state_machine::{EntryAt, StateMachine};
+
+/// A state that came whole, restored, not yet the replica's.
+pub(crate) struct Arrived<M> {
+    /// Where it has the log applied.
+    at: EntryAt,
+    /// The term of the leader that sent it.
+    term: u64,
+    from: PeerId,
+    machine: M,
+    machine_header: Vec<u8>,
+    rows: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+/// What became of a state that arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It is the replica's, durably.
+    Installed,
+    /// The replica was as far already, or its leader changed.
+    NotNeeded,
+}
+
+/// Where the install of a snapshot stands.
+///
+/// Invariants:
+/// - at most one of the first three is set;
+/// - while `writing` is set, nothing else of this replica is on its way to the disk, and raft-rs
+///   is not ticked.
+pub(crate) struct Install<M> {
+    /// Waits until the disk has all that came before.
+    pub arrived: Option<Arrived<M>>,
+    /// raft-rs was told; its next `Ready` says whether it wants it.
+    pub offered: Option<Arrived<M>>,
+    /// In the `Ready` of this number, which is not durable.
+    pub writing: Option<u64>,
+    /// For the other side.
+    pub outcome: Option<Outcome>,
+}
+
+impl<M> Default for Install<M> {
+    fn default() -> Self {
+        Self { arrived: None, offered: None, writing: None, outcome: None }
+    }
+}
+
+impl<M: StateMachine> Arrived<M> {
+    /// `None`: it is not the state that the header announces.
+    pub(crate) fn restore(
+        header: &SnapshotHeader,
+        at: EntryAt,
+        ends: Ends,
+        image: Image,
+    ) -> Option<Self> {
+        let range = ends.range;
+        let machine = match M::restore(&image.header, image.rows.clone()) {
+            Ok(machine) => machine,
+            Err(error) => {
+                tracing::error!(%range, %error, "a snapshot cannot be restored");
+                return None;
+            }
+        };
+        let (found, expected) = (machine.state_hash(), header.state_hash);
+        if found != expected {
+            tracing::error!(%range, found, expected, "a snapshot has another hash than announced");
+            return None;
+        }
+        Some(Self {
+            at,
+            term: header.term,
+            from: ends.other_peer,
+            machine,
+            machine_header: image.header,
+            rows: image.rows,
+        })
+    }
+}
+
+impl<M: StateMachine> Replica<M> {
+    /// Tells raft-rs of a state that has arrived, once the disk has all that came before. True: it
+    /// was told, and has something to say.
+    pub(crate) fn offer_arrived(&mut self, all_durable: bool) -> bool {
+        if !all_durable || self.install.arrived.is_none() {
+            return false;
+        }
+        let Some(arrived) = self.install.arrived.take() else { return false };
+        if !snapshot::may_install(self, arrived.term) {
+            self.install.outcome = Some(Outcome::NotNeeded);
+            return false;
+        }
+        self.step_snapshot(arrived.term, arrived.from, arrived.at);
+        self.install.offered = Some(arrived);
+        true
+    }
+
+    /// raft-rs had its chance to take the state that it was told of.
+    pub(crate) fn forget_offered(&mut self) {
+        if self.install.offered.take().is_some() {
+            self.install.outcome = Some(Outcome::NotNeeded);
+        }
+    }
+
+    /// A replica that stopped takes nothing in.
+    pub(crate) fn forget_arrived(&mut self) {
+        if self.install.arrived.take().is_some() {
+            self.install.outcome = Some(Outcome::NotNeeded);
+        }
+    }
+
+    /// The message that raft-rs's leader would have sent. The guard lets none in from outside.
+    pub(crate) fn step_snapshot(&mut self, term: u64, from: PeerId, at: EntryAt) {
+        let metadata = eraftpb::SnapshotMetadata {
+            conf_state: Some(records::conf_state(&self.descriptor)).into(),
+            index: at.index,
+            term: at.term,
+            ..eraftpb::SnapshotMetadata::default()
+        };
+        let snapshot =
+            eraftpb::Snapshot { metadata: Some(metadata).into(), ..eraftpb::Snapshot::default() };
+        let message = Message {
+            msg_type: MessageType::MsgSnapshot,
+            from: from.0,
+            to: self.address.peer.0,
+            term,
+            snapshot: Some(snapshot).into(),
+            ..Message::default()
+        };
+        self.raw.step(message).expect("a follower takes a snapshot of its term");
+        self.pin_timeout();
+    }
+}
+
+/// The state of `Ready` number `number` takes the place of the replica's, here and in the batch.
+pub(crate) fn stage<M: StateMachine>(
+    replica: &mut Replica<M>,
+    staging: &mut Staging,
+    snapshot: &eraftpb::Snapshot,
+    number: u64,
+) {
+    let arrived = replica.install.offered.take().expect("only what was offered is taken");
+    let EntryAt { index, term } = arrived.at;
+    let announced = (snapshot.get_metadata().index, snapshot.get_metadata().term);
+    assert_eq!(announced, (index, term), "raft-rs takes the state that it was told of");
+    assert!(replica.applied.index < index, "a snapshot never goes back");
+
+    let range = replica.range();
+    let (start, end) = keys::rows_span(range);
+    staging.put(WriteOp::DeleteRange(Family::State, start, end));
+    let (start, end) = keys::log_span(range, 0, u64::MAX);
+    staging.put(WriteOp::DeleteRange(Family::Raft, start, end));
+    for (row, value) in &arrived.rows {
+        staging.put(records::put_row(Key::Row(range, row), value));
+    }
+    let header = FlushHeader {
+        applied_index: index,
+        applied_term: term,
+        descriptor: Some(records::descriptor_record(&replica.descriptor)),
+        state_hash: arrived.machine.state_hash(),
+        machine: Some(Bytes::from(arrived.machine_header)),
+        conf_state: Some(records::conf_state_record(&records::conf_state(&replica.descriptor))),
+    };
+    staging.put(records::put(Key::Header(range), &header));
+    let record = TruncatedRecord { index, term };
+    staging.put(records::put(Key::Truncated(range), &record));
+
+    tracing::info!(%range, index, rows = arrived.rows.len(), "installing a snapshot");
+    replica.raw.raft.mut_store().restore(index, term);
+    replica.machine = arrived.machine;
+    replica.applied = arrived.at;
+    // It is on the disk before any later batch, and nothing else asks where the image stands.
+    (replica.flushed, replica.flush_staged) = (index, index);
+    replica.install.writing = Some(number);
+}
+
+/// `Ready` number `number` and all before it are durable.
+pub(crate) fn saved<M: StateMachine>(replica: &mut Replica<M>, number: u64) {
+    if replica.install.writing.is_some_and(|writing| writing <= number) {
+        replica.install.writing = None;
+        replica.install.outcome = Some(Outcome::Installed);
+        replica.raw.advance_apply_to(replica.applied.index);
+    }
+}

@@ -1,0 +1,128 @@
+//! One snapshot on its way in: chunks in order, credit for more, nothing parsed before all of it is
+//! here and its checksum fits.
+
+use sharklock_proto::internal::v1::{SnapshotAck, SnapshotChunk, SnapshotHeader};
+
+use super::RESEND_TICKS;
+use super::limits::{Budget, SnapshotLimits};
+use super::wire::Ends;
+use crate::state_machine::EntryAt;
+
+/// A chunk or the whole is not what was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Damaged;
+
+/// What a transfer has to say after some time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Due {
+    Nothing,
+    /// How far it is: nothing was heard, or there is credit again.
+    Ack,
+    /// Nothing came for too long.
+    Failed,
+}
+
+/// Invariants:
+/// - `data.len() <= granted <= header.bytes`;
+/// - `data` is a prefix of what the sender has, but for damage that its checksums do not show.
+#[derive(Debug)]
+pub(crate) struct Receiving {
+    pub ends: Ends,
+    pub transfer: u64,
+    pub header: SnapshotHeader,
+    /// Where the announced state has the log applied.
+    pub at: EntryAt,
+    data: Vec<u8>,
+    granted: u64,
+    progress: u64,
+    spoke: u64,
+    /// All of it is here and the replica has it; what is missing is its disk.
+    pub is_handed_on: bool,
+}
+
+impl Receiving {
+    pub(crate) fn new(
+        ends: Ends,
+        transfer: u64,
+        header: SnapshotHeader,
+        at: EntryAt,
+        ticks: u64,
+    ) -> Self {
+        Self {
+            ends,
+            transfer,
+            header,
+            at,
+            data: Vec::new(),
+            granted: 0,
+            progress: ticks,
+            spoke: ticks,
+            is_handed_on: false,
+        }
+    }
+
+    fn received(&self) -> u64 {
+        match self.is_handed_on {
+            true => self.header.bytes,
+            false => self.data.len() as u64,
+        }
+    }
+
+    /// Takes a chunk if it is the next one; another says only that something was lost, or came
+    /// twice, or was overtaken.
+    pub(crate) fn take(&mut self, chunk: &SnapshotChunk, ticks: u64) -> Result<(), Damaged> {
+        let end = chunk.offset.checked_add(chunk.data.len() as u64).ok_or(Damaged)?;
+        let is_damaged = crc32c::crc32c(&chunk.data) != chunk.crc32c || chunk.data.is_empty();
+        if is_damaged || end > self.header.bytes {
+            return Err(Damaged);
+        }
+        if chunk.offset == self.received() && end <= self.granted {
+            self.data.extend_from_slice(&chunk.data);
+            self.progress = ticks;
+        }
+        Ok(())
+    }
+
+    /// All of it, once it is here, if it is what was announced.
+    pub(crate) fn whole(&mut self) -> Option<Result<Vec<u8>, Damaged>> {
+        if self.is_handed_on || self.received() < self.header.bytes {
+            return None;
+        }
+        let fits = crc32c::crc32c(&self.data) == self.header.crc32c;
+        self.is_handed_on = true;
+        let data = std::mem::take(&mut self.data);
+        Some(if fits { Ok(data) } else { Err(Damaged) })
+    }
+
+    /// How far it is, and credit for more as far as the store takes it.
+    pub(crate) fn ack(
+        &mut self,
+        limits: &SnapshotLimits,
+        budget: &mut Budget,
+        ticks: u64,
+    ) -> SnapshotAck {
+        self.spoke = ticks;
+        let wanted = self.wanted(limits);
+        if wanted > self.granted && budget.is_open() {
+            budget.spend(wanted - self.granted);
+            self.granted = wanted;
+        }
+        let offset = self.received();
+        SnapshotAck { offset, window: self.granted - offset, installed: false }
+    }
+
+    fn wanted(&self, limits: &SnapshotLimits) -> u64 {
+        self.header.bytes.min(self.received() + limits.window_bytes.max(1))
+    }
+
+    pub(crate) fn tick(&mut self, ticks: u64, limits: &SnapshotLimits, budget: &Budget) -> Due {
+        if !self.is_handed_on && ticks - self.progress >= limits.idle_ticks_max {
+            return Due::Failed;
+        }
+        let has_credit = budget.is_open() && self.granted < self.wanted(limits);
+        match has_credit || ticks - self.spoke >= RESEND_TICKS {
+            true => Due::Ack,
+            false => Due::Nothing,
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! One snapshot on its way out. The header goes first, and chunks follow once it is taken; what is
+//! lost is sent again from where the receiver's answers stand.
+
+use bytes::Bytes;
+use sharklock_proto::internal::v1::{SnapshotAck, SnapshotChunk, SnapshotHeader};
+
+use super::RESEND_TICKS;
+use super::limits::{Budget, SnapshotLimits};
+use super::wire::Ends;
+
+/// What a transfer has to say after some time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Due {
+    Nothing,
+    /// The header, since nobody answered it, or did not say that everything is installed.
+    Header,
+    /// It has failed.
+    Failed,
+}
+
+/// Invariants:
+/// - `acked <= next <= data.len()`;
+/// - nothing at or above `limit` was sent.
+#[derive(Debug)]
+pub(crate) struct Sending {
+    pub ends: Ends,
+    pub transfer: u64,
+    /// The term in which the sender leads; another ends the transfer.
+    pub term: u64,
+    pub header: SnapshotHeader,
+    /// Index up to which the state has the log applied.
+    pub index: u64,
+    data: Bytes,
+    next: u64,
+    acked: u64,
+    limit: u64,
+    is_taken: bool,
+    /// Tick of the last progress.
+    progress: u64,
+    /// Tick at which either end spoke last.
+    spoke: u64,
+    went_back: u64,
+}
+
+impl Sending {
+    pub(crate) fn new(
+        ends: Ends,
+        transfer: u64,
+        header: SnapshotHeader,
+        data: Bytes,
+        ticks: u64,
+    ) -> Self {
+        Self {
+            ends,
+            transfer,
+            term: header.term,
+            index: header.metadata.as_ref().map_or(0, |metadata| metadata.index),
+            header,
+            data,
+            next: 0,
+            acked: 0,
+            limit: 0,
+            is_taken: false,
+            progress: ticks,
+            spoke: ticks,
+            went_back: ticks,
+        }
+    }
+
+    fn len(&self) -> u64 {
+        self.data.len() as u64
+    }
+
+    /// Whether the receiver has all of it, as far as known.
+    pub(crate) fn is_delivered(&self) -> bool {
+        self.acked == self.len()
+    }
+
+    pub(crate) fn acknowledged(&mut self, ack: SnapshotAck, ticks: u64) {
+        let limit = ack.offset.saturating_add(ack.window).min(self.len());
+        // Late, or of what was never sent.
+        if ack.offset < self.acked || ack.offset > self.next {
+            return;
+        }
+        self.spoke = ticks;
+        let advanced = ack.offset > self.acked || limit > self.limit || !self.is_taken;
+        if advanced {
+            self.is_taken = true;
+            self.acked = ack.offset;
+            self.limit = self.limit.max(limit);
+            self.progress = ticks;
+        } else if self.went_back < ticks {
+            // It says the same again: something between was lost. Once a tick, or each of the
+            // answers to what is on its way would send all of it anew.
+            self.go_back(ticks);
+        }
+    }
+
+    fn go_back(&mut self, ticks: u64) {
+        self.went_back = ticks;
+        self.next = self.acked;
+    }
+
+    pub(crate) fn tick(&mut self, ticks: u64, limits: &SnapshotLimits) -> Due {
+        if ticks - self.progress >= limits.idle_ticks_max {
+            return Due::Failed;
+        }
+        if ticks - self.spoke < RESEND_TICKS {
+            return Due::Nothing;
+        }
+        self.spoke = ticks;
+        if !self.is_taken || self.is_delivered() {
+            return Due::Header;
+        }
+        self.go_back(ticks);
+        Due::Nothing
+    }
+
+    /// The next chunk, if the receiver takes one and the store may send it.
+    pub(crate) fn chunk(
+        &mut self,
+        limits: &SnapshotLimits,
+        budget: &mut Budget,
+    ) -> Option<SnapshotChunk> {
+        if self.next >= self.limit || !budget.is_open() {
+            return None;
+        }
+        let end = self.limit.min(self.next + limits.chunk_bytes.max(1));
+        let data = self.data.slice(self.next as usize..end as usize);
+        budget.spend(end - self.next);
+        let chunk = SnapshotChunk { offset: self.next, crc32c: crc32c::crc32c(&data), data };
+        self.next = end;
+        Some(chunk)
+    }
+}
