@@ -65,11 +65,7 @@ fn option(role: &str) -> String {
 }
 
 /// What a file and the environment say holds, except for what `dev` is.
-fn configure(
-    args: &DevArgs,
-    data_dir: &Path,
-    address: Ipv4Addr,
-) -> Result<ServerConfig, Failure> {
+fn configure(args: &DevArgs, data_dir: &Path, address: Ipv4Addr) -> Result<ServerConfig, Failure> {
     let dev = |name, text: String| said(name, Raw::Text(text), Origin::Command("dev"));
     let master = format!("{address}:{MASTER_PORT}");
     let mut own: Vec<Said> = vec![

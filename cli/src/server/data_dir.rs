@@ -18,8 +18,7 @@ use crate::exit::{CONFIG, Failure};
 const LOCK: &str = "lock";
 /// What a node has in its directory; `address` is written by `dev`, `log` by `dev --nodes`, and a
 /// disk of its own has the last.
-const OURS: [&str; 7] =
-    ["master", "data", LOCK, "address", "address.new", "log", "lost+found"];
+const OURS: [&str; 7] = ["master", "data", LOCK, "address", "address.new", "log", "lost+found"];
 
 /// A directory for a store.
 #[derive(Debug)]

@@ -51,8 +51,10 @@ pub fn run(args: ServerArgs) -> Result<u8, Failure> {
     }
     let config = config::check(&settings)?;
     let roles = config.roles.names().join(",");
+    let claimed = config.data_dir.as_deref().map(Claimed::of_node).transpose()?;
     serve(
         &config,
+        claimed,
         |role| format!("--listen-{role} IP:PORT"),
         |ready| {
             tracing::info!(%roles, cluster = ready.cluster_id, "ready");

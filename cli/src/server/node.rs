@@ -28,6 +28,8 @@ use crate::{
 
 /// Raft's longest election time-out, in ticks (DESIGN §5).
 const ELECTION_TICKS_MAX: u32 = 20;
+/// A snapshot without progress for so long has failed.
+const SNAPSHOT_IDLE_MAX: Duration = Duration::from_secs(10);
 
 /// Everything that a process listens on, taken and not open yet.
 pub struct Ports {
@@ -121,7 +123,9 @@ impl Node {
             self.start_master(config, open(port, "master")?, registry, health).await?;
         }
         let stores = match gateway {
-            Some(port) => Some(self.start_gateway(config, open(port, "gateway")?, registry, health)?),
+            Some(port) => {
+                Some(self.start_gateway(config, open(port, "gateway")?, registry, health)?)
+            }
             None => None,
         };
         if let Some(port) = data {
@@ -150,9 +154,8 @@ impl Node {
         let listen = listener.local_addr().map_err(|why| internal("a port has no address", why))?;
         let advertise = config.advertise.master.clone().unwrap_or_else(|| listen.to_string());
         let tunables = &config.tunables;
-        let master = Master::start(MasterConfig {
+        let settings = MasterConfig {
             data_dir: directory(config, "master"),
-            listener,
             advertise,
             masters: config.masters.clone(),
             replicas: tunables.replicas,
@@ -160,13 +163,11 @@ impl Node {
             tuning: master_tuning(tunables),
             sync_writes: config.sync_writes,
             registry: registry.clone(),
-        })
-        .await
-        .map_err(|why| refused_master(&why))?;
+        };
+        let master = Master::start(settings, listener).await;
+        let master = master.map_err(|why| refused_master(&why))?;
         let ready = master.ready();
-        health.started("master", move || {
-            (!*ready.borrow()).then(|| "no master leads".to_owned())
-        });
+        health.started("master", move || (!*ready.borrow()).then(|| "no master leads".to_owned()));
         self.master = Some(master);
         Ok(())
     }
@@ -179,10 +180,10 @@ impl Node {
         registry: &Registry,
         health: &Arc<Health>,
     ) -> Result<Stores, Failure> {
-        let source = dialling(config.listen.gateway.ip(), &config.masters);
+        let dialling = dialling(config.listen.gateway.ip(), &config.masters);
         let limits = Limits { ttl_ms_min: millis(config.tunables.ttl_min) };
-        let settings = Config { limits, source: source.source, ..Config::default() };
-        let masters: Arc<dyn Directory> = Arc::new(masters(config, source)?);
+        let settings = Config { limits, dialling, ..Config::default() };
+        let masters: Arc<dyn Directory> = Arc::new(masters(config, dialling)?);
         let gateway = Gateway::new(settings, Some(masters), registry)
             .map_err(|why| internal("metrics", why))?;
         let (readiness, stores) = (gateway.readiness(), gateway.stores());
@@ -218,7 +219,7 @@ impl Node {
             let _ = tokio::task::spawn_blocking(move || data.stop()).await;
         }
         if let Some(master) = self.master.take() {
-            master.stop().await;
+            let _ = tokio::task::spawn_blocking(move || master.stop()).await;
         }
     }
 }
@@ -270,25 +271,35 @@ fn pace(tunables: &Tunables) -> Pace {
     }
 }
 
-fn master_tuning(tunables: &Tunables) -> MasterTuning {
-    let mut tuning = MasterTuning::default();
-    tuning.tick = tunables.tick;
-    tuning.flush = tunables.image_flush;
-    tuning.limits.disconnected = tunables.store_disconnected;
-    tuning.limits.down = tunables.store_down;
-    tuning.log.entries_floor = tunables.log_entries_floor;
-    tuning.log.entries_max = tunables.log_entries_max;
-    tuning.log.bytes_max = tunables.log_bytes_max;
-    tuning
-}
-
 fn tuning(tunables: &Tunables) -> Tuning {
     let mut tuning = Tuning { pace: pace(tunables), ..Tuning::default() };
     tuning.heartbeat_every = tunables.store_heartbeat;
     tuning.log.entries_floor = tunables.log_entries_floor;
     tuning.log.entries_max = tunables.log_entries_max;
     tuning.log.bytes_max = tunables.log_bytes_max;
+    let snapshots = &mut tuning.snapshots;
+    let per_second = ticks_in(Duration::from_secs(1), tunables.tick);
+    snapshots.chunk_bytes = tunables.snapshot_chunk;
+    snapshots.window_bytes = tunables.snapshot_window;
+    snapshots.bytes_per_tick = tunables.snapshot_rate.map(|rate| rate.div_ceil(per_second));
+    snapshots.sending_max = tunables.snapshots_sending as usize;
+    snapshots.receiving_max = tunables.snapshots_receiving as usize;
+    snapshots.idle_ticks_max = ticks_in(SNAPSHOT_IDLE_MAX, tunables.tick);
     tuning
+}
+
+fn master_tuning(tunables: &Tunables) -> MasterTuning {
+    // The engine's settings are the same for both.
+    let Tuning { log, snapshots, .. } = tuning(tunables);
+    let (tick, flush) = (tunables.tick, tunables.image_flush);
+    let mut tuning = MasterTuning { tick, flush, log, snapshots, ..MasterTuning::default() };
+    tuning.limits.disconnected = tunables.store_disconnected;
+    tuning.limits.down = tunables.store_down;
+    tuning
+}
+
+fn ticks_in(duration: Duration, tick: Duration) -> u64 {
+    u64::try_from(duration.as_nanos() / tick.as_nanos()).unwrap_or(u64::MAX).max(1)
 }
 
 fn millis(duration: Duration) -> u64 {
@@ -311,9 +322,7 @@ fn refused(why: &StartError) -> Failure {
 fn refused_master(why: &MasterStartError) -> Failure {
     match why {
         MasterStartError::Open { source, .. } => Failure::new(CONFIG, source.to_string()),
-        MasterStartError::Metrics(_) | MasterStartError::Thread(_) => {
-            internal("cannot start", why)
-        }
+        MasterStartError::Metrics(_) | MasterStartError::Thread(_) => internal("cannot start", why),
         _ => Failure::new(CONFIG, why.to_string()),
     }
 }
