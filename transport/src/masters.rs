@@ -198,12 +198,17 @@ impl Masters {
             };
             let why = match self.ask_once(ask).await {
                 Ok(stream) => forward(stream, updates, &mut backoff).await,
-                Err(status) => status.message().to_owned(),
+                Err(status) => {
+                    // One that does not lead has said whom to ask; a refusal names nobody.
+                    if !is_worth_another_try(&status) {
+                        self.pass_over();
+                    }
+                    status.message().to_owned()
+                }
             };
             if !backoff.is_failing() {
                 tracing::warn!(why, "no routes from a master; going on with what is known");
             }
-            self.pass_over();
             sleep(backoff.pause()).await;
         }
     }

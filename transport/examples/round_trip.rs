@@ -1,0 +1,125 @@
+//! Measures what a small message costs from store to store and back, over loopback: two stores in
+//! one process, each with its links and its acceptor, as in a cluster. Ends after 20,000 round trips.
+//!
+//! `cargo run -p sharklock-transport --example round_trip`
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use sharklock_proto::internal::v1::{
+    Entry, Heartbeats, Message, MessageType, RangeMessage, SnapshotMessage,
+};
+use sharklock_transport::{
+    Dialling, PeerAcceptor, PeerAddress, PeerIdentity, PeerInbox, PeerLinks, serve, server,
+};
+use tokio::{net::TcpListener, sync::mpsc};
+use tokio_util::sync::CancellationToken;
+
+const WARM_UP: usize = 2_000;
+const ROUND_TRIPS: usize = 20_000;
+/// After so long a message counts as lost, and the next one is sent.
+const ANSWER_WITHIN: Duration = Duration::from_millis(200);
+/// Of an append: a lock's acquire is about as large.
+const ENTRY_BYTES: usize = 200;
+
+/// Hands messages to the one who measures or answers, as a data server's mailbox does.
+struct Inbox(mpsc::Sender<RangeMessage>);
+
+impl PeerInbox for Inbox {
+    fn messages(&self, messages: Vec<RangeMessage>) {
+        for message in messages {
+            self.0.try_send(message).expect("one is on its way at a time");
+        }
+    }
+    fn heartbeats(&self, _: Vec<Heartbeats>) {}
+    fn snapshots(&self, _: Vec<SnapshotMessage>) {}
+    fn unreachable(&self, _: u64) {}
+}
+
+fn identity(store: u8) -> PeerIdentity {
+    PeerIdentity { cluster_id: [9; 16], store: store.into(), ident: [store; 16], worker: 0 }
+}
+
+fn at(store: u8, address: &str) -> BTreeMap<u64, PeerAddress> {
+    let ident = Bytes::copy_from_slice(&identity(store).ident);
+    BTreeMap::from([(store.into(), PeerAddress { ident, address: address.to_owned() })])
+}
+
+struct Store {
+    address: String,
+    links: PeerLinks,
+    acceptor: PeerAcceptor,
+    heard: mpsc::Receiver<RangeMessage>,
+}
+
+async fn store(number: u8) -> Store {
+    let (inbox, heard) = mpsc::channel(1_000);
+    let inbox = Arc::new(Inbox(inbox));
+    let stop = CancellationToken::new();
+    let links = PeerLinks::start(identity(number), Dialling::default(), Arc::clone(&inbox) as _);
+    let acceptor = PeerAcceptor::new(identity(number), inbox, stop.clone());
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("it is bound").to_string();
+    let router = server().add_service(acceptor.clone().into_service());
+    tokio::spawn(serve(router, listener, stop));
+    Store { address, links, acceptor, heard }
+}
+
+/// Messages are numbered, so that an answer that comes late is not taken for the next one's.
+fn message(from_store: u64, to_store: u64, of: MessageType, index: u64) -> RangeMessage {
+    let entry = Entry { data: vec![7; ENTRY_BYTES].into(), ..Entry::default() };
+    let entries = if of == MessageType::MsgAppend { vec![entry] } else { Vec::new() };
+    let message = Message { msg_type: of.into(), index, entries, ..Message::default() };
+    RangeMessage { from_store, to_store, message: Some(message), ..RangeMessage::default() }
+}
+
+fn index_of(message: &RangeMessage) -> u64 {
+    message.message.as_ref().map_or(0, |message| message.index)
+}
+
+async fn answer_to(index: u64, heard: &mut mpsc::Receiver<RangeMessage>) {
+    while index_of(&heard.recv().await.expect("the inbox stays")) != index {}
+}
+
+#[tokio::main]
+#[expect(clippy::disallowed_methods, reason = "measuring is what this is for")]
+async fn main() {
+    let (mut one, mut two) = (store(1).await, store(2).await);
+    one.acceptor.set_peers(&at(2, &two.address));
+    two.acceptor.set_peers(&at(1, &one.address));
+    one.links.set_peers(at(2, &two.address));
+    two.links.set_peers(at(1, &one.address));
+    tokio::spawn(async move {
+        while let Some(asked) = two.heard.recv().await {
+            let answer = message(2, 1, MessageType::MsgAppendResponse, index_of(&asked));
+            two.links.send(vec![answer], vec![], vec![]);
+        }
+    });
+
+    let mut took = Vec::with_capacity(ROUND_TRIPS);
+    let (mut index, mut lost) = (0, 0);
+    while took.len() < WARM_UP + ROUND_TRIPS {
+        index += 1;
+        let begun = std::time::Instant::now();
+        one.links.send(vec![message(1, 2, MessageType::MsgAppend, index)], vec![], vec![]);
+        let answered = tokio::time::timeout(ANSWER_WITHIN, answer_to(index, &mut one.heard)).await;
+        if answered.is_ok() {
+            took.push(begun.elapsed());
+        } else {
+            // As it is until both streams stand.
+            lost += 1;
+            assert!(lost < 100, "no streams stand");
+        }
+    }
+    let mut took = took.split_off(WARM_UP);
+    took.sort_unstable();
+    let at = |of: usize| took[ROUND_TRIPS * of / 1_000];
+    println!(
+        "{ROUND_TRIPS} round trips of {ENTRY_BYTES} bytes, {lost} lost: \
+         p50 {:?}, p90 {:?}, p99 {:?}, p99.9 {:?}",
+        at(500),
+        at(900),
+        at(990),
+        at(999)
+    );
+}
