@@ -186,10 +186,10 @@ impl StateMachine for ClusterState {
     fn rows(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
         let stores = self.stores.keys().map(|store| Key::Store(*store));
         let ranges = self.ranges.iter().map(|descriptor| Key::Range(descriptor.range));
-        let mut keys: Vec<Key> = stores.chain(ranges).collect();
-        keys.sort();
         let row = |key: Key| (key.encode(), state_rows::row(self, key).expect("it is there"));
-        keys.into_iter().map(row).collect()
+        let mut rows: Vec<_> = stores.chain(ranges).map(row).collect();
+        rows.sort();
+        rows
     }
 
     fn header(&self) -> Vec<u8> {

@@ -1,6 +1,9 @@
 //! What goes wrong, when, and to whom. Leaders are hit more often than their share: what breaks a
 //! lock service breaks at its leader.
 
+use sharklock_dataserver::Input;
+use sharklock_rangemap::StoreId;
+
 use crate::links::Letter;
 use crate::node::Node;
 use crate::note;
@@ -24,6 +27,7 @@ pub enum Fault {
     CrashClient,
     PauseClient,
     Replay,
+    HandOver,
 }
 
 /// The end of what a fault did.
@@ -41,7 +45,7 @@ pub enum Ease {
 
 impl Fault {
     /// Every kind.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::CrashStore,
         Self::PowerCut,
         Self::PauseStore,
@@ -56,6 +60,7 @@ impl Fault {
         Self::CrashClient,
         Self::PauseClient,
         Self::Replay,
+        Self::HandOver,
     ];
 
     /// Its counter's name.
@@ -75,6 +80,7 @@ impl Fault {
             Self::CrashClient => "fault: client crash",
             Self::PauseClient => "fault: client pause",
             Self::Replay => "fault: replayed call",
+            Self::HandOver => "fault: hand-over",
         }
     }
 }
@@ -97,6 +103,7 @@ impl World {
             Fault::CrashClient => options.crash_client_mean_ms,
             Fault::PauseClient => options.pause_client_mean_ms,
             Fault::Replay => options.replay_mean_ms,
+            Fault::HandOver => options.hand_over_mean_ms,
         }
     }
 
@@ -176,6 +183,11 @@ impl World {
                 self.pause(Node::Client(number), length);
             }
             Fault::Replay => self.replay(),
+            Fault::HandOver => {
+                let store = self.some_store(4);
+                note!(self, "s{store} hands over");
+                self.store_told(store, Input::HandOver);
+            }
         }
         self.plan_fault(fault);
     }
@@ -273,6 +285,12 @@ impl World {
         let named: Vec<String> = ways.iter().map(|(from, to)| format!("{from}>{to}")).collect();
         note!(self, "blocked for {length}: {}", named.join(" "));
         self.links.block(&ways);
+        // The links of stores find out and say so.
+        for (from, to) in &ways {
+            if let (Node::Store(from), Node::Store(to)) = (from, to) {
+                self.store_told(*from, Input::Unreachable(StoreId(*to as u64)));
+            }
+        }
         self.queue.plan(self.now + length, Event::Ease(Ease::Unblock(ways)));
     }
 

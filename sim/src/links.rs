@@ -3,19 +3,23 @@
 
 use std::collections::BTreeMap;
 
-use sharklock_proto::internal::v1::{Heartbeats, MessageType, RangeMessage};
+use sharklock_proto::internal::v1::{
+    Heartbeats, MessageType, RangeMessage, SnapshotMessage, snapshot_message::Body,
+};
 
 use crate::dice::Dice;
 use crate::node::Node;
 use crate::options::Options;
 
-/// What travels between stores. The two kinds have streams of their own (D6).
+/// What travels between stores. The kinds have streams of their own (D6).
 #[derive(Clone, Debug)]
 pub enum Letter {
     /// Of one range.
     Message(Box<RangeMessage>),
     /// Of all ranges.
     Heartbeats(Box<Heartbeats>),
+    /// A piece of a snapshot, or an answer to one.
+    Snapshot(Box<SnapshotMessage>),
 }
 
 impl Letter {
@@ -24,6 +28,7 @@ impl Letter {
         (match self {
             Self::Message(message) => message.from_store,
             Self::Heartbeats(beats) => beats.from_store,
+            Self::Snapshot(piece) => piece.from_store,
         }) as usize
     }
 
@@ -32,12 +37,14 @@ impl Letter {
         (match self {
             Self::Message(message) => message.to_store,
             Self::Heartbeats(beats) => beats.to_store,
+            Self::Snapshot(piece) => piece.to_store,
         }) as usize
     }
 
     fn class(&self) -> u8 {
         match self {
             Self::Heartbeats(_) => 0,
+            Self::Snapshot(_) => 3,
             Self::Message(message) => {
                 let kind = message.message.as_ref().map(|body| body.msg_type());
                 match kind {
@@ -58,6 +65,7 @@ impl Letter {
                     if beat.is_some_and(|beat| beat.is_response) { "beat-ok" } else { "beat" };
                 format!("{kind} t{term} c{commit}")
             }
+            Self::Snapshot(piece) => describe_piece(piece),
             Self::Message(message) => {
                 let Some(body) = &message.message else { return "nothing".to_owned() };
                 let kind = body.msg_type().as_str_name().trim_start_matches("MSG_").to_lowercase();
@@ -66,6 +74,21 @@ impl Letter {
                 format!("{kind}{reject} t{term} i{index} c{commit} +{entries}")
             }
         }
+    }
+}
+
+fn describe_piece(piece: &SnapshotMessage) -> String {
+    match &piece.body {
+        None => "nothing".to_owned(),
+        Some(Body::Header(header)) => {
+            let index = header.metadata.as_ref().map_or(0, |metadata| metadata.index);
+            format!("snapshot t{} i{index} {} bytes", header.term, header.bytes)
+        }
+        Some(Body::Chunk(chunk)) => format!("chunk {} +{}", chunk.offset, chunk.data.len()),
+        Some(Body::Ack(ack)) if ack.installed => "snapshot-installed".to_owned(),
+        Some(Body::Ack(ack)) => format!("chunk-ok {} +{}", ack.offset, ack.window),
+        Some(Body::Reject(reject)) => format!("snapshot-no {:?}", reject.why()),
+        Some(Body::Cancel(_)) => "snapshot-cancelled".to_owned(),
     }
 }
 

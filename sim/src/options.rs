@@ -143,6 +143,18 @@ options! {
     pause_client_mean_ms,
     /// Mean length of what ends by itself.
     fault_mean_ms,
+    /// A store hands its leadership over.
+    hand_over_mean_ms,
+    /// Entries beyond which a log is cut whoever still needs them; 0: as shipped.
+    log_max,
+    /// Bytes of a snapshot's chunk,
+    snapshot_chunk_bytes,
+    /// chunks that may be on their way without an answer,
+    snapshot_window_chunks,
+    /// bytes of them in a tick, 0 for no limit,
+    snapshot_tick_bytes,
+    /// and snapshots that a store sends and takes in at the same time.
+    snapshot_slots,
 }
 
 impl Options {
@@ -152,6 +164,7 @@ impl Options {
         let mut options = Self::workload(dice);
         options.draw_hardware(dice);
         options.draw_faults(dice);
+        options.draw_snapshots(dice);
         options
     }
 
@@ -210,6 +223,12 @@ impl Options {
             crash_client_mean_ms: 0,
             pause_client_mean_ms: 0,
             fault_mean_ms: 0,
+            hand_over_mean_ms: 0,
+            log_max: 0,
+            snapshot_chunk_bytes: 0,
+            snapshot_window_chunks: 0,
+            snapshot_tick_bytes: 0,
+            snapshot_slots: 0,
         }
     }
 
@@ -251,6 +270,20 @@ impl Options {
         self.crash_client_mean_ms = mean(5_000, 120_000);
         self.pause_client_mean_ms = mean(5_000, 120_000);
         self.fault_mean_ms = dice.scale(500, 12_000);
+    }
+
+    /// In a part of the runs logs are so short that who was away needs a snapshot, and chunks so
+    /// small that much can go wrong on the way.
+    fn draw_snapshots(&mut self, dice: &mut Dice) {
+        let short = dice.one_in(2);
+        let (hands_over, mean) = (dice.one_in(3), dice.scale(5_000, 120_000));
+        self.hand_over_mean_ms = if hands_over { mean } else { 0 };
+        let log_max = dice.scale(10, 150);
+        self.log_max = if short { log_max } else { 0 };
+        self.snapshot_chunk_bytes = dice.scale(256, 16_384);
+        self.snapshot_window_chunks = dice.between(1, 8);
+        self.snapshot_tick_bytes = *dice.pick(&[0, 0, 2_000, 20_000]);
+        self.snapshot_slots = dice.between(1, 2);
     }
 }
 

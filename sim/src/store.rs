@@ -7,7 +7,8 @@ use std::time::Duration;
 use sharklock_dataserver::{Input, LinkId, LockRange, Outputs, Pace, Worker};
 use sharklock_gateway::Lane;
 use sharklock_multiraft::{
-    Batch, Config, Disk, LogLimits, RaftRole, ReplicaStatus, SimDisk, Store, StoreIdent, bootstrap,
+    Batch, Config, Disk, LogLimits, RaftRole, ReplicaStatus, SimDisk, SnapshotLimits, Store,
+    StoreIdent, bootstrap,
 };
 use sharklock_proto::internal::v1::StoreCall;
 use sharklock_rangemap::{Bounds, Descriptor, Epoch, PeerId, RangeId, Replica, Role, StoreId};
@@ -63,6 +64,8 @@ pub struct Process {
     pub turn: u64,
     /// When it is planned.
     pub turn_at: Option<u64>,
+    /// Snapshots that it has been seen to install.
+    pub installed: u64,
     /// Gateways that are connected.
     pub links: BTreeMap<LinkId, ConnId>,
     last_link: u64,
@@ -100,8 +103,7 @@ impl StoreNode {
     ///
     /// If the disk cannot be recovered, which no crash may cause.
     pub fn start(&mut self, now_ns: u64, options: &Options, seed: u64) -> Result<(), String> {
-        let log = LogLimits { entries_floor: options.log_floor, ..LogLimits::default() };
-        let config = Config { election_seed: seed ^ self.number as u64, log, ..Config::default() };
+        let config = engine_config(options, seed ^ self.number as u64);
         let store = Store::<LockRange>::recover(config, &self.disk)
             .map_err(|error| format!("s{} does not recover: {error}", self.number))?;
         let pace = Pace { flush: Duration::from_millis(options.flush_ms), ..Pace::default() };
@@ -116,6 +118,7 @@ impl StoreNode {
             written_in_pause: false,
             turn: 0,
             turn_at: None,
+            installed: 0,
             links: BTreeMap::new(),
             last_link: 0,
         });
@@ -171,6 +174,13 @@ impl StoreNode {
     /// Whether it leads and answers.
     pub fn answers(&self) -> bool {
         self.process.as_ref().is_some_and(|process| process.worker.leads_all())
+    }
+
+    /// Snapshots installed since the last call.
+    pub fn take_installed(&mut self) -> u64 {
+        let Some(process) = &mut self.process else { return 0 };
+        let installed = process.worker.store().snapshot_stats().installed;
+        installed - std::mem::replace(&mut process.installed, installed)
     }
 
     /// The locks as this replica has applied them.
@@ -260,6 +270,25 @@ impl Process {
         }));
         inputs
     }
+}
+
+fn engine_config(options: &Options, election_seed: u64) -> Config {
+    let shipped = LogLimits::default();
+    let entries_max = match options.log_max {
+        0 => shipped.entries_max,
+        max => max,
+    };
+    let entries_floor = options.log_floor.min(entries_max);
+    let (chunk_bytes, slots) = (options.snapshot_chunk_bytes, options.snapshot_slots as usize);
+    let snapshots = SnapshotLimits {
+        chunk_bytes,
+        window_bytes: chunk_bytes * options.snapshot_window_chunks,
+        bytes_per_tick: Some(options.snapshot_tick_bytes).filter(|bytes| *bytes > 0),
+        sending_max: slots,
+        receiving_max: slots,
+        ..SnapshotLimits::default()
+    };
+    Config { election_seed, log: LogLimits { entries_floor, entries_max, ..shipped }, snapshots }
 }
 
 fn ident(number: usize) -> StoreIdent {

@@ -124,7 +124,7 @@ impl World {
 
     /// Does what a turn wants, in the order in which the edge does it.
     fn store_outputs(&mut self, number: usize, outputs: Outputs) {
-        let Outputs { batch, replies, messages, heartbeats, snapshots: _ } = outputs;
+        let Outputs { batch, replies, messages, heartbeats, snapshots } = outputs;
         if let Some(batch) = batch {
             let took = self.draw_write_ns(number, batch.sync);
             let store = self.store(number);
@@ -141,7 +141,8 @@ impl World {
         }
         let messages = messages.into_iter().map(|message| Letter::Message(Box::new(message)));
         let beats = heartbeats.into_iter().map(|beats| Letter::Heartbeats(Box::new(beats)));
-        for letter in messages.chain(beats) {
+        let pieces = snapshots.into_iter().map(|piece| Letter::Snapshot(Box::new(piece)));
+        for letter in messages.chain(beats).chain(pieces) {
             self.send_letter(letter);
         }
         self.observe_store(number);
@@ -172,8 +173,17 @@ impl World {
         process.post_internal(match letter {
             Letter::Message(message) => Input::Message(message),
             Letter::Heartbeats(beats) => Input::Heartbeats(beats),
+            Letter::Snapshot(piece) => Input::Snapshots(vec![*piece]),
         });
         self.arm_store(to);
+    }
+
+    /// Something for a store's worker, if it is up.
+    pub(crate) fn store_told(&mut self, number: usize, input: Input) {
+        if let Some(process) = &mut self.store(number).process {
+            process.post_internal(input);
+            self.arm_store(number);
+        }
     }
 
     /// A gateway's connection reaches the store.
@@ -233,6 +243,10 @@ impl World {
             status.state_hash >> 32,
             if answers { " answers" } else { "" }
         );
+        for _ in 0..self.stores[number - 1].take_installed() {
+            note!(self, "s{number} has installed a snapshot");
+            self.counters.count("snapshots installed");
+        }
         if let Err((rule, what)) = self.checks.replicas.observe(number, &status) {
             self.violated(rule, &[], format_args!("{what}"));
         }

@@ -10,7 +10,7 @@ use sharklock_sim::{Counters, Options, Outcome, run};
 const HOURS: f64 = 20.0;
 
 /// What must have happened at least so often in twenty hours or more.
-const FLOORS: [(&str, u64); 28] = [
+const FLOORS: [(&str, u64); 30] = [
     ("grants", 50_000),
     ("grants after a wait", 20_000),
     ("leader changes", 500),
@@ -39,6 +39,8 @@ const FLOORS: [(&str, u64); 28] = [
     ("fault: cut stream", 500),
     ("fault: gateway crash", 50),
     ("fault: client crash", 100),
+    ("fault: hand-over", 50),
+    ("snapshots installed", 100),
 ];
 
 fn hours_wanted() -> f64 {

@@ -57,6 +57,19 @@ pub enum MastersError {
     Unavailable(String),
 }
 
+impl MastersError {
+    /// The reason (`google.rpc.ErrorInfo`) of a refusal; empty where there is none.
+    pub fn reason(&self) -> String {
+        match self {
+            Self::Refused(status) => {
+                let details = status.get_error_details();
+                details.error_info().map(|info| info.reason.clone()).unwrap_or_default()
+            }
+            Self::Unavailable(_) => String::new(),
+        }
+    }
+}
+
 /// The masters of a cluster, by their addresses. Clones share what is known of the leader.
 #[derive(Clone, Debug)]
 pub struct Masters(Arc<Inner>);

@@ -25,6 +25,12 @@ use crate::{
 /// How long one heartbeat looks for the leading master before the next takes its place.
 const ASK_FOR: Duration = Duration::from_secs(3);
 
+/// The reason with which a master refuses the heartbeat of a process in whose place another one
+/// has registered.
+const SUPERSEDED: &str = "STORE_SUPERSEDED";
+/// The exit code of servers for their configuration or data directory (D18).
+const EX_CONFIG: i32 = 78;
+
 /// What the worker's thread last said of the store.
 #[derive(Debug, Default)]
 pub struct Bulletin {

@@ -1,1 +1,167 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use sharklock_proto::internal::v1::{FirstRangeCommand, RangesCommand};
+use sharklock_rangemap::{Bounds, Epoch, PeerId, RangeId, Replica, Role};
+
 use super::*;
+
+/// What the masters promise, said as simply as possible.
+#[derive(Debug, Default)]
+struct Naive {
+    stores: BTreeMap<[u8; 16], u64>,
+    ids_given: u64,
+    ranges: BTreeMap<u64, (u64, u64)>,
+    has_first: bool,
+}
+
+fn ident(of: u8) -> [u8; 16] {
+    [of; 16]
+}
+
+fn range(id: u64, conf_ver: u64) -> Descriptor {
+    let replica = Replica { peer: PeerId(1), store: StoreId(1), role: Role::Voter };
+    Descriptor::new(RangeId(id), Bounds::ALL, Epoch { conf_ver, version: 1 }, vec![replica])
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Register(u8, u8),
+    Allocate(u32),
+    First,
+    Report(u64),
+    Restart,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        (0..6u8, 0..3u8).prop_map(|(of, at)| Step::Register(of, at)),
+        (1..IDS_MAX).prop_map(Step::Allocate),
+        Just(Step::First),
+        (1..9u64).prop_map(Step::Report),
+        Just(Step::Restart),
+    ]
+}
+
+fn command(step: &Step) -> Option<Command> {
+    Some(match step {
+        Step::Register(of, at) => Command::RegisterStore(RegisterStoreCommand {
+            ident: ident(*of).to_vec().into(),
+            address: format!("host-{at}:7710"),
+            version: "1".into(),
+        }),
+        Step::Allocate(count) => Command::AllocateIds(AllocateIdsCommand { count: *count }),
+        Step::First => Command::FirstRange(FirstRangeCommand {
+            descriptor: Some(state_rows::record(&range(1, 1))),
+        }),
+        Step::Report(conf_ver) => Command::Ranges(RangesCommand {
+            descriptors: vec![state_rows::record(&range(1, *conf_ver))],
+        }),
+        Step::Restart => return None,
+    })
+}
+
+fn check(naive: &mut Naive, step: &Step, answer: Answer) {
+    match (step, answer) {
+        (Step::Register(of, _), Answer::Store(store)) => {
+            let next = naive.stores.len() as u64 + 1;
+            let known = *naive.stores.entry(ident(*of)).or_insert(next);
+            assert_eq!(store.0, known, "one id per directory, in order");
+        }
+        (Step::Allocate(count), Answer::Ids(first)) => {
+            assert_eq!(first, FIRST_ID + naive.ids_given, "never given before");
+            naive.ids_given += u64::from(*count);
+        }
+        (Step::First, Answer::Done) => {
+            if !naive.has_first {
+                naive.has_first = true;
+                naive.ranges.entry(1).or_insert((1, 1));
+            }
+        }
+        (Step::Report(conf_ver), Answer::Done) => {
+            naive.has_first = true;
+            let known = naive.ranges.entry(1).or_insert((1, *conf_ver));
+            known.1 = known.1.max(*conf_ver);
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The image as the engine keeps it: rows that changed since the last flush, and the header.
+#[derive(Default)]
+struct Image(BTreeMap<Vec<u8>, Vec<u8>>);
+
+impl Image {
+    fn flush(&mut self, state: &mut ClusterState) {
+        for (key, row) in state.take_dirty() {
+            match row {
+                Some(row) => _ = self.0.insert(key, row),
+                None => _ = self.0.remove(&key),
+            }
+        }
+    }
+
+    fn restore(&mut self, state: &mut ClusterState) -> ClusterState {
+        self.flush(state);
+        let rows: Vec<_> = self.0.clone().into_iter().collect();
+        assert_eq!(rows, state.rows(), "what was flushed is the whole image");
+        let restored = ClusterState::restore(&state.header(), rows).expect("it is its own");
+        assert_eq!(restored.state_hash(), state.state_hash());
+        assert_eq!(&restored, state);
+        restored
+    }
+}
+
+proptest! {
+    #[test]
+    fn it_does_what_a_simple_one_does_over_restarts(
+        steps in prop::collection::vec(step(), 0..60)
+    ) {
+        let mut state = ClusterState::empty();
+        let (mut naive, mut image) = (Naive::default(), Image::default());
+        for (index, step) in (1..).zip(&steps) {
+            let Some(command) = command(step) else {
+                state = image.restore(&mut state);
+                continue;
+            };
+            let at = EntryAt { index, term: 1 };
+            let answers = state.apply(at, &encode_batch(vec![command]));
+            check(&mut naive, step, answers[0]);
+            let epochs = state.ranges().iter().map(|range| {
+                (range.range.0, (range.epoch.version, range.epoch.conf_ver))
+            });
+            prop_assert_eq!(&epochs.collect::<BTreeMap<_, _>>(), &naive.ranges);
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "newer format")]
+fn an_entry_of_a_newer_format_stops_the_master() {
+    ClusterState::empty().apply(EntryAt { index: 6, term: 6 }, &[9, 1, 2]);
+}
+
+#[test]
+#[should_panic(expected = "an unknown command")]
+fn an_unknown_command_stops_the_master() {
+    let mut data = vec![FORMAT];
+    MasterBatch { commands: vec![MasterCommand { body: None }] }.encode_raw(&mut data);
+    ClusterState::empty().apply(EntryAt { index: 6, term: 6 }, &data);
+}
+
+#[test]
+fn a_corrupt_image_is_refused() {
+    let mut state = ClusterState::empty();
+    let register = command(&Step::Register(1, 1)).expect("a command");
+    state.apply(EntryAt { index: 6, term: 6 }, &encode_batch(vec![register]));
+    let (header, rows) = (state.header(), state.rows());
+    let mut unknown = rows.clone();
+    unknown[0].0 = b"?".to_vec();
+    let mut cut = rows.clone();
+    cut[0].1.truncate(3);
+    for rows in [unknown, cut] {
+        ClusterState::restore(&header, rows).expect_err("it is damaged");
+    }
+    ClusterState::restore(&[], rows.clone()).expect_err("no header");
+    ClusterState::restore(&ClusterState::empty().header(), rows).expect_err("ids never shrink");
+}

@@ -298,7 +298,7 @@ impl Transfers {
         let transfer = message.transfer;
         match message.body.ok_or(Dropped::Malformed("it has no body"))? {
             Body::Header(header) => return self.offered(replica, ends, transfer, header),
-            Body::Chunk(chunk) => self.chunk(replica, ends, transfer, &chunk),
+            Body::Chunk(chunk) => self.chunk(replica, ends, transfer, chunk),
             Body::Ack(ack) => self.acknowledged(ends, transfer, ack),
             Body::Reject(reject) => self.rejected(ends, transfer, &reject),
             Body::Cancel(SnapshotCancel {}) => self.cancelled(ends, transfer),
@@ -363,7 +363,7 @@ impl Transfers {
         replica: &mut Replica<M>,
         ends: Ends,
         transfer: u64,
-        chunk: &SnapshotChunk,
+        chunk: SnapshotChunk,
     ) {
         let known = self.receiving.get_mut(&ends.range);
         let Some(receiving) = known.filter(|it| it.transfer == transfer && it.ends == ends) else {

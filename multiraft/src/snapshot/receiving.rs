@@ -1,6 +1,9 @@
-//! One snapshot on its way in: chunks in order, credit for more, nothing parsed before all of it is
+//! One snapshot on its way in: chunks put in order, credit for more, nothing parsed before all of it is
 //! here and its checksum fits.
 
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
 use sharklock_proto::internal::v1::{SnapshotAck, SnapshotChunk, SnapshotHeader};
 
 use super::RESEND_TICKS;
@@ -23,7 +26,7 @@ pub(crate) enum Due {
 }
 
 /// Invariants:
-/// - `data.len() <= granted <= header.bytes`;
+/// - `data.len() <= granted <= header.bytes`, and what is in `ahead` lies between the first two;
 /// - `data` is a prefix of what the sender has, but for damage that its checksums do not show.
 #[derive(Debug)]
 pub(crate) struct Receiving {
@@ -33,6 +36,8 @@ pub(crate) struct Receiving {
     /// Where the announced state has the log applied.
     pub at: EntryAt,
     data: Vec<u8>,
+    /// Chunks that overtook others, by offset.
+    ahead: BTreeMap<u64, Bytes>,
     granted: u64,
     progress: u64,
     spoke: u64,
@@ -54,6 +59,7 @@ impl Receiving {
             header,
             at,
             data: Vec::new(),
+            ahead: BTreeMap::new(),
             granted: 0,
             progress: ticks,
             spoke: ticks,
@@ -68,17 +74,25 @@ impl Receiving {
         }
     }
 
-    /// Takes a chunk if it is the next one; another says only that something was lost, or came
-    /// twice, or was overtaken.
-    pub(crate) fn take(&mut self, chunk: &SnapshotChunk, ticks: u64) -> Result<(), Damaged> {
+    /// Takes a chunk, unless it is here already or more than what was granted.
+    pub(crate) fn take(&mut self, chunk: SnapshotChunk, ticks: u64) -> Result<(), Damaged> {
         let end = chunk.offset.checked_add(chunk.data.len() as u64).ok_or(Damaged)?;
         let is_damaged = crc32c::crc32c(&chunk.data) != chunk.crc32c || chunk.data.is_empty();
         if is_damaged || end > self.header.bytes {
             return Err(Damaged);
         }
-        if chunk.offset == self.received() && end <= self.granted {
-            self.data.extend_from_slice(&chunk.data);
-            self.progress = ticks;
+        if chunk.offset < self.received() || end > self.granted {
+            return Ok(());
+        }
+        self.ahead.insert(chunk.offset, chunk.data);
+        while let Some(next) = self.ahead.first_entry()
+            && *next.key() <= self.data.len() as u64
+        {
+            let (offset, data) = next.remove_entry();
+            if offset == self.data.len() as u64 {
+                self.data.extend_from_slice(&data);
+                self.progress = ticks;
+            }
         }
         Ok(())
     }
