@@ -5,6 +5,7 @@ mod bad_input;
 mod bench;
 mod durability;
 mod faults;
+mod gateways;
 mod health;
 mod hostile;
 mod lock_command;
