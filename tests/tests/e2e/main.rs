@@ -6,6 +6,7 @@ mod bench;
 mod dev_cluster;
 mod durability;
 mod faults;
+mod gateways;
 mod health;
 mod hostile;
 mod lock_command;
