@@ -54,6 +54,11 @@ impl Failure {
         self
     }
 
+    /// What is wrong, on one line, where it is part of a longer text.
+    pub fn told(&self) -> String {
+        one_line(&self.error)
+    }
+
     /// The exit code it stands for.
     #[cfg(test)]
     pub fn code(&self) -> u8 {

@@ -1,5 +1,5 @@
-//! The one binary of SharkLock: `dev` runs the service, `lock` runs a command under a lock, the rest
-//! looks and measures.
+//! The one binary of SharkLock: `server` and `dev` run the service, `lock` runs a command under a lock,
+//! the rest looks and measures.
 //!
 //! It owns the command line, exit codes, processes and the wiring of the servers' parts. What a
 //! lock is, is decided elsewhere.
@@ -7,6 +7,7 @@
 mod admin;
 mod args;
 mod bench;
+mod config;
 mod dev;
 mod exit;
 mod identity;
@@ -14,6 +15,8 @@ mod lock;
 mod logs;
 mod render;
 mod runtime;
+mod server;
+mod spawn;
 
 use std::process::ExitCode;
 
@@ -38,9 +41,15 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<u8, Failure> {
     let Cli { endpoints, command } = cli;
-    logs::start(if matches!(command, Command::Dev(_)) { logs::SERVER } else { logs::COMMAND })?;
+    let serves = match &command {
+        Command::Server(_) => true,
+        Command::Dev(args) => args.command.is_none(),
+        _ => false,
+    };
+    logs::start(if serves { logs::SERVER } else { logs::COMMAND })?;
     match command {
-        Command::Dev(args) => dev::run(&args),
+        Command::Dev(args) => dev::run(args),
+        Command::Server(args) => server::run(args),
         Command::Lock(args) => lock::run(&endpoints, &args),
         Command::Status(args) => runtime::start(1)?.block_on(admin::status(&endpoints, args)),
         Command::Locks(args) => runtime::start(1)?.block_on(admin::locks(&endpoints, args.command)),

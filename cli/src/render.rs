@@ -6,6 +6,7 @@ use std::{
 };
 
 use comfy_table::{ContentArrangement, Table, TableStyle};
+use serde::Serialize;
 
 use crate::exit::{FAILED, Failure};
 
@@ -37,6 +38,14 @@ pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
         text.push_str(line.trim_end());
         text.push('\n');
     }
+    text
+}
+
+/// A document as indented JSON, ended by a newline.
+pub fn json(document: &impl Serialize) -> String {
+    let mut text = serde_json::to_string_pretty(document)
+        .expect("these types have string keys and cannot fail to serialize");
+    text.push('\n');
     text
 }
 

@@ -33,6 +33,10 @@ use crate::{
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
+/// How long one of several gateways may take to answer a question: one that looks at a cluster asks
+/// others for 2 s.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// A lock as it was at a point of its range's log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LockSeen {
@@ -236,7 +240,11 @@ impl Calls {
         loop {
             let at = self.current.load(Ordering::Relaxed);
             let attempt = call(self.channel(at), request.clone());
-            let status = match tokio::time::timeout_at(deadline, attempt).await {
+            // Whoever says nothing may be cut off, and another not.
+            let may_ask_another = read && self.endpoints.len() > 1;
+            let patience = if may_ask_another { ATTEMPT_TIMEOUT } else { self.timeout };
+            let until = deadline.min(Instant::now() + patience);
+            let status = match tokio::time::timeout_at(until, attempt).await {
                 Ok(Ok(response)) => return Ok(response.into_inner()),
                 Ok(Err(status)) => status,
                 Err(_) => Status::new(Code::DeadlineExceeded, "no answer in time"),

@@ -19,6 +19,7 @@ mod lease_cell;
 mod pace;
 mod renewing;
 mod rotation;
+mod spare;
 #[cfg(test)]
 mod tests;
 pub mod wire;
@@ -33,6 +34,7 @@ use self::{
     acquisition::{Acquisition, Phase},
     closing::Closing,
     pace::Jitter,
+    spare::Spare,
 };
 pub use self::{
     driver::{Driver, Output, Told},
@@ -58,11 +60,17 @@ const ATTEMPT_KEPT_FOR: Duration = Duration::from_secs(60);
 /// The longest time that a silent connection is given.
 const PATIENCE_MAX: Duration = Duration::from_secs(10);
 
+/// A gateway that answers nothing but that it cannot help is given so long before another is tried:
+/// most elections are over by then.
+const FRUITLESS_FOR: Duration = Duration::from_secs(3);
+
 /// Settings of a session.
 #[derive(Clone, Copy, Debug)]
 pub struct SessionConfig {
     /// How long a try is repeated while no server answers it.
     pub call_timeout: Duration,
+    /// How many gateways there are to choose from.
+    pub gateways_count: usize,
     /// Draws the jitter of back-off. Clients need different ones.
     pub jitter_seed: u64,
 }
@@ -76,6 +84,7 @@ pub struct SessionConfig {
 /// - what is lost stays lost: no answer leads out of `Phase::Lost`, and a lapsed lease is lost
 ///   before an answer can renew it;
 /// - a guard is handed out only while its lease, known from an answer, runs;
+/// - attempts by way of the spare connection are there only while it is up, and are KeepAlives;
 /// - an id is in at most one of `open` and `closing`, and `timers` holds at most one entry of it,
 ///   not later than the id's next duty.
 #[derive(Debug)]
@@ -89,6 +98,13 @@ pub struct SessionCore {
     last_heard: Duration,
     /// Connections that were left one after the other because nothing came back on them.
     futile_reconnects: u32,
+    /// When a leader's answer last came over the main connection.
+    main_served: Duration,
+    /// Since when all answers over it have been that the gateway cannot help, and the last of them.
+    fruitless: Option<(Duration, Duration)>,
+    /// Connections that were left one after the other for that.
+    fruitless_moves: u32,
+    spare: Spare,
     /// Number of the next call. Starts at 1.
     next_seq: Seq,
     /// The newest acquisition.
@@ -102,10 +118,18 @@ pub struct SessionCore {
     jitter: Jitter,
 }
 
+/// By which connection something goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Via {
+    Main,
+    Spare,
+}
+
 /// One call that was sent.
 #[derive(Debug)]
 struct Attempt {
     sent: Duration,
+    via: Via,
     asked: Asked,
 }
 
@@ -143,6 +167,10 @@ impl SessionCore {
             why_down: "no connection yet".to_owned(),
             last_heard: Duration::ZERO,
             futile_reconnects: 0,
+            main_served: Duration::ZERO,
+            fruitless: None,
+            fruitless_moves: 0,
+            spare: Spare::default(),
             next_seq: Seq(1),
             newest: AcquisitionId(0),
             attempts: BTreeMap::new(),
@@ -157,16 +185,27 @@ impl SessionCore {
     pub fn handle(&mut self, now: Duration, event: Event, effects: &mut Effects) {
         match event {
             Event::Connected => self.connected(now, effects),
-            Event::Disconnected { why } => self.disconnected(why),
+            Event::Disconnected { why } => {
+                self.disconnected(why);
+                if self.spare_is_up() {
+                    self.move_to_spare(now, effects);
+                }
+            }
+            Event::SpareConnected => self.spare_connected(now, effects),
+            Event::SpareLost => self.spare_lost(),
             Event::Acquire { id, request } => self.acquire(now, id, request, effects),
             Event::Close { id } => self.close(now, id, effects),
             Event::LapsedAtUse { id } => self.lapsed_at_use(id),
             Event::Answered { seq, answer } => {
-                self.heard(now);
+                let via = self.attempts.get(&seq).map_or(Via::Main, |attempt| attempt.via);
+                self.heard_by(now, via);
                 self.answered(now, seq, answer, effects);
             }
             Event::Pushed(pushed) => {
-                self.heard(now);
+                // It may have come by either way: then it proves nothing of this one.
+                if !self.spare_is_up() {
+                    self.heard(now);
+                }
                 self.pushed(now, pushed, effects);
             }
             Event::Tick => self.tick(now, effects),
@@ -175,7 +214,8 @@ impl SessionCore {
 
     /// When the next `Tick` is needed; earlier ones do no harm.
     pub fn next_due(&self) -> Option<Duration> {
-        self.timers.first().map(|(due, _)| *due)
+        let timer = self.timers.first().map(|(due, _)| *due);
+        timer.into_iter().chain(self.spare.due()).min()
     }
 
     /// Acquisitions that are not over, given back or not.
@@ -184,6 +224,13 @@ impl SessionCore {
     }
 
     fn answered(&mut self, now: Duration, seq: Seq, answer: Answer, effects: &mut Effects) {
+        let serves = match &answer {
+            Answer::Failed(failure) => failure.verdict() == Verdict::Refused,
+            _ => true,
+        };
+        if serves {
+            self.served(now, seq, effects);
+        }
         match answer {
             Answer::Acquire(answer) => self.acquire_answered(now, seq, answer, effects),
             Answer::KeepAlive(answers) => self.keep_alive_answered(now, seq, answers, effects),
@@ -195,10 +242,31 @@ impl SessionCore {
 
     fn failed(&mut self, now: Duration, seq: Seq, failure: Failure, effects: &mut Effects) {
         let Some(attempt) = self.attempts.remove(&seq) else { return };
+        // An overloaded gateway is no worse than the others will be if all turn to them.
+        let cannot_help = attempt.via == Via::Main
+            && failure.verdict() != Verdict::Refused
+            && failure.reason != "OVERLOADED";
         match attempt.asked {
             Asked::Acquire { id, .. } => self.acquire_failed(now, id, failure, effects),
             Asked::Close { id } => self.close_failed(now, id, &failure, effects),
             Asked::KeepAlive { ids, .. } => self.keep_alive_failed(now, &ids, &failure),
+        }
+        if cannot_help {
+            self.fruitless(now, effects);
+        }
+    }
+
+    /// A gateway that answers only that it cannot help is left when there is another, which may know
+    /// more; when others were no better, the range has no leader, and each is given ever more time.
+    fn fruitless(&mut self, now: Duration, effects: &mut Effects) {
+        // What is repeated is repeated within a second: an older story is over.
+        let goes_on = |(_, last): &(Duration, Duration)| *last + FRUITLESS_FOR > now;
+        let since = self.fruitless.filter(goes_on).map_or(now, |(since, _)| since);
+        self.fruitless = Some((since, now));
+        let doubled = FRUITLESS_FOR.saturating_mul(1 << self.fruitless_moves.min(8));
+        if self.config.gateways_count > 1 && since + doubled <= now {
+            self.fruitless_moves += 1;
+            self.reconnect(now, effects);
         }
     }
 
@@ -208,6 +276,7 @@ impl SessionCore {
         assert!(!self.connected, "the connection must be reported lost before another is made");
         self.connected = true;
         self.last_heard = now;
+        self.fruitless = None;
         let asking: Vec<_> =
             self.open.iter().filter(|(_, held)| held.is_asking()).map(|(id, _)| *id).collect();
         for id in asking {
@@ -228,7 +297,7 @@ impl SessionCore {
         self.connected = false;
         self.why_down = why;
         // Their answers can only come on the streams that are gone.
-        self.attempts.clear();
+        self.attempts.retain(|_, attempt| attempt.via == Via::Spare);
         for acquisition in self.open.values_mut() {
             acquisition.attempts_lost();
         }
@@ -238,6 +307,7 @@ impl SessionCore {
     }
 
     fn tick(&mut self, now: Duration, effects: &mut Effects) {
+        self.wake_spare(now, effects);
         let later = self.timers.split_off(&(now + Duration::from_nanos(1), AcquisitionId(0)));
         for (_, id) in std::mem::replace(&mut self.timers, later) {
             if let Some(acquisition) = self.open.get_mut(&id) {
@@ -268,7 +338,7 @@ impl SessionCore {
             return;
         }
         if self.is_stalled(now, acquisition.asked_since, acquisition.lease.interval()) {
-            self.reconnect(effects);
+            self.reconnect(now, effects);
         } else if matches!(acquisition.phase, Phase::Requested) {
             self.send_acquire(now, id, effects);
         } else {
@@ -292,7 +362,10 @@ impl SessionCore {
             && self.last_heard + interval <= now
     }
 
-    fn reconnect(&mut self, effects: &mut Effects) {
+    fn reconnect(&mut self, now: Duration, effects: &mut Effects) {
+        if self.spare_is_up() {
+            return self.move_to_spare(now, effects);
+        }
         self.futile_reconnects += 1;
         effects.reconnect = true;
         self.disconnected("the connection answered nothing".to_owned());

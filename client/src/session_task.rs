@@ -24,7 +24,11 @@ pub(crate) fn start(client: &Inner) -> Arc<SessionHandle> {
     let (commands, commands_in) = mpsc::channel(COMMANDS_MAX);
     let returns = Arc::new(Returns::default());
     let clock = Arc::new(Clock::start());
-    let config = SessionConfig { call_timeout: client.call_timeout, jitter_seed: rand::random() };
+    let config = SessionConfig {
+        call_timeout: client.call_timeout,
+        gateways_count: client.endpoints.len(),
+        jitter_seed: rand::random(),
+    };
     let task = SessionTask {
         driver: Driver::new(config),
         link: Link::new(client.endpoints.clone(), Arc::clone(&client.id)),
@@ -119,11 +123,13 @@ impl SessionTask {
             LinkEvent::Connected => self.driver.connected(now),
             // A failed dial changes nothing but the reason that people are told.
             LinkEvent::Lost { why } => self.driver.disconnected(now, why),
+            LinkEvent::SpareConnected => self.driver.spare_connected(now),
+            LinkEvent::SpareLost => self.driver.spare_lost(now),
         }
     }
 
     fn carry_out(&mut self) {
-        let Output { acquires, urgent, told, reconnect } = &mut self.output;
+        let Output { spare, told, .. } = &mut self.output;
         // Nobody is left to hear a result when the future was dropped; a guard that was dropped with
         // it is on the list of returns, and a release stands.
         for told in told.drain(..) {
@@ -132,10 +138,18 @@ impl SessionTask {
                 Told::Released { ticket, result } => drop(ticket.send(result)),
             }
         }
-        if std::mem::take(reconnect) {
+        self.link.send_spare(spare);
+        if std::mem::take(&mut self.output.move_to_spare) {
+            self.link.move_to_spare();
+        }
+        if std::mem::take(&mut self.output.leave_spare) {
+            self.link.leave_spare();
+        }
+        self.link.want_spare(self.output.spare_wanted);
+        if std::mem::take(&mut self.output.reconnect) {
             self.link.leave();
         }
-        self.link.send(acquires, urgent);
+        self.link.send(&mut self.output.acquires, &mut self.output.urgent);
     }
 }
 

@@ -8,8 +8,12 @@ use sharklock_rangemap::StoreId;
 
 /// Stores are asked this often once the gateway is ready.
 pub const DESCRIBE_EVERY_US: u64 = 5_000_000;
-/// And this often until it is, or while something is missing that a store may know.
+/// And this often until it is, or while something is missing that a store may know; then ever more
+/// seldom, a quarter of the time for which it has been missing: a leader is found late by a quarter
+/// of its election at most, and a cluster that has none for an hour is left in peace.
 pub const DESCRIBE_AGAIN_US: u64 = 50_000;
+/// But at least this often.
+pub const DESCRIBE_AGAIN_MAX_US: u64 = 1_000_000;
 /// A store describes itself from memory, at once. One that does not for so long is passed over.
 pub const DESCRIBE_WITHIN_US: u64 = 2_000_000;
 
@@ -21,6 +25,8 @@ struct Store {
     under_way: bool,
     /// It is asked again soon, not only when everything is asked.
     hurried: bool,
+    /// Since when it has been asked again without saying anything new.
+    again_since_us: Option<u64>,
     /// Its last description, until it is silent: its ranges, and whether each had a leader.
     ranges: Option<BTreeMap<u64, bool>>,
 }
@@ -91,10 +97,12 @@ impl Describing {
                 store.ranges = None;
                 due.silent.push(id);
             }
+            let again = store.hurried || !self.ready;
             *store = Store {
                 asked_us: Some(now_us),
                 under_way: true,
                 hurried: false,
+                again_since_us: again.then(|| store.again_since_us.unwrap_or(now_us)),
                 ranges: store.ranges.take(),
             };
             due.ask.push(id);
@@ -119,7 +127,11 @@ impl Describing {
         let led = |range: &sharklock_proto::v1::RangeStatus| range.leader_store_id != 0;
         let ranges = description.ranges.iter().map(|range| (range.range_id, led(range)));
         let known = !description.descriptors.is_empty();
-        store.ranges = known.then(|| ranges.collect());
+        let ranges = known.then(|| ranges.collect());
+        if ranges != store.ranges {
+            store.ranges = ranges;
+            store.again_since_us = None;
+        }
         self.ready = self.is_led();
     }
 
@@ -128,7 +140,10 @@ impl Describing {
         let pause_us = match store {
             Store { under_way: true, .. } => DESCRIBE_WITHIN_US,
             Store { hurried: false, .. } if self.ready => DESCRIBE_EVERY_US,
-            _ => DESCRIBE_AGAIN_US,
+            Store { again_since_us, .. } => {
+                let missing_us = asked_us - again_since_us.unwrap_or(asked_us);
+                (missing_us / 4).clamp(DESCRIBE_AGAIN_US, DESCRIBE_AGAIN_MAX_US)
+            }
         };
         asked_us + pause_us
     }
@@ -188,6 +203,31 @@ mod tests {
         describing.described(A, &description(&[(1, 2)]));
         assert!(describing.is_ready());
         assert_eq!(describing.due_us(), Some(60_000 + DESCRIBE_EVERY_US));
+    }
+
+    #[test]
+    fn what_stays_missing_is_asked_for_ever_more_seldom_until_there_is_news() {
+        let mut describing = Describing::default();
+        describing.link_up(A);
+        let mut pauses_ms = Vec::new();
+        let mut now_us = 0;
+        while now_us < 10_000_000 {
+            assert_eq!(describing.take_due(now_us), ask(&[A]));
+            describing.described(A, &description(&[(1, 0)]));
+            let due_us = describing.due_us().expect("it is linked");
+            pauses_ms.push((due_us - now_us) / 1_000);
+            now_us = due_us;
+        }
+        assert!(pauses_ms.is_sorted());
+        assert_eq!((pauses_ms[0], pauses_ms.last()), (50, Some(&1_000)));
+        let in_first_2_s = pauses_ms.iter().scan(0, |at, pause| {
+            *at += pause;
+            Some(*at)
+        });
+        assert_eq!(in_first_2_s.filter(|at| *at < 2_000).count(), 15, "{pauses_ms:?}");
+        describing.take_due(now_us);
+        describing.described(A, &description(&[(1, 0), (2, 0)]));
+        assert_eq!(describing.due_us(), Some(now_us + DESCRIBE_AGAIN_US), "news");
     }
 
     #[test]

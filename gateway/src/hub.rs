@@ -15,7 +15,9 @@ use std::{
     task::Waker,
 };
 
-use sharklock_proto::internal::v1::{DescribeStore, StoreCall, store_call::Body as Ask};
+use sharklock_proto::internal::v1::{
+    DescribeStore, RoutesUpdate, StoreCall, store_call::Body as Ask,
+};
 use sharklock_rangemap::StoreId;
 
 use crate::{
@@ -131,6 +133,11 @@ impl Hub {
         let failure = crate::outbox::CallKind::KeepAlive.unanswered();
         self.tell_keepalives(now_us, told, &failure, &mut wakers);
         wake(wakers);
+    }
+
+    /// The masters say where ranges are, and who leads them.
+    pub fn learn_routes(&self, update: &RoutesUpdate) {
+        self.routing_mut().learn_routes(&update.routes);
     }
 
     /// Does what is due at `now_us`: keepalives that wait, questions to stores, calls to give up.

@@ -20,7 +20,9 @@ mod port;
 mod stream;
 mod streams;
 
-pub use describing::{DESCRIBE_AGAIN_US, DESCRIBE_EVERY_US, DESCRIBE_WITHIN_US};
+pub use describing::{
+    DESCRIBE_AGAIN_MAX_US, DESCRIBE_AGAIN_US, DESCRIBE_EVERY_US, DESCRIBE_WITHIN_US,
+};
 pub use hub::{CALL_LIFE_US, Hub, HubConfig, SWEEP_EVERY_US};
 pub use link::{Lane, StoreLink, StoreLinks};
 pub use observer::Observer;
@@ -31,4 +33,4 @@ pub use stream::{Numbered, StreamHandle};
 #[cfg(feature = "edge")]
 mod edge;
 #[cfg(feature = "edge")]
-pub use edge::{Config, Gateway, Readiness, ServeError, StoreConnection};
+pub use edge::{Config, Directory, Gateway, Readiness, ServeError, StoreConnection, Stores};

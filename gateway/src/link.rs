@@ -13,8 +13,9 @@ pub trait StoreLinks: Send + Sync + 'static {
     /// Hands a batch to a store and never blocks. What did not fit comes back: an urgent batch
     /// may use the whole bound of the link, an ordinary one half of it (D16).
     ///
-    /// A link that is lost gives everything back from before the hub is told of the loss until after
-    /// it is told of the next connection: what is taken is answered, or fails with the link.
+    /// A link that is lost gives everything back from before the hub is told of the loss until the
+    /// next connection stands, of which the hub is told before anything that comes from there: what
+    /// is taken is answered, or fails with the link.
     fn send(&self, store: StoreId, lane: Lane, calls: Vec<StoreCall>)
     -> Result<(), Vec<StoreCall>>;
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use sharklock_proto::internal::v1::{
-    EpochNotMatch, NotLeader, RangeDescriptor, ReplicaRole, StoreDescription,
+    EpochNotMatch, NotLeader, RangeDescriptor, ReplicaRole, Route, StoreDescription,
 };
 use sharklock_rangemap::{
     Bounds, Descriptor, Epoch, PeerId, RangeId, Replica, Role, RouteCache, StoreId,
@@ -164,6 +164,19 @@ impl Routing {
             let leader = StoreId(range.leader_store_id);
             if self.reach(leader) == Reach::Up {
                 self.cache.on_described(RangeId(range.range_id), leader, range.term);
+            }
+        }
+    }
+
+    /// Takes in what the masters say: a cache of what leaders have reported, by the same rules as a
+    /// store's description.
+    pub fn learn_routes(&mut self, routes: &[Route]) {
+        for Route { descriptor, leader_store_id, term } in routes {
+            let Some(descriptor) = descriptor else { continue };
+            self.install(descriptor);
+            let leader = StoreId(*leader_store_id);
+            if self.reach(leader) == Reach::Up {
+                self.cache.on_described(RangeId(descriptor.range_id), leader, *term);
             }
         }
     }
@@ -379,6 +392,27 @@ mod tests {
         assert_eq!(aim(&routing), Some((A, false)), "the next voter");
         routing.answered(1, A);
         assert_eq!(aim(&routing), Some((A, true)));
+    }
+
+    #[test]
+    fn the_masters_word_counts_as_a_description_of_its_term() {
+        let route = |leader_store_id, term| Route {
+            descriptor: whole().descriptors.first().cloned(),
+            leader_store_id,
+            term,
+        };
+        let mut routing = routing(&[A, B]);
+        routing.learn_routes(&[route(2, 5)]);
+        assert_eq!(aim(&routing), Some((B, true)));
+        routing.learn_routes(&[route(1, 4)]);
+        assert_eq!(aim(&routing), Some((B, true)), "a new master has old news");
+        routing.learn_routes(&[route(3, 6)]);
+        assert_eq!(aim(&routing), Some((B, true)), "nobody can reach C from here");
+        routing.learn_routes(&[route(0, 0), Route { descriptor: None, ..route(1, 9) }]);
+        assert_eq!(aim(&routing), Some((B, true)), "it does not know");
+        routing.link_up(C);
+        routing.learn_routes(&[route(3, 6)]);
+        assert_eq!(aim(&routing), Some((C, true)));
     }
 
     #[test]

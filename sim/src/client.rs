@@ -1,5 +1,5 @@
 //! A client's process as shipped: the session's driver with its guards' cells, a connection to one
-//! gateway after the other, and the tasks that use its locks.
+//! gateway after the other, a spare one beside it, and the tasks that use its locks.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -39,10 +39,18 @@ pub struct ClientProcess {
     pub instance: u64,
     /// The connection.
     pub link: Link,
+    /// The connection to another gateway, while the session wants one.
+    pub spare: Link,
+    /// Which gateway that is, from 0.
+    pub spare_at: usize,
     /// Which gateway is dialled, and when.
     pub rotation: Rotation,
     /// The last dial or pause: only the event with this number counts.
     pub dial: u64,
+    /// The same for the spare connection.
+    pub spare_dial: u64,
+    /// Dials and pauses of both.
+    pub dials_count: u64,
     /// What tasks have asked for and not finished, by ticket.
     pub taken: BTreeMap<u64, Taken>,
     /// The last ticket, which is also the last acquisition's id.
@@ -57,7 +65,7 @@ pub struct ClientProcess {
     pub wake_at: Option<u64>,
 }
 
-/// The connection of a session.
+/// A connection of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Link {
     /// Nobody needs one.
@@ -135,15 +143,23 @@ impl ClientNode {
 
     /// Begins a life.
     pub fn start(&mut self, instance: u64, jitter_seed: u64, gateways: usize, tasks: Vec<Task>) {
-        let config = SessionConfig { call_timeout: Duration::from_secs(10), jitter_seed };
+        let config = SessionConfig {
+            call_timeout: Duration::from_secs(10),
+            gateways_count: gateways,
+            jitter_seed,
+        };
         self.life += 1;
         self.process = Some(ClientProcess {
             driver: Driver::new(config),
             output: Output::default(),
             instance,
             link: Link::Idle,
+            spare: Link::Idle,
+            spare_at: 0,
             rotation: Rotation::new(gateways, jitter_seed),
             dial: 0,
+            spare_dial: 0,
+            dials_count: 0,
             taken: BTreeMap::new(),
             last_ticket: 0,
             tasks,

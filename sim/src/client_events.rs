@@ -11,8 +11,9 @@ use crate::note;
 use crate::streams::{ConnId, End, Half, Payload};
 use crate::world::{Event, MS, S, World};
 
-/// As in the client's link: connecting and opening both streams.
+/// As in the client's link: connecting and opening both streams; less where there is another gateway.
 const DIAL_TIMEOUT_NS: u64 = 5 * S;
+const DIAL_TIMEOUT_OF_MANY_NS: u64 = 2 * S;
 /// Calls of clients that others may repeat.
 const CAPTURED_MAX: usize = 512;
 /// Late requests are at most so old (holes.md): stores drop what is older.
@@ -123,15 +124,23 @@ impl World {
     fn client_takes(&mut self, number: usize, conn: ConnId, payload: Option<Payload>) {
         let client = &mut self.clients[number - 1];
         let now = client.now(self.now);
-        let Some(process) = client.process.as_mut().filter(|it| it.link == Link::Up(conn)) else {
+        let Some(process) = &mut client.process else { return };
+        let is_spare = process.spare == Link::Up(conn);
+        if !is_spare && process.link != Link::Up(conn) {
             return;
-        };
+        }
         match payload {
             Some(Payload::Response(response)) => {
-                process.rotation.answered();
+                if !is_spare {
+                    process.rotation.answered();
+                }
                 process.driver.take_in(now, (*response).clone());
                 self.trace_response(number, &response);
                 self.record_places(number, &response);
+            }
+            None if is_spare => {
+                process.driver.spare_lost(now);
+                self.client_spare_lost(number);
             }
             None => {
                 process.driver.disconnected(now, "the connection broke".to_owned());
@@ -155,7 +164,8 @@ impl World {
         let client = &mut self.clients[number - 1];
         let life = client.life;
         let Some(process) = &mut client.process else { return };
-        process.dial += 1;
+        process.dials_count += 1;
+        process.dial = process.dials_count;
         let dial = process.dial;
         let at = self.now + pause_ns + took;
         self.queue.plan(at, Event::ClientDials { client: number, life, dial, since: self.now });
@@ -168,21 +178,25 @@ impl World {
             return;
         }
         let Some(process) = &mut client.process else { return };
-        if process.dial != dial || process.link != Link::Dialling {
+        let is_spare = process.spare_dial == dial && process.spare == Link::Dialling;
+        if !is_spare && (process.dial != dial || process.link != Link::Dialling) {
             return;
         }
         if client.paused_until > self.now {
             let at = client.paused_until;
             return self.queue.plan(at, Event::ClientDials { client: number, life, dial, since });
         }
-        let number_of_gateway = 1 + process.rotation.current();
+        let at = if is_spare { process.spare_at } else { process.rotation.current() };
+        let number_of_gateway = 1 + at;
         let there = Node::Gateway(number_of_gateway);
         if self.links.is_blocked(here, there) || self.links.is_blocked(there, here) {
             // Nobody answers: the dial is given up after its time.
-            if self.now >= since + DIAL_TIMEOUT_NS {
-                self.client_dial_failed(number);
+            let within =
+                if self.gateways.len() > 1 { DIAL_TIMEOUT_OF_MANY_NS } else { DIAL_TIMEOUT_NS };
+            if self.now >= since + within {
+                self.client_dial_failed(number, is_spare);
             } else {
-                let at = since + DIAL_TIMEOUT_NS;
+                let at = since + within;
                 self.queue.plan(at, Event::ClientDials { client: number, life, dial, since });
             }
             return;
@@ -191,18 +205,27 @@ impl World {
         if !self.gateway_accepts(number_of_gateway, conn, here) {
             self.streams.close(conn, End::Dialler);
             self.streams.close(conn, End::Listener);
-            return self.client_dial_failed(number);
+            return self.client_dial_failed(number, is_spare);
         }
         note!(self, "c{number} reaches g{number_of_gateway} over {conn}");
         let client = &mut self.clients[number - 1];
         let now = client.now(self.now);
         let process = client.process.as_mut().expect("it has just been looked at");
-        process.link = Link::Up(conn);
-        process.driver.connected(now);
+        if is_spare {
+            process.spare = Link::Up(conn);
+            process.rotation.spare_connected();
+            process.driver.spare_connected(now);
+        } else {
+            process.link = Link::Up(conn);
+            process.driver.connected(now);
+        }
         self.client_turn(number);
     }
 
-    fn client_dial_failed(&mut self, number: usize) {
+    fn client_dial_failed(&mut self, number: usize, is_spare: bool) {
+        if is_spare {
+            return self.client_spare_lost(number);
+        }
         let client = &mut self.clients[number - 1];
         let now = client.now(self.now);
         let Some(process) = &mut client.process else { return };
@@ -239,6 +262,7 @@ impl World {
         for told in output.told.drain(..) {
             self.told(number, told);
         }
+        self.client_minds_spare(number, &mut output);
         if std::mem::take(&mut output.reconnect) {
             self.client_leaves(number);
         }
@@ -279,10 +303,21 @@ impl World {
     }
 
     fn client_sends(&mut self, number: usize, half: Half, calls: &mut Vec<v1::SessionCall>) {
+        let Some(process) = &self.clients[number - 1].process else { return };
+        self.client_sends_over(number, process.link, half, calls);
+    }
+
+    pub(crate) fn client_sends_over(
+        &mut self,
+        number: usize,
+        link: Link,
+        half: Half,
+        calls: &mut Vec<v1::SessionCall>,
+    ) {
         let client = &mut self.clients[number - 1];
         let secret = client.secret.clone();
         let Some(process) = &mut client.process else { return };
-        let Link::Up(conn) = process.link else {
+        let Link::Up(conn) = link else {
             assert!(calls.is_empty(), "calls without a connection");
             return;
         };

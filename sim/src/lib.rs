@@ -8,6 +8,7 @@
 mod check;
 mod client;
 mod client_events;
+mod client_spare;
 mod clock;
 mod dice;
 mod faults;

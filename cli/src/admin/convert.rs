@@ -6,9 +6,11 @@ use sharklock_client::{
     CallError, ForceReleased, GetStatusResponse, HeldMode, Holder, LockInfo, LockSeen,
     Position as SeenPosition, RangeStatus, StoreStatus,
 };
+use sharklock_proto::v1::{MasterStatus, ReplicaStatus, StoreLiveness};
 
-use super::view::{
-    ForceRelease, Lock, OneLock, Party, Position, Range, Status, Store, WallTime, Wide,
+use super::{
+    status::{Master, Range, Replica, Status, Store},
+    view::{ForceRelease, Lock, OneLock, Party, Position, WallTime, Wide},
 };
 use crate::exit::{FAILED, Failure, UNREACHABLE, USAGE};
 
@@ -65,23 +67,48 @@ pub fn force_release(name: &str, done: ForceReleased) -> ForceRelease {
     }
 }
 
-/// The cluster. It is healthy when it has ranges and each of them has a leader.
+/// The cluster. It is healthy when it has ranges, each of them has a leader, and its gateway has
+/// nothing to warn of.
 pub fn status(seen: GetStatusResponse) -> Status {
     let ranges: Vec<Range> = seen.ranges.into_iter().map(range).collect();
+    let all_led = ranges.iter().all(|range| range.leader_store_id.0 != 0);
     Status {
         cluster_id: seen.cluster_id,
         version: seen.version,
-        healthy: !ranges.is_empty() && ranges.iter().all(|range| range.leader_store_id.0 != 0),
+        healthy: !ranges.is_empty() && all_led && seen.warnings.is_empty(),
+        warnings: seen.warnings,
+        masters: seen.masters.into_iter().map(master).collect(),
         stores: seen.stores.into_iter().map(store).collect(),
         ranges,
     }
 }
 
+fn master(master: MasterStatus) -> Master {
+    Master {
+        member_id: Wide(master.member_id),
+        address: master.address,
+        is_leader: master.is_leader,
+        is_up: master.is_up,
+        term: Wide(master.term),
+        lag: Wide(master.lag),
+    }
+}
+
 fn store(store: StoreStatus) -> Store {
     Store {
+        liveness: match store.liveness() {
+            StoreLiveness::Up => "up",
+            StoreLiveness::Disconnected => "disconnected",
+            StoreLiveness::Down => "down",
+            StoreLiveness::Unspecified => "unknown",
+        },
         store_id: Wide(store.store_id),
         ident: store.ident,
         address: store.address,
+        heard_ms: Wide(store.heard_ms),
+        is_linked: store.is_linked,
+        replicas_count: store.replicas_count,
+        leaders_count: store.leaders_count,
         uptime_ms: Wide(store.uptime_ms),
         syncs: Wide(store.syncs),
         sync_p50_us: Wide(store.sync_p50_us),
@@ -111,6 +138,19 @@ fn range(range: RangeStatus) -> Range {
         holds: Wide(range.holds),
         waiters: Wide(range.waiters),
         voter_store_ids: range.voter_store_ids.into_iter().map(Wide).collect(),
+        replicas: range.replicas.into_iter().map(replica).collect(),
+    }
+}
+
+fn replica(replica: ReplicaStatus) -> Replica {
+    Replica {
+        store_id: Wide(replica.store_id),
+        peer_id: Wide(replica.peer_id),
+        is_voter: replica.is_voter,
+        is_leader: replica.is_leader,
+        lag: Wide(replica.lag),
+        is_active: replica.is_active,
+        in_snapshot: replica.in_snapshot,
     }
 }
 
@@ -168,6 +208,10 @@ mod tests {
         assert!(with(&[1, 1]));
         assert!(!with(&[1, 0]));
         assert!(!with(&[]));
+        let ranges = vec![RangeStatus { leader_store_id: 1, ..Default::default() }];
+        let warnings = vec!["a master is down".to_owned()];
+        let warned = GetStatusResponse { ranges, warnings, ..Default::default() };
+        assert!(!status(warned).healthy);
     }
 
     #[test]

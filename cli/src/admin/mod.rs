@@ -1,6 +1,7 @@
 //! `sharklock status` and `sharklock locks …`: an operator's questions, one call each.
 
 mod convert;
+mod status;
 mod view;
 
 use std::time::Duration;
@@ -8,12 +9,12 @@ use std::time::Duration;
 use serde::Serialize;
 use sharklock_client::{Client, FencingToken};
 
-use self::view::{LockList, WallTime, json};
+use self::view::{LockList, WallTime};
 use crate::{
     args::{ForceReleaseArgs, LocksCommand, Output, OutputArgs, StatusArgs},
     exit::{DEGRADED, Failure, OK, USAGE},
     identity,
-    render::print,
+    render::{json, print},
 };
 
 pub use self::convert::UNREACHABLE_HINT;

@@ -9,8 +9,13 @@ use std::{
 
 use crate::{
     args::DEFAULT_ENDPOINT,
-    render::{printable, shell_word},
+    render::{printable, shell_word, table},
 };
+
+const UNSAFE: &str = "
+UNSAFE: --unsafe-no-fsync acknowledges what is not on the disk. A power cut may
+give a lock to two holders and repeat fencing tokens. For measurements only.
+";
 
 /// The facts of one run. Each stands on a line of its own as `  word   value`, so that programs can
 /// find the addresses too.
@@ -50,14 +55,7 @@ impl fmt::Display for Banner<'_> {
         writeln!(f, "  cluster   {}", self.cluster_id)?;
 
         if self.unsafe_no_fsync {
-            writeln!(
-                f,
-                "\nUNSAFE: --unsafe-no-fsync acknowledges what is not on the disk. A power cut may"
-            )?;
-            writeln!(
-                f,
-                "give a lock to two holders and repeat fencing tokens. For measurements only."
-            )?;
+            write!(f, "{UNSAFE}")?;
         }
 
         let to = match endpoint == DEFAULT_ENDPOINT {
@@ -71,6 +69,70 @@ impl fmt::Display for Banner<'_> {
         writeln!(f, "  {program} status{to}")?;
         writeln!(f, "  curl -s http://{}/metrics", self.admin)?;
         writeln!(f, "\nCtrl-C stops it.")
+    }
+}
+
+/// What `sharklock dev --nodes` says when all nodes are ready.
+#[derive(Debug)]
+pub struct ClusterBanner {
+    /// Where the nodes keep their data.
+    pub data_dir: PathBuf,
+    /// The data directory is removed at the end.
+    pub ephemeral: bool,
+    /// Nothing is durable.
+    pub unsafe_no_fsync: bool,
+    /// Time from the start of the process.
+    pub ready_after: Duration,
+    /// This binary as a shell in the same directory can call it.
+    pub program: String,
+    /// All processes.
+    pub nodes: Vec<NodeLine>,
+}
+
+/// One process of a cluster.
+#[derive(Debug)]
+pub struct NodeLine {
+    /// Its name.
+    pub name: String,
+    /// Where it serves clients, if it does.
+    pub gateway: Option<SocketAddr>,
+    /// Where it serves `/metrics` and health.
+    pub admin: SocketAddr,
+    /// Its process.
+    pub pid: u32,
+}
+
+impl fmt::Display for ClusterBanner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ready = self.ready_after.as_secs_f64();
+        writeln!(f, "SharkLock {} is ready ({ready:.2} s)\n", env!("CARGO_PKG_VERSION"))?;
+        let row = |node: &NodeLine| {
+            let gateway = node.gateway.map_or("-".to_owned(), |at| format!("http://{at}"));
+            vec![
+                format!("  {}", node.name),
+                gateway,
+                format!("http://{}", node.admin),
+                node.pid.to_string(),
+            ]
+        };
+        let rows: Vec<_> = self.nodes.iter().map(row).collect();
+        write!(f, "{}", table(&["  NODE", "GATEWAY", "ADMIN", "PID"], &rows))?;
+        let data_dir = printable(&self.data_dir.display().to_string());
+        let removed = if self.ephemeral { " (removed at the end)" } else { "" };
+        writeln!(f, "\n  data      {data_dir}{removed}")?;
+        if self.unsafe_no_fsync {
+            write!(f, "{UNSAFE}")?;
+        }
+        let gateways = self.nodes.iter().filter_map(|node| node.gateway);
+        let endpoints: Vec<String> = gateways.map(|at| format!("http://{at}")).collect();
+        let program = &self.program;
+        writeln!(f, "\nTry in another terminal:\n")?;
+        writeln!(f, "  export SHARKLOCK_ENDPOINTS={}", endpoints.join(","))?;
+        writeln!(f, "  {program} lock hello -- sh -c 'echo token $SHARKLOCK_TOKEN'")?;
+        writeln!(f, "  {program} status")?;
+        writeln!(f, "  {program} dev ps")?;
+        writeln!(f, "  {program} dev kill 1")?;
+        writeln!(f, "\nCtrl-C stops all of it.")
     }
 }
 
@@ -130,6 +192,30 @@ mod tests {
         for line in commands {
             assert!(line.contains(" --endpoints http://127.0.0.1:40123"), "{line}");
         }
+    }
+
+    #[test]
+    fn a_cluster_shows_every_node_and_all_endpoints() {
+        let node = |number: u16| NodeLine {
+            name: format!("node-{number}"),
+            gateway: Some(([127, 0, 0, 1], 7600 + 100 * number).into()),
+            admin: ([127, 0, 0, 1], 7690 + 100 * number).into(),
+            pid: 40 + u32::from(number),
+        };
+        let text = ClusterBanner {
+            data_dir: "./sharklock-cluster".into(),
+            ephemeral: false,
+            unsafe_no_fsync: true,
+            ready_after: Duration::from_millis(1_214),
+            program: "sharklock".into(),
+            nodes: vec![node(1), node(2)],
+        }
+        .to_string();
+        let both = "SHARKLOCK_ENDPOINTS=http://127.0.0.1:7700,http://127.0.0.1:7800\n";
+        assert!(text.contains(both), "{text}");
+        let line = "\n  node-2  http://127.0.0.1:7800  http://127.0.0.1:7890  42\n";
+        assert!(text.contains(line), "{text}");
+        assert!(text.contains("UNSAFE") && text.contains("dev kill 1"), "{text}");
     }
 
     #[test]

@@ -5,7 +5,6 @@ mod notices;
 mod process_group;
 mod run;
 mod signals;
-mod spawn;
 mod supervisor;
 mod terminal;
 

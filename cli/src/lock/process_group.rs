@@ -22,7 +22,7 @@ use nix::{
     unistd::Pid,
 };
 
-use super::spawn::spawn_bound_to_this_thread;
+use crate::spawn::spawn_bound_to_this_thread;
 
 /// What became of the first process of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     AcquireAnswer, AcquireOutcome, Asked, Attempt, Call, Echo, Effects, GoneReason, Notice, Pushed,
-    PushedKind, SessionCore,
+    PushedKind, SessionCore, Via,
     acquisition::{Acquisition, Hold, Phase},
     closing::Way,
 };
@@ -40,12 +40,12 @@ impl SessionCore {
         let seq = self.take_seq();
         let Some(acquisition) = self.open.get_mut(&id) else { return };
         acquisition.acquires_count += 1;
-        acquisition.asked(now);
+        acquisition.asked_for(now);
         let request = Arc::clone(&acquisition.request);
         let wait = acquisition.wait_left(now);
         effects.acquires.push(Call::Acquire { seq, id, request: Arc::clone(&request), wait });
         let asked = Asked::Acquire { id, request };
-        self.attempts.insert(seq, Attempt { sent: now, asked });
+        self.attempts.insert(seq, Attempt { sent: now, via: Via::Main, asked });
     }
 
     pub(super) fn acquire_answered(

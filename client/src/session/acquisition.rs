@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::lease::Lease;
+use super::{
+    lease::Lease,
+    spare::{REPEAT_EVERY, REPETITIONS_MAX},
+};
 use crate::{
     ids::{FencingToken, Position, Seq},
     request::{Holder, Request, Wait},
@@ -59,6 +62,8 @@ pub(super) struct Acquisition {
     pub(super) asked_since: Option<Duration>,
     /// Failures since the last answer.
     pub(super) failures_count: u32,
+    /// KeepAlives sent since the last answer.
+    pub(super) keep_alives_count: u32,
     /// The last failure, for people.
     pub(super) last_failure: String,
     /// Acquires under way.
@@ -88,6 +93,7 @@ impl Acquisition {
             next_call: now,
             asked_since: None,
             failures_count: 0,
+            keep_alives_count: 0,
             last_failure: String::new(),
             acquires_count: 0,
             may_have_arrived: false,
@@ -156,11 +162,29 @@ impl Acquisition {
         }
     }
 
-    /// A call that names it was sent; without an answer it is repeated after half an interval.
-    pub(super) fn asked(&mut self, now: Duration) {
+    /// An Acquire was sent; without an answer it is repeated after half an interval.
+    pub(super) fn asked_for(&mut self, now: Duration) {
         self.last_sent = now;
         self.asked_since.get_or_insert(now);
         self.next_call = now + self.lease.interval() / 2;
+    }
+
+    /// A KeepAlive was sent that names it; without an answer it is repeated soon.
+    pub(super) fn kept(&mut self, now: Duration) {
+        self.last_sent = now;
+        self.asked_since.get_or_insert(now);
+        self.next_call = now + self.repeat_after();
+        self.keep_alives_count = self.keep_alives_count.saturating_add(1);
+    }
+
+    /// Between a KeepAlive and its repetition.
+    pub(super) fn repeat_after(&self) -> Duration {
+        let latest = self.lease.interval() / 2;
+        let is_patient = matches!(self.phase, Phase::Waiting { .. });
+        if is_patient && self.keep_alives_count >= REPETITIONS_MAX {
+            return latest;
+        }
+        REPEAT_EVERY.min(latest)
     }
 
     /// An answer for it came. `next_seq` is the first number not used yet; `echoed` the sending of
@@ -170,6 +194,7 @@ impl Acquisition {
         let Some(sent) = echoed else { return };
         self.asked_since = None;
         self.failures_count = 0;
+        self.keep_alives_count = 0;
         let interval = self.lease.interval();
         // A later attempt may be under way, but only what is answered renews.
         self.next_call = (sent + interval).max(self.last_sent + interval / 2);
@@ -179,6 +204,7 @@ impl Acquisition {
     pub(super) fn attempts_lost(&mut self) {
         self.may_have_arrived |= self.acquires_count > 0;
         self.acquires_count = 0;
+        self.keep_alives_count = 0;
         self.asked_since = None;
     }
 

@@ -5,8 +5,8 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    Asked, Attempt, Call, CloseEnd, Effects, GoneReason, Notice, SessionCore, acquisition::Phase,
-    lease::Lease,
+    Asked, Attempt, Call, CloseEnd, Effects, GoneReason, Notice, SessionCore, Via,
+    acquisition::Phase, lease::Lease,
 };
 use crate::{
     error::LostReason,
@@ -141,7 +141,8 @@ impl SessionCore {
             Way::Cancel => Call::Cancel { seq, id, name },
             Way::Release(token) => Call::Release { seq, id, name, token },
         });
-        self.attempts.insert(seq, Attempt { sent: now, asked: Asked::Close { id } });
+        let asked = Asked::Close { id };
+        self.attempts.insert(seq, Attempt { sent: now, via: Via::Main, asked });
     }
 
     pub(super) fn wake_closing(&mut self, now: Duration, id: AcquisitionId, effects: &mut Effects) {
@@ -150,7 +151,7 @@ impl SessionCore {
             self.end_closing(id, CloseEnd::Unconfirmed, effects);
         } else if self.connected && closing.next_call <= now {
             if self.is_stalled(now, closing.asked_since, closing.interval) {
-                self.reconnect(effects);
+                self.reconnect(now, effects);
             } else {
                 self.send_close(now, id, effects);
             }

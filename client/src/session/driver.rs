@@ -42,17 +42,37 @@ pub struct Output<A, R> {
     pub acquires: Vec<v1::SessionCall>,
     /// For the stream that no queue of acquires can hold up. Only while connected.
     pub urgent: Vec<v1::SessionCall>,
+    /// For the spare connection's stream of urgent calls, before anything else of this turn is done.
+    /// Only while it is up.
+    pub spare: Vec<v1::SessionCall>,
     /// For handles, in order.
     pub told: Vec<Told<A, R>>,
     /// The connection answers nothing: leave it, with all that waits to be sent on it, and dial
     /// another. The session counts itself disconnected from here on.
     pub reconnect: bool,
+    /// The spare connection takes the main one's place, which is left; `acquires` and `urgent` go
+    /// over it.
+    pub move_to_spare: bool,
+    /// The spare connection answers nothing, or is not needed any more: leave it, and dial another
+    /// gateway if one is still wanted. The session counts it as lost from here on.
+    pub leave_spare: bool,
+    /// A connection to another gateway is needed beside the main one, or is kept: seek it, if there
+    /// is another gateway; otherwise leave it.
+    pub spare_wanted: bool,
 }
 
 impl<A, R> Default for Output<A, R> {
     fn default() -> Self {
-        let (acquires, urgent, told) = (Vec::new(), Vec::new(), Vec::new());
-        Self { acquires, urgent, told, reconnect: false }
+        Self {
+            acquires: Vec::new(),
+            urgent: Vec::new(),
+            spare: Vec::new(),
+            told: Vec::new(),
+            reconnect: false,
+            move_to_spare: false,
+            leave_spare: false,
+            spare_wanted: false,
+        }
     }
 }
 
@@ -155,7 +175,17 @@ impl<W: Watchers, A, R> Driver<W, A, R> {
         self.handle(now, Event::Disconnected { why });
     }
 
-    /// A message came on one of the streams.
+    /// Both streams of the spare connection are open.
+    pub fn spare_connected(&mut self, now: Duration) {
+        self.handle(now, Event::SpareConnected);
+    }
+
+    /// They are gone. One that could not be opened needs no word.
+    pub fn spare_lost(&mut self, now: Duration) {
+        self.handle(now, Event::SpareLost);
+    }
+
+    /// A message came on one of the streams of either connection.
     pub fn take_in(&mut self, now: Duration, message: v1::SessionResponse) {
         for answer in message.answers {
             match wire::event(answer) {
@@ -179,6 +209,10 @@ impl<W: Watchers, A, R> Driver<W, A, R> {
             self.effects.acquires.clear();
             self.effects.urgent.clear();
         }
+        output.move_to_spare = std::mem::take(&mut self.effects.move_to_spare);
+        output.leave_spare = std::mem::take(&mut self.effects.leave_spare);
+        output.spare_wanted = self.core.is_spare_wanted();
+        output.spare.extend(self.effects.spare.drain(..).map(wire::session_call));
         output.acquires.extend(self.effects.acquires.drain(..).map(wire::session_call));
         output.urgent.extend(self.effects.urgent.drain(..).map(wire::session_call));
     }

@@ -19,11 +19,19 @@ pub struct Effects {
     pub acquires: Vec<Call>,
     /// KeepAlives, Releases and Cancels, for the stream that no queue of acquires can hold up.
     pub urgent: Vec<Call>,
+    /// KeepAlives for the spare connection's stream of urgent calls. Only while that is up.
+    pub spare: Vec<Call>,
     /// News for handles, in order.
     pub notices: Vec<Notice>,
     /// The connection answers nothing: leave it and dial another. The core counts itself
     /// disconnected from here on.
     pub reconnect: bool,
+    /// The spare connection takes the main one's place, which is left. What is in `spare` was sent
+    /// before, the rest goes over it.
+    pub move_to_spare: bool,
+    /// The spare connection answers nothing, or is not needed any more: leave it, and dial another
+    /// gateway if one is still wanted. The core counts it as lost from here on.
+    pub leave_spare: bool,
 }
 
 /// One call to send. Every sending has its own number, which is also its call id on the stream.

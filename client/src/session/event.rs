@@ -18,6 +18,10 @@ pub enum Event {
         /// Why, for people.
         why: String,
     },
+    /// Both streams of the spare connection are open.
+    SpareConnected,
+    /// They are gone, and with them every answer that had not arrived.
+    SpareLost,
     /// Somebody wants a lock. Ids grow from one to the next.
     Acquire {
         /// The new acquisition.

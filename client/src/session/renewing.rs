@@ -4,9 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     Asked, Attempt, Call, Echo, Effects, KEEP_ALIVE_ITEMS_MAX, KeepAliveAnswer, KeepAliveState,
-    Notice, SessionCore,
+    Notice, SessionCore, Via,
     acquisition::{Hold, Phase},
     closing::Way,
+    spare::ways,
 };
 use crate::{
     error::{AcquireError, LostReason},
@@ -17,29 +18,64 @@ use crate::{
 impl SessionCore {
     /// Sends KeepAlives for everything that is due, and for whatever would be due within half of
     /// its interval: so all acquisitions of a session fall into step and cost one message per
-    /// interval. What was asked and not answered is repeated only when it is due itself.
+    /// interval. What was asked and not answered is repeated only when it is due itself, and by
+    /// another gateway before long.
     pub(super) fn send_keep_alives(&mut self, now: Duration, effects: &mut Effects) {
-        let mut items = Vec::new();
-        let mut ids = Vec::new();
+        let (mut by_main, mut by_spare) = (Vec::new(), Vec::new());
+        let spare_is_up = self.spare_is_up();
+        let mut repeated = false;
         for (id, acquisition) in &mut self.open {
             let joins = match acquisition.asked_since {
                 Some(_) => Duration::ZERO,
                 None => acquisition.lease.interval() / 2,
             };
-            if acquisition.is_kept_alive() && acquisition.next_call <= now + joins {
-                acquisition.asked(now);
-                items.push((Arc::clone(&acquisition.request.name), *id));
-                ids.push(*id);
+            if !acquisition.is_kept_alive() || acquisition.next_call > now + joins {
+                continue;
+            }
+            let repetition = acquisition.keep_alives_count;
+            repeated |= repetition > 0;
+            for way in ways(repetition, spare_is_up) {
+                match way {
+                    Via::Main => by_main.push(*id),
+                    Via::Spare => by_spare.push(*id),
+                }
+            }
+            acquisition.kept(now);
+        }
+        if repeated {
+            self.want_spare(now);
+        }
+        // One that has joined the others is due sooner than it was.
+        for id in by_main.iter().chain(&by_spare) {
+            self.arm(*id);
+        }
+        for (via, mut ids) in [(Via::Main, by_main), (Via::Spare, by_spare)] {
+            while !ids.is_empty() {
+                let rest = ids.split_off(ids.len().min(KEEP_ALIVE_ITEMS_MAX));
+                self.send_keep_alive(now, via, std::mem::replace(&mut ids, rest), effects);
             }
         }
-        while !ids.is_empty() {
-            let rest = ids.split_off(ids.len().min(KEEP_ALIVE_ITEMS_MAX));
-            let items_rest = items.split_off(ids.len());
-            let seq = self.take_seq();
-            effects.urgent.push(Call::KeepAlive { seq, items });
-            let asked = Asked::KeepAlive { unanswered_count: ids.len(), ids };
-            self.attempts.insert(seq, Attempt { sent: now, asked });
-            (ids, items) = (rest, items_rest);
+    }
+
+    /// Sends one KeepAlive, for at most [`KEEP_ALIVE_ITEMS_MAX`] open acquisitions in order.
+    pub(super) fn send_keep_alive(
+        &mut self,
+        now: Duration,
+        via: Via,
+        ids: Vec<AcquisitionId>,
+        effects: &mut Effects,
+    ) {
+        let seq = self.take_seq();
+        let items = ids.iter().map(|id| (Arc::clone(&self.open[id].request.name), *id)).collect();
+        let calls = match via {
+            Via::Main => &mut effects.urgent,
+            Via::Spare => &mut effects.spare,
+        };
+        calls.push(Call::KeepAlive { seq, items });
+        let asked = Asked::KeepAlive { unanswered_count: ids.len(), ids };
+        self.attempts.insert(seq, Attempt { sent: now, via, asked });
+        if via == Via::Spare {
+            self.asked_spare(now);
         }
     }
 
@@ -142,7 +178,9 @@ impl SessionCore {
         for id in ids {
             let Some(acquisition) = self.open.get_mut(id) else { continue };
             acquisition.failures_count = failures_count;
-            acquisition.next_call = now + pause.min(acquisition.lease.interval() / 2);
+            // A refused one is as good as an unanswered one, unless the server asks for patience.
+            let latest = acquisition.repeat_after().max(failure.retry_after);
+            acquisition.next_call = now + pause.min(latest).min(acquisition.lease.interval() / 2);
             self.arm(*id);
         }
     }

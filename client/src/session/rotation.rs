@@ -12,6 +12,10 @@ pub struct Rotation {
     current: usize,
     /// Connections lost, or not made, since a gateway last answered.
     failures_count: u32,
+    /// How far after the current one the spare is: 1 to their number less 1.
+    spare_step: usize,
+    /// Spare connections lost, or not made, since one was made.
+    spare_failures_count: u32,
     jitter: Jitter,
 }
 
@@ -24,7 +28,14 @@ impl Rotation {
         assert!(gateways_count > 0, "a session without gateways has nobody to ask");
         let mut jitter = Jitter::new(seed);
         let first = jitter.draw() % gateways_count as u64;
-        Self { gateways_count, current: first as usize, failures_count: 0, jitter }
+        Self {
+            gateways_count,
+            current: first as usize,
+            failures_count: 0,
+            spare_step: 1,
+            spare_failures_count: 0,
+            jitter,
+        }
     }
 
     /// The gateway that is used or dialled now, from 0.
@@ -54,11 +65,63 @@ impl Rotation {
     pub fn leave(&mut self) {
         self.current = self.current.wrapping_add(1);
     }
+
+    /// The gateway for a connection beside the main one; None: there is no other.
+    pub fn spare(&self) -> Option<usize> {
+        (self.gateways_count > 1)
+            .then(|| self.current.wrapping_add(self.spare_step) % self.gateways_count)
+    }
+
+    /// The spare connection is made.
+    pub fn spare_connected(&mut self) {
+        self.spare_failures_count = 0;
+    }
+
+    /// The session leaves a spare connection that answers nothing: the next other gateway is dialled
+    /// at once.
+    pub fn leave_spare(&mut self) {
+        let others_count = self.gateways_count.saturating_sub(1).max(1);
+        self.spare_step = self.spare_step % others_count + 1;
+    }
+
+    /// The spare connection was lost, or could not be made: the next other gateway is dialled after
+    /// this pause.
+    pub fn spare_lost(&mut self) -> Duration {
+        self.leave_spare();
+        self.spare_failures_count = self.spare_failures_count.saturating_add(1);
+        self.jitter.pause(self.spare_failures_count)
+    }
+
+    /// The connection to this gateway, which was the spare one, is the main one now.
+    pub fn move_to(&mut self, gateway: usize) {
+        self.current = gateway;
+        (self.failures_count, self.spare_step, self.spare_failures_count) = (0, 1, 0);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_spare_is_another_gateway_and_takes_the_main_ones_place() {
+        let mut rotation = Rotation::new(3, 7);
+        let main = rotation.current();
+        let others = [(main + 1) % 3, (main + 2) % 3];
+        assert_eq!(rotation.spare(), Some(others[0]));
+        rotation.leave_spare();
+        assert_eq!(rotation.spare(), Some(others[1]));
+        assert!(rotation.spare_lost() <= Duration::from_millis(50));
+        assert_eq!(rotation.spare(), Some(others[0]), "never the main one");
+        assert!(rotation.spare_lost() >= Duration::from_millis(50), "they grow");
+        assert_eq!(rotation.current(), main, "the main one stays where it is");
+        rotation.move_to(others[1]);
+        assert_eq!((rotation.current(), rotation.spare()), (others[1], Some(main)));
+        assert_eq!(Rotation::new(1, 7).spare(), None);
+        let mut two = Rotation::new(2, 7);
+        two.leave_spare();
+        assert_ne!(two.spare(), Some(two.current()));
+    }
 
     #[test]
     fn gateways_are_taken_in_turn_from_one_that_differs_between_clients() {

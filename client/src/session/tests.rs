@@ -4,7 +4,8 @@
 //! with the time at which it did. `SHARKLOCK_BLESS=1 cargo test` writes what is, for review.
 //!
 //! - `at 2s`: time passes; ticks come when they are due.
-//! - `connect`, `disconnect WHY`
+//! - `gateways N`: so many to choose from, instead of one
+//! - `connect`, `disconnect WHY`, and the same of the spare connection: `spare up`, `spare lost`
 //! - `acquire ID NAME [ttl=10s] [wait=5s|try|unbounded] [reenter=TOKEN]`, `close ID`, `lapsed ID`
 //! - answers name the call by its number and echo it unless `echo=N` is given:
 //!   `granted CALL ID TOKEN [ttl=]`, `queued CALL ID PLACE [holder=]`, `held CALL ID [holder=]`,
@@ -26,8 +27,8 @@ use std::{
 };
 
 use super::{
-    AcquireAnswer, AcquireOutcome, Answer, Call, CloseEnd, Effects, Event, GoneReason,
-    KeepAliveAnswer, KeepAliveState, Notice, Pushed, PushedKind, SessionConfig, SessionCore,
+    AcquireAnswer, AcquireOutcome, Answer, Attempt, Call, CloseEnd, Effects, Event, GoneReason,
+    KeepAliveAnswer, KeepAliveState, Notice, Pushed, PushedKind, SessionConfig, SessionCore, Via,
 };
 use crate::{
     failure::Failure,
@@ -79,6 +80,7 @@ struct Player {
     effects: Effects,
     played: String,
     down: bool,
+    spare_wanted: bool,
 }
 
 /// A command's words: those in order, and those with a name.
@@ -114,7 +116,11 @@ impl<'a> Words<'a> {
 
 impl Player {
     fn new() -> Self {
-        let config = SessionConfig { call_timeout: Duration::from_secs(10), jitter_seed: 1 };
+        let config = SessionConfig {
+            call_timeout: Duration::from_secs(10),
+            gateways_count: 1,
+            jitter_seed: 1,
+        };
         Self {
             core: SessionCore::new(config),
             now: Duration::ZERO,
@@ -122,6 +128,7 @@ impl Player {
             effects: Effects::default(),
             played: String::new(),
             down: true,
+            spare_wanted: false,
         }
     }
 
@@ -142,6 +149,12 @@ impl Player {
     fn command(&mut self, words: &Words<'_>) {
         let event = match words.text(0) {
             "at" => return self.pass_until(duration(words.text(1))),
+            "gateways" => {
+                self.core.config.gateways_count = words.number(1) as usize;
+                return;
+            }
+            "spare" if words.text(1) == "up" => Event::SpareConnected,
+            "spare" => Event::SpareLost,
             "connect" => {
                 self.down = false;
                 Event::Connected
@@ -252,16 +265,29 @@ impl Player {
         self.core.handle(self.now, event, &mut self.effects);
         check(&self.core);
         let at = seconds(self.now);
-        let Effects { acquires, urgent, notices, reconnect } = std::mem::take(&mut self.effects);
+        let effects = std::mem::take(&mut self.effects);
+        let Effects { acquires, urgent, spare, notices, .. } = effects;
+        self.down &= !effects.move_to_spare;
         assert!(!self.down || acquires.is_empty() && urgent.is_empty(), "calls without connection");
         let mut tell = |what: String| {
             writeln!(self.played, "    {at} {what}").expect("memory");
         };
         notices.iter().for_each(|notice| tell(told(notice)));
+        spare.iter().for_each(|call| tell(format!("by spare {}", called(call))));
+        if effects.move_to_spare {
+            tell("move to spare".to_owned());
+        }
         acquires.iter().chain(&urgent).for_each(|call| tell(called(call)));
-        if reconnect {
+        if effects.leave_spare {
+            tell("leave spare".to_owned());
+        }
+        if effects.reconnect {
             self.down = true;
             tell("reconnect".to_owned());
+        }
+        let spare_wanted = self.core.is_spare_wanted();
+        if std::mem::replace(&mut self.spare_wanted, spare_wanted) != spare_wanted {
+            tell(if spare_wanted { "spare wanted" } else { "spare not wanted" }.to_owned());
         }
     }
 }
@@ -288,6 +314,8 @@ pub(super) fn check(core: &SessionCore) {
         let due = closing.due(core.connected);
         assert!(closing.armed.is_some_and(|armed| armed <= due), "{id} may close too late");
     }
+    let by_spare = |attempt: &Attempt| attempt.via == Via::Spare;
+    assert!(core.spare_is_up() || !core.attempts.values().any(by_spare), "by a lost spare");
     assert!(core.attempts.keys().all(|seq| *seq < core.next_seq), "a number not yet taken");
 }
 

@@ -1,81 +1,80 @@
 //! The public `AdminService`, for operators.
 
-use std::{
-    collections::{BTreeMap, btree_map::Entry},
-    sync::Arc,
-};
+use std::{sync::Arc, time::Duration};
 
 use sharklock_proto::{
     internal::v1::StoreDescription,
     v1::{
         ForceReleaseRequest, ForceReleaseResponse, GetStatusRequest, GetStatusResponse,
-        RangeStatus, admin_service_server::AdminService,
+        admin_service_server::AdminService,
     },
 };
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::timeout};
 use tonic::{Request, Response, Status};
 
 use super::{
+    cluster_view::{Masters, Seen, picture},
     exchange::{ask, expect_body},
     host::Host,
     listen::Peer,
     lock_service::unary,
 };
 use crate::{
+    StoreId,
     failure::Failure,
     validate::{self, Checked},
 };
 
-/// Asks every connected store, and fails only if none answers.
-async fn describe_all(host: &Arc<Host>) -> Result<Vec<StoreDescription>, Failure> {
+/// What a status waits for masters and for each store. Both answer from memory; whoever looks at a
+/// cluster does so because something does not answer.
+const SEEN_WITHIN: Duration = Duration::from_secs(2);
+
+/// Asks everybody at once, and fails only if nobody answers.
+async fn look(host: &Arc<Host>) -> Result<Seen, Failure> {
+    let linked = host.hub.stores();
+    let (described, cluster) = tokio::join!(describe_all(host, &linked), ask_masters(host));
+    let (described, failure) = described;
+    if described.is_empty() && !matches!(cluster, Masters::Leading(_)) {
+        return Err(failure);
+    }
+    let linked = linked.into_iter().map(|store| store.0).collect();
+    Ok(Seen { described, cluster, named: host.named_stores(), linked })
+}
+
+async fn ask_masters(host: &Arc<Host>) -> Masters {
+    let Some(masters) = &host.masters else { return Masters::None };
+    match timeout(SEEN_WITHIN, masters.cluster()).await {
+        Ok(Ok(cluster)) => Masters::Leading(cluster),
+        Ok(Err(status)) => {
+            tracing::debug!(%status, "the masters do not describe the cluster");
+            Masters::Silent
+        }
+        Err(_elapsed) => Masters::Silent,
+    }
+}
+
+/// What the stores say that answer, in order of their ids, and why one did not.
+async fn describe_all(host: &Arc<Host>, stores: &[StoreId]) -> (Vec<StoreDescription>, Failure) {
     let mut asking = JoinSet::new();
-    for store in host.hub.stores() {
-        let host = host.clone();
-        asking.spawn(
-            async move { expect_body!(ask(&host, Checked::describe(store)).await, Describe) },
-        );
+    for store in stores {
+        let (host, checked) = (host.clone(), Checked::describe(*store));
+        asking.spawn(timeout(SEEN_WITHIN, async move {
+            expect_body!(ask(&host, checked).await, Describe)
+        }));
     }
     let mut described = Vec::new();
     let mut failure = Failure::no_leader();
     while let Some(answer) = asking.join_next().await {
         match answer {
-            Ok(Ok(description)) => described.push(description),
-            Ok(Err(why)) => failure = why,
-            // The runtime is stopping, and nobody waits for the answer.
-            Err(_aborted) => {}
+            Ok(Ok(Ok(description))) => described.push(description),
+            Ok(Ok(Err(why))) => failure = why,
+            // It says nothing, which the picture shows; or the runtime is stopping, and nobody
+            // waits for the answer.
+            Ok(Err(_)) | Err(_) => {}
         }
     }
-    if described.is_empty() { Err(failure) } else { Ok(described) }
-}
-
-/// The cluster as its stores describe it: of each range the view of who knows most, its leader's.
-fn merged(mut described: Vec<StoreDescription>, version: &str) -> GetStatusResponse {
-    let id = |description: &StoreDescription| {
-        description.store.as_ref().map_or(0, |store| store.store_id)
-    };
-    described.sort_by_key(id);
-    let mut status = GetStatusResponse { version: version.to_owned(), ..Default::default() };
-    let mut ranges: BTreeMap<u64, (bool, RangeStatus)> = BTreeMap::new();
-    for description in described {
-        let store = id(&description);
-        status.cluster_id = description.cluster_id;
-        status.stores.extend(description.store);
-        for range in description.ranges {
-            let seen = (range.leader_store_id == store, range);
-            let rank = |(leads, range): &(bool, RangeStatus)| (range.term, *leads);
-            match ranges.entry(seen.1.range_id) {
-                Entry::Vacant(entry) => drop(entry.insert(seen)),
-                Entry::Occupied(mut entry) if rank(&seen) > rank(entry.get()) => {
-                    entry.insert(seen);
-                }
-                Entry::Occupied(_) => {}
-            }
-        }
-    }
-    // In order of names, as one store tells them.
-    status.ranges = ranges.into_values().map(|(_, range)| range).collect();
-    status.ranges.sort_by(|a, b| a.start.cmp(&b.start));
-    status
+    described.sort_by_key(|it| it.store.as_ref().map_or(0, |store| store.store_id));
+    (described, failure)
 }
 
 const NAME: &str = "sharklock.v1.AdminService";
@@ -98,8 +97,8 @@ impl AdminService for Admin {
         _request: Request<GetStatusRequest>,
     ) -> Result<Response<GetStatusResponse>, Status> {
         unary(&self.host, NAME, "GetStatus", async {
-            let described = describe_all(&self.host).await?;
-            Ok(merged(described, &self.host.config.version))
+            let seen = look(&self.host).await?;
+            Ok(picture(seen, &self.host.config.version))
         })
         .await
     }
@@ -119,44 +118,5 @@ impl AdminService for Admin {
             expect_body!(ask(&self.host, checked).await, ForceRelease)
         })
         .await
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use sharklock_proto::v1::StoreStatus;
-
-    use super::*;
-
-    fn description(store_id: u64, ranges: &[(u64, u64, u64)]) -> StoreDescription {
-        let status = |&(range_id, leader_store_id, term): &(u64, u64, u64)| RangeStatus {
-            range_id,
-            leader_store_id,
-            term,
-            // So that the view that was taken can be told.
-            locks: store_id,
-            ..RangeStatus::default()
-        };
-        StoreDescription {
-            store: Some(StoreStatus { store_id, ..StoreStatus::default() }),
-            ranges: ranges.iter().map(status).collect(),
-            ..StoreDescription::default()
-        }
-    }
-
-    #[test]
-    fn of_each_range_the_leader_of_the_newest_term_is_believed() {
-        let described = vec![
-            description(3, &[(1, 2, 6), (2, 0, 4)]),
-            description(1, &[(1, 1, 5), (2, 1, 4)]),
-            description(2, &[(1, 2, 6)]),
-        ];
-        let status = merged(described, "1.2.3");
-        assert_eq!(status.version, "1.2.3");
-        let stores: Vec<_> = status.stores.iter().map(|store| store.store_id).collect();
-        assert_eq!(stores, [1, 2, 3]);
-        let views: Vec<_> =
-            status.ranges.iter().map(|range| (range.range_id, range.locks)).collect();
-        assert_eq!(views, [(1, 2), (2, 1)]);
     }
 }

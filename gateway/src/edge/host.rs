@@ -2,22 +2,16 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use sharklock_proto::internal::v1::StoreCall;
+use sharklock_proto::internal::v1::StoreAddress;
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::{Config, Readiness, metrics::Metrics};
-use crate::{
-    Hub, HubConfig, Lane, Observer, StoreId, StoreLink, StoreLinks, failure::Reason,
-    outbox::Settled,
-};
+use super::{Config, Readiness, directory::Masters, links::Links, metrics::Metrics};
+use crate::{Hub, HubConfig, Observer, StoreId, StoreLink, failure::Reason, outbox::Settled};
 
 /// See the module.
 pub(super) struct Host {
@@ -27,19 +21,17 @@ pub(super) struct Host {
     pub(super) news: Arc<News>,
     /// Set when the gateway stops.
     pub(super) stopping: CancellationToken,
+    /// Asked for `GetStatus`, and watched for routes.
+    pub(super) masters: Masters,
     links: Arc<Links>,
+    /// The stores that the masters have named, by id. Behind a lock of its own, held only to copy.
+    named: Mutex<BTreeMap<StoreId, StoreAddress>>,
     started: Instant,
 }
 
 impl Host {
-    pub(super) fn new(
-        config: Config,
-        links: BTreeMap<StoreId, Arc<dyn StoreLink>>,
-        metrics: Arc<Metrics>,
-    ) -> Self {
-        let link = |link| Link { link, lost: AtomicBool::new(false) };
-        let links = links.into_iter().map(|(store, to)| (store, link(to))).collect();
-        let links = Arc::new(Links(links));
+    pub(super) fn new(config: Config, masters: Masters, metrics: Arc<Metrics>) -> Self {
+        let links = Arc::new(Links::default());
         let news = Arc::new(News {
             metrics: metrics.clone(),
             readiness: Readiness::default(),
@@ -58,7 +50,9 @@ impl Host {
             metrics,
             news,
             stopping: CancellationToken::new(),
+            masters,
             links,
+            named: Mutex::default(),
             started: Instant::now(),
         }
     }
@@ -73,12 +67,31 @@ impl Host {
         self.started + Duration::from_micros(at_us)
     }
 
-    /// The upward side of a link has ended.
+    /// A store is connected: calls go to it.
+    pub(super) fn link_up(&self, store: StoreId, link: Arc<dyn StoreLink>) {
+        self.links.insert(store, link);
+        self.hub.link_up(self.now_us(), store);
+    }
+
+    /// The connection to a store has ended.
     pub(super) fn link_lost(&self, store: StoreId) {
-        if let Some(link) = self.links.0.get(&store) {
-            link.lost.store(true, Ordering::Release);
-        }
+        self.links.remove(store);
         self.hub.link_lost(self.now_us(), store);
+    }
+
+    /// The masters have named a store.
+    pub(super) fn store_named(&self, address: &StoreAddress) {
+        self.named().insert(StoreId(address.store_id), address.clone());
+    }
+
+    /// The stores that the masters have named, in order of their ids.
+    pub(super) fn named_stores(&self) -> Vec<StoreAddress> {
+        self.named().values().cloned().collect()
+    }
+
+    fn named(&self) -> MutexGuard<'_, BTreeMap<StoreId, StoreAddress>> {
+        // A panic cannot leave the map half changed.
+        self.named.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Publishes what is counted in the core.
@@ -87,28 +100,6 @@ impl Host {
         self.metrics.calls_open.set(gauge(self.hub.calls_open()));
         self.metrics.outbox_bytes.set(gauge(self.hub.outbox_bytes()));
         self.metrics.keepalive_items.set(gauge(self.hub.keepalive_items()));
-    }
-}
-
-struct Link {
-    link: Arc<dyn StoreLink>,
-    lost: AtomicBool,
-}
-
-/// The links to all stores.
-struct Links(BTreeMap<StoreId, Link>);
-
-impl StoreLinks for Links {
-    fn send(
-        &self,
-        store: StoreId,
-        lane: Lane,
-        calls: Vec<StoreCall>,
-    ) -> Result<(), Vec<StoreCall>> {
-        match self.0.get(&store) {
-            Some(to) if !to.lost.load(Ordering::Acquire) => to.link.send(lane, calls),
-            Some(_) | None => Err(calls),
-        }
     }
 }
 

@@ -2,16 +2,20 @@
 
 mod acquire;
 mod admin_service;
+mod cluster_view;
+mod directory;
 mod exchange;
 mod host;
+mod links;
 mod listen;
 mod lock_service;
 mod metrics;
+mod remote_link;
 mod session;
 mod status;
+mod stores;
 
 use std::{
-    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -25,6 +29,7 @@ use sharklock_proto::{
     internal::v1::StoreReply,
     v1::{admin_service_server::AdminServiceServer, lock_service_server::LockServiceServer},
 };
+use sharklock_transport::Dialling;
 use tokio::{
     net::TcpListener,
     sync::mpsc,
@@ -40,6 +45,7 @@ use tonic_health::{
     server::HealthReporter,
 };
 
+pub use self::{directory::Directory, stores::Stores};
 use self::{host::Host, listen::Bounds, metrics::Metrics};
 use crate::{StoreId, StoreLink, validate::Limits};
 
@@ -90,6 +96,8 @@ pub struct Config {
     pub connections_per_ip_max: usize,
     /// Until a new connection must have shown to be HTTP/2.
     pub preface_within: Duration,
+    /// How stores are connected.
+    pub dialling: Dialling,
 }
 
 impl Default for Config {
@@ -105,6 +113,7 @@ impl Default for Config {
             connections_max: 10_000,
             connections_per_ip_max: 1_000,
             preface_within: Duration::from_secs(5),
+            dialling: Dialling::default(),
         }
     }
 }
@@ -144,7 +153,7 @@ pub enum ServeError {
     /// The public API's descriptors cannot be served: a build went wrong.
     #[error("the API's descriptors are malformed")]
     Reflection(#[from] tonic_reflection::server::Error),
-    /// The links to all stores have ended.
+    /// The links to all stores have ended, and there are no masters to name others.
     #[error("the stores have gone")]
     StoresGone,
 }
@@ -162,25 +171,31 @@ pub struct StoreConnection {
 /// A gateway that is ready to serve.
 pub struct Gateway {
     host: Arc<Host>,
-    replies: Vec<(StoreId, mpsc::Receiver<Vec<StoreReply>>)>,
+    stores: Stores,
+    by_hand: mpsc::Receiver<StoreConnection>,
 }
 
 impl Gateway {
-    /// Fails when the registry has metrics of these names.
+    /// A gateway that reaches the stores that the masters name, and those that [`stores`] is given.
+    /// Without masters it serves until the last of the latter is gone.
+    ///
+    /// # Errors
+    /// The registry has metrics of these names.
+    ///
+    /// [`stores`]: Self::stores
     pub fn new(
         config: Config,
-        stores: Vec<StoreConnection>,
+        masters: Option<Arc<dyn Directory>>,
         registry: &Registry,
     ) -> Result<Self, prometheus::Error> {
         let metrics = Arc::new(Metrics::new(registry)?);
-        let mut links: BTreeMap<StoreId, Arc<dyn StoreLink>> = BTreeMap::new();
-        let mut all_replies = Vec::new();
-        for StoreConnection { store, link, replies } in stores {
-            links.insert(store, link);
-            all_replies.push((store, replies));
-        }
-        let host = Arc::new(Host::new(config, links, metrics));
-        Ok(Self { host, replies: all_replies })
+        let (stores, by_hand) = Stores::new();
+        Ok(Self { host: Arc::new(Host::new(config, masters, metrics)), stores, by_hand })
+    }
+
+    /// Where stores of the same process are connected, before the gateway serves or meanwhile.
+    pub fn stores(&self) -> Stores {
+        self.stores.clone()
     }
 
     /// To be asked while the gateway serves.
@@ -196,10 +211,12 @@ impl Gateway {
         listener: TcpListener,
         shutdown: CancellationToken,
     ) -> Result<(), ServeError> {
-        let Self { host, replies } = self;
+        let Self { host, stores, by_hand } = self;
+        // Only others may still connect stores.
+        drop(stores);
         let (health, health_service) = tonic_health::server::health_reporter();
         let mut tasks = JoinSet::new();
-        let dispatching = tasks.spawn(dispatch_all(host.clone(), replies));
+        let dispatching = tasks.spawn(stores::keep_all(host.clone(), by_hand));
         tasks.spawn(publish(host.clone()));
 
         let (accepted, connections) = mpsc::channel(listen::ACCEPTED_MAX);
@@ -297,24 +314,6 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
     tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-}
-
-/// Until every link has ended.
-async fn dispatch_all(host: Arc<Host>, replies: Vec<(StoreId, mpsc::Receiver<Vec<StoreReply>>)>) {
-    let mut links = JoinSet::new();
-    for (store, replies) in replies {
-        host.hub.link_up(host.now_us(), store);
-        links.spawn(dispatch(host.clone(), store, replies));
-    }
-    while links.join_next().await.is_some() {}
-}
-
-async fn dispatch(host: Arc<Host>, store: StoreId, mut replies: mpsc::Receiver<Vec<StoreReply>>) {
-    while let Some(batch) = replies.recv().await {
-        host.hub.dispatch(host.now_us(), store, batch);
-    }
-    tracing::warn!(%store, "the link to a store has ended");
-    host.link_lost(store);
 }
 
 /// Lets the core do what is due.

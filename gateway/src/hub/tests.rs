@@ -352,6 +352,42 @@ fn a_lost_link_fails_its_calls_at_once_and_the_next_go_elsewhere() {
 }
 
 #[test]
+fn calls_go_on_by_known_routes_while_links_come_and_go() {
+    let wires = Arc::new(Wires::default());
+    let hub = Hub::new(HubConfig::default(), wires.clone(), Arc::new(()));
+    let port = SessionPort::open(&hub, "10.0.0.1:5".to_owned()).expect("there is room");
+    let mut front = Front { hub, wires, port, now_us: 1_000, next_call: 1 };
+    let route = |leader_store_id, term| RoutesUpdate {
+        routes: vec![sharklock_proto::internal::v1::Route {
+            descriptor: Some(descriptor(1, "", "", 4, &[1, 2, 3])),
+            leader_store_id,
+            term,
+        }],
+        ..RoutesUpdate::default()
+    };
+    // The masters know the range before any store is connected.
+    front.hub.learn_routes(&route(2, 5));
+    let id = front.acquire("a");
+    assert_eq!(front.heard(), one(id, "NO_LEADER"));
+    front.hub.link_up(front.now_us, C);
+    front.acquire("a");
+    let (to, call) = front.sent_one();
+    assert_eq!((to, call.range_id, call.version), (C, 1, 4), "whoever is there is asked");
+    front.hub.link_up(front.now_us, B);
+    front.reply(C, &call, not_leader(2));
+    assert_eq!(front.sent_one().0, B);
+    front.hub.link_lost(front.now_us, B);
+    // No master speaks any more: what is known serves on.
+    front.acquire("b");
+    assert_eq!(front.sent_one().0, C);
+    front.hub.link_up(front.now_us, B);
+    front.hub.learn_routes(&route(2, 6));
+    front.acquire("c");
+    assert_eq!(front.sent_one().0, B, "it is back, and leads");
+    assert_eq!(front.hub.stores(), [B, C]);
+}
+
+#[test]
 fn keepalives_under_way_on_a_lost_link_go_elsewhere_with_their_seq_and_age() {
     let mut front = Front::new(&[1, 2, 3], 2);
     let id = front.keep_alive(8, 3);

@@ -25,7 +25,7 @@ async fn run(mut command: Command) -> (Option<i32>, String, String) {
 }
 
 /// A shell script in a file, so that it can be run under several names at once.
-fn script(dir: &TempDir, name: &str, text: &str) -> PathBuf {
+pub(crate) fn script(dir: &TempDir, name: &str, text: &str) -> PathBuf {
     use std::os::unix::fs::PermissionsExt as _;
     let path = dir.path().join(name);
     fs::write(&path, format!("#!/bin/sh\n{text}")).expect("the directory is ours");
@@ -286,7 +286,7 @@ async fn sixteen_shells_count_to_four_hundred_under_kills() {
 
 /// Whether the commands in a log of `begin PID TOKEN` and `end PID TOKEN` ran one at a time, each
 /// under a larger token than the one before. The log is appended to, so its order is that of time.
-fn check_lifetimes(log: &str) -> Result<usize, String> {
+pub(crate) fn check_lifetimes(log: &str) -> Result<usize, String> {
     let mut running: Option<(&str, u64)> = None;
     let mut last = 0;
     let mut count = 0;

@@ -3,8 +3,10 @@
 
 mod bad_input;
 mod bench;
+mod dev_cluster;
 mod durability;
 mod faults;
+mod gateways;
 mod health;
 mod hostile;
 mod lock_command;

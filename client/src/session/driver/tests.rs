@@ -23,7 +23,7 @@ struct Session {
 
 impl Session {
     fn connected() -> Self {
-        let config = SessionConfig { call_timeout: TTL, jitter_seed: 7 };
+        let config = SessionConfig { call_timeout: TTL, gateways_count: 1, jitter_seed: 7 };
         let (driver, output) = (Driver::new(config), Output::default());
         let mut session = Self { driver, output };
         session.driver.connected(at(0));
@@ -216,6 +216,33 @@ fn what_was_to_be_sent_on_a_connection_that_is_left_is_not_sent_on_the_next() {
     session.driver.connected(now);
     let call = session.sends(now);
     assert!(matches!(&call.body, Some(session_call::Body::KeepAlive(_))), "{call:?}");
+}
+
+#[test]
+fn a_session_whose_gateway_is_lost_goes_on_over_its_spare_connection() {
+    let (mut session, cell) = Session::holding();
+    session.driver.core.config.gateways_count = 2;
+    let mut now = at(0);
+    while !session.output.spare_wanted {
+        now = session.driver.next_due().expect("it wants an answer");
+        assert!(now < at(9), "no other gateway is ever asked");
+        session.turn(now);
+    }
+    session.driver.spare_connected(now);
+    while session.output.spare.is_empty() {
+        now = session.driver.next_due().expect("it wants an answer");
+        assert_eq!(session.turn(now), [], "the second repetition goes by the other gateway");
+    }
+    let by_spare = session.output.spare.pop().expect("it is not empty");
+    session.driver.disconnected(now, "broken".to_owned());
+    let again = session.sends(now);
+    assert!(session.output.move_to_spare && !session.output.reconnect);
+    assert!(matches!(&again.body, Some(session_call::Body::KeepAlive(_))), "{again:?}");
+    // What was asked before the move is answered after it.
+    let before = cell.valid_until();
+    session.hears(now, &by_spare, kept(&by_spare, 5));
+    session.turn(now);
+    assert!(cell.valid_until() > before && !session.output.move_to_spare);
 }
 
 #[test]

@@ -37,6 +37,9 @@ fn two_clients_never_hold_one_lock() {
     assert!(totals.refused > 100, "{totals:?}");
     assert!(totals.dropped > 100, "{totals:?}");
     assert!(totals.reconnects > 100, "{totals:?}");
+    assert!(totals.by_spare > 1_000, "{totals:?}");
+    assert!(totals.moves > 100, "{totals:?}");
+    assert!(totals.spares_left > 100, "{totals:?}");
 }
 
 #[derive(Debug, Default)]
@@ -47,6 +50,9 @@ struct Totals {
     refused: u64,
     dropped: u64,
     reconnects: u64,
+    by_spare: u64,
+    moves: u64,
+    spares_left: u64,
 }
 
 struct World {
@@ -70,6 +76,8 @@ struct Client {
     newest: u64,
     /// The connection that is up, or the time of the next try.
     connection: Result<u64, Duration>,
+    /// The same of the spare one, while the session wants it.
+    spare: Option<Result<u64, Duration>>,
     connections_count: u64,
     /// Nothing passes until then, either way.
     silent_until: Duration,
@@ -261,10 +269,13 @@ impl World {
         let client = |index: usize| Client {
             core: SessionCore::new(SessionConfig {
                 call_timeout: Duration::from_secs(4),
+                // One that has no choice, and others.
+                gateways_count: 1 + (seed as usize + index) % 3,
                 jitter_seed: seed * 10 + index as u64,
             }),
             newest: 0,
             connection: Err(Duration::ZERO),
+            spare: None,
             connections_count: 0,
             silent_until: Duration::ZERO,
             asking: BTreeMap::new(),
@@ -382,6 +393,26 @@ impl World {
             }
             Ok(_) | Err(_) => {}
         }
+        self.connect_spare(index, totals);
+    }
+
+    fn connect_spare(&mut self, index: usize, totals: &mut Totals) {
+        let broken = self.chaos() && self.draw(400) == 0;
+        let pause = self.draw_ms(1_000);
+        let now = self.now;
+        let client = &mut self.clients[index];
+        match client.spare {
+            Some(Ok(_)) if broken => {
+                client.spare = Some(Err(now + pause));
+                self.handle(index, Event::SpareLost, totals);
+            }
+            Some(Err(at)) if at <= now => {
+                client.connections_count += 1;
+                client.spare = Some(Ok(client.connections_count));
+                self.handle(index, Event::SpareConnected, totals);
+            }
+            Some(_) | None => {}
+        }
     }
 
     /// What the client's user does.
@@ -439,6 +470,28 @@ impl World {
         check(&self.clients[index].core);
         for notice in effects.notices {
             self.notice(index, notice, totals);
+        }
+        for call in effects.spare {
+            totals.by_spare += 1;
+            let spare = self.clients[index].spare;
+            let connection = spare.and_then(Result::ok).expect("calls need a connection");
+            self.send(Packet::Call { client: index, connection, call });
+        }
+        if effects.move_to_spare {
+            totals.moves += 1;
+            let client = &mut self.clients[index];
+            client.connection = client.spare.take().expect("there is one to move to");
+        }
+        let pause = self.draw_ms(500);
+        let client = &mut self.clients[index];
+        match (client.core.is_spare_wanted(), client.spare) {
+            (true, None) => client.spare = Some(Err(self.now + pause)),
+            (false, Some(_)) => client.spare = None,
+            (true, Some(_)) | (false, None) => {}
+        }
+        if effects.leave_spare {
+            totals.spares_left += 1;
+            client.spare = client.spare.map(|_| Err(self.now + pause));
         }
         for call in effects.acquires.into_iter().chain(effects.urgent) {
             let connection = self.clients[index].connection.expect("calls need a connection");
@@ -532,7 +585,8 @@ impl World {
             }
             Packet::Answer { client, connection, event } => {
                 // What comes on a connection that is gone does not come.
-                if self.clients[client].connection == Ok(connection) {
+                let to = &self.clients[client];
+                if to.connection == Ok(connection) || to.spare == Some(Ok(connection)) {
                     self.handle(client, event, totals);
                 }
             }

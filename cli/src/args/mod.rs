@@ -3,6 +3,8 @@
 //! Only shapes and ranges are checked here, so that a wrong flag is refused before anything is
 //! opened or reached. Examples stand before the options in every help text.
 
+mod servers;
+
 use std::{
     ffi::OsString,
     net::{Ipv4Addr, SocketAddr},
@@ -13,8 +15,16 @@ use std::{
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use crate::config::listen;
+
+pub use self::servers::{DevArgs, DevCommand, NODES_MAX, ServerArgs};
+
 /// Where a gateway of `sharklock dev` listens unless told otherwise.
 pub const GATEWAY_PORT: u16 = 7700;
+/// Where a data server meets gateways and other data servers unless told otherwise.
+pub const DATA_PORT: u16 = 7710;
+/// Where a master meets everybody unless told otherwise.
+pub const MASTER_PORT: u16 = 7720;
 /// Where a process serves `/metrics`, `/livez` and `/readyz` unless told otherwise.
 pub const ADMIN_PORT: u16 = 7790;
 /// The endpoint of a gateway on this machine, used when none is given.
@@ -45,6 +55,7 @@ const HELP: &str = "\
     before_help = "\
 Examples:
   sharklock dev                                  a lock service on this machine
+  sharklock dev --nodes 3                        a cluster of three processes
   sharklock lock nightly -- ./backup.sh          run a command under a lock
   sharklock locks show nightly                   who holds it, who waits
   sharklock bench acquire-release --clients 64   how fast it is
@@ -69,11 +80,13 @@ pub struct Cli {
 /// What `sharklock` can do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Runs the whole service in one process on loopback
+    /// Runs the service on this machine, in one process or as a cluster
     Dev(DevArgs),
+    /// Runs a part of a cluster, or all of a small one
+    Server(ServerArgs),
     /// Runs a command while holding a lock
     Lock(LockArgs),
-    /// Shows the cluster: stores, ranges, leaders
+    /// Shows the cluster: masters, stores, ranges, and what is wrong
     Status(StatusArgs),
     /// Looks at locks, and releases them against their holders' will
     Locks(LocksArgs),
@@ -81,42 +94,6 @@ pub enum Command {
     Bench(BenchArgs),
     /// Prints a completion script for a shell
     Completion(CompletionArgs),
-}
-
-/// Arguments of `dev`.
-#[derive(Debug, Args)]
-#[command(
-    help_template = HELP,
-    before_help = "\
-Examples:
-  sharklock dev               keeps its data in ./sharklock-data
-  sharklock dev --ephemeral   keeps nothing
-  sharklock dev --listen 127.0.0.1:0 --admin-listen 127.0.0.1:0   any free ports
-",
-    after_help = "\
-Exit codes: 0 stopped by SIGINT or SIGTERM, 2 usage, 70 internal error, 78 the
-data directory or a port cannot be used.
-
-The banner goes to stdout. Logs go to stderr, as JSON unless it is a terminal;
-SHARKLOCK_LOG or RUST_LOG filters them, for example SHARKLOCK_LOG=debug."
-)]
-pub struct DevArgs {
-    /// Keeps locks and tokens here between runs
-    #[arg(long, value_name = "DIR", default_value = "./sharklock-data")]
-    pub data_dir: PathBuf,
-    /// Serves clients here; loopback only, port 0 takes any free one
-    #[arg(long, value_name = "ADDR", default_value_t = loopback(GATEWAY_PORT), value_parser = loopback_address)]
-    pub listen: SocketAddr,
-    /// Serves /metrics, /livez and /readyz here; loopback only, port 0 takes any free one
-    #[arg(long, value_name = "ADDR", default_value_t = loopback(ADMIN_PORT), value_parser = loopback_address)]
-    pub admin_listen: SocketAddr,
-    /// Keeps everything in a temporary directory that is removed at the end
-    #[arg(long, conflicts_with = "data_dir")]
-    pub ephemeral: bool,
-    /// UNSAFE: acknowledges before the disk has it, so that a power cut can break every promise. It
-    /// shows what durability costs
-    #[arg(long)]
-    pub unsafe_no_fsync: bool,
 }
 
 /// Arguments of `lock`.
@@ -193,8 +170,8 @@ Examples:
   sharklock status --output json
 ",
     after_help = "\
-Exit codes: 0 healthy, 1 failed, 2 usage, 3 degraded (a range has no leader),
-69 the cluster is out of reach."
+Exit codes: 0 healthy, 1 failed, 2 usage, 3 degraded (a range has no leader, or
+there is a warning), 69 the cluster is out of reach."
 )]
 pub struct StatusArgs {
     /// How to print it.
@@ -377,10 +354,7 @@ fn loopback(port: u16) -> SocketAddr {
 
 /// `dev` speaks plaintext to whoever asks, so it must not be reachable from elsewhere.
 fn loopback_address(text: &str) -> Result<SocketAddr, String> {
-    let address: SocketAddr = match text.strip_prefix("localhost:") {
-        Some(port) => loopback(port.parse().map_err(|_| format!("{port:?} is not a port"))?),
-        None => text.parse().map_err(|_| "expected ADDRESS:PORT, like 127.0.0.1:7700")?,
-    };
+    let address = listen(text).ok_or("expected ADDRESS:PORT, like 127.0.0.1:7700")?;
     if !address.ip().is_loopback() {
         return Err("`dev` has no encryption and serves loopback addresses only".into());
     }

@@ -17,8 +17,9 @@ pub struct ReservedPort {
 }
 
 impl ReservedPort {
-    /// Takes `address`; `flag` is the option to name when it is not to be had.
-    pub fn take(address: SocketAddr, flag: &str) -> Result<Self, Failure> {
+    /// Takes `address`; `other` is the option that chooses another one, to be named when this is not
+    /// to be had.
+    pub fn take(address: SocketAddr, other: &str) -> Result<Self, Failure> {
         let take = || -> io::Result<Self> {
             let socket = match address {
                 SocketAddr::V4(_) => TcpSocket::new_v4()?,
@@ -31,7 +32,7 @@ impl ReservedPort {
             let address = socket.local_addr()?;
             Ok(Self { socket, address })
         };
-        take().map_err(|why| refused(address, flag, &why))
+        take().map_err(|why| refused(address, other, &why))
     }
 
     /// Where it will answer: the port is a real one, also when port 0 was asked for.
@@ -40,18 +41,18 @@ impl ReservedPort {
     }
 
     /// Begins to answer.
-    pub fn open(self, flag: &str) -> Result<TcpListener, Failure> {
+    pub fn open(self, other: &str) -> Result<TcpListener, Failure> {
         let address = self.address;
-        self.socket.listen(BACKLOG_LEN).map_err(|why| refused(address, flag, &why))
+        self.socket.listen(BACKLOG_LEN).map_err(|why| refused(address, other, &why))
     }
 }
 
-fn refused(address: SocketAddr, flag: &str, why: &io::Error) -> Failure {
+fn refused(address: SocketAddr, other: &str, why: &io::Error) -> Failure {
     let what = match why.kind() {
         io::ErrorKind::AddrInUse => "is in use".to_owned(),
         _ => format!("cannot be used: {why}"),
     };
-    Failure::new(CONFIG, format!("{address} {what}; choose another with {flag} ADDR"))
+    Failure::new(CONFIG, format!("{address} {what}; choose another with {other}"))
 }
 
 #[cfg(test)]
@@ -64,10 +65,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_port_in_use_is_refused_in_one_line_that_names_the_flag() {
-        let taken = ReservedPort::take(any(), "--listen").expect("a free port");
-        let listener = taken.open("--listen").expect("it opens");
+        let taken = ReservedPort::take(any(), "--listen ADDR").expect("a free port");
+        let listener = taken.open("--listen ADDR").expect("it opens");
         let address = listener.local_addr().expect("it has an address");
-        let refused = ReservedPort::take(address, "--listen").expect_err("it is in use");
+        let refused = ReservedPort::take(address, "--listen ADDR").expect_err("it is in use");
         assert_eq!(
             refused.to_string(),
             format!("error: {address} is in use; choose another with --listen ADDR\n")
@@ -77,12 +78,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_reserved_port_does_not_answer_before_it_is_opened() {
-        let port = ReservedPort::take(any(), "--listen").expect("a free port");
+        let port = ReservedPort::take(any(), "--listen ADDR").expect("a free port");
         let address = port.address();
         assert_ne!(address.port(), 0);
         let early = tokio::net::TcpStream::connect(address).await;
         assert_eq!(early.expect_err("nobody listens").kind(), io::ErrorKind::ConnectionRefused);
-        let _listener = port.open("--listen").expect("it opens");
+        let _listener = port.open("--listen ADDR").expect("it opens");
         tokio::net::TcpStream::connect(address).await.expect("somebody listens");
     }
 }

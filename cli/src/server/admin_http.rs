@@ -1,18 +1,21 @@
 //! The admin port: metrics for Prometheus, and what an orchestrator asks.
 
+use std::sync::Arc;
+
 use axum::{Router, extract::State, http::StatusCode, response::IntoResponse, routing::get};
 use prometheus::{Registry, TextEncoder};
-use sharklock_gateway::Readiness;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use super::health::Health;
+
 /// `/metrics`, `/livez`, `/readyz`.
-pub fn routes(registry: Registry, readiness: Readiness) -> Router {
+pub fn routes(registry: Registry, health: Arc<Health>) -> Router {
     Router::new()
         .route("/metrics", get(metrics).with_state(registry))
         // A process that can answer lives: one that must not go on aborts itself.
         .route("/livez", get(async || "ok\n"))
-        .route("/readyz", get(readyz).with_state(readiness))
+        .route("/readyz", get(readyz).with_state(health))
 }
 
 /// Answers until `shutdown`, then finishes what was asked.
@@ -33,12 +36,12 @@ async fn metrics(State(registry): State<Registry>) -> impl IntoResponse {
     }
 }
 
-async fn readyz(State(readiness): State<Readiness>) -> (StatusCode, &'static str) {
-    match readiness.is_ready() {
-        true => (StatusCode::OK, "ok\n"),
-        false => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "not ready: no store answers, or a range has no leader\n",
-        ),
+async fn readyz(State(health): State<Arc<Health>>) -> (StatusCode, String) {
+    match health.missing().as_slice() {
+        [] => (StatusCode::OK, "ok\n".to_owned()),
+        missing => {
+            let text = format!("not ready\n{}\n", missing.join("\n"));
+            (StatusCode::SERVICE_UNAVAILABLE, text)
+        }
     }
 }

@@ -1,0 +1,362 @@
+//! `sharklock status`: masters, stores and ranges, as JSON of a fixed schema and as tables.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::view::{Position, Wide};
+use crate::render::{printable, short, table};
+
+/// `status`.
+#[derive(Debug, Serialize)]
+#[serde(tag = "schema", rename = "sharklock.v1.Status")]
+pub struct Status {
+    /// Made at bootstrap, as hex.
+    pub cluster_id: String,
+    /// Version of the process that answered.
+    pub version: String,
+    /// Every range has a leader, and nothing is to be warned of.
+    pub healthy: bool,
+    /// What is wrong, a sentence each.
+    pub warnings: Vec<String>,
+    /// Masters in order of their ids; none while no leading one answers.
+    pub masters: Vec<Master>,
+    /// Data servers' disks.
+    pub stores: Vec<Store>,
+    /// Ranges in order of their names.
+    pub ranges: Vec<Range>,
+}
+
+/// One master.
+#[derive(Debug, Serialize)]
+pub struct Master {
+    /// From 1.
+    pub member_id: Wide,
+    /// Where the cluster reaches it.
+    pub address: String,
+    /// It leads.
+    pub is_leader: bool,
+    /// The leader hears of it.
+    pub is_up: bool,
+    /// Raft term.
+    pub term: Wide,
+    /// Entries that the leader has and this one lacks.
+    pub lag: Wide,
+}
+
+/// One data server's disk.
+#[derive(Debug, Serialize)]
+pub struct Store {
+    /// Given once, never reused.
+    pub store_id: Wide,
+    /// Drawn when the data directory was made, as hex.
+    pub ident: String,
+    /// Where it answers.
+    pub address: String,
+    /// `up`, `disconnected`, `down`, or `unknown` while no leading master answers.
+    pub liveness: &'static str,
+    /// Since its last heartbeat to the masters, milliseconds.
+    pub heard_ms: Wide,
+    /// The answering gateway has a connection to it.
+    pub is_linked: bool,
+    /// Replicas that it has.
+    pub replicas_count: u32,
+    /// Replicas that lead.
+    pub leaders_count: u32,
+    /// Since its process started, milliseconds.
+    pub uptime_ms: Wide,
+    /// Durable writes since its process started.
+    pub syncs: Wide,
+    /// Median of a durable write in the last minute, microseconds.
+    pub sync_p50_us: Wide,
+    /// 99th percentile of a durable write in the last minute, microseconds.
+    pub sync_p99_us: Wide,
+}
+
+/// One range.
+#[derive(Debug, Default, Serialize)]
+pub struct Range {
+    /// The range.
+    pub range_id: Wide,
+    /// First name; empty: from the beginning.
+    pub start: String,
+    /// First name after it; empty: to the end.
+    pub end: String,
+    /// Where and when this held.
+    pub position: Position,
+    /// The leader's store; 0 when there is none.
+    pub leader_store_id: Wide,
+    /// Raft term.
+    pub term: Wide,
+    /// Raft's committed index.
+    pub commit_index: Wide,
+    /// Applied index of the image on disk.
+    pub flushed_index: Wide,
+    /// First index of the log that is kept.
+    pub log_first_index: Wide,
+    /// Hash of the range's state, as hex.
+    pub state_hash: String,
+    /// Locks with a holder or a waiter.
+    pub locks: Wide,
+    /// Live holds.
+    pub holds: Wide,
+    /// Waiting acquisitions.
+    pub waiters: Wide,
+    /// Stores of its voters.
+    pub voter_store_ids: Vec<Wide>,
+    /// Its copies as the leader knows them; none while nobody leads.
+    pub replicas: Vec<Replica>,
+}
+
+/// One copy of a range.
+#[derive(Debug, Serialize)]
+pub struct Replica {
+    /// Its store.
+    pub store_id: Wide,
+    /// Its peer id in the range's Raft group.
+    pub peer_id: Wide,
+    /// It votes; otherwise it is a learner.
+    pub is_voter: bool,
+    /// It leads.
+    pub is_leader: bool,
+    /// Entries that the leader has and this one lacks, as far as the leader knows.
+    pub lag: Wide,
+    /// The leader has heard of it within an election timeout.
+    pub is_active: bool,
+    /// It is being sent a snapshot.
+    pub in_snapshot: bool,
+}
+
+impl Status {
+    /// The cluster in blocks: what is wrong first.
+    pub fn table(&self) -> String {
+        let health = if self.healthy { "healthy" } else { "DEGRADED" };
+        let (cluster, version) = (printable(&self.cluster_id), printable(&self.version));
+        let mut text = format!("cluster {cluster}, version {version}: {health}\n");
+        for warning in &self.warnings {
+            text += &format!("warning: {}\n", printable(warning));
+        }
+        if !self.masters.is_empty() {
+            text.push('\n');
+            text += &masters(&self.masters);
+        }
+        text.push('\n');
+        text += &stores(&self.stores);
+        text.push('\n');
+        text + &ranges(&self.ranges)
+    }
+}
+
+fn masters(masters: &[Master]) -> String {
+    let row = |master: &Master| {
+        let state = match (master.is_leader, master.is_up) {
+            (true, _) => "leads",
+            (false, true) => "up",
+            (false, false) => "DOWN",
+        };
+        vec![
+            master.member_id.0.to_string(),
+            master.address.clone(),
+            state.to_owned(),
+            master.term.0.to_string(),
+            master.lag.0.to_string(),
+        ]
+    };
+    let rows: Vec<_> = masters.iter().map(row).collect();
+    table(&["MASTER", "ADDRESS", "STATE", "TERM", "LAG"], &rows)
+}
+
+fn stores(stores: &[Store]) -> String {
+    let row = |store: &Store| {
+        let state = match store.liveness {
+            "up" | "unknown" if !store.is_linked => "not connected".to_owned(),
+            "up" => "up".to_owned(),
+            "unknown" => "connected".to_owned(),
+            lost => format!("{} {}", lost.to_uppercase(), since(store.heard_ms)),
+        };
+        // What a store says of itself is not known while it does not answer.
+        let told = |text: String| if store.uptime_ms.0 == 0 { "-".to_owned() } else { text };
+        vec![
+            store.store_id.0.to_string(),
+            store.address.clone(),
+            state,
+            store.replicas_count.to_string(),
+            store.leaders_count.to_string(),
+            told(since(store.uptime_ms)),
+            told(store.syncs.0.to_string()),
+            told(micros(store.sync_p50_us)),
+            told(micros(store.sync_p99_us)),
+        ]
+    };
+    let rows: Vec<_> = stores.iter().map(row).collect();
+    let header =
+        ["STORE", "ADDRESS", "STATE", "REPLICAS", "LEADERS", "UP", "SYNCS", "SYNC P50", "SYNC P99"];
+    table(&header, &rows)
+}
+
+fn ranges(ranges: &[Range]) -> String {
+    let row = |range: &Range| {
+        let start = if range.start.is_empty() { "begin" } else { &range.start };
+        let end = if range.end.is_empty() { "end" } else { &range.end };
+        vec![
+            range.range_id.0.to_string(),
+            format!("[{start}, {end})"),
+            match range.leader_store_id.0 {
+                0 => "none".to_owned(),
+                store => store.to_string(),
+            },
+            replicas(range),
+            range.term.0.to_string(),
+            range.position.applied_index.0.to_string(),
+            range.locks.0.to_string(),
+            range.holds.0.to_string(),
+            range.waiters.0.to_string(),
+        ]
+    };
+    let rows: Vec<_> = ranges.iter().map(row).collect();
+    let header =
+        ["RANGE", "NAMES", "LEADER", "REPLICAS", "TERM", "APPLIED", "LOCKS", "HOLDS", "WAITERS"];
+    table(&header, &rows)
+}
+
+/// Stores of the replicas, each with what it lacks: `1 2 3 (-40) 4 (silent)`.
+fn replicas(range: &Range) -> String {
+    if range.replicas.is_empty() {
+        let stores: Vec<_> = range.voter_store_ids.iter().map(|id| id.0.to_string()).collect();
+        return stores.join(" ");
+    }
+    let one = |replica: &Replica| {
+        let learner = if replica.is_voter { "" } else { " learner" };
+        let state = match (replica.is_leader, replica.in_snapshot, replica.is_active) {
+            (true, ..) => String::new(),
+            (false, true, _) => " (snapshot)".to_owned(),
+            (false, false, false) => format!(" (silent, -{})", replica.lag.0),
+            (false, false, true) if replica.lag.0 > 0 => format!(" (-{})", replica.lag.0),
+            (false, false, true) => String::new(),
+        };
+        format!("{}{learner}{state}", replica.store_id.0)
+    };
+    range.replicas.iter().map(one).collect::<Vec<_>>().join(" ")
+}
+
+fn since(ms: Wide) -> String {
+    short(Duration::from_millis(ms.0))
+}
+
+fn micros(us: Wide) -> String {
+    format!("{:.2}ms", us.0 as f64 / 1e3)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn store(id: u64, liveness: &'static str) -> Store {
+        Store {
+            store_id: Wide(id),
+            ident: "ab".into(),
+            address: format!("127.0.0.1:77{id}0"),
+            liveness,
+            heard_ms: Wide(12_000),
+            is_linked: liveness == "up",
+            replicas_count: 1,
+            leaders_count: u32::from(id == 1),
+            uptime_ms: Wide(if liveness == "up" { 65_000 } else { 0 }),
+            syncs: Wide(7),
+            sync_p50_us: Wide(300),
+            sync_p99_us: Wide(1_250),
+        }
+    }
+
+    fn replica(store: u64, lag: u64, is_active: bool) -> Replica {
+        Replica {
+            store_id: Wide(store),
+            peer_id: Wide(store + 10),
+            is_voter: true,
+            is_leader: store == 1,
+            lag: Wide(lag),
+            is_active,
+            in_snapshot: false,
+        }
+    }
+
+    fn master(id: u64) -> Master {
+        Master {
+            member_id: Wide(id),
+            address: format!("127.0.0.1:772{id}"),
+            is_leader: id == 2,
+            is_up: id != 3,
+            term: Wide(4),
+            lag: Wide(u64::from(id == 3) * 9),
+        }
+    }
+
+    fn status() -> Status {
+        let range = Range {
+            range_id: Wide(1),
+            leader_store_id: Wide(1),
+            term: Wide(3),
+            locks: Wide(2),
+            holds: Wide(2),
+            waiters: Wide(1),
+            voter_store_ids: vec![Wide(1), Wide(2), Wide(3)],
+            replicas: vec![replica(1, 0, true), replica(2, 40, true), replica(3, 900, false)],
+            ..Range::default()
+        };
+        Status {
+            cluster_id: "00ff".into(),
+            version: "0.0.0".into(),
+            healthy: false,
+            warnings: vec!["store 3 at 127.0.0.1:7730 is down".into()],
+            masters: vec![master(1), master(2), master(3)],
+            stores: vec![store(1, "up"), store(3, "down")],
+            ranges: vec![range],
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_stands_first_then_everything() {
+        assert_eq!(
+            status().table(),
+            "cluster 00ff, version 0.0.0: DEGRADED\n\
+             warning: store 3 at 127.0.0.1:7730 is down\n\
+             \n\
+             MASTER  ADDRESS         STATE  TERM  LAG\n\
+             1       127.0.0.1:7721  up     4     0\n\
+             2       127.0.0.1:7722  leads  4     0\n\
+             3       127.0.0.1:7723  DOWN   4     9\n\
+             \n\
+             STORE  ADDRESS         STATE     REPLICAS  LEADERS  UP     SYNCS  SYNC P50  SYNC P99\n\
+             1      127.0.0.1:7710  up        1         1        1m05s  7      0.30ms    1.25ms\n\
+             3      127.0.0.1:7730  DOWN 12s  1         0        -      -      -         -\n\
+             \n\
+             RANGE  NAMES         LEADER  REPLICAS                    TERM  APPLIED  LOCKS  HOLDS  \
+             WAITERS\n\
+             1      [begin, end)  1       1 2 (-40) 3 (silent, -900)  3     0        2      2      \
+             1\n"
+        );
+    }
+
+    #[test]
+    fn a_range_without_a_leader_is_seen() {
+        let mut status = status();
+        status.masters.clear();
+        status.ranges[0].leader_store_id = Wide(0);
+        status.ranges[0].replicas.clear();
+        let table = status.table();
+        assert!(!table.contains("MASTER"), "{table}");
+        assert!(table.contains("1      [begin, end)  none    1 2 3     3"), "{table}");
+    }
+
+    #[test]
+    fn json_names_its_schema_and_keeps_every_digit() {
+        let mut status = status();
+        status.ranges[0].replicas[2].lag = Wide(u64::MAX);
+        let value: serde_json::Value =
+            serde_json::from_str(&crate::render::json(&status)).expect("it is JSON");
+        assert_eq!(value["schema"], "sharklock.v1.Status");
+        assert_eq!(value["ranges"][0]["replicas"][2]["lag"], "18446744073709551615");
+        assert_eq!(value["masters"][1]["is_leader"], true);
+        assert_eq!(value["stores"][1]["liveness"], "down");
+    }
+}

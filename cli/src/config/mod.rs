@@ -1,0 +1,146 @@
+//! The configuration of a server: a TOML file, `SHARKLOCK_SECTION__KEY` in the environment, and
+//! flags, of which the last wins. Everything is checked before anything is opened.
+
+mod checks;
+mod keys;
+mod settings;
+mod sources;
+mod value;
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+pub use self::{
+    settings::Settings,
+    sources::{Origin, Said},
+    value::{Raw, listen},
+};
+use crate::exit::Failure;
+
+/// What a process does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Roles {
+    /// It keeps the cluster's metadata.
+    pub master: bool,
+    /// It keeps locks.
+    pub data: bool,
+    /// It serves clients.
+    pub gateway: bool,
+}
+
+impl Roles {
+    /// The small cluster's: equal machines.
+    pub const ALL: Self = Self { master: true, data: true, gateway: true };
+    /// Names of roles, in this order everywhere.
+    pub const NAMES: [&str; 3] = ["master", "data", "gateway"];
+
+    /// Names of these, for a setting or for people.
+    pub fn names(self) -> Vec<&'static str> {
+        let on = [self.master, self.data, self.gateway];
+        Self::NAMES.into_iter().zip(on).filter(|(_, on)| *on).map(|(name, _)| name).collect()
+    }
+}
+
+/// What a process is to do and how, checked.
+#[derive(Debug)]
+pub struct ServerConfig {
+    /// What it does.
+    pub roles: Roles,
+    /// Where `master` and `data` keep their stores; absent for a gateway alone.
+    pub data_dir: Option<PathBuf>,
+    /// All masters of the cluster.
+    pub masters: Vec<String>,
+    /// Where it listens; only those of its roles, and the admin port, are used.
+    pub listen: Listen,
+    /// Where others reach its stores, if not where they listen.
+    pub advertise: Advertise,
+    /// Writes are durable before they are acknowledged.
+    pub sync_writes: bool,
+    /// How fast, how much.
+    pub tunables: Tunables,
+}
+
+/// Addresses to listen on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// For clients.
+    pub gateway: SocketAddr,
+    /// For peers and gateways.
+    pub data: SocketAddr,
+    /// For masters, stores and gateways.
+    pub master: SocketAddr,
+    /// For `/metrics`, `/livez`, `/readyz`.
+    pub admin: SocketAddr,
+}
+
+/// Addresses to tell others.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Advertise {
+    /// Of the data server.
+    pub data: Option<String>,
+    /// Of the master: how `masters` names it.
+    pub master: Option<String>,
+}
+
+/// The knobs of DESIGN §5 that a configuration may turn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tunables {
+    /// Replicas of the cluster's first range.
+    pub replicas: u32,
+    /// How often a store reports to the master.
+    pub store_heartbeat: Duration,
+    /// A store that was not heard of for so long is not counted on.
+    pub store_disconnected: Duration,
+    /// A store that was not heard of for so long is taken for gone.
+    pub store_down: Duration,
+    /// Raft's tick; a heartbeat is 2, an election 10 to 20 of it.
+    pub tick: Duration,
+    /// How often changed rows are written to the image.
+    pub image_flush: Duration,
+    /// Log that is kept for followers that are a little behind.
+    pub log_entries_floor: u64,
+    /// Log that is kept at most.
+    pub log_entries_max: u64,
+    /// The same in bytes.
+    pub log_bytes_max: u64,
+    /// Bytes of a snapshot in one message.
+    pub snapshot_chunk: u64,
+    /// Bytes of a snapshot on their way at a time.
+    pub snapshot_window: u64,
+    /// Bytes of snapshots sent per second; absent: no bound.
+    pub snapshot_rate: Option<u64>,
+    /// Snapshots that are sent at a time.
+    pub snapshots_sending: u32,
+    /// Snapshots that are received at a time.
+    pub snapshots_receiving: u32,
+    /// Shortest lease that a client may ask for.
+    pub ttl_min: Duration,
+}
+
+/// Reads everything: `file` is `--config` or `$SHARKLOCK_CONFIG`, `flags` is what the command line
+/// says.
+pub fn load(file: Option<&Path>, flags: Vec<Said>) -> Result<Settings, Failure> {
+    let file = file.map(sources::file).transpose()?.unwrap_or_default();
+    Settings::merge([file, sources::variables(utf8_variables())?, flags])
+}
+
+/// Checks what belongs together.
+pub fn check(settings: &Settings) -> Result<ServerConfig, Failure> {
+    checks::check(settings)
+}
+
+/// A value that a flag, or a command in its place, sets.
+pub fn said(name: &str, raw: Raw, origin: Origin) -> Said {
+    let key = keys::find(name).unwrap_or_else(|| unreachable!("{name} is no setting"));
+    Said { key, raw, origin }
+}
+
+/// None of ours holds anything else.
+fn utf8_variables() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(name, value)| {
+        Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
+    })
+}

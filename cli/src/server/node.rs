@@ -1,0 +1,349 @@
+//! The parts of one process: started in the order in which they need each other, stopped in the
+//! other one.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use prometheus::Registry;
+use sharklock_dataserver::{DataServer, DataServerConfig, Pace, StartError, Tuning};
+use sharklock_gateway::{
+    Config, Directory, Gateway, ServeError, StoreConnection, Stores, validate::Limits,
+};
+use sharklock_master::{
+    Master, MasterConfig, StartError as MasterStartError, Tuning as MasterTuning,
+};
+use sharklock_transport::{Dialling, Masters};
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use super::{health::Health, internal, link::InProcess, ports::ReservedPort};
+use crate::{
+    config::{Roles, ServerConfig, Tunables},
+    exit::{CONFIG, Failure},
+};
+
+/// Raft's longest election time-out, in ticks (DESIGN §5).
+const ELECTION_TICKS_MAX: u32 = 20;
+/// A snapshot without progress for so long has failed.
+const SNAPSHOT_IDLE_MAX: Duration = Duration::from_secs(10);
+
+/// Everything that a process listens on, taken and not open yet.
+pub struct Ports {
+    gateway: Option<ReservedPort>,
+    data: Option<ReservedPort>,
+    master: Option<ReservedPort>,
+    /// Absent once it is open.
+    admin: Option<ReservedPort>,
+    admin_address: SocketAddr,
+    choose: fn(&str) -> String,
+}
+
+impl Ports {
+    /// Takes what the roles need; see [`serve`](super::serve).
+    pub fn take(config: &ServerConfig, choose: fn(&str) -> String) -> Result<Self, Failure> {
+        let (roles, listen) = (config.roles, config.listen);
+        let take = |used: bool, role: &str, at: SocketAddr| {
+            used.then(|| ReservedPort::take(at, &choose(role))).transpose()
+        };
+        let admin = ReservedPort::take(listen.admin, &choose("admin"))?;
+        Ok(Self {
+            gateway: take(roles.gateway, "gateway", listen.gateway)?,
+            data: take(roles.data, "data", listen.data)?,
+            master: take(roles.master, "master", listen.master)?,
+            admin_address: admin.address(),
+            admin: Some(admin),
+            choose,
+        })
+    }
+
+    /// Where clients are served, if they are.
+    pub fn gateway_address(&self) -> Option<SocketAddr> {
+        self.gateway.as_ref().map(ReservedPort::address)
+    }
+
+    /// Where `/metrics` and health are served.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin_address
+    }
+
+    /// The admin port opens first: it says what the others wait for.
+    pub fn open_admin(mut self) -> Result<(Self, TcpListener), Failure> {
+        let admin = self.admin.take().expect("every process has one");
+        let listener = admin.open(&(self.choose)("admin"))?;
+        Ok((self, listener))
+    }
+}
+
+/// See the module. What has started is here, so that it can be stopped at any moment.
+#[derive(Default)]
+pub struct Node {
+    master: Option<Master>,
+    data: Option<DataServer>,
+    gateway: Option<Serving>,
+}
+
+/// A gateway that serves.
+struct Serving {
+    task: JoinHandle<Result<(), ServeError>>,
+    shutdown: CancellationToken,
+}
+
+impl Node {
+    /// The parts of a process with these roles, and what each does until it has started.
+    pub fn parts(roles: Roles) -> Vec<(&'static str, &'static str)> {
+        let all = [
+            (roles.master, "master", "has not met all other masters yet, which forms the cluster"),
+            (roles.data, "data", "no leading master has taken this store in yet"),
+            (roles.gateway, "gateway", "starting"),
+        ];
+        all.into_iter().filter(|(used, ..)| *used).map(|(_, role, does)| (role, does)).collect()
+    }
+
+    /// The cluster's id as hex, if a store of this process knows it.
+    pub fn cluster_id(&self) -> Option<String> {
+        self.data.as_ref().map(|data| hex(&data.ident().cluster_id))
+    }
+
+    /// Starts what the roles say: a master first, because the others ask it; the gateway before the
+    /// data server, which waits until the masters know it.
+    pub async fn start(
+        &mut self,
+        config: &ServerConfig,
+        ports: Ports,
+        registry: &Registry,
+        health: &Arc<Health>,
+    ) -> Result<(), Failure> {
+        let Ports { gateway, data, master, choose, .. } = ports;
+        let open = |port: ReservedPort, role| port.open(&choose(role));
+        if let Some(port) = master {
+            self.start_master(config, open(port, "master")?, registry, health).await?;
+        }
+        let stores = match gateway {
+            Some(port) => {
+                Some(self.start_gateway(config, open(port, "gateway")?, registry, health)?)
+            }
+            None => None,
+        };
+        if let Some(port) = data {
+            let data = start_data(config, open(port, "data")?, registry).await?;
+            let ready = data.ready();
+            health.started("data", move || {
+                (!*ready.borrow()).then(|| "a range here knows no leader".to_owned())
+            });
+            if let Some(stores) = stores {
+                let (link, replies) = data.connect();
+                let (store, link) = (data.ident().store, Arc::new(InProcess(link)));
+                stores.connect(StoreConnection { store, link, replies }).await;
+            }
+            self.data = Some(data);
+        }
+        Ok(())
+    }
+
+    async fn start_master(
+        &mut self,
+        config: &ServerConfig,
+        listener: TcpListener,
+        registry: &Registry,
+        health: &Arc<Health>,
+    ) -> Result<(), Failure> {
+        let listen = listener.local_addr().map_err(|why| internal("a port has no address", why))?;
+        let advertise = config.advertise.master.clone().unwrap_or_else(|| listen.to_string());
+        let tunables = &config.tunables;
+        let settings = MasterConfig {
+            data_dir: directory(config, "master"),
+            advertise,
+            masters: config.masters.clone(),
+            replicas: tunables.replicas,
+            dialling: dialling(listen.ip(), &config.masters),
+            tuning: master_tuning(tunables),
+            sync_writes: config.sync_writes,
+            registry: registry.clone(),
+        };
+        let master = Master::start(settings, listener).await;
+        let master = master.map_err(|why| refused_master(&why))?;
+        let ready = master.ready();
+        health.started("master", move || (!*ready.borrow()).then(|| "no master leads".to_owned()));
+        self.master = Some(master);
+        Ok(())
+    }
+
+    /// Gives back where the process's own store is to be connected.
+    fn start_gateway(
+        &mut self,
+        config: &ServerConfig,
+        listener: TcpListener,
+        registry: &Registry,
+        health: &Arc<Health>,
+    ) -> Result<Stores, Failure> {
+        let dialling = dialling(config.listen.gateway.ip(), &config.masters);
+        let limits = Limits { ttl_ms_min: millis(config.tunables.ttl_min) };
+        let settings = Config { limits, dialling, ..Config::default() };
+        let masters: Arc<dyn Directory> = Arc::new(masters(config, dialling)?);
+        let gateway = Gateway::new(settings, Some(masters), registry)
+            .map_err(|why| internal("metrics", why))?;
+        let (readiness, stores) = (gateway.readiness(), gateway.stores());
+        health.started("gateway", move || {
+            (!readiness.is_ready()).then(|| "no store answers, or a range has no leader".to_owned())
+        });
+        let shutdown = CancellationToken::new();
+        let task = tokio::spawn(gateway.serve(listener, shutdown.clone()));
+        self.gateway = Some(Serving { task, shutdown });
+        Ok(stores)
+    }
+
+    /// Waits for an end that nobody asked for.
+    pub async fn ended(&mut self) -> Result<(), Failure> {
+        let Some(gateway) = &mut self.gateway else { return std::future::pending().await };
+        let why = match (&mut gateway.task).await {
+            Ok(Ok(())) => "it stopped by itself".to_owned(),
+            Ok(Err(why)) => why.to_string(),
+            Err(why) => why.to_string(),
+        };
+        self.gateway = None;
+        Err(internal("the gateway has stopped", why))
+    }
+
+    /// Stops everything in order: nothing new is asked, then leaders of ranges go elsewhere, then
+    /// the masters', who have heard of that.
+    pub async fn stop(&mut self) {
+        if let Some(gateway) = self.gateway.take() {
+            gateway.shutdown.cancel();
+            let _ = gateway.task.await;
+        }
+        if let Some(data) = self.data.take() {
+            let _ = tokio::task::spawn_blocking(move || data.stop()).await;
+        }
+        if let Some(master) = self.master.take() {
+            let _ = tokio::task::spawn_blocking(move || master.stop()).await;
+        }
+    }
+}
+
+async fn start_data(
+    config: &ServerConfig,
+    listener: TcpListener,
+    registry: &Registry,
+) -> Result<DataServer, Failure> {
+    let listen = listener.local_addr().map_err(|why| internal("a port has no address", why))?;
+    let (tunables, dialling) = (&config.tunables, dialling(listen.ip(), &config.masters));
+    DataServer::start(DataServerConfig {
+        data_dir: directory(config, "data"),
+        listener,
+        advertise: config.advertise.data.clone().unwrap_or_else(|| listen.to_string()),
+        masters: masters(config, dialling)?,
+        dialling,
+        tuning: tuning(tunables),
+        sync_writes: config.sync_writes,
+        registry: registry.clone(),
+    })
+    .await
+    .map_err(|why| refused(&why))
+}
+
+fn directory(config: &ServerConfig, role: &str) -> PathBuf {
+    config.data_dir.as_deref().expect("roles with a store have a directory").join(role)
+}
+
+fn masters(config: &ServerConfig, dialling: Dialling) -> Result<Masters, Failure> {
+    Masters::new(config.masters.clone(), dialling).map_err(|why| Failure::new(CONFIG, why))
+}
+
+/// Connections leave from where the process listens, where that says something: firewalls, and
+/// the tests' fault proxy, tell nodes apart by it. A loopback address reaches loopback only.
+fn dialling(listen: IpAddr, masters: &[String]) -> Dialling {
+    let is_loopback = |address: &String| {
+        address.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_loopback())
+    };
+    let reaches = !listen.is_loopback() || masters.iter().all(is_loopback);
+    Dialling { source: (!listen.is_unspecified() && reaches).then_some(listen) }
+}
+
+fn pace(tunables: &Tunables) -> Pace {
+    Pace {
+        tick: tunables.tick,
+        election_max: tunables.tick * ELECTION_TICKS_MAX,
+        flush: tunables.image_flush,
+    }
+}
+
+fn tuning(tunables: &Tunables) -> Tuning {
+    let mut tuning = Tuning { pace: pace(tunables), ..Tuning::default() };
+    tuning.heartbeat_every = tunables.store_heartbeat;
+    tuning.log.entries_floor = tunables.log_entries_floor;
+    tuning.log.entries_max = tunables.log_entries_max;
+    tuning.log.bytes_max = tunables.log_bytes_max;
+    let snapshots = &mut tuning.snapshots;
+    let per_second = ticks_in(Duration::from_secs(1), tunables.tick);
+    snapshots.chunk_bytes = tunables.snapshot_chunk;
+    snapshots.window_bytes = tunables.snapshot_window;
+    snapshots.bytes_per_tick = tunables.snapshot_rate.map(|rate| rate.div_ceil(per_second));
+    snapshots.sending_max = tunables.snapshots_sending as usize;
+    snapshots.receiving_max = tunables.snapshots_receiving as usize;
+    snapshots.idle_ticks_max = ticks_in(SNAPSHOT_IDLE_MAX, tunables.tick);
+    tuning
+}
+
+fn master_tuning(tunables: &Tunables) -> MasterTuning {
+    // The engine's settings are the same for both.
+    let Tuning { log, snapshots, .. } = tuning(tunables);
+    let (tick, flush) = (tunables.tick, tunables.image_flush);
+    let mut tuning = MasterTuning { tick, flush, log, snapshots, ..MasterTuning::default() };
+    tuning.limits.disconnected = tunables.store_disconnected;
+    tuning.limits.down = tunables.store_down;
+    tuning
+}
+
+fn ticks_in(duration: Duration, tick: Duration) -> u64 {
+    u64::try_from(duration.as_nanos() / tick.as_nanos()).unwrap_or(u64::MAX).max(1)
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The line that says why a store cannot be used, and the exit code that means configuration.
+fn refused(why: &StartError) -> Failure {
+    match why {
+        // It names the directory itself.
+        StartError::Open { source, .. } => Failure::new(CONFIG, source.to_string()),
+        StartError::DataDir { .. } | StartError::Recover { .. } | StartError::Refused(_) => {
+            Failure::new(CONFIG, why.to_string())
+        }
+        StartError::Metrics(_) | StartError::Thread(_) => internal("cannot start", why),
+    }
+}
+
+/// The same for a master's.
+fn refused_master(why: &MasterStartError) -> Failure {
+    match why {
+        MasterStartError::Open { source, .. } => Failure::new(CONFIG, source.to_string()),
+        MasterStartError::Metrics(_) | MasterStartError::Thread(_) => internal("cannot start", why),
+        _ => Failure::new(CONFIG, why.to_string()),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_leave_from_where_the_process_listens() {
+        let source = |listen: &str, master: &str| {
+            let listen = listen.parse().expect("an IP address");
+            dialling(listen, &[master.to_owned()]).source.map(|source| source.to_string())
+        };
+        assert_eq!(source("127.0.0.3", "127.0.0.1:7720").as_deref(), Some("127.0.0.3"));
+        assert_eq!(source("10.0.0.3", "host-1:7720").as_deref(), Some("10.0.0.3"));
+        assert_eq!(source("127.0.0.1", "host-1:7720"), None, "loopback does not reach it");
+        assert_eq!(source("0.0.0.0", "10.0.0.1:7720"), None);
+    }
+}

@@ -1,0 +1,367 @@
+//! The cluster as one picture: what its stores and its masters say of it, and what is wrong. Pure.
+
+use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
+
+use sharklock_proto::{
+    internal::v1::{GetClusterResponse, StoreAddress, StoreDescription, StoreState},
+    v1::{GetStatusResponse, MasterStatus, RangeStatus, StoreLiveness, StoreStatus},
+};
+
+/// A replica that lacks more entries than this is worth a word: about what a busy range commits in a
+/// second.
+const LAG_WARNED: u64 = 1_000;
+
+/// What the answers of everybody were.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    /// Of the stores that answered.
+    pub(super) described: Vec<StoreDescription>,
+    /// Of the leading master.
+    pub(super) cluster: Masters,
+    /// The stores that the masters have ever named to this gateway.
+    pub(super) named: Vec<StoreAddress>,
+    /// The stores to which this gateway has a connection.
+    pub(super) linked: BTreeSet<u64>,
+}
+
+/// What the masters said.
+#[derive(Debug, Default)]
+pub(super) enum Masters {
+    /// This gateway knows none.
+    #[default]
+    None,
+    /// None that leads has answered.
+    Silent,
+    /// The leading one.
+    Leading(GetClusterResponse),
+}
+
+/// The whole picture.
+pub(super) fn picture(seen: Seen, version: &str) -> GetStatusResponse {
+    let mut warnings = Vec::new();
+    let mut picture = GetStatusResponse {
+        version: version.to_owned(),
+        ranges: ranges(&seen.described),
+        ..GetStatusResponse::default()
+    };
+    match &seen.cluster {
+        Masters::None => {}
+        Masters::Silent => warnings.push(
+            "no leading master answers: stores and ranges are as this gateway knows them; locks \
+             are served on"
+                .to_owned(),
+        ),
+        Masters::Leading(cluster) => {
+            picture.cluster_id = hex(&cluster.cluster_id);
+            picture.masters = masters(cluster);
+            warn_of_masters(&picture.masters, &mut warnings);
+            warn_of_bootstrap(cluster, &mut warnings);
+        }
+    }
+    if let Some(first) = seen.described.first() {
+        picture.cluster_id.clone_from(&first.cluster_id);
+    }
+    let answered: BTreeSet<u64> = seen.described.iter().map(store_id).collect();
+    picture.stores = stores(seen);
+    warn_of_stores(&picture.stores, &answered, &mut warnings);
+    warn_of_ranges(&picture.ranges, &answered, &mut warnings);
+    picture.warnings = warnings;
+    picture
+}
+
+fn store_id(description: &StoreDescription) -> u64 {
+    description.store.as_ref().map_or(0, |store| store.store_id)
+}
+
+/// Of each range the view of who knows most, its leader's; in order of names.
+fn ranges(described: &[StoreDescription]) -> Vec<RangeStatus> {
+    let mut ranges: BTreeMap<u64, (bool, &RangeStatus)> = BTreeMap::new();
+    for description in described {
+        for range in &description.ranges {
+            let seen = (range.leader_store_id == store_id(description), range);
+            let rank = |(leads, range): &(bool, &RangeStatus)| (range.term, *leads);
+            match ranges.entry(range.range_id) {
+                Entry::Vacant(entry) => drop(entry.insert(seen)),
+                Entry::Occupied(mut entry) if rank(&seen) > rank(entry.get()) => {
+                    entry.insert(seen);
+                }
+                Entry::Occupied(_) => {}
+            }
+        }
+    }
+    let mut ranges: Vec<_> = ranges.into_values().map(|(_, range)| range.clone()).collect();
+    ranges.sort_by(|a, b| a.start.cmp(&b.start));
+    ranges
+}
+
+fn masters(cluster: &GetClusterResponse) -> Vec<MasterStatus> {
+    let leader = cluster.masters.iter().find(|master| master.is_leader);
+    let last = leader.map_or(0, |leader| leader.matched_index);
+    let mut masters: Vec<_> = cluster
+        .masters
+        .iter()
+        .map(|master| MasterStatus {
+            member_id: master.member_id,
+            address: master.address.clone(),
+            is_leader: master.is_leader,
+            is_up: master.is_up,
+            term: master.term,
+            lag: last.saturating_sub(master.matched_index),
+        })
+        .collect();
+    masters.sort_by_key(|master| master.member_id);
+    masters
+}
+
+/// All stores of which anybody has told, in order of their ids.
+fn stores(seen: Seen) -> Vec<StoreStatus> {
+    let mut stores: BTreeMap<u64, StoreStatus> = BTreeMap::new();
+    for StoreAddress { store_id, ident, address } in seen.named {
+        let status = StoreStatus { store_id, ident: hex(&ident), address, ..Default::default() };
+        stores.insert(store_id, status);
+    }
+    for status in seen.described.into_iter().filter_map(|description| description.store) {
+        stores.insert(status.store_id, status);
+    }
+    if let Masters::Leading(cluster) = seen.cluster {
+        for told in cluster.stores {
+            let liveness = match told.state() {
+                StoreState::Unspecified => StoreLiveness::Unspecified,
+                StoreState::Up => StoreLiveness::Up,
+                StoreState::Disconnected => StoreLiveness::Disconnected,
+                StoreState::Down => StoreLiveness::Down,
+            };
+            let status = stores.entry(told.store_id).or_default();
+            status.store_id = told.store_id;
+            status.ident = hex(&told.ident);
+            status.address = told.address;
+            status.set_liveness(liveness);
+            status.heard_ms = told.heard_ms;
+            status.replicas_count = told.replicas_count;
+            status.leaders_count = told.leaders_count;
+        }
+    }
+    for status in stores.values_mut() {
+        status.is_linked = seen.linked.contains(&status.store_id);
+    }
+    stores.into_values().collect()
+}
+
+fn warn_of_masters(masters: &[MasterStatus], warnings: &mut Vec<String>) {
+    for MasterStatus { member_id, address, .. } in masters.iter().filter(|master| !master.is_up) {
+        warnings.push(format!("master {member_id} at {address} is down"));
+    }
+}
+
+fn warn_of_bootstrap(cluster: &GetClusterResponse, warnings: &mut Vec<String>) {
+    let up = cluster.stores.iter().filter(|store| store.state() == StoreState::Up).count();
+    let missing = (cluster.replicas_wanted as usize).saturating_sub(up);
+    if cluster.is_bootstrapped {
+        return;
+    }
+    warnings.push(match missing {
+        0 => "the first range is being made: no lock can be taken yet".to_owned(),
+        1 => {
+            "waiting for 1 more store to make the first range: no lock can be taken yet".to_owned()
+        }
+        _ => format!(
+            "waiting for {missing} more stores to make the first range: no lock can be taken yet"
+        ),
+    });
+}
+
+fn warn_of_stores(stores: &[StoreStatus], answered: &BTreeSet<u64>, warnings: &mut Vec<String>) {
+    for store in stores {
+        let StoreStatus { store_id, address, heard_ms, .. } = store;
+        let seconds = heard_ms / 1_000;
+        let what = match store.liveness() {
+            StoreLiveness::Down => format!("is down: not heard of for {seconds} s"),
+            StoreLiveness::Disconnected => format!("has not been heard of for {seconds} s"),
+            StoreLiveness::Up | StoreLiveness::Unspecified if !store.is_linked => {
+                "is not connected to this gateway".to_owned()
+            }
+            StoreLiveness::Up | StoreLiveness::Unspecified if !answered.contains(store_id) => {
+                "does not answer this gateway".to_owned()
+            }
+            StoreLiveness::Up | StoreLiveness::Unspecified => continue,
+        };
+        warnings.push(format!("store {store_id} at {address} {what}"));
+    }
+}
+
+fn warn_of_ranges(ranges: &[RangeStatus], answered: &BTreeSet<u64>, warnings: &mut Vec<String>) {
+    for RangeStatus { range_id, leader_store_id, replicas, .. } in ranges {
+        if *leader_store_id == 0 {
+            warnings.push(format!("range {range_id} has no leader: its locks wait"));
+        } else if !answered.contains(leader_store_id) {
+            warnings.push(format!(
+                "range {range_id} has no leader that answers: store {leader_store_id} led it last"
+            ));
+        }
+        for replica in replicas.iter().filter(|replica| !replica.is_leader) {
+            let (store, lag) = (replica.store_id, replica.lag);
+            if replica.in_snapshot {
+                warnings
+                    .push(format!("store {store} is being sent a snapshot of range {range_id}"));
+            } else if !replica.is_active {
+                warnings.push(format!(
+                    "the leader of range {range_id} does not hear of its replica on store {store}, \
+                     which lacks {lag} entries"
+                ));
+            } else if lag > LAG_WARNED {
+                warnings.push(format!("store {store} lacks {lag} entries of range {range_id}"));
+            }
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use sharklock_proto::{
+        internal::v1::{ClusterStore, MasterMember},
+        v1::ReplicaStatus,
+    };
+
+    use super::*;
+
+    fn description(store_id: u64, ranges: &[(u64, u64, u64)]) -> StoreDescription {
+        let status = |&(range_id, leader_store_id, term): &(u64, u64, u64)| RangeStatus {
+            range_id,
+            leader_store_id,
+            term,
+            // So that the view that was taken can be told.
+            locks: store_id,
+            ..RangeStatus::default()
+        };
+        StoreDescription {
+            cluster_id: "c1".to_owned(),
+            store: Some(StoreStatus { store_id, uptime_ms: 7, ..StoreStatus::default() }),
+            ranges: ranges.iter().map(status).collect(),
+            ..StoreDescription::default()
+        }
+    }
+
+    fn store(store_id: u64, state: StoreState, heard_ms: u64) -> ClusterStore {
+        let address = format!("host{store_id}:7710");
+        ClusterStore { store_id, address, state: state.into(), heard_ms, ..Default::default() }
+    }
+
+    fn master(member_id: u64, is_leader: bool, is_up: bool, matched_index: u64) -> MasterMember {
+        let address = format!("host{member_id}:7720");
+        MasterMember { member_id, address, is_leader, is_up, matched_index, ..Default::default() }
+    }
+
+    fn healthy() -> Seen {
+        let cluster = GetClusterResponse {
+            cluster_id: vec![0xc1].into(),
+            masters: vec![master(2, false, true, 90), master(1, true, true, 100)],
+            stores: (1..=3).map(|id| store(id, StoreState::Up, 200)).collect(),
+            replicas_wanted: 3,
+            is_bootstrapped: true,
+        };
+        Seen {
+            described: (1..=3).map(|id| description(id, &[(1, 2, 6)])).collect(),
+            cluster: Masters::Leading(cluster),
+            named: Vec::new(),
+            linked: (1..=3).collect(),
+        }
+    }
+
+    #[test]
+    fn a_healthy_cluster_has_no_warnings() {
+        let picture = picture(healthy(), "1.2.3");
+        assert_eq!(picture.version, "1.2.3");
+        assert_eq!(picture.warnings, Vec::<String>::new());
+        let masters: Vec<_> = picture.masters.iter().map(|it| (it.member_id, it.lag)).collect();
+        assert_eq!(masters, [(1, 0), (2, 10)]);
+        let store = &picture.stores[2];
+        assert_eq!((store.store_id, store.uptime_ms, store.heard_ms), (3, 7, 200));
+        assert!(store.is_linked && store.liveness() == StoreLiveness::Up);
+    }
+
+    #[test]
+    fn of_each_range_the_leader_of_the_newest_term_is_believed() {
+        let described = vec![
+            description(3, &[(1, 2, 6), (2, 0, 4)]),
+            description(1, &[(1, 1, 5), (2, 1, 4)]),
+            description(2, &[(1, 2, 6)]),
+        ];
+        let views: Vec<_> =
+            ranges(&described).iter().map(|range| (range.range_id, range.locks)).collect();
+        assert_eq!(views, [(1, 2), (2, 1)]);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_in_sentences() {
+        let mut seen = healthy();
+        let Masters::Leading(cluster) = &mut seen.cluster else { unreachable!("it leads") };
+        cluster.masters[0].is_up = false;
+        cluster.stores[1] = store(2, StoreState::Disconnected, 12_400);
+        seen.linked = [1].into();
+        seen.described = vec![description(1, &[(1, 2, 6), (2, 0, 3), (3, 1, 1)])];
+        let replica = |store_id, is_active, in_snapshot, lag| ReplicaStatus {
+            store_id,
+            is_active,
+            in_snapshot,
+            lag,
+            ..ReplicaStatus::default()
+        };
+        seen.described[0].ranges[2].replicas = vec![
+            ReplicaStatus { is_leader: true, ..replica(1, false, false, 0) },
+            replica(2, false, false, 7),
+            replica(3, true, true, 9),
+            replica(4, true, false, LAG_WARNED + 1),
+            replica(5, true, false, LAG_WARNED),
+        ];
+        assert_eq!(
+            picture(seen, "").warnings,
+            [
+                "master 2 at host2:7720 is down",
+                "store 2 at host2:7710 has not been heard of for 12 s",
+                "store 3 at host3:7710 is not connected to this gateway",
+                "range 1 has no leader that answers: store 2 led it last",
+                "range 2 has no leader: its locks wait",
+                "the leader of range 3 does not hear of its replica on store 2, which lacks 7 \
+                 entries",
+                "store 3 is being sent a snapshot of range 3",
+                "store 4 lacks 1001 entries of range 3",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_cluster_that_waits_for_stores_says_for_how_many() {
+        let mut cluster = GetClusterResponse { replicas_wanted: 3, ..Default::default() };
+        let mut said = Vec::new();
+        for id in 0..=3 {
+            cluster.stores = (1..=id).map(|id| store(id, StoreState::Up, 0)).collect();
+            warn_of_bootstrap(&cluster, &mut said);
+        }
+        let begins: Vec<_> = said.iter().map(|said| &said[..24]).collect();
+        let expected = [
+            "waiting for 3 more store",
+            "waiting for 2 more store",
+            "waiting for 1 more store",
+            "the first range is being",
+        ];
+        assert_eq!(begins, expected);
+    }
+
+    #[test]
+    fn without_a_master_there_is_still_a_picture() {
+        let mut seen = Seen { cluster: Masters::Silent, ..healthy() };
+        seen.described.pop();
+        seen.linked = [1, 2].into();
+        let address = "host3:7710".to_owned();
+        seen.named = vec![StoreAddress { store_id: 3, ident: vec![0xab].into(), address }];
+        let picture = picture(seen, "");
+        assert_eq!((picture.cluster_id.as_str(), picture.masters.len()), ("c1", 0));
+        assert_eq!((picture.stores.len(), picture.stores[2].ident.as_str()), (3, "ab"));
+        assert_eq!(picture.warnings.len(), 2, "{:?}", picture.warnings);
+        assert!(picture.warnings[0].starts_with("no leading master answers"));
+    }
+}

@@ -1,0 +1,41 @@
+//! What a gateway asks the masters.
+
+use std::{sync::Arc, time::Duration};
+
+use sharklock_proto::internal::v1::{GetClusterResponse, RoutesUpdate};
+use tokio::sync::mpsc;
+use tonic::Status;
+
+/// What the masters have to say who they are: for a look at a cluster that may not be well.
+const CLUSTER_WITHIN: Duration = Duration::from_secs(2);
+
+/// The masters, as a gateway sees them: where ranges and stores are. Never on the path of a call:
+/// a gateway works on with what it knows while no master answers.
+#[tonic::async_trait]
+pub trait Directory: Send + Sync + 'static {
+    /// Starts a watch: where ranges and stores are, and every change. An update is whole where it
+    /// says so: the first, and the first after a change of the leading master. It looks for a
+    /// leading master by itself for as long as the receiver is there, with back-off.
+    fn watch_routes(&self) -> mpsc::Receiver<RoutesUpdate>;
+
+    /// The cluster as the leading master sees it.
+    ///
+    /// # Errors
+    /// No leading master answers within the directory's own deadline.
+    async fn cluster(&self) -> Result<GetClusterResponse, Status>;
+}
+
+#[tonic::async_trait]
+impl Directory for sharklock_transport::Masters {
+    fn watch_routes(&self) -> mpsc::Receiver<RoutesUpdate> {
+        Self::watch_routes(self)
+    }
+
+    async fn cluster(&self) -> Result<GetClusterResponse, Status> {
+        let answer = self.get_cluster(CLUSTER_WITHIN).await;
+        answer.map_err(|error| Status::unavailable(error.to_string()))
+    }
+}
+
+/// The directory of a gateway; None where all its stores are connected by hand.
+pub(super) type Masters = Option<Arc<dyn Directory>>;
