@@ -9,7 +9,9 @@ use sharklock_proto::{
     internal::v1::{self as internal, store_error},
     v1,
 };
-use sharklock_rangemap::{Bounds, Descriptor, Epoch, PeerId, RangeId, Replica, Role, StoreId};
+#[cfg(feature = "edge")]
+use sharklock_rangemap::{Bounds, Epoch, PeerId, RangeId, Replica, StoreId};
+use sharklock_rangemap::{Descriptor, Role};
 
 use crate::codec;
 

@@ -1,5 +1,5 @@
-//! Measures what a small message costs from store to store and back, over loopback: two stores in
-//! one process, each with its links and its acceptor, as in a cluster. Ends after 20,000 round trips.
+//! Measures what a small message costs from store to store and back, over loopback: two stores, each
+//! with its links, its acceptor and a tokio runtime of its own, as in a cluster. Ends after 20,000 round trips.
 //!
 //! `cargo run -p sharklock-transport --example round_trip`
 
@@ -12,7 +12,10 @@ use sharklock_proto::internal::v1::{
 use sharklock_transport::{
     Dialling, PeerAcceptor, PeerAddress, PeerIdentity, PeerInbox, PeerLinks, serve, server,
 };
-use tokio::{net::TcpListener, sync::mpsc};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, oneshot},
+};
 use tokio_util::sync::CancellationToken;
 
 const WARM_UP: usize = 2_000;
@@ -81,20 +84,32 @@ async fn answer_to(index: u64, heard: &mut mpsc::Receiver<RangeMessage>) {
     while index_of(&heard.recv().await.expect("the inbox stays")) != index {}
 }
 
-#[tokio::main]
-#[expect(clippy::disallowed_methods, reason = "measuring is what this is for")]
-async fn main() {
-    let (mut one, mut two) = (store(1).await, store(2).await);
-    one.acceptor.set_peers(&at(2, &two.address));
-    two.acceptor.set_peers(&at(1, &one.address));
-    one.links.set_peers(at(2, &two.address));
-    two.links.set_peers(at(1, &one.address));
-    tokio::spawn(async move {
+/// The second store, in a runtime of its own, as in a process of its own: it answers until the
+/// program ends.
+fn second_store(address_of_one: String, told: oneshot::Sender<String>) {
+    let answering = async move {
+        let mut two = store(2).await;
+        two.acceptor.set_peers(&at(1, &address_of_one));
+        two.links.set_peers(at(1, &address_of_one));
+        told.send(two.address).expect("the first one waits");
         while let Some(asked) = two.heard.recv().await {
             let answer = message(2, 1, MessageType::MsgAppendResponse, index_of(&asked));
             two.links.send(vec![answer], vec![], vec![]);
         }
-    });
+    };
+    tokio::runtime::Runtime::new().expect("threads are there").block_on(answering);
+}
+
+#[tokio::main]
+#[expect(clippy::disallowed_methods, reason = "measuring is what this is for")]
+async fn main() {
+    let mut one = store(1).await;
+    let (told, address) = oneshot::channel();
+    let address_of_one = one.address.clone();
+    std::thread::spawn(move || second_store(address_of_one, told));
+    let two = at(2, &address.await.expect("the second one starts"));
+    one.acceptor.set_peers(&two);
+    one.links.set_peers(two);
 
     let mut took = Vec::with_capacity(ROUND_TRIPS);
     let (mut index, mut lost) = (0, 0);

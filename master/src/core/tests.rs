@@ -1,1 +1,519 @@
+//! Three masters on a network and on disks of this test's making, in one thread.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use proptest::{collection::vec, prelude::*};
+use sharklock_multiraft::{Config, Disk as _, SimDisk, StoreIdent, bootstrap};
+use sharklock_proto::internal::v1::{
+    AllocateIdsRequest, RangeDescriptor, RangeReport, RegisterStoreRequest, StoreAddress,
+    StoreHeartbeatRequest, StoreHeartbeatResponse, StoreState,
+};
+use sharklock_rangemap::{Bounds, Descriptor, Epoch, PeerId, Replica, Role};
+
 use super::*;
+
+const TICK: Duration = Duration::from_millis(100);
+const CLUSTER: [u8; 16] = [7; 16];
+/// Virtual time in which a group of three that can talk must have a leader again.
+const PATIENCE_TICKS: usize = 200;
+
+/// A master's machine.
+struct Node {
+    disk: SimDisk,
+    core: Option<MasterCore>,
+}
+
+enum Packet {
+    Message(RangeMessage),
+    Heartbeats(Heartbeats),
+    Snapshot(SnapshotMessage),
+}
+
+impl Packet {
+    fn ends(&self) -> (u64, u64) {
+        match self {
+            Self::Message(message) => (message.from_store, message.to_store),
+            Self::Heartbeats(beats) => (beats.from_store, beats.to_store),
+            Self::Snapshot(snapshot) => (snapshot.from_store, snapshot.to_store),
+        }
+    }
+}
+
+struct World {
+    now: Duration,
+    nodes: BTreeMap<u64, Node>,
+    packets: VecDeque<Packet>,
+    replies: BTreeMap<u64, Reply>,
+    routes: Vec<RoutesUpdate>,
+    asked: u64,
+    /// Masters that nothing reaches or leaves.
+    cut: BTreeSet<u64>,
+    replicas: u32,
+}
+
+fn ident(node: u64) -> StoreIdent {
+    StoreIdent { cluster_id: CLUSTER, store: StoreId(node), ident: [node as u8; 16] }
+}
+
+impl World {
+    fn new(members: u64, replicas: u32) -> Self {
+        let voter = |id| Replica { peer: PeerId(id), store: StoreId(id), role: Role::Voter };
+        let epoch = Epoch { conf_ver: 1, version: 1 };
+        let group = Descriptor::new(GROUP, Bounds::ALL, epoch, (1..=members).map(voter).collect());
+        let mut nodes = BTreeMap::new();
+        for id in 1..=members {
+            let mut disk = SimDisk::default();
+            disk.write(&bootstrap(&ident(id), &group), true).expect("no fault is planned");
+            nodes.insert(id, Node { disk, core: None });
+        }
+        let mut world = Self {
+            now: Duration::ZERO,
+            nodes,
+            packets: VecDeque::new(),
+            replies: BTreeMap::new(),
+            routes: Vec::new(),
+            asked: 0,
+            cut: BTreeSet::new(),
+            replicas,
+        };
+        (1..=members).for_each(|id| world.start(id));
+        world
+    }
+
+    fn start(&mut self, id: u64) {
+        let members = self.nodes.len() as u64;
+        let settings = Settings {
+            cluster_id: CLUSTER,
+            members: (1..=members).map(|id| (StoreId(id), format!("m{id}:7720"))).collect(),
+            replicas: self.replicas,
+            limits: Limits::default(),
+            tick: TICK,
+            flush: 3 * TICK,
+        };
+        let config = Config { election_seed: id, ..Config::default() };
+        let node = self.nodes.get_mut(&id).expect("it is a member");
+        let store = Store::recover(config, &node.disk).expect("no crash harms a disk");
+        node.core = Some(MasterCore::new(self.now, settings, store));
+    }
+
+    /// Power is lost: what was not synced is gone.
+    fn crash(&mut self, id: u64) {
+        let node = self.nodes.get_mut(&id).expect("it is a member");
+        node.core = None;
+        node.disk.crash_keeping(0);
+    }
+
+    fn tick(&mut self) {
+        self.now += TICK;
+        for _ in 0..20 {
+            let ids: Vec<u64> = self.nodes.keys().copied().collect();
+            ids.into_iter().for_each(|id| self.turn(id));
+            let Some(packets) = Some(std::mem::take(&mut self.packets)).filter(|p| !p.is_empty())
+            else {
+                return;
+            };
+            packets.into_iter().for_each(|packet| self.deliver(packet));
+        }
+    }
+
+    fn turn(&mut self, id: u64) {
+        let node = self.nodes.get_mut(&id).expect("it is a member");
+        let Some(core) = &mut node.core else { return };
+        loop {
+            let outputs = core.end_turn(self.now);
+            self.packets.extend(outputs.messages.into_iter().map(Packet::Message));
+            self.packets.extend(outputs.heartbeats.into_iter().map(Packet::Heartbeats));
+            self.packets.extend(outputs.snapshots.into_iter().map(Packet::Snapshot));
+            self.replies.extend(outputs.replies);
+            self.routes.extend(outputs.routes);
+            let Some(batch) = outputs.batch else { return };
+            node.disk.write(&batch.ops, batch.sync).expect("no fault is planned");
+            core.handle(self.now, Input::Persisted(batch.seq));
+        }
+    }
+
+    fn deliver(&mut self, packet: Packet) {
+        let (from, to) = packet.ends();
+        if self.cut.contains(&from) || self.cut.contains(&to) {
+            return;
+        }
+        let node = self.nodes.get_mut(&to).expect("it is a member");
+        let Some(core) = &mut node.core else { return };
+        let input = match packet {
+            Packet::Message(message) => Input::Message(Box::new(message)),
+            Packet::Heartbeats(beats) => Input::Heartbeats(Box::new(beats)),
+            Packet::Snapshot(snapshot) => Input::Snapshots(vec![snapshot]),
+        };
+        core.handle(self.now, input);
+    }
+
+    fn leader(&self) -> Option<u64> {
+        let leads = |node: &Node| node.core.as_ref().is_some_and(MasterCore::leads);
+        let mut leaders =
+            self.nodes.iter().filter(|(id, node)| leads(node) && !self.cut.contains(id));
+        leaders.next().map(|(id, _)| *id)
+    }
+
+    fn until_led(&mut self) -> u64 {
+        for _ in 0..PATIENCE_TICKS {
+            if let Some(leader) = self.leader() {
+                return leader;
+            }
+            self.tick();
+        }
+        panic!("no leader after {PATIENCE_TICKS} ticks");
+    }
+
+    /// Asks one master, and gives its answer, if there is one within a few ticks.
+    fn ask_at(&mut self, id: u64, request: Request) -> Option<Reply> {
+        self.asked += 1;
+        let number = self.asked;
+        let core = self.nodes.get_mut(&id).expect("it is a member").core.as_mut()?;
+        core.handle(self.now, Input::Ask(Ask { number, request }));
+        for _ in 0..5 {
+            self.tick();
+            if let Some(reply) = self.replies.remove(&number) {
+                return Some(reply);
+            }
+        }
+        None
+    }
+
+    fn ask(&mut self, request: Request) -> Reply {
+        for _ in 0..20 {
+            let leader = self.until_led();
+            match self.ask_at(leader, request.clone()) {
+                Some(Reply::Refused(refusal)) if refusal.reason.is_retryable() => self.tick(),
+                Some(reply) => return reply,
+                None => {}
+            }
+        }
+        panic!("no answer");
+    }
+
+    fn register(&mut self, request: RegisterStoreRequest) -> Result<u64, Refusal> {
+        match self.ask(Request::RegisterStore(request)) {
+            Reply::Registered(answer) => Ok(answer.store_id),
+            Reply::Refused(refusal) => Err(refusal),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn beat(&mut self, store: u64, life: u8, ranges: Vec<RangeReport>) -> StoreHeartbeatResponse {
+        match self.ask(Request::StoreHeartbeat(heartbeat(store, life, ranges))) {
+            Reply::Heard(answer) => answer,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn state(&self) -> &ClusterState {
+        let leader = self.leader().expect("somebody leads");
+        self.nodes[&leader].core.as_ref().expect("it lives").state()
+    }
+}
+
+fn registration(dir: u8, life: u8, address: &str) -> RegisterStoreRequest {
+    RegisterStoreRequest {
+        ident: vec![dir; 16].into(),
+        address: address.to_owned(),
+        life: vec![life; 16].into(),
+        version: "1".to_owned(),
+        ..RegisterStoreRequest::default()
+    }
+}
+
+fn heartbeat(store_id: u64, life: u8, ranges: Vec<RangeReport>) -> StoreHeartbeatRequest {
+    StoreHeartbeatRequest {
+        cluster_id: Bytes::copy_from_slice(&CLUSTER),
+        store_id,
+        life: vec![life; 16].into(),
+        ranges,
+        ..StoreHeartbeatRequest::default()
+    }
+}
+
+fn report(descriptor: &RangeDescriptor, term: u64) -> RangeReport {
+    RangeReport { descriptor: Some(descriptor.clone()), term, ..RangeReport::default() }
+}
+
+/// A world in which stores 1 to 3 are registered, by life 1 of directories 1 to 3.
+fn with_stores(replicas: u32) -> World {
+    let mut world = World::new(3, replicas);
+    for dir in 1..=3 {
+        let address = format!("s{dir}:7710");
+        assert_eq!(world.register(registration(dir, 1, &address)), Ok(dir.into()));
+    }
+    (0..5).for_each(|_| world.tick());
+    world
+}
+
+#[test]
+fn directories_keep_their_ids_and_new_ones_get_new_ones() {
+    let mut world = with_stores(3);
+    assert_eq!(world.register(registration(2, 2, "s2:7710")), Ok(2), "the same address: a restart");
+    assert_eq!(world.register(registration(4, 1, "s4:7710")), Ok(4));
+    let old = world.until_led();
+    world.crash(old);
+    assert_eq!(world.register(registration(2, 3, "s2:7710")), Ok(2), "another leader knows it");
+    assert_eq!(world.register(registration(5, 1, "s5:7710")), Ok(5));
+}
+
+#[test]
+fn a_copy_of_a_live_stores_directory_is_refused_and_names_it() {
+    let mut world = with_stores(3);
+    world.beat(2, 1, Vec::new());
+    let refused = world.register(registration(2, 9, "elsewhere:7710")).expect_err("a copy");
+    assert_eq!(refused.reason, Reason::StoreCopied);
+    assert!(refused.message.contains("s2:7710"), "{}", refused.message);
+    world.now += Limits::default().disconnected;
+    assert_eq!(world.register(registration(2, 9, "moved:7710")), Ok(2), "the first has ended");
+    let refused = world.ask(Request::StoreHeartbeat(heartbeat(2, 1, Vec::new())));
+    let Reply::Refused(refused) = refused else { panic!("{refused:?}") };
+    assert_eq!(refused.reason, Reason::StoreSuperseded);
+}
+
+#[test]
+fn a_new_leader_waits_before_it_believes_that_a_store_has_moved() {
+    let mut world = with_stores(3);
+    let old = world.until_led();
+    world.crash(old);
+    let leader = world.until_led();
+    let moved = registration(2, 9, "elsewhere:7710");
+    let reply = world.ask_at(leader, Request::RegisterStore(moved.clone())).expect("it leads");
+    let Reply::Refused(refusal) = reply else { panic!("{reply:?}") };
+    assert_eq!(refusal.reason, Reason::Undecided);
+    world.beat(2, 1, Vec::new());
+    let refused = world.register(moved).expect_err("the first lives");
+    assert_eq!(refused.reason, Reason::StoreCopied);
+}
+
+#[test]
+fn wiped_claimed_and_foreign_directories_are_refused() {
+    let mut world = with_stores(3);
+    let wiped = world.register(registration(9, 9, "s2:7710")).expect_err("another directory");
+    assert_eq!(wiped.reason, Reason::StoreWiped);
+    assert!(wiped.message.contains("advertise another address"), "{}", wiped.message);
+    let claims = RegisterStoreRequest { store_id: 2, ..registration(9, 9, "s9:7710") };
+    assert_eq!(world.register(claims).expect_err("not its").reason, Reason::StoreUnknown);
+    let other = RegisterStoreRequest { store_id: 3, ..registration(2, 1, "s2:7710") };
+    assert_eq!(world.register(other).expect_err("it is store 2").reason, Reason::StoreUnknown);
+    let cluster_id = Bytes::from_static(&[8; 16]);
+    let foreign = RegisterStoreRequest { cluster_id, ..registration(2, 1, "s2:7710") };
+    assert_eq!(world.register(foreign).expect_err("foreign").reason, Reason::ClusterMismatch);
+    let short = RegisterStoreRequest { ident: vec![1].into(), ..registration(2, 1, "s2:7710") };
+    let refused = world.register(short).expect_err("no ident");
+    assert!(refused.message.contains("16 are expected"), "{}", refused.message);
+    assert_eq!(world.state().stores().len(), 3);
+}
+
+#[test]
+fn the_first_range_is_made_once_on_as_many_stores_as_are_wanted() {
+    let mut world = World::new(3, 3);
+    for dir in 1..=2 {
+        world.register(registration(dir, 1, &format!("s{dir}:7710"))).expect("new");
+        assert!(world.state().ranges().is_empty(), "three are wanted");
+        assert!(world.beat(dir.into(), 1, Vec::new()).bootstrap.is_empty());
+    }
+    for dir in 3..=4 {
+        world.register(registration(dir, 1, &format!("s{dir}:7710"))).expect("new");
+    }
+    let first = world.beat(1, 1, Vec::new()).bootstrap;
+    assert_eq!(first.len(), 1);
+    let stores: Vec<_> = first[0].replicas.iter().map(|replica| replica.store_id).collect();
+    assert_eq!(stores, [1, 2, 3]);
+    assert_eq!(world.beat(3, 1, Vec::new()).bootstrap, first);
+    assert!(world.beat(4, 1, Vec::new()).bootstrap.is_empty(), "it has no replica");
+    let old = world.until_led();
+    world.crash(old);
+    assert_eq!(world.beat(2, 1, Vec::new()).bootstrap, first, "a new leader goes on with it");
+    world.beat(2, 1, vec![report(&first[0], 6)]);
+    assert!(world.beat(1, 1, Vec::new()).bootstrap.is_empty(), "it lives");
+    let old = world.until_led();
+    world.start(1.max(if old == 1 { 2 } else { 1 }));
+    world.crash(old);
+    assert!(world.beat(1, 1, Vec::new()).bootstrap.is_empty(), "for ever");
+}
+
+#[test]
+fn leaders_of_ranges_are_known_by_their_terms_and_watchers_hear_of_changes() {
+    let mut world = with_stores(3);
+    let first = world.beat(1, 1, Vec::new()).bootstrap.remove(0);
+    world.routes.clear();
+    world.beat(1, 1, vec![report(&first, 6)]);
+    let route = world.routes.pop().expect("a change").routes.remove(0);
+    assert_eq!((route.leader_store_id, route.term), (1, 6));
+    world.beat(2, 1, vec![report(&first, 8)]);
+    assert_eq!(world.routes.pop().expect("a change").routes[0].leader_store_id, 2);
+    world.beat(1, 1, vec![report(&first, 7)]);
+    assert_eq!(world.routes, [], "an older term teaches nothing");
+    let nonsense = RangeDescriptor { range_id: 0, ..first };
+    world.beat(1, 1, vec![report(&nonsense, 9)]);
+    assert_eq!(world.routes, []);
+    let Reply::Routes(whole) = world.ask(Request::Routes) else { panic!("routes") };
+    assert!(whole.is_whole);
+    assert_eq!((whole.routes.len(), whole.stores.len()), (1, 3));
+    let addresses: Vec<_> = whole.stores.iter().map(|store| &store.address).collect();
+    assert_eq!(addresses, ["s1:7710", "s2:7710", "s3:7710"]);
+}
+
+#[test]
+fn silent_stores_are_disconnected_then_down_and_a_new_leader_begins_to_count_anew() {
+    let mut world = with_stores(3);
+    let states = |world: &mut World| {
+        let Reply::Cluster(cluster) = world.ask(Request::Cluster) else { panic!("the cluster") };
+        cluster.stores.iter().map(|store| store.state()).collect::<Vec<_>>()
+    };
+    assert_eq!(states(&mut world), [StoreState::Up; 3]);
+    world.now += Limits::default().disconnected;
+    world.beat(1, 1, Vec::new());
+    assert_eq!(states(&mut world)[..2], [StoreState::Up, StoreState::Disconnected]);
+    world.now += Limits::default().down;
+    assert_eq!(states(&mut world), [StoreState::Down; 3]);
+    let old = world.until_led();
+    world.crash(old);
+    assert_eq!(states(&mut world), [StoreState::Up; 3]);
+    assert!(world.beat(1, 1, Vec::new()).full_wanted, "it has not heard of its ranges");
+    assert!(!world.beat(1, 1, Vec::new()).full_wanted);
+}
+
+#[test]
+fn a_follower_names_the_leader_and_a_deposed_leader_answers_nothing() {
+    let mut world = with_stores(3);
+    let leader = world.until_led();
+    let follower = 1 + leader % 3;
+    let reply = world.ask_at(follower, Request::Routes).expect("it lives");
+    let Reply::Refused(refusal) = reply else { panic!("{reply:?}") };
+    assert_eq!(refusal, Refusal::not_leader(Some(format!("m{leader}:7720"))));
+    world.cut.insert(leader);
+    let next = world.until_led();
+    assert_ne!(next, leader);
+    let ids = Request::AllocateIds(AllocateIdsRequest {
+        cluster_id: Bytes::copy_from_slice(&CLUSTER),
+        count: 10,
+    });
+    let reply = world.ask_at(leader, ids);
+    assert!(matches!(reply, None | Some(Reply::Refused(_))), "{reply:?}");
+}
+
+#[test]
+fn the_cluster_tells_members_and_what_is_missing() {
+    let mut world = World::new(3, 3);
+    world.register(registration(1, 1, "s1:7710")).expect("new");
+    let leader = world.until_led();
+    let down = 1 + leader % 3;
+    world.crash(down);
+    (0..50).for_each(|_| world.tick());
+    let Reply::Cluster(cluster) = world.ask(Request::Cluster) else { panic!("the cluster") };
+    assert_eq!((cluster.replicas_wanted, cluster.is_bootstrapped), (3, false));
+    let up: Vec<_> = cluster.masters.iter().map(|member| member.is_up).collect();
+    let expected: Vec<_> = (1..=3).map(|id| id != down).collect();
+    assert_eq!(up, expected);
+    let leaders: Vec<_> = cluster.masters.iter().filter(|member| member.is_leader).collect();
+    assert_eq!(leaders.len(), 1);
+    assert_eq!(cluster.stores[0].address, "s1:7710");
+}
+
+/// One thing that happens.
+#[derive(Clone, Debug)]
+enum Event {
+    Tick(u8),
+    Crash(u64),
+    Start(u64),
+    Cut(u64),
+    Heal(u64),
+    Ids(u32),
+    Register(u8),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        4 => (1..30u8).prop_map(Event::Tick),
+        1 => (1..=3u64).prop_map(Event::Crash),
+        2 => (1..=3u64).prop_map(Event::Start),
+        1 => (1..=3u64).prop_map(Event::Cut),
+        2 => (1..=3u64).prop_map(Event::Heal),
+        4 => (1..50u32).prop_map(Event::Ids),
+        3 => (1..9u8).prop_map(Event::Register),
+    ]
+}
+
+/// What was acknowledged.
+#[derive(Default)]
+struct Given {
+    ids: BTreeSet<u64>,
+    stores: BTreeMap<u8, u64>,
+}
+
+impl Given {
+    fn happen(&mut self, world: &mut World, event: Event) {
+        match event {
+            Event::Tick(ticks) => (0..ticks).for_each(|_| world.tick()),
+            Event::Crash(id) => world.crash(id),
+            Event::Start(id) if world.nodes[&id].core.is_none() => world.start(id),
+            Event::Start(_) => {}
+            Event::Cut(id) => _ = world.cut.insert(id),
+            Event::Heal(id) => _ = world.cut.remove(&id),
+            Event::Ids(count) => {
+                let cluster_id = Bytes::copy_from_slice(&CLUSTER);
+                let request = Request::AllocateIds(AllocateIdsRequest { cluster_id, count });
+                if let Some(Reply::Allocated(answer)) = self.try_ask(world, request) {
+                    for id in answer.first..answer.first + u64::from(count) {
+                        assert!(self.ids.insert(id), "{id} was given twice");
+                    }
+                }
+            }
+            Event::Register(dir) => {
+                let request = registration(dir, 1, &format!("s{dir}:7710"));
+                let request = Request::RegisterStore(request);
+                if let Some(Reply::Registered(answer)) = self.try_ask(world, request) {
+                    let id = *self.stores.entry(dir).or_insert(answer.store_id);
+                    assert_eq!(id, answer.store_id, "a directory keeps its id");
+                }
+            }
+        }
+    }
+
+    fn try_ask(&mut self, world: &mut World, request: Request) -> Option<Reply> {
+        let leader = world.leader()?;
+        world.ask_at(leader, request)
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(150))]
+
+    #[test]
+    fn ids_are_given_once_whatever_happens_to_three_masters(events in vec(event(), 1..60)) {
+        let mut world = World::new(3, 3);
+        let mut given = Given::default();
+        events.into_iter().for_each(|event| given.happen(&mut world, event));
+        world.cut.clear();
+        for id in 1..=3 {
+            if world.nodes[&id].core.is_none() {
+                world.start(id);
+            }
+        }
+        world.until_led();
+        (0..100).for_each(|_| world.tick());
+        let ids: BTreeSet<_> = given.stores.values().collect();
+        prop_assert_eq!(ids.len(), given.stores.len(), "no two directories have one id");
+        let hashes: BTreeSet<_> = world.nodes.values().map(|node| {
+            let status = node.core.as_ref().expect("all live").store().status(GROUP);
+            let status = status.expect("it has its group");
+            (status.applied, status.state_hash)
+        }).collect();
+        prop_assert_eq!(hashes.len(), 1, "all agree once they can talk");
+        let addresses: Vec<StoreAddress> = world.state().stores().iter().map(|(id, store)| {
+            StoreAddress {
+                store_id: id.0,
+                ident: Bytes::copy_from_slice(&store.ident),
+                address: store.address.clone(),
+            }
+        }).collect();
+        for (dir, id) in &given.stores {
+            let known = addresses.iter().find(|store| store.store_id == *id);
+            prop_assert_eq!(known.map(|store| store.ident[0]), Some(*dir), "acknowledged, so kept");
+        }
+    }
+}
