@@ -216,7 +216,6 @@ impl<M: StateMachine> Replica<M> {
             last_index: log.last_index(),
             persisted: log.persisted,
             leader: PeerId(self.raw.raft.leader_id),
-            is_installing: self.install.writing.is_some(),
         };
         let mut message = match guard::admit(&standing, message) {
             Ok(message) => message,
