@@ -17,7 +17,7 @@ use crate::mirror;
 
 /// Terms and indices above this are forged: no cluster lives long enough to reach it. Below it
 /// raft-rs's `+ 1` cannot overflow.
-const NUMBER_MAX: u64 = u64::MAX >> 1;
+pub(crate) const NUMBER_MAX: u64 = u64::MAX >> 1;
 
 /// Why a message was not taken. Raft repeats what matters, so it needs no answer unless a variant
 /// says otherwise.

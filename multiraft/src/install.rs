@@ -115,7 +115,8 @@ impl<M: StateMachine> Replica<M> {
             return false;
         }
         let Some(arrived) = self.install.arrived.take() else { return false };
-        if !snapshot::may_install(self, arrived.term) {
+        let is_needed = self.raw.raft.raft_log.committed < arrived.at.index;
+        if !is_needed || !snapshot::may_install(self, arrived.term) {
             self.install.outcome = Some(Outcome::NotNeeded);
             return false;
         }
