@@ -17,7 +17,7 @@ use crate::mirror;
 
 /// Terms and indices above this are forged: no cluster lives long enough to reach it. Below it
 /// raft-rs's `+ 1` cannot overflow.
-const NUMBER_MAX: u64 = u64::MAX >> 1;
+pub(crate) const NUMBER_MAX: u64 = u64::MAX >> 1;
 
 /// Why a message was not taken. Raft repeats what matters, so it needs no answer unless a variant
 /// says otherwise.
@@ -88,8 +88,6 @@ pub(crate) struct Standing<'a> {
     pub persisted: u64,
     /// Who leads `term`, as far as known; 0: nobody.
     pub leader: PeerId,
-    /// A snapshot is on its way to the disk.
-    pub is_installing: bool,
 }
 
 /// The Raft message inside, if raft-rs may have it.
@@ -209,11 +207,12 @@ fn check_vote(me: &Standing<'_>) -> Result<(), Dropped> {
     Ok(())
 }
 
-/// Whoever hands its leadership over is the leader. From anybody else, or late, it would only
-/// disturb: an election without a pre-vote. Nor may one begin while a snapshot is being installed.
+/// Whoever hands its leadership over is the leader, and knows all of this log to be durable. From
+/// anybody else, or late, it would only disturb: an election without a pre-vote. With a log, or a
+/// snapshot, that the disk does not have, raft-rs panics.
 fn check_timeout_now(me: &Standing<'_>, body: &Message) -> Result<(), Dropped> {
     let leads = body.term == me.term && body.from == me.leader.0;
-    if !leads || me.role != StateRole::Follower || me.is_installing {
+    if !leads || me.role != StateRole::Follower || me.persisted != me.last_index {
         return Err(Dropped::NotMyLeader(PeerId(body.from)));
     }
     Ok(())

@@ -4,6 +4,7 @@
 //! raft-rs wants a snapshot to be the only thing that is not durable. So it is stepped only when
 //! the disk has everything before it, and until the disk has it the replica takes nothing else
 //! from raft-rs and is not ticked: a campaign would look for entries that the log no longer has.
+//! To everybody else it shows its old state until then.
 
 use raft::eraftpb::{self, Message, MessageType};
 use sharklock_proto::internal::v1::{FlushHeader, SnapshotHeader, TruncatedRecord};
@@ -12,6 +13,7 @@ use sharklock_rangemap::PeerId;
 use bytes::Bytes;
 
 use crate::disk::{Family, WriteOp};
+use crate::effects::ReplicaStatus;
 use crate::keys::{self, Key};
 use crate::records;
 use crate::replica::Replica;
@@ -31,6 +33,16 @@ pub(crate) struct Arrived<M> {
     rows: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
+/// A state that is in a batch, and not durable.
+pub(crate) struct Writing<M> {
+    /// Of the `Ready` that it came with.
+    number: u64,
+    at: EntryAt,
+    machine: M,
+    /// How the replica stood before, which is how it stands until the disk has it.
+    pub before: ReplicaStatus,
+}
+
 /// What became of a state that arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
@@ -44,15 +56,15 @@ pub(crate) enum Outcome {
 ///
 /// Invariants:
 /// - at most one of the first three is set;
-/// - while `writing` is set, nothing else of this replica is on its way to the disk, and raft-rs
-///   is not ticked.
+/// - while `writing` is set, nothing else of this replica is put into a batch, and raft-rs is not
+///   ticked.
 pub(crate) struct Install<M> {
     /// Waits until the disk has all that came before.
     pub arrived: Option<Arrived<M>>,
     /// raft-rs was told; its next `Ready` says whether it wants it.
     pub offered: Option<Arrived<M>>,
-    /// In the `Ready` of this number, which is not durable.
-    pub writing: Option<u64>,
+    /// On its way to the disk.
+    pub writing: Option<Writing<M>>,
     /// For the other side.
     pub outcome: Option<Outcome>,
 }
@@ -103,7 +115,8 @@ impl<M: StateMachine> Replica<M> {
             return false;
         }
         let Some(arrived) = self.install.arrived.take() else { return false };
-        if !snapshot::may_install(self, arrived.term) {
+        let is_needed = self.raw.raft.raft_log.committed < arrived.at.index;
+        if !is_needed || !snapshot::may_install(self, arrived.term) {
             self.install.outcome = Some(Outcome::NotNeeded);
             return false;
         }
@@ -149,7 +162,7 @@ impl<M: StateMachine> Replica<M> {
     }
 }
 
-/// The state of `Ready` number `number` takes the place of the replica's, here and in the batch.
+/// Puts the state of `Ready` number `number` into the batch, in the place of the replica's.
 pub(crate) fn stage<M: StateMachine>(
     replica: &mut Replica<M>,
     staging: &mut Staging,
@@ -183,19 +196,20 @@ pub(crate) fn stage<M: StateMachine>(
     staging.put(records::put(Key::Truncated(range), &record));
 
     tracing::info!(%range, index, rows = arrived.rows.len(), "installing a snapshot");
+    // raft-rs has raised its commit index already.
+    let before = ReplicaStatus { commit: replica.applied.index, ..replica.status() };
+    let machine = arrived.machine;
+    replica.install.writing = Some(Writing { number, at: arrived.at, machine, before });
+    // raft-rs reads the log as soon as it is advanced.
     replica.raw.raft.mut_store().restore(index, term);
-    replica.machine = arrived.machine;
-    replica.applied = arrived.at;
-    // It is on the disk before any later batch, and nothing else asks where the image stands.
-    (replica.flushed, replica.flush_staged) = (index, index);
-    replica.install.writing = Some(number);
 }
 
 /// `Ready` number `number` and all before it are durable.
 pub(crate) fn saved<M: StateMachine>(replica: &mut Replica<M>, number: u64) {
-    if replica.install.writing.is_some_and(|writing| writing <= number) {
-        replica.install.writing = None;
-        replica.install.outcome = Some(Outcome::Installed);
-        replica.raw.advance_apply_to(replica.applied.index);
-    }
+    let Some(writing) = replica.install.writing.take_if(|it| it.number <= number) else { return };
+    replica.machine = writing.machine;
+    replica.applied = writing.at;
+    (replica.flushed, replica.flush_staged) = (writing.at.index, writing.at.index);
+    replica.install.outcome = Some(Outcome::Installed);
+    replica.raw.advance_apply_to(writing.at.index);
 }

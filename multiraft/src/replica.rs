@@ -145,9 +145,10 @@ impl<M: StateMachine> Replica<M> {
         self.raw.raft.store()
     }
 
-    /// Whether the image lacks something that is applied.
+    /// Whether the image lacks something that is applied. While a snapshot is on its way to the
+    /// disk it does not: the old state must not follow the new one.
     pub(crate) fn needs_flush(&self) -> bool {
-        self.flush_staged < self.applied.index
+        self.flush_staged < self.applied.index && self.install.writing.is_none()
     }
 
     pub(crate) fn is_stopped(&self) -> bool {
@@ -216,7 +217,6 @@ impl<M: StateMachine> Replica<M> {
             last_index: log.last_index(),
             persisted: log.persisted,
             leader: PeerId(self.raw.raft.leader_id),
-            is_installing: self.install.writing.is_some(),
         };
         let mut message = match guard::admit(&standing, message) {
             Ok(message) => message,
@@ -363,10 +363,14 @@ impl<M: StateMachine> Replica<M> {
             StateRole::Candidate | StateRole::PreCandidate => RaftRole::Candidate,
             StateRole::Follower => RaftRole::Follower,
         };
+        let leader = self.store_of(PeerId(raft.leader_id));
+        if let Some(writing) = &self.install.writing {
+            return ReplicaStatus { role, term: raft.term, leader, ..writing.before };
+        }
         ReplicaStatus {
             role,
             term: raft.term,
-            leader: self.store_of(PeerId(raft.leader_id)),
+            leader,
             commit: raft.raft_log.committed,
             applied: self.applied.index,
             flushed: self.flushed,

@@ -266,7 +266,8 @@ impl<M: StateMachine> Store<M> {
             return;
         }
         for range in std::mem::take(&mut self.flush_due) {
-            let Some(replica) = self.replicas.get_mut(&range) else { continue };
+            let replica = self.replicas.get_mut(&range).filter(|replica| replica.needs_flush());
+            let Some(replica) = replica else { continue };
             let outstanding = self.transfers.outstanding(range);
             image::stage(replica, &self.config.log, outstanding, &mut self.staging);
         }

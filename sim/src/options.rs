@@ -157,6 +157,15 @@ options! {
     snapshot_slots,
 }
 
+/// Faults that a run without faults lacks, all of them.
+const CRASHES_AND_PAUSES: [&str; 5] = [
+    "crash_store_mean_ms",
+    "power_cut_mean_ms",
+    "pause_store_mean_ms",
+    "partition_mean_ms",
+    "cut_stream_mean_ms",
+];
+
 impl Options {
     /// The options of a seed.
     pub fn draw(seed: u64) -> Self {
@@ -272,12 +281,17 @@ impl Options {
         self.fault_mean_ms = dice.scale(500, 12_000);
     }
 
+    fn has_faults(&self) -> bool {
+        let pairs = self.pairs().into_iter();
+        pairs.filter(|(name, _)| CRASHES_AND_PAUSES.contains(name)).any(|(_, value)| value > 0)
+    }
+
     /// In a part of the runs logs are so short that who was away needs a snapshot, and chunks so
     /// small that much can go wrong on the way.
     fn draw_snapshots(&mut self, dice: &mut Dice) {
         let short = dice.one_in(2);
         let (hands_over, mean) = (dice.one_in(3), dice.scale(5_000, 120_000));
-        self.hand_over_mean_ms = if hands_over { mean } else { 0 };
+        self.hand_over_mean_ms = if hands_over && self.has_faults() { mean } else { 0 };
         let log_max = dice.scale(10, 150);
         self.log_max = if short { log_max } else { 0 };
         self.snapshot_chunk_bytes = dice.scale(256, 16_384);

@@ -40,7 +40,7 @@ const FLOORS: [(&str, u64); 30] = [
     ("fault: gateway crash", 50),
     ("fault: client crash", 100),
     ("fault: hand-over", 50),
-    ("snapshots installed", 100),
+    ("snapshots installed", 200),
 ];
 
 fn hours_wanted() -> f64 {

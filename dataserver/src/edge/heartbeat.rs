@@ -31,6 +31,9 @@ const SUPERSEDED: &str = "STORE_SUPERSEDED";
 /// The exit code of servers for their configuration or data directory (D18).
 const EX_CONFIG: i32 = 78;
 
+/// The first pause between two heartbeats is this part of the usual one, and then it doubles.
+const FIRST_PAUSES: u32 = 16;
+
 /// What the worker's thread last said of the store.
 #[derive(Debug, Default)]
 pub struct Bulletin {
@@ -99,10 +102,14 @@ impl Heart {
     /// Beats until it is dropped.
     pub async fn beat(self) {
         let mut told = Told { is_full_due: true, ..Told::default() };
+        // The first of a life follow each other quickly: when a cluster begins, its first range is
+        // made while they come, and nobody can take a lock before the stores hear of it.
+        let mut pause = self.every / FIRST_PAUSES;
         loop {
             self.beat_once(&mut told).await;
             // Sooner, if there is news.
-            drop(timeout(self.every, self.bulletin.news.notified()).await);
+            drop(timeout(pause, self.bulletin.news.notified()).await);
+            pause = (pause * 2).min(self.every);
         }
     }
 

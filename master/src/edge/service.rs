@@ -114,19 +114,17 @@ fn other() -> Status {
 impl MasterService for Front {
     async fn meet(&self, call: Call<MeetRequest>) -> Result<Response<MeetResponse>, Status> {
         let view = call.into_inner().view.unwrap_or_default();
-        let answer = self.with_formation(|formation| {
-            formation.hear(&view)?;
-            Ok(formation.view())
+        let (heard, view) = self.with_formation(|formation| {
+            let heard = formation.hear(&view);
+            (heard, formation.view())
         });
         self.0.heard.notify_one();
-        match answer {
-            Ok(view) => Ok(Response::new(MeetResponse { view: Some(view) })),
-            Err(why) => {
-                let why: crate::formation::FormationError = why;
-                tracing::error!(%why, "another master does not fit");
-                Err(Status::failed_precondition(why.to_string()))
-            }
+        if let Err(why) = heard {
+            tracing::debug!(%why, "another master does not fit");
         }
+        // Whoever does not fit finds that out from the view, and says so where it was started: a
+        // refusal would only tell it to ask again.
+        Ok(Response::new(MeetResponse { view: Some(view) }))
     }
 
     async fn register_store(

@@ -370,6 +370,10 @@ impl Transfers {
             // Of a transfer that this store has forgotten, by a restart perhaps.
             return self.reject(ends, transfer, Why::Damaged);
         };
+        if receiving.is_handed_on {
+            // Late, or twice: all of it is here.
+            return self.acknowledge(ends.range);
+        }
         let whole = match receiving.take(chunk, self.ticks) {
             Ok(()) => receiving.whole(),
             Err(damaged) => Some(Err(damaged)),

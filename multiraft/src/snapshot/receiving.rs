@@ -99,7 +99,7 @@ impl Receiving {
 
     /// All of it, once it is here, if it is what was announced.
     pub(crate) fn whole(&mut self) -> Option<Result<Vec<u8>, Damaged>> {
-        if self.is_handed_on || self.received() < self.header.bytes {
+        if self.received() < self.header.bytes {
             return None;
         }
         let fits = crc32c::crc32c(&self.data) == self.header.crc32c;

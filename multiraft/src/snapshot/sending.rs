@@ -12,7 +12,7 @@ use super::wire::Ends;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Due {
     Nothing,
-    /// The header, since nobody answered it, or did not say that everything is installed.
+    /// The header, since nobody answered it.
     Header,
     /// It has failed.
     Failed,
@@ -102,14 +102,17 @@ impl Sending {
     }
 
     pub(crate) fn tick(&mut self, ticks: u64, limits: &SnapshotLimits) -> Due {
-        if ticks - self.progress >= limits.idle_ticks_max {
+        // A receiver that has all of it says so until it is installed; one that has fallen silent
+        // has forgotten it, by a restart perhaps.
+        let is_forgotten = self.is_delivered() && ticks - self.spoke >= 3 * RESEND_TICKS;
+        if ticks - self.progress >= limits.idle_ticks_max || is_forgotten {
             return Due::Failed;
         }
-        if ticks - self.spoke < RESEND_TICKS {
+        if ticks - self.spoke < RESEND_TICKS || self.is_delivered() {
             return Due::Nothing;
         }
         self.spoke = ticks;
-        if !self.is_taken || self.is_delivered() {
+        if !self.is_taken {
             return Due::Header;
         }
         self.go_back(ticks);

@@ -7,7 +7,7 @@ use sharklock_proto::internal::v1::{
 };
 use sharklock_rangemap::{Descriptor, PeerId, RangeId, Role, StoreId};
 
-use crate::guard::Dropped;
+use crate::guard::{Dropped, NUMBER_MAX};
 use crate::records;
 use crate::replica::Address;
 use crate::state_machine::EntryAt;
@@ -95,9 +95,9 @@ pub(crate) fn applied_at(header: &SnapshotHeader, mine: &Descriptor) -> Option<E
     let at = EntryAt { index: announced.index, term: announced.term };
     let fits = *announced == metadata(mine, at)
         && header.descriptor.as_ref() == Some(&descriptor(mine))
-        && at.index > 0
-        && at.term > 0
-        && at.term <= header.term
+        && (1..=NUMBER_MAX).contains(&at.index)
+        && (1..=header.term).contains(&at.term)
+        && header.term <= NUMBER_MAX
         && header.bytes > 0;
     fits.then_some(at)
 }

@@ -3,9 +3,14 @@
 use std::collections::BTreeMap;
 
 use crate::script;
-use crate::world::{Keep, Pace, Plan, World};
+use crate::world::{Keep, LOG_MAX, Pace, Plan, World};
 
 const PACES: [Pace; 2] = [Pace::Fast, Pace::Late];
+
+/// A sole voter's log is cut by its length alone.
+const LOG_MAX_ALONE: u64 = 12;
+/// Too short for who was away.
+const LOG_MAX_SHORT: u64 = 6;
 
 /// How a script is run.
 #[derive(Clone, Copy, Debug)]
@@ -14,17 +19,18 @@ struct Way {
     pace: Pace,
     /// Out of reach from the crash on.
     shunned: Option<u64>,
+    log_max: u64,
 }
 
 fn alone(pace: Pace) -> Way {
-    Way { stores: 1, pace, shunned: None }
+    Way { stores: 1, pace, shunned: None, log_max: LOG_MAX_ALONE }
 }
 
 /// All three reachable behind the crash, and each but one of them: a promise counts most where
 /// no other than the one who gave it can keep it.
 fn together(pace: Pace) -> impl Iterator<Item = Way> {
     let shunned = [None, Some(1), Some(2), Some(3)];
-    shunned.into_iter().map(move |shunned| Way { stores: 3, pace, shunned })
+    shunned.into_iter().map(move |shunned| Way { stores: 3, pace, shunned, log_max: LOG_MAX })
 }
 
 struct ShownInPanic(String);
@@ -45,17 +51,19 @@ struct Visited {
     /// Runs in which a crash kept or lost unsynced writes.
     with_unsynced: usize,
     answered: usize,
+    installed: u64,
 }
 
 impl Visited {
     /// Runs the script under a plan. Returns how many unsynced writes there were where it struck,
     /// or `None` if it ended without.
     fn run(&mut self, way: Way, plan: Plan, down: usize) -> Option<usize> {
-        let Way { stores, pace, shunned } = way;
+        let Way { stores, pace, shunned, log_max } = way;
         let _shown = ShownInPanic(format!("{way:?}, {plan:?}, down for {down}"));
-        let mut world = World::new(stores, plan, pace);
+        let mut world = World::new(stores, plan, pace, log_max);
         world.shunned = shunned;
         script::run(&mut world, down);
+        self.installed += world.installed;
         self.answered += world.oracle.answered();
         let (kind, unsynced) = world.struck?;
         *self.by_kind.entry(kind).or_insert(0) += 1;
@@ -85,7 +93,7 @@ impl Visited {
 
     #[track_caller]
     fn expect(&self, what: &str, runs_min: usize, kinds: &[&'static str]) {
-        let Self { by_kind, runs, with_unsynced, answered } = self;
+        let Self { by_kind, runs, with_unsynced, answered, .. } = self;
         println!(
             "SUMMARY {what}: {runs} crashes, {with_unsynced} with unsynced writes: {by_kind:?}"
         );
@@ -172,7 +180,7 @@ fn three_keep_their_word_wherever_one_crashes_on_a_slow_disk() {
 fn three_keep_their_word_whichever_disk_operation_fails() {
     let mut visited = Visited::default();
     for (store, pace) in (1..=3).flat_map(|store| PACES.map(|pace| (store, pace))) {
-        let way = Way { stores: 3, pace, shunned: Some(store % 3 + 1) };
+        let way = Way { stores: 3, pace, shunned: Some(store % 3 + 1), log_max: LOG_MAX };
         visited.sweep(way, |at, keep| Plan::Fail { store, at, keep });
     }
     visited.expect("faults of one of three", 400, &["write", "sync", "recovery"]);
@@ -181,7 +189,7 @@ fn three_keep_their_word_whichever_disk_operation_fails() {
 #[test]
 fn three_keep_their_word_wherever_one_crashes_while_disks_stall() {
     let mut visited = Visited::default();
-    let way = Way { stores: 3, pace: Pace::Stalling, shunned: None };
+    let way = Way { stores: 3, pace: Pace::Stalling, shunned: None, log_max: LOG_MAX };
     for store in 1..=3 {
         visited.sweep(way, |at, keep| Plan::CrashOne { store, at, keep });
     }
@@ -198,7 +206,8 @@ fn crash_upon_crash_takes_back_nothing() {
         for (stores, pace) in [(1, Pace::Late), (3, PACES[0]), (3, PACES[1])] {
             let plan = Plan::Storm { seed };
             let _shown = ShownInPanic(format!("{stores} stores, {plan:?}, {pace:?}"));
-            let mut world = World::new(stores, plan, pace);
+            let log_max = if stores == 1 { LOG_MAX_ALONE } else { LOG_MAX };
+            let mut world = World::new(stores, plan, pace, log_max);
             script::run(&mut world, (seed % 3) as usize);
             crashes += world.crashes;
             answered += world.oracle.answered();
@@ -226,11 +235,38 @@ fn three_keep_their_word_wherever_the_power_is_cut_on_slow_disks() {
     cut_the_power(Pace::Late);
 }
 
+const AWAY: &[&str] = &[
+    "piece of a snapshot sent",
+    "snapshot cut",
+    "snapshot written",
+    "snapshot synced",
+    "snapshot durable",
+];
+
+/// Whoever crashes wherever, before, within and behind the install of a snapshot.
+#[test]
+fn three_keep_their_word_wherever_one_crashes_while_snapshots_travel() {
+    let mut visited = Visited::default();
+    for (store, pace) in (1..=3).flat_map(|store| PACES.map(|pace| (store, pace))) {
+        let way = Way { stores: 3, pace, shunned: None, log_max: LOG_MAX_SHORT };
+        visited.sweep(way, |at, keep| Plan::CrashOne { store, at, keep });
+        visited.sweep(way, |at, keep| Plan::Fail { store, at, keep });
+    }
+    for pace in PACES {
+        let way = Way { stores: 3, pace, shunned: None, log_max: LOG_MAX_SHORT };
+        visited.sweep(way, |at, keep| Plan::CrashAll { at, keep });
+    }
+    visited.expect("while snapshots travel", 1_000, AWAY);
+    println!("{} snapshots installed", visited.installed);
+    assert!(visited.installed > visited.runs as u64, "{}", visited.installed);
+}
+
 /// The reason why the sweeps find nothing, seen at its source.
 #[test]
 fn a_promise_leaves_only_when_the_disk_could_keep_it() {
     for (stores, pace) in [(1, Pace::Fast), (1, Pace::Late), (3, PACES[0]), (3, PACES[1])] {
-        let mut world = World::new(stores, Plan::Nothing, pace);
+        let log_max = if stores == 1 { LOG_MAX_ALONE } else { LOG_MAX };
+        let mut world = World::new(stores, Plan::Nothing, pace, log_max);
         world.compare_promises = true;
         script::run(&mut world, 0);
         println!("{stores} stores, {pace:?}: {} promises", world.promises);

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use sharklock_multiraft::{
     Batch, Config, Disk as _, Effects, Family, LogLimits, ReplicaStatus, RoleChange, RoleNow,
-    SimDisk, Store, StoreIdent, WriteOp, bootstrap,
+    SimDisk, SnapshotLimits, Store, StoreIdent, WriteOp, bootstrap,
 };
-use sharklock_proto::internal::v1::{Heartbeats, RangeMessage};
+use sharklock_proto::internal::v1::{Heartbeats, RangeMessage, SnapshotMessage};
 use sharklock_rangemap::{Bounds, Descriptor, Epoch, PeerId, RangeId, Replica, Role, StoreId};
 
 use twox_hash::XxHash3_64;
@@ -15,6 +15,8 @@ use crate::oracle::{self, Oracle, Promise};
 use crate::tally::Tally;
 
 pub const RANGE: RangeId = RangeId(7);
+/// A log that reaches back as far as anybody is ever away.
+pub const LOG_MAX: u64 = 64;
 
 /// What happens to whom, and how much of what was not synced is left.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -66,6 +68,7 @@ pub enum Pace {
 enum Packet {
     Message(Box<RangeMessage>),
     Heartbeats(Heartbeats),
+    Snapshot(Box<SnapshotMessage>),
 }
 
 struct Life {
@@ -96,6 +99,10 @@ pub struct World {
     plan: Plan,
     pace: Pace,
     ticks: u64,
+    /// The length from which logs are cut whoever still needs them.
+    log_max: u64,
+    /// Snapshots that stores have installed.
+    pub installed: u64,
     /// Pieces so far, by store; 0 for all.
     pieces: BTreeMap<u64, u64>,
     /// Behind which kind of piece the plan struck, and how many unsynced writes there were.
@@ -111,7 +118,7 @@ pub struct World {
 pub struct Crashed;
 
 impl World {
-    pub fn new(stores: u64, plan: Plan, pace: Pace) -> Self {
+    pub fn new(stores: u64, plan: Plan, pace: Pace, log_max: u64) -> Self {
         let mut world = Self {
             lives: BTreeMap::new(),
             disks: BTreeMap::new(),
@@ -122,6 +129,8 @@ impl World {
             plan,
             pace,
             ticks: 0,
+            log_max,
+            installed: 0,
             pieces: BTreeMap::new(),
             struck: None,
             crashes: 0,
@@ -163,13 +172,11 @@ impl World {
 
     /// Starts a store that is down. Its disk may fail, and it stays down.
     pub fn recover(&mut self, store: u64) {
-        let config = match self.disks.len() {
-            1 => LogLimits { entries_floor: 4, entries_max: 12, bytes_max: 1 << 20 },
-            // No snapshot could help one that was away for more than the maximum.
-            _ => LogLimits { entries_floor: 4, entries_max: 64, bytes_max: 1 << 20 },
-        };
+        let log = LogLimits { entries_floor: 4, entries_max: self.log_max, bytes_max: 1 << 20 };
+        let snapshots =
+            SnapshotLimits { chunk_bytes: 24, window_bytes: 48, ..SnapshotLimits::default() };
         let disk = &self.disks[&store];
-        match Store::recover(Config { election_seed: 1, log: config, ..Config::default() }, disk) {
+        match Store::recover(Config { election_seed: 1, log, snapshots }, disk) {
             Ok(recovered) => {
                 let life = Life { store: recovered, leads: false, batch: None };
                 // The disk is read with nothing planned.
@@ -274,6 +281,10 @@ impl World {
             self.transit.push_back(Packet::Heartbeats(beats));
             self.piece(store, "heartbeats sent")?;
         }
+        for piece in std::mem::take(&mut effects.snapshots) {
+            self.transit.push_back(Packet::Snapshot(Box::new(piece)));
+            self.piece(store, "piece of a snapshot sent")?;
+        }
         self.report(store, &effects)
     }
 
@@ -348,6 +359,7 @@ impl World {
         }
         let life = self.lives.get_mut(&store).expect("it was not struck");
         life.store.persisted(batch.seq);
+        self.installed += u64::from(persisted == "snapshot durable");
         self.piece(store, persisted)
     }
 
@@ -384,6 +396,7 @@ impl World {
             let (from, to) = match &packet {
                 Packet::Message(message) => (message.from_store, message.to_store),
                 Packet::Heartbeats(beats) => (beats.from_store, beats.to_store),
+                Packet::Snapshot(piece) => (piece.from_store, piece.to_store),
             };
             if self.is_cut_off(from) || self.is_cut_off(to) {
                 continue;
@@ -396,6 +409,9 @@ impl World {
                 Packet::Heartbeats(beats) => {
                     let dropped = life.store.step_heartbeats(beats);
                     assert!(dropped.is_empty(), "honest heartbeats are taken: {dropped:?}");
+                }
+                Packet::Snapshot(piece) => {
+                    life.store.step_snapshot(*piece).expect("an honest piece is taken");
                 }
             }
         }
@@ -442,6 +458,16 @@ impl World {
     pub fn leader(&self) -> Option<u64> {
         let mut lives = self.lives.iter().filter(|(store, _)| !self.is_cut_off(**store));
         lives.find(|(_, life)| life.leads).map(|(store, _)| *store)
+    }
+
+    /// One that does not lead.
+    pub fn follower(&self) -> Option<u64> {
+        let leader = self.leader();
+        self.stores().into_iter().find(|it| Some(*it) != leader)
+    }
+
+    pub fn has_short_logs(&self) -> bool {
+        self.log_max < LOG_MAX
     }
 
     /// Proposes without waiting for anything. Nobody there who leads: nothing happens.
@@ -494,7 +520,11 @@ fn kind_of(batch: &Batch) -> (&'static str, &'static str, &'static str, &'static
     let entries = |op: &WriteOp| matches!(op, WriteOp::Put(Family::Raft, ..));
     let cut_off = |op: &WriteOp| matches!(op, WriteOp::DeleteRange(Family::Raft, ..));
     let truncation = meta(2);
+    let rows_go = |op: &WriteOp| matches!(op, WriteOp::DeleteRange(Family::State, ..));
     match () {
+        () if batch.ops.iter().any(rows_go) => {
+            ("snapshot cut", "snapshot written", "snapshot synced", "snapshot durable")
+        }
         () if truncation => {
             ("truncation cut", "truncation written", "truncation synced", "truncation durable")
         }

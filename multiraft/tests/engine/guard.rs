@@ -4,6 +4,10 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use sharklock_multiraft::{Dropped, NotProposed, RaftRole};
 use sharklock_proto::internal::v1::{self as proto, Entry, EntryType, MessageType, RangeMessage};
+use sharklock_proto::internal::v1::{
+    ConfState, SnapshotAck, SnapshotCancel, SnapshotChunk, SnapshotDescriptor, SnapshotHeader,
+    SnapshotMessage, SnapshotMetadata, SnapshotReject, SnapshotReplica, snapshot_message::Body,
+};
 use sharklock_rangemap::{PeerId, RangeId, StoreId};
 
 use crate::cluster::Cluster;
@@ -275,6 +279,7 @@ fn a_vote_that_was_not_asked_for_elects_nobody() {
 #[derive(Clone, Debug)]
 enum Step {
     Message(Box<RangeMessage>),
+    Piece(Box<SnapshotMessage>),
     Tick(u8),
     Turn,
     Write,
@@ -331,9 +336,102 @@ fn hostile_message() -> impl Strategy<Value = RangeMessage> {
     })
 }
 
+/// The whole state of a tally without words: its header's length and its header.
+fn image(counter: u64) -> Vec<u8> {
+    [&8_u32.to_be_bytes()[..], &counter.to_be_bytes()[..]].concat()
+}
+
+fn header_of((term, index, log_term): (u64, u64, u64), voters: u64) -> SnapshotHeader {
+    let members = ConfState { voters: (101..=100 + voters).collect(), ..ConfState::default() };
+    SnapshotHeader {
+        term,
+        metadata: Some(SnapshotMetadata { conf_state: Some(members), index, term: log_term }),
+        descriptor: Some(snapshot_descriptor(voters)),
+        bytes: 12,
+        crc32c: crc32c::crc32c(&image(3)),
+        state_hash: 3,
+    }
+}
+
+fn piece(from: u64, transfer: u64, body: Body) -> SnapshotMessage {
+    SnapshotMessage {
+        cluster_id: vec![9; 16].into(),
+        range_id: RANGE.0,
+        from_store: from,
+        to_store: 1,
+        from_peer: 100 + from,
+        to_peer: 101,
+        transfer,
+        body: Some(body),
+    }
+}
+
+/// So that the hostile pieces below are known to get as far as an install.
+#[test]
+fn a_snapshot_of_this_shape_is_installed_and_a_damaged_one_is_not() {
+    for (hash, installed) in [(3, 1), (4, 0)] {
+        let mut node = Node::fresh(1, 3);
+        node.store.step(heartbeat()).unwrap();
+        node.settle();
+        let term = node.status().term;
+        let header = SnapshotHeader { state_hash: hash, ..header_of((term, 9, term), 3) };
+        node.store.step_snapshot(piece(2, 1, Body::Header(header))).unwrap();
+        let (data, crc32c) = (image(3).into(), crc32c::crc32c(&image(3)));
+        let chunk = SnapshotChunk { offset: 0, data, crc32c };
+        node.store.step_snapshot(piece(2, 1, Body::Chunk(chunk))).unwrap();
+        node.settle();
+        assert_eq!(node.store.snapshot_stats().installed, installed);
+        assert_eq!(node.status().applied == 9, installed == 1);
+    }
+}
+
+/// Mostly what passes, so that snapshots are installed in every state of the replica.
+fn hostile_piece() -> impl Strategy<Value = SnapshotMessage> {
+    let number = || prop_oneof![12 => 5..12_u64, 1 => Just(0), 1 => Just(u64::MAX)];
+    let sum = |bytes: &[u8]| crc32c::crc32c(bytes);
+    let voters = prop_oneof![1 => Just(1_u64), 4 => Just(3)];
+    let header = (number(), number(), number(), voters, 0..9_u8).prop_map(
+        move |(term, index, log_term, voters, odd)| {
+            let whole = image(if odd == 1 { 4 } else { 3 });
+            Body::Header(SnapshotHeader {
+                bytes: if odd == 2 { u64::MAX } else { whole.len() as u64 },
+                crc32c: sum(&whole),
+                ..header_of((term, index, log_term), voters)
+            })
+        },
+    );
+    let chunk = (0..14_usize, 0..14_usize, 0..9_u8).prop_map(move |(from, len, odd)| {
+        let whole = image(3);
+        let (from, len) = if odd < 6 { (0, 12) } else { (from, len) };
+        let data = whole[from.min(12)..(from + len).min(12)].to_vec();
+        let offset = if odd == 8 { u64::MAX } else { from as u64 };
+        Body::Chunk(SnapshotChunk { offset, crc32c: sum(&data), data: data.into() })
+    });
+    let ack = (0..20_u64, number(), any::<bool>()).prop_map(|(offset, window, installed)| {
+        Body::Ack(SnapshotAck { offset, window, installed })
+    });
+    let other = prop_oneof![
+        Just(Body::Cancel(SnapshotCancel {})),
+        (0..7_i32).prop_map(|why| Body::Reject(SnapshotReject { why })),
+    ];
+    let body = prop_oneof![6 => header, 6 => chunk, 2 => ack, 1 => other];
+    (body, 1..3_u64, 1..5_u64).prop_map(|(body, transfer, from)| piece(from, transfer, body))
+}
+
+fn snapshot_descriptor(voters: u64) -> SnapshotDescriptor {
+    let replica = |store| SnapshotReplica { peer_id: 100 + store, store_id: store, role: 1 };
+    SnapshotDescriptor {
+        conf_ver: 1,
+        version: 1,
+        replicas: (1..=voters).map(replica).collect(),
+        ..SnapshotDescriptor::default()
+    }
+}
+
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         12 => hostile_message().prop_map(|message| Step::Message(Box::new(message))),
+        8 => hostile_piece().prop_map(|piece| Step::Piece(Box::new(piece))),
         2 => (1..25_u8).prop_map(Step::Tick),
         6 => Just(Step::Turn),
         4 => Just(Step::Write),
@@ -355,6 +453,7 @@ proptest! {
         for step in steps {
             match step {
                 Step::Message(message) => drop(node.store.step(*message)),
+                Step::Piece(piece) => drop(node.store.step_snapshot(*piece)),
                 Step::Tick(ticks) => (0..ticks).for_each(|_| node.store.tick()),
                 Step::Turn => node.turn(),
                 Step::Write => _ = node.write().unwrap(),

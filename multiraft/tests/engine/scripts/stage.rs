@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use sharklock_multiraft::{Config, LogLimits, PeerProgress, RaftRole, ReplicaStatus, RoleNow};
-use sharklock_rangemap::RangeId;
+use sharklock_proto::internal::v1::snapshot_message::Body;
+use sharklock_rangemap::{RangeId, StoreId};
 
 use super::forge;
 use super::line::Line;
@@ -71,6 +72,13 @@ impl Stage {
             "run" => self.run(line.nth(0).expect("how many ticks?")),
             "deliver" => self.deliver(&line),
             "lose" => _ = self.take(&line),
+            "outrun" => self.outrun(&line),
+            "damage" => self.damage(&line),
+            "unreachable" => {
+                let other = StoreId(line.nth(1).expect("which other?"));
+                self.cluster.node(line.store()).store.unreachable(other);
+                self.turn(line.store());
+            }
             "put-aside" => {
                 let packets = self.take(&line);
                 self.shelf.insert(line.option("as").expect("as="), packets);
@@ -240,6 +248,64 @@ impl Stage {
             places.into_iter().rev().map(|at| self.cluster.in_transit.remove(at)).collect();
         taken.reverse();
         taken
+    }
+
+    /// `outrun LEADER FOLLOWER`: nothing passes between the follower and anybody until its leader's
+    /// log begins behind it; then all talk until the leader offers it a snapshot.
+    fn outrun(&mut self, line: &Line<'_>) {
+        let (leader, range) = (line.store(), line.range());
+        let follower = line.nth(1).expect("which follower?");
+        self.quiet = true;
+        let cuts = self.cuts.clone();
+        for other in self.layout.stores().filter(|it| *it != follower) {
+            self.cuts.extend([(follower, other), (other, follower)]);
+        }
+        let behind = self.cluster.nodes[&follower].status_of(range).log_last;
+        for round in 1..20 {
+            if self.cluster.nodes[&leader].status_of(range).log_first > behind + 1 {
+                break;
+            }
+            for word in ["a", "b", "c"] {
+                self.propose_word(leader, range, &format!("{word}{round}"));
+            }
+            self.run(1);
+            for store in self.cluster.nodes.keys().copied().collect::<Vec<_>>() {
+                self.cluster.node(store).store.flush();
+                self.turn(store);
+            }
+            self.quiet = true;
+        }
+        self.cuts = cuts;
+        let is_offer = |packet: &Packet| wording::packet(packet).contains(" snapshot t");
+        for _ in 0..40 {
+            if self.cluster.in_transit.iter().any(is_offer) {
+                break;
+            }
+            if self.cluster.in_transit.is_empty() {
+                self.cluster.node(leader).store.tick();
+                self.turn(leader);
+            }
+            for packet in std::mem::take(&mut self.cluster.in_transit) {
+                self.arrive(packet);
+            }
+        }
+        self.quiet = false;
+        self.told.clear();
+        for packet in self.cluster.in_transit.clone() {
+            let (from, to) = packet.ends();
+            self.tell(&format!("{from}>{to} {}", wording::packet(&packet)));
+        }
+    }
+
+    /// What waits of snapshots' chunks has another first byte.
+    fn damage(&mut self, line: &Line<'_>) {
+        for at in self.matching(line) {
+            let Packet::Snapshot(piece) = &mut self.cluster.in_transit[at] else { continue };
+            let Some(Body::Chunk(chunk)) = &mut piece.body else { continue };
+            let mut data = chunk.data.to_vec();
+            data[0] ^= 1;
+            chunk.data = data.into();
+        }
     }
 
     /// What is in transit now arrives, not what it leads to.
