@@ -51,6 +51,8 @@ struct Heard {
     address: String,
     at: Duration,
     counts: Counts,
+    /// Its process has said that it ends.
+    has_left: bool,
 }
 
 /// Replicas of a store.
@@ -89,7 +91,8 @@ impl Presence {
         (life, address): (Life, &str),
     ) -> Result<(), Refusal> {
         let silent_since = self.stores.get(&store).map_or(self.since, |heard| heard.at);
-        let is_silent = now.saturating_sub(silent_since) >= self.limits.disconnected;
+        let has_left = self.stores.get(&store).is_some_and(|heard| heard.has_left);
+        let is_silent = has_left || now.saturating_sub(silent_since) >= self.limits.disconnected;
         match self.stores.get(&store) {
             Some(heard) if heard.life == life => Ok(()),
             _ if is_silent => Ok(()),
@@ -118,7 +121,14 @@ impl Presence {
     /// From now on this process speaks for the store.
     pub fn speaks(&mut self, now: Duration, store: StoreId, (life, address): (Life, String)) {
         let counts = Counts::default();
-        self.stores.insert(store, Heard { life, address, at: now, counts });
+        self.stores.insert(store, Heard { life, address, at: now, counts, has_left: false });
+    }
+
+    /// This process of the store ends: the next one need not wait.
+    pub fn leaves(&mut self, store: StoreId, life: Life) {
+        if let Some(heard) = self.stores.get_mut(&store).filter(|heard| heard.life == life) {
+            heard.has_left = true;
+        }
     }
 
     /// A heartbeat. True: it is the first of this process that this master hears.
@@ -146,7 +156,8 @@ impl Presence {
             )),
             None => {
                 let address = address.to_owned();
-                self.stores.insert(store, Heard { life, address, at: now, counts });
+                let heard = Heard { life, address, at: now, counts, has_left: false };
+                self.stores.insert(store, heard);
                 Ok(true)
             }
         }

@@ -15,6 +15,7 @@ use sharklock_proto::internal::v1::{
 use sharklock_rangemap::RangeId;
 use sharklock_transport::{Masters, MastersError, PeerAcceptor, PeerLinks};
 use tokio::{sync::Notify, time::timeout};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     edge::{mailbox::Mailbox, registration},
@@ -25,6 +26,8 @@ use crate::{
 /// How long one heartbeat looks for the leading master before the next takes its place.
 const ASK_FOR: Duration = Duration::from_secs(3);
 
+/// How long a process that ends waits for a master to hear of it.
+const GOOD_BYE_WITHIN: Duration = Duration::from_millis(500);
 /// The reason with which a master refuses the heartbeat of a process in whose place another one
 /// has registered.
 const SUPERSEDED: &str = "STORE_SUPERSEDED";
@@ -99,21 +102,28 @@ struct Told {
 }
 
 impl Heart {
-    /// Beats until it is dropped.
-    pub async fn beat(self) {
+    /// Beats until `leaving`, then says good-bye, if a master hears it at once.
+    pub async fn beat(self, leaving: CancellationToken) {
         let mut told = Told { is_full_due: true, ..Told::default() };
         // The first of a life follow each other quickly: when a cluster begins, its first range is
         // made while they come, and nobody can take a lock before the stores hear of it.
         let mut pause = self.every / FIRST_PAUSES;
-        loop {
-            self.beat_once(&mut told).await;
-            // Sooner, if there is news.
-            drop(timeout(pause, self.bulletin.news.notified()).await);
+        while !leaving.is_cancelled() {
+            let beating = async {
+                self.beat_once(&mut told, false).await;
+                // Sooner, if there is news.
+                drop(timeout(pause, self.bulletin.news.notified()).await);
+            };
+            tokio::select! {
+                () = beating => {}
+                () = leaving.cancelled() => {}
+            }
             pause = (pause * 2).min(self.every);
         }
+        drop(timeout(GOOD_BYE_WITHIN, self.beat_once(&mut told, true)).await);
     }
 
-    async fn beat_once(&self, told: &mut Told) {
+    async fn beat_once(&self, told: &mut Told, is_leaving: bool) {
         let now = self.bulletin.read();
         told.seq += 1;
         let is_full = told.is_full_due;
@@ -131,6 +141,7 @@ impl Heart {
             leaders_count: u32::try_from(now.ranges.len()).unwrap_or(u32::MAX),
             sync_p50_us: now.sync_us.0,
             sync_p99_us: now.sync_us.1,
+            is_leaving,
         };
         match self.masters.store_heartbeat(request, ASK_FOR).await {
             Ok(answer) => {

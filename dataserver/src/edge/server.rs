@@ -3,7 +3,10 @@
 use std::{
     io,
     path::{Path, PathBuf},
-    sync::{Arc, mpsc},
+    sync::{
+        Arc,
+        mpsc::{self, RecvTimeoutError},
+    },
     thread::JoinHandle,
     time::Duration,
 };
@@ -42,6 +45,8 @@ use crate::{
     worker::{Pace, Worker},
 };
 
+/// How long a stopping store waits for its port to close and for its good-bye.
+const TASKS_END_WITHIN: Duration = Duration::from_secs(2);
 /// The worker of a store that has one.
 const WORKER: u32 = 0;
 
@@ -139,6 +144,8 @@ pub struct DataServer {
     address: String,
     threads: Vec<JoinHandle<()>>,
     tasks: Vec<AbortHandle>,
+    /// Closed with the last of them.
+    tasks_end: mpsc::Receiver<()>,
     stopping: CancellationToken,
 }
 
@@ -197,7 +204,11 @@ impl DataServer {
             }
         }
         self.stopping.cancel();
-        self.tasks.iter().for_each(AbortHandle::abort);
+        // Both tasks end by themselves, within a second or so: the port is free then, and the
+        // masters know that the next process need not wait.
+        if self.tasks_end.recv_timeout(TASKS_END_WITHIN) == Err(RecvTimeoutError::Timeout) {
+            self.tasks.iter().for_each(AbortHandle::abort);
+        }
     }
 
     fn spawn(
@@ -255,10 +266,25 @@ impl DataServer {
             acceptor: acceptor.clone(),
         };
         let port = port(config.listener, acceptor, exchanges, stopping.clone());
-        let tasks =
-            vec![tokio::spawn(port).abort_handle(), tokio::spawn(heart.beat()).abort_handle()];
-        Ok(Self { mailbox, links, ready, ident, address, threads, tasks, stopping })
+        let (alive, tasks_end) = mpsc::channel::<()>();
+        let tasks = vec![
+            spawn_counted(port, alive.clone()),
+            spawn_counted(heart.beat(stopping.clone()), alive),
+        ];
+        Ok(Self { mailbox, links, ready, ident, address, threads, tasks, tasks_end, stopping })
     }
+}
+
+/// A task that holds `alive` for as long as it runs.
+fn spawn_counted(
+    task: impl Future<Output = ()> + Send + 'static,
+    alive: mpsc::Sender<()>,
+) -> AbortHandle {
+    let counted = async move {
+        task.await;
+        drop(alive);
+    };
+    tokio::spawn(counted).abort_handle()
 }
 
 /// Serves peers and gateways until `stopping`. A port that fails is a store that nobody hears: the

@@ -33,6 +33,9 @@ impl MasterCore {
         let counts = Counts { replicas: request.replicas_count, leaders: request.leaders_count };
         let leading = self.leading.as_mut().expect("only a leader is asked");
         let is_first = leading.presence.heartbeat(now, store, (life, &address), counts)?;
+        if request.is_leaving {
+            leading.presence.leaves(store, life);
+        }
         for report in request.ranges {
             self.reported(store, report);
         }

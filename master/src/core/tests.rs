@@ -274,6 +274,16 @@ fn a_copy_of_a_live_stores_directory_is_refused_and_names_it() {
 }
 
 #[test]
+fn a_store_that_said_good_bye_may_come_back_anywhere_at_once() {
+    let mut world = with_stores(3);
+    let leaving = StoreHeartbeatRequest { is_leaving: true, ..heartbeat(2, 1, Vec::new()) };
+    world.ask(Request::StoreHeartbeat(leaving));
+    assert_eq!(world.register(registration(2, 2, "elsewhere:7710")), Ok(2));
+    let refused = world.register(registration(2, 3, "s2:7710")).expect_err("it lives again");
+    assert_eq!(refused.reason, Reason::StoreCopied);
+}
+
+#[test]
 fn a_new_leader_waits_before_it_believes_that_a_store_has_moved() {
     let mut world = with_stores(3);
     let old = world.until_led();
