@@ -26,4 +26,6 @@ pub use edge::{DataServer, DataServerConfig, Lane, LocalLink, StartError, Tuning
 pub use front::LinkId;
 pub use lease_clock::{LeaseClock, LeaseKey, Renewal, with_drift};
 pub use machine::{LockRange, LockRangeOutput};
+#[cfg(feature = "edge")]
+pub use sharklock_multiraft::{LogLimits, SnapshotLimits};
 pub use worker::{Input, Outputs, Pace, Worker, WorkerStats};

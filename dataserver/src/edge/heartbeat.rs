@@ -142,13 +142,13 @@ impl Heart {
                 told.is_full_due = answer.full_wanted;
                 self.follow(answer, told);
             }
-            Err(MastersError::Refused(status)) => {
-                // Another life or another directory speaks for this store: whoever it is, this one
-                // has a replica that the cluster counts on, so it goes on and says so.
-                tracing::error!(
-                    why = status.message(),
-                    "the master refuses this store's heartbeat"
-                );
+            Err(refused @ MastersError::Refused(_)) if refused.reason() == SUPERSEDED => {
+                // Two processes with one store's votes would break every promise.
+                tracing::error!(why = %refused, "another process has this store; this one ends");
+                std::process::exit(EX_CONFIG);
+            }
+            Err(refused @ MastersError::Refused(_)) => {
+                tracing::error!(why = %refused, "the master refuses this store's heartbeat");
                 told.is_full_due = true;
             }
             Err(MastersError::Unavailable(why)) => {

@@ -136,6 +136,7 @@ pub struct DataServer {
     links: Arc<Links>,
     ready: watch::Receiver<bool>,
     ident: StoreIdent,
+    address: String,
     threads: Vec<JoinHandle<()>>,
     tasks: Vec<AbortHandle>,
     stopping: CancellationToken,
@@ -176,6 +177,11 @@ impl DataServer {
         self.ready.clone()
     }
 
+    /// Where peers and gateways find it.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
     /// The store's identity.
     pub fn ident(&self) -> &StoreIdent {
         &self.ident
@@ -202,6 +208,7 @@ impl DataServer {
         stores: &[StoreAddress],
     ) -> Result<Self, StartError> {
         let metrics = Metrics::register(&config.registry)?;
+        let address = config.advertise.clone();
         let mailbox = Arc::new(Mailbox::default());
         let links = Arc::new(Links::default());
         let stopping = CancellationToken::new();
@@ -250,7 +257,7 @@ impl DataServer {
         let port = port(config.listener, acceptor, exchanges, stopping.clone());
         let tasks =
             vec![tokio::spawn(port).abort_handle(), tokio::spawn(heart.beat()).abort_handle()];
-        Ok(Self { mailbox, links, ready, ident, threads, tasks, stopping })
+        Ok(Self { mailbox, links, ready, ident, address, threads, tasks, stopping })
     }
 }
 
