@@ -255,12 +255,15 @@ impl Calls {
                 Verdict::NotKnown => read,
                 Verdict::Refused => false,
             };
+            if failure.verdict() != Verdict::Refused {
+                // Also where this call is over: the next one must not meet the same silence. Several
+                // callers may fail at once; one step to the next endpoint is enough.
+                let (next, order) = (at.wrapping_add(1), Ordering::Relaxed);
+                let _ = self.current.compare_exchange(at, next, order, order);
+            }
             if !may_retry || Instant::now() + pause >= deadline {
                 return Err(failure.into_call_error(read));
             }
-            // Several callers may fail at once; one step to the next endpoint is enough.
-            let next = at.wrapping_add(1);
-            let _ = self.current.compare_exchange(at, next, Ordering::Relaxed, Ordering::Relaxed);
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
         }

@@ -144,6 +144,19 @@ mod tests {
     }
 
     #[test]
+    fn the_rows_are_the_whole_image_whatever_was_flushed() {
+        let mut range = busy_range();
+        range.take_dirty();
+        let restored = LockRange::restore(&range.header(), range.rows()).expect("its own image");
+        assert_eq!(restored.state_hash(), range.state_hash());
+        assert_eq!(restored.table().rows(), range.table().rows());
+        assert_eq!(restored.header(), range.header());
+        let empty = LockRange::empty();
+        let restored = LockRange::restore(&empty.header(), empty.rows()).expect("its own image");
+        assert_eq!(restored.state_hash(), empty.state_hash());
+    }
+
+    #[test]
     fn a_damaged_image_is_an_error_and_never_a_panic() {
         let mut range = busy_range();
         let header = range.header();

@@ -22,6 +22,8 @@ pub use self::convert::UNREACHABLE_HINT;
 /// How long a question is asked again while nobody answers: long enough for a restart or an
 /// election, short enough for somebody who mistyped an endpoint.
 const CALL_MAX: Duration = Duration::from_secs(3);
+/// One gateway that is frozen uses up that time, so each further one adds as much, up to this many.
+const CALLS_MAX: usize = 3;
 
 /// `sharklock status`.
 pub async fn status(endpoints: &[String], args: StatusArgs) -> Result<u8, Failure> {
@@ -69,7 +71,7 @@ fn client(endpoints: &[String]) -> Result<Client, Failure> {
     Client::builder()
         .endpoints(endpoints)
         .identity(&identity::default_owner())
-        .call_timeout(CALL_MAX)
+        .call_timeout(CALL_MAX * endpoints.len().clamp(1, CALLS_MAX) as u32)
         .build()
         .map_err(|why| Failure::new(USAGE, why.to_string()))
 }

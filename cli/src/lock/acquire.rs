@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use sharklock_client::{AcquireError, Client, Guard, Holder, LockInfo};
+use sharklock_client::{AcquireError, CallError, Client, Guard, Holder, LockInfo};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::notices::Notices;
@@ -21,6 +21,8 @@ const ANSWER_SLACK: Duration = Duration::from_millis(1_500);
 /// Somebody who waits longer than this is told for whom, and told again after the second.
 const SILENCE_MAX: Duration = Duration::from_secs(1);
 const TELL_AGAIN: Duration = Duration::from_secs(60);
+/// So many looks may get no answer before that is told.
+const LOOKS_SILENT: u32 = 1;
 /// Between two attempts after the place in the queue was lost.
 const QUEUE_AGAIN: Duration = Duration::from_millis(100);
 
@@ -83,10 +85,16 @@ async fn attempt(
 /// Says what is waited for, while it is waited for. Never ends.
 async fn tell(client: &Client, args: &LockArgs, notices: &Notices) -> std::convert::Infallible {
     let mut silence = SILENCE_MAX;
+    let mut failed = 0;
     loop {
         sleep(silence).await;
         silence = TELL_AGAIN;
         match client.get_lock(&args.name).await {
+            // One gateway may be frozen; the next look goes to another one.
+            Err(CallError::Unavailable { .. }) if failed < LOOKS_SILENT => {
+                failed += 1;
+                silence = Duration::ZERO;
+            }
             Ok(seen) => {
                 let text = seen.lock.map_or_else(String::new, |lock| {
                     queue_text(&lock, client.session_handle(), wall_clock())

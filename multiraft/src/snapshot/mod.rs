@@ -316,6 +316,11 @@ impl Transfers {
         let Some(at) = wire::applied_at(&header, &replica.descriptor) else {
             return Err(Dropped::Malformed("a snapshot of another range, or of none"));
         };
+        let log = &replica.raw.raft.raft_log;
+        let is_as_far = at.index <= log.committed;
+        if at.index == log.committed && !log.match_term(at.index, at.term) {
+            return Err(Dropped::Malformed("a snapshot that contradicts what is committed"));
+        }
         if !may_install(replica, header.term) {
             self.reject(ends, transfer, Why::Stale);
             return Ok(());
@@ -336,7 +341,7 @@ impl Transfers {
             }
             None => {}
         }
-        if at.index <= replica.raw.raft.raft_log.committed {
+        if is_as_far {
             // raft-rs ignores it, but tells the leader how far this replica is: an earlier
             // acknowledgement may be lost.
             replica.step_snapshot(header.term, ends.other_peer, at);
