@@ -135,6 +135,7 @@ fn stage<M: StateMachine>(replica: &mut Replica<M>, staging: &mut Staging, ready
     }
     let range = replica.range();
     if !ready.snapshot().is_empty() {
+        assert!(replica.saving.all_durable(), "a snapshot is alone on its way to the disk");
         install::stage(replica, staging, ready.snapshot(), ready.number());
     }
     let entries = ready.take_entries();
