@@ -20,8 +20,9 @@ pub(crate) fn is_overdue(log: &Log, limits: &LogLimits) -> bool {
 }
 
 /// Puts the image of everything applied so far into the batch: rows and header together, cut
-/// between two entries; `outstanding`: up to where the snapshots reach that are on their way. Never term or vote: those travel with their `Ready`, and a flush queued
-/// behind a newer vote would take it back.
+/// between two entries. Never term or vote: those travel with their `Ready`, and a flush queued
+/// behind a newer vote would take it back. `outstanding` is up to where the snapshots of the range
+/// reach that are on their way.
 pub(crate) fn stage<M: StateMachine>(
     replica: &mut Replica<M>,
     limits: &LogLimits,

@@ -7,8 +7,9 @@
 //! One turn of an owner:
 //! 1. [`Store::persisted`] if the disk finished a batch, [`Store::tick`] every 100 ms,
 //!    [`Store::step`] for each message that arrived, [`Store::step_heartbeats`] for each bundle of
-//!    heartbeats and [`Store::step_snapshot`] for each piece of a snapshot, [`Store::propose`] once per range with everything that its clients
-//!    ask for, [`Store::read_index`] for answers that need no entry;
+//!    heartbeats and [`Store::step_snapshot`] for each piece of a snapshot, [`Store::propose`] once
+//!    per range with everything that its clients ask for, [`Store::read_index`] for answers that
+//!    need no entry;
 //! 2. [`Store::turn`];
 //! 3. write the batch, send the messages, answer clients from what was applied and read, then
 //!    take note of changed roles.

@@ -39,7 +39,8 @@ pub trait StateMachine: Sized {
     /// Hash of the whole state (S9).
     fn state_hash(&self) -> u64;
 
-    /// Builds the state from an image: the inverse of `header` and `rows`. The engine checks the hash afterwards.
+    /// Builds the state from an image: the inverse of `header` and `rows`. The engine checks the
+    /// hash afterwards.
     fn restore(header: &[u8], rows: Vec<(Vec<u8>, Vec<u8>)>) -> Result<Self, CorruptImage>;
 }
 

@@ -209,7 +209,8 @@ impl<M: StateMachine> Store<M> {
         Ok(read)
     }
 
-    /// Nothing reaches this store for now, or what was sent to it of late is lost: its link says so.
+    /// Nothing reaches this store for now, or what was sent to it of late is lost: its link says
+    /// so. Raft sends again what matters; a snapshot on its way there has failed.
     pub fn unreachable(&mut self, store: StoreId) {
         self.transfers.unreachable(store);
         for (range, replica) in &mut self.replicas {

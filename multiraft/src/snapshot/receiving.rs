@@ -1,5 +1,5 @@
-//! One snapshot on its way in: chunks put in order, credit for more, nothing parsed before all of it is
-//! here and its checksum fits.
+//! One snapshot on its way in: chunks put in order, credit for more, nothing parsed before all of
+//! it is here and its checksum fits.
 
 use std::collections::BTreeMap;
 

@@ -3,14 +3,14 @@
 use bytes::Bytes;
 use proptest::prelude::*;
 use sharklock_multiraft::{Dropped, NotProposed, RaftRole};
-use sharklock_proto::internal::v1::{self as proto, Entry, EntryType, MessageType, RangeMessage};
 use sharklock_proto::internal::v1::{
-    ConfState, SnapshotAck, SnapshotCancel, SnapshotChunk, SnapshotDescriptor, SnapshotHeader,
-    SnapshotMessage, SnapshotMetadata, SnapshotReject, SnapshotReplica, snapshot_message::Body,
+    self as proto, Entry, EntryType, MessageType, RangeMessage, SnapshotAck, SnapshotCancel,
+    SnapshotChunk, SnapshotHeader, SnapshotMessage, SnapshotReject, snapshot_message::Body,
 };
 use sharklock_rangemap::{PeerId, RangeId, StoreId};
 
 use crate::cluster::Cluster;
+use crate::installs::{header_of, image, piece};
 use crate::node::{Node, RANGE};
 use crate::tally::put;
 
@@ -336,55 +336,6 @@ fn hostile_message() -> impl Strategy<Value = RangeMessage> {
     })
 }
 
-/// The whole state of a tally without words: its header's length and its header.
-fn image(counter: u64) -> Vec<u8> {
-    [&8_u32.to_be_bytes()[..], &counter.to_be_bytes()[..]].concat()
-}
-
-fn header_of((term, index, log_term): (u64, u64, u64), voters: u64) -> SnapshotHeader {
-    let members = ConfState { voters: (101..=100 + voters).collect(), ..ConfState::default() };
-    SnapshotHeader {
-        term,
-        metadata: Some(SnapshotMetadata { conf_state: Some(members), index, term: log_term }),
-        descriptor: Some(snapshot_descriptor(voters)),
-        bytes: 12,
-        crc32c: crc32c::crc32c(&image(3)),
-        state_hash: 3,
-    }
-}
-
-fn piece(from: u64, transfer: u64, body: Body) -> SnapshotMessage {
-    SnapshotMessage {
-        cluster_id: vec![9; 16].into(),
-        range_id: RANGE.0,
-        from_store: from,
-        to_store: 1,
-        from_peer: 100 + from,
-        to_peer: 101,
-        transfer,
-        body: Some(body),
-    }
-}
-
-/// So that the hostile pieces below are known to get as far as an install.
-#[test]
-fn a_snapshot_of_this_shape_is_installed_and_a_damaged_one_is_not() {
-    for (hash, installed) in [(3, 1), (4, 0)] {
-        let mut node = Node::fresh(1, 3);
-        node.store.step(heartbeat()).unwrap();
-        node.settle();
-        let term = node.status().term;
-        let header = SnapshotHeader { state_hash: hash, ..header_of((term, 9, term), 3) };
-        node.store.step_snapshot(piece(2, 1, Body::Header(header))).unwrap();
-        let (data, crc32c) = (image(3).into(), crc32c::crc32c(&image(3)));
-        let chunk = SnapshotChunk { offset: 0, data, crc32c };
-        node.store.step_snapshot(piece(2, 1, Body::Chunk(chunk))).unwrap();
-        node.settle();
-        assert_eq!(node.store.snapshot_stats().installed, installed);
-        assert_eq!(node.status().applied == 9, installed == 1);
-    }
-}
-
 /// Mostly what passes, so that snapshots are installed in every state of the replica.
 fn hostile_piece() -> impl Strategy<Value = SnapshotMessage> {
     let number = || prop_oneof![12 => 5..12_u64, 1 => Just(0), 1 => Just(u64::MAX)];
@@ -416,16 +367,6 @@ fn hostile_piece() -> impl Strategy<Value = SnapshotMessage> {
     ];
     let body = prop_oneof![6 => header, 6 => chunk, 2 => ack, 1 => other];
     (body, 1..3_u64, 1..5_u64).prop_map(|(body, transfer, from)| piece(from, transfer, body))
-}
-
-fn snapshot_descriptor(voters: u64) -> SnapshotDescriptor {
-    let replica = |store| SnapshotReplica { peer_id: 100 + store, store_id: store, role: 1 };
-    SnapshotDescriptor {
-        conf_ver: 1,
-        version: 1,
-        replicas: (1..=voters).map(replica).collect(),
-        ..SnapshotDescriptor::default()
-    }
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {

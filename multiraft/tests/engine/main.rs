@@ -7,6 +7,7 @@ mod coalescing;
 mod damaged_disk;
 mod flush;
 mod guard;
+mod installs;
 mod network;
 mod node;
 mod power_loss;

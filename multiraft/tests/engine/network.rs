@@ -9,7 +9,7 @@ use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 use sharklock_multiraft::{RaftRole, ReplicaStatus};
 use sharklock_proto::internal::v1::snapshot_message::Body;
-use sharklock_rangemap::RangeId;
+use sharklock_rangemap::{RangeId, StoreId};
 
 use crate::cluster::{Cluster, Packet};
 use crate::node::{Node, RANGE};
@@ -32,6 +32,7 @@ enum Event {
     Propose,
     Read,
     Flush(u64),
+    HandOver,
 }
 
 pub struct Network {
@@ -94,6 +95,7 @@ impl Network {
             (weather.pause, Event::Pause),
             (weather.propose, Event::Propose),
             (weather.read, Event::Read),
+            (weather.hand_over, Event::HandOver),
         ];
         for (every, event) in rates {
             network.again(every, event);
@@ -144,7 +146,7 @@ impl Network {
         self.note("heal");
         let weather = &mut self.weather;
         (weather.reconnect, weather.crash, weather.cut, weather.pause) = (0, 0, 0, 0);
-        (weather.propose, weather.read) = (0, 0);
+        (weather.propose, weather.read, weather.hand_over) = (0, 0, 0);
         (weather.loss, weather.twice, weather.delay) = (0.0, 0.0, 100..2 * MS);
         weather.damage = 0.0;
         weather.disk = 100..5 * MS;
@@ -276,6 +278,7 @@ impl Network {
                 self.propose(range);
             }
             Event::Read => self.read(),
+            Event::HandOver => self.hand_over(),
             fault @ (Event::Reconnect | Event::Crash | Event::Cut | Event::Pause) => {
                 self.fault(fault);
             }
@@ -292,6 +295,25 @@ impl Network {
                 self.turn(store);
             }
         }
+    }
+
+    /// A store hands its leaderships over, and is told that another is out of reach.
+    fn hand_over(&mut self) {
+        if self.weather.hand_over == 0 {
+            return;
+        }
+        self.again(self.weather.hand_over, Event::HandOver);
+        let (store, other) = (self.any_store(), self.any_store());
+        if !self.up().contains(&store) {
+            return;
+        }
+        self.note(&format!("{store} hands over, {other} is out of its reach"));
+        let node = self.cluster.node(store);
+        node.store.unreachable(StoreId(other));
+        node.store.hand_over();
+        let told = node.store.ranges().iter().any(|range| node.leads_range(*range));
+        self.counts.handed_over += u64::from(told);
+        self.turn(store);
     }
 
     fn fault(&mut self, fault: Event) {

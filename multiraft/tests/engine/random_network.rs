@@ -138,6 +138,7 @@ const FLOOR: Counts = Counts {
     overtaken: 1_000,
     damaged: 0,
     installed: 0,
+    handed_over: 0,
 };
 
 const FLOOR_SHORT: Counts = Counts {
@@ -155,6 +156,7 @@ const FLOOR_SHORT: Counts = Counts {
     overtaken: 500,
     damaged: 10,
     installed: 100,
+    handed_over: 50,
 };
 
 /// raft-rs draws its election timeouts at random; the engine replaces them after every tick and

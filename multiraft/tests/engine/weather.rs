@@ -37,6 +37,7 @@ pub struct Weather {
     pub pause: Micros,
     pub propose: Micros,
     pub read: Micros,
+    pub hand_over: Micros,
     pub flush: Micros,
 }
 
@@ -64,6 +65,7 @@ impl Weather {
             pause: 0,
             propose: 0,
             read: 0,
+            hand_over: 0,
             flush: 300 * MS,
         }
     }
@@ -84,6 +86,7 @@ impl Weather {
             receiving_max: dice.random_range(1..4),
             idle_ticks_max: dice.random_range(20..100),
         };
+        it.hand_over = if dice.random_bool(0.5) { 3 * SECOND } else { 0 };
         it.damage = if dice.random_bool(0.4) { 0.1 } else { 0.0 };
         it
     }
@@ -145,10 +148,11 @@ pub struct Counts {
     pub overtaken: u64,
     pub damaged: u64,
     pub installed: u64,
+    pub handed_over: u64,
 }
 
 impl Counts {
-    fn numbers(&mut self) -> [(&'static str, &mut u64); 14] {
+    fn numbers(&mut self) -> [(&'static str, &mut u64); 15] {
         [
             ("events", &mut self.events),
             ("proposals", &mut self.proposals),
@@ -164,6 +168,7 @@ impl Counts {
             ("overtaken", &mut self.overtaken),
             ("damaged", &mut self.damaged),
             ("installed", &mut self.installed),
+            ("handed_over", &mut self.handed_over),
         ]
     }
 
