@@ -4,6 +4,9 @@
 //! Nothing here sleeps and hopes: [`wait::eventually`] looks until a condition holds or its
 //! deadline passes. Nothing here knows the product's inside; the verdicts are those of `history`.
 
+pub mod cluster;
+pub mod link_proxy;
+pub mod load;
 pub mod process;
 pub mod proxy;
 pub mod server;

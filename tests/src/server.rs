@@ -185,7 +185,8 @@ fn address(banner: &str, word: &str) -> Option<String> {
     Some(value.trim().strip_prefix("http://")?.to_owned())
 }
 
-async fn get(address: &str, path: &str) -> std::io::Result<(u16, String)> {
+/// GET over plain HTTP: status and body.
+pub async fn get(address: &str, path: &str) -> std::io::Result<(u16, String)> {
     let mut stream = TcpStream::connect(address).await?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;

@@ -3,6 +3,9 @@
 
 mod bad_input;
 mod bench;
+mod chaos;
+mod cluster_disks;
+mod cluster_faults;
 mod dev_cluster;
 mod durability;
 mod faults;
@@ -13,3 +16,9 @@ mod lock_command;
 mod locks;
 mod restart;
 mod workspace;
+
+/// Clusters under load take the whole machine: one at a time.
+async fn alone() -> tokio::sync::MutexGuard<'static, ()> {
+    static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+    ALONE.lock().await
+}
