@@ -294,15 +294,17 @@ async fn copied_and_emptied_directories_are_refused_and_starting_twice_is_harmle
     assert_eq!(elsewhere.ends(SOON).await.code(), Some(78), "{}", elsewhere.stderr());
     assert!(elsewhere.stderr().contains("is a copy"), "{}", elsewhere.stderr());
 
-    // Its store is gone, then all of it.
+    // Its store is gone, then all of it. (What is put back is what was there: an older state would
+    // be a disk that lost acknowledged writes, and its replica would stop.)
     for part in ["data", ""] {
         cluster.kill(2);
-        std::fs::remove_dir_all(cluster.data_dir(2).join(part)).expect("it is ours");
+        let (there, aside) = (cluster.data_dir(2).join(part), copy.with_file_name("aside"));
+        std::fs::rename(&there, &aside).expect("it is ours");
         let mut emptied = Process::spawn(command(["server"]).args(cluster.args(2)));
         assert_eq!(emptied.ends(SOON).await.code(), Some(78), "{}", emptied.stderr());
         assert!(emptied.stderr().contains("estore"), "the way out: {}", emptied.stderr());
-        std::fs::remove_dir_all(cluster.data_dir(2)).expect("it is ours");
-        copy_dir(&copy, &cluster.data_dir(2));
+        std::fs::remove_dir_all(&there).expect("it is ours");
+        std::fs::rename(&aside, &there).expect("it is ours");
         cluster.restart(2).await;
     }
     cluster.until_healthy().await;
