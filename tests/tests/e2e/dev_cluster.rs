@@ -229,6 +229,37 @@ async fn a_status_tells_of_a_node_that_is_gone_and_of_its_return() {
     .await;
 }
 
+/// The masters are not on the way of a lock: with all of them dead, locks are taken, kept and
+/// released as before.
+#[tokio::test(flavor = "multi_thread")]
+async fn locks_go_on_without_any_master() {
+    let cluster = Cluster::start("3", &["--split-roles"]).await;
+    let endpoints = cluster.endpoints().await;
+    let client = sharklock_tests::cluster::client(endpoints.split(',').map(str::to_owned));
+    let held = client.lock("held").ttl(Duration::from_secs(3)).acquire().await.expect("it is free");
+    let is_master = |node: &&Value| node["roles"] == serde_json::json!(["master"]);
+    let nodes = cluster.nodes().await;
+    let masters: Vec<_> = nodes.iter().filter(is_master).collect();
+    assert_eq!(masters.len(), 3);
+    for master in masters {
+        let name = master["node"].as_str().expect("a name");
+        let (code, _, err) = cluster.dev(&["kill", name]).await;
+        assert_eq!(code, Some(0), "{err}");
+    }
+    // Longer than the lease of the one that is held.
+    let until = tokio::time::Instant::now() + Duration::from_secs(8);
+    let mut cycles = 0;
+    while tokio::time::Instant::now() < until {
+        let lock = client.lock(&format!("fresh/{cycles}"));
+        lock.acquire().await.expect("it is free").release().await.expect("it is released");
+        cycles += 1;
+    }
+    println!("{cycles} cycles without a master");
+    assert!(cycles > 50);
+    assert!(client.check_token("held", held.token()).await.expect("a look succeeds").live);
+    held.release().await.expect("it is released");
+}
+
 /// Issue 4: 16 shells count while the node that leads is killed and another one is frozen, longer
 /// than several elections.
 #[tokio::test(flavor = "multi_thread")]
