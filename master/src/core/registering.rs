@@ -20,6 +20,8 @@ use crate::{
 
 /// The range of all names with which a cluster begins.
 const FIRST_RANGE: RangeId = RangeId(1);
+/// Of a range that nothing has happened to: only such a one can be made out of nothing.
+pub(super) const FIRST_EPOCH: Epoch = Epoch { conf_ver: 1, version: 1 };
 /// Longest address: a DNS name has 253 bytes at most, a port 5.
 const ADDRESS_BYTES_MAX: usize = 260;
 
@@ -148,9 +150,8 @@ impl MasterCore {
             return;
         }
         let replica = |(peer, store)| Replica { peer: PeerId(peer), store, role: Role::Voter };
-        let epoch = Epoch { conf_ver: 1, version: 1 };
         let replicas = (1..).zip(stores).map(replica).collect();
-        let first = Descriptor::new(FIRST_RANGE, Bounds::ALL, epoch, replicas);
+        let first = Descriptor::new(FIRST_RANGE, Bounds::ALL, FIRST_EPOCH, replicas);
         let descriptor = Some(state_rows::record(&first));
         tracing::info!(replicas = wanted, "the cluster gets its first range");
         self.commands.push(Command::FirstRange(FirstRangeCommand { descriptor }));

@@ -229,6 +229,7 @@ fn heartbeat(store_id: u64, life: u8, ranges: Vec<RangeReport>) -> StoreHeartbea
         store_id,
         life: vec![life; 16].into(),
         ranges,
+        replicas_count: 1,
         ..StoreHeartbeatRequest::default()
     }
 }
@@ -346,6 +347,27 @@ fn the_first_range_is_made_once_on_as_many_stores_as_are_wanted() {
 }
 
 #[test]
+fn a_store_that_missed_the_birth_of_the_first_range_makes_its_replica_later() {
+    let mut world = with_stores(3);
+    world.register(registration(4, 1, "s4:7710")).expect("new");
+    let first = world.beat(1, 1, Vec::new()).bootstrap;
+    // Two of three elect a leader before the third hears of the range, which then ends.
+    world.beat(2, 1, vec![report(&first[0], 6)]);
+    let old = world.until_led();
+    world.crash(old);
+    let mut without = |store| {
+        let request = StoreHeartbeatRequest { replicas_count: 0, ..heartbeat(store, 1, vec![]) };
+        match world.ask(Request::StoreHeartbeat(request)) {
+            Reply::Heard(answer) => answer.bootstrap,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(without(3), first);
+    assert!(without(4).is_empty(), "it was never to have one");
+    assert!(world.beat(3, 1, Vec::new()).bootstrap.is_empty(), "it has made it");
+}
+
+#[test]
 fn leaders_of_ranges_are_known_by_their_terms_and_watchers_hear_of_changes() {
     let mut world = with_stores(3);
     let first = world.beat(1, 1, Vec::new()).bootstrap.remove(0);
@@ -384,6 +406,10 @@ fn silent_stores_are_disconnected_then_down_and_a_new_leader_begins_to_count_ane
     world.crash(old);
     assert_eq!(states(&mut world), [StoreState::Up; 3]);
     assert!(world.beat(1, 1, Vec::new()).full_wanted, "it has not heard of its ranges");
+    assert!(world.beat(1, 1, Vec::new()).full_wanted, "the answer may have been lost");
+    let full = StoreHeartbeatRequest { is_full: true, ..heartbeat(1, 1, Vec::new()) };
+    let Reply::Heard(answer) = world.ask(Request::StoreHeartbeat(full)) else { panic!("heard") };
+    assert!(!answer.full_wanted);
     assert!(!world.beat(1, 1, Vec::new()).full_wanted);
 }
 
