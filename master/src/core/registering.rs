@@ -34,19 +34,23 @@ impl MasterCore {
         request: RegisterStoreRequest,
     ) -> Result<Option<Reply>, Refusal> {
         let life = sixteen("life", &request.life)?;
-        sixteen("ident", &request.ident)?;
+        let ident = sixteen("ident", &request.ident)?;
         if request.address.is_empty() || request.address.len() > ADDRESS_BYTES_MAX {
             let message = format!("address: 1 to {ADDRESS_BYTES_MAX} bytes are expected");
             return Err(Refusal::new(Reason::Invalid, message));
         }
         let address = request.address.clone();
         self.may_register(now, &request, life)?;
+        if self.is_contested(ident, life, &address) {
+            let message = "another process registers this directory or this address at the moment";
+            return Err(Refusal::new(Reason::Undecided, message));
+        }
         let command = RegisterStoreCommand {
             ident: request.ident,
             address: request.address,
             version: request.version,
         };
-        let asker = Asker::Registration { number, life, address };
+        let asker = Asker::Registration { number, ident, life, address };
         self.ask_log(Command::RegisterStore(command), asker)?;
         Ok(None)
     }
@@ -83,6 +87,18 @@ impl MasterCore {
         let leading = self.leading.as_ref().expect("only a leader is asked");
         let record = &self.state().stores()[&store];
         leading.presence.may_speak(now, store, record, (life, &request.address))
+    }
+
+    /// Whether another process is on its way into the log as the same store, or with the same
+    /// address. An entry that is applied keeps its address, also where the process is refused then.
+    fn is_contested(&self, ident: [u8; 16], life: Life, address: &str) -> bool {
+        let proposed = self.proposals.iter().flat_map(|proposal| &proposal.askers);
+        self.askers.iter().chain(proposed).any(|asker| match asker {
+            Asker::Registration { ident: other, life: theirs, address: at, .. } => {
+                if *other == ident { *theirs != life } else { at == address }
+            }
+            Asker::Nobody | Asker::Ids { .. } => false,
+        })
     }
 
     /// A directory that the masters have never heard of.
@@ -161,7 +177,7 @@ impl MasterCore {
     /// Answers from what was applied.
     pub(super) fn answer(&mut self, now: Duration, asker: Asker, answer: Answer) {
         match (asker, answer) {
-            (Asker::Registration { number, life, address }, Answer::Store(store)) => {
+            (Asker::Registration { number, life, address, .. }, Answer::Store(store)) => {
                 let reply = match self.registered(now, store, life, address) {
                     Ok(reply) => Reply::Registered(reply),
                     Err(refusal) => Reply::Refused(refusal),

@@ -275,6 +275,36 @@ fn a_copy_of_a_live_stores_directory_is_refused_and_names_it() {
 }
 
 #[test]
+fn of_two_that_register_at_once_the_second_changes_nothing() {
+    let mut world = with_stores(3);
+    world.now += Limits::default().disconnected;
+    let leader = world.until_led();
+    let core = world.nodes.get_mut(&leader).and_then(|node| node.core.as_mut()).expect("it leads");
+    let requests = [
+        registration(2, 8, "s2:7710"),
+        registration(2, 9, "copy:7710"),
+        registration(7, 1, "s7:7710"),
+        registration(8, 1, "s7:7710"),
+    ];
+    for (number, request) in (1_000..).zip(requests) {
+        core.handle(
+            world.now,
+            Input::Ask(Ask { number, request: Request::RegisterStore(request) }),
+        );
+    }
+    (0..5).for_each(|_| world.tick());
+    let refused = |reply: Option<Reply>| match reply {
+        Some(Reply::Refused(refusal)) => Some(refusal.reason),
+        Some(_) => None,
+        None => panic!("no answer"),
+    };
+    let reasons: Vec<_> = (1_000..1_004).map(|n| refused(world.replies.remove(&n))).collect();
+    assert_eq!(reasons, [None, Some(Reason::Undecided), None, Some(Reason::Undecided)]);
+    assert_eq!(world.state().stores()[&StoreId(2)].address, "s2:7710");
+    assert_eq!(world.state().stores().len(), 4);
+}
+
+#[test]
 fn a_store_that_said_good_bye_may_come_back_anywhere_at_once() {
     let mut world = with_stores(3);
     let leaving = StoreHeartbeatRequest { is_leaving: true, ..heartbeat(2, 1, Vec::new()) };
