@@ -93,7 +93,7 @@ enum Asker {
     /// Nobody: the master itself.
     Nobody,
     /// A process that wants to speak for a store.
-    Registration { number: u64, life: Life, address: String },
+    Registration { number: u64, ident: [u8; 16], life: Life, address: String },
     /// Somebody who wants ids.
     Ids { number: u64 },
 }

@@ -51,8 +51,18 @@ struct Heard {
     address: String,
     at: Duration,
     counts: Counts,
+    /// It has said everything that it leads. Until then it is asked to: the answer that asks for it
+    /// may be lost.
+    is_whole: bool,
     /// Its process has said that it ends.
     has_left: bool,
+}
+
+impl Heard {
+    fn new(at: Duration, life: Life, address: String) -> Self {
+        let counts = Counts::default();
+        Self { life, address, at, counts, is_whole: false, has_left: false }
+    }
 }
 
 /// Replicas of a store.
@@ -120,8 +130,7 @@ impl Presence {
 
     /// From now on this process speaks for the store.
     pub fn speaks(&mut self, now: Duration, store: StoreId, (life, address): (Life, String)) {
-        let counts = Counts::default();
-        self.stores.insert(store, Heard { life, address, at: now, counts, has_left: false });
+        self.stores.insert(store, Heard::new(now, life, address));
     }
 
     /// This process of the store ends: the next one need not wait.
@@ -131,7 +140,8 @@ impl Presence {
         }
     }
 
-    /// A heartbeat. True: it is the first of this process that this master hears.
+    /// A heartbeat, which says everything if `is_full`. True: this master has not heard everything
+    /// from this process yet.
     ///
     /// # Errors
     /// Another process speaks for the store.
@@ -140,27 +150,22 @@ impl Presence {
         now: Duration,
         store: StoreId,
         (life, address): (Life, &str),
-        counts: Counts,
+        (counts, is_full): (Counts, bool),
     ) -> Result<bool, Refusal> {
-        match self.stores.get_mut(&store) {
-            Some(heard) if heard.life == life => {
-                (heard.at, heard.counts) = (now, counts);
-                Ok(false)
-            }
-            Some(heard) => Err(Refusal::new(
+        let heard = self.stores.entry(store);
+        let heard = heard.or_insert_with(|| Heard::new(now, life, address.to_owned()));
+        if heard.life != life {
+            return Err(Refusal::new(
                 Reason::StoreSuperseded,
                 format!(
                     "a newer process speaks for store {store} at {}: this one must end",
                     heard.address
                 ),
-            )),
-            None => {
-                let address = address.to_owned();
-                let heard = Heard { life, address, at: now, counts, has_left: false };
-                self.stores.insert(store, heard);
-                Ok(true)
-            }
+            ));
         }
+        (heard.at, heard.counts) = (now, counts);
+        heard.is_whole |= is_full;
+        Ok(!heard.is_whole)
     }
 
     /// A store says that it leads a range. True: that is news.

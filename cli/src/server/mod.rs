@@ -115,10 +115,16 @@ pub fn serve(
     tell_ready: impl FnOnce(Ready) -> Result<(), Failure>,
 ) -> Result<u8, Failure> {
     let runtime = runtime::start(runtime::workers_per_core())?;
-    let _inside = runtime.enter();
-    let ports = Ports::take(config, choose)?;
-    let registry = registry().map_err(|why| internal("metrics", why))?;
-    runtime.block_on(live(config, ports, registry, tell_ready))?;
+    let lived = {
+        let _inside = runtime.enter();
+        let ports = Ports::take(config, choose)?;
+        let registry = registry().map_err(|why| internal("metrics", why))?;
+        runtime.block_on(live(config, ports, registry, tell_ready))
+    };
+    // A part that waits for a disk which does not answer must not keep the process: to drop the
+    // runtime would wait for it without end.
+    runtime.shutdown_background();
+    lived?;
     drop(claimed);
     Ok(OK)
 }

@@ -2,7 +2,8 @@
 //!
 //! It is drawn once, and on the disk before anybody is told: a process that dies between telling a
 //! master and writing what the master said comes back as the same store, and a directory that was
-//! emptied comes back as another one.
+//! emptied comes back as another one. Once the store itself holds its identity the draft goes: a
+//! directory that lost its store, and with it its votes, must not come back as the same one either.
 
 use std::{
     fs::{self, File},
@@ -35,6 +36,15 @@ pub fn load_or_draw(dir: &Path) -> io::Result<[u8; 16]> {
             write(dir, &ident)?;
             Ok(ident)
         }
+        Err(why) => Err(why),
+    }
+}
+
+/// The store holds its identity durably: the draft has served.
+pub fn forget(dir: &Path) -> io::Result<()> {
+    match fs::remove_file(dir.join(FILE)) {
+        Ok(()) => File::open(dir)?.sync_all(),
+        Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(why) => Err(why),
     }
 }
@@ -80,6 +90,15 @@ mod tests {
             fs::write(dir.path().join(FILE), damaged).expect("it is written");
             load_or_draw(dir.path()).expect_err(damaged);
         }
+    }
+
+    #[test]
+    fn a_directory_that_has_lost_its_store_draws_another_identity() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let drawn = load_or_draw(dir.path()).expect("it is drawn");
+        forget(dir.path()).expect("it is there");
+        forget(dir.path()).expect("once more does no harm");
+        assert_ne!(load_or_draw(dir.path()).expect("it is drawn anew"), drawn);
     }
 
     #[test]

@@ -168,6 +168,8 @@ impl DataServer {
             })?;
         }
         let path = config.data_dir.clone();
+        draft::forget(&path)
+            .map_err(|source| StartError::DataDir { path: path.clone(), source })?;
         let engine = engine_config(&ident, &config.tuning);
         let store = Store::<LockRange>::recover(engine, &disk)
             .map_err(|source| StartError::Recover { path, source })?;

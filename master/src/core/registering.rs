@@ -20,6 +20,8 @@ use crate::{
 
 /// The range of all names with which a cluster begins.
 const FIRST_RANGE: RangeId = RangeId(1);
+/// Of a range that nothing has happened to: only such a one can be made out of nothing.
+pub(super) const FIRST_EPOCH: Epoch = Epoch { conf_ver: 1, version: 1 };
 /// Longest address: a DNS name has 253 bytes at most, a port 5.
 const ADDRESS_BYTES_MAX: usize = 260;
 
@@ -32,19 +34,23 @@ impl MasterCore {
         request: RegisterStoreRequest,
     ) -> Result<Option<Reply>, Refusal> {
         let life = sixteen("life", &request.life)?;
-        sixteen("ident", &request.ident)?;
+        let ident = sixteen("ident", &request.ident)?;
         if request.address.is_empty() || request.address.len() > ADDRESS_BYTES_MAX {
             let message = format!("address: 1 to {ADDRESS_BYTES_MAX} bytes are expected");
             return Err(Refusal::new(Reason::Invalid, message));
         }
         let address = request.address.clone();
         self.may_register(now, &request, life)?;
+        if self.is_contested(ident, life, &address) {
+            let message = "another process registers this directory or this address at the moment";
+            return Err(Refusal::new(Reason::Undecided, message));
+        }
         let command = RegisterStoreCommand {
             ident: request.ident,
             address: request.address,
             version: request.version,
         };
-        let asker = Asker::Registration { number, life, address };
+        let asker = Asker::Registration { number, ident, life, address };
         self.ask_log(Command::RegisterStore(command), asker)?;
         Ok(None)
     }
@@ -81,6 +87,18 @@ impl MasterCore {
         let leading = self.leading.as_ref().expect("only a leader is asked");
         let record = &self.state().stores()[&store];
         leading.presence.may_speak(now, store, record, (life, &request.address))
+    }
+
+    /// Whether another process is on its way into the log as the same store, or with the same
+    /// address. An entry that is applied keeps its address, also where the process is refused then.
+    fn is_contested(&self, ident: [u8; 16], life: Life, address: &str) -> bool {
+        let proposed = self.proposals.iter().flat_map(|proposal| &proposal.askers);
+        self.askers.iter().chain(proposed).any(|asker| match asker {
+            Asker::Registration { ident: other, life: theirs, address: at, .. } => {
+                if *other == ident { *theirs != life } else { at == address }
+            }
+            Asker::Nobody | Asker::Ids { .. } => false,
+        })
     }
 
     /// A directory that the masters have never heard of.
@@ -148,9 +166,8 @@ impl MasterCore {
             return;
         }
         let replica = |(peer, store)| Replica { peer: PeerId(peer), store, role: Role::Voter };
-        let epoch = Epoch { conf_ver: 1, version: 1 };
         let replicas = (1..).zip(stores).map(replica).collect();
-        let first = Descriptor::new(FIRST_RANGE, Bounds::ALL, epoch, replicas);
+        let first = Descriptor::new(FIRST_RANGE, Bounds::ALL, FIRST_EPOCH, replicas);
         let descriptor = Some(state_rows::record(&first));
         tracing::info!(replicas = wanted, "the cluster gets its first range");
         self.commands.push(Command::FirstRange(FirstRangeCommand { descriptor }));
@@ -160,7 +177,7 @@ impl MasterCore {
     /// Answers from what was applied.
     pub(super) fn answer(&mut self, now: Duration, asker: Asker, answer: Answer) {
         match (asker, answer) {
-            (Asker::Registration { number, life, address }, Answer::Store(store)) => {
+            (Asker::Registration { number, life, address, .. }, Answer::Store(store)) => {
                 let reply = match self.registered(now, store, life, address) {
                     Ok(reply) => Reply::Registered(reply),
                     Err(refusal) => Reply::Refused(refusal),

@@ -8,7 +8,10 @@ use sharklock_proto::internal::v1::{
 };
 use sharklock_rangemap::{Descriptor, RangeId, StoreId};
 
-use super::{Asker, MasterCore, registering::sixteen};
+use super::{
+    Asker, MasterCore,
+    registering::{FIRST_EPOCH, sixteen},
+};
 use crate::{
     core::answers,
     presence::Counts,
@@ -32,7 +35,8 @@ impl MasterCore {
         let address = record.address.clone();
         let counts = Counts { replicas: request.replicas_count, leaders: request.leaders_count };
         let leading = self.leading.as_mut().expect("only a leader is asked");
-        let is_first = leading.presence.heartbeat(now, store, (life, &address), counts)?;
+        let said = (counts, request.is_full);
+        let full_wanted = leading.presence.heartbeat(now, store, (life, &address), said)?;
         if request.is_leaving {
             leading.presence.leaves(store, life);
         }
@@ -40,9 +44,9 @@ impl MasterCore {
             self.reported(store, report);
         }
         Ok(StoreHeartbeatResponse {
-            full_wanted: is_first && !request.is_full,
+            full_wanted,
             stores: self.addresses(),
-            bootstrap: self.to_make(store),
+            bootstrap: self.to_make(store, counts),
         })
     }
 
@@ -79,13 +83,21 @@ impl MasterCore {
         !state.first_range_lives || known.is_none_or(|known| known.epoch < descriptor.epoch)
     }
 
-    /// The replicas that a store is to make out of nothing.
-    fn to_make(&self, store: StoreId) -> Vec<sharklock_proto::internal::v1::RangeDescriptor> {
+    /// The replicas that a store is to make out of nothing. Once the first range lives, those of a
+    /// store that has none: its process ended, or was cut off, before it could make its own, and
+    /// the others did not wait for it. That is as if it had been away since the birth of the range.
+    /// A store that had a replica once has it still: an emptied directory is another store.
+    fn to_make(
+        &self,
+        store: StoreId,
+        counts: Counts,
+    ) -> Vec<sharklock_proto::internal::v1::RangeDescriptor> {
         let state = self.state();
-        if state.first_range_lives {
+        if state.first_range_lives && counts.replicas > 0 {
             return Vec::new();
         }
-        let has_replica = |range: &&Descriptor| range.on_store(store).is_some();
+        let has_replica =
+            |range: &&Descriptor| range.epoch == FIRST_EPOCH && range.on_store(store).is_some();
         state.ranges().iter().filter(has_replica).map(answers::wire).collect()
     }
 

@@ -229,6 +229,7 @@ fn heartbeat(store_id: u64, life: u8, ranges: Vec<RangeReport>) -> StoreHeartbea
         store_id,
         life: vec![life; 16].into(),
         ranges,
+        replicas_count: 1,
         ..StoreHeartbeatRequest::default()
     }
 }
@@ -271,6 +272,36 @@ fn a_copy_of_a_live_stores_directory_is_refused_and_names_it() {
     let refused = world.ask(Request::StoreHeartbeat(heartbeat(2, 1, Vec::new())));
     let Reply::Refused(refused) = refused else { panic!("{refused:?}") };
     assert_eq!(refused.reason, Reason::StoreSuperseded);
+}
+
+#[test]
+fn of_two_that_register_at_once_the_second_changes_nothing() {
+    let mut world = with_stores(3);
+    world.now += Limits::default().disconnected;
+    let leader = world.until_led();
+    let core = world.nodes.get_mut(&leader).and_then(|node| node.core.as_mut()).expect("it leads");
+    let requests = [
+        registration(2, 8, "s2:7710"),
+        registration(2, 9, "copy:7710"),
+        registration(7, 1, "s7:7710"),
+        registration(8, 1, "s7:7710"),
+    ];
+    for (number, request) in (1_000..).zip(requests) {
+        core.handle(
+            world.now,
+            Input::Ask(Ask { number, request: Request::RegisterStore(request) }),
+        );
+    }
+    (0..5).for_each(|_| world.tick());
+    let refused = |reply: Option<Reply>| match reply {
+        Some(Reply::Refused(refusal)) => Some(refusal.reason),
+        Some(_) => None,
+        None => panic!("no answer"),
+    };
+    let reasons: Vec<_> = (1_000..1_004).map(|n| refused(world.replies.remove(&n))).collect();
+    assert_eq!(reasons, [None, Some(Reason::Undecided), None, Some(Reason::Undecided)]);
+    assert_eq!(world.state().stores()[&StoreId(2)].address, "s2:7710");
+    assert_eq!(world.state().stores().len(), 4);
 }
 
 #[test]
@@ -346,6 +377,27 @@ fn the_first_range_is_made_once_on_as_many_stores_as_are_wanted() {
 }
 
 #[test]
+fn a_store_that_missed_the_birth_of_the_first_range_makes_its_replica_later() {
+    let mut world = with_stores(3);
+    world.register(registration(4, 1, "s4:7710")).expect("new");
+    let first = world.beat(1, 1, Vec::new()).bootstrap;
+    // Two of three elect a leader before the third hears of the range, which then ends.
+    world.beat(2, 1, vec![report(&first[0], 6)]);
+    let old = world.until_led();
+    world.crash(old);
+    let mut without = |store| {
+        let request = StoreHeartbeatRequest { replicas_count: 0, ..heartbeat(store, 1, vec![]) };
+        match world.ask(Request::StoreHeartbeat(request)) {
+            Reply::Heard(answer) => answer.bootstrap,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(without(3), first);
+    assert!(without(4).is_empty(), "it was never to have one");
+    assert!(world.beat(3, 1, Vec::new()).bootstrap.is_empty(), "it has made it");
+}
+
+#[test]
 fn leaders_of_ranges_are_known_by_their_terms_and_watchers_hear_of_changes() {
     let mut world = with_stores(3);
     let first = world.beat(1, 1, Vec::new()).bootstrap.remove(0);
@@ -384,6 +436,10 @@ fn silent_stores_are_disconnected_then_down_and_a_new_leader_begins_to_count_ane
     world.crash(old);
     assert_eq!(states(&mut world), [StoreState::Up; 3]);
     assert!(world.beat(1, 1, Vec::new()).full_wanted, "it has not heard of its ranges");
+    assert!(world.beat(1, 1, Vec::new()).full_wanted, "the answer may have been lost");
+    let full = StoreHeartbeatRequest { is_full: true, ..heartbeat(1, 1, Vec::new()) };
+    let Reply::Heard(answer) = world.ask(Request::StoreHeartbeat(full)) else { panic!("heard") };
+    assert!(!answer.full_wanted);
     assert!(!world.beat(1, 1, Vec::new()).full_wanted);
 }
 
