@@ -250,7 +250,7 @@ impl Worker {
     /// none.
     pub fn knows_leaders(&self) -> bool {
         let mut ranges = self.fronts.keys();
-        ranges.all(|range| self.store.status(*range).is_some_and(|status| status.leader.is_some()))
+        ranges.all(|range| self.store.leader_of(*range).is_some())
     }
 
     /// What the master is told of the ranges that this store leads and answers for, by id.

@@ -363,7 +363,7 @@ impl<M: StateMachine> Replica<M> {
             StateRole::Candidate | StateRole::PreCandidate => RaftRole::Candidate,
             StateRole::Follower => RaftRole::Follower,
         };
-        let leader = self.store_of(PeerId(raft.leader_id));
+        let leader = self.leader();
         if let Some(writing) = &self.install.writing {
             return ReplicaStatus { role, term: raft.term, leader, ..writing.before };
         }
@@ -378,6 +378,11 @@ impl<M: StateMachine> Replica<M> {
             log_last: self.log().last(),
             state_hash: self.machine.state_hash(),
         }
+    }
+
+    /// The store of its leader, as far as known.
+    pub(crate) fn leader(&self) -> Option<StoreId> {
+        self.store_of(PeerId(self.raw.raft.leader_id))
     }
 
     fn other_leader(&self) -> Option<StoreId> {

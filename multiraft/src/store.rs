@@ -331,6 +331,12 @@ impl<M: StateMachine> Store<M> {
         self.replicas.keys().copied().collect()
     }
 
+    /// The store of a range's leader, as far as known; this store's own while it leads. `None` also
+    /// for a range that is not here.
+    pub fn leader_of(&self, range: RangeId) -> Option<StoreId> {
+        self.replicas.get(&range)?.leader()
+    }
+
     /// How a replica stands.
     pub fn status(&self, range: RangeId) -> Option<ReplicaStatus> {
         self.replicas.get(&range).map(Replica::status)

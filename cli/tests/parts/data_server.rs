@@ -2,7 +2,7 @@
 
 use sharklock_dataserver::{StartError, Tuning};
 
-use crate::parts::{Caller, acquire, data_server, granted, master, stop};
+use crate::parts::{Caller, acquire, data_server, granted, master, start_master, stop};
 
 const ANY: &str = "127.0.0.1:0";
 
@@ -66,4 +66,23 @@ async fn an_emptied_directory_and_one_of_another_cluster_are_refused() {
 
     let server = data_server(&data, &masters, &address, Tuning::default()).await;
     stop(server.expect("nothing has changed")).await;
+}
+
+/// A master whose store is gone, and whose other files are not, must not begin anew: it could vote
+/// twice in one term.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_master_that_has_lost_its_store_and_nothing_else_is_refused() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let (master, at) = master(dir.path(), ANY, 1).await;
+    tokio::task::spawn_blocking(|| master.stop()).await.expect("it stops");
+    let home = dir.path().join("master");
+    let kept = ["identity.draft", "members", "begun"];
+    for entry in std::fs::read_dir(&home).expect("it is there") {
+        let entry = entry.expect("it is there");
+        if !kept.iter().any(|kept| entry.file_name() == *kept) {
+            std::fs::remove_file(entry.path()).expect("it is ours");
+        }
+    }
+    let refused = start_master(dir.path(), &at, 1).await.expect_err("its votes are gone");
+    assert!(refused.to_string().contains("restore that directory"), "{refused}");
 }

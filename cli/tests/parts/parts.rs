@@ -30,6 +30,18 @@ pub async fn listener(address: &str) -> (TcpListener, String) {
 
 /// A single master, at an address (port 0: a free one), for clusters of so many replicas.
 pub async fn master(dir: &Path, address: &str, replicas: u32) -> (Master, String) {
+    start_master(dir, address, replicas).await.expect("the directory is ours")
+}
+
+/// The same, where it may be refused.
+///
+/// # Errors
+/// As [`Master::start`].
+pub async fn start_master(
+    dir: &Path,
+    address: &str,
+    replicas: u32,
+) -> Result<(Master, String), sharklock_master::StartError> {
     let (listener, advertise) = listener(address).await;
     let config = MasterConfig {
         data_dir: dir.join("master"),
@@ -41,7 +53,7 @@ pub async fn master(dir: &Path, address: &str, replicas: u32) -> (Master, String
         sync_writes: true,
         registry: Registry::new(),
     };
-    (Master::start(config, listener).await.expect("the directory is ours"), advertise)
+    Ok((Master::start(config, listener).await?, advertise))
 }
 
 /// A data server at an address (port 0: a free one).

@@ -93,8 +93,10 @@ impl<D: Disk> WorkerThread<D> {
         for input in inputs {
             self.worker.handle(now, input);
         }
-        // take() empties the mailbox, so whatever had arrived before this turn has been handled.
-        let mut outputs = self.worker.end_turn(now, wall_unix_ms(), true);
+        // take() empties the mailbox, so whatever had arrived before this turn has been handled; but a
+        // closed one has refused keepalives, and nobody may be taken for dead who could not be heard.
+        let drained = !self.mailbox.is_closed();
+        let mut outputs = self.worker.end_turn(now, wall_unix_ms(), drained);
         while let Some(batch) = self.dispatch(outputs) {
             self.writer.write(&batch);
             let now = self.clock.now();
@@ -187,14 +189,16 @@ impl<D: Disk> WorkerThread<D> {
     /// are refused meanwhile, Raft goes on.
     fn hand_over(&mut self) {
         let deadline = self.clock.now() + self.hand_over_within;
-        let mut asked = false;
+        let mut ask_at = Duration::ZERO;
         while self.has_heir() {
             let now = self.clock.now();
             if now >= deadline {
                 tracing::warn!("no other store has taken over; they elect without being asked");
                 return;
             }
-            if !std::mem::replace(&mut asked, true) {
+            if now >= ask_at {
+                // Raft gives a transfer up after half as long; one may have been lost.
+                ask_at = now + self.hand_over_within / 2;
                 self.turn(now, vec![Input::HandOver]);
             }
             let patience = self.worker.next_wakeup().min(deadline).saturating_sub(now);

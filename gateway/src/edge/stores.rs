@@ -1,11 +1,15 @@
 //! The tasks behind the links: each keeps the connection to one store, for as long as there is one
 //! to keep.
 
-use std::{collections::BTreeMap, future::pending, sync::Arc};
+use std::{collections::BTreeMap, future::pending, sync::Arc, time::Duration};
 
 use sharklock_proto::internal::v1::{RoutesUpdate, StoreAddress};
 use sharklock_transport::Backoff;
-use tokio::{sync::mpsc, task::JoinSet, time::sleep};
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{Instant, sleep},
+};
 
 use super::{
     StoreConnection,
@@ -14,6 +18,8 @@ use super::{
 };
 use crate::StoreId;
 
+/// A connection that stood for so long was one.
+const STANDS_AFTER: Duration = Duration::from_secs(1);
 /// Connections by hand that wait for the gateway to serve. A process has one store.
 const BY_HAND_MAX: usize = 4;
 /// Ways that a store's task has not heard of yet; it listens at all times.
@@ -182,9 +188,14 @@ async fn remote(host: &Host, address: StoreAddress, ways: &mut mpsc::Receiver<Wa
         };
         let why = match dialled {
             Ok(connected) => {
-                backoff.reset();
+                let began = Instant::now();
                 tracing::info!(%store, address = address.address, "a store is connected");
-                match exchange(host, store, connected, ways).await {
+                let ended = exchange(host, store, connected, ways).await;
+                // A store that takes connections and ends them is no better than one that takes none.
+                if began.elapsed() >= STANDS_AFTER {
+                    backoff.reset();
+                }
+                match ended {
                     Ok(way) => return way,
                     Err(why) => why,
                 }

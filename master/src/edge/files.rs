@@ -16,6 +16,8 @@ use crate::formation::Formed;
 const IDENTITY: &str = "identity.draft";
 /// The members: one a line, identity and address.
 const MEMBERS: &str = "members";
+/// There once the store has begun.
+const BEGUN: &str = "begun";
 
 /// This directory's identity; drawn and made durable if there is none.
 pub fn identity(dir: &Path) -> io::Result<[u8; 16]> {
@@ -55,6 +57,19 @@ fn read(dir: &Path, name: &str) -> io::Result<Option<String>> {
         Ok(text) => Ok(Some(text)),
         Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(why) => Err(why),
+    }
+}
+
+/// Whether the store of this directory has ever begun: if it is gone since, so are its votes.
+pub fn has_begun(dir: &Path) -> io::Result<bool> {
+    Ok(read(dir, BEGUN)?.is_some())
+}
+
+/// The store of this directory is on the disk.
+pub fn keep_begun(dir: &Path) -> io::Result<()> {
+    match has_begun(dir)? {
+        true => Ok(()),
+        false => write(dir, BEGUN, "the store of this directory holds votes: keep all of it\n"),
     }
 }
 

@@ -259,18 +259,21 @@ impl Member {
     ) -> Result<(RocksDisk, Store<ClusterState>), StartError> {
         let path = &config.data_dir;
         let corrupt = |source| StartError::Recover { path: path.clone(), source };
+        let unusable = |source| StartError::DataDir { path: path.clone(), source };
         let ident = self.store_ident(&config.advertise);
         match read_ident(&disk).map_err(corrupt)? {
             Some(known) if known == ident => {}
             Some(_) => return Err(FormationError::OtherCluster(config.advertise.clone()).into()),
+            // What is left of a directory must not begin anew: it could vote twice in a term.
+            None if files::has_begun(path).map_err(unusable)? => {
+                return Err(FormationError::Wiped(config.advertise.clone()).into());
+            }
             None => {
                 let first = bootstrap(&ident, &self.group());
-                disk.write(&first, true).map_err(|error| StartError::DataDir {
-                    path: path.clone(),
-                    source: io::Error::other(error),
-                })?;
+                disk.write(&first, true).map_err(|error| unusable(io::Error::other(error)))?;
             }
         }
+        files::keep_begun(path).map_err(unusable)?;
         // Elections are drawn from the identity: different on every master.
         let (low, _) = self.ident.split_at(8);
         let election_seed = u64::from_le_bytes(low.try_into().expect("split at 8 bytes"));

@@ -161,10 +161,12 @@ impl<D: Disk> Thread<D> {
     /// Lets another master lead, writes the image once more, and ends.
     fn finish(mut self, waiting: &mut Waiting) {
         let deadline = self.now() + self.hand_over_within;
-        let mut is_asked = false;
+        let mut ask_at = Duration::ZERO;
         while self.has_heir() && self.now() < deadline {
-            if !std::mem::replace(&mut is_asked, true) {
-                let now = self.now();
+            let now = self.now();
+            if now >= ask_at {
+                // Raft gives a transfer up after half as long; one may have been lost.
+                ask_at = now + self.hand_over_within / 2;
                 self.core.handle(now, Input::HandOver);
                 self.turns(waiting);
             }
