@@ -5,11 +5,15 @@
 //! that measuring adds a push to a vector to the path that is measured. The disk is measured in the
 //! same run, because a durable lock can be no faster than its `fdatasync`.
 //!
+//! With the feature `peers` it also measures etcd, ZooKeeper and Redis beside it: see `peers`.
+//!
 //! It goes through a gateway's port as any client does, and knows nothing of the servers.
 
 mod disk;
 mod load;
 mod measure;
+#[cfg(feature = "peers")]
+pub mod peers;
 mod report;
 mod worker;
 

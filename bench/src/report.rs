@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::load::Workload;
 
@@ -43,7 +43,7 @@ pub struct Report {
 }
 
 /// Percentiles of durations, in microseconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Latencies {
     /// How many; all others are 0 when this is.
     pub count: u64,
@@ -58,7 +58,7 @@ pub struct Latencies {
 }
 
 /// Failed calls.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Errors {
     /// How many in all.
     pub count: u64,
@@ -79,7 +79,7 @@ impl Errors {
 }
 
 /// How evenly a contended lock went round among its workers.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Fairness {
     /// Grants of the worker with the fewest.
     pub grants_min: u64,
@@ -90,7 +90,7 @@ pub struct Fairness {
 }
 
 /// `fdatasync` of 512 appended bytes.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Disk {
     /// Where it was measured.
     pub dir: String,

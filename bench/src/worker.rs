@@ -30,7 +30,7 @@ impl Window {
     }
 
     /// Nanoseconds from the start of the run until `at`.
-    fn nanos(&self, at: Instant) -> u64 {
+    pub fn nanos(&self, at: Instant) -> u64 {
         u64::try_from(at.saturating_duration_since(self.start).as_nanos()).unwrap_or(u64::MAX)
     }
 
@@ -165,7 +165,8 @@ fn position(guard: &Guard) -> Position {
     Position { range: short(at.range), version: short(at.version), applied_index: at.applied_index }
 }
 
-fn error_kind(error: &AcquireError) -> &'static str {
+/// The kind of a failed acquire, for counting.
+pub fn error_kind(error: &AcquireError) -> &'static str {
     match error {
         AcquireError::Unavailable { .. } => "unavailable",
         AcquireError::Indeterminate { .. } => "indeterminate",
