@@ -7,12 +7,13 @@ use sharklock_client::{FencingToken, GuardState};
 use sharklock_history::FencingOracle;
 use sharklock_tests::cluster::{CHAOS, Cluster, SOON, client};
 use sharklock_tests::load::{Load, Plan, Verdict};
-use sharklock_tests::process::{Process, command};
+use sharklock_tests::process::{Process, command, sharklock, text_of};
 use sharklock_tests::wait::eventually;
 use sharklock_tests::witness::{Want, Witness, judge};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::alone;
+use crate::lock_command::{check_lifetimes, script};
 
 /// L3, with the longest gap of a lock whose holder lives: a new leader within 10 s, and the first
 /// answers after it.
@@ -94,7 +95,7 @@ async fn the_leading_master_and_a_follower_are_killed_frozen_and_cut_off() {
     let mut cluster = Cluster::start(3, CHAOS).await;
     let load = Load::start(&Plan::default(), || cluster.client());
     load.progress(100, SOON).await;
-    for how in [ALL[0], ALL[2], ALL[3]] {
+    for how in ALL {
         let master = cluster.leading_master(&[0, 1, 2]).await;
         println!("{how:?} of node {master}, whose master leads");
         strike(&mut cluster, &load, master, how).await;
@@ -238,6 +239,7 @@ async fn a_client_that_was_frozen_past_its_lease_is_fenced_off() {
     let cluster = Cluster::start(3, CHAOS).await;
     let resource = Arc::new(std::sync::Mutex::new(FencingOracle::default()));
     let (told, hears) = std::sync::mpsc::channel::<FencingToken>();
+    let (thaw, frozen_until) = std::sync::mpsc::channel::<()>();
     let (endpoints, frozen_resource) = (cluster.endpoints(), Arc::clone(&resource));
     let frozen = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -249,9 +251,8 @@ async fn a_client_that_was_frozen_past_its_lease_is_fenced_off() {
             let read = frozen_resource.lock().expect("no panic").read(token.as_u64(), 1);
             let read = read.expect("it is the first");
             told.send(token).expect("the test listens");
-            // As a garbage collection does: nothing of this client runs.
-            #[expect(clippy::disallowed_methods, reason = "it is the fault of this test")]
-            std::thread::sleep(Duration::from_secs(6));
+            // As a garbage collection does: its only thread stands, nothing of this client runs.
+            frozen_until.recv().expect("the test tells when");
             let mut resource = frozen_resource.lock().expect("no panic");
             (token, resource.write(token.as_u64(), 1, read, read.value + 1).is_ok())
         })
@@ -267,6 +268,7 @@ async fn a_client_that_was_frozen_past_its_lease_is_fenced_off() {
         let read = resource.read(token, 2).expect("it is the newest");
         resource.write(token, 2, read, read.value + 1).expect("it is the newest");
     }
+    thaw.send(()).expect("it is frozen");
     let frozen = tokio::task::spawn_blocking(move || frozen.join()).await.expect("no panic");
     let (_, written) = frozen.expect("no panic");
     assert!(!written, "a late write of an old holder");
@@ -310,6 +312,67 @@ async fn copied_and_emptied_directories_are_refused_and_starting_twice_is_harmle
     cluster.until_healthy().await;
     let again = cluster.client().lock("a").acquire().await.expect("it is free");
     assert!(again.token() > token);
+}
+
+/// Issue 4: 16 shells count while one node dies, one freezes and one is cut off; each time it is
+/// the one that leads, and never more than one of three at a time.
+#[tokio::test(flavor = "multi_thread")]
+async fn sixteen_shells_count_while_a_node_dies_one_freezes_and_one_is_cut_off() {
+    const SHELLS: usize = 16;
+    const EACH: usize = 60;
+    let _alone = alone().await;
+    let mut cluster = Cluster::start(3, CHAOS).await;
+    let dir = tempfile::TempDir::new().expect("a temporary directory can be made");
+    let (counter, log) = (dir.path().join("counter"), dir.path().join("log"));
+    std::fs::write(&counter, "0\n").expect("the directory is ours");
+    let increment = script(
+        &dir,
+        "increment.sh",
+        "echo begin $$ $SHARKLOCK_TOKEN >> $2\nn=$(cat $1)\nsleep 0.005\necho $((n + 1)) > $1\n\
+         echo end $$ $SHARKLOCK_TOKEN >> $2\n",
+    );
+    let shell = "i=0; while [ $i -lt $0 ]; do i=$((i + 1)); \"$@\" || exit 1; done";
+    let mut shells = Vec::new();
+    for _ in 0..SHELLS {
+        let mut sh = std::process::Command::new("sh");
+        sh.args(["-c", shell, &EACH.to_string()]).arg(sharklock());
+        sh.args(["lock", "counter", "--timeout", "60s", "--"]).arg(&increment);
+        sh.arg(&counter).arg(&log).env("SHARKLOCK_ENDPOINTS", cluster.endpoints().join(","));
+        shells.push(Process::spawn(&mut sh));
+    }
+    let total = SHELLS * EACH;
+    let progress = async |goal: usize| {
+        eventually(&format!("{goal} increments"), Duration::from_secs(120), async || {
+            let text = text_of(&log);
+            let ends = text.lines().filter(|line| line.starts_with("end ")).count();
+            (ends >= goal).then_some(())
+        })
+        .await;
+    };
+    progress(total / 5).await;
+    let killed = cluster.leader(&[0, 1, 2]).await;
+    cluster.kill(killed);
+    progress(total / 5 + 20).await;
+    cluster.restart(killed).await;
+    cluster.until_healthy().await;
+    let frozen = cluster.leader(&[0, 1, 2]).await;
+    let since = Instant::now();
+    cluster.pause(frozen);
+    progress(2 * total / 5 + 20).await;
+    sleep_until(since + Duration::from_secs(8)).await;
+    cluster.resume(frozen);
+    cluster.until_healthy().await;
+    let cut_off = cluster.leader(&[0, 1, 2]).await;
+    cluster.links.cut_off(cut_off, true, true);
+    progress(3 * total / 5 + 20).await;
+    cluster.links.mend();
+    for shell in &mut shells {
+        let status = shell.ends(Duration::from_secs(120)).await;
+        assert_eq!(status.code(), Some(0), "{}", shell.stderr());
+    }
+    assert_eq!(text_of(&counter).trim(), total.to_string());
+    let lifetimes = check_lifetimes(&text_of(&log)).unwrap_or_else(|why| panic!("{why}"));
+    assert_eq!(lifetimes, total);
 }
 
 /// The data role alone, on another address and another directory.
