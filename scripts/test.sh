@@ -18,6 +18,8 @@ cargo fmt --all --check
 
 step 'lints'
 cargo clippy --workspace --all-targets --locked -- -D warnings
+# The comparison with other systems is in no build but its own.
+cargo clippy --package sharklock-bench --features peers --all-targets --locked -- -D warnings
 
 step 'dependencies'
 cargo deny --locked --log-level error check licenses bans sources
@@ -54,6 +56,7 @@ SHARKLOCK_BIN=$(cargo metadata --locked --no-deps --format-version 1 |
   sed -E 's/.*"target_directory":"([^"]*)".*/\1/')/debug/sharklock
 export SHARKLOCK_BIN
 cargo test --workspace --locked --no-fail-fast --lib --bins --tests --examples 2>&1 | tee "$log"
+cargo test --package sharklock-bench --features peers --locked --lib peers:: 2>&1 | tee -a "$log"
 
 step 'documentation tests against a running server'
 scripts/with-dev-server.sh "$SHARKLOCK_BIN" \
