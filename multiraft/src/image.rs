@@ -10,23 +10,24 @@ use crate::keys::{self, Key};
 use crate::log::{Log, LogLimits};
 use crate::records;
 use crate::replica::Replica;
+use crate::snapshot::Hold;
 use crate::staging::{Flushed, Staging};
 use crate::state_machine::StateMachine;
 
 /// Whether the log is so long that the owner's flushes must have ceased: the range then flushes
 /// itself, or its memory would grow without end.
-pub(crate) fn is_overdue(log: &Log, limits: &LogLimits) -> bool {
+pub(crate) fn is_overdue(log: &Log, limits: &LogLimits, hold: Option<Hold>) -> bool {
+    let limits = hold.map_or(*limits, |hold| hold.extend(limits));
     log.len() > limits.entries_max || log.bytes() > limits.bytes_max
 }
 
 /// Puts the image of everything applied so far into the batch: rows and header together, cut
 /// between two entries. Never term or vote: those travel with their `Ready`, and a flush queued
-/// behind a newer vote would take it back. `outstanding` is up to where the snapshots of the range
-/// reach that are on their way.
+/// behind a newer vote would take it back. `hold` is what the log is kept for beyond its maxima.
 pub(crate) fn stage<M: StateMachine>(
     replica: &mut Replica<M>,
     limits: &LogLimits,
-    outstanding: Option<u64>,
+    hold: Option<Hold>,
     staging: &mut Staging,
 ) {
     let applied = replica.applied;
@@ -51,18 +52,18 @@ pub(crate) fn stage<M: StateMachine>(
     let incarnation = replica.address.incarnation;
     staging.flush(Flushed { range, incarnation, applied: applied.index });
     replica.flush_staged = applied.index;
-    truncate(replica, limits, outstanding, staging);
+    truncate(replica, limits, hold, staging);
 }
 
 /// Cuts the log behind an earlier image, one that is durable by now.
 fn truncate<M: StateMachine>(
     replica: &mut Replica<M>,
     limits: &LogLimits,
-    outstanding: Option<u64>,
+    hold: Option<Hold>,
     staging: &mut Staging,
 ) {
-    let held = held_by_all(replica).min(outstanding.unwrap_or(u64::MAX));
-    let Some(index) = cut(replica.log(), limits, replica.flushed, held) else { return };
+    let held = held_by_all(replica).min(hold.map_or(u64::MAX, |hold| hold.from));
+    let Some(index) = cut(replica.log(), limits, replica.flushed, held, hold) else { return };
     let range = replica.range();
     let first = replica.log().first();
     let term = replica.log().term_at(index).expect("the cut lies inside the log");
@@ -76,7 +77,7 @@ fn truncate<M: StateMachine>(
 /// Up to where every replica has the log, as far as this one knows. A follower knows nothing of
 /// the others. A replica that is away counts, as long as the log has what it needs next: then it
 /// catches up by a few entries. Once that is gone it needs a snapshot, and the log of its leader
-/// is kept for nobody.
+/// is kept for nobody until that is on its way.
 fn held_by_all<M: StateMachine>(replica: &Replica<M>) -> u64 {
     let raft = &replica.raw.raft;
     let first = replica.log().first();
@@ -91,8 +92,15 @@ fn held_by_all<M: StateMachine>(replica: &Replica<M>) -> u64 {
 
 /// Up to and including which index to cut the log, if at all: never behind the durable image.
 /// What all replicas have is cut in steps of a floor, so that a flush seldom carries a deletion,
-/// and down to the floor; over a maximum the log is cut back to it whoever still needs it.
-fn cut(log: &Log, limits: &LogLimits, flushed: u64, held_by_all: u64) -> Option<u64> {
+/// and down to the floor; over a maximum the log is cut back to it whoever still needs it. For
+/// what is held, the maxima are higher.
+fn cut(
+    log: &Log,
+    limits: &LogLimits,
+    flushed: u64,
+    held_by_all: u64,
+    hold: Option<Hold>,
+) -> Option<u64> {
     let above_floor = log.last().saturating_sub(limits.entries_floor);
     let spare = held_by_all.min(flushed).min(above_floor);
     let mut index = log.first() - 1;
@@ -101,7 +109,12 @@ fn cut(log: &Log, limits: &LogLimits, flushed: u64, held_by_all: u64) -> Option<
     }
     let mut bytes = log.bytes();
     let (mut next, mut len) = (log.first(), log.len());
-    while next <= flushed && (len > limits.entries_max || bytes > limits.bytes_max) {
+    while next <= flushed {
+        let hold = hold.filter(|hold| hold.from < next);
+        let limits = hold.map_or(*limits, |hold| hold.extend(limits));
+        if len <= limits.entries_max && bytes <= limits.bytes_max {
+            break;
+        }
         bytes -= log.size_at(next);
         len -= 1;
         index = index.max(next);

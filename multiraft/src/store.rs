@@ -256,8 +256,9 @@ impl<M: StateMachine> Store<M> {
         for range in std::mem::take(&mut self.work) {
             let Some(replica) = self.replicas.get_mut(&range) else { continue };
             ready::drive(replica, &mut self.staging, effects);
-            self.transfers.follow(replica);
-            if replica.needs_flush() && image::is_overdue(replica.log(), &self.config.log) {
+            self.transfers.follow(replica, &self.config.log);
+            let hold = self.transfers.hold(range);
+            if replica.needs_flush() && image::is_overdue(replica.log(), &self.config.log, hold) {
                 self.flush_due.insert(range);
             }
         }
@@ -269,8 +270,8 @@ impl<M: StateMachine> Store<M> {
         for range in std::mem::take(&mut self.flush_due) {
             let replica = self.replicas.get_mut(&range).filter(|replica| replica.needs_flush());
             let Some(replica) = replica else { continue };
-            let outstanding = self.transfers.outstanding(range);
-            image::stage(replica, &self.config.log, outstanding, &mut self.staging);
+            let hold = self.transfers.hold(range);
+            image::stage(replica, &self.config.log, hold, &mut self.staging);
         }
         if let Some(batch) = self.staging.cut() {
             assert!(effects.batch.replace(batch).is_none(), "the owner drains effects");

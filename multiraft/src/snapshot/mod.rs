@@ -9,6 +9,7 @@
 //! for a snapshot, a failed transfer needs no word to it, and the next one begins when it asks
 //! again.
 
+mod hold;
 mod image;
 mod limits;
 mod receiving;
@@ -27,8 +28,11 @@ use sharklock_rangemap::{PeerId, RangeId, StoreId};
 
 use crate::guard::Dropped;
 use crate::install::{Arrived, Outcome};
+use crate::log::LogLimits;
 use crate::replica::Replica;
 use crate::state_machine::StateMachine;
+use hold::CatchingUp;
+pub(crate) use hold::Hold;
 pub(crate) use image::Image;
 use limits::Budget;
 pub use limits::SnapshotLimits;
@@ -72,6 +76,8 @@ pub(crate) struct Transfers {
     begun: u64,
     sending: BTreeMap<(RangeId, PeerId), Sending>,
     receiving: BTreeMap<RangeId, Receiving>,
+    /// Replicas that have installed what was sent to them, until they have what came since.
+    catching_up: BTreeMap<(RangeId, PeerId), CatchingUp>,
     /// Until which tick no snapshot goes to a replica.
     resting: BTreeMap<(RangeId, PeerId), u64>,
     outward: Budget,
@@ -89,6 +95,7 @@ impl Transfers {
             begun: 0,
             sending: BTreeMap::new(),
             receiving: BTreeMap::new(),
+            catching_up: BTreeMap::new(),
             resting: BTreeMap::new(),
             outward: Budget::new(limits.bytes_per_tick),
             inward: Budget::new(limits.bytes_per_tick),
@@ -102,11 +109,13 @@ impl Transfers {
         self.sending.contains_key(&(range, peer))
     }
 
-    /// Up to which index the snapshots of this range that are on their way reach, the lowest of
-    /// them: what follows them in the log will be needed.
-    pub(crate) fn outstanding(&self, range: RangeId) -> Option<u64> {
-        let of_range = self.sending.values().filter(|it| it.ends.range == range);
-        of_range.map(|it| it.index).min()
+    /// What the log of this range is kept for: snapshots on their way, and replicas that catch up
+    /// behind one.
+    pub(crate) fn hold(&self, range: RangeId) -> Option<Hold> {
+        let of_range = (range, PeerId(0))..=(range, PeerId(u64::MAX));
+        let sending = self.sending.range(of_range.clone()).map(|(_, it)| it.hold());
+        let catching_up = self.catching_up.range(of_range).map(|(_, it)| it.hold);
+        sending.chain(catching_up).reduce(Hold::and)
     }
 
     pub(crate) fn tick(&mut self) {
@@ -115,6 +124,8 @@ impl Transfers {
         self.outward.tick();
         self.inward.tick();
         self.resting.retain(|_, until| *until > ticks);
+        let idle_max = self.limits.idle_ticks_max;
+        self.catching_up.retain(|_, it| ticks - it.progress < idle_max);
         self.tick_sending();
         self.tick_receiving();
     }
@@ -190,8 +201,12 @@ impl Transfers {
 
     /// After a replica had its turn: snapshots that it needs no more or cannot send any more end,
     /// those that its followers need begin, and what became of one that it took in is answered.
-    pub(crate) fn follow<M: StateMachine>(&mut self, replica: &mut Replica<M>) {
+    pub(crate) fn follow<M: StateMachine>(&mut self, replica: &mut Replica<M>, log: &LogLimits) {
         self.end_sending(replica);
+        let (range, ticks) = (replica.range(), self.ticks);
+        self.catching_up.retain(|(of, peer), it| {
+            *of != range || it.follow(replica, *peer, log.entries_floor, ticks)
+        });
         for peer in replica.log().take_wanted() {
             self.begin(replica, PeerId(peer));
         }
@@ -211,8 +226,7 @@ impl Transfers {
             if !replica.leads_now() || raft.term != term {
                 self.cancel(key);
             } else if matched >= index && is_delivered {
-                self.sending.remove(&key);
-                self.stats.delivered += 1;
+                self.delivered(key);
             } else if matched >= index {
                 self.cancel(key);
             }
@@ -226,7 +240,12 @@ impl Transfers {
             return;
         };
         let is_full = self.sending.len() >= self.limits.sending_max;
-        if is_full || self.sending.contains_key(&key) || self.resting.contains_key(&key) {
+        // What it has installed it has acknowledged to Raft, too, on another stream. If that is
+        // lost, the header of the next one brings it again.
+        let catching_up = self.catching_up.get(&key);
+        let is_here_soon = catching_up.is_some_and(|it| self.ticks - it.progress < RESEND_TICKS);
+        let is_busy = self.sending.contains_key(&key) || self.resting.contains_key(&key);
+        if is_full || is_here_soon || is_busy {
             return;
         }
         let ends = Ends {
@@ -407,9 +426,15 @@ impl Transfers {
         let Some(sending) = known else { return };
         sending.acknowledged(ack, self.ticks);
         if ack.installed && sending.is_delivered() {
-            self.sending.remove(&key);
-            self.stats.delivered += 1;
+            self.delivered(key);
         }
+    }
+
+    fn delivered(&mut self, key: (RangeId, PeerId)) {
+        let Some(sent) = self.sending.remove(&key) else { return };
+        let (term, hold, progress) = (sent.term, sent.hold(), self.ticks);
+        self.catching_up.insert(key, CatchingUp { term, hold, progress });
+        self.stats.delivered += 1;
     }
 
     fn rejected(&mut self, ends: Ends, transfer: u64, reject: &SnapshotReject) {

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use sharklock_proto::internal::v1::{SnapshotAck, SnapshotChunk, SnapshotHeader};
 
 use super::RESEND_TICKS;
+use super::hold::Hold;
 use super::limits::{Budget, SnapshotLimits};
 use super::wire::Ends;
 
@@ -69,6 +70,11 @@ impl Sending {
 
     fn len(&self) -> u64 {
         self.data.len() as u64
+    }
+
+    /// What follows it in the log will be needed.
+    pub(crate) fn hold(&self) -> Hold {
+        Hold { from: self.index, bytes: self.len() }
     }
 
     /// Whether the receiver has all of it, as far as known.

@@ -18,5 +18,6 @@ mod single_voter;
 mod stability;
 mod tally;
 mod three_stores;
+mod under_load;
 mod weather;
 mod wording;

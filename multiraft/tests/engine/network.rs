@@ -110,11 +110,8 @@ impl Network {
     /// Lets time pass.
     pub fn run_for(&mut self, time: Micros) {
         let end = self.now + time;
-        while let Some(((at, _), event)) = self.queue.pop_first() {
-            if at > end {
-                self.at(at, event);
-                break;
-            }
+        while let Some(next) = self.queue.first_entry().filter(|next| next.key().0 <= end) {
+            let ((at, _), event) = next.remove_entry();
             self.now = at;
             self.counts.events += 1;
             self.happen(event);
