@@ -2,7 +2,7 @@
 //! `Ready`; every ordering rule of Raft and disk stands here, with its reason.
 
 use raft::Ready;
-use raft::eraftpb::{Entry, EntryType, HardState, Message};
+use raft::eraftpb::{Entry, EntryType, HardState, Message, MessageType};
 
 use crate::disk::WriteOp;
 use crate::effects::{Applied, Effects};
@@ -16,7 +16,7 @@ use crate::{mirror, records};
 /// What of a replica's `Ready`s is on its way to the disk.
 ///
 /// Invariants:
-/// - `durable <= staged`;
+/// - `durable <= staged`, and `voted <= staged`;
 /// - a message in `held` leaves once its `Ready` and all before it are durable.
 #[derive(Default)]
 pub(crate) struct Saving {
@@ -24,6 +24,10 @@ pub(crate) struct Saving {
     staged: u64,
     /// Number of the last of those that is durable.
     durable: u64,
+    /// Number of the last `Ready` in which term or vote changed.
+    voted: u64,
+    /// Term and vote, as raft-rs showed them last.
+    vote: (u64, u64),
     /// Term, vote and commit where they changed and no batch has them.
     unsaved: Option<HardState>,
     /// Messages, each with the number of the `Ready` that must be durable first.
@@ -35,6 +39,16 @@ pub(crate) struct Saving {
 impl Saving {
     fn all_durable(&self) -> bool {
         self.durable == self.staged
+    }
+
+    /// Takes out what need not wait for the log: that a heartbeat was heard. It promises no entry,
+    /// only that its sender knows of no newer term, so it waits for no more than term and vote. A
+    /// leader whose followers' disks are slow would lose its quorum otherwise.
+    fn answers_to_beats(&self, messages: &mut Vec<Message>) -> Vec<Message> {
+        if self.durable < self.voted {
+            return Vec::new();
+        }
+        messages.extract_if(.., |it| it.msg_type == MessageType::MsgHeartbeatResponse).collect()
     }
 }
 
@@ -96,7 +110,9 @@ fn drive_one<M: StateMachine>(
 
     // Votes and acknowledgements promise durability, so they wait for it; not only for that of
     // their own `Ready`: an acknowledgement repeated without new entries still covers old ones.
-    let after = ready.take_persisted_messages();
+    let mut after = ready.take_persisted_messages();
+    let beats = replica.saving.answers_to_beats(&mut after);
+    replica.send(beats, effects);
     if !after.is_empty() {
         if replica.saving.all_durable() {
             replica.send(after, effects);
@@ -125,7 +141,10 @@ fn drive_one<M: StateMachine>(
 }
 
 fn stage<M: StateMachine>(replica: &mut Replica<M>, staging: &mut Staging, ready: &mut Ready) {
+    let mut votes = false;
     if let Some(state) = ready.hs() {
+        votes = replica.saving.vote != (state.term, state.vote);
+        replica.saving.vote = (state.term, state.vote);
         replica.saving.unsaved = Some(state.clone());
     }
     // Only the commit index moved: the next batch of this range carries it. Losing it costs
@@ -147,6 +166,9 @@ fn stage<M: StateMachine>(replica: &mut Replica<M>, staging: &mut Staging, ready
         staging.put(records::put(Key::HardState(range), &record));
     }
     let number = ready.number();
+    if votes {
+        replica.saving.voted = number;
+    }
     replica.saving.staged = number;
     staging.save(Saved { range, incarnation: replica.address.incarnation, number });
 }

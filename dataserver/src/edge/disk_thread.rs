@@ -13,6 +13,9 @@ use crate::edge::{mailbox::Mailbox, metrics::Metrics};
 /// Durations kept for the status: enough for a good p99, cheap to sort.
 const SAMPLES_MAX: usize = 4_096;
 
+/// How long after a slow write the worker leaves all writing to the disk thread.
+const DISTRUST: Duration = Duration::from_secs(10);
+
 /// Durations of the latest durable writes.
 #[derive(Debug, Default)]
 pub struct SyncTimes {
@@ -59,12 +62,23 @@ pub struct Writer<D> {
     sync_writes: bool,
     times: Arc<SyncTimes>,
     metrics: Metrics,
+    /// A write that takes longer is slow.
+    slow: Duration,
+    /// When the last slow write ended.
+    slow_at: Mutex<Option<Instant>>,
 }
 
 impl<D: Disk> Writer<D> {
-    /// The writer of this disk.
-    pub fn new(disk: D, sync_writes: bool, times: Arc<SyncTimes>, metrics: Metrics) -> Self {
-        Self { disk: Mutex::new(disk), sync_writes, times, metrics }
+    /// The writer of this disk, for a worker with this tick.
+    pub fn new(
+        disk: D,
+        sync_writes: bool,
+        tick: Duration,
+        times: Arc<SyncTimes>,
+        metrics: Metrics,
+    ) -> Self {
+        let (disk, slow, slow_at) = (Mutex::new(disk), tick / 2, Mutex::default());
+        Self { disk, sync_writes, times, metrics, slow, slow_at }
     }
 
     /// Writes a batch; durable, if it asks for that, when this returns. A failed write ends the
@@ -77,11 +91,22 @@ impl<D: Disk> Writer<D> {
             tracing::error!(%error, "the disk failed; this process ends");
             std::process::abort();
         }
+        drop(disk);
+        let took = begin.elapsed();
         if batch.sync {
-            let took = begin.elapsed();
             self.times.record(took);
             self.metrics.synced(took);
         }
+        if took > self.slow {
+            *self.slow_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(begin + took);
+        }
+    }
+
+    /// Whether no write was slow of late. Only then the worker writes itself: while it does, it
+    /// hears nobody, and no heartbeat leaves.
+    pub fn is_quick(&self) -> bool {
+        let slow_at = *self.slow_at.lock().unwrap_or_else(PoisonError::into_inner);
+        slow_at.is_none_or(|at| at.elapsed() > DISTRUST)
     }
 }
 
@@ -114,7 +139,7 @@ mod tests {
         let mut disk = SimDisk::default();
         disk.fail_nth(failing_operation);
         let metrics = Metrics::register(&prometheus::Registry::new()).expect("all are new");
-        let writer = Writer::new(disk, true, Arc::default(), metrics);
+        let writer = Writer::new(disk, true, Duration::from_millis(100), Arc::default(), metrics);
         let mailbox = Mailbox::default();
         let (batches, queue) = mpsc::channel();
         std::thread::scope(|scope| {

@@ -231,8 +231,9 @@ impl DataServer {
         let (batch_sender, batch_receiver) = mpsc::sync_channel(1);
         let (ready_sender, ready) = watch::channel(false);
         let mut clock = ServerClock::start();
-        let writer =
-            Writer::new(disk, config.sync_writes, Arc::clone(&sync_times), metrics.clone());
+        let tick = config.tuning.pace.tick;
+        let times = Arc::clone(&sync_times);
+        let writer = Writer::new(disk, config.sync_writes, tick, times, metrics.clone());
         let writer = Arc::new(writer);
         let worker_thread = WorkerThread {
             worker: Worker::new(clock.now(), store, config.tuning.pace),

@@ -110,7 +110,7 @@ impl<D: Disk> WorkerThread<D> {
     }
 
     /// Sends replies, and gives the batch to the disk thread, or back if it is to be written here:
-    /// a small one that nobody waits behind. To hand it over costs two wake-ups, which is more than
+    /// a small one that nobody waits behind, on a quick disk. To hand it over costs two wake-ups, which is more than
     /// what one lonely client's commit costs beside the disk (D5 has the disk thread write all).
     fn dispatch(&mut self, outputs: Outputs) -> Option<Batch> {
         // Before the disk: a leader's followers write at the same time as it does.
@@ -118,7 +118,8 @@ impl<D: Disk> WorkerThread<D> {
         self.peers.send(outputs.messages, outputs.heartbeats, outputs.snapshots);
         let mut here = None;
         if let Some(batch) = outputs.batch {
-            if batch.ops.len() <= INLINE_OPS_MAX && self.mailbox.is_empty() {
+            let is_small = batch.ops.len() <= INLINE_OPS_MAX;
+            if is_small && self.mailbox.is_empty() && self.writer.is_quick() {
                 here = Some(batch);
             } else {
                 self.batches.send(batch).expect("the disk thread ends after this one");

@@ -75,7 +75,7 @@ async fn a_slow_disk_expires_nobody() {
         let lock = client.lock(&format!("held/{number}")).ttl(Duration::from_secs(5));
         guards.push(lock.acquire().await.expect("it is free"));
     }
-    shim.tell("300");
+    shim.tell("900");
     let slow_until = Instant::now() + Duration::from_secs(12);
     let mut granted = 0;
     while Instant::now() < slow_until {
@@ -85,8 +85,9 @@ async fn a_slow_disk_expires_nobody() {
         granted += 1;
     }
     shim.tell("0");
-    // Each takes two syncs of 0.3 s, one after the other; elections begin after 0.5 s of silence.
-    assert!((1..=25).contains(&granted), "{granted} cycles: the disk was not slow");
+    // Each takes two syncs of 0.9 s, one after the other; elections begin after 0.5 s of silence,
+    // but a store goes on speaking while its disk is slow.
+    assert!((1..=8).contains(&granted), "{granted} cycles: the disk was not slow");
     for guard in &guards {
         assert_ne!(guard.state(), GuardState::Lost, "{}", guard.name());
         let seen = client.check_token(guard.name(), guard.token()).await.expect("a look succeeds");
