@@ -15,8 +15,8 @@ use sharklock_rangemap::Bounds;
 use crate::{
     front::{Asker, Front, LOOKS_QUEUED_MAX, Leading, Query, Read, ReplyTo, Subscriber},
     lease_clock::{LeaseKey, Renewal},
+    ports::{REQUEST_AGE_MAX, WorkerStats},
     wire::{self, Caller, Malformed},
-    worker::{REQUEST_AGE_MAX, WorkerStats},
 };
 
 /// How often a client renews a lease of `ttl` (D7).

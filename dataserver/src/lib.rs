@@ -15,6 +15,7 @@ mod front;
 mod image;
 mod lease_clock;
 mod machine;
+mod ports;
 mod reads;
 mod wire;
 mod worker;
@@ -26,6 +27,7 @@ pub use edge::{DataServer, DataServerConfig, Lane, LocalLink, StartError, Tuning
 pub use front::LinkId;
 pub use lease_clock::{LeaseClock, LeaseKey, Renewal, with_drift};
 pub use machine::{LockRange, LockRangeOutput};
+pub use ports::{Input, Outputs, Pace, WorkerStats};
 #[cfg(feature = "edge")]
 pub use sharklock_multiraft::{LogLimits, SnapshotLimits};
-pub use worker::{Input, Outputs, Pace, Worker, WorkerStats};
+pub use worker::Worker;

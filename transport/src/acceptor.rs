@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, PoisonError, RwLock},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -11,6 +12,7 @@ use sharklock_proto::internal::v1::{
     RaftClass, RaftEnd, RaftFrame, RaftHello,
     peer_service_server::{PeerService, PeerServiceServer},
 };
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -19,6 +21,9 @@ use crate::peers::{PeerAddress, PeerIdentity, PeerInbox};
 /// Largest frame: a frame ends with the message that brings it over 1 MiB, and one entry may have
 /// 16 MiB uncommitted before Raft refuses more.
 const FRAME_BYTES_MAX: usize = 32 << 20;
+
+/// Who opens a stream says at once who he is.
+const HELLO_WITHIN: Duration = Duration::from_secs(5);
 
 /// See the module. Clones share the list of stores.
 #[derive(Clone)]
@@ -116,7 +121,13 @@ impl PeerService for PeerAcceptor {
         request: Request<Streaming<RaftFrame>>,
     ) -> Result<Response<RaftEnd>, Status> {
         let mut frames = request.into_inner();
-        let first = frames.message().await?.unwrap_or_default();
+        let first = tokio::select! {
+            first = timeout(HELLO_WITHIN, frames.message()) => first.map_err(|_| {
+                Status::deadline_exceeded(format!("no hello within {HELLO_WITHIN:?}"))
+            })??,
+            () = self.0.stopping.cancelled() => return Ok(Response::new(RaftEnd {})),
+        };
+        let first = first.unwrap_or_default();
         let hello = first.hello.as_ref();
         let hello =
             hello.ok_or_else(|| Status::invalid_argument("the first frame has no hello"))?;

@@ -425,6 +425,17 @@ async fn who_may_not_speak_is_told_why() {
 }
 
 #[tokio::test]
+async fn who_says_nothing_is_not_waited_for() {
+    let hearing = Hearing::start("127.0.0.1:0").await;
+    let channel = Dialling::default().connect(&hearing.address).await.expect("it listens");
+    let mut client = PeerServiceClient::new(channel);
+    let silence = client.raft(tokio_stream::pending());
+    let refused = tokio::time::timeout(PATIENCE, silence).await.expect("in time");
+    let refused = refused.expect_err("nobody said who it is");
+    assert_eq!(refused.code(), Code::DeadlineExceeded, "{refused}");
+}
+
+#[tokio::test]
 async fn nobody_speaks_for_another_store() {
     let mut hearing = Hearing::start("127.0.0.1:0").await;
     let frame = || RaftFrame { hello: Some(hello()), ..RaftFrame::default() };

@@ -127,7 +127,7 @@ mod tests {
     use sharklock_multiraft::{BatchSeq, Family, SimDisk, WriteOp};
 
     use super::*;
-    use crate::worker::Input;
+    use crate::ports::Input;
 
     /// Set in the child only.
     const FAILING_OPERATION: &str = "SHARKLOCK_TEST_FAILING_OPERATION";

@@ -19,8 +19,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     edge::{mailbox::Mailbox, registration},
+    ports::Input,
     wire,
-    worker::Input,
 };
 
 /// How long one heartbeat looks for the leading master before the next takes its place.

@@ -6,7 +6,7 @@ use sharklock_proto::internal::v1::{Heartbeats, RangeMessage, SnapshotMessage};
 use sharklock_rangemap::StoreId;
 use sharklock_transport::PeerInbox;
 
-use crate::{edge::mailbox::Mailbox, worker::Input};
+use crate::{edge::mailbox::Mailbox, ports::Input};
 
 /// See the module.
 pub struct Inbox(pub Arc<Mailbox>);

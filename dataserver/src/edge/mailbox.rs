@@ -8,7 +8,7 @@ use std::{
 use sharklock_multiraft::BatchSeq;
 use sharklock_proto::internal::v1::StoreCall;
 
-use crate::{front::LinkId, worker::Input};
+use crate::{front::LinkId, ports::Input};
 
 /// Calls that may stand in the mailbox. Ordinary calls may use half of it, so that keepalives,
 /// releases and cancels always find room (D16).

@@ -7,7 +7,10 @@ use prometheus::{
     core::{AtomicU64, GenericCounter},
 };
 
-use crate::worker::{Outputs, Worker, WorkerStats};
+use crate::{
+    ports::{Outputs, WorkerStats},
+    worker::Worker,
+};
 
 /// Every metric of one store.
 #[derive(Clone, Debug)]

@@ -42,7 +42,8 @@ use crate::{
         worker_thread::WorkerThread,
     },
     machine::LockRange,
-    worker::{Pace, Worker},
+    ports::Pace,
+    worker::Worker,
 };
 
 /// How long a stopping store waits for its port to close and for its good-bye.

@@ -21,7 +21,8 @@ use crate::{
         metrics::Metrics,
     },
     front::LinkId,
-    worker::{Input, Outputs, Worker},
+    ports::{Input, Outputs},
+    worker::Worker,
 };
 
 /// How often metrics and the store's status follow the worker.

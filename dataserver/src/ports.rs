@@ -1,0 +1,107 @@
+//! What passes a worker's border: what happens to it, what it wants done, at which pace, and what
+//! it has counted.
+
+use std::time::Duration;
+
+use sharklock_multiraft::{Batch, BatchSeq};
+use sharklock_proto::internal::v1::{
+    Heartbeats, RangeMessage, SnapshotMessage, StoreCall, StoreReply,
+};
+use sharklock_rangemap::{Descriptor, StoreId};
+
+use crate::front::LinkId;
+
+/// A request older than this is dropped: its client has long tried again (D5), and the ring of
+/// finished acquisitions remembers that long.
+pub const REQUEST_AGE_MAX: Duration = Duration::from_secs(30);
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Input {
+    /// A gateway's calls, and how long they stood in the mailbox.
+    Calls {
+        /// Which gateway.
+        link: LinkId,
+        /// Time since they entered the mailbox.
+        queued: Duration,
+        /// The calls.
+        calls: Vec<StoreCall>,
+    },
+    /// A gateway's connection is gone.
+    LinkClosed(LinkId),
+    /// The disk has this batch.
+    Persisted(BatchSeq),
+    /// From another store.
+    Message(Box<RangeMessage>),
+    /// The heartbeats of all ranges, from another store.
+    Heartbeats(Box<Heartbeats>),
+    /// Pieces of snapshots, or what answers them, from another store.
+    Snapshots(Vec<SnapshotMessage>),
+    /// What was sent to this store of late may be lost: its link broke, or was full.
+    Unreachable(StoreId),
+    /// The master wants a replica of a first range here, made out of nothing.
+    Create(Descriptor),
+    /// The process is about to stop: leadership goes to other stores where one can take it.
+    HandOver,
+}
+
+/// What a turn wants done.
+#[derive(Debug, Default)]
+pub struct Outputs {
+    /// For the disk; its `Persisted` comes back as input.
+    pub batch: Option<Batch>,
+    /// For gateways, in order per link.
+    pub replies: Vec<(LinkId, Vec<StoreReply>)>,
+    /// For other stores.
+    pub messages: Vec<RangeMessage>,
+    /// For other stores, at most one for each, on streams of their own.
+    pub heartbeats: Vec<Heartbeats>,
+    /// For other stores, on streams of their own.
+    pub snapshots: Vec<SnapshotMessage>,
+}
+
+/// The pace of a worker (DESIGN §5).
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// Raft's tick.
+    pub tick: Duration,
+    /// The longest time after which followers of a silent leader elect another.
+    pub election_max: Duration,
+    /// How often changed rows are written to the image.
+    pub flush: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            tick: Duration::from_millis(100),
+            election_max: Duration::from_secs(2),
+            flush: Duration::from_millis(300),
+        }
+    }
+}
+
+/// Counters of what a worker has done, for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WorkerStats {
+    /// Raft entries proposed.
+    pub entries: u64,
+    /// Commands in them.
+    pub commands: u64,
+    /// Grants, at once or from the queue.
+    pub grants: u64,
+    /// Holds and waiters whose leases ended.
+    pub expiries: u64,
+    /// Waits that timed out.
+    pub wait_timeouts: u64,
+    /// Keepalive items received.
+    pub keepalive_items: u64,
+    /// Requests dropped for their age.
+    pub stale_requests: u64,
+    /// Acquires refused because too much was waiting.
+    pub overloads: u64,
+    /// Stalls of the loop or the disk that were credited to leases.
+    pub stalls: u64,
+    /// Times this store began to lead a range.
+    pub promotions: u64,
+}
