@@ -6,6 +6,7 @@ mod bench;
 mod chaos;
 mod cluster_disks;
 mod cluster_faults;
+mod cluster_links;
 mod dev_cluster;
 mod durability;
 mod faults;
