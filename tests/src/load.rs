@@ -13,6 +13,9 @@ use tokio::time::sleep;
 use crate::wait::{eventually, now};
 use crate::witness::{Want, Witness, increment, judge};
 
+/// A gap that is worth telling.
+pub const SILENCE: Duration = Duration::from_millis(300);
+
 /// What every worker does.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -68,6 +71,8 @@ pub struct Verdict {
     pub cycles: u64,
     /// The longest time without an acknowledged cycle.
     pub longest_gap: Duration,
+    /// All such times of more than [`SILENCE`], and when each began.
+    pub silences: Vec<(Duration, Duration)>,
     /// Of all tenths of a second, the share in which a cycle ended.
     pub busy_share: f64,
     /// How long it ran.
@@ -152,8 +157,9 @@ impl Load {
         }
         let cycles = self.done.load(Ordering::Relaxed);
         let (longest_gap, busy_share) = shape(self.began, until, &ends);
+        let silences = silences(self.began, &ends);
         let took = Duration::from_nanos(until - self.began);
-        Verdict { report, cycles, longest_gap, busy_share, took }
+        Verdict { report, cycles, longest_gap, silences, busy_share, took }
     }
 }
 
@@ -175,6 +181,12 @@ async fn one(witness: &mut Witness, want: &Want, resource: &Mutex<FencingOracle>
 fn is_an_outcome(error: &sharklock_client::AcquireError) -> bool {
     use sharklock_client::AcquireError;
     matches!(error, AcquireError::WaitTimedOut { .. } | AcquireError::Held { .. })
+}
+
+fn silences(began: u64, ends: &[u64]) -> Vec<(Duration, Duration)> {
+    let gaps = ends.windows(2).map(|pair| (pair[0], pair[1]));
+    let gaps = gaps.map(|(from, to)| [from - began, to - from].map(Duration::from_nanos));
+    gaps.filter(|[_, long]| *long > SILENCE).map(|[from, long]| (from, long)).collect()
 }
 
 /// The longest gap, and the share of tenths of seconds that are not empty.

@@ -15,8 +15,10 @@ use crate::alone;
 const SECONDS: &str = "SHARKLOCK_CHAOS_SECONDS";
 /// Which plan.
 const SEED: &str = "SHARKLOCK_CHAOS_SEED";
-/// What fits CI.
+/// What fits CI, by a plan of its own: the shares of so short a time differ by the luck of who is
+/// struck more than they do in the five minutes of the script, whose plans are random.
 const SECONDS_IN_CI: u64 = 45;
+const SEED_IN_CI: u64 = 7;
 /// Between two strikes.
 const STRIKE_EVERY: Duration = Duration::from_secs(3);
 /// The clients of issue 4.
@@ -72,8 +74,11 @@ impl Broken {
 #[tokio::test(flavor = "multi_thread")]
 async fn fifty_clients_while_something_breaks_every_three_seconds() {
     let _alone = alone().await;
-    let seconds = number(SECONDS).unwrap_or(SECONDS_IN_CI);
-    let seed = number(SEED).unwrap_or_else(rand::random);
+    let (seconds, any_seed) = match number(SECONDS) {
+        Some(seconds) => (seconds, rand::random()),
+        None => (SECONDS_IN_CI, SEED_IN_CI),
+    };
+    let seed = number(SEED).unwrap_or(any_seed);
     println!("{SEED}={seed} {SECONDS}={seconds}");
     let mut rng = StdRng::seed_from_u64(seed);
     let mut cluster = Cluster::start(3, CHAOS).await;
@@ -98,6 +103,9 @@ async fn fifty_clients_while_something_breaks_every_three_seconds() {
     sleep_until(end).await;
     let verdict = load.end().await;
     let (cycles, gap, share) = (verdict.cycles, verdict.longest_gap, verdict.busy_share);
+    for (from, long) in &verdict.silences {
+        println!("{from:>6.1?} silent for {long:.2?}");
+    }
     // An acquire and a release are two operations.
     let operations = 2 * cycles;
     println!(

@@ -67,7 +67,7 @@ fn others(node: usize) -> [usize; 2] {
 }
 
 fn check(verdict: &Verdict) {
-    let Verdict { report, cycles, longest_gap, busy_share, took } = verdict;
+    let Verdict { report, cycles, longest_gap, busy_share, took, .. } = verdict;
     println!(
         "{}; {cycles} cycles in {took:?}, gap {longest_gap:?}, {busy_share:.2}",
         report.counts
