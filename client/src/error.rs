@@ -116,7 +116,7 @@ pub enum AcquireError {
     /// A limit is reached: waiters of the lock, or acquisitions of the session.
     #[error("limit reached ({reason}): {message}")]
     LimitReached {
-        /// `TOO_MANY_WAITERS`, `TOO_MANY_ACQUISITIONS`, …
+        /// `TOO_MANY_HOLDERS`, `TOO_MANY_WAITERS`, `TOO_MANY_ACQUISITIONS`, …
         reason: String,
         /// For people.
         message: String,

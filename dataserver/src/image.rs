@@ -1,12 +1,14 @@
 //! The image's encoding: keys and rows of a lock table as bytes. Every value begins with a
 //! format-version byte. The only place where table rows meet their records.
 //!
-//! Keys, within the range's prefix: `L name` a lock; `W name 0x00 ticket` a waiter (names have no
-//! NUL, so a name's waiters lie together, in order); `R chunk` a run of the ring.
+//! Keys, within the range's prefix: `L name` a lock; `M name 0x00 token` a hold; `N name 0x00 token` a
+//! delay; `O name 0x00 ticket` a waiter; `R chunk` a run of the ring. Names have no NUL, so what
+//! belongs to one name lies together, in order; and the order of the letters is that of [`RowKey`], in
+//! which a table is restored.
 
 use sharklock_locktable::{
     AcquisitionId, DelayRow, EndingCause, EndingMark, Extras, Finished, FinishedRow, Header,
-    HoldRow, Instance, LockRow, Owner, Reclaimer, Row, RowKey, Token, WaiterRow,
+    HoldRow, Instance, LockRow, Name, Owner, Reclaimer, Row, RowKey, Token, WaiterRow,
 };
 use sharklock_proto::internal::v1 as record;
 
@@ -19,17 +21,21 @@ use crate::{
 };
 
 /// Version of the row and header formats. A reader refuses any other.
-const IMAGE_FORMAT: u8 = 1;
+const IMAGE_FORMAT: u8 = 2;
 
 /// A row's key as bytes.
 pub fn encode_key(key: &RowKey) -> Vec<u8> {
     match key {
         RowKey::Lock(name) => [b"L", name.as_str().as_bytes()].concat(),
-        RowKey::Waiter(name, ticket) => {
-            [b"W", name.as_str().as_bytes(), &[0], &ticket.to_be_bytes()].concat()
-        }
+        RowKey::Hold(name, token) => numbered_key(b"M", name, token.0),
+        RowKey::Delay(name, token) => numbered_key(b"N", name, token.0),
+        RowKey::Waiter(name, ticket) => numbered_key(b"O", name, *ticket),
         RowKey::Ring(chunk) => [b"R".as_slice(), &chunk.to_be_bytes()].concat(),
     }
+}
+
+fn numbered_key(tag: &[u8; 1], name: &Name, number: u64) -> Vec<u8> {
+    [tag, name.as_str().as_bytes(), &[0], &number.to_be_bytes()].concat()
 }
 
 /// The inverse of [`encode_key`].
@@ -44,13 +50,18 @@ pub fn decode_key(key: &[u8]) -> Result<RowKey, DecodeError> {
     };
     match key.split_first().ok_or(DecodeError::Empty)? {
         (b'L', rest) => Ok(RowKey::Lock(name(rest)?)),
-        (b'W', rest) => {
+        (tag @ (b'M' | b'N' | b'O'), rest) => {
             let end = rest.len().checked_sub(9).ok_or(DecodeError::Field("row key"))?;
-            let (before, ticket) = rest.split_at(end + 1);
+            let (before, digits) = rest.split_at(end + 1);
             if before.last() != Some(&0) {
                 return Err(DecodeError::Field("row key"));
             }
-            Ok(RowKey::Waiter(name(&before[..end])?, number(ticket)?))
+            let (name, number) = (name(&before[..end])?, number(digits)?);
+            Ok(match tag {
+                b'M' => RowKey::Hold(name, Token(number)),
+                b'N' => RowKey::Delay(name, Token(number)),
+                _ => RowKey::Waiter(name, number),
+            })
         }
         (b'R', rest) => Ok(RowKey::Ring(number(rest)?)),
         _ => Err(DecodeError::Field("row key")),
@@ -60,11 +71,9 @@ pub fn decode_key(key: &[u8]) -> Result<RowKey, DecodeError> {
 /// A row's value as bytes.
 pub fn encode_row(row: &Row) -> Vec<u8> {
     match row {
-        Row::Lock(lock) => encode(&record::LockRow {
-            fence_floor: lock.fence_floor.map_or(0, |token| token.0),
-            holds: lock.holds.iter().map(hold_to_record).collect(),
-            delays: lock.delays.iter().map(delay_to_record).collect(),
-        }),
+        Row::Lock(lock) => encode(&record::LockRow { fence_floor: lock.fence_floor.0 }),
+        Row::Hold(hold) => encode(&hold_to_record(hold)),
+        Row::Delay(delay) => encode(&delay_to_record(delay)),
         Row::Waiter(waiter) => encode(&waiter_to_record(waiter)),
         Row::Ring(finished) => {
             encode(&record::RingRow { finished: finished.iter().map(finished_to_record).collect() })
@@ -77,11 +86,21 @@ pub fn decode_row(key: &RowKey, value: &[u8]) -> Result<Row, DecodeError> {
     Ok(match key {
         RowKey::Lock(_) => {
             let row: record::LockRow = decode(value)?;
-            Row::Lock(LockRow {
-                fence_floor: token_from_record(row.fence_floor),
-                holds: row.holds.into_iter().map(hold_from_record).collect::<Result<_, _>>()?,
-                delays: row.delays.into_iter().map(delay_from_record).collect::<Result<_, _>>()?,
-            })
+            Row::Lock(LockRow { fence_floor: Token(row.fence_floor) })
+        }
+        RowKey::Hold(_, token) => {
+            let row: record::HoldRow = decode(value)?;
+            if row.token != token.0 {
+                return Err(DecodeError::Field("token"));
+            }
+            Row::Hold(hold_from_record(row)?)
+        }
+        RowKey::Delay(_, token) => {
+            let row: record::DelayRow = decode(value)?;
+            if row.token != token.0 {
+                return Err(DecodeError::Field("token"));
+            }
+            Row::Delay(delay_from_record(row)?)
         }
         RowKey::Waiter(_, ticket) => {
             let row: record::WaiterRow = decode(value)?;
@@ -289,7 +308,7 @@ fn finished_from_record(finished: record::FinishedRow) -> Result<FinishedRow, De
 
 #[cfg(test)]
 mod tests {
-    use sharklock_locktable::{Acquisition, Condition, LeaseRule, Mode, Name, SessionHandle, Wait};
+    use sharklock_locktable::{Acquisition, Condition, LeaseRule, Mode, SessionHandle, Wait};
 
     use super::*;
 
@@ -362,19 +381,16 @@ mod tests {
 
     #[test]
     fn every_field_of_a_row_survives_the_disk() {
-        let key = RowKey::Lock("a".into());
+        let row = Row::Lock(LockRow { fence_floor: Token(5) });
+        assert_eq!(decode_row(&RowKey::Lock("a".into()), &encode_row(&row)), Ok(row));
+        for extras in every_extras() {
+            let row = Row::Hold(hold(extras));
+            assert_eq!(decode_row(&RowKey::Hold("a".into(), Token(9)), &encode_row(&row)), Ok(row));
+        }
         let delay =
             DelayRow { token: Token(2), mode: Mode::Shared, delay_ms: 15_000, since_unix_ms: 12 };
-        for extras in every_extras() {
-            for delays in [vec![], vec![delay, DelayRow { token: Token(3), ..delay }]] {
-                let row = Row::Lock(LockRow {
-                    fence_floor: Some(Token(5)),
-                    holds: vec![hold(extras.clone())],
-                    delays,
-                });
-                assert_eq!(decode_row(&key, &encode_row(&row)), Ok(row));
-            }
-        }
+        let row = Row::Delay(delay);
+        assert_eq!(decode_row(&RowKey::Delay("a".into(), Token(2)), &encode_row(&row)), Ok(row));
         for condition in
             [None, Some(Box::new(Condition { lock_delay_ms: Some(7), ..Condition::default() }))]
         {
@@ -405,6 +421,33 @@ mod tests {
         row.ending_reason = Some("stuck".into());
         let hold = hold_from_record(row).expect("a row of level 1");
         assert_eq!(hold.extras().ending.as_ref().map(|it| it.cause), Some(EndingCause::Operator));
+    }
+
+    #[test]
+    fn keys_survive_the_disk_and_have_the_order_of_rows() {
+        let mut keys = vec![];
+        for name in ["a", "a.b", "b"].map(Name::from) {
+            keys.push(RowKey::Lock(name.clone()));
+            for number in [1, 2, 256] {
+                keys.push(RowKey::Hold(name.clone(), Token(number)));
+                keys.push(RowKey::Delay(name.clone(), Token(number)));
+                keys.push(RowKey::Waiter(name.clone(), number));
+            }
+        }
+        keys.extend([RowKey::Ring(0), RowKey::Ring(256)]);
+        keys.sort();
+        let encoded: Vec<_> = keys.iter().map(encode_key).collect();
+        assert!(encoded.is_sorted(), "{encoded:?}");
+        for (key, encoded) in keys.iter().zip(&encoded) {
+            assert_eq!(decode_key(encoded).as_ref(), Ok(key));
+        }
+    }
+
+    #[test]
+    fn a_row_under_the_key_of_another_is_refused() {
+        let row = encode_row(&Row::Hold(hold(Extras::default())));
+        let key = RowKey::Hold("a".into(), Token(8));
+        assert_eq!(decode_row(&key, &row), Err(DecodeError::Field("token")));
     }
 
     #[test]

@@ -155,13 +155,9 @@ pub fn refusal(refusal: Refusal) -> store_error::Kind {
             "WOULD_DEADLOCK",
             "a shared hold cannot become exclusive; release it and acquire the lock exclusively",
         ),
-        Refusal::TooManyWaiters => {
-            ("TOO_MANY_WAITERS", "the lock's queue is full; try again later")
-        }
-        Refusal::TooManyAcquisitions => (
-            "TOO_MANY_ACQUISITIONS",
-            "the session has too many open acquisitions in this range; release some first",
-        ),
+        Refusal::TooManyHolders { .. }
+        | Refusal::TooManyWaiters { .. }
+        | Refusal::TooManyAcquisitions { .. } => return limit(refusal),
         Refusal::AcquisitionReused => (
             "ACQUISITION_REUSED",
             "acquisition_id was used for another lock or mode; use a new, larger one",
@@ -193,6 +189,31 @@ pub fn refusal(refusal: Refusal) -> store_error::Kind {
         ),
     };
     refused(reason, message)
+}
+
+/// As [`refusal`], for what is too much: the number is part of the text.
+fn limit(refusal: Refusal) -> store_error::Kind {
+    match refusal {
+        Refusal::TooManyHolders { max } => refused(
+            "TOO_MANY_HOLDERS",
+            &format!(
+                "the lock has {max} holders, counting places that a lock-delay keeps taken, and \
+                 may have no more; try again when some have released it, or use several locks"
+            ),
+        ),
+        Refusal::TooManyWaiters { max } => refused(
+            "TOO_MANY_WAITERS",
+            &format!("{max} already wait for the lock, as many as may; try again later"),
+        ),
+        Refusal::TooManyAcquisitions { max } => refused(
+            "TOO_MANY_ACQUISITIONS",
+            &format!(
+                "the session has {max} open acquisitions in this range, as many as it may; \
+                 release some first"
+            ),
+        ),
+        other => unreachable!("{other:?} is no limit"),
+    }
 }
 
 fn condition_flaw(flaw: ConditionFlaw) -> &'static str {
@@ -235,9 +256,9 @@ pub fn holder(hold: HoldView, remaining_ms: u64) -> v1::Holder {
     let (mode, permits) = mode(hold.mode);
     v1::Holder {
         session: hold.acquisition.session.to_string(),
-        owner_id: hold.owner.id,
-        client_address: hold.owner.address,
-        attributes: hold.owner.attributes.into_iter().collect(),
+        owner_id: hold.owner.id.clone(),
+        client_address: hold.owner.address.clone(),
+        attributes: hold.owner.attributes.iter().cloned().collect(),
         mode: mode.into(),
         permits,
         token: hold.grant.token.0,
@@ -256,9 +277,9 @@ pub fn waiter(waiter: WaiterView, remaining_ms: u64) -> v1::Holder {
     let (mode, permits) = mode(waiter.mode);
     v1::Holder {
         session: waiter.acquisition.session.to_string(),
-        owner_id: waiter.owner.id,
-        client_address: waiter.owner.address,
-        attributes: waiter.owner.attributes.into_iter().collect(),
+        owner_id: waiter.owner.id.clone(),
+        client_address: waiter.owner.address.clone(),
+        attributes: waiter.owner.attributes.iter().cloned().collect(),
         mode: mode.into(),
         permits,
         since_unix_ms: waiter.queued_unix_ms,

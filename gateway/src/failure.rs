@@ -106,6 +106,8 @@ reasons! {
     WouldDeadlock = "WOULD_DEADLOCK", FailedPrecondition;
     /// Re-entry of a hold of another session, instance, owner, mode or permits.
     NotReenterable = "NOT_REENTERABLE", FailedPrecondition;
+    /// Every seat of the lock is taken.
+    TooManyHolders = "TOO_MANY_HOLDERS", ResourceExhausted;
     /// The lock's queue is full.
     TooManyWaiters = "TOO_MANY_WAITERS", ResourceExhausted;
     /// The session has too many open acquisitions in this range.
@@ -135,6 +137,7 @@ impl Reason {
             Self::ModeMismatch,
             Self::WouldDeadlock,
             Self::NotReenterable,
+            Self::TooManyHolders,
             Self::TooManyWaiters,
             Self::TooManyAcquisitions,
             Self::AcquisitionReused,
@@ -286,6 +289,7 @@ mod tests {
             (refused("MODE_MISMATCH"), FailedPrecondition, "MODE_MISMATCH"),
             (refused("WOULD_DEADLOCK"), FailedPrecondition, "WOULD_DEADLOCK"),
             (refused("NOT_REENTERABLE"), FailedPrecondition, "NOT_REENTERABLE"),
+            (refused("TOO_MANY_HOLDERS"), ResourceExhausted, "TOO_MANY_HOLDERS"),
             (refused("TOO_MANY_WAITERS"), ResourceExhausted, "TOO_MANY_WAITERS"),
             (refused("TOO_MANY_ACQUISITIONS"), ResourceExhausted, "TOO_MANY_ACQUISITIONS"),
             (refused("ACQUISITION_REUSED"), InvalidArgument, "ACQUISITION_REUSED"),

@@ -21,10 +21,10 @@ impl LockTable {
             return reply;
         }
         let open_count = session.map_or(0, Session::len);
-        let is_full = open_count >= self.ledger.limits.acquisitions_per_session_max;
+        let too_many = self.ledger.refusal_beside(open_count);
         match acquire.reenter {
-            Some(token) => self.reenter(at, acquire, token, is_full, changes),
-            None => self.acquire_anew(at, acquire, is_full, changes),
+            Some(token) => self.reenter(at, acquire, token, too_many, changes),
+            None => self.acquire_anew(at, acquire, too_many, changes),
         }
     }
 
@@ -78,7 +78,7 @@ impl LockTable {
         &mut self,
         at: At,
         acquire: Acquire,
-        is_full: bool,
+        too_many: Option<Refusal>,
         changes: &mut Vec<Change>,
     ) -> Reply {
         let Acquire { acquisition, name, mode, ttl_ms, wait, owner, condition, .. } = acquire;
@@ -94,27 +94,32 @@ impl LockTable {
         let request = Request { acquisition, mode, ttl_ms, owner, condition };
         let mut step = Step { at, name: &name, ledger: &mut self.ledger, changes };
         let mut slot = match self.locks.entry(name.clone()) {
-            Entry::Vacant(_) if is_full => {
-                return Reply::Refused(Refusal::TooManyAcquisitions);
-            }
             Entry::Vacant(slot) => {
-                return Reply::Granted(
-                    slot.insert(Box::new(Lock::new())).grant(&mut step, request),
-                );
+                return match too_many {
+                    Some(refusal) => Reply::Refused(refusal),
+                    None => {
+                        Reply::Granted(slot.insert(Box::new(Lock::new())).grant(&mut step, request))
+                    }
+                };
             }
             Entry::Occupied(slot) => slot,
         };
         let lock = slot.get_mut();
         if lock.kind() != Some(mode.kind()) {
             Reply::Refused(Refusal::ModeMismatch)
-        } else if is_full {
-            Reply::Refused(Refusal::TooManyAcquisitions)
+        } else if let Some(refusal) = too_many {
+            Reply::Refused(refusal)
         } else if lock.is_open_to(mode) {
-            Reply::Granted(lock.grant(&mut step, request))
+            let max = step.ledger.seats_max();
+            match lock.holds.admit(mode, max) {
+                true => Reply::Granted(lock.grant(&mut step, request)),
+                false => Reply::Refused(Refusal::TooManyHolders { max }),
+            }
         } else if wait == Wait::Try {
             self.ledger.record_unheld(name, acquisition, Finished::TryRefused)
         } else if lock.queue.len() >= step.ledger.limits.waiters_per_lock_max {
-            Reply::Refused(Refusal::TooManyWaiters)
+            let max = step.ledger.limits.waiters_per_lock_max;
+            Reply::Refused(Refusal::TooManyWaiters { max })
         } else {
             Reply::Queued { place: lock.enqueue(&mut step, request, wait), ttl_ms }
         }
@@ -127,7 +132,7 @@ impl LockTable {
         at: At,
         acquire: Acquire,
         token: Token,
-        is_full: bool,
+        too_many: Option<Refusal>,
         changes: &mut Vec<Change>,
     ) -> Reply {
         let Acquire { acquisition, ref name, ref condition, .. } = acquire;
@@ -143,8 +148,8 @@ impl LockTable {
             if hold.extras().highest_closed_id >= Some(acquisition.id) {
                 return Some(Reply::Finished(Finished::Unknown));
             }
-            if is_full {
-                return Some(Reply::Refused(Refusal::TooManyAcquisitions));
+            if let Some(refusal) = too_many {
+                return Some(Reply::Refused(refusal));
             }
             let grant = lock.grant_of(hold);
             lock.join(step, token, acquisition);

@@ -177,9 +177,7 @@ impl Lock {
     /// The hold goes on as a shared one, under a token that fences off what it wrote alone. It is
     /// alone still, so it keeps its place whoever waits. The caller serves the queue afterwards.
     fn downgrade(&mut self, step: &mut Step<'_>, before: Token) -> Option<Grant> {
-        let Hold { mut row, digest } = self.holds.remove(before)?;
-        step.ledger.hash.remove(digest);
-        step.ledger.holds_count -= 1;
+        let mut row = self.remove_hold(step, before)?;
         row.token = step.ledger.next_token();
         row.mode = Mode::Shared;
         row.change_extras(|extras| extras.token_before = Some(before));
@@ -190,8 +188,8 @@ impl Lock {
         }
         self.raise_fence_floor(step.name, step.ledger, row.token);
         let grant = self.grant_of(&row);
-        self.insert_hold(step.name, step.ledger, row);
-        self.mark(step.name, step.ledger);
+        let row_state = step.ledger.dirty.hold_came(step.name, row.token);
+        self.insert_hold(step.name, step.ledger, row, row_state);
         let name = step.name.clone();
         step.changes.push(Change::Downgraded { before, name, grant, acquisitions });
         Some(grant)

@@ -3,13 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::Name;
+use crate::{Name, RowKey, Token};
 
-/// How the row of a live lock relates to the image.
+/// How the row of a live hold relates to the image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RowState {
-    /// Made by the command that is being applied.
-    New,
     /// As in the image.
     Clean,
     /// Noted in [`Dirty`], there.
@@ -37,46 +35,66 @@ pub(crate) enum InImage {
     No,
 }
 
-/// A lock whose row differs from the image.
+/// A hold whose row differs from the image.
 #[derive(Debug)]
-pub(crate) struct DirtyLock {
+pub(crate) struct DirtyHold {
     pub(crate) name: Name,
+    pub(crate) token: Token,
     pub(crate) in_image: InImage,
 }
 
-/// Locks are in slots, which they know, so that marking one looks nothing up.
+/// Holds are in slots, which they know, so that marking one looks nothing up.
 ///
 /// Invariants:
-/// - a live lock has a slot exactly if its row differs from the image;
-/// - a freed lock has one exactly if the image has its row. If a lock of that name was made anew
-///   since, that one has a slot of its own, with `InImage::No`;
-/// - a waiter is here exactly if it came, or left and is in the image.
+/// - a live hold has a slot exactly if its row differs from the image;
+/// - an ended hold has one exactly if the image has its row;
+/// - a waiter is here exactly if it came, or left and is in the image;
+/// - a fence floor or a delay likewise. A floor that left the image and came again is one that is
+///   in the image.
 #[derive(Debug, Default)]
 pub(crate) struct Dirty {
-    locks: Vec<Option<DirtyLock>>,
+    holds: Vec<Option<DirtyHold>>,
     vacant: Vec<Slot>,
     waiters: BTreeMap<u64, (Name, InImage)>,
+    /// Fence floors and delays, which most locks never have.
+    others: BTreeMap<RowKey, InImage>,
 }
 
 impl Dirty {
-    /// Notes that the row of a live lock differs from the image.
-    pub(crate) fn lock_changed(&mut self, name: &Name, in_image: InImage) -> Slot {
-        let lock = Some(DirtyLock { name: name.clone(), in_image });
-        let Some(slot) = self.vacant.pop() else {
-            self.locks.push(lock);
-            return Slot::at(self.locks.len() - 1);
-        };
-        self.locks[slot.index()] = lock;
-        slot
+    /// Notes a hold that the image does not have.
+    pub(crate) fn hold_came(&mut self, name: &Name, token: Token) -> RowState {
+        RowState::Dirty(self.note_hold(name, token, InImage::No))
     }
 
-    /// Notes that the lock in this slot is free.
-    pub(crate) fn lock_freed(&mut self, slot: Slot) {
-        let lock = &mut self.locks[slot.index()];
-        if lock.as_ref().is_some_and(|lock| lock.in_image == InImage::No) {
-            *lock = None;
+    /// Notes that the row of a live hold, which was in this state, differs from the image.
+    pub(crate) fn hold_changed(&mut self, name: &Name, token: Token, was: RowState) -> RowState {
+        match was {
+            RowState::Clean => RowState::Dirty(self.note_hold(name, token, InImage::Yes)),
+            RowState::Dirty(_) => was,
+        }
+    }
+
+    /// Notes that a hold, whose row was in this state, has ended.
+    pub(crate) fn hold_left(&mut self, name: &Name, token: Token, was: RowState) {
+        let RowState::Dirty(slot) = was else {
+            self.note_hold(name, token, InImage::Yes);
+            return;
+        };
+        let hold = &mut self.holds[slot.index()];
+        if hold.as_ref().is_some_and(|hold| hold.in_image == InImage::No) {
+            *hold = None;
             self.vacant.push(slot);
         }
+    }
+
+    fn note_hold(&mut self, name: &Name, token: Token, in_image: InImage) -> Slot {
+        let hold = Some(DirtyHold { name: name.clone(), token, in_image });
+        let Some(slot) = self.vacant.pop() else {
+            self.holds.push(hold);
+            return Slot::at(self.holds.len() - 1);
+        };
+        self.holds[slot.index()] = hold;
+        slot
     }
 
     pub(crate) fn waiter_came(&mut self, name: &Name, ticket: u64) {
@@ -90,13 +108,46 @@ impl Dirty {
         }
     }
 
-    pub(crate) fn locks(&self) -> impl Iterator<Item = (Slot, &DirtyLock)> {
-        let slots = self.locks.iter().enumerate();
-        slots.filter_map(|(slot, lock)| lock.as_ref().map(|lock| (Slot::at(slot), lock)))
+    pub(crate) fn floor_came(&mut self, name: &Name) {
+        self.other_came(RowKey::Lock(name.clone()));
+    }
+
+    pub(crate) fn floor_left(&mut self, name: &Name) {
+        self.other_left(RowKey::Lock(name.clone()));
+    }
+
+    pub(crate) fn delay_came(&mut self, name: &Name, token: Token) {
+        self.other_came(RowKey::Delay(name.clone(), token));
+    }
+
+    pub(crate) fn delay_left(&mut self, name: &Name, token: Token) {
+        self.other_left(RowKey::Delay(name.clone(), token));
+    }
+
+    fn other_came(&mut self, key: RowKey) {
+        self.others.entry(key).or_insert(InImage::No);
+    }
+
+    fn other_left(&mut self, key: RowKey) {
+        if self.others.get(&key) == Some(&InImage::No) {
+            self.others.remove(&key);
+        } else {
+            self.others.insert(key, InImage::Yes);
+        }
+    }
+
+    pub(crate) fn holds(&self) -> impl Iterator<Item = (Slot, &DirtyHold)> {
+        let slots = self.holds.iter().enumerate();
+        slots.filter_map(|(slot, hold)| hold.as_ref().map(|hold| (Slot::at(slot), hold)))
     }
 
     /// Tickets, with their locks.
     pub(crate) fn waiters(&self) -> impl Iterator<Item = (u64, &Name, InImage)> {
         self.waiters.iter().map(|(&ticket, (name, in_image))| (ticket, name, *in_image))
+    }
+
+    /// Fence floors and delays.
+    pub(crate) fn others(&self) -> impl Iterator<Item = (&RowKey, InImage)> {
+        self.others.iter().map(|(key, &in_image)| (key, in_image))
     }
 }

@@ -188,7 +188,7 @@ impl Lock {
         let Some(delay) = self.holds.remove_delay(token) else { return };
         step.ledger.hash.remove(delay.digest);
         step.ledger.delays_count -= 1;
-        self.mark(step.name, step.ledger);
+        step.ledger.dirty.delay_left(step.name, token);
         step.changes.push(Change::DelayEnded { token, name: step.name.clone() });
         self.serve(step);
     }

@@ -1,7 +1,9 @@
 //! The seats of one lock: its live holds in the order of their tokens, the places of ended ones that
 //! a lock-delay keeps taken, and whether one more fits beside them.
 
-use crate::{DelayRow, HoldRow, Mode, Token, hash::Digest};
+use std::collections::BTreeMap;
+
+use crate::{DelayRow, HoldRow, Mode, Token, dirty::RowState, hash::Digest};
 
 /// What a live lock is: all its holders and waiters agree on it (D8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +43,7 @@ impl Mode {
 pub(crate) struct Hold {
     pub(crate) row: HoldRow,
     pub(crate) digest: Digest,
+    pub(crate) row_state: RowState,
 }
 
 /// The place of an ended hold with its part of the state hash.
@@ -51,7 +54,7 @@ pub(crate) struct Delay {
 }
 
 /// Invariants:
-/// - tokens ascend strictly, those of holds and those of delays, and no token is in both;
+/// - tokens of holds ascend strictly, and no token is that of a hold and of a delay;
 /// - all seats are of one kind;
 /// - an exclusive seat is alone (S1);
 /// - `permits_used` is the sum of the permits of all seats, and no more than the lock has (S1).
@@ -61,16 +64,13 @@ pub(crate) struct Holds {
     // and removal from the second cheap.
     #[expect(clippy::vec_box, reason = "removal moves pointers and not holds of 250 bytes")]
     by_token: Vec<Box<Hold>>,
-    // Few locks have any.
+    // Few locks have any. Never empty.
     delays: Option<Box<Delays>>,
     permits_used: u64,
 }
 
-/// By token; never empty.
-#[derive(Debug, Default)]
-struct Delays {
-    by_token: Vec<Delay>,
-}
+/// They begin and end in any order, thousands of them where a lock has as many sharers.
+type Delays = BTreeMap<Token, Delay>;
 
 impl Holds {
     pub(crate) fn len(&self) -> usize {
@@ -97,8 +97,29 @@ impl Holds {
         self.find(token).map(|index| &mut *self.by_token[index])
     }
 
-    pub(crate) fn delays(&self) -> impl ExactSizeIterator<Item = &Delay> {
-        self.delays.as_ref().map_or(&[][..], |delays| &delays.by_token).iter()
+    /// By token.
+    pub(crate) fn delays(&self) -> impl Iterator<Item = &Delay> {
+        self.delays.iter().flat_map(|delays| delays.values())
+    }
+
+    pub(crate) fn delay(&self, token: Token) -> Option<&Delay> {
+        self.delays.as_ref()?.get(&token)
+    }
+
+    pub(crate) fn delays_len(&self) -> usize {
+        self.delays.as_ref().map_or(0, |delays| delays.len())
+    }
+
+    /// How many seats are taken.
+    pub(crate) fn seats_taken(&self) -> usize {
+        self.len() + self.delays_len()
+    }
+
+    /// What takes the seats, each by token.
+    pub(crate) fn into_seats(self) -> (Vec<Hold>, Vec<Delay>) {
+        let holds = self.by_token.into_iter().map(|hold| *hold).collect();
+        let delays = self.delays.into_iter().flat_map(|delays| delays.into_values()).collect();
+        (holds, delays)
     }
 
     /// Whether no seat is taken.
@@ -112,8 +133,13 @@ impl Holds {
         self.first().map(|hold| hold.row.mode).or_else(delayed)
     }
 
-    /// Whether a grant in this mode fits beside what is taken.
-    pub(crate) fn admit(&self, mode: Mode) -> bool {
+    /// Whether a grant in this mode fits beside what is taken, and there is a seat for it.
+    pub(crate) fn admit(&self, mode: Mode, seats_max: usize) -> bool {
+        self.fits(mode) && self.seats_taken() < seats_max
+    }
+
+    /// Whether a grant in this mode fits beside what is taken, however much that is.
+    pub(crate) fn fits(&self, mode: Mode) -> bool {
         let Some(taken) = self.some_mode() else { return mode.is_grantable() };
         match (taken, mode) {
             (Mode::Shared, Mode::Shared) => true,
@@ -124,10 +150,10 @@ impl Holds {
         }
     }
 
-    /// Adds a hold that is admitted and has the largest token so far. Panics on any other: a wrong
-    /// lock is worse than a stopped store.
+    /// Adds a hold that fits and has the largest token so far. Panics on any other: a wrong lock is
+    /// worse than a stopped store.
     pub(crate) fn push(&mut self, hold: Hold) {
-        assert!(self.admit(hold.row.mode), "a hold that does not fit: {hold:?} beside {self:?}");
+        assert!(self.fits(hold.row.mode), "a hold that does not fit: {hold:?} beside {self:?}");
         let last = self.by_token.last().map(|last| last.row.token);
         assert!(last < Some(hold.row.token), "token {} after {last:?}", hold.row.token);
         self.permits_used += hold.row.mode.permits();
@@ -147,20 +173,15 @@ impl Holds {
 
     /// Adds a delay, which must fit as a hold would.
     pub(crate) fn push_delay(&mut self, delay: Delay) {
-        assert!(self.admit(delay.row.mode), "a delay that does not fit: {delay:?} in {self:?}");
+        assert!(self.fits(delay.row.mode), "a delay that does not fit: {delay:?} in {self:?}");
         self.permits_used += delay.row.mode.permits();
-        let delays = &mut self.delays.get_or_insert_default().by_token;
-        let index = delays.partition_point(|before| before.row.token < delay.row.token);
-        delays.insert(index, delay);
+        let twin = self.delays.get_or_insert_default().insert(delay.row.token, delay);
+        assert!(twin.is_none(), "two delays of one hold: {twin:?} in {self:?}");
     }
 
     pub(crate) fn remove_delay(&mut self, token: Token) -> Option<Delay> {
-        let delays = &mut self.delays.as_mut()?.by_token;
-        let index = delays.binary_search_by_key(&token, |delay| delay.row.token).ok()?;
-        let delay = delays.remove(index);
-        if delays.is_empty() {
-            self.delays = None;
-        }
+        let delay = self.delays.as_mut()?.remove(&token)?;
+        self.delays.take_if(|delays| delays.is_empty());
         self.permits_used -= delay.row.mode.permits();
         Some(delay)
     }
@@ -172,8 +193,9 @@ impl Holds {
     /// Panics where an invariant of this struct is broken.
     pub(crate) fn check_invariants(&self) {
         assert!(self.iter().map(|hold| hold.row.token).is_sorted_by(|a, b| a < b));
-        assert!(self.delays.as_ref().is_none_or(|delays| !delays.by_token.is_empty()));
-        assert!(self.delays().map(|delay| delay.row.token).is_sorted_by(|a, b| a < b));
+        assert!(self.delays.as_ref().is_none_or(|delays| !delays.is_empty()));
+        let mut delays = self.delays.iter().flat_map(|delays| delays.iter());
+        assert!(delays.all(|(token, delay)| *token == delay.row.token));
         assert!(self.delays().all(|delay| self.get(delay.row.token).is_none()));
         let held = self.iter().map(|hold| hold.row.mode);
         let modes: Vec<_> = held.chain(self.delays().map(|delay| delay.row.mode)).collect();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     Header, LockRow, LockTable, Name, Row, RowKey,
-    dirty::{DirtyLock, InImage, RowState},
+    dirty::{DirtyHold, InImage, RowState},
     lock::Lock,
 };
 
@@ -20,18 +20,16 @@ impl LockTable {
     pub fn take_dirty(&mut self) -> Vec<(RowKey, Option<Row>)> {
         let dirty = std::mem::take(&mut self.ledger.dirty);
         let mut rows = BTreeMap::new();
-        for (slot, DirtyLock { name, in_image }) in dirty.locks() {
+        for (_, DirtyHold { name, token, in_image }) in dirty.holds() {
             let lock = self.locks.get_mut(name);
-            match lock.filter(|lock| lock.row_state == RowState::Dirty(slot)) {
-                Some(lock) => {
-                    lock.row_state = RowState::Clean;
-                    rows.insert(RowKey::Lock(name.clone()), Some(Row::Lock(lock.row())));
-                }
-                // A lock that was made anew under that name is written from its own slot.
-                None if *in_image == InImage::Yes => {
-                    rows.entry(RowKey::Lock(name.clone())).or_insert(None);
-                }
-                None => {}
+            // No other hold ever has its token.
+            let hold = lock.and_then(|lock| lock.holds.get_mut(*token));
+            let row = hold.map(|hold| {
+                hold.row_state = RowState::Clean;
+                Row::Hold(hold.row.clone())
+            });
+            if row.is_some() || *in_image == InImage::Yes {
+                rows.insert(RowKey::Hold(name.clone(), *token), row);
             }
         }
         for (ticket, name, in_image) in dirty.waiters() {
@@ -41,6 +39,7 @@ impl LockTable {
             };
             rows.insert(RowKey::Waiter(name.clone(), ticket), row);
         }
+        rows.extend(dirty.others().map(|(key, _)| (key.clone(), self.floor_or_delay_row(key))));
         let (gone, grown) = self.ledger.ring.take_dirty();
         rows.extend(gone.map(|number| (RowKey::Ring(number), None)));
         rows.extend(
@@ -53,9 +52,20 @@ impl LockTable {
 
     /// Every row, in order of keys. Does not count as a flush.
     pub fn rows(&self) -> Vec<(RowKey, Row)> {
-        let locks = self.locks.iter();
-        let locks = locks.map(|(name, lock)| (RowKey::Lock(name.clone()), Row::Lock(lock.row())));
-        let waiters = self.locks.iter().flat_map(|(name, lock)| {
+        let locks = || self.locks.iter();
+        let floors = locks()
+            .filter_map(|(name, lock)| Some((RowKey::Lock(name.clone()), Row::Lock(lock.row()?))));
+        let holds = locks().flat_map(|(name, lock)| {
+            lock.holds.iter().map(|hold| {
+                (RowKey::Hold(name.clone(), hold.row.token), Row::Hold(hold.row.clone()))
+            })
+        });
+        let delays = locks().flat_map(|(name, lock)| {
+            lock.holds
+                .delays()
+                .map(|delay| (RowKey::Delay(name.clone(), delay.row.token), Row::Delay(delay.row)))
+        });
+        let waiters = locks().flat_map(|(name, lock)| {
             lock.queue.iter().map(|waiter| {
                 let key = RowKey::Waiter(name.clone(), waiter.row.ticket);
                 (key, Row::Waiter(waiter.row.clone()))
@@ -64,21 +74,31 @@ impl LockTable {
         let ring = &self.ledger.ring;
         let finished = ring.row_numbers();
         let finished = finished.map(|number| (RowKey::Ring(number), Row::Ring(ring.row(number))));
-        locks.chain(waiters).chain(finished).collect()
+        floors.chain(holds).chain(delays).chain(waiters).chain(finished).collect()
     }
 
     fn waiter_row(&self, name: &Name, ticket: u64) -> Option<Row> {
         let waiter = self.locks.get(name)?.queue.get(ticket)?;
         Some(Row::Waiter(waiter.row.clone()))
     }
+
+    fn floor_or_delay_row(&self, key: &RowKey) -> Option<Row> {
+        match key {
+            RowKey::Lock(name) => self.locks.get(name)?.row().map(Row::Lock),
+            RowKey::Delay(name, token) => {
+                let delay = self.locks.get(name)?.holds.delay(*token)?;
+                Some(Row::Delay(delay.row))
+            }
+            RowKey::Hold(..) | RowKey::Waiter(..) | RowKey::Ring(_) => {
+                unreachable!("{key:?} is noted elsewhere")
+            }
+        }
+    }
 }
 
 impl Lock {
-    pub(crate) fn row(&self) -> LockRow {
-        LockRow {
-            fence_floor: self.fence_floor.as_ref().map(|floor| floor.token),
-            holds: self.holds.iter().map(|hold| hold.row.clone()).collect(),
-            delays: self.holds.delays().map(|delay| delay.row).collect(),
-        }
+    /// Its own row; nothing for a lock that has nothing of its own.
+    fn row(&self) -> Option<LockRow> {
+        self.fence_floor.as_ref().map(|floor| LockRow { fence_floor: floor.token })
     }
 }

@@ -1,11 +1,13 @@
 //! Recomputes everything that the table keeps incrementally, and checks every `Invariants:` list.
 //! For tests; what costs nothing to check is asserted where it happens.
 
+use std::collections::BTreeMap;
+
 use crate::{
     EndingCause, Extras, HoldRow, LeaseRule, LockTable, Mode, Name, Reclaimer, Row, RowKey,
-    dirty::{DirtyLock, InImage, RowState},
+    dirty::{DirtyHold, InImage, RowState},
     hash::StateHash,
-    ledger::last_token,
+    ledger::{Ledger, last_token},
     lock::Lock,
     sessions::{Open, Place, Sessions, places_on},
 };
@@ -16,7 +18,7 @@ impl LockTable {
     pub fn check_invariants(&self) {
         let mut sessions = Sessions::default();
         for (name, lock) in &self.locks {
-            lock.check_invariants(name, self.ledger.limits.waiters_per_lock_max);
+            lock.check_invariants(name, &self.ledger);
             for hold in lock.holds.iter() {
                 assert!(hold.row.token <= last_token(&self.header()), "{name}: token from ahead");
                 for (acquisition, owner, place) in places_on(&hold.row) {
@@ -51,27 +53,34 @@ impl LockTable {
         let locks = self.locks.values();
         assert_eq!(ledger.holds_count, locks.clone().map(|lock| lock.holds.len()).sum());
         assert_eq!(ledger.waiters_count, locks.clone().map(|lock| lock.queue.len()).sum());
-        assert_eq!(ledger.delays_count, locks.map(|lock| lock.holds.delays().len()).sum());
+        assert_eq!(ledger.delays_count, locks.map(|lock| lock.holds.delays_len()).sum());
         assert!(ledger.forgotten.is_empty());
     }
 
     fn check_dirty(&self) {
         let dirty = &self.ledger.dirty;
         let mut noted = 0;
-        for (slot, DirtyLock { name, in_image }) in dirty.locks() {
-            let state = self.locks.get(name).map(|lock| lock.row_state);
-            let is_noted = state == Some(RowState::Dirty(slot));
+        for (slot, DirtyHold { name, token, in_image }) in dirty.holds() {
+            let hold = self.locks.get(name).and_then(|lock| lock.holds.get(*token));
+            let state = hold.map(|hold| hold.row_state);
+            let expected = hold.map(|_| RowState::Dirty(slot));
+            assert_eq!(state, expected, "{name}: {token} does not know its slot");
+            let is_noted = hold.is_some();
             assert!(is_noted || *in_image == InImage::Yes, "{name}: neither live nor in the image");
-            assert!(is_noted || state != Some(RowState::Clean), "{name}: clean and in a slot");
             noted += usize::from(is_noted);
         }
-        let states = self.locks.values().map(|lock| lock.row_state);
-        let clean = states.filter(|&state| state == RowState::Clean).count();
-        assert_eq!(clean + noted, self.locks.len(), "a lock is neither clean nor in a slot");
+        let holds = self.locks.values().flat_map(|lock| lock.holds.iter());
+        let clean = holds.filter(|hold| hold.row_state == RowState::Clean).count();
+        assert_eq!(clean + noted, self.counts().holds, "a hold is neither clean nor in a slot");
         for (ticket, name, in_image) in dirty.waiters() {
             let queue = self.locks.get(name).map(|lock| &lock.queue);
             let waits = queue.is_some_and(|queue| queue.get(ticket).is_some());
             assert_eq!(waits, in_image == InImage::No, "{name}: waiter {ticket}");
+        }
+        let rows: BTreeMap<_, _> = self.rows().into_iter().collect();
+        for (key, in_image) in dirty.others() {
+            let is_noted = rows.contains_key(key) || in_image == InImage::Yes;
+            assert!(is_noted, "{key:?}: neither live nor in the image");
         }
     }
 
@@ -80,13 +89,13 @@ impl LockTable {
         for (key, row) in self.rows() {
             match (key, row) {
                 (RowKey::Lock(name), Row::Lock(row)) => {
-                    row.fence_floor.map(|floor| hash.add_fence_floor(&name, floor));
-                    row.holds.iter().for_each(|hold| {
-                        hash.add_hold(&name, hold);
-                    });
-                    row.delays.iter().for_each(|delay| {
-                        hash.add_delay(&name, delay);
-                    });
+                    hash.add_fence_floor(&name, row.fence_floor);
+                }
+                (RowKey::Hold(name, _), Row::Hold(row)) => {
+                    hash.add_hold(&name, &row);
+                }
+                (RowKey::Delay(name, _), Row::Delay(row)) => {
+                    hash.add_delay(&name, &row);
                 }
                 (RowKey::Waiter(name, _), Row::Waiter(row)) => {
                     hash.add_waiter(&name, &row);
@@ -103,7 +112,8 @@ impl LockTable {
 }
 
 impl Lock {
-    fn check_invariants(&self, name: &Name, waiters_max: usize) {
+    fn check_invariants(&self, name: &Name, ledger: &Ledger) {
+        let waiters_max = ledger.limits.waiters_per_lock_max;
         self.holds.check_invariants();
         self.queue.check_invariants();
         assert!(!self.holds.is_vacant(), "{name}: live without a hold or a delay");
@@ -111,7 +121,10 @@ impl Lock {
         let mut modes = self.queue.iter().map(|waiter| waiter.row.mode);
         assert!(modes.all(|mode| Some(mode.kind()) == self.kind()), "{name}: kinds differ");
         let head = self.queue.front().map(|head| head.row.mode);
-        assert!(!head.is_some_and(|mode| self.holds.admit(mode)), "{name}: a head that fits");
+        assert!(
+            !head.is_some_and(|mode| self.holds.admit(mode, ledger.seats_max())),
+            "{name}: a head that fits"
+        );
         let floor = self.fence_floor.as_ref().map(|floor| floor.token);
         let first = self.holds.first().map(|first| &first.row);
         let has_floor = first.is_some_and(|first| first.mode != Mode::Exclusive);

@@ -2,7 +2,8 @@
 //! what is dirty. One lock and the ledger can be borrowed together; that is why it is one struct.
 
 use crate::{
-    Acquisition, AcquisitionId, FEATURE_LEVEL, Finished, FinishedRow, Header, Limits, Name, Token,
+    Acquisition, AcquisitionId, FEATURE_LEVEL, Finished, FinishedRow, Header, Limits, Name,
+    Refusal, Token,
     dirty::Dirty,
     hash::StateHash,
     ring::{Entry, Ring},
@@ -84,6 +85,17 @@ impl Ledger {
             ring_next: self.ring.next(),
             feature_level: self.feature_level,
         }
+    }
+
+    /// Why a session with so many open acquisitions may have no other.
+    pub(crate) fn refusal_beside(&self, open_count: usize) -> Option<Refusal> {
+        let max = self.limits.acquisitions_per_session_max;
+        (open_count >= max).then_some(Refusal::TooManyAcquisitions { max })
+    }
+
+    /// How many seats a lock has.
+    pub(crate) fn seats_max(&self) -> usize {
+        if self.feature_level >= 3 { self.limits.seats_per_lock_max } else { usize::MAX }
     }
 
     /// The token of the next grant.

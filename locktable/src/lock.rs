@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::{
     Acquisition, AcquisitionId, At, Change, Condition, DelayRow, Extras, Finished, FinishedRow,
     Grant, HoldRow, Mode, Name, Owner, Token, Wait, WaiterRow,
-    dirty::{InImage, RowState},
+    dirty::RowState,
     hash::Digest,
     holds::{Delay, Hold, Holds, Kind},
     ledger::{HoldAfter, Ledger},
@@ -64,7 +64,8 @@ impl FenceFloor {
 /// - at least one seat is taken, by a hold or a delay: a lock whose seats are all free serves its
 ///   queue, and without that it is gone;
 /// - holders and waiters are of one kind;
-/// - the head of the queue does not fit beside the seats taken (else it would hold);
+/// - the head of the queue does not fit beside the seats taken, or there is no seat left (else it
+///   would hold);
 /// - there is a fence floor exactly if there are holds and they are not exclusive, and no hold's
 ///   token is below it.
 #[derive(Debug)]
@@ -73,13 +74,12 @@ pub(crate) struct Lock {
     pub(crate) queue: Queue,
     // Boxed: an exclusive lock has none.
     pub(crate) fence_floor: Option<Box<FenceFloor>>,
-    pub(crate) row_state: RowState,
 }
 
 impl Lock {
     pub(crate) fn new() -> Self {
         let (holds, queue) = (Holds::default(), Queue::default());
-        Self { holds, queue, fence_floor: None, row_state: RowState::New }
+        Self { holds, queue, fence_floor: None }
     }
 
     pub(crate) fn is_free(&self) -> bool {
@@ -91,9 +91,10 @@ impl Lock {
         self.holds.some_mode().map(Mode::kind)
     }
 
-    /// Whether a newcomer would hold at once: nobody waits, and it fits.
+    /// Whether a newcomer would hold at once if a lock had any number of seats: nobody waits, and it
+    /// fits.
     pub(crate) fn is_open_to(&self, mode: Mode) -> bool {
-        self.queue.is_empty() && self.holds.admit(mode)
+        self.queue.is_empty() && self.holds.fits(mode)
     }
 
     /// The grant of one of this lock's holds, as its client sees it.
@@ -138,9 +139,9 @@ impl Lock {
         let grant = self.grant_of(&row);
         let open = Open { name: step.name.clone(), place: Place::Held(token) };
         let stood = step.ledger.sessions.insert(acquisition, &row.owner, open);
-        self.insert_hold(step.name, step.ledger, row);
+        let row_state = step.ledger.dirty.hold_came(step.name, token);
+        self.insert_hold(step.name, step.ledger, row, row_state);
         let from_queue = stood.is_some();
-        self.mark(step.name, step.ledger);
         step.changes.push(Change::Granted {
             acquisition,
             name: step.name.clone(),
@@ -152,21 +153,29 @@ impl Lock {
     }
 
     /// Puts a hold among the others, without telling anyone.
-    pub(crate) fn insert_hold(&mut self, name: &Name, ledger: &mut Ledger, row: HoldRow) {
+    pub(crate) fn insert_hold(
+        &mut self,
+        name: &Name,
+        ledger: &mut Ledger,
+        row: HoldRow,
+        row_state: RowState,
+    ) {
         let digest = ledger.hash.add_hold(name, &row);
-        self.holds.push(Hold { row, digest });
+        self.holds.push(Hold { row, digest, row_state });
         ledger.holds_count += 1;
     }
 
     /// Puts a delay among the others, without telling anyone.
     pub(crate) fn insert_delay(&mut self, name: &Name, ledger: &mut Ledger, row: DelayRow) {
         let digest = ledger.hash.add_delay(name, &row);
+        ledger.dirty.delay_came(name, row.token);
         self.holds.push_delay(Delay { row, digest });
         ledger.delays_count += 1;
     }
 
     pub(crate) fn raise_fence_floor(&mut self, name: &Name, ledger: &mut Ledger, token: Token) {
         let digest = ledger.hash.add_fence_floor(name, token);
+        ledger.dirty.floor_came(name);
         self.fence_floor = Some(Box::new(FenceFloor { token, digest }));
     }
 
@@ -201,7 +210,8 @@ impl Lock {
 
     /// Grants to the queue what has become possible.
     pub(crate) fn serve(&mut self, step: &mut Step<'_>) {
-        while self.queue.front().is_some_and(|head| self.holds.admit(head.row.mode)) {
+        let seats_max = step.ledger.seats_max();
+        while self.queue.front().is_some_and(|head| self.holds.admit(head.row.mode, seats_max)) {
             let Some(waiter) = self.queue.pop_front() else { return };
             let request = unqueued(step, waiter);
             self.grant(step, request);
@@ -274,9 +284,7 @@ impl Lock {
         token: Token,
         how: Finished,
     ) -> Option<HoldRow> {
-        let Hold { row, digest } = self.holds.remove(token)?;
-        step.ledger.hash.remove(digest);
-        step.ledger.holds_count -= 1;
+        let row = self.remove_hold(step, token)?;
         let acquisitions = row.acquisitions();
         for &acquisition in &acquisitions {
             step.ledger.sessions.remove(acquisition);
@@ -290,13 +298,22 @@ impl Lock {
             && let Some(floor) = self.fence_floor.take()
         {
             step.ledger.hash.remove(floor.digest);
+            step.ledger.dirty.floor_left(step.name);
         }
-        self.mark(step.name, step.ledger);
         let name = step.name.clone();
         step.changes.push(Change::HoldEnded { token, name, acquisitions, how });
         if let Some(reclaimer) = row.reclaimer() {
             step.waiter_left(reclaimer.acquisition, how);
         }
+        Some(row)
+    }
+
+    /// Takes a hold out of its seat, hash and image, without telling anyone.
+    pub(crate) fn remove_hold(&mut self, step: &mut Step<'_>, token: Token) -> Option<HoldRow> {
+        let Hold { row, digest, row_state } = self.holds.remove(token)?;
+        step.ledger.hash.remove(digest);
+        step.ledger.holds_count -= 1;
+        step.ledger.dirty.hold_left(step.name, token, row_state);
         Some(row)
     }
 
@@ -312,17 +329,7 @@ impl Lock {
         ledger.hash.remove(hold.digest);
         change(&mut hold.row);
         hold.digest = ledger.hash.add_hold(name, &hold.row);
-        self.mark(name, ledger);
-    }
-
-    /// Notes that the lock's row differs from the image.
-    pub(crate) fn mark(&mut self, name: &Name, ledger: &mut Ledger) {
-        let in_image = match self.row_state {
-            RowState::New => InImage::No,
-            RowState::Clean => InImage::Yes,
-            RowState::Dirty(_) => return,
-        };
-        self.row_state = RowState::Dirty(ledger.dirty.lock_changed(name, in_image));
+        hold.row_state = ledger.dirty.hold_changed(name, token, hold.row_state);
     }
 }
 

@@ -1,6 +1,8 @@
 //! What a command did: the answer to whoever asked, and the changes that the leader's soft state
 //! (lease clock, pushes) follows.
 
+use std::sync::Arc;
+
 use crate::{Acquisition, AcquisitionId, Condition, ConditionFlaw, Mode, Name, Owner, Token, Wait};
 
 /// The result of applying one command.
@@ -145,10 +147,21 @@ pub enum Refusal {
     /// Re-entry names a live shared hold and wants it exclusive: two upgraders would wait for each
     /// other for ever, so nobody may upgrade (D8).
     WouldDeadlock,
+    /// Nobody waits and it would fit, but every seat of the lock is taken.
+    TooManyHolders {
+        /// Seats of a lock.
+        max: usize,
+    },
     /// The queue is full.
-    TooManyWaiters,
+    TooManyWaiters {
+        /// Waiters of a lock.
+        max: usize,
+    },
     /// The session has too many open acquisitions in this range.
-    TooManyAcquisitions,
+    TooManyAcquisitions {
+        /// Open acquisitions of a session.
+        max: usize,
+    },
     /// The same acquisition was used for another lock or another mode.
     AcquisitionReused,
     /// Re-entry names a live hold of another session, instance, owner, mode or permits, or one
@@ -359,8 +372,8 @@ pub struct HoldView {
     pub grant: Grant,
     /// How it is held.
     pub mode: Mode,
-    /// Who, for people.
-    pub owner: Owner,
+    /// Who, for people. Shared with the table: a look copies no attributes.
+    pub owner: Arc<Owner>,
     /// When, for people.
     pub granted_unix_ms: u64,
     /// Set when ending: why, for people.
@@ -386,8 +399,8 @@ pub struct WaiterView {
     pub ttl_ms: u64,
     /// When its wait ends.
     pub wait: Wait,
-    /// Who, for people.
-    pub owner: Owner,
+    /// Who, for people. Shared with the table: a look copies no attributes.
+    pub owner: Arc<Owner>,
     /// When, for people.
     pub queued_unix_ms: u64,
     /// What may end its hold, once it holds.
@@ -420,7 +433,8 @@ pub struct LockView {
     pub waiters: Vec<WaiterView>,
     /// How many wait in all.
     pub waiters_count: usize,
-    /// Lock-delays that run, by token.
+    /// Lock-delays that run, by token; of more than the holds that were asked for, those that end
+    /// last.
     pub delays: Vec<DelayView>,
 }
 

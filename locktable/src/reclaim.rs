@@ -16,12 +16,12 @@ impl LockTable {
         }
         let Reclaim { acquisition, name, token, owner } = reclaim;
         let open_count = self.ledger.sessions.open_count(acquisition.session);
-        let is_full = open_count >= self.ledger.limits.acquisitions_per_session_max;
+        let too_many = self.ledger.refusal_beside(open_count);
         let owner = self.ledger.sessions.share(acquisition.session, owner);
         let reclaimer = Reclaimer { acquisition, owner };
         let reclaimed = self.with_lock(at, &name, changes, |lock, step| {
             let hold = &lock.holds.get(token)?.row;
-            if let Some(refusal) = refusal_to_reclaim(hold, &reclaimer, is_full) {
+            if let Some(refusal) = refusal_to_reclaim(hold, &reclaimer, too_many) {
                 return Some(Reply::Refused(refusal));
             }
             Some(if hold.is_orphan() {
@@ -62,8 +62,13 @@ impl LockTable {
     }
 }
 
-/// Why the acquisition may not have the live hold.
-fn refusal_to_reclaim(hold: &HoldRow, reclaimer: &Reclaimer, is_full: bool) -> Option<Refusal> {
+/// Why the acquisition may not have the live hold. `too_many` stands in the way of one more open
+/// acquisition.
+fn refusal_to_reclaim(
+    hold: &HoldRow,
+    reclaimer: &Reclaimer,
+    too_many: Option<Refusal>,
+) -> Option<Refusal> {
     let life = |it: Acquisition| (it.instance, it.id);
     let Reclaimer { acquisition, .. } = *reclaimer;
     let is_newer = acquisition.instance > hold.instance;
@@ -81,7 +86,7 @@ fn refusal_to_reclaim(hold: &HoldRow, reclaimer: &Reclaimer, is_full: bool) -> O
         None => {}
     }
     // It takes the places of an orphan's acquisitions; that of a live hold's it takes only later.
-    (is_full && !hold.is_orphan()).then_some(Refusal::TooManyAcquisitions)
+    too_many.filter(|_| !hold.is_orphan())
 }
 
 impl HoldRow {

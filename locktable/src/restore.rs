@@ -5,9 +5,9 @@
 use std::{collections::BTreeMap, error::Error, fmt};
 
 use crate::{
-    Acquisition, Condition, EndingCause, EndingMark, Extras, FEATURE_LEVEL, FinishedRow, Header,
-    HoldRow, LeaseRule, Limits, LockRow, LockTable, Mode, Name, RING_ROW_LEN, Row, RowKey, Token,
-    Wait, WaiterRow,
+    Acquisition, Condition, DelayRow, EndingCause, EndingMark, Extras, FEATURE_LEVEL, FinishedRow,
+    Header, HoldRow, LeaseRule, Limits, LockRow, LockTable, Mode, Name, RING_ROW_LEN, Row, RowKey,
+    Token, Wait, WaiterRow,
     dirty::{Dirty, RowState},
     ledger::{HoldAfter, Ledger, TOKEN_COUNTER_BITS, last_token},
     lock::Lock,
@@ -74,15 +74,21 @@ impl LockTable {
             sorted.insert(key, row);
         }
         let mut table = Self { locks: BTreeMap::new(), ledger: Ledger::under(limits, &header) };
-        // The order of keys is that of need: waiters stand at locks, the ring looks at holds.
+        // The order of keys is that of need: waiters stand behind holds, the ring looks at holds.
         for (key, row) in sorted {
             let inserted = match (&key, row) {
-                (RowKey::Lock(name), Row::Lock(row)) => table.insert_lock(&header, name, row),
+                (RowKey::Lock(name), Row::Lock(row)) => table.insert_lock(name, row),
+                (RowKey::Hold(name, token), Row::Hold(row)) if row.token == *token => {
+                    table.insert_hold(&header, name, row)
+                }
+                (RowKey::Delay(name, token), Row::Delay(row)) if row.token == *token => {
+                    table.insert_delay(&header, name, row)
+                }
                 (RowKey::Waiter(name, ticket), Row::Waiter(row)) if row.ticket == *ticket => {
                     table.insert_waiter(&header, name, row)
                 }
                 (RowKey::Ring(number), Row::Ring(row)) => table.insert_run(&header, *number, row),
-                _ => Err("the row is not of the kind or ticket that its key says"),
+                _ => Err("the row is not of the kind, token or ticket that its key says"),
             };
             inserted.map_err(|rule| RestoreError::Row { key, rule })?;
         }
@@ -92,49 +98,44 @@ impl LockTable {
         Ok(table)
     }
 
-    fn insert_lock(&mut self, header: &Header, name: &Name, row: LockRow) -> Result<(), Rule> {
+    fn insert_lock(&mut self, name: &Name, row: LockRow) -> Result<(), Rule> {
+        if row.fence_floor == Token(0) {
+            return Err("the fence floor is no token");
+        }
         let mut lock = Lock::new();
-        lock.row_state = RowState::Clean;
-        check_fence_floor(&row)?;
-        if let Some(floor) = row.fence_floor {
-            lock.raise_fence_floor(name, &mut self.ledger, floor);
-        }
-        let mut before = Token(0);
-        for mut hold in row.holds {
-            if hold.token <= before || hold.token > last_token(header) {
-                return Err("tokens do not ascend, or are beyond the header's");
-            }
-            before = hold.token;
-            check_hold(&hold)?;
-            if !lock.holds.admit(hold.mode) {
-                return Err("holds that do not fit together");
-            }
-            hold.owner = self.ledger.sessions.share_again(hold.session, hold.owner);
-            self.index_hold(name, &hold)?;
-            lock.insert_hold(name, &mut self.ledger, hold);
-        }
-        let mut before = Token(0);
-        for delay in row.delays {
-            if delay.token <= before || delay.token > last_token(header) {
-                return Err("tokens of delays do not ascend, or are beyond the header's");
-            }
-            before = delay.token;
-            if lock.holds.get(delay.token).is_some() || !lock.holds.admit(delay.mode) {
-                return Err("a delay that does not fit, or of a live hold");
-            }
-            lock.insert_delay(name, &mut self.ledger, delay);
-        }
+        lock.raise_fence_floor(name, &mut self.ledger, row.fence_floor);
         self.locks.insert(name.clone(), Box::new(lock));
         Ok(())
     }
 
-    fn index_hold(&mut self, name: &Name, hold: &HoldRow) -> Result<(), Rule> {
-        for (acquisition, owner, place) in places_on(hold) {
-            let open = Open { name: name.clone(), place };
-            if self.ledger.sessions.insert(acquisition, owner, open).is_some() {
-                return Err("an acquisition is open twice");
-            }
+    fn insert_hold(&mut self, header: &Header, name: &Name, mut hold: HoldRow) -> Result<(), Rule> {
+        check_token(header, hold.token)?;
+        check_hold(&hold)?;
+        let lock = self.locks.entry(name.clone()).or_insert_with(|| Box::new(Lock::new()));
+        if !lock.holds.fits(hold.mode) {
+            return Err("holds that do not fit together");
         }
+        match &lock.fence_floor {
+            _ if hold.mode == Mode::Exclusive => {}
+            None => return Err("a hold of sharers or permits without a fence floor"),
+            Some(floor) if floor.token > hold.token => {
+                return Err("the fence floor is above a hold's token");
+            }
+            Some(_) => {}
+        }
+        hold.owner = self.ledger.sessions.share_again(hold.session, hold.owner);
+        index_hold(&mut self.ledger, name, &hold)?;
+        lock.insert_hold(name, &mut self.ledger, hold, RowState::Clean);
+        Ok(())
+    }
+
+    fn insert_delay(&mut self, header: &Header, name: &Name, delay: DelayRow) -> Result<(), Rule> {
+        check_token(header, delay.token)?;
+        let lock = self.locks.entry(name.clone()).or_insert_with(|| Box::new(Lock::new()));
+        if lock.holds.get(delay.token).is_some() || !lock.holds.fits(delay.mode) {
+            return Err("a delay that does not fit, or of a live hold");
+        }
+        lock.insert_delay(name, &mut self.ledger, delay);
         Ok(())
     }
 
@@ -160,7 +161,7 @@ impl LockTable {
         if lock.kind() != Some(row.mode.kind()) {
             return Err("holders and waiters of different kinds");
         }
-        if lock.is_open_to(row.mode) {
+        if lock.queue.is_empty() && lock.holds.admit(row.mode, self.ledger.seats_max()) {
             return Err("the head of the queue fits beside the holds");
         }
         let open = Open { name: name.clone(), place: Place::Waiting(row.ticket) };
@@ -204,12 +205,30 @@ impl LockTable {
     }
 
     fn check_whole(&self, header: &Header) -> Result<(), RestoreError> {
+        for (name, lock) in &self.locks {
+            let is_shared = lock.holds.first().is_some_and(|hold| hold.row.mode != Mode::Exclusive);
+            if lock.fence_floor.is_some() && !is_shared {
+                let key = RowKey::Lock(name.clone());
+                let rule = "a fence floor without a hold of sharers or permits";
+                return Err(RestoreError::Row { key, rule });
+            }
+        }
         if self.ledger.ring.next() != header.ring_next {
             let key = RowKey::Ring(self.ledger.ring.next() / RING_ROW_LEN);
             return Err(RestoreError::Row { key, rule: "missing" });
         }
         Ok(())
     }
+}
+
+fn index_hold(ledger: &mut Ledger, name: &Name, hold: &HoldRow) -> Result<(), Rule> {
+    for (acquisition, owner, place) in places_on(hold) {
+        let open = Open { name: name.clone(), place };
+        if ledger.sessions.insert(acquisition, owner, open).is_some() {
+            return Err("an acquisition is open twice");
+        }
+    }
+    Ok(())
 }
 
 fn check_header(header: &Header, limits: &Limits) -> Result<(), RestoreError> {
@@ -223,6 +242,13 @@ fn check_header(header: &Header, limits: &Limits) -> Result<(), RestoreError> {
         Some(len) if len <= limits.ring_len_max as u64 => Ok(()),
         _ => Err(RestoreError::Header { rule: "the ring is too long or ends before it begins" }),
     }
+}
+
+fn check_token(header: &Header, token: Token) -> Result<(), Rule> {
+    if token == Token(0) || token > last_token(header) {
+        return Err("the token is 0 or beyond the header's");
+    }
+    Ok(())
 }
 
 fn check_hold(hold: &HoldRow) -> Result<(), Rule> {
@@ -264,20 +290,4 @@ fn check_extras(hold: &HoldRow, extras: &Extras) -> Result<(), Rule> {
 
 fn check_condition(condition: &Condition, ttl_ms: u64) -> Result<(), Rule> {
     condition.flaw(ttl_ms).map_or(Ok(()), |_| Err("a condition that is refused"))
-}
-
-fn check_fence_floor(row: &LockRow) -> Result<(), Rule> {
-    let first = match row.holds.first() {
-        Some(first) => first,
-        None if row.delays.is_empty() => return Err("a lock without holds and delays"),
-        None if row.fence_floor.is_some() => return Err("a fence floor without a hold"),
-        None => return Ok(()),
-    };
-    if (first.mode == Mode::Exclusive) != row.fence_floor.is_none() {
-        return Err("a fence floor on an exclusive lock, or none on another");
-    }
-    if row.fence_floor.is_some_and(|floor| floor > first.token || floor == Token(0)) {
-        return Err("the fence floor is no token or above a hold's");
-    }
-    Ok(())
 }

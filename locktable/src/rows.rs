@@ -13,8 +13,9 @@ use crate::{
 /// is not restored.
 ///
 /// 1: grants, queues, expiry, force-release. 2: conditions and what comes with them, downgrade,
-/// reclaim, revocation; an Expire that finds its hold ending ends it as its End would.
-pub const FEATURE_LEVEL: u64 = 2;
+/// reclaim, revocation; an Expire that finds its hold ending ends it as its End would. 3: a lock has
+/// a largest number of seats.
+pub const FEATURE_LEVEL: u64 = 3;
 
 /// How many finished acquisitions share one row of the ring. A flush rewrites the last row of the
 /// ring whole: small enough for that, large enough that 65,536 make only 256 rows.
@@ -37,11 +38,17 @@ pub struct Header {
     pub feature_level: u64,
 }
 
-/// Names a row. Rows of all locks come first, then all waiters, then the ring.
+/// Names a row. What a lock has is in rows of their own, so that none of them grows with the number of
+/// its holders: a change writes what has changed. The order is that in which a table is restored.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RowKey {
-    /// A live lock.
+    /// What a live lock has beside its holds, delays and waiters. One that is held exclusively has
+    /// nothing, and no such row.
     Lock(Name),
+    /// A hold: its lock and its token.
+    Hold(Name, Token),
+    /// The place of an ended hold: its lock and the token of that hold.
+    Delay(Name, Token),
     /// A waiter: its lock and its ticket.
     Waiter(Name, u64),
     /// The run of the ring with the numbers from `.0 * RING_ROW_LEN`, that many at most.
@@ -53,6 +60,10 @@ pub enum RowKey {
 pub enum Row {
     /// See [`RowKey::Lock`].
     Lock(LockRow),
+    /// See [`RowKey::Hold`].
+    Hold(HoldRow),
+    /// See [`RowKey::Delay`].
+    Delay(DelayRow),
     /// See [`RowKey::Waiter`].
     Waiter(WaiterRow),
     /// See [`RowKey::Ring`]. Aligned to its end: the last entry is the last of the run or of the
@@ -61,16 +72,12 @@ pub enum Row {
     Ring(Vec<FinishedRow>),
 }
 
-/// A live lock without its waiters.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What a lock has that is held by sharers or permits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LockRow {
     /// Token of the first shared or permit grant since the lock was last exclusive or without a
-    /// hold (D11). Absent: the lock is exclusive, or nobody holds it.
-    pub fence_floor: Option<Token>,
-    /// In order of tokens; empty only while a delay runs.
-    pub holds: Vec<HoldRow>,
-    /// In order of tokens.
-    pub delays: Vec<DelayRow>,
+    /// hold (D11).
+    pub fence_floor: Token,
 }
 
 /// The place of an ended hold, which stays taken until the leader's clock says that the delay is

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     LockTable, Name,
-    dirty::{InImage, RowState},
+    holds::Hold,
     ledger::{HoldAfter, Ledger},
     lock::Lock,
     ring::Ring,
@@ -33,31 +33,32 @@ impl LockTable {
     }
 
     /// Takes a lock from another table's ledger into this table.
-    fn adopt(&mut self, from: &mut Ledger, name: Name, mut lock: Box<Lock>) {
+    fn adopt(&mut self, from: &mut Ledger, name: Name, lock: Box<Lock>) {
         from.strike_out(&name, &lock);
-        let row = lock.row();
         let mut adopted = Lock::new();
-        if let Some(floor) = row.fence_floor {
-            adopted.raise_fence_floor(&name, &mut self.ledger, floor);
+        if let Some(floor) = lock.fence_floor {
+            adopted.raise_fence_floor(&name, &mut self.ledger, floor.token);
         }
-        for hold in row.holds {
-            for (acquisition, owner, place) in places_on(&hold) {
+        let (holds, delays) = lock.holds.into_seats();
+        for Hold { row, .. } in holds {
+            for (acquisition, owner, place) in places_on(&row) {
                 let open = Open { name: name.clone(), place };
                 self.ledger.sessions.insert(acquisition, owner, open);
             }
-            adopted.insert_hold(&name, &mut self.ledger, hold);
+            let row_state = self.ledger.dirty.hold_came(&name, row.token);
+            adopted.insert_hold(&name, &mut self.ledger, row, row_state);
         }
-        for delay in row.delays {
-            adopted.insert_delay(&name, &mut self.ledger, delay);
+        for delay in delays {
+            adopted.insert_delay(&name, &mut self.ledger, delay.row);
         }
-        while let Some(waiter) = lock.queue.pop_front() {
+        let mut queue = lock.queue;
+        while let Some(waiter) = queue.pop_front() {
             let (ticket, acquisition) = (waiter.row.ticket, waiter.row.acquisition);
             let open = Open { name: name.clone(), place: Place::Waiting(ticket) };
             self.ledger.sessions.insert(acquisition, &waiter.row.owner, open);
             self.ledger.dirty.waiter_came(&name, ticket);
             adopted.insert_waiter(&name, &mut self.ledger, waiter.row);
         }
-        adopted.mark(&name, &mut self.ledger);
         self.locks.insert(name, Box::new(adopted));
     }
 
@@ -80,6 +81,7 @@ impl Ledger {
     fn strike_out(&mut self, name: &Name, lock: &Lock) {
         for hold in lock.holds.iter() {
             self.hash.remove(hold.digest);
+            self.dirty.hold_left(name, hold.row.token, hold.row_state);
             hold.row.acquisitions().into_iter().for_each(|it| self.sessions.remove(it));
             if let Some(reclaimer) = hold.row.reclaimer() {
                 self.sessions.remove(reclaimer.acquisition);
@@ -87,6 +89,7 @@ impl Ledger {
         }
         for delay in lock.holds.delays() {
             self.hash.remove(delay.digest);
+            self.dirty.delay_left(name, delay.row.token);
         }
         for waiter in lock.queue.iter() {
             self.hash.remove(waiter.digest);
@@ -95,17 +98,10 @@ impl Ledger {
         }
         if let Some(floor) = &lock.fence_floor {
             self.hash.remove(floor.digest());
+            self.dirty.floor_left(name);
         }
         self.holds_count -= lock.holds.len();
-        self.delays_count -= lock.holds.delays().len();
+        self.delays_count -= lock.holds.delays_len();
         self.waiters_count -= lock.queue.len();
-        match lock.row_state {
-            RowState::New => {}
-            RowState::Clean => {
-                let slot = self.dirty.lock_changed(name, InImage::Yes);
-                self.dirty.lock_freed(slot);
-            }
-            RowState::Dirty(slot) => self.dirty.lock_freed(slot),
-        }
     }
 }

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, btree_map::Entry};
 use crate::{
     Acquisition, At, Change, Command, FEATURE_LEVEL, Name, Outcome, RaiseFeatureLevel, Refusal,
     Reply, Token,
-    dirty::RowState,
     ledger::{Forgotten, Ledger},
     lock::{Lock, Step},
 };
@@ -14,6 +13,9 @@ use crate::{
 /// diverge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
+    /// Seats of one lock: holders, sharers or permits, and the places that lock-delays keep taken.
+    /// Since feature level 3; a lock that had more before keeps them.
+    pub seats_per_lock_max: usize,
     /// Waiters in the queue of one lock.
     pub waiters_per_lock_max: usize,
     /// Open acquisitions (held or waiting) of one session in this range.
@@ -26,6 +28,7 @@ impl Default for Limits {
     /// Those of DESIGN §5 and D8.
     fn default() -> Self {
         Self {
+            seats_per_lock_max: 10_000,
             waiters_per_lock_max: 10_000,
             acquisitions_per_session_max: 10_000,
             ring_len_max: 65_536,
@@ -56,7 +59,8 @@ pub struct Counts {
 /// - every token ever granted is larger than all before (S3), over release, flush and restore;
 /// - at most one effect per acquisition that is open or in the ring (S8): an acquisition is open at
 ///   one place or finished once, never both;
-/// - no session has more open acquisitions, and no lock more waiters, than the limits say;
+/// - no session has more open acquisitions, and no lock more waiters, than the limits say; nor more
+///   seats taken, but for what was taken below feature level 3;
 /// - the state hash is a function of header and rows alone (S9).
 #[derive(Debug)]
 pub struct LockTable {
@@ -147,10 +151,8 @@ impl LockTable {
         let Entry::Occupied(mut slot) = self.locks.entry(name.clone()) else { return None };
         let mut step = Step { at, name, ledger: &mut self.ledger, changes };
         let result = act(slot.get_mut(), &mut step);
-        if slot.get().is_free()
-            && let RowState::Dirty(row) = slot.remove().row_state
-        {
-            self.ledger.dirty.lock_freed(row);
+        if slot.get().is_free() {
+            slot.remove();
         }
         Some(result)
     }

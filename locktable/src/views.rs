@@ -1,11 +1,11 @@
 //! What can be asked of a table without changing it: for keepalives, for people, and for the lease
 //! clock of a new leader.
 
-use std::ops::Bound;
+use std::{cmp::Reverse, ops::Bound};
 
 use crate::{
     Acquisition, AcquisitionId, Agreement, DelayRow, DelayView, Finished, HoldRow, HoldView,
-    LockTable, LockView, Name, Owner, Status, Token, Wait, WaiterRow, WaiterView, lock::Lock,
+    LockTable, LockView, Name, Status, Token, Wait, WaiterRow, WaiterView, lock::Lock,
     sessions::Place,
 };
 
@@ -181,7 +181,7 @@ impl Lock {
             open: u32::try_from(hold.open_ids.len()).unwrap_or(u32::MAX),
             grant: self.grant_of(hold),
             mode: hold.mode,
-            owner: Owner::clone(&hold.owner),
+            owner: hold.owner.clone(),
             granted_unix_ms: hold.granted_unix_ms,
             ending: hold.ending().map(|mark| mark.reason.clone()),
             agreement: hold.agreement(),
@@ -200,8 +200,21 @@ impl Lock {
             holds_count: self.holds.len(),
             waiters: waiters.map(|waiter| waiter_view(&waiter.row)).collect(),
             waiters_count: self.queue.len(),
-            delays: self.holds.delays().map(|delay| delay_view(&delay.row)).collect(),
+            delays: self.delays_that_end_last(holds_max),
         }
+    }
+}
+
+impl Lock {
+    /// At most so many delays, by token. What they are shown for is how long the lock stays taken.
+    fn delays_that_end_last(&self, delays_max: usize) -> Vec<DelayView> {
+        let mut delays: Vec<_> = self.holds.delays().map(|delay| delay_view(&delay.row)).collect();
+        if delays.len() > delays_max {
+            delays.sort_by_key(|delay| Reverse(delay.since_unix_ms.saturating_add(delay.delay_ms)));
+            delays.truncate(delays_max);
+            delays.sort_by_key(|delay| delay.token);
+        }
+        delays
     }
 }
 
@@ -211,7 +224,7 @@ fn waiter_view(waiter: &WaiterRow) -> WaiterView {
         mode: waiter.mode,
         ttl_ms: waiter.ttl_ms,
         wait: waiter.wait,
-        owner: Owner::clone(&waiter.owner),
+        owner: waiter.owner.clone(),
         queued_unix_ms: waiter.queued_unix_ms,
         condition: waiter.condition.as_deref().copied().unwrap_or_default(),
     }

@@ -1,10 +1,10 @@
 //! Rows that are not the image of a table: each broken rule is named, and nothing panics.
 
 use sharklock_locktable::{
-    Acquire, Acquisition, AcquisitionId, At, Cancel, Command, Condition, EndingCause, EndingMark,
-    Extras, FEATURE_LEVEL, Finished, FinishedRow, Header, HoldRow, Instance, LeaseRule, LockRow,
-    LockTable, Mode, Name, Owner, RING_ROW_LEN, Reclaimer, Release, RestoreError, Row, RowKey,
-    SessionHandle, Token, Wait, WaiterRow,
+    Acquire, Acquisition, AcquisitionId, At, Cancel, Command, Condition, DelayRow, End, EndCause,
+    EndingCause, EndingMark, Extras, FEATURE_LEVEL, Finished, FinishedRow, Header, HoldRow,
+    Instance, LeaseRule, LockRow, LockTable, Mode, Name, Owner, RING_ROW_LEN, Reclaimer, Release,
+    RestoreError, Row, RowKey, SessionHandle, Token, Wait, WaiterRow,
 };
 
 const AT: At = At { index: 1, term: 1, stamped_unix_ms: 1 };
@@ -18,6 +18,17 @@ fn acquisition(session: u8, id: u64) -> Acquisition {
 }
 
 fn acquire(table: &mut LockTable, session: u8, id: u64, name: &str, mode: Mode) {
+    acquire_under(table, session, id, name, mode, None);
+}
+
+fn acquire_under(
+    table: &mut LockTable,
+    session: u8,
+    id: u64,
+    name: &str,
+    mode: Mode,
+    condition: Option<Box<Condition>>,
+) {
     let acquire = Acquire {
         acquisition: acquisition(session, id),
         name: name.into(),
@@ -26,14 +37,33 @@ fn acquire(table: &mut LockTable, session: u8, id: u64, name: &str, mode: Mode) 
         wait: Wait::Unbounded,
         reenter: None,
         owner: Owner::default(),
-        condition: None,
+        condition,
     };
     table.apply(AT, Command::Acquire(Box::new(acquire)));
 }
 
-/// An exclusive lock with two waiters, a shared one, permits with a waiter, and a ring of three
-/// rows.
+/// A sharer that an operator ends; its place stays taken.
+fn end_with_a_delay(table: &mut LockTable, session: u8, id: u64, name: &str) {
+    let condition = Condition { lock_delay_ms: Some(500), ..Condition::default() };
+    acquire_under(table, session, id, name, Mode::Shared, Some(Box::new(condition)));
+    let token = table.hold_of(name, acquisition(session, id));
+    let cause = EndCause::Operator { reason: String::new(), operator: String::new() };
+    table.apply(AT, Command::End(End { name: name.into(), token, cause }));
+    assert_eq!(table.counts().delays, 1);
+}
+
+/// An exclusive lock with two waiters, a shared one, one with a sharer and a delay, permits with a
+/// waiter, and a ring of three rows.
 fn table() -> LockTable {
+    let mut table = table_of_level_1();
+    acquire(&mut table, 1, 4, "dusk", Mode::Shared);
+    end_with_a_delay(&mut table, 2, 4, "dusk");
+    table.check_invariants();
+    table
+}
+
+/// The same without what level 1 did not know.
+fn table_of_level_1() -> LockTable {
     let mut table = LockTable::new();
     for id in 1..=2 * RING_ROW_LEN + 5 {
         let cancel = Cancel { acquisition: acquisition(9, id), name: "gone".into() };
@@ -70,8 +100,34 @@ impl Image {
         }
     }
 
-    fn hold(&mut self, name: &str, index: usize) -> &mut HoldRow {
-        &mut self.lock(name).holds[index]
+    fn hold(&mut self, name: &str, token: u64) -> &mut HoldRow {
+        match self.row(&RowKey::Hold(name.into(), Token(token))) {
+            Row::Hold(row) => row,
+            row => panic!("{row:?}"),
+        }
+    }
+
+    fn delay(&mut self, name: &str, token: u64) -> &mut DelayRow {
+        match self.row(&RowKey::Delay(name.into(), Token(token))) {
+            Row::Delay(row) => row,
+            row => panic!("{row:?}"),
+        }
+    }
+
+    /// The row of a hold or a delay, with this token instead, as it would be stored.
+    fn renamed(&mut self, name: &str, token: u64, other: u64) {
+        let of = |key: &RowKey| {
+            matches!(key, RowKey::Hold(it, at) | RowKey::Delay(it, at)
+            if it.as_str() == name && *at == Token(token))
+        };
+        let (key, row) = self.rows.iter_mut().find(|(key, _)| of(key)).expect("a hold or a delay");
+        match (key, row) {
+            (RowKey::Hold(_, at), Row::Hold(HoldRow { token, .. }))
+            | (RowKey::Delay(_, at), Row::Delay(DelayRow { token, .. })) => {
+                (*at, *token) = (Token(other), Token(other));
+            }
+            (key, row) => panic!("{key:?} {row:?}"),
+        }
     }
 
     fn waiter(&mut self, name: &str, ticket: u64) -> &mut WaiterRow {
@@ -121,7 +177,9 @@ fn an_untouched_image_is_the_table_in_whatever_order() {
 #[test]
 fn the_encoding_of_the_hash_is_fixed() {
     // As version 1 stored it, before there were conditions.
-    let level_1 = restore_spoilt(|image| image.header.feature_level = 1).expect("a table of then");
+    let table = table_of_level_1();
+    let header = Header { feature_level: 1, ..table.header() };
+    let level_1 = LockTable::restore(header, table.rows()).expect("a table of then");
     assert_eq!(level_1.state_hash(), 0x3242_fe39_074d_84cb);
 }
 
@@ -146,7 +204,7 @@ fn a_header_that_breaks_a_rule_is_refused() {
 #[test]
 fn rows_that_are_missing_or_come_twice_are_refused() {
     check(|image| image.rows.push(image.rows[0].clone()), "comes twice");
-    check(|image| image.remove(&RowKey::Lock("door".into())), "a waiter without a lock");
+    check(|image| image.remove(&RowKey::Hold("door".into(), Token(1))), "a waiter without a lock");
     check(|image| image.remove(&RowKey::Ring(0)), "does not follow");
     check(|image| image.remove(&RowKey::Ring(2)), "missing");
     check(|image| image.header.ring_next += 1, "the run is too short");
@@ -156,34 +214,56 @@ fn rows_that_are_missing_or_come_twice_are_refused() {
         let waiter = image.waiter("door", 1).clone();
         image.rows.push((RowKey::Waiter("door".into(), 9), Row::Waiter(waiter)));
     };
-    check(misfiled, "not of the kind or ticket");
-    check(|image| *image.row(&RowKey::Lock("door".into())) = Row::Ring(vec![]), "not of the kind");
+    check(misfiled, "not of the kind, token or ticket");
+    check(|image| *image.row(&RowKey::Lock("page".into())) = Row::Ring(vec![]), "not of the kind");
 }
 
 #[test]
 fn locks_that_break_a_rule_are_refused() {
-    check(|image| image.lock("page").holds.clear(), "a lock without holds and delays");
-    check(|image| image.lock("page").fence_floor = None, "or none on another");
-    check(|image| image.lock("door").fence_floor = Some(Token(1)), "on an exclusive lock");
-    check(|image| image.lock("page").fence_floor = Some(Token(9)), "above a hold's");
-    check(|image| image.lock("page").fence_floor = Some(Token(0)), "is no token");
-    check(|image| image.lock("page").holds[1].token = Token(2), "do not ascend");
-    check(|image| image.hold("page", 1).token = Token(1), "do not ascend");
-    check(|image| image.lock("page").holds.swap(0, 1), "do not ascend");
-    check(|image| image.hold("door", 0).token = Token(0), "do not ascend");
-    check(|image| image.hold("door", 0).token = Token(1 << 48), "beyond the header's");
-    check(|image| image.hold("page", 1).mode = Mode::Exclusive, "do not fit together");
-    check(|image| image.hold("pool", 0).mode = Mode::Permits { n: 4, of: 3 }, "do not fit");
-    check(|image| image.hold("pool", 0).mode = Mode::Permits { n: 0, of: 3 }, "do not fit");
-    check(|image| image.hold("door", 0).open_ids.clear(), "nothing open");
-    check(|image| image.hold("door", 0).open_ids.push(AcquisitionId(1)), "do not ascend");
-    check(|image| image.hold("door", 0).open_ids.push(AcquisitionId(9)), "above the newest");
-    check(|image| image.hold("door", 0).open_ids[0] = AcquisitionId(9), "above the newest");
+    check(|image| image.remove(&RowKey::Lock("page".into())), "without a fence floor");
+    let floor = |name: &str, token, image: &mut Image| {
+        let row = Row::Lock(LockRow { fence_floor: Token(token) });
+        image.rows.push((RowKey::Lock(name.into()), row));
+    };
+    check(|image| floor("door", 1, image), "a fence floor without a hold of sharers");
+    check(|image| floor("roof", 1, image), "a fence floor without a hold of sharers");
+    check(
+        |image| image.remove(&RowKey::Hold("dusk".into(), Token(6))),
+        "without a hold of sharers",
+    );
+    check(|image| image.lock("page").fence_floor = Token(9), "above a hold's");
+    check(|image| image.lock("page").fence_floor = Token(0), "is no token");
     let open_twice = |image: &mut Image| {
-        let hold = image.hold("door", 0).clone();
-        image.hold("page", 0).open_ids = hold.open_ids;
+        let hold = image.hold("door", 1).clone();
+        image.hold("page", 2).open_ids = hold.open_ids;
     };
     check(open_twice, "open twice");
+}
+
+#[test]
+fn holds_that_break_a_rule_are_refused() {
+    check(|image| image.hold("page", 3).token = Token(2), "not of the kind, token or ticket");
+    check(|image| image.renamed("page", 3, 2), "comes twice");
+    check(|image| image.renamed("page", 3, 1), "above a hold's");
+    check(|image| image.renamed("door", 1, 0), "the token is 0");
+    check(|image| image.renamed("door", 1, 1 << 48), "beyond the header's");
+    check(|image| image.hold("page", 3).mode = Mode::Exclusive, "do not fit together");
+    check(|image| image.hold("page", 2).mode = Mode::Exclusive, "do not fit together");
+    check(|image| image.hold("pool", 5).mode = Mode::Permits { n: 4, of: 3 }, "do not fit");
+    check(|image| image.hold("pool", 5).mode = Mode::Permits { n: 0, of: 3 }, "do not fit");
+    check(|image| image.hold("door", 1).open_ids.clear(), "nothing open");
+    check(|image| image.hold("door", 1).open_ids.push(AcquisitionId(1)), "do not ascend");
+    check(|image| image.hold("door", 1).open_ids.push(AcquisitionId(9)), "above the newest");
+    check(|image| image.hold("door", 1).open_ids[0] = AcquisitionId(9), "above the newest");
+}
+
+#[test]
+fn delays_that_break_a_rule_are_refused() {
+    check(|image| image.renamed("dusk", 7, 0), "the token is 0");
+    check(|image| image.renamed("dusk", 7, 1 << 48), "beyond the header's");
+    check(|image| image.renamed("dusk", 7, 6), "of a live hold");
+    check(|image| image.delay("dusk", 7).mode = Mode::Exclusive, "a delay that does not fit");
+    check(|image| image.delay("dusk", 7).token = Token(6), "not of the kind, token or ticket");
 }
 
 #[test]
@@ -258,12 +338,25 @@ fn spoil(image: &mut Image, roll: &mut impl FnMut(u64) -> u64) {
     let names: [Name; 4] = ["door", "page", "pool", "gone"].map(Name::from);
     let (key, row) = &mut image.rows[index];
     match roll(20) {
-        0 => *key = RowKey::Lock(names[roll(4) as usize].clone()),
+        0 => match roll(3) {
+            0 => *key = RowKey::Lock(names[roll(4) as usize].clone()),
+            1 => *key = RowKey::Hold(names[roll(4) as usize].clone(), Token(roll(9))),
+            _ => *key = RowKey::Delay(names[roll(4) as usize].clone(), Token(roll(9))),
+        },
         1 => *key = RowKey::Waiter(names[roll(4) as usize].clone(), roll(6)),
         2 => *key = RowKey::Ring(roll(4)),
         3 => drop(image.rows.remove(index)),
         _ => match row {
-            Row::Lock(row) => spoil_lock(row, roll),
+            Row::Lock(row) => row.fence_floor = Token(roll(9)),
+            Row::Hold(row) => spoil_hold(key, row, roll),
+            Row::Delay(row) => match roll(3) {
+                0 => row.mode = mode(roll),
+                1 => row.delay_ms = roll(1_000),
+                _ => {
+                    row.token = Token(roll(9));
+                    *key = RowKey::Delay(names[roll(4) as usize].clone(), row.token);
+                }
+            },
             Row::Waiter(row) => match roll(4) {
                 0 => row.mode = mode(roll),
                 1 => row.ticket = roll(6),
@@ -280,14 +373,14 @@ fn spoil(image: &mut Image, roll: &mut impl FnMut(u64) -> u64) {
     }
 }
 
-fn spoil_lock(row: &mut LockRow, roll: &mut impl FnMut(u64) -> u64) {
-    if roll(5) == 0 {
-        row.fence_floor = (roll(2) == 0).then(|| Token(roll(9)));
-    }
-    let index = roll(row.holds.len() as u64) as usize;
-    let hold = &mut row.holds[index];
+fn spoil_hold(key: &mut RowKey, hold: &mut HoldRow, roll: &mut impl FnMut(u64) -> u64) {
     match roll(8) {
-        0 => hold.token = Token(roll(9)),
+        0 => {
+            hold.token = Token(roll(9));
+            if let RowKey::Hold(_, token) = key {
+                *token = hold.token;
+            }
+        }
         1 => hold.open_ids.push(AcquisitionId(roll(9))),
         2 => hold.open_ids.clear(),
         3 => hold.newest_id = AcquisitionId(roll(9)),

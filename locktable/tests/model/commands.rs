@@ -141,7 +141,7 @@ impl Commands {
                 let (session, reason) = (session(dice), "revoked".into());
                 Command::Revoke(Revoke { session, reason, operator: "op".into() })
             }
-            _ => Command::RaiseFeatureLevel(RaiseFeatureLevel { level: 1 + dice.roll(2) }),
+            _ => Command::RaiseFeatureLevel(RaiseFeatureLevel { level: 1 + dice.roll(3) }),
         }
     }
 

@@ -115,7 +115,7 @@ impl Held {
             open: ids.len() as u32,
             grant: self.grant(),
             mode: self.mode,
-            owner: self.owner.clone(),
+            owner: self.owner.clone().into(),
             granted_unix_ms: self.since,
             ending: self.notice.as_ref().map(|notice| notice.reason.clone()),
             agreement: self.agreement(),
@@ -244,10 +244,15 @@ impl Naive {
             return Reply::Refused(Refusal::ModeMismatch);
         }
         if full {
-            return Reply::Refused(Refusal::TooManyAcquisitions);
+            return self.too_many_open();
         }
         let queue = self.waiting.iter().filter(|waiter| waiter.name == *name).count();
         if queue == 0 && self.fits(name, *mode) {
+            if self.has_no_seat(name) {
+                return Reply::Refused(Refusal::TooManyHolders {
+                    max: self.limits.seats_per_lock_max,
+                });
+            }
             let (acquisition, mode, ttl_ms) = (*acquisition, *mode, *ttl_ms);
             let wish = Wish { name, acquisition, mode, ttl_ms, owner, condition };
             return Reply::Granted(self.grant(at, false, wish));
@@ -257,7 +262,9 @@ impl Naive {
             return Reply::Finished(Finished::TryRefused);
         }
         if queue >= self.limits.waiters_per_lock_max {
-            return Reply::Refused(Refusal::TooManyWaiters);
+            return Reply::Refused(Refusal::TooManyWaiters {
+                max: self.limits.waiters_per_lock_max,
+            });
         }
         self.waiting.push(Waiting {
             name: name.clone(),
@@ -280,6 +287,7 @@ impl Naive {
 
     fn reenter(&mut self, acquire: &Acquire, token: Token, full: bool) -> Reply {
         let Acquire { acquisition, name, mode, owner, .. } = acquire;
+        let too_many = self.too_many_open();
         let mut held = self.held.iter_mut();
         let hold = held.find(|hold| hold.name == *name && hold.token == token && !hold.orphan);
         let Some(hold) = hold else {
@@ -299,7 +307,7 @@ impl Naive {
             return Reply::Finished(Finished::Unknown);
         }
         if full {
-            return Reply::Refused(Refusal::TooManyAcquisitions);
+            return too_many;
         }
         hold.open.push(acquisition.id.0);
         hold.open.sort();
@@ -408,7 +416,7 @@ impl Naive {
 
     pub fn serve(&mut self, at: At, name: &Name) {
         while let Some(index) = self.waiting.iter().position(|waiter| waiter.name == *name) {
-            if !self.fits(name, self.waiting[index].mode) {
+            if !self.fits(name, self.waiting[index].mode) || self.has_no_seat(name) {
                 return;
             }
             let Waiting { acquisition, mode, ttl_ms, owner, condition, .. } =
@@ -490,6 +498,16 @@ impl Naive {
         }
     }
 
+    pub fn too_many_open(&self) -> Reply {
+        let max = self.limits.acquisitions_per_session_max;
+        Reply::Refused(Refusal::TooManyAcquisitions { max })
+    }
+
+    /// As many places of a lock are taken as may be.
+    pub fn has_no_seat(&self, name: &Name) -> bool {
+        self.level >= 3 && self.seats(name).len() >= self.limits.seats_per_lock_max
+    }
+
     pub fn open_of(&self, acquisition: Acquisition) -> usize {
         let session = acquisition.session;
         let held = self.held.iter().filter(|hold| hold.owner_life.session == session);
@@ -562,7 +580,7 @@ impl Naive {
                 mode: waiter.mode,
                 ttl_ms: waiter.ttl_ms,
                 wait: waiter.wait,
-                owner: waiter.owner.clone(),
+                owner: waiter.owner.clone().into(),
                 queued_unix_ms: waiter.since,
                 condition: waiter.condition,
             })

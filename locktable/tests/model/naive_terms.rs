@@ -423,7 +423,7 @@ impl Naive {
             return Reply::Granted(self.inherit(at, index, Finished::Reclaimed, false));
         }
         if full {
-            return Reply::Refused(Refusal::TooManyAcquisitions);
+            return self.too_many_open();
         }
         let ttl_ms = hold.ttl_ms;
         if let Some(older) = hold.heir() {

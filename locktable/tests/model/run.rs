@@ -33,13 +33,17 @@ impl Run {
     pub fn new(number: u64, log: bool) -> Self {
         let mut dice = Dice(number);
         let limits = Limits {
+            seats_per_lock_max: 2 + dice.roll(5) as usize,
             waiters_per_lock_max: 2 + dice.roll(5) as usize,
             acquisitions_per_session_max: 3 + dice.roll(6) as usize,
             // Short ones forget at once, the longest spans two rows of the image.
             ring_len_max: [1, 4, 4, 24, 24, 24, 24, 300][dice.roll(8) as usize],
         };
-        // Some begin under the rules of the level before.
-        let level = FEATURE_LEVEL - u64::from(dice.roll(12) == 0);
+        // Some begin under the rules of a level before.
+        let level = match dice.roll(12) {
+            level @ 1..FEATURE_LEVEL => level,
+            _ => FEATURE_LEVEL,
+        };
         let mut table = LockTable::with_limits(limits);
         if level != FEATURE_LEVEL {
             let header = Header { feature_level: level, ..table.header() };

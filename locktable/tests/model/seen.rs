@@ -12,7 +12,7 @@ const MUST_BE_SEEN: &str = "Granted Queued StillHeld Released Cancelled Holds Ag
     Finished::Unknown Finished::Released Finished::Cancelled Finished::Expired \
     Finished::WaitTimedOut Finished::TryRefused Finished::ForceReleased Finished::HoldLost \
     Finished::Orphaned Finished::Reclaimed Finished::HeldTooLong Finished::AskedFor \
-    Refused::ModeMismatch Refused::WouldDeadlock Refused::TooManyWaiters \
+    Refused::ModeMismatch Refused::WouldDeadlock Refused::TooManyHolders Refused::TooManyWaiters \
     Refused::TooManyAcquisitions Refused::AcquisitionReused Refused::NotReenterable \
     Refused::HoldEnding Refused::LeaseShortened Refused::NotReclaimable Refused::NotWaiting \
     Refused::FeatureLevel \
@@ -34,8 +34,9 @@ const _: fn(&Reply, &Refusal, &ConditionFlaw, &Change, EndingCause) =
             Reply::Agreed(_) | Reply::Done => {}
         }
         match why {
-            Refusal::ModeMismatch | Refusal::WouldDeadlock | Refusal::TooManyWaiters => {}
-            Refusal::TooManyAcquisitions | Refusal::AcquisitionReused => {}
+            Refusal::ModeMismatch | Refusal::WouldDeadlock => {}
+            Refusal::TooManyHolders { .. } | Refusal::TooManyWaiters { .. } => {}
+            Refusal::TooManyAcquisitions { .. } | Refusal::AcquisitionReused => {}
             Refusal::NotReenterable | Refusal::Condition(_) | Refusal::HoldEnding => {}
             Refusal::LeaseShortened | Refusal::NotReclaimable | Refusal::NotWaiting => {}
             Refusal::FeatureLevel => {}

@@ -31,6 +31,7 @@ const OPTIONS: &[&str] = &[
     "token",
     "term",
     "reason",
+    "seats",
     "waiters",
     "acquisitions",
     "ring",

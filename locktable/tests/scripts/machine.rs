@@ -50,6 +50,7 @@ impl Machine {
             "limits" => {
                 let limits = Limits::default();
                 self.limits = Limits {
+                    seats_per_lock_max: line.option("seats").unwrap_or(limits.seats_per_lock_max),
                     waiters_per_lock_max: line
                         .option("waiters")
                         .unwrap_or(limits.waiters_per_lock_max),

@@ -187,20 +187,22 @@ pub fn dirty(output: &mut String, rows: &[(RowKey, Option<Row>)]) {
     for (key, row) in rows {
         let key = match key {
             RowKey::Lock(name) => format!("lock {name}"),
+            RowKey::Hold(name, token) => format!("hold {name} {token}"),
+            RowKey::Delay(name, token) => format!("delay {name} {token}"),
             RowKey::Waiter(name, ticket) => format!("waiter {name} {ticket}"),
             RowKey::Ring(number) => format!("ring {number}"),
         };
         match row {
             None => line!(output, "delete {key}"),
-            Some(Row::Lock(row)) => line!(
-                output,
-                "write {key}: {} holds{}",
-                row.holds.len(),
-                match row.delays.len() {
-                    0 => String::new(),
-                    delays => format!(", {delays} delays"),
-                }
-            ),
+            Some(Row::Lock(row)) => line!(output, "write {key}: floor={}", row.fence_floor),
+            Some(Row::Hold(row)) => {
+                let open = row.open_ids.iter().map(|&id| {
+                    let (session, instance) = (row.session, row.instance);
+                    spell(Acquisition { session, instance, id })
+                });
+                line!(output, "write {key}: {}", open.collect::<Vec<_>>().join(" "));
+            }
+            Some(Row::Delay(row)) => line!(output, "write {key}: {}", row.delay_ms),
             Some(Row::Waiter(row)) => line!(output, "write {key}: {}", spell(row.acquisition)),
             Some(Row::Ring(rows)) => {
                 let finished = rows.iter().map(|row| spell(row.acquisition));
