@@ -26,6 +26,9 @@ pub const STALL_MIN: Duration = Duration::from_millis(500);
 /// Most expiries in one command: bounds the work of one apply (raft.md §10, story 21).
 const EXPIRE_ITEMS_MAX: usize = 1_000;
 
+/// Most alarms looked at in one turn. After a stall each alarm stands too early, once.
+pub const ALARMS_PER_TURN_MAX: usize = 4_096;
+
 /// `ttl(1+ρ)`: how long a leader waits before it may end a lease of `ttl`.
 pub fn with_drift(ttl: Duration) -> Duration {
     ttl + ttl * DRIFT_PERMILLE / 1_000
@@ -62,22 +65,40 @@ enum Alarm {
 /// One lease.
 ///
 /// Invariants:
-/// - `deadline` is `Some` exactly when `(deadline, Alarm::Lease(key))` is in `alarms`; `None` means
-///   that its end has been proposed and not yet been applied.
-/// - `deadline` only moves later, except that Ending sets it anew;
+/// - `deadline` is `Some` exactly when `(alarm, Alarm::Lease(key))` is in `alarms`; `None` means
+///   that its end has been proposed and not yet been applied;
+/// - `alarm` is never behind the moment at which the lease ends. It lies before that once a stall
+///   has been credited: whoever finds it due looks again;
+/// - that moment only moves later, except that Ending sets it anew;
 /// - `heard` is set only while the end is pending.
-/// - `credited` is at most `ttl`.
 #[derive(Clone, Debug)]
 struct LeaseState {
     name: Name,
     ttl: Duration,
-    deadline: Option<Duration>,
+    deadline: Option<Deadline>,
+    alarm: Duration,
     /// The last receipt while the end was pending. It counts if apply refuses that end: the
     /// receipt may have been an acquire, which is answered behind it in the log.
     heard: Option<Duration>,
-    /// Stall credit since the last renewal.
-    credited: Duration,
     kind: Kind,
+}
+
+/// When a lease ends, but for the stalls since it was set.
+#[derive(Clone, Copy, Debug)]
+struct Deadline {
+    /// As if no stall came.
+    plain: Duration,
+    /// What [`LeaseClock::credit`] was when it was set: what came since is the lease's, up to its
+    /// ttl.
+    credit_before: Duration,
+}
+
+impl LeaseState {
+    /// When it ends after so much credit in all; none while its end is pending.
+    fn ends_at(&self, credit: Duration) -> Option<Duration> {
+        let Deadline { plain, credit_before } = self.deadline?;
+        Some(plain + self.ttl.min(credit - credit_before))
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -108,8 +129,13 @@ pub struct LeaseClock {
     leases: BTreeMap<LeaseKey, LeaseState>,
     alarms: BTreeSet<(Duration, Alarm)>,
     conditions: ConditionClock,
+    /// The sum of all stalls. One number for all leases, so that crediting costs the same however
+    /// many there are: it must not become a stall itself.
+    credit: Duration,
     /// Set by the first stall: no end is proposed before.
     paused_until: Option<Duration>,
+    /// Counts the alarms looked at, which is the work of [`due`](Self::due).
+    alarms_seen: u64,
 }
 
 impl LeaseClock {
@@ -122,7 +148,9 @@ impl LeaseClock {
             leases: BTreeMap::new(),
             alarms: BTreeSet::new(),
             conditions: ConditionClock::default(),
+            credit: Duration::ZERO,
             paused_until: None,
+            alarms_seen: 0,
         };
         for lease in leases {
             let from = now + election_max;
@@ -154,18 +182,15 @@ impl LeaseClock {
         if let Kind::Hold { told, .. } = &mut lease.kind {
             *told = true;
         }
-        let Some(deadline) = lease.deadline else {
+        let Some(ends_at) = lease.ends_at(self.credit) else {
             lease.heard = Some(now);
             return Renewal::Pending;
         };
         if matches!(lease.kind, Kind::Hold { ending: true, .. }) {
             return Renewal::Ending;
         }
-        lease.credited = Duration::ZERO;
-        let renewed = deadline.max(now + with_drift(lease.ttl));
-        lease.deadline = Some(renewed);
-        self.alarms.remove(&(deadline, Alarm::Lease(key)));
-        self.alarms.insert((renewed, Alarm::Lease(key)));
+        let renewed = ends_at.max(now + with_drift(lease.ttl));
+        self.end_at(key, renewed);
         Renewal::Renewed
     }
 
@@ -189,7 +214,7 @@ impl LeaseClock {
 
     /// Upper bound of what is left of a lease.
     pub fn remaining(&self, now: Duration, key: LeaseKey) -> Option<Duration> {
-        Some(self.leases.get(&key)?.deadline?.saturating_sub(now))
+        Some(self.leases.get(&key)?.ends_at(self.credit)?.saturating_sub(now))
     }
 
     /// Lease length of `key`.
@@ -253,12 +278,17 @@ impl LeaseClock {
         }
         let mut items = Vec::new();
         let mut commands = Vec::new();
+        let mut seen = 0;
         while let Some((at, alarm)) = self.alarms.first().copied() {
-            if at > now || items.len() + commands.len() >= EXPIRE_ITEMS_MAX {
+            let is_full = items.len() + commands.len() >= EXPIRE_ITEMS_MAX;
+            if at > now || is_full || seen >= ALARMS_PER_TURN_MAX {
                 break;
             }
+            seen += 1;
+            self.alarms_seen += 1;
             self.alarms.pop_first();
             match alarm {
+                Alarm::Lease(key) if self.is_credited(now, key) => {}
                 Alarm::Lease(key) => self.lease_due(key, &mut items, &mut commands),
                 Alarm::Wait(acquisition) => commands.extend(self.wait_due(acquisition)),
             }
@@ -271,7 +301,8 @@ impl LeaseClock {
         commands
     }
 
-    /// When [`due`](Self::due) will next have something to say.
+    /// When [`due`](Self::due) is to be asked next: it may have something to say by then, and has
+    /// nothing before.
     pub fn next_alarm(&self) -> Option<Duration> {
         let lease = self.alarms.first().map(|&(at, _)| at);
         let at = lease.into_iter().chain(self.conditions.next_alarm()).min()?;
@@ -282,17 +313,15 @@ impl LeaseClock {
     /// most one ttl between two renewals, and with a new pause only after an equal time without
     /// one, so that a server that stalls again and again frees its locks all the same.
     pub fn credit_stall(&mut self, now: Duration, stall: Duration) {
-        self.alarms.retain(|(_, alarm)| matches!(alarm, Alarm::Wait(_)));
-        for (key, lease) in &mut self.leases {
-            let Some(deadline) = lease.deadline else { continue };
-            let credit = stall.min(lease.ttl.saturating_sub(lease.credited));
-            lease.credited += credit;
-            lease.deadline = Some(deadline + credit);
-            self.alarms.insert((deadline + credit, Alarm::Lease(*key)));
-        }
+        self.credit += stall;
         if self.paused_until.is_none_or(|until| now >= until + self.election_max) {
             self.paused_until = Some(now + self.election_max);
         }
+    }
+
+    /// How many alarms were looked at so far: the work done, for tests and benchmarks.
+    pub fn alarms_seen(&self) -> u64 {
+        self.alarms_seen
     }
 
     /// How many leases run.
@@ -307,21 +336,21 @@ impl LeaseClock {
 
     fn start(&mut self, from: Duration, key: LeaseKey, name: Name, ttl_ms: u64, kind: Kind) {
         let ttl = Duration::from_millis(ttl_ms);
-        let deadline = from + with_drift(ttl);
-        let (deadline_set, credited) = (Some(deadline), Duration::ZERO);
-        let state = LeaseState { name, ttl, deadline: deadline_set, heard: None, credited, kind };
+        let plain = from + with_drift(ttl);
+        let deadline = Some(Deadline { plain, credit_before: self.credit });
+        let state = LeaseState { name, ttl, deadline, alarm: plain, heard: None, kind };
         if let (LeaseKey::Waiter(acquisition), Kind::Waiter { wait_ends: Some(at) }) = (key, kind) {
             self.alarms.insert((at, Alarm::Wait(acquisition)));
         }
-        self.alarms.insert((deadline, Alarm::Lease(key)));
+        self.alarms.insert((plain, Alarm::Lease(key)));
         let before = self.leases.insert(key, state);
         assert!(before.is_none(), "{key:?} has two leases");
     }
 
     fn stop(&mut self, key: LeaseKey) -> Option<LeaseState> {
         let lease = self.leases.remove(&key)?;
-        if let Some(deadline) = lease.deadline {
-            self.alarms.remove(&(deadline, Alarm::Lease(key)));
+        if lease.deadline.is_some() {
+            self.alarms.remove(&(lease.alarm, Alarm::Lease(key)));
         }
         if let (LeaseKey::Waiter(acquisition), Kind::Waiter { wait_ends: Some(at) }) =
             (key, lease.kind)
@@ -331,13 +360,32 @@ impl LeaseClock {
         Some(lease)
     }
 
-    fn set_deadline(&mut self, key: LeaseKey, deadline: Duration) {
+    /// From here on the lease ends at `plain`, and has its whole credit before it.
+    fn end_at(&mut self, key: LeaseKey, plain: Duration) {
+        self.set_deadline(key, Deadline { plain, credit_before: self.credit });
+    }
+
+    fn set_deadline(&mut self, key: LeaseKey, deadline: Deadline) {
         let lease = self.leases.get_mut(&key).expect("the caller has just seen this lease");
         lease.heard = None;
-        if let Some(before) = lease.deadline.replace(deadline) {
-            self.alarms.remove(&(before, Alarm::Lease(key)));
+        if lease.deadline.replace(deadline).is_some() {
+            self.alarms.remove(&(lease.alarm, Alarm::Lease(key)));
         }
-        self.alarms.insert((deadline, Alarm::Lease(key)));
+        lease.alarm = deadline.plain;
+        self.alarms.insert((lease.alarm, Alarm::Lease(key)));
+    }
+
+    /// Whether a lease whose alarm has come goes on, as stalls have been credited to it; its alarm
+    /// then stands where it ends.
+    fn is_credited(&mut self, now: Duration, key: LeaseKey) -> bool {
+        let lease = self.leases.get_mut(&key).expect("an alarm has its lease");
+        let ends_at = lease.ends_at(self.credit).expect("what is pending has no alarm");
+        if ends_at <= now {
+            return false;
+        }
+        lease.alarm = ends_at;
+        self.alarms.insert((ends_at, Alarm::Lease(key)));
+        true
     }
 
     fn begin_hold(
@@ -357,7 +405,8 @@ impl LeaseClock {
         // was heard of meanwhile.
         if let (true, Some(waited)) = (from_queue, waited) {
             let heard = waited.heard.map(|heard| heard + with_drift(waited.ttl));
-            let deadline = waited.deadline.or(heard).unwrap_or(now);
+            let refused = Deadline { plain: heard.unwrap_or(now), credit_before: self.credit };
+            let deadline = waited.deadline.unwrap_or(refused);
             self.set_deadline(LeaseKey::Hold(grant.token), deadline);
         }
     }
@@ -379,8 +428,8 @@ impl LeaseClock {
         if let Kind::Hold { ending, .. } = &mut lease.kind {
             *ending = true;
         }
-        let deadline = now + with_drift(lease.ttl);
-        self.set_deadline(key, deadline);
+        let ends_at = now + with_drift(lease.ttl);
+        self.end_at(key, ends_at);
     }
 
     /// The Expire was decided without knowing the newest acquisition: it is known now.
@@ -390,9 +439,8 @@ impl LeaseClock {
         if let Kind::Hold { newest: known, .. } = &mut lease.kind {
             *known = newest.max(*known);
         }
-        lease.credited = Duration::ZERO;
-        let deadline = now + with_drift(lease.ttl);
-        self.set_deadline(key, deadline);
+        let ends_at = now + with_drift(lease.ttl);
+        self.end_at(key, ends_at);
     }
 
     /// The hold goes on under another token, by its client's word: in full from here. An Expire that
@@ -414,10 +462,11 @@ impl LeaseClock {
     fn lengthen(&mut self, now: Duration, token: Token, ttl_ms: u64) {
         let key = LeaseKey::Hold(token);
         let Some(lease) = self.leases.get_mut(&key) else { return };
+        let ends_at = lease.ends_at(self.credit);
         lease.ttl = Duration::from_millis(ttl_ms);
-        if let Some(deadline) = lease.deadline {
-            let deadline = deadline.max(now + with_drift(lease.ttl));
-            self.set_deadline(key, deadline);
+        let longer = now + with_drift(lease.ttl);
+        if let Some(ends_at) = ends_at {
+            self.end_at(key, ends_at.max(longer));
         }
     }
 
@@ -462,308 +511,4 @@ fn wait_ends(now: Duration, wait: Wait) -> Option<Duration> {
 }
 
 #[cfg(test)]
-mod tests {
-    use sharklock_locktable::{Agreement, Condition, Finished, Instance, SessionHandle};
-
-    use super::*;
-
-    const ELECTION_MAX: Duration = Duration::from_secs(2);
-    const TTL_MS: u64 = 10_000;
-
-    fn at(ms: u64) -> Duration {
-        Duration::from_millis(ms)
-    }
-
-    fn acquisition(id: u64) -> Acquisition {
-        Acquisition {
-            session: SessionHandle([1; 16]),
-            instance: Instance(1),
-            id: AcquisitionId(id),
-        }
-    }
-
-    fn clock() -> LeaseClock {
-        LeaseClock::promote(at(0), 7, ELECTION_MAX, Vec::new())
-    }
-
-    fn granted(id: u64, token: u64, from_queue: bool) -> Change {
-        Change::Granted {
-            acquisition: acquisition(id),
-            name: "a".into(),
-            grant: Grant { token: Token(token), fence_floor: Token(token), ttl_ms: TTL_MS },
-            from_queue,
-            condition: None,
-        }
-    }
-
-    fn queued(id: u64, wait: Wait) -> Change {
-        Change::Queued { acquisition: acquisition(id), name: "a".into(), ttl_ms: TTL_MS, wait }
-    }
-
-    fn expire_hold(token: u64, newest: u64) -> Command {
-        let newest = AcquisitionId(newest);
-        let (name, token) = ("a".into(), Token(token));
-        let items = vec![ExpireItem::Hold { name, token, newest, told: true }];
-        Command::Expire(Expire { items, proposer_term: 7 })
-    }
-
-    #[test]
-    fn a_hold_expires_after_its_ttl_with_drift_and_not_before() {
-        let mut clock = clock();
-        clock.observe(at(0), &granted(1, 5, false));
-        assert_eq!(clock.next_alarm(), Some(at(10_100)));
-        assert_eq!(clock.due(at(10_099)), vec![]);
-        assert_eq!(clock.due(at(10_100)), vec![expire_hold(5, 1)]);
-        assert_eq!(clock.due(at(99_999)), vec![], "it is proposed once");
-    }
-
-    #[test]
-    fn renewal_moves_the_deadline_from_receipt_and_never_back() {
-        let mut clock = clock();
-        clock.observe(at(0), &granted(1, 5, false));
-        let key = LeaseKey::Hold(Token(5));
-        assert_eq!(clock.renew(at(3_000), key), Renewal::Renewed);
-        assert_eq!(clock.next_alarm(), Some(at(13_100)));
-        assert_eq!(clock.renew(at(2_000), key), Renewal::Renewed);
-        assert_eq!(clock.next_alarm(), Some(at(13_100)));
-        assert_eq!(clock.renew(at(0), LeaseKey::Hold(Token(6))), Renewal::Unknown);
-    }
-
-    #[test]
-    fn while_its_end_is_pending_a_hold_is_not_renewed() {
-        let mut clock = clock();
-        clock.observe(at(0), &granted(1, 5, false));
-        clock.due(at(10_100));
-        assert_eq!(clock.renew(at(10_101), LeaseKey::Hold(Token(5))), Renewal::Pending);
-        assert!(clock.is_pending(LeaseKey::Hold(Token(5))));
-    }
-
-    /// holes.md 6: another acquisition joined before the Expire was applied.
-    #[test]
-    fn an_expire_that_missed_starts_the_lease_anew() {
-        let mut clock = clock();
-        clock.observe(at(0), &granted(1, 5, false));
-        clock.due(at(10_100));
-        let (token, name) = (Token(5), Name::from("a"));
-        let joined = Change::Joined { acquisition: acquisition(2), name: name.clone(), token };
-        clock.observe(at(10_150), &joined);
-        clock.observe(at(10_200), &Change::ExpireMissed { token, name, newest: AcquisitionId(2) });
-        assert_eq!(clock.next_alarm(), Some(at(20_300)));
-        assert_eq!(clock.due(at(20_300)), vec![expire_hold(5, 2)]);
-    }
-
-    #[test]
-    fn a_granted_waiter_keeps_its_deadline() {
-        let mut clock = clock();
-        clock.observe(at(0), &queued(1, Wait::Unbounded));
-        clock.renew(at(4_000), LeaseKey::Waiter(acquisition(1)));
-        clock.observe(at(9_000), &granted(1, 5, true));
-        assert_eq!(clock.next_alarm(), Some(at(14_100)));
-        assert_eq!(clock.len(), 1);
-    }
-
-    #[test]
-    fn a_waiter_granted_while_its_expiry_was_pending_is_due_as_a_hold() {
-        let mut clock = clock();
-        clock.observe(at(0), &queued(1, Wait::Unbounded));
-        assert_eq!(clock.due(at(10_100)).len(), 1);
-        clock.observe(at(10_200), &granted(1, 5, true));
-        clock.tell(Token(5));
-        assert_eq!(clock.due(at(10_200)), vec![expire_hold(5, 1)]);
-    }
-
-    /// Its duplicate acquire came while the expiry was pending, and will be answered behind it.
-    #[test]
-    fn a_waiter_heard_of_while_its_expiry_was_pending_holds_for_a_full_lease() {
-        let mut clock = clock();
-        clock.observe(at(0), &queued(1, Wait::Unbounded));
-        assert_eq!(clock.due(at(10_100)).len(), 1);
-        assert_eq!(clock.renew(at(10_150), LeaseKey::Waiter(acquisition(1))), Renewal::Pending);
-        clock.observe(at(10_200), &granted(1, 5, true));
-        assert_eq!(clock.next_alarm(), Some(at(20_250)));
-    }
-
-    #[test]
-    fn stalls_in_a_row_cannot_put_expiry_off_for_ever() {
-        let mut clock = clock();
-        clock.observe(at(0), &granted(1, 5, false));
-        let mut now = 20_000;
-        while clock.due(at(now)).is_empty() {
-            assert!(now < 40_000, "expiry never came");
-            now += 700;
-            clock.credit_stall(at(now), at(600));
-        }
-    }
-
-    #[test]
-    fn a_wait_ends_by_its_own_alarm_and_the_lease_goes_on() {
-        let mut clock = clock();
-        clock.observe(at(0), &queued(1, Wait::AtMost(3_000)));
-        let timeout = Command::WaitTimeout(WaitTimeout {
-            acquisition: acquisition(1),
-            name: "a".into(),
-            proposer_term: 7,
-        });
-        assert_eq!(clock.due(at(3_000)), vec![timeout]);
-        // holes.md 18: it was granted before the time-out was applied; nothing is left behind.
-        clock.observe(at(3_001), &granted(1, 5, true));
-        assert_eq!(clock.next_alarm(), Some(at(10_100)));
-        let ended = Change::HoldEnded {
-            token: Token(5),
-            name: "a".into(),
-            acquisitions: vec![acquisition(1)],
-            how: Finished::Released,
-        };
-        clock.observe(at(3_002), &ended);
-        assert!(clock.is_empty());
-        assert_eq!(clock.next_alarm(), None);
-    }
-
-    #[test]
-    fn an_ending_hold_is_waited_out_in_full_and_not_renewed() {
-        let mut clock = clock();
-        clock.observe(at(0), &granted(1, 5, false));
-        let ending = Change::EndingBegan {
-            token: Token(5),
-            name: "a".into(),
-            ttl_ms: TTL_MS,
-            acquisitions: vec![acquisition(1)],
-            reason: "stuck".into(),
-        };
-        clock.observe(at(4_000), &ending);
-        assert_eq!(clock.renew(at(5_000), LeaseKey::Hold(Token(5))), Renewal::Ending);
-        let cause = EndCause::WaitedOut { proposer_term: 7, told: true };
-        let end = Command::End(End { name: "a".into(), token: Some(Token(5)), cause });
-        assert_eq!(clock.due(at(14_099)), vec![]);
-        assert_eq!(clock.due(at(14_100)), vec![end]);
-    }
-
-    #[test]
-    fn a_new_leader_gives_every_lease_in_full_plus_an_election() {
-        let hold = Lease::Hold {
-            name: "a".into(),
-            token: Token(5),
-            ttl_ms: TTL_MS,
-            newest: AcquisitionId(1),
-            acquisitions: vec![acquisition(1)],
-            ending: false,
-            agreement: Agreement { ttl_ms: TTL_MS, ..Agreement::default() },
-            asked: false,
-        };
-        let clock = LeaseClock::promote(at(1_000), 8, ELECTION_MAX, vec![hold]);
-        assert_eq!(clock.next_alarm(), Some(at(13_100)));
-    }
-
-    /// holes.md 7: after a stall, renewals that waited behind it are heard first.
-    #[test]
-    fn a_stall_is_credited_once_per_ttl_and_pauses_expiry() {
-        let mut clock = clock();
-        clock.observe(at(0), &granted(1, 5, false));
-        clock.credit_stall(at(9_000), at(8_000));
-        assert_eq!(clock.next_alarm(), Some(at(18_100)));
-        clock.credit_stall(at(18_000), at(8_000));
-        assert_eq!(clock.next_alarm(), Some(at(20_100)), "only 2 s of credit were left");
-        clock.credit_stall(at(22_000), at(600));
-        assert_eq!(clock.due(at(22_100)), vec![], "paused for an election time-out");
-        assert_eq!(clock.due(at(24_000)), vec![expire_hold(5, 1)]);
-    }
-
-    /// The Expire that is proposed for the hold, as far as it says who was told.
-    fn told_at_expiry(clock: &mut LeaseClock) -> bool {
-        let commands = clock.due(at(1_000_000));
-        match &commands[..] {
-            [Command::Expire(Expire { items, .. })] => match items[..] {
-                [ExpireItem::Hold { told, .. }] => told,
-                _ => panic!("{items:?}"),
-            },
-            _ => panic!("{commands:?}"),
-        }
-    }
-
-    #[test]
-    fn a_client_was_told_of_a_grant_by_an_answer_or_a_push() {
-        let mut answered = clock();
-        answered.observe(at(0), &granted(1, 5, false));
-        assert!(told_at_expiry(&mut answered));
-        let from_queue = || {
-            let mut clock = clock();
-            clock.observe(at(0), &queued(1, Wait::Unbounded));
-            clock.observe(at(1), &granted(1, 5, true));
-            clock
-        };
-        assert!(!told_at_expiry(&mut from_queue()), "nobody listened, nobody asked");
-        let mut pushed = from_queue();
-        pushed.tell(Token(5));
-        assert!(told_at_expiry(&mut pushed));
-        let mut renewed = from_queue();
-        renewed.renew(at(2), LeaseKey::Hold(Token(5)));
-        assert!(told_at_expiry(&mut renewed));
-    }
-
-    #[test]
-    fn an_orphan_has_no_lease() {
-        let mut clock = clock();
-        clock.observe(at(0), &granted(1, 5, false));
-        assert_eq!(clock.due(at(10_100)), vec![expire_hold(5, 1)]);
-        let acquisitions = vec![acquisition(1)];
-        let orphaned = Change::Orphaned { token: Token(5), name: "a".into(), acquisitions };
-        clock.observe(at(10_101), &orphaned);
-        assert!(clock.is_empty());
-        assert_eq!(clock.next_alarm(), None);
-        assert_eq!(clock.renew(at(10_102), LeaseKey::Hold(Token(5))), Renewal::Unknown);
-    }
-
-    /// Even if an Expire of the token before is on its way, which does nothing.
-    #[test]
-    fn a_downgraded_hold_has_a_full_lease_under_its_new_token() {
-        let downgraded = Change::Downgraded {
-            before: Token(5),
-            name: "a".into(),
-            grant: Grant { token: Token(6), fence_floor: Token(6), ttl_ms: TTL_MS },
-            acquisitions: vec![acquisition(1)],
-        };
-        let mut clock = clock();
-        clock.observe(at(0), &granted(1, 5, false));
-        assert_eq!(clock.due(at(10_100)), vec![expire_hold(5, 1)]);
-        clock.observe(at(10_200), &downgraded);
-        assert!(!clock.is_pending(LeaseKey::Hold(Token(6))));
-        assert_eq!(clock.due(at(20_299)), vec![]);
-        assert_eq!(clock.due(at(20_300)), vec![expire_hold(6, 1)]);
-    }
-
-    #[test]
-    fn a_longer_lease_counts_from_when_it_was_agreed() {
-        let mut clock = clock();
-        clock.observe(at(0), &granted(1, 5, false));
-        let agreement = Agreement { ttl_ms: 2 * TTL_MS, revision: 1, ..Agreement::default() };
-        let name = Name::from("a");
-        let set = Change::ConditionSet { token: Token(5), name, agreement, asked: false };
-        clock.observe(at(1_000), &set);
-        assert_eq!(clock.next_alarm(), Some(at(21_200)));
-        assert_eq!(clock.ttl(LeaseKey::Hold(Token(5))), Some(at(2 * TTL_MS)));
-    }
-
-    #[test]
-    fn the_times_of_conditions_end_with_their_hold() {
-        let condition = Condition { max_hold_ms: Some(5_000), ..Condition::default() };
-        let grant = Grant { token: Token(5), fence_floor: Token(5), ttl_ms: TTL_MS };
-        let granted = Change::Granted {
-            acquisition: acquisition(1),
-            name: "a".into(),
-            grant,
-            from_queue: false,
-            condition: Some(Box::new(condition)),
-        };
-        let mut clock = clock();
-        clock.observe(at(0), &granted);
-        assert_eq!(clock.next_alarm(), Some(at(5_050)));
-        let ended = Change::HoldEnded {
-            token: Token(5),
-            name: "a".into(),
-            acquisitions: vec![acquisition(1)],
-            how: Finished::Released,
-        };
-        clock.observe(at(1), &ended);
-        assert_eq!(clock.next_alarm(), None);
-    }
-}
+mod tests;

@@ -44,6 +44,8 @@ pub struct Worker {
     last_turn: Duration,
     /// When the batch in flight was handed out.
     batch_since: Option<Duration>,
+    /// Up to when stalls are credited: loop and disk may stand still at the same time.
+    credited_to: Duration,
     store_status: v1::StoreStatus,
     stats: WorkerStats,
 }
@@ -62,6 +64,7 @@ impl Worker {
             next_flush: now + pace.flush,
             last_turn: now,
             batch_since: None,
+            credited_to: now,
             store_status: v1::StoreStatus::default(),
             stats: WorkerStats::default(),
         }
@@ -202,21 +205,25 @@ impl Worker {
 
     fn persisted(&mut self, now: Duration, seq: BatchSeq) {
         self.store.persisted(seq);
-        let took = self.batch_since.take().map_or(Duration::ZERO, |since| now - since);
-        if took > STALL_MIN {
-            self.credit_stall(now, took);
+        if let Some(since) = self.batch_since.take() {
+            self.credit_stall(since, now);
         }
     }
 
     fn credit_loop_stall(&mut self, now: Duration) {
-        let gap = now.saturating_sub(self.last_turn);
-        self.last_turn = now;
-        if gap > STALL_MIN {
-            self.credit_stall(now, gap);
-        }
+        let last_turn = std::mem::replace(&mut self.last_turn, now);
+        self.credit_stall(last_turn, now);
     }
 
-    fn credit_stall(&mut self, now: Duration, stall: Duration) {
+    /// Credits what went on from `since` to `now`, if that is so long that it is a stall, but for
+    /// what has been credited already.
+    fn credit_stall(&mut self, since: Duration, now: Duration) {
+        let from = since.max(self.credited_to);
+        if now.saturating_sub(since) <= STALL_MIN || from >= now {
+            return;
+        }
+        let stall = now - from;
+        self.credited_to = now;
         tracing::warn!(stall_ms = stall.as_millis(), "stall: leases are credited, expiry pauses");
         self.stats.stalls += 1;
         for front in self.fronts.values_mut() {

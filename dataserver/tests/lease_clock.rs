@@ -26,6 +26,65 @@ impl Dice {
     }
 }
 
+/// Credit as it is promised, kept the slow way: for each lease when it ends, and what of that was
+/// credited since its last renewal.
+#[derive(Default)]
+struct Books {
+    ends: BTreeMap<LeaseKey, (Duration, Duration)>,
+}
+
+impl Books {
+    /// What happened beside stalls is taken from the clock: what a lease got anew has no credit.
+    fn follow(&mut self, now: Duration, clock: &LeaseClock, table: &LockTable) {
+        let before = std::mem::take(&mut self.ends);
+        for key in table.leases().iter().filter_map(key_of) {
+            let Some(left) = clock.remaining(now, key) else { continue };
+            let anew = (now + left, Duration::ZERO);
+            // What is overdue has nothing left, and shows no more when it was due.
+            let as_before = before.get(&key).copied();
+            let as_before = as_before.filter(|(ends, _)| ends.saturating_sub(now) == left);
+            self.ends.insert(key, as_before.unwrap_or(anew));
+        }
+    }
+
+    /// A waiter's lease becomes its hold's, with the credit that it has used up.
+    fn granted(&mut self, waiter: Acquisition, hold: Token) {
+        let lease = self.ends.remove(&LeaseKey::Waiter(waiter));
+        self.ends.extend(lease.map(|lease| (LeaseKey::Hold(hold), lease)));
+    }
+
+    fn renewed(&mut self, key: LeaseKey) {
+        if let Some((_, credited)) = self.ends.get_mut(&key) {
+            *credited = Duration::ZERO;
+        }
+    }
+
+    /// At most one ttl between two renewals, for each lease by itself.
+    fn credit(&mut self, stall: Duration, clock: &LeaseClock) {
+        for (key, (ends, credited)) in &mut self.ends {
+            let ttl = clock.ttl(*key).expect("it has a lease");
+            let credit = stall.min(ttl - *credited);
+            *credited += credit;
+            *ends += credit;
+        }
+    }
+
+    fn check(&self, now: Duration, clock: &LeaseClock) {
+        for (key, (ends, credited)) in &self.ends {
+            let left = clock.remaining(now, *key);
+            assert_eq!(left, Some(ends.saturating_sub(now)), "{key:?}, {credited:?} credited");
+        }
+    }
+}
+
+fn key_of(lease: &Lease) -> Option<LeaseKey> {
+    match lease {
+        Lease::Hold { token, .. } => Some(LeaseKey::Hold(*token)),
+        Lease::Waiter { acquisition, .. } => Some(LeaseKey::Waiter(*acquisition)),
+        Lease::Delay { .. } => None,
+    }
+}
+
 /// A range of one table, its leader's clock, and what clients were told.
 struct Life {
     dice: Dice,
@@ -38,6 +97,8 @@ struct Life {
     valid_until: BTreeMap<Token, Duration>,
     /// The same of who waits, which will count on its hold from then (hole 4).
     waiting_until: BTreeMap<Acquisition, Duration>,
+    /// What is to be left of each lease, counted one by one.
+    books: Books,
     /// Decided by a leader that is one no more.
     stale: Vec<Command>,
     id_last: u64,
@@ -55,6 +116,7 @@ impl Life {
             clock: LeaseClock::promote(Duration::ZERO, 1, ELECTION_MAX, vec![]),
             valid_until: BTreeMap::new(),
             waiting_until: BTreeMap::new(),
+            books: Books::default(),
             stale: vec![],
             id_last: 0,
             ended_by_the_clock: 0,
@@ -70,6 +132,7 @@ impl Life {
             self.clock.observe(self.now, change);
         }
         self.check_follows();
+        self.books.follow(self.now, &self.clock, &self.table);
         outcome.reply
     }
 
@@ -85,6 +148,7 @@ impl Life {
                 }
             }
             Change::Granted { acquisition, grant, from_queue: true, .. } => {
+                self.books.granted(*acquisition, grant.token);
                 let valid_until = self.waiting_until.remove(acquisition);
                 self.valid_until.extend(valid_until.map(|until| (grant.token, until)));
             }
@@ -195,7 +259,8 @@ impl Life {
         let (name, acquisition) = all[self.dice.roll(all.len() as u64) as usize].clone();
         match self.table.status(name.as_str(), acquisition) {
             Status::Held { grant, .. } => {
-                if self.clock.renew(self.now, LeaseKey::Hold(grant.token)) == Renewal::Renewed {
+                let key = LeaseKey::Hold(grant.token);
+                if self.renew(key) == Renewal::Renewed {
                     let ttl = Duration::from_millis(grant.ttl_ms);
                     self.valid_until.insert(grant.token, self.now + ttl);
                 }
@@ -203,12 +268,30 @@ impl Life {
             Status::Waiting { .. } => {
                 let key = LeaseKey::Waiter(acquisition);
                 let ttl = self.clock.ttl(key).expect("a waiter has a lease");
-                if self.clock.renew(self.now, key) == Renewal::Renewed {
+                if self.renew(key) == Renewal::Renewed {
                     self.waiting_until.insert(acquisition, self.now + ttl);
                 }
             }
             Status::Finished(_) => {}
         }
+    }
+
+    fn renew(&mut self, key: LeaseKey) -> Renewal {
+        let renewal = self.clock.renew(self.now, key);
+        self.books.follow(self.now, &self.clock, &self.table);
+        if renewal == Renewal::Renewed {
+            self.books.renewed(key);
+        }
+        renewal
+    }
+
+    /// The server stands still, and says so.
+    fn stall(&mut self, most_ms: u64) {
+        let stall = Duration::from_millis(500 + self.dice.roll(most_ms));
+        self.now += stall;
+        self.books.credit(stall, &self.clock);
+        self.clock.credit_stall(self.now, stall);
+        self.books.check(self.now, &self.clock);
     }
 
     /// Something that a client or an operator does to a hold.
@@ -265,6 +348,8 @@ impl Life {
         self.now += Duration::from_millis(self.dice.roll(3_000));
         self.term += 1;
         self.clock = LeaseClock::promote(self.now, self.term, ELECTION_MAX, self.table.leases());
+        self.books = Books::default();
+        self.books.follow(self.now, &self.clock, &self.table);
         for command in std::mem::take(&mut self.stale) {
             let before = self.table.state_hash();
             self.apply(command, true);
@@ -277,10 +362,28 @@ impl Life {
         match self.dice.roll(100) {
             0..30 => self.acquire(),
             30..75 => self.keep_alive(),
-            75..99 => self.touch(),
+            75..97 => self.touch(),
+            97..99 => self.stall(12_000),
             _ => self.change_leader(),
         }
         self.run_due();
+    }
+
+    /// Nobody asks for anything any more, and the server stands still in half of its time. All the
+    /// same every lease ends within what is published: its full length, one ttl of credit, and as
+    /// long again as pauses last.
+    fn end_stalling(&mut self) {
+        let begin = self.now;
+        let ttl_max = Duration::from_secs(12);
+        let full = ttl_max + ttl_max / 100 + ELECTION_MAX;
+        while !self.clock.is_empty() {
+            self.now += Duration::from_millis(3_000);
+            self.run_due();
+            self.stall(2_500);
+            // Ending, and who then reclaims the hold, take their time one after the other.
+            let latest = begin + 2 * (2 * (full + ttl_max));
+            assert!(self.now < latest, "{:?} since {begin:?}: {:?}", self.now, self.clock);
+        }
     }
 
     /// Nobody asks for anything any more.
@@ -307,6 +410,9 @@ fn the_clock_follows_the_table_and_is_never_early() {
         let mut life = Life::new(seed);
         (0..1_500).for_each(|_| life.step());
         life.table.check_invariants();
+        if seed % 2 == 0 {
+            life.end_stalling();
+        }
         life.end();
         ended += life.ended_by_the_clock;
     }

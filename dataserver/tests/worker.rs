@@ -493,6 +493,19 @@ fn a_stalled_loop_expires_nobody_before_it_has_heard_them() {
     assert_eq!(rig.events().len(), 1);
 }
 
+/// Loop and disk stand still at the same time when the process does: that is one stall.
+#[test]
+fn what_loop_and_disk_stand_still_together_is_credited_once() {
+    let mut rig = Rig::new();
+    rig.call(1, acquire(1, None));
+    let batch = rig.turn().batch.expect("the entry");
+    rig.disk.write(&batch.ops, batch.sync).expect("no fault was asked for");
+    rig.now += 8 * SECOND;
+    rig.worker.handle(rig.now, Input::Persisted(batch.seq));
+    rig.settle();
+    assert_eq!(rig.worker.stats().stalls, 1);
+}
+
 #[test]
 fn a_call_routed_by_an_old_map_is_told_the_new_one() {
     let mut rig = Rig::new();

@@ -5,12 +5,19 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// Elapsed time since it was made. Each step is the smaller of what CLOCK_MONOTONIC and
-/// CLOCK_MONOTONIC_RAW have advanced.
+/// How long the two kernel clocks are compared as wholes before the slower one is banked.
+///
+/// They are read one after the other, and the nanoseconds between differ from time to time. Were
+/// the smaller step banked at every reading, each difference would be lost: a busy server's clock
+/// would run slow. Once a second they are noise.
+const BANK_EVERY: Duration = Duration::from_secs(1);
+
+/// Elapsed time since it was made: min(ΔMONOTONIC, ΔMONOTONIC_RAW), accumulated.
 #[derive(Debug)]
 pub struct ServerClock {
-    elapsed: Duration,
-    last: Reading,
+    /// Up to `since`.
+    banked: Duration,
+    since: Reading,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -40,15 +47,26 @@ impl Reading {
 impl ServerClock {
     /// Starts at zero.
     pub fn start() -> Self {
-        Self { elapsed: Duration::ZERO, last: Reading::now() }
+        Self::starting_at(Reading::now())
+    }
+
+    fn starting_at(since: Reading) -> Self {
+        Self { banked: Duration::ZERO, since }
     }
 
     /// Elapsed time; never goes back.
     pub fn now(&mut self) -> Duration {
-        let reading = Reading::now();
-        self.elapsed += reading.since(self.last);
-        self.last = reading;
-        self.elapsed
+        self.read(Reading::now())
+    }
+
+    /// Neither kernel clock goes back, so the smaller of what both have advanced does not either.
+    fn read(&mut self, reading: Reading) -> Duration {
+        let since = reading.since(self.since);
+        let elapsed = self.banked + since;
+        if since >= BANK_EVERY {
+            *self = Self { banked: elapsed, since: reading };
+        }
+        elapsed
     }
 }
 
@@ -56,15 +74,39 @@ impl ServerClock {
 mod tests {
     use super::*;
 
+    fn reading(monotonic_us: u64, raw_us: u64) -> Reading {
+        let us = Duration::from_micros;
+        Reading { monotonic: us(monotonic_us), raw: us(raw_us) }
+    }
+
     #[test]
     fn the_slower_of_both_clocks_counts() {
-        let reading = |monotonic, raw| Reading {
-            monotonic: Duration::from_millis(monotonic),
-            raw: Duration::from_millis(raw),
-        };
-        let ten_slewed = reading(1_000, 2_000);
-        assert_eq!(reading(1_080, 2_100).since(ten_slewed), Duration::from_millis(80));
-        assert_eq!(reading(1_108, 2_100).since(ten_slewed), Duration::from_millis(100));
-        assert_eq!(reading(999, 1_999).since(ten_slewed), Duration::ZERO);
+        let slewed = reading(1_000_000, 2_000_000);
+        let clock = || ServerClock::starting_at(slewed);
+        assert_eq!(clock().read(reading(1_080_000, 2_100_000)), Duration::from_millis(80));
+        assert_eq!(clock().read(reading(1_108_000, 2_100_000)), Duration::from_millis(100));
+        assert_eq!(clock().read(reading(999_000, 1_999_000)), Duration::ZERO);
+    }
+
+    #[test]
+    fn slewing_is_not_made_up_for_by_the_other_clock_later() {
+        let mut clock = ServerClock::starting_at(reading(0, 0));
+        assert_eq!(clock.read(reading(9_000_000, 10_000_000)), Duration::from_secs(9));
+        assert_eq!(clock.read(reading(20_000_000, 20_000_000)), Duration::from_secs(19));
+    }
+
+    /// 100,000 readings in 10 s, each second one with 3 µs between its two clocks.
+    #[test]
+    fn the_time_between_the_two_readings_does_not_add_up() {
+        let mut clock = ServerClock::starting_at(reading(0, 0));
+        let mut elapsed = Duration::ZERO;
+        for number in 1..=100_000_u64 {
+            let between_us = if number % 2 == 0 { 3 } else { 0 };
+            let now = clock.read(reading(number * 100, number * 100 + between_us));
+            assert!(now >= elapsed, "{now:?} after {elapsed:?}");
+            elapsed = now;
+        }
+        let lost = Duration::from_secs(10) - elapsed;
+        assert!(lost <= Duration::from_micros(3 * 11), "{lost:?} are lost");
     }
 }
