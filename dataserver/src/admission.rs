@@ -90,7 +90,8 @@ impl Admission<'_> {
             return Err(wire::overloaded());
         }
         let seq = request.seq;
-        let acquire = wire::acquire(caller, request).map_err(malformed)?;
+        let asked_ms = leading(self.front).age.asked_ms(self.age);
+        let acquire = wire::acquire(caller, request, asked_ms).map_err(malformed)?;
         let (acquisition, name) = (acquire.acquisition, acquire.name.clone());
         // Its answer will carry its seq, from which the client counts, so the lease that it names
         // is renewed by its receipt (D7, *Proof*): a duplicate's own, or the hold it joins.

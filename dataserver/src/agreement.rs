@@ -89,6 +89,7 @@ pub fn reclaim_to_record(reclaim: &Reclaim) -> Body {
         name: reclaim.name.as_str().to_owned(),
         token: reclaim.token.0,
         owner: Some(owner_to_record(reclaim.owner.clone())),
+        asked_ms: reclaim.asked_ms,
     })
 }
 
@@ -98,6 +99,7 @@ pub fn reclaim_from_record(reclaim: record::LogReclaim) -> Result<Command, Decod
         name: reclaim.name.into(),
         token: Token(reclaim.token),
         owner: owner_from_record(reclaim.owner.unwrap_or_default()),
+        asked_ms: reclaim.asked_ms,
     })))
 }
 

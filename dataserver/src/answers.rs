@@ -128,6 +128,10 @@ impl Answers<'_> {
                     ..v1::AcquireResponse::default()
                 };
                 match reply {
+                    Reply::Indeterminate => {
+                        self.subscribers.remove(&acquisition);
+                        return self.replies.indeterminate(to);
+                    }
                     Reply::Refused(refusal) => {
                         self.subscribers.remove(&acquisition);
                         return self.replies.fail(to, wire::refusal(refusal));

@@ -33,7 +33,7 @@ pub enum DecodeError {
 /// Upper bound of the encoded length of a command, cheap to compute: what an entry is filled by.
 pub fn weight(command: &Command) -> usize {
     /// Ids, tokens, terms, a condition and the framing of one command or item.
-    const FIXED: usize = 224;
+    const FIXED: usize = 240;
     let own = match command {
         Command::Acquire(acquire) => acquire.name.as_str().len() + owner_weight(&acquire.owner),
         Command::Reclaim(reclaim) => reclaim.name.as_str().len() + owner_weight(&reclaim.owner),
@@ -75,10 +75,21 @@ fn owner_weight(owner: &Owner) -> usize {
     owner.id.len() + owner.address.len() + attributes.sum::<usize>()
 }
 
-/// Encodes the commands of one turn as the data of one Raft entry.
-pub fn encode_batch(stamped_unix_ms: u64, commands: &[Command]) -> Vec<u8> {
+/// What one Raft entry says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogBatch {
+    /// The leader's wall clock, for people.
+    pub stamped_unix_ms: u64,
+    /// What the leader has counted since its entry before, for [`sharklock_locktable::LockTable::pass`].
+    pub passed_ms: u64,
+    /// The commands of one turn.
+    pub commands: Vec<Command>,
+}
+
+/// Encodes the commands of one turn as the data of one Raft entry. See [`LogBatch`].
+pub fn encode_batch(stamped_unix_ms: u64, passed_ms: u64, commands: &[Command]) -> Vec<u8> {
     let commands = commands.iter().map(command_to_record).collect();
-    let batch = record::LogBatch { stamped_unix_ms, commands };
+    let batch = record::LogBatch { stamped_unix_ms, commands, passed_ms };
     let mut data = Vec::with_capacity(1 + batch.encoded_len());
     data.push(LOG_FORMAT);
     batch.encode(&mut data).expect("a Vec grows as needed");
@@ -86,15 +97,16 @@ pub fn encode_batch(stamped_unix_ms: u64, commands: &[Command]) -> Vec<u8> {
 }
 
 /// The inverse of [`encode_batch`].
-pub fn decode_batch(data: &[u8]) -> Result<(u64, Vec<Command>), DecodeError> {
+pub fn decode_batch(data: &[u8]) -> Result<LogBatch, DecodeError> {
     let (&format, body) = data.split_first().ok_or(DecodeError::Empty)?;
     if format != LOG_FORMAT {
         return Err(DecodeError::Format(format));
     }
     let batch = record::LogBatch::decode(body)
         .map_err(|error| DecodeError::Malformed(error.to_string()))?;
-    let commands = batch.commands.into_iter().map(command_from_record).collect::<Result<_, _>>()?;
-    Ok((batch.stamped_unix_ms, commands))
+    let record::LogBatch { stamped_unix_ms, passed_ms, commands } = batch;
+    let commands = commands.into_iter().map(command_from_record).collect::<Result<_, _>>()?;
+    Ok(LogBatch { stamped_unix_ms, passed_ms, commands })
 }
 
 fn command_to_record(command: &Command) -> record::LogCommand {
@@ -194,6 +206,7 @@ fn acquire_to_record(acquire: &Acquire) -> record::LogAcquire {
         reenter: acquire.reenter.map(|token| token.0),
         owner: Some(owner_to_record(acquire.owner.clone())),
         condition: acquire.condition.as_deref().map(agreement::condition_to_record),
+        asked_ms: acquire.asked_ms,
     }
 }
 
@@ -207,6 +220,7 @@ fn acquire_from_record(acquire: record::LogAcquire) -> Result<Acquire, DecodeErr
         reenter: acquire.reenter.map(Token),
         owner: owner_from_record(acquire.owner.unwrap_or_default()),
         condition: agreement::boxed_condition_from_record(acquire.condition)?,
+        asked_ms: acquire.asked_ms,
     })
 }
 
@@ -384,6 +398,7 @@ mod tests {
                 reenter,
                 owner: owner.clone(),
                 condition: None,
+                asked_ms: u64::MAX,
             }))
         };
         let conditions = every_condition();
@@ -493,6 +508,7 @@ mod tests {
                 name: name.clone(),
                 token: Token(9),
                 owner: owner.clone(),
+                asked_ms: u64::MAX,
             })),
             Command::Ask(Ask { acquisition: acquisition(9), name: name.clone() }),
             Command::Downgrade(Downgrade {
@@ -514,23 +530,25 @@ mod tests {
 
     #[test]
     fn every_command_survives_the_log() {
-        let data = encode_batch(1_700_000_000_000, &every_command());
-        assert_eq!(decode_batch(&data), Ok((1_700_000_000_000, every_command())));
+        let (stamped_unix_ms, passed_ms, commands) = (1_700_000_000_000, 7, every_command());
+        let data = encode_batch(stamped_unix_ms, passed_ms, &commands);
+        assert_eq!(decode_batch(&data), Ok(LogBatch { stamped_unix_ms, passed_ms, commands }));
     }
 
     #[test]
     fn no_command_is_longer_than_its_weight() {
-        let empty = encode_batch(u64::MAX, &[]).len();
+        let empty = encode_batch(u64::MAX, u64::MAX, &[]).len();
         for command in every_command() {
             let weight = weight(&command);
-            let encoded = encode_batch(u64::MAX, std::slice::from_ref(&command)).len() - empty;
+            let commands = std::slice::from_ref(&command);
+            let encoded = encode_batch(u64::MAX, u64::MAX, commands).len() - empty;
             assert!(encoded <= weight, "{encoded} > {weight}: {command:?}");
         }
     }
 
     #[test]
     fn another_format_is_refused() {
-        let mut data = encode_batch(1, &every_command());
+        let mut data = encode_batch(1, 1, &every_command());
         data[0] = LOG_FORMAT + 1;
         assert_eq!(decode_batch(&data), Err(DecodeError::Format(LOG_FORMAT + 1)));
         assert_eq!(decode_batch(&[]), Err(DecodeError::Empty));
@@ -548,7 +566,7 @@ mod tests {
 
     #[test]
     fn damaged_bytes_are_errors_and_never_panics() {
-        let data = encode_batch(1, &every_command());
+        let data = encode_batch(1, 1, &every_command());
         for position in 1..data.len() {
             for flip in [1u8, 0x80, 0xff] {
                 let mut damaged = data.clone();

@@ -10,7 +10,7 @@ use sharklock_locktable::{Acquisition, Command, Name};
 use sharklock_multiraft::ReadId;
 use sharklock_proto::v1;
 
-use crate::{codec, lease_clock::LeaseClock, wire::Caller};
+use crate::{codec, lease_clock::LeaseClock, range_age::RangeAge, wire::Caller};
 
 /// Commands that may wait for the next entries before new acquires are refused.
 pub const COMMANDS_QUEUED_MAX: usize = 16_384;
@@ -135,6 +135,8 @@ pub struct Proposal {
 pub struct Leading {
     /// Deadlines.
     pub clock: LeaseClock,
+    /// How old the range is.
+    pub age: RangeAge,
 }
 
 /// The soft state of one range.

@@ -2,13 +2,15 @@
 //! format-version byte. The only place where table rows meet their records.
 //!
 //! Keys, within the range's prefix: `L name` a lock; `M name 0x00 token` a hold; `N name 0x00 token` a
-//! delay; `O name 0x00 ticket` a waiter; `R chunk` a run of the ring. Names have no NUL, so what
+//! delay; `O name 0x00 ticket` a waiter; `P generation row` some of what has ended; `R chunk` a run
+//! of the ring. Names have no NUL, so what
 //! belongs to one name lies together, in order; and the order of the letters is that of [`RowKey`], in
 //! which a table is restored.
 
 use sharklock_locktable::{
-    AcquisitionId, DelayRow, EndingCause, EndingMark, Extras, Finished, FinishedRow, Header,
-    HoldRow, Instance, LockRow, Name, Owner, Reclaimer, Row, RowKey, Token, WaiterRow,
+    AcquisitionId, DelayRow, EndedLife, EndedRow, EndingCause, EndingMark, Extras, Finished,
+    FinishedRow, Header, HoldRow, Instance, LockRow, Name, Owner, Reclaimer, Row, RowKey, Token,
+    WaiterRow,
 };
 use sharklock_proto::internal::v1 as record;
 
@@ -30,6 +32,9 @@ pub fn encode_key(key: &RowKey) -> Vec<u8> {
         RowKey::Hold(name, token) => numbered_key(b"M", name, token.0),
         RowKey::Delay(name, token) => numbered_key(b"N", name, token.0),
         RowKey::Waiter(name, ticket) => numbered_key(b"O", name, *ticket),
+        RowKey::Ended(generation, row) => {
+            [b"P".as_slice(), &generation.to_be_bytes(), &row.to_be_bytes()].concat()
+        }
         RowKey::Ring(chunk) => [b"R".as_slice(), &chunk.to_be_bytes()].concat(),
     }
 }
@@ -63,6 +68,10 @@ pub fn decode_key(key: &[u8]) -> Result<RowKey, DecodeError> {
                 _ => RowKey::Waiter(name, number),
             })
         }
+        (b'P', rest) => match rest.split_at_checked(8) {
+            Some((generation, row)) => Ok(RowKey::Ended(number(generation)?, number(row)?)),
+            None => Err(DecodeError::Field("row key")),
+        },
         (b'R', rest) => Ok(RowKey::Ring(number(rest)?)),
         _ => Err(DecodeError::Field("row key")),
     }
@@ -75,6 +84,12 @@ pub fn encode_row(row: &Row) -> Vec<u8> {
         Row::Hold(hold) => encode(&hold_to_record(hold)),
         Row::Delay(delay) => encode(&delay_to_record(delay)),
         Row::Waiter(waiter) => encode(&waiter_to_record(waiter)),
+        Row::Ended(ended) => encode(&record::EndedRow {
+            first_ms: ended.first_ms,
+            last_ms: ended.last_ms,
+            ring_next: ended.ring_next,
+            lives: ended.lives.iter().map(life_to_record).collect(),
+        }),
         Row::Ring(finished) => {
             encode(&record::RingRow { finished: finished.iter().map(finished_to_record).collect() })
         }
@@ -109,6 +124,12 @@ pub fn decode_row(key: &RowKey, value: &[u8]) -> Result<Row, DecodeError> {
             }
             Row::Waiter(waiter_from_record(row)?)
         }
+        RowKey::Ended(..) => {
+            let row: record::EndedRow = decode(value)?;
+            let record::EndedRow { first_ms, last_ms, ring_next, lives } = row;
+            let lives = lives.into_iter().map(life_from_record).collect::<Result<_, _>>()?;
+            Row::Ended(EndedRow { first_ms, last_ms, ring_next, lives })
+        }
         RowKey::Ring(_) => {
             let row: record::RingRow = decode(value)?;
             let finished = row.finished.into_iter().map(finished_from_record);
@@ -126,6 +147,9 @@ pub fn encode_header(header: Header) -> Vec<u8> {
         ring_first: header.ring_first,
         ring_next: header.ring_next,
         feature_level: header.feature_level,
+        age_ms: header.age_ms,
+        lost_ms: header.lost_ms,
+        ended_next: header.ended_next,
     })
 }
 
@@ -140,6 +164,9 @@ pub fn decode_header(value: &[u8]) -> Result<Header, DecodeError> {
         ring_first: header.ring_first,
         ring_next: header.ring_next,
         feature_level: header.feature_level,
+        age_ms: header.age_ms,
+        lost_ms: header.lost_ms,
+        ended_next: header.ended_next,
     })
 }
 
@@ -286,6 +313,37 @@ fn waiter_from_record(waiter: record::WaiterRow) -> Result<WaiterRow, DecodeErro
     })
 }
 
+fn life_to_record(life: &EndedLife) -> record::EndedLife {
+    let mut before = 0;
+    let blocks =
+        life.blocks.iter().map(|&(block, _)| block - std::mem::replace(&mut before, block));
+    record::EndedLife {
+        session: bytes::Bytes::copy_from_slice(&life.session.0),
+        instance: life.instance.0,
+        page: life.page,
+        blocks: blocks.collect(),
+        bits: life.blocks.iter().map(|&(_, bits)| bits).collect(),
+    }
+}
+
+fn life_from_record(life: record::EndedLife) -> Result<EndedLife, DecodeError> {
+    if life.blocks.len() != life.bits.len() {
+        return Err(DecodeError::Field("bits"));
+    }
+    let mut last = 0_u32;
+    let mut blocks = Vec::with_capacity(life.blocks.len());
+    for (distance, bits) in life.blocks.into_iter().zip(life.bits) {
+        last = last.checked_add(distance).ok_or(DecodeError::Field("blocks"))?;
+        blocks.push((last, bits));
+    }
+    Ok(EndedLife {
+        session: session_from_bytes(&life.session)?,
+        instance: Instance(life.instance),
+        page: life.page,
+        blocks,
+    })
+}
+
 fn finished_to_record(finished: &FinishedRow) -> record::FinishedRow {
     record::FinishedRow {
         acquisition: Some(acquisition_to_record(finished.acquisition)),
@@ -407,6 +465,20 @@ mod tests {
             });
             assert_eq!(decode_row(&key, &encode_row(&row)), Ok(row));
         }
+        let life = |session, instance, page, blocks| EndedLife {
+            session: SessionHandle([session; 16]),
+            instance: Instance(instance),
+            page,
+            blocks,
+        };
+        let lives = vec![
+            life(1, 2, 0, vec![(0, 2), (1, u32::MAX), (900, 1 << 31), (u32::MAX, 1)]),
+            life(1, u64::MAX, (1 << 27) - 1, vec![(7, 1)]),
+        ];
+        let row = Row::Ended(EndedRow { first_ms: 60_000, last_ms: 64_999, ring_next: 3, lives });
+        let key = RowKey::Ended(u64::MAX, 1);
+        assert_eq!(decode_key(&encode_key(&key)), Ok(key.clone()));
+        assert_eq!(decode_row(&key, &encode_row(&row)), Ok(row));
         for how in (1..=u8::MAX).filter_map(Finished::from_code) {
             let (acquisition, name) = (acquisition(5), Name::from("a"));
             let row = Row::Ring(vec![FinishedRow { acquisition, name, how, token: None }]);

@@ -3,7 +3,10 @@
 use sharklock_locktable::{At, LockTable, Outcome};
 use sharklock_multiraft::{CorruptImage, DirtyRow, EntryAt, StateMachine};
 
-use crate::{codec, image};
+use crate::{
+    codec::{self, LogBatch},
+    image,
+};
 
 /// What applying one entry did: one outcome per command, in order.
 pub type LockRangeOutput = Vec<Outcome>;
@@ -29,12 +32,14 @@ impl StateMachine for LockRange {
     }
 
     fn apply(&mut self, at: EntryAt, data: &[u8]) -> Self::Output {
-        let (stamped_unix_ms, commands) = match codec::decode_batch(data) {
+        let batch = match codec::decode_batch(data) {
             Ok(batch) => batch,
             // Skipping it would let this replica diverge from those that understand it (D19).
             Err(error) => panic!("entry {} of term {}: {error}", at.index, at.term),
         };
+        let LogBatch { stamped_unix_ms, passed_ms, commands } = batch;
         let at = At { index: at.index, term: at.term, stamped_unix_ms };
+        self.table.pass(passed_ms);
         commands.into_iter().map(|command| self.table.apply(at, command)).collect()
     }
 
@@ -101,11 +106,12 @@ mod tests {
                 attributes: vec![("k".into(), "v".into())],
             },
             condition: None,
+            asked_ms: u64::MAX,
         }))
     }
 
     fn apply(range: &mut LockRange, index: u64, commands: Vec<Command>) {
-        let data = codec::encode_batch(1_000 + index, &commands);
+        let data = codec::encode_batch(1_000 + index, 10, &commands);
         range.apply(EntryAt { index, term: 1 }, &data);
     }
 

@@ -11,8 +11,8 @@ use sharklock_rangemap::{Descriptor, StoreId};
 
 use crate::front::LinkId;
 
-/// A request older than this is dropped: its client has long tried again (D5), and the ring of
-/// finished acquisitions remembers that long.
+/// A request older than this is dropped: its client has long tried again (D5), and what has ended is
+/// remembered that long.
 pub const REQUEST_AGE_MAX: Duration = Duration::from_secs(30);
 
 /// Something that happened.

@@ -52,8 +52,12 @@ impl Caller {
 #[error("{0}")]
 pub struct Malformed(pub &'static str);
 
-/// An acquire as a command.
-pub fn acquire(caller: Caller, request: v1::AcquireRequest) -> Result<Acquire, Malformed> {
+/// An acquire as a command. `asked_ms` is the age of the range when a gateway got it, at the earliest.
+pub fn acquire(
+    caller: Caller,
+    request: v1::AcquireRequest,
+    asked_ms: u64,
+) -> Result<Acquire, Malformed> {
     let mode = match request.mode() {
         v1::LockMode::Exclusive => Mode::Exclusive,
         v1::LockMode::Shared => Mode::Shared,
@@ -89,6 +93,7 @@ pub fn acquire(caller: Caller, request: v1::AcquireRequest) -> Result<Acquire, M
             attributes: request.attributes.into_iter().collect(),
         },
         condition: None,
+        asked_ms,
     })
 }
 

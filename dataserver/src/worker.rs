@@ -24,6 +24,7 @@ use crate::{
     lease_clock::{LeaseClock, STALL_MIN},
     machine::{LockRange, LockRangeOutput},
     ports::{Input, Outputs, Pace, REQUEST_AGE_MAX, WorkerStats},
+    range_age::RangeAge,
     wire,
 };
 
@@ -112,6 +113,7 @@ impl Worker {
     /// at the start of the turn has been handled whole.
     pub fn end_turn(&mut self, now: Duration, wall_unix_ms: u64, drained: bool) -> Outputs {
         self.credit_loop_stall(now);
+        self.count_ages(now);
         self.tick(now);
         if drained {
             for front in self.fronts.values_mut() {
@@ -233,6 +235,18 @@ impl Worker {
         }
     }
 
+    fn count_ages(&mut self, now: Duration) {
+        for (&range, front) in &mut self.fronts {
+            let Some(Leading { age, .. }) = &mut front.leading else { continue };
+            let table = self.store.machine(range).expect("a leading replica has its state").table();
+            if table.counts_age() {
+                age.count(now);
+            } else {
+                *age = RangeAge::promote(now, table.age_ms());
+            }
+        }
+    }
+
     fn tick(&mut self, now: Duration) {
         if now >= self.next_tick {
             // After a stall, missed ticks are not made up for: that would only elect in haste.
@@ -321,12 +335,16 @@ impl Worker {
         for (&range, front) in &mut self.fronts {
             self.stats.stale_requests += front.drop_stale(now);
             let count = front.entry_len();
-            if count == 0 {
+            let Some(Leading { age, .. }) = &mut front.leading else { continue };
+            let table = self.store.machine(range).expect("a leading replica has its state").table();
+            if count == 0 && !age.is_due(table.forgets_at_ms()) {
                 continue;
             }
-            let data = codec::encode_batch(wall_unix_ms, &front.commands[..count]);
+            let (passed_ms, commands) = (age.unproposed_ms(), &front.commands[..count]);
+            let data = codec::encode_batch(wall_unix_ms, passed_ms, commands);
             match self.store.propose(range, data) {
                 Ok(proposed) => {
+                    age.proposed(passed_ms);
                     self.stats.entries += 1;
                     self.stats.commands += count as u64;
                     front.commands.drain(..count);
@@ -367,7 +385,8 @@ impl Worker {
         let table = self.store.machine(range).expect("a leading replica has its state").table();
         let clock = LeaseClock::promote(now, term, self.pace.election_max, table.leases());
         tracing::info!(%range, term, leases = clock.len(), "leading");
-        front.leading = Some(Leading { clock });
+        let age = RangeAge::promote(now, table.age_ms());
+        front.leading = Some(Leading { clock, age });
         self.stats.promotions += 1;
     }
 

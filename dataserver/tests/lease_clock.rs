@@ -239,6 +239,7 @@ impl Life {
             reenter: None,
             owner: Owner::default(),
             condition,
+            asked_ms: u64::MAX,
         };
         // Its receipt is now; the answer tells it so.
         let valid_until = self.now + Duration::from_millis(ttl_ms);
@@ -314,8 +315,9 @@ impl Life {
             5 | 6 => {
                 let Acquisition { session, instance, .. } = acquisition;
                 let acquisition = self.acquisition(session.0[0], instance.0 + 1);
-                let owner = Owner::default();
-                Command::Reclaim(Box::new(Reclaim { acquisition, name, token, owner }))
+                let (owner, asked_ms) = (Owner::default(), u64::MAX);
+                let reclaim = Reclaim { acquisition, name, token, owner, asked_ms };
+                Command::Reclaim(Box::new(reclaim))
             }
             7 => {
                 let (reason, operator) = ("stuck".into(), "op".into());

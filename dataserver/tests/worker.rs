@@ -539,3 +539,121 @@ fn a_retried_acquire_is_one_acquisition_over_a_crash() {
     assert_eq!(first.outcome(), v1::AcquireOutcome::Granted);
     assert_eq!(first.token, again.token);
 }
+
+/// So many cancels, each of another session: they make nothing but ended acquisitions.
+fn flood(rig: &mut Rig, count: u64) {
+    for first in (0..count).step_by(10_000) {
+        let calls = (first..first + 10_000).map(|number| {
+            let request = v1::CancelRequest {
+                name: "b".into(),
+                acquisition_id: 1,
+                ..v1::CancelRequest::default()
+            };
+            StoreCall {
+                tag: 1 << 40,
+                session: [number.to_be_bytes(), [7; 8]].concat().into(),
+                instance: 1,
+                body: Some(store_call::Body::Cancel(request)),
+                ..StoreCall::default()
+            }
+        });
+        let calls = calls.collect();
+        rig.worker.handle(rig.now, Input::Calls { link: LINK, queued: Duration::ZERO, calls });
+        rig.pass(Duration::from_millis(1));
+        rig.replies.clear();
+    }
+}
+
+/// The first arrival of a try is refused, and a copy of it comes when the lock is free and the ring has
+/// forgotten the refusal: as it is after two seconds of 30,000 in each.
+#[test]
+fn a_duplicate_is_not_granted_when_the_ring_has_forgotten_the_first() {
+    let mut rig = Rig::new();
+    let held = rig.acquire(1, 1, None);
+    assert_eq!(rig.acquire(2, 7, Some(0)).outcome(), v1::AcquireOutcome::HeldByOther);
+    flood(&mut rig, 70_000);
+    rig.release(1, 1, held.token);
+    let again = rig.acquire(2, 7, Some(0));
+    assert_eq!(again.outcome(), v1::AcquireOutcome::Gone);
+    assert_eq!(again.gone_reason(), v1::GoneReason::Unknown);
+    assert_eq!(rig.acquire(2, 8, Some(0)).outcome(), v1::AcquireOutcome::Granted);
+}
+
+impl Rig {
+    /// What a try is answered that was on its way for so long.
+    fn aged_try(&mut self, id: u64, age_ms: u64) -> store_reply::Body {
+        let tag = self.next_tag;
+        self.next_tag += 1;
+        let call = StoreCall {
+            tag,
+            age_ms,
+            session: vec![2; 16].into(),
+            instance: 1,
+            body: Some(acquire(id, Some(0))),
+            ..StoreCall::default()
+        };
+        let input = Input::Calls { link: LINK, queued: Duration::ZERO, calls: vec![call] };
+        self.worker.handle(self.now, input);
+        self.settle();
+        self.answer(tag)
+    }
+
+    fn is_indeterminate(&mut self, id: u64, age_ms: u64) -> bool {
+        let store_reply::Body::Error(error) = self.aged_try(id, age_ms) else { return false };
+        matches!(error.kind, Some(store_error::Kind::Indeterminate(_)))
+    }
+}
+
+/// As above, but so much has ended meanwhile that the range has forgotten of this one that it has.
+#[test]
+fn what_may_be_a_forgotten_duplicate_is_not_done_and_asking_again_is_answered() {
+    let mut rig = Rig::new();
+    let held = rig.acquire(1, 1, None);
+    assert_eq!(rig.acquire(2, 7, Some(0)).outcome(), v1::AcquireOutcome::HeldByOther);
+    flood(&mut rig, 150_000);
+    rig.release(1, 1, held.token);
+    assert!(rig.is_indeterminate(7, 500), "the copy");
+    // A new leader knows less of ages, and doubts no less.
+    rig.worker.flush();
+    rig.settle();
+    rig.crash();
+    assert!(rig.is_indeterminate(7, 500), "the copy");
+    assert!(rig.is_indeterminate(8, 500), "another that could be one");
+    rig.pass(2 * SECOND);
+    assert!(rig.is_indeterminate(8, 2_500));
+    assert!(!rig.is_indeterminate(8, 0), "asked again");
+    let store_reply::Body::Acquire(answer) = rig.aged_try(8, 25_000) else { panic!("an error") };
+    assert_eq!(answer.outcome(), v1::AcquireOutcome::Granted, "what is known has no age");
+}
+
+/// Nothing remains of what has ended (R1), and then the range is silent.
+#[test]
+fn an_idle_range_forgets_what_has_ended() {
+    let mut rig = Rig::new();
+    let table = |rig: &Rig| {
+        let table = rig.worker.store().machine(RangeId(1)).expect("it is there").table();
+        (table.ended_bytes(), table.counts().finished)
+    };
+    let held = rig.acquire(1, 1, None);
+    rig.release(1, 1, held.token);
+    rig.pass(34 * SECOND);
+    assert_ne!(table(&rig), (0, 0), "a copy may still come");
+    rig.pass(2 * SECOND);
+    assert_eq!(table(&rig), (0, 0));
+    let entries = rig.worker.stats().entries;
+    rig.pass(100 * SECOND);
+    assert_eq!(rig.worker.stats().entries, entries, "an idle range writes nothing");
+}
+
+/// Requests lay unread while the process stood still, and nobody counted their age.
+#[test]
+fn a_stalled_leader_forgets_nothing() {
+    let mut rig = Rig::new();
+    let held = rig.acquire(1, 1, None);
+    assert_eq!(rig.acquire(2, 7, Some(0)).outcome(), v1::AcquireOutcome::HeldByOther);
+    rig.release(1, 1, held.token);
+    rig.now += 60 * SECOND;
+    assert_eq!(rig.acquire(2, 7, Some(0)).outcome(), v1::AcquireOutcome::HeldByOther);
+    rig.settle();
+    assert_eq!(rig.acquire(2, 7, Some(0)).outcome(), v1::AcquireOutcome::HeldByOther);
+}

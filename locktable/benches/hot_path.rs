@@ -31,6 +31,7 @@ fn acquire(session: u64, id: u64, name: Name) -> Command {
         reenter: None,
         owner: Owner { id: "worker".into(), address: "10.0.0.1:4711".into(), attributes: vec![] },
         condition: None,
+        asked_ms: u64::MAX,
     }))
 }
 

@@ -18,7 +18,11 @@ impl LockTable {
     pub(crate) fn acquire(&mut self, at: At, acquire: Acquire, changes: &mut Vec<Change>) -> Reply {
         let session = self.ledger.sessions.session(acquire.acquisition.session);
         if let Some(reply) = self.first_outcome(&acquire, session) {
+            self.ledger.come_again(acquire.acquisition);
             return reply;
+        }
+        if self.ledger.is_doubtful(acquire.asked_ms) {
+            return Reply::Indeterminate;
         }
         let open_count = session.map_or(0, Session::len);
         let too_many = self.ledger.refusal_beside(open_count);
@@ -63,9 +67,14 @@ impl LockTable {
         open: Option<&Open>,
     ) -> Option<Result<(&Lock, Place), Reply>> {
         let Some(open) = open else {
-            let finished = self.ledger.ring.get(acquisition)?;
-            let is_same = finished.name == *name;
-            return Some(Err(if is_same { Reply::Finished(finished.how) } else { REUSED }));
+            if !self.ledger.has_ended(acquisition) {
+                return None;
+            }
+            // How it ended only the ring knows, and for which lock.
+            return Some(Err(match self.ledger.ring.get(acquisition) {
+                Some(finished) if finished.name != *name => REUSED,
+                finished => Reply::Finished(finished.map_or(Finished::Unknown, |row| row.how)),
+            }));
         };
         if open.name != *name {
             return Some(Err(REUSED));

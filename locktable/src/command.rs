@@ -132,6 +132,9 @@ pub struct Acquire {
     pub owner: Owner,
     /// What may end the hold; none is the default, `on_expiry`. A re-entry brings none.
     pub condition: Option<Box<Condition>>,
+    /// Age of the range when a gateway got this request, at the earliest: if something that ended
+    /// then may be forgotten, this may be a copy of it. 0 is earlier than all.
+    pub asked_ms: u64,
 }
 
 /// See [`Command::Release`].
@@ -291,6 +294,8 @@ pub struct Reclaim {
     pub token: Token,
     /// Who, for people.
     pub owner: Owner,
+    /// See [`Acquire::asked_ms`].
+    pub asked_ms: u64,
 }
 
 /// See [`Command::Ask`].

@@ -1,12 +1,13 @@
 //! The state hash (S9): equal states have equal hashes, whatever their history. It is the wrapping
-//! sum of one XXH3 per component (hold, waiter, finished acquisition, fence floor), so that a change
+//! sum of one XXH3 per component (hold, waiter, finished acquisition, ended id, fence floor), so that a change
 //! costs only the components it touches, plus one for the header, taken when the hash is read. It
 //! finds replicas that diverge by a fault; it does not resist someone who wants a collision.
 //!
 //! The encoding of a component is fixed, because hashes are stored with the image: a tag byte, then
 //! its fields in the order of their declaration, integers little-endian, strings and lists preceded
 //! by their length as u64, an option as a byte 0 or 1 before its value. What feature level 2 has
-//! added follows only where it is not the default, so that rows of level 1 hash as they did.
+//! added follows only where it is not the default, so that rows of level 1 hash as they did; ended ids
+//! and the age come with level 3.
 
 use twox_hash::XxHash3_64;
 
@@ -21,10 +22,21 @@ const TAG_FINISHED: u8 = 3;
 const TAG_FENCE_FLOOR: u8 = 4;
 const TAG_HEADER: u8 = 5;
 const TAG_DELAY: u8 = 6;
+const TAG_ENDED: u8 = 7;
 
 /// The hash of one component, kept beside it so that taking it out again costs nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Digest(u64);
+pub(crate) struct Digest(pub(crate) u64);
+
+impl Digest {
+    /// Of nothing.
+    pub(crate) const ZERO: Self = Self(0);
+
+    /// That of both together.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self(self.0.wrapping_add(other.0))
+    }
+}
 
 /// The sum over all components that are in the table.
 ///
@@ -41,8 +53,13 @@ impl StateHash {
         Self { sum: 0, encoding: Encoding(Vec::with_capacity(256)) }
     }
 
-    /// The hash of the whole state under this header.
-    pub(crate) fn with_header(&self, header: &Header) -> u64 {
+    /// The hash of the whole state under this header. `spans` is what the generations of ended
+    /// acquisitions have beside them.
+    pub(crate) fn with_header(
+        &self,
+        header: &Header,
+        spans: impl Iterator<Item = [u64; 4]>,
+    ) -> u64 {
         let mut encoding = Encoding(Vec::with_capacity(64));
         encoding.byte(TAG_HEADER);
         encoding.u64(header.generation.into());
@@ -51,6 +68,12 @@ impl StateHash {
         encoding.u64(header.ring_first);
         encoding.u64(header.ring_next);
         encoding.u64(header.feature_level);
+        if header.feature_level >= 3 {
+            encoding.u64(header.age_ms);
+            encoding.u64(header.lost_ms);
+            encoding.u64(header.ended_next);
+            spans.flatten().for_each(|number| encoding.u64(number));
+        }
         self.sum.wrapping_add(encoding.digest().0)
     }
 
@@ -111,6 +134,19 @@ impl StateHash {
     pub(crate) fn add_fence_floor(&mut self, name: &Name, floor: Token) -> Digest {
         self.encoding.begin(TAG_FENCE_FLOOR, name).u64(floor.0);
         self.add()
+    }
+
+    pub(crate) fn add_ended(&mut self, generation: u64, acquisition: Acquisition) -> Digest {
+        self.encoding.0.clear();
+        self.encoding.byte(TAG_ENDED);
+        self.encoding.u64(generation);
+        self.encoding.acquisition(acquisition);
+        self.add()
+    }
+
+    /// Adds what another table had.
+    pub(crate) fn put(&mut self, digest: Digest) {
+        self.sum = self.sum.wrapping_add(digest.0);
     }
 
     pub(crate) fn remove(&mut self, digest: Digest) {

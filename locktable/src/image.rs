@@ -40,6 +40,12 @@ impl LockTable {
             rows.insert(RowKey::Waiter(name.clone(), ticket), row);
         }
         rows.extend(dirty.others().map(|(key, _)| (key.clone(), self.floor_or_delay_row(key))));
+        let ended = self.ledger.ended.take_dirty().into_iter();
+        rows.extend(
+            ended.map(|(number, row, content)| {
+                (RowKey::Ended(number, row), content.map(Row::Ended))
+            }),
+        );
         let (gone, grown) = self.ledger.ring.take_dirty();
         rows.extend(gone.map(|number| (RowKey::Ring(number), None)));
         rows.extend(
@@ -50,7 +56,8 @@ impl LockTable {
         rows.into_iter().collect()
     }
 
-    /// Every row, in order of keys. Does not count as a flush.
+    /// Every row, in order of keys. Does not count as a flush. What flushes have made of what has ended
+    /// has the same content in other rows.
     pub fn rows(&self) -> Vec<(RowKey, Row)> {
         let locks = || self.locks.iter();
         let floors = locks()
@@ -71,10 +78,13 @@ impl LockTable {
                 (key, Row::Waiter(waiter.row.clone()))
             })
         });
+        let ended = self.ledger.ended.rows();
+        let ended =
+            ended.map(|(number, row, content)| (RowKey::Ended(number, row), Row::Ended(content)));
         let ring = &self.ledger.ring;
         let finished = ring.row_numbers();
         let finished = finished.map(|number| (RowKey::Ring(number), Row::Ring(ring.row(number))));
-        floors.chain(holds).chain(delays).chain(waiters).chain(finished).collect()
+        floors.chain(holds).chain(delays).chain(waiters).chain(ended).chain(finished).collect()
     }
 
     fn waiter_row(&self, name: &Name, ticket: u64) -> Option<Row> {
@@ -89,7 +99,7 @@ impl LockTable {
                 let delay = self.locks.get(name)?.holds.delay(*token)?;
                 Some(Row::Delay(delay.row))
             }
-            RowKey::Hold(..) | RowKey::Waiter(..) | RowKey::Ring(_) => {
+            RowKey::Hold(..) | RowKey::Waiter(..) | RowKey::Ended(..) | RowKey::Ring(_) => {
                 unreachable!("{key:?} is noted elsewhere")
             }
         }

@@ -42,6 +42,11 @@ impl LockTable {
     fn check_ledger(&self) {
         let ledger = &self.ledger;
         ledger.ring.check_invariants();
+        ledger.ended.check_invariants();
+        for acquisition in ledger.ended.iter() {
+            assert_eq!(ledger.sessions.get(acquisition), None, "open and ended");
+        }
+        assert!(ledger.feature_level < 3 || ledger.ended.covers(&ledger.ring), "ended in no wise");
         for (_, entry) in ledger.ring.iter() {
             let acquisition = entry.row.acquisition;
             assert_eq!(ledger.sessions.get(acquisition), None, "open and finished");
@@ -99,6 +104,11 @@ impl LockTable {
                 }
                 (RowKey::Waiter(name, _), Row::Waiter(row)) => {
                     hash.add_waiter(&name, &row);
+                }
+                (RowKey::Ended(generation, _), Row::Ended(row)) => {
+                    for acquisition in row.acquisitions() {
+                        hash.add_ended(generation, acquisition);
+                    }
                 }
                 (_, Row::Ring(_)) => {}
                 (key, row) => panic!("{key:?} names {row:?}"),

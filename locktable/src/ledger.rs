@@ -5,6 +5,7 @@ use crate::{
     Acquisition, AcquisitionId, FEATURE_LEVEL, Finished, FinishedRow, Header, Limits, Name,
     Refusal, Token,
     dirty::Dirty,
+    ended::{AGE_START_MS, Ended},
     hash::StateHash,
     ring::{Entry, Ring},
     sessions::Sessions,
@@ -24,6 +25,7 @@ pub(crate) struct Forgotten {
 
 /// Invariants:
 /// - `token_counter`, `ticket_counter` and `feature_level` never go back;
+/// - from feature level 3 on, what is in the ring is in `ended`;
 /// - `holds_count`, `waiters_count` and `delays_count` are those of all locks together;
 /// - `forgotten` is empty between commands.
 #[derive(Debug)]
@@ -35,6 +37,7 @@ pub(crate) struct Ledger {
     pub(crate) feature_level: u64,
     pub(crate) sessions: Sessions,
     pub(crate) ring: Ring,
+    pub(crate) ended: Ended,
     pub(crate) hash: StateHash,
     pub(crate) dirty: Dirty,
     pub(crate) holds_count: usize,
@@ -52,6 +55,9 @@ impl Ledger {
             ring_first: 0,
             ring_next: 0,
             feature_level: FEATURE_LEVEL,
+            age_ms: AGE_START_MS,
+            lost_ms: 0,
+            ended_next: 0,
         };
         Self::under(limits, &header)
     }
@@ -59,6 +65,8 @@ impl Ledger {
     /// A ledger of this header with nothing in it yet; the ring begins where the header says.
     pub(crate) fn under(limits: Limits, header: &Header) -> Self {
         let ring = Ring::starting_at(header.ring_first, limits.ring_len_max);
+        let Header { age_ms, lost_ms, ended_next, .. } = *header;
+        let ended = Ended::under(limits.ended_bytes_max, age_ms, lost_ms, ended_next);
         Self {
             limits,
             generation: header.generation,
@@ -67,6 +75,7 @@ impl Ledger {
             feature_level: header.feature_level,
             sessions: Sessions::default(),
             ring,
+            ended,
             hash: StateHash::new(),
             dirty: Dirty::default(),
             holds_count: 0,
@@ -84,6 +93,9 @@ impl Ledger {
             ring_first: self.ring.first(),
             ring_next: self.ring.next(),
             feature_level: self.feature_level,
+            age_ms: self.ended.age_ms(),
+            lost_ms: self.ended.lost_ms(),
+            ended_next: self.ended.next_number(),
         }
     }
 
@@ -119,19 +131,86 @@ impl Ledger {
             .map_or(Finished::Unknown, |row| row.how)
     }
 
-    /// Whether the acquisition is open or in the ring, under whatever name.
-    pub(crate) fn is_known(&self, acquisition: Acquisition) -> bool {
-        self.sessions.get(acquisition).is_some() || self.ring.get(acquisition).is_some()
+    /// Whether the acquisition has ended, under whatever name, and that is remembered.
+    pub(crate) fn has_ended(&self, acquisition: Acquisition) -> bool {
+        if self.feature_level < 3 {
+            return self.ring.get(acquisition).is_some();
+        }
+        self.ended.has(acquisition)
     }
 
-    /// Puts an acquisition that is neither open nor in the ring into the ring.
+    /// Whether the acquisition is open, or its end is remembered, under whatever name.
+    pub(crate) fn is_known(&self, acquisition: Acquisition) -> bool {
+        self.sessions.get(acquisition).is_some() || self.has_ended(acquisition)
+    }
+
+    /// Whether an acquisition that is not known may have ended all the same, and be forgotten.
+    pub(crate) fn is_doubtful(&self, asked_ms: u64) -> bool {
+        self.feature_level >= 3 && self.ended.is_doubtful(asked_ms)
+    }
+
+    /// A copy of a command about the acquisition has come. If that has ended, another copy may be on
+    /// its way still: it is remembered from now on.
+    pub(crate) fn come_again(&mut self, acquisition: Acquisition) {
+        if self.feature_level >= 3 && self.ended.has(acquisition) {
+            self.remember(acquisition, self.ring.next());
+        }
+    }
+
+    /// Puts an acquisition that is not known into the ring, and among what has ended.
     pub(crate) fn record(&mut self, row: FinishedRow, hold: HoldAfter) {
+        if self.feature_level >= 3 {
+            self.remember(row.acquisition, self.ring.next() + 1);
+        }
+        self.record_outcome(row, hold);
+    }
+
+    /// Puts an acquisition into the ring that is not there.
+    pub(crate) fn record_outcome(&mut self, row: FinishedRow, hold: HoldAfter) {
         let digest = self.hash.add_finished(self.ring.next(), &row);
         let hold_lived_on = hold == HoldAfter::Lives;
-        let Some(oldest) = self.ring.push(Entry { row, digest, hold_lived_on }) else { return };
-        self.hash.remove(oldest.digest);
-        let FinishedRow { acquisition, name, token, .. } = oldest.row;
-        if let (true, Some(token)) = (oldest.hold_lived_on, token) {
+        let oldest = self.ring.push(Entry { row, digest, hold_lived_on });
+        self.left_ring(oldest);
+    }
+
+    /// Time has passed: what ended long ago is forgotten.
+    pub(crate) fn pass(&mut self, passed_ms: u64) {
+        if self.feature_level >= 3 {
+            let before = self.ended.pass(&mut self.hash, passed_ms);
+            self.forget_outcomes(before);
+        }
+    }
+
+    /// Follows the rules of a level from here on.
+    pub(crate) fn raise_level(&mut self, level: u64) {
+        let before = self.feature_level;
+        self.feature_level = before.max(level);
+        if before < 3 && level >= 3 {
+            // What the ring has lost until now has ended, too, and nobody knows which that is.
+            self.ended.begin();
+            let known: Vec<_> = self.ring.iter().map(|(_, entry)| entry.row.acquisition).collect();
+            let ring_next = self.ring.next();
+            known.into_iter().for_each(|acquisition| self.remember(acquisition, ring_next));
+        }
+    }
+
+    fn remember(&mut self, acquisition: Acquisition, ring_next: u64) {
+        let before = self.ended.insert(&mut self.hash, acquisition, ring_next);
+        self.forget_outcomes(before);
+    }
+
+    fn forget_outcomes(&mut self, before: Option<u64>) {
+        while before.is_some_and(|before| self.ring.first() < before) && self.ring.len() > 0 {
+            let oldest = self.ring.pop();
+            self.left_ring(oldest);
+        }
+    }
+
+    fn left_ring(&mut self, entry: Option<Entry>) {
+        let Some(Entry { row, digest, hold_lived_on }) = entry else { return };
+        self.hash.remove(digest);
+        let FinishedRow { acquisition, name, token, .. } = row;
+        if let (true, Some(token)) = (hold_lived_on, token) {
             self.forgotten.push(Forgotten { name, token, id: acquisition.id });
         }
     }

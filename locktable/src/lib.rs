@@ -31,6 +31,7 @@ mod views;
 
 mod ledger;
 
+mod ended;
 mod ring;
 mod sessions;
 
@@ -50,6 +51,7 @@ pub use command::{
     WaitTimeout,
 };
 pub use condition::{Condition, ConditionFlaw, LeaseRule, MISSED_MIN};
+pub use ended::{EndedLife, EndedRow};
 pub use ids::{Acquisition, AcquisitionId, Instance, Name, SessionHandle, Token};
 pub use outcome::{
     Agreement, Change, DelayView, Finished, Grant, HoldView, LockView, Outcome, Refusal, Reply,

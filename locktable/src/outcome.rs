@@ -31,6 +31,9 @@ pub enum Reply {
     /// To an acquire, release or cancel: that acquisition has ended already, or ended by this very
     /// command where `Released` and `Cancelled` do not say so (a refused try, a lost hold).
     Finished(Finished),
+    /// To an acquire or reclaim: nothing was done, since it may be a late copy of one that has ended
+    /// and is forgotten. Whoever still wants it asks again. Recorded nowhere.
+    Indeterminate,
     /// A rule forbids it. Deterministic; recorded nowhere.
     Refused(Refusal),
     /// To a release or cancel: the acquisition is closed, and `open` others keep the hold.
@@ -80,7 +83,8 @@ pub struct Grant {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Finished {
-    /// Not in the table and not in the ring: never known, or forgotten.
+    /// Not in the table and not in the ring: never known, or forgotten. To an acquire: it has ended, and
+    /// how is forgotten.
     Unknown = 0,
     /// Released by its client.
     Released = 1,

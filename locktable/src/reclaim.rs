@@ -12,9 +12,13 @@ use crate::{
 impl LockTable {
     pub(crate) fn reclaim(&mut self, at: At, reclaim: Reclaim, changes: &mut Vec<Change>) -> Reply {
         if let Some(reply) = self.first_outcome_of_reclaim(&reclaim) {
+            self.ledger.come_again(reclaim.acquisition);
             return reply;
         }
-        let Reclaim { acquisition, name, token, owner } = reclaim;
+        if self.ledger.is_doubtful(reclaim.asked_ms) {
+            return Reply::Indeterminate;
+        }
+        let Reclaim { acquisition, name, token, owner, .. } = reclaim;
         let open_count = self.ledger.sessions.open_count(acquisition.session);
         let too_many = self.ledger.refusal_beside(open_count);
         let owner = self.ledger.sessions.share(acquisition.session, owner);

@@ -27,7 +27,8 @@ impl LockTable {
     pub(crate) fn cancel(&mut self, at: At, cancel: Cancel, changes: &mut Vec<Change>) -> Reply {
         let Cancel { acquisition, name } = cancel;
         let Some(open) = self.ledger.sessions.get(acquisition) else {
-            if self.ledger.is_known(acquisition) {
+            if self.ledger.has_ended(acquisition) {
+                self.ledger.come_again(acquisition);
                 return self.finished(&name, acquisition);
             }
             // It has overtaken its Acquire, which must find that it may not come (hole 17).
@@ -72,6 +73,7 @@ impl Lock {
             return if open == 0 { Reply::Released } else { Reply::StillHeld { open } };
         }
         if step.ledger.is_known(acquisition) {
+            step.ledger.come_again(acquisition);
             return Reply::Finished(step.ledger.how_finished(step.name, acquisition));
         }
         record_released(step, token, acquisition, HoldAfter::Lives);

@@ -5,9 +5,9 @@
 use std::{collections::BTreeMap, error::Error, fmt};
 
 use crate::{
-    Acquisition, Condition, DelayRow, EndingCause, EndingMark, Extras, FEATURE_LEVEL, FinishedRow,
-    Header, HoldRow, LeaseRule, Limits, LockRow, LockTable, Mode, Name, RING_ROW_LEN, Row, RowKey,
-    Token, Wait, WaiterRow,
+    Acquisition, Condition, DelayRow, EndedRow, EndingCause, EndingMark, Extras, FEATURE_LEVEL,
+    FinishedRow, Header, HoldRow, LeaseRule, Limits, LockRow, LockTable, Mode, Name, RING_ROW_LEN,
+    Row, RowKey, Token, Wait, WaiterRow,
     dirty::{Dirty, RowState},
     ledger::{HoldAfter, Ledger, TOKEN_COUNTER_BITS, last_token},
     lock::Lock,
@@ -74,7 +74,8 @@ impl LockTable {
             sorted.insert(key, row);
         }
         let mut table = Self { locks: BTreeMap::new(), ledger: Ledger::under(limits, &header) };
-        // The order of keys is that of need: waiters stand behind holds, the ring looks at holds.
+        // The order of keys is that of need: waiters stand behind holds, the ring looks at holds and at
+        // what has ended.
         for (key, row) in sorted {
             let inserted = match (&key, row) {
                 (RowKey::Lock(name), Row::Lock(row)) => table.insert_lock(name, row),
@@ -86,6 +87,9 @@ impl LockTable {
                 }
                 (RowKey::Waiter(name, ticket), Row::Waiter(row)) if row.ticket == *ticket => {
                     table.insert_waiter(&header, name, row)
+                }
+                (RowKey::Ended(number, at), Row::Ended(row)) => {
+                    table.insert_ended(&header, *number, *at, row)
                 }
                 (RowKey::Ring(number), Row::Ring(row)) => table.insert_run(&header, *number, row),
                 _ => Err("the row is not of the kind, token or ticket that its key says"),
@@ -173,6 +177,20 @@ impl LockTable {
         Ok(())
     }
 
+    fn insert_ended(
+        &mut self,
+        header: &Header,
+        number: u64,
+        at: u64,
+        row: EndedRow,
+    ) -> Result<(), Rule> {
+        if header.feature_level < 3 {
+            return Err("its level does not remember what has ended");
+        }
+        let Ledger { ended, hash, .. } = &mut self.ledger;
+        ended.restore_row(hash, number, at, row)
+    }
+
     fn insert_run(
         &mut self,
         header: &Header,
@@ -195,11 +213,13 @@ impl LockTable {
             if !row.how.is_recorded() {
                 return Err("an outcome that is never recorded");
             }
-            if self.ledger.is_known(row.acquisition) {
+            let is_open = self.ledger.sessions.get(row.acquisition).is_some();
+            if is_open || self.ledger.ring.get(row.acquisition).is_some() {
                 return Err("an acquisition is finished twice, or finished and open");
             }
             let lives = row.token.is_some_and(|token| self.is_live(&row.name, token));
-            self.ledger.record(row, if lives { HoldAfter::Lives } else { HoldAfter::Ended });
+            let hold = if lives { HoldAfter::Lives } else { HoldAfter::Ended };
+            self.ledger.record_outcome(row, hold);
         }
         Ok(())
     }
@@ -216,6 +236,13 @@ impl LockTable {
         if self.ledger.ring.next() != header.ring_next {
             let key = RowKey::Ring(self.ledger.ring.next() / RING_ROW_LEN);
             return Err(RestoreError::Row { key, rule: "missing" });
+        }
+        let Ledger { ended, sessions, ring, .. } = &self.ledger;
+        if ended.iter().any(|acquisition| sessions.get(acquisition).is_some()) {
+            return Err(RestoreError::Header { rule: "an acquisition has ended and is open" });
+        }
+        if header.feature_level >= 3 && !ended.covers(ring) {
+            return Err(RestoreError::Header { rule: "an outcome of what has not ended" });
         }
         Ok(())
     }
@@ -237,6 +264,9 @@ fn check_header(header: &Header, limits: &Limits) -> Result<(), RestoreError> {
     }
     if header.token_counter >> TOKEN_COUNTER_BITS != 0 {
         return Err(RestoreError::Header { rule: "the token counter has more than 48 bits" });
+    }
+    if header.lost_ms > header.age_ms {
+        return Err(RestoreError::Header { rule: "more is forgotten than has passed" });
     }
     match header.ring_next.checked_sub(header.ring_first) {
         Some(len) if len <= limits.ring_len_max as u64 => Ok(()),

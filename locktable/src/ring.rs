@@ -1,6 +1,5 @@
 //! The ring of finished acquisitions (D8): the last so many, in commit order, so that a duplicate
-//! gets the outcome back and never a second effect. Correctness never leans on it: a duplicate that
-//! is older makes a ghost, which nobody renews.
+//! gets the outcome back. That they have ended is remembered for longer, in `ended`.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -79,9 +78,11 @@ impl Ring {
         let twin = self.index.insert(key(entry.row.acquisition), self.next());
         assert!(twin.is_none(), "finished twice: {entry:?}");
         self.entries.push_back(entry);
-        if self.entries.len() <= self.len_max {
-            return None;
-        }
+        if self.entries.len() <= self.len_max { None } else { self.pop() }
+    }
+
+    /// Takes the oldest entry out.
+    pub(crate) fn pop(&mut self) -> Option<Entry> {
         let oldest = self.entries.pop_front()?;
         self.first += 1;
         self.index.remove(&key(oldest.row.acquisition));

@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use crate::{
-    Acquisition, AcquisitionId, Agreement, Condition, Finished, Instance, Mode, Name, Owner,
-    SessionHandle, Token, Wait,
+    Acquisition, AcquisitionId, Agreement, Condition, EndedRow, Finished, Instance, Mode, Name,
+    Owner, SessionHandle, Token, Wait,
 };
 
 /// Version of the rules that [`crate::LockTable::apply`] follows (D19). A header of a higher level
@@ -14,7 +14,8 @@ use crate::{
 ///
 /// 1: grants, queues, expiry, force-release. 2: conditions and what comes with them, downgrade,
 /// reclaim, revocation; an Expire that finds its hold ending ends it as its End would. 3: a lock has
-/// a largest number of seats.
+/// a largest number of seats; the ids that have ended are remembered by an age that comes with the
+/// entries.
 pub const FEATURE_LEVEL: u64 = 3;
 
 /// How many finished acquisitions share one row of the ring. A flush rewrites the last row of the
@@ -36,6 +37,12 @@ pub struct Header {
     pub ring_next: u64,
     /// Version of the rules that the replicas follow.
     pub feature_level: u64,
+    /// Age of the range, milliseconds: what its leaders have counted, from 60,000 on.
+    pub age_ms: u64,
+    /// The age up to which acquisitions that ended may be forgotten; 0: none is.
+    pub lost_ms: u64,
+    /// Number of the next generation of ended acquisitions.
+    pub ended_next: u64,
 }
 
 /// Names a row. What a lock has is in rows of their own, so that none of them grows with the number of
@@ -51,6 +58,8 @@ pub enum RowKey {
     Delay(Name, Token),
     /// A waiter: its lock and its ticket.
     Waiter(Name, u64),
+    /// Acquisitions that have ended: their generation, and which of its rows.
+    Ended(u64, u64),
     /// The run of the ring with the numbers from `.0 * RING_ROW_LEN`, that many at most.
     Ring(u64),
 }
@@ -66,6 +75,8 @@ pub enum Row {
     Delay(DelayRow),
     /// See [`RowKey::Waiter`].
     Waiter(WaiterRow),
+    /// See [`RowKey::Ended`].
+    Ended(EndedRow),
     /// See [`RowKey::Ring`]. Aligned to its end: the last entry is the last of the run or of the
     /// ring. At its front a stored row may still have entries that the ring has dropped since
     /// (numbers below [`Header::ring_first`]); they are skipped.

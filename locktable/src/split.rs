@@ -1,5 +1,6 @@
 //! A table in two (D12): the upper names go to a child, with their queues, their sessions' places and
-//! what the ring knows of them. Both halves are whole tables: each has its hash, and its image
+//! what the ring knows of them. Which ids have ended both halves know of all: an id has no name, and
+//! one that ended in the parent must not act in the child. Both halves are whole tables: each has its hash, and its image
 //! follows with its next flush, where the parent's loses the rows of what went and the child's gets
 //! all of its own.
 
@@ -23,7 +24,8 @@ impl LockTable {
         let moved = self.locks.split_off(at);
         let mut header = self.ledger.header();
         (header.ring_first, header.ring_next) = (0, 0);
-        let ledger = Ledger::under(self.ledger.limits, &header);
+        let mut ledger = Ledger::under(self.ledger.limits, &header);
+        ledger.ended = self.ledger.ended.copy(&mut ledger.hash);
         let mut child = Self { locks: BTreeMap::new(), ledger };
         for (name, lock) in moved {
             child.adopt(&mut self.ledger, name, lock);
@@ -65,13 +67,22 @@ impl LockTable {
     /// Shares the other table's ring out by name. Both get new numbers: what is kept follows what
     /// was there, as if it had finished now, so that the flush that follows drops the old rows.
     fn split_ring(&mut self, from: &mut Ledger, at: &str) {
-        let next = from.ring.next();
+        let (first, next) = (from.ring.first(), from.ring.next());
         let ring = from.ring.renumbered(Ring::starting_at(next, from.limits.ring_len_max));
+        // The numbers up to each outcome in both rings, for what has ended: where it had a number of
+        // the old ring, it has those of the new ones.
+        let mut numbers = vec![(next, 0)];
         for entry in ring {
             from.hash.remove(entry.digest);
             let hold = if entry.hold_lived_on { HoldAfter::Lives } else { HoldAfter::Ended };
             let ledger = if entry.row.name.as_str() < at { &mut *from } else { &mut self.ledger };
-            ledger.record(entry.row, hold);
+            ledger.record_outcome(entry.row, hold);
+            numbers.push((from.ring.next(), self.ledger.ring.next()));
+        }
+        let ends = from.ended.ring_ends().zip(self.ledger.ended.ring_ends());
+        for (lower, upper) in ends {
+            let before = usize::try_from(lower.saturating_sub(first)).unwrap_or(usize::MAX);
+            (*lower, *upper) = numbers[before.min(numbers.len() - 1)];
         }
     }
 }

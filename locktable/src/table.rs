@@ -20,8 +20,10 @@ pub struct Limits {
     pub waiters_per_lock_max: usize,
     /// Open acquisitions (held or waiting) of one session in this range.
     pub acquisitions_per_session_max: usize,
-    /// Finished acquisitions that are remembered.
+    /// Finished acquisitions of which it is remembered how they ended.
     pub ring_len_max: usize,
+    /// Bytes of memory that the ids may take which have ended; more, and the oldest are forgotten.
+    pub ended_bytes_max: usize,
 }
 
 impl Default for Limits {
@@ -32,6 +34,7 @@ impl Default for Limits {
             waiters_per_lock_max: 10_000,
             acquisitions_per_session_max: 10_000,
             ring_len_max: 65_536,
+            ended_bytes_max: 16 << 20,
         }
     }
 }
@@ -57,8 +60,8 @@ pub struct Counts {
 /// Invariants, between commands:
 /// - every lock has a hold or a running lock-delay; a lock that is free is not here (D4);
 /// - every token ever granted is larger than all before (S3), over release, flush and restore;
-/// - at most one effect per acquisition that is open or in the ring (S8): an acquisition is open at
-///   one place or finished once, never both;
+/// - at most one effect per acquisition that is open or remembered (S8): an acquisition is open at one
+///   place or has ended, never both; and what may be forgotten has none;
 /// - no session has more open acquisitions, and no lock more waiters, than the limits say; nor more
 ///   seats taken, but for what was taken below feature level 3;
 /// - the state hash is a function of header and rows alone (S9).
@@ -113,14 +116,39 @@ impl LockTable {
                     level <= FEATURE_LEVEL,
                     "level {level} is beyond this build's {FEATURE_LEVEL}"
                 );
-                self.ledger.feature_level = self.ledger.feature_level.max(level);
+                self.ledger.raise_level(level);
                 Reply::Done
             }
         };
-        while let Some(forgotten) = self.ledger.forgotten.pop() {
-            self.note_forgotten(forgotten);
-        }
+        self.note_all_forgotten();
         Outcome { reply, changes }
+    }
+
+    /// So much time has passed since the last entry, by the clock of the leader that proposed this one.
+    /// Comes before the commands of an entry.
+    pub fn pass(&mut self, passed_ms: u64) {
+        self.ledger.pass(passed_ms);
+        self.note_all_forgotten();
+    }
+
+    /// Age of the range, milliseconds: the sum of all that has passed, from some start on.
+    pub fn age_ms(&self) -> u64 {
+        self.ledger.ended.age_ms()
+    }
+
+    /// Whether it follows the age: below feature level 3 it does not.
+    pub fn counts_age(&self) -> bool {
+        self.ledger.feature_level >= 3
+    }
+
+    /// The age at which something that has ended is forgotten: an entry is due then, or it stays.
+    pub fn forgets_at_ms(&self) -> Option<u64> {
+        self.ledger.ended.forgets_at_ms()
+    }
+
+    /// Upper bound of the memory that the ids take which have ended, bytes.
+    pub fn ended_bytes(&self) -> usize {
+        self.ledger.ended.bytes()
     }
 
     /// How much there is.
@@ -136,7 +164,7 @@ impl LockTable {
 
     /// Hash of the whole state (S9): equal for equal states, whatever their history.
     pub fn state_hash(&self) -> u64 {
-        self.ledger.hash.with_header(&self.header())
+        self.ledger.hash.with_header(&self.header(), self.ledger.ended.spans())
     }
 
     /// Lets `act` work on a live lock, and drops the lock if it is free afterwards. Nothing if the
@@ -165,6 +193,12 @@ impl LockTable {
     /// Whether the lock has a live hold with this token.
     pub(crate) fn is_live(&self, name: &Name, token: Token) -> bool {
         self.locks.get(name).is_some_and(|lock| lock.holds.get(token).is_some())
+    }
+
+    fn note_all_forgotten(&mut self) {
+        while let Some(forgotten) = self.ledger.forgotten.pop() {
+            self.note_forgotten(forgotten);
+        }
     }
 
     /// From here on the hold itself remembers that the id was closed, since the ring does not.

@@ -2,9 +2,9 @@
 
 use sharklock_locktable::{
     Acquire, Acquisition, AcquisitionId, At, Cancel, Command, Condition, DelayRow, End, EndCause,
-    EndingCause, EndingMark, Extras, FEATURE_LEVEL, Finished, FinishedRow, Header, HoldRow,
-    Instance, LeaseRule, LockRow, LockTable, Mode, Name, Owner, RING_ROW_LEN, Reclaimer, Release,
-    RestoreError, Row, RowKey, SessionHandle, Token, Wait, WaiterRow,
+    EndedLife, EndedRow, EndingCause, EndingMark, Extras, FEATURE_LEVEL, Finished, FinishedRow,
+    Header, HoldRow, Instance, LeaseRule, LockRow, LockTable, Mode, Name, Owner, RING_ROW_LEN,
+    Reclaimer, Release, RestoreError, Row, RowKey, SessionHandle, Token, Wait, WaiterRow,
 };
 
 const AT: At = At { index: 1, term: 1, stamped_unix_ms: 1 };
@@ -38,6 +38,7 @@ fn acquire_under(
         reenter: None,
         owner: Owner::default(),
         condition,
+        asked_ms: u64::MAX,
     };
     table.apply(AT, Command::Acquire(Box::new(acquire)));
 }
@@ -53,7 +54,7 @@ fn end_with_a_delay(table: &mut LockTable, session: u8, id: u64, name: &str) {
 }
 
 /// An exclusive lock with two waiters, a shared one, one with a sharer and a delay, permits with a
-/// waiter, and a ring of three rows.
+/// waiter, a ring of three rows, and two generations of what has ended.
 fn table() -> LockTable {
     let mut table = table_of_level_1();
     acquire(&mut table, 1, 4, "dusk", Mode::Shared);
@@ -69,6 +70,7 @@ fn table_of_level_1() -> LockTable {
         let cancel = Cancel { acquisition: acquisition(9, id), name: "gone".into() };
         table.apply(AT, Command::Cancel(cancel));
     }
+    table.pass(6_000);
     for session in 1..=3 {
         acquire(&mut table, session, 1, "door", Mode::Exclusive);
         acquire(&mut table, session, 2, "page", Mode::Shared);
@@ -144,6 +146,13 @@ impl Image {
         }
     }
 
+    fn ended(&mut self, number: u64) -> &mut EndedRow {
+        match self.row(&RowKey::Ended(number, 0)) {
+            Row::Ended(row) => row,
+            row => panic!("{row:?}"),
+        }
+    }
+
     fn remove(&mut self, wanted: &RowKey) {
         self.rows.retain(|(key, _)| key != wanted);
     }
@@ -179,7 +188,9 @@ fn the_encoding_of_the_hash_is_fixed() {
     // As version 1 stored it, before there were conditions.
     let table = table_of_level_1();
     let header = Header { feature_level: 1, ..table.header() };
-    let level_1 = LockTable::restore(header, table.rows()).expect("a table of then");
+    let mut rows = table.rows();
+    rows.retain(|(key, _)| !matches!(key, RowKey::Ended(..)));
+    let level_1 = LockTable::restore(header, rows).expect("a table of then");
     assert_eq!(level_1.state_hash(), 0x3242_fe39_074d_84cb);
 }
 
@@ -297,6 +308,36 @@ fn finished_acquisitions_that_break_a_rule_are_refused() {
     check(longer, "too long");
 }
 
+#[test]
+fn what_has_ended_and_breaks_a_rule_is_refused() {
+    check(|image| image.header.feature_level = 2, "does not remember");
+    check(|image| image.header.lost_ms = image.header.age_ms + 1, "more is forgotten");
+    check(|image| image.header.lost_ms = image.header.age_ms, "not within the table's age");
+    check(|image| image.header.age_ms -= 1, "not within the table's age");
+    check(|image| image.header.ended_next -= 1, "beyond the header's");
+    check(|image| image.remove(&RowKey::Ended(0, 0)), "what has not ended");
+    check(|image| image.ended(0).ring_next -= 1, "what has not ended");
+    check(|image| image.ended(0).last_ms += 6_001, "not within the table's age");
+    check(|image| image.ended(0).last_ms = image.ended(0).first_ms - 1, "not within");
+    check(|image| image.ended(1).first_ms = image.ended(0).first_ms - 1, "overlap");
+    check(|image| image.ended(1).ring_next = 1, "overlap");
+    check(|image| image.ended(0).lives.clear(), "without an id");
+    check(|image| image.ended(0).lives[0].blocks.clear(), "without an id");
+    check(|image| image.ended(0).lives[0].blocks[0].1 = 0, "a block without an id");
+    check(|image| image.ended(0).lives[0].page = 1 << 27, "beyond the last");
+    let second = |image: &mut Image| {
+        let row = EndedRow { first_ms: 1 << 20, ..image.ended(0).clone() };
+        image.header.age_ms = 1 << 21;
+        image.rows.push((RowKey::Ended(0, 1), Row::Ended(EndedRow { last_ms: 1 << 21, ..row })));
+    };
+    check(second, "disagree");
+    let open = |image: &mut Image| {
+        let life = EndedLife { session: SessionHandle([1; 16]), ..image.ended(1).lives[0].clone() };
+        image.ended(1).lives.insert(0, EndedLife { blocks: vec![(0, 1 << 1)], ..life });
+    };
+    check(open, "has ended and is open");
+}
+
 /// Thousands of images with a few numbers changed somewhere: an error or a sound table, no panic.
 #[test]
 fn no_image_makes_it_panic() {
@@ -345,6 +386,7 @@ fn spoil(image: &mut Image, roll: &mut impl FnMut(u64) -> u64) {
         },
         1 => *key = RowKey::Waiter(names[roll(4) as usize].clone(), roll(6)),
         2 => *key = RowKey::Ring(roll(4)),
+        4 => *key = RowKey::Ended(roll(3), roll(3)),
         3 => drop(image.rows.remove(index)),
         _ => match row {
             Row::Lock(row) => row.fence_floor = Token(roll(9)),
@@ -362,6 +404,17 @@ fn spoil(image: &mut Image, roll: &mut impl FnMut(u64) -> u64) {
                 1 => row.ticket = roll(6),
                 2 => row.acquisition = acquisition(1 + roll(3) as u8, roll(5)),
                 _ => row.ttl_ms = roll(1_000),
+            },
+            Row::Ended(row) if row.lives.is_empty() => row.first_ms += 1,
+            Row::Ended(row) => match roll(8) {
+                0 => row.first_ms = 60_000 + roll(7_000),
+                1 => row.last_ms = 60_000 + roll(7_000),
+                2 => row.ring_next = roll(600),
+                3 => drop(row.lives.pop()),
+                4 => row.lives[0].session = SessionHandle([1 + roll(3) as u8; 16]),
+                5 => row.lives[0].blocks[0] = (roll(3) as u32, roll(1 << 32) as u32),
+                6 => row.lives[0].page = roll(1 << 28) as u32,
+                _ => row.lives[0].blocks.reverse(),
             },
             Row::Ring(row) => match roll(4) {
                 0 => row.truncate(roll(256) as usize),

@@ -193,8 +193,18 @@ impl Commands {
                 condition = None;
             }
         }
-        let acquire = Acquire { acquisition, name, mode, ttl_ms, wait, reenter, owner, condition };
-        Command::Acquire(Box::new(acquire))
+        let asked_ms = asked_ms(dice, model);
+        Command::Acquire(Box::new(Acquire {
+            acquisition,
+            name,
+            mode,
+            ttl_ms,
+            wait,
+            reenter,
+            owner,
+            condition,
+            asked_ms,
+        }))
     }
 
     fn release(&mut self, dice: &mut Dice, model: &Naive) -> Command {
@@ -272,7 +282,9 @@ impl Commands {
                 acquisition.instance = Instance(hold.owner_life.instance.0 + dice.roll(5).min(1));
             }
         }
-        Command::Reclaim(Box::new(Reclaim { acquisition, name, token, owner: owner(dice.roll(2)) }))
+        let owner = owner(dice.roll(2));
+        let asked_ms = asked_ms(dice, model);
+        Command::Reclaim(Box::new(Reclaim { acquisition, name, token, owner, asked_ms }))
     }
 
     fn time_up(&mut self, dice: &mut Dice, model: &Naive) -> Command {
@@ -345,7 +357,11 @@ impl Commands {
     fn open(&mut self, dice: &mut Dice, model: &Naive) -> (Acquisition, Name) {
         let random = (self.acquisition(dice), self.name(dice));
         match dice.roll(8) {
-            0 => random,
+            // Something that has ended, or anything.
+            0 => match dice.pick(&model.gone) {
+                Some(gone) if dice.roll(2) > 0 => (gone.acquisition, gone.name.clone()),
+                _ => random,
+            },
             1..4 => dice
                 .pick(&model.waiting)
                 .map_or(random, |waiter| (waiter.acquisition, waiter.name.clone())),
@@ -380,6 +396,11 @@ impl Commands {
         }
         AcquisitionId(self.id_last.saturating_sub(dice.roll(24)).max(1))
     }
+}
+
+/// Mostly now.
+fn asked_ms(dice: &mut Dice, model: &Naive) -> u64 {
+    if dice.roll(12) == 0 { model.age - dice.roll(40_000) } else { model.age + 1_001 }
 }
 
 fn session(dice: &mut Dice) -> SessionHandle {

@@ -7,6 +7,7 @@
 
 mod commands;
 mod naive;
+mod naive_ended;
 mod naive_terms;
 mod run;
 mod seen;

@@ -9,6 +9,8 @@ use sharklock_locktable::{
     LockView, Mode, Name, Outcome, Owner, Refusal, Release, Reply, Status, Token, Wait, WaiterView,
 };
 
+use crate::naive_ended::Generation;
+
 pub struct Held {
     pub name: Name,
     pub token: Token,
@@ -67,6 +69,8 @@ pub struct Gone {
     pub name: Name,
     pub how: Finished,
     pub token: Option<Token>,
+    /// Of what has ended, in which it is.
+    pub generation: u64,
 }
 
 /// All holds in order of grants, all waiters in order of arrival, all that is finished in order.
@@ -79,6 +83,12 @@ pub struct Naive {
     pub delayed: Vec<Delayed>,
     pub gone: Vec<Gone>,
     pub gone_ever: u64,
+    /// Age of the range, and up to which of what ended then something is forgotten.
+    pub age: u64,
+    pub lost: u64,
+    /// Oldest first, and how many there ever were.
+    pub ended: Vec<Generation>,
+    pub generations: u64,
     pub changes: Vec<Change>,
 }
 
@@ -156,6 +166,10 @@ impl Naive {
             delayed: vec![],
             gone: vec![],
             gone_ever: 0,
+            age: 60_000,
+            lost: 0,
+            ended: vec![],
+            generations: 0,
             changes: vec![],
         }
     }
@@ -165,7 +179,16 @@ impl Naive {
             Command::Acquire(acquire) if self.level < 2 && acquire.condition.is_some() => {
                 Reply::Refused(Refusal::FeatureLevel)
             }
-            Command::Acquire(acquire) => self.acquire(at, acquire),
+            Command::Acquire(acquire) => {
+                let reply = self.acquired_before(acquire);
+                if reply.is_some() {
+                    self.again(acquire.acquisition);
+                }
+                match reply {
+                    None if self.is_doubtful(acquire.asked_ms) => Reply::Indeterminate,
+                    reply => reply.unwrap_or_else(|| self.acquire(at, acquire)),
+                }
+            }
             Command::Release(release) => self.release(at, release),
             Command::Cancel(cancel) => self.cancel(at, cancel),
             Command::Expire(expire) => {
@@ -189,7 +212,7 @@ impl Naive {
             Command::Ending(ending) => self.ending(at, ending),
             Command::End(end) => self.end_command(at, end),
             Command::RaiseFeatureLevel(raise) => {
-                self.level = self.level.max(raise.level);
+                self.raise(raise.level);
                 Reply::Done
             }
             _ if self.level < 2 => Reply::Refused(Refusal::FeatureLevel),
@@ -204,31 +227,42 @@ impl Naive {
         Outcome { reply, changes: std::mem::take(&mut self.changes) }
     }
 
-    fn acquire(&mut self, at: At, acquire: &Acquire) -> Reply {
-        let Acquire { acquisition, name, mode, ttl_ms, wait, owner, .. } = acquire;
+    /// What a duplicate is answered.
+    fn acquired_before(&self, acquire: &Acquire) -> Option<Reply> {
+        let Acquire { acquisition, name, mode, .. } = acquire;
+        let reused = Some(Reply::Refused(Refusal::AcquisitionReused));
         if let Some(hold) = self.held.iter().find(|hold| hold.ids().contains(acquisition)) {
             let same = hold.name == *name && hold.mode == *mode;
-            let reused = Reply::Refused(Refusal::AcquisitionReused);
             return match (same, hold.orphan) {
-                (true, true) => Reply::Finished(Finished::Orphaned),
-                (true, false) => Reply::Granted(hold.grant()),
+                (true, true) => Some(Reply::Finished(Finished::Orphaned)),
+                (true, false) => Some(Reply::Granted(hold.grant())),
                 (false, _) => reused,
             };
         }
         if self.held.iter().any(|hold| hold.heir() == Some(*acquisition)) {
-            return Reply::Refused(Refusal::AcquisitionReused);
+            return reused;
         }
         if let Some(waiter) = self.waiting.iter().find(|it| it.acquisition == *acquisition) {
             if waiter.name != *name || waiter.mode != *mode {
-                return Reply::Refused(Refusal::AcquisitionReused);
+                return reused;
             }
             let place = self.place(*acquisition);
-            return Reply::Queued { place, ttl_ms: waiter.ttl_ms };
+            return Some(Reply::Queued { place, ttl_ms: waiter.ttl_ms });
         }
-        if let Some(gone) = self.gone.iter().find(|gone| gone.acquisition == *acquisition) {
-            let reused = Reply::Refused(Refusal::AcquisitionReused);
-            return if gone.name == *name { Reply::Finished(gone.how) } else { reused };
+        self.ended_before(*acquisition, name)
+    }
+
+    pub fn ended_before(&self, acquisition: Acquisition, name: &Name) -> Option<Reply> {
+        match self.gone.iter().find(|gone| gone.acquisition == acquisition) {
+            Some(gone) if gone.name != *name => Some(Reply::Refused(Refusal::AcquisitionReused)),
+            Some(gone) => Some(Reply::Finished(gone.how)),
+            None if self.has_ended(acquisition) => Some(Reply::Finished(Finished::Unknown)),
+            None => None,
         }
+    }
+
+    fn acquire(&mut self, at: At, acquire: &Acquire) -> Reply {
+        let Acquire { acquisition, name, mode, ttl_ms, wait, owner, .. } = acquire;
         let full = self.open_of(*acquisition) >= self.limits.acquisitions_per_session_max;
         let condition = acquire.condition.as_deref().copied().unwrap_or_default();
         if let Some(token) = acquire.reenter {
@@ -337,6 +371,7 @@ impl Naive {
             return self.close(at, index, *acquisition);
         }
         if known {
+            self.again(*acquisition);
             return self.how(name, *acquisition);
         }
         self.finish(*acquisition, name, Finished::Released, Some(*token));
@@ -349,6 +384,7 @@ impl Naive {
             self.finish(*acquisition, name, Finished::Cancelled, None);
             return Reply::Cancelled;
         }
+        self.again(*acquisition);
         if self.stop_waiting(name, *acquisition, Finished::Cancelled) {
             self.serve(at, name);
             return Reply::Cancelled;
@@ -465,14 +501,14 @@ impl Naive {
         how: Finished,
         on: Option<Token>,
     ) {
-        self.gone.push(Gone { acquisition, name: name.clone(), how, token: on });
+        if self.level >= 3 {
+            self.remember(acquisition);
+        }
+        let generation = self.generations.saturating_sub(1);
+        self.gone.push(Gone { acquisition, name: name.clone(), how, token: on, generation });
         self.gone_ever += 1;
         if self.gone.len() > self.limits.ring_len_max {
-            let lost = self.gone.remove(0);
-            let hold = self.held.iter_mut().find(|hold| Some(hold.token) == lost.token);
-            if let Some(hold) = hold {
-                hold.lost = hold.lost.max(lost.acquisition.id.0);
-            }
+            self.lose_oldest_outcome();
         }
     }
 
@@ -520,7 +556,7 @@ impl Naive {
         self.held.iter().any(|hold| hold.ids().contains(&acquisition))
             || self.held.iter().any(|hold| hold.heir() == Some(acquisition))
             || self.waiting.iter().any(|waiter| waiter.acquisition == acquisition)
-            || self.gone.iter().any(|gone| gone.acquisition == acquisition)
+            || self.has_ended(acquisition)
     }
 
     fn place(&self, acquisition: Acquisition) -> u32 {

@@ -390,9 +390,13 @@ impl Naive {
     }
 
     pub fn reclaim(&mut self, at: At, reclaim: &Reclaim) -> Reply {
-        let Reclaim { acquisition, name, token, owner } = reclaim;
+        let Reclaim { acquisition, name, token, owner, .. } = reclaim;
         if let Some(reply) = self.reclaimed_before(reclaim) {
+            self.again(*acquisition);
             return reply;
+        }
+        if self.is_doubtful(reclaim.asked_ms) {
+            return Reply::Indeterminate;
         }
         let Some(index) = self.find(name, *token) else {
             self.finish(*acquisition, name, Finished::HoldLost, None);
@@ -462,14 +466,16 @@ impl Naive {
         if self.waiting.iter().any(|waiter| waiter.acquisition == *acquisition) {
             return reused;
         }
-        let gone = self.gone.iter().find(|gone| gone.acquisition == *acquisition)?;
-        if gone.name == *name { Some(Reply::Finished(gone.how)) } else { reused }
+        self.ended_before(*acquisition, name)
     }
 
     /// The upper half, from the name on.
     pub fn split_off(&mut self, at: &str) -> Self {
         let mut upper = Self::new(self.limits, self.level);
         upper.tokens = self.tokens;
+        // An id has no name: both go on with all that have ended.
+        (upper.age, upper.lost, upper.generations) = (self.age, self.lost, self.generations);
+        upper.ended = self.ended.clone();
         let is_upper = |name: &Name| name.as_str() >= at;
         upper.held = self.held.extract_if(.., |it| is_upper(&it.name)).collect();
         upper.waiting = self.waiting.extract_if(.., |it| is_upper(&it.name)).collect();

@@ -38,6 +38,8 @@ impl Run {
             acquisitions_per_session_max: 3 + dice.roll(6) as usize,
             // Short ones forget at once, the longest spans two rows of the image.
             ring_len_max: [1, 4, 4, 24, 24, 24, 24, 300][dice.roll(8) as usize],
+            // A few lives at once, some hundred, all.
+            ended_bytes_max: [300, 1_500, 20_000, 1 << 20][dice.roll(8).min(3) as usize],
         };
         // Some begin under the rules of a level before.
         let level = match dice.roll(12) {
@@ -60,6 +62,11 @@ impl Run {
         let index = dice.roll(self.halves.len() as u64) as usize;
         match dice.roll(400) {
             0..4 => self.flush(index),
+            // Little, or more than a generation, or more than is remembered.
+            7..15 => self.pass(
+                index,
+                [200, 900, 900, 4_000, 4_000, 6_000, 20_000, 40_000][dice.roll(8) as usize],
+            ),
             4 => self.restart(index, true),
             5 => self.restart(index, false),
             6 => self.split(index, &mut dice),
@@ -82,12 +89,32 @@ impl Run {
         if self.log {
             println!("{index}: {command:?}");
         }
+        let lost = half.model.lost;
         half.apply(at, command, &mut self.seen);
+        if half.model.lost != lost {
+            self.seen.note_that("cut".into());
+        }
         half.table.check_invariants();
         if self.steps.is_multiple_of(8) {
             half.check_views();
             half.check_status(dice);
         }
+    }
+
+    fn pass(&mut self, index: usize, ms: u64) {
+        self.seen.note_that("pass".into());
+        let half = &mut self.halves[index];
+        let lost = half.model.lost;
+        if self.log {
+            println!("{index}: {ms} ms pass");
+        }
+        half.table.pass(ms);
+        half.model.pass(ms);
+        if half.model.lost != lost {
+            self.seen.note_that("forgotten".into());
+        }
+        half.table.check_invariants();
+        half.check_views();
     }
 
     fn flush(&mut self, index: usize) {
@@ -103,8 +130,11 @@ impl Run {
         }
         let half = &mut self.halves[index];
         half.flush();
-        let rows =
-            if from_image { half.image.clone().into_iter().collect() } else { half.table.rows() };
+        if !from_image {
+            // As a snapshot that is installed: it becomes the image.
+            half.image = half.table.rows().into_iter().collect();
+        }
+        let rows = half.image.clone().into_iter().collect();
         let header = half.table.header();
         let restored = LockTable::restore_with_limits(self.limits, header, rows);
         let restored = restored.expect("the rows are those of a table");
@@ -166,6 +196,10 @@ impl Half {
         let header = self.table.header();
         assert_eq!(header.token_counter, self.model.tokens);
         assert_eq!(header.ring_next, self.model.gone_ever);
+        assert_eq!(header.age_ms, self.model.age);
+        assert_eq!(header.lost_ms, self.model.lost);
+        assert_eq!(header.ended_next, self.model.generations);
+        assert_eq!(self.table.ended_bytes(), self.model.ended_bytes());
         assert_eq!(header.feature_level, self.model.level);
         for hold in &self.model.held {
             assert_eq!(self.table.hold(hold.name.as_str(), hold.token), Some(hold.view()));
@@ -197,10 +231,13 @@ impl Half {
             }
         }
         assert!(self.table.take_dirty().is_empty());
-        // What is on the disk now is the table, to the row.
+        // What is on the disk now is the table, to the row; but what has ended is added in small rows.
         let rows: Vec<_> = self.image.clone().into_iter().collect();
         let whole: Vec<_> = self.table.rows();
-        let keys = |rows: &[(RowKey, Row)]| rows.iter().map(|it| it.0.clone()).collect::<Vec<_>>();
+        let keys = |rows: &[(RowKey, Row)]| {
+            let is_whole = |key: &RowKey| !matches!(key, RowKey::Ended(_, row) if *row > 0);
+            rows.iter().map(|it| it.0.clone()).filter(is_whole).collect::<Vec<_>>()
+        };
         assert_eq!(keys(&rows), keys(&whole));
     }
 }

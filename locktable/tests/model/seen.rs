@@ -8,7 +8,7 @@ use std::{
 
 use sharklock_locktable::{Change, ConditionFlaw, EndingCause, Outcome, Refusal, Reply};
 
-const MUST_BE_SEEN: &str = "Granted Queued StillHeld Released Cancelled Holds Agreed Done \
+const MUST_BE_SEEN: &str = "Granted Queued StillHeld Released Cancelled Holds Agreed Done Indeterminate \
     Finished::Unknown Finished::Released Finished::Cancelled Finished::Expired \
     Finished::WaitTimedOut Finished::TryRefused Finished::ForceReleased Finished::HoldLost \
     Finished::Orphaned Finished::Reclaimed Finished::HeldTooLong Finished::AskedFor \
@@ -23,7 +23,7 @@ const MUST_BE_SEEN: &str = "Granted Queued StillHeld Released Cancelled Holds Ag
     +HoldEnded::Released +HoldEnded::Expired +HoldEnded::ForceReleased +HoldEnded::Reclaimed \
     +HoldEnded::HeldTooLong +HoldEnded::AskedFor +EndingBegan +ExpireMissed +Orphaned +Downgraded \
     +ConditionSet +Asked +AskDropped +DelayBegan +DelayEnded \
-    flush restart split";
+    flush restart split pass forgotten cut";
 
 // A new variant does not compile here until somebody has looked at the list above.
 const _: fn(&Reply, &Refusal, &ConditionFlaw, &Change, EndingCause) =
@@ -31,7 +31,7 @@ const _: fn(&Reply, &Refusal, &ConditionFlaw, &Change, EndingCause) =
         match reply {
             Reply::Granted(_) | Reply::Queued { .. } | Reply::Finished(_) | Reply::Refused(_) => {}
             Reply::StillHeld { .. } | Reply::Released | Reply::Cancelled | Reply::Holds(_) => {}
-            Reply::Agreed(_) | Reply::Done => {}
+            Reply::Agreed(_) | Reply::Done | Reply::Indeterminate => {}
         }
         match why {
             Refusal::ModeMismatch | Refusal::WouldDeadlock => {}

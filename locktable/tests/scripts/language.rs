@@ -16,6 +16,8 @@ pub struct Line<'a> {
     words: Vec<&'a str>,
     options: BTreeMap<&'a str, &'a str>,
     next: usize,
+    /// Age of the range when the line is run.
+    age_ms: u64,
 }
 
 const OPTIONS: &[&str] = &[
@@ -48,10 +50,13 @@ const OPTIONS: &[&str] = &[
     "what",
     "level",
     "at",
+    "ms",
+    "aged",
+    "ended",
 ];
 
 impl<'a> Line<'a> {
-    pub fn parse(line: &'a str) -> Self {
+    pub fn parse(line: &'a str, age_ms: u64) -> Self {
         let mut parts = line.split_whitespace();
         let verb = parts.next().expect("a line has a verb");
         let (mut words, mut options) = (vec![], BTreeMap::new());
@@ -63,7 +68,7 @@ impl<'a> Line<'a> {
                 words.push(part);
             }
         }
-        Self { verb, words, options, next: 0 }
+        Self { verb, words, options, next: 0, age_ms }
     }
 
     /// The next word.
@@ -149,6 +154,7 @@ impl<'a> Line<'a> {
                 name: self.name(),
                 token: self.token("token").expect("reclaim needs token="),
                 owner: self.owner(),
+                asked_ms: self.asked_ms(),
             })),
             "ask" => {
                 let (acquisition, name) = (self.acquisition(), self.name());
@@ -236,7 +242,13 @@ impl<'a> Line<'a> {
             reenter: self.token("reenter"),
             owner: self.owner(),
             condition: self.condition(),
+            asked_ms: self.asked_ms(),
         }
+    }
+
+    /// `aged=MS`: for so long the request was on its way.
+    fn asked_ms(&self) -> u64 {
+        self.age_ms - self.option::<u64>("aged").unwrap_or(0)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use sharklock_locktable::{Acquisition, AcquisitionId, At, Header, Limits, LockTable};
+use sharklock_locktable::{Acquisition, AcquisitionId, At, Header, Limits, LockTable, RowKey};
 
 use crate::{language::Line, print};
 
@@ -31,7 +31,7 @@ impl Default for Machine {
 impl Machine {
     /// The output of one line, each line of it ended.
     pub fn run(&mut self, line: &str) -> String {
-        let mut line = Line::parse(line);
+        let mut line = Line::parse(line, self.table.age_ms());
         let mut output = String::new();
         if let Some(command) = line.command(self.term) {
             self.index += 1;
@@ -58,9 +58,13 @@ impl Machine {
                         .option("acquisitions")
                         .unwrap_or(limits.acquisitions_per_session_max),
                     ring_len_max: line.option("ring").unwrap_or(limits.ring_len_max),
+                    ended_bytes_max: line.option("ended").unwrap_or(limits.ended_bytes_max),
                 };
                 self.table = LockTable::with_limits(self.limits);
             }
+            // So much time passes between two entries.
+            "pass" => self.table.pass(line.option("ms").expect("pass needs ms=")),
+            "ended" => print::ended(output, table),
             "term" => self.term = line.option("term").expect("term=N"),
             "status" => {
                 let (acquisition, name) = (line.acquisition(), line.name());
@@ -92,11 +96,12 @@ impl Machine {
             "flush" => print::dirty(output, &self.table.take_dirty()),
             "restore" => self.restore(output),
             "level" => {
-                let header = Header {
-                    feature_level: line.option("level").expect("level="),
-                    ..table.header()
-                };
-                let table = LockTable::restore_with_limits(self.limits, header, table.rows());
+                let level = line.option("level").expect("level=");
+                let header = Header { feature_level: level, ..table.header() };
+                let mut rows = table.rows();
+                // Those are of level 3.
+                rows.retain(|(key, _)| level >= 3 || !matches!(key, RowKey::Ended(..)));
+                let table = LockTable::restore_with_limits(self.limits, header, rows);
                 self.table = table.expect("rows of a table");
             }
             "split" => self.split(line),

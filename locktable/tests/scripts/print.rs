@@ -3,8 +3,9 @@
 use std::fmt::Write;
 
 use sharklock_locktable::{
-    Acquisition, Agreement, Change, Condition, Counts, DelayView, Grant, Header, HoldView, Lease,
-    LeaseRule, LockView, Mode, Outcome, Reply, Row, RowKey, Status, Wait, WaiterView,
+    Acquisition, AcquisitionId, Agreement, Change, Condition, Counts, DelayView, EndedLife,
+    EndedRow, Grant, Header, HoldView, Lease, LeaseRule, LockTable, LockView, Mode, Outcome, Reply,
+    Row, RowKey, Status, Wait, WaiterView,
 };
 
 use crate::machine::spell;
@@ -29,6 +30,7 @@ pub fn outcome(outcome: &Outcome) -> String {
         Reply::Holds(views) => views.iter().for_each(|view| hold(&mut output, view)),
         Reply::Agreed(agreed) => line!(output, "agreed{}", spell_agreement(agreed)),
         Reply::Done => line!(output, "done"),
+        Reply::Indeterminate => line!(output, "indeterminate"),
     }
     outcome.changes.iter().for_each(|change| self::change(&mut output, change));
     output
@@ -183,6 +185,34 @@ pub fn counts(output: &mut String, counts: Counts, header: Header) {
     );
 }
 
+/// What has ended, and since when that is whole.
+pub fn ended(output: &mut String, table: &LockTable) {
+    for (key, row) in table.rows() {
+        let (RowKey::Ended(number, _), Row::Ended(row)) = (key, row) else { continue };
+        line!(output, "{number}: {}", spell_ended(&row));
+    }
+    let Header { age_ms, lost_ms, .. } = table.header();
+    line!(output, "age {age_ms}, lost {lost_ms}, {} bytes", table.ended_bytes());
+}
+
+/// Ids by lives, and when they ended.
+fn spell_ended(row: &EndedRow) -> String {
+    let EndedRow { first_ms, last_ms, lives, .. } = row;
+    let mut spelled = format!("{first_ms}..{last_ms}");
+    for EndedLife { session, instance, page, blocks } in lives {
+        let base = u64::from(*page) << 37;
+        let ids = blocks.iter().flat_map(|&(block, bits)| {
+            let set = (0..32).filter(move |bit| bits & (1 << bit) != 0);
+            set.map(move |bit: u64| base + u64::from(block) * 32 + bit)
+        });
+        for id in ids {
+            let (session, instance, id) = (*session, *instance, AcquisitionId(id));
+            spelled += &format!(" {}", spell(Acquisition { session, instance, id }));
+        }
+    }
+    spelled
+}
+
 pub fn dirty(output: &mut String, rows: &[(RowKey, Option<Row>)]) {
     for (key, row) in rows {
         let key = match key {
@@ -190,6 +220,7 @@ pub fn dirty(output: &mut String, rows: &[(RowKey, Option<Row>)]) {
             RowKey::Hold(name, token) => format!("hold {name} {token}"),
             RowKey::Delay(name, token) => format!("delay {name} {token}"),
             RowKey::Waiter(name, ticket) => format!("waiter {name} {ticket}"),
+            RowKey::Ended(number, row) => format!("ended {number} {row}"),
             RowKey::Ring(number) => format!("ring {number}"),
         };
         match row {
@@ -204,6 +235,9 @@ pub fn dirty(output: &mut String, rows: &[(RowKey, Option<Row>)]) {
             }
             Some(Row::Delay(row)) => line!(output, "write {key}: {}", row.delay_ms),
             Some(Row::Waiter(row)) => line!(output, "write {key}: {}", spell(row.acquisition)),
+            Some(Row::Ended(row)) => {
+                line!(output, "write {key}: {}", spell_ended(row));
+            }
             Some(Row::Ring(rows)) => {
                 let finished = rows.iter().map(|row| spell(row.acquisition));
                 line!(output, "write {key}: {}", finished.collect::<Vec<_>>().join(" "));
