@@ -76,6 +76,8 @@ pub struct Bounds {
     pub force_releases: u8,
     /// Wait time-outs.
     pub wait_timeouts: u8,
+    /// How often a range may forget all that has ended.
+    pub forgettings: u8,
     /// Messages lie in the leader's mailbox before they are received.
     pub mailbox: bool,
     /// Leaders do at once what is due, and what is proposed commits within the tick: what must end
@@ -99,6 +101,7 @@ impl Bounds {
             splits: 0,
             force_releases: 0,
             wait_timeouts: 0,
+            forgettings: 0,
             mailbox: false,
             prompt: false,
             lossless: false,

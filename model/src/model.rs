@@ -50,6 +50,8 @@ pub enum Action {
     Propose(RangeId),
     /// A leader's clock finds the end of a wait.
     TimeOut(ClientIndex, Id),
+    /// The range forgets what has ended, for there is too much of it.
+    Forget,
     /// An operator takes a hold away.
     ForceRelease(NameIndex),
     /// A split of the parent is proposed.
@@ -228,6 +230,10 @@ impl SharkLock {
     }
 
     fn fault_actions(&self, state: &State, actions: &mut Vec<Action>) {
+        let is_something = state.ring.iter().any(|ended| *ended != 0);
+        if state.forgettings < self.bounds.forgettings && is_something {
+            actions.push(Action::Forget);
+        }
         if state.splits < self.bounds.splits {
             actions.push(Action::ProposeSplit);
         }
@@ -325,6 +331,7 @@ impl Model for SharkLock {
                 let term = world.state.range(range).term;
                 world.state.range(range).log.push(Command::WaitTimeout { client, id, term });
             }
+            Action::Forget => world.forget_ended(),
             Action::ForceRelease(name) => {
                 world.state.force_releases += 1;
                 let token = state.locks[usize::from(name)].hold.as_ref()?.token;

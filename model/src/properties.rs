@@ -3,6 +3,7 @@
 use stateright::Property;
 
 use crate::{
+    bounds::Bounds,
     client::token_of,
     model::SharkLock,
     state::{ClientIndex, Fault, Id, NameIndex, Phase, Range, State, Token},
@@ -59,6 +60,8 @@ pub const SPLIT_APPLIED: &str = "a split was applied";
 pub const LAST_TICK: &str = "a belief in its last tick";
 /// A hold has two ids.
 pub const JOINED: &str = "two ids on one hold";
+/// Something was forgotten, and a client that asked again has what it wants.
+pub const SERVED_ANEW: &str = "a new holder after something was forgotten";
 /// An operator's wish is being waited out.
 pub const ENDING: &str = "a hold is ending";
 /// A hold is orphaned.
@@ -81,8 +84,10 @@ fn always() -> Vec<Property<SharkLock>> {
         Property::always(REENTRY_JOINS, |_, state| !has(state, Fault::FreshReentry)),
         Property::always(TOKENS_GROW, |_, state| !has(state, Fault::TokenNotNew)),
         Property::always(GONE_IS_GONE, |model, state| {
-            // A ghost is born after its client was told, rightly, that there was nothing.
-            model.bounds.ghosts || !has(state, Fault::FalseGone)
+            // A ghost is born after its client was told, rightly, that there was nothing; and who asks
+            // again without having heard of an end may hear of that when it has what it asked for.
+            let Bounds { ghosts, forgettings, .. } = model.bounds;
+            ghosts || forgettings > 0 || !has(state, Fault::FalseGone)
         }),
         Property::always(RENEWALS_HEARD, |_, state| !has(state, Fault::UnheardRenewal)),
         Property::always(ENDING_ENDS, |_, state| !has(state, Fault::EndingEvaded)),
@@ -97,6 +102,11 @@ fn sometimes() -> Vec<Property<SharkLock>> {
         Property::sometimes(NEW_HOLDER, |model, state| {
             let asked = |client, id| !model.bounds.plan(client, id).held;
             beliefs(model, state).any(|belief| asked(belief.client, belief.id))
+        }),
+        Property::sometimes(SERVED_ANEW, |model, state: &State| {
+            let asked = |client, id| !model.bounds.plan(client, id).held;
+            let after = state.forgettings > 0;
+            after && beliefs(model, state).any(|belief| asked(belief.client, belief.id))
         }),
         Property::sometimes(HOLD_ENDED, |_, state: &State| {
             state.ended.iter().any(|ended| *ended != 0)

@@ -58,6 +58,9 @@ pub enum Rule {
     HoldRemembersClosed,
     /// A range remembers the acquisitions that have finished.
     RingOfFinished,
+    /// What was asked before the range forgot something, and is not known, is not done: it may be a copy
+    /// of what is forgotten.
+    DoubtfulIsNotDone,
     /// A re-entry names the token that it joins, and gets that or nothing.
     ReenterNamesToken,
     /// A keepalive renews what it names, and nothing else of its session.
@@ -85,7 +88,7 @@ pub enum Rule {
 
 impl Rule {
     /// All of them, in the order of their declaration.
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 39] = [
         Self::AnswersPerItem,
         Self::GoneWithinBounds,
         Self::GoneNeedsLaterKeepAlive,
@@ -113,6 +116,7 @@ impl Rule {
         Self::ReleaseNamesId,
         Self::HoldRemembersClosed,
         Self::RingOfFinished,
+        Self::DoubtfulIsNotDone,
         Self::ReenterNamesToken,
         Self::RenewalNamesItems,
         Self::CancelRecorded,

@@ -265,6 +265,13 @@ pub struct State {
     pub endings: u8,
     /// Wait time-outs so far.
     pub wait_timeouts: u8,
+    /// How often the range has forgotten what has ended.
+    pub forgettings: u8,
+    /// Attempts that each client had made when that was last.
+    pub doubtful: [Seq; CLIENTS_MAX],
+    /// Attempts that each client had made when an acquisition of it ended, where something may be
+    /// forgotten.
+    pub ended_after: [[Seq; IDS_MAX]; CLIENTS_MAX],
     /// Bits of [`Fault`].
     pub faults: u8,
 }
@@ -299,6 +306,9 @@ impl State {
             force_releases: 0,
             endings: 0,
             wait_timeouts: 0,
+            forgettings: 0,
+            doubtful: [0; CLIENTS_MAX],
+            ended_after: [[0; IDS_MAX]; CLIENTS_MAX],
             faults: 0,
         };
         for (client, plan) in bounds.clients.iter().enumerate() {

@@ -74,6 +74,7 @@ fn step(bounds: &Bounds, before: &State, action: Action) -> String {
         }
         Action::Propose(range) => format!("{} proposes what it has decided", leader(range)),
         Action::TimeOut(client, id) => format!("the wait of {} times out", which(client, id)),
+        Action::Forget => "the range forgets what has ended".to_owned(),
         Action::ForceRelease(name) => format!("an operator takes `{}` away", letter(name)),
         Action::ProposeSplit => "a split is proposed: `z` moves to the child".to_owned(),
         Action::Commit(range) => {

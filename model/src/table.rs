@@ -100,6 +100,11 @@ impl World<'_> {
         if let Some(said) = self.first_outcome(owner, id) {
             return self.answer(client, id, seq, said);
         }
+        if self.is_doubtful(client, seq) {
+            // Its client hears that, and may ask again: here it hears nothing, and may.
+            return;
+        }
+        self.ask_anew(owner, id, seq);
         let name = self.name(client, id);
         let lock = &self.state.locks[usize::from(name)];
         let joined = lock.hold.as_ref().filter(|hold| {
@@ -434,6 +439,10 @@ impl World<'_> {
         if let Some(said) = self.first_outcome(client, id) {
             return self.answer(client, id, seq, said);
         }
+        if self.is_doubtful(client, seq) {
+            return;
+        }
+        self.ask_anew(client, id, seq);
         let name = self.name(client, id);
         let session = |client: ClientIndex| self.bounds.clients[usize::from(client)].session;
         let hold = self.state.locks[usize::from(name)].hold.as_ref();

@@ -58,6 +58,32 @@ impl World<'_> {
     pub fn record(&mut self, client: ClientIndex, id: Id) {
         self.state.ring[usize::from(client)] |= 1 << id;
         self.state.ended[usize::from(client)] |= 1 << id;
+        if self.bounds.forgettings > 0 {
+            let sent = self.state.clients[usize::from(client)].sent;
+            self.state.ended_after[usize::from(client)][usize::from(id)] = sent;
+        }
+    }
+
+    /// All that has ended is forgotten, and that something is.
+    pub fn forget_ended(&mut self) {
+        self.state.forgettings += 1;
+        self.state.ring = Default::default();
+        self.state.doubtful = self.state.clients.map(|client| client.sent);
+    }
+
+    /// Whether an attempt may be a copy of what is forgotten.
+    pub fn is_doubtful(&self, client: ClientIndex, seq: Seq) -> bool {
+        let doubtful = self.state.doubtful[usize::from(client)];
+        self.has(Rule::DoubtfulIsNotDone) && seq <= doubtful
+    }
+
+    /// An attempt is done. If its client sent it after the acquisition had ended, without having heard of
+    /// that, it asks anew.
+    pub fn ask_anew(&mut self, client: ClientIndex, id: Id, seq: Seq) {
+        let ended_after = self.state.ended_after[usize::from(client)][usize::from(id)];
+        if self.bounds.forgettings > 0 && seq > ended_after {
+            self.state.ended[usize::from(client)] &= !(1 << id);
+        }
     }
 }
 

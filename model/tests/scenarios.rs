@@ -78,6 +78,8 @@ scenarios! {
     hole_17_an_unknown_grant_is_kept: "hole-17-unknown",
     hole_18_a_time_out_after_the_grant: "hole-18",
     hole_19_a_refused_try_is_granted: "hole-19",
+    hole_35_a_forgotten_try_is_granted: "forgotten-try",
+    hole_35_a_forgotten_cancel_stops_nothing: "forgotten-cancel",
     hole_20_instances_collide: "hole-20",
     hole_21_a_live_hold_is_reclaimed: "hole-21",
     hole_21_an_orphan_is_taken_back: "orphan",

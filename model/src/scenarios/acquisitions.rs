@@ -65,6 +65,8 @@ fn late_and_lost() -> Vec<Scenario> {
     let holder = ClientPlan::new('T', 1, 0, &[Plan::held(A)]).closing();
     let waiter = ClientPlan::new('S', 1, 2, &[Plan::wait(A)]);
     let trier = ClientPlan::new('S', 1, 2, &[Plan::try_once(A)]);
+    let forgotten = trier.clone();
+    let holder_again = holder.clone();
     let lives = vec![
         ClientPlan::new('S', 1, 1, &[Plan::held(A)]).crashing(),
         ClientPlan::new('S', 2, 2, &[Plan::wait(A)]),
@@ -129,6 +131,24 @@ fn late_and_lost() -> Vec<Scenario> {
         .breaking(&[Rule::RingOfFinished], FINISHED_STAYS)
         .of_states(47_000)
         .reaching(&[NEW_HOLDER, HOLD_ENDED]),
+        Scenario::new(
+            "forgotten-try",
+            35,
+            "a try is refused, the range forgets that, and the duplicate is granted",
+            Bounds { duplicates: 1, forgettings: 1, ..Bounds::calm(vec![forgotten, holder_again]) },
+        )
+        .breaking(&[Rule::DoubtfulIsNotDone], FINISHED_STAYS)
+        .of_states(200_000)
+        .reaching(&[NEW_HOLDER, SERVED_ANEW, HOLD_ENDED]),
+        Scenario::new(
+            "forgotten-cancel",
+            35,
+            "a Cancel overtakes its Acquire, is forgotten, and the Acquire is granted, over a new leader",
+            Bounds { forgettings: 2, failovers: 1, ..Bounds::calm(vec![in_and_out(2)]) },
+        )
+        .breaking(&[Rule::DoubtfulIsNotDone], FINISHED_STAYS)
+        .of_states(42_000)
+        .reaching(&[NEW_HOLDER, SERVED_ANEW, FAILED_OVER, HOLD_ENDED]),
         Scenario::new(
             "hole-20",
             20,
