@@ -17,6 +17,9 @@ pub mod internal {
     }
 }
 
+/// The metadata of every answer of a gateway that names its cluster: the id, 32 hex digits.
+pub const CLUSTER_ID: &str = "sharklock-cluster-id";
+
 /// The encoded `FileDescriptorSet` of the public API, for gRPC reflection.
 pub const DESCRIPTOR_SET: &[u8] =
     include_bytes!(concat!(env!("OUT_DIR"), "/sharklock_descriptor.bin"));

@@ -9,6 +9,7 @@ use std::{
 };
 
 use prometheus::Registry;
+use sharklock_client::ClusterId;
 use sharklock_dataserver::{DataServer, DataServerConfig, Pace, StartError, Tuning};
 use sharklock_gateway::{
     Config, Directory, Gateway, ServeError, StoreConnection, Stores, validate::Limits,
@@ -136,8 +137,9 @@ impl Node {
             });
             if let Some(stores) = stores {
                 let (link, replies) = data.connect();
-                let (store, link) = (data.ident().store, Arc::new(InProcess(link)));
-                stores.connect(StoreConnection { store, link, replies }).await;
+                let (ident, link) = (data.ident(), Arc::new(InProcess(link)));
+                let (cluster_id, store) = (ident.cluster_id, ident.store);
+                stores.connect(StoreConnection { cluster_id, store, link, replies }).await;
             }
             self.data = Some(data);
         }
@@ -182,7 +184,8 @@ impl Node {
     ) -> Result<Stores, Failure> {
         let dialling = dialling(config.listen.gateway.ip(), &config.masters);
         let limits = Limits { ttl_ms_min: millis(config.tunables.ttl_min) };
-        let settings = Config { limits, dialling, ..Config::default() };
+        let cluster = config.cluster.map(ClusterId::to_bytes);
+        let settings = Config { limits, dialling, cluster, ..Config::default() };
         let masters: Arc<dyn Directory> = Arc::new(masters(config, dialling)?);
         let gateway = Gateway::new(settings, Some(masters), registry)
             .map_err(|why| internal("metrics", why))?;

@@ -44,7 +44,10 @@ async fn look(host: &Arc<Host>) -> Result<Seen, Failure> {
 async fn ask_masters(host: &Arc<Host>) -> Masters {
     let Some(masters) = &host.masters else { return Masters::None };
     match timeout(SEEN_WITHIN, masters.cluster()).await {
-        Ok(Ok(cluster)) => Masters::Leading(cluster),
+        Ok(Ok(cluster)) => match host.cluster.take(&cluster.cluster_id) {
+            Ok(()) => Masters::Leading(cluster),
+            Err(other) => Masters::Other(other),
+        },
         Ok(Err(status)) => {
             tracing::debug!(%status, "the masters do not describe the cluster");
             Masters::Silent
@@ -98,7 +101,11 @@ impl AdminService for Admin {
     ) -> Result<Response<GetStatusResponse>, Status> {
         unary(&self.host, NAME, "GetStatus", async {
             let seen = look(&self.host).await?;
-            Ok(picture(seen, &self.host.config.version))
+            let mut picture = picture(seen, &self.host.config.version);
+            if let Some(served) = self.host.cluster.id() {
+                served.clone_into(&mut picture.cluster_id);
+            }
+            Ok(picture)
         })
         .await
     }

@@ -7,6 +7,8 @@ use sharklock_proto::{
     v1::{GetStatusResponse, MasterStatus, RangeStatus, StoreLiveness, StoreStatus},
 };
 
+use super::cluster::OtherCluster;
+
 /// A replica that lacks more entries than this is worth a word: about what a busy range commits in a
 /// second.
 const LAG_WARNED: u64 = 1_000;
@@ -34,6 +36,8 @@ pub(super) enum Masters {
     Silent,
     /// The leading one.
     Leading(GetClusterResponse),
+    /// They answer for another cluster, which is none of this gateway's business.
+    Other(OtherCluster),
 }
 
 /// The whole picture.
@@ -51,6 +55,9 @@ pub(super) fn picture(seen: Seen, version: &str) -> GetStatusResponse {
              are served on"
                 .to_owned(),
         ),
+        Masters::Other(why) => {
+            warnings.push(format!("the masters' addresses answer for {why}; locks are served on"));
+        }
         Masters::Leading(cluster) => {
             picture.cluster_id = hex(&cluster.cluster_id);
             picture.masters = masters(cluster);

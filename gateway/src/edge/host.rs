@@ -10,7 +10,9 @@ use sharklock_proto::internal::v1::StoreAddress;
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::{Config, Readiness, directory::Masters, links::Links, metrics::Metrics};
+use super::{
+    Config, Readiness, cluster::Served, directory::Masters, links::Links, metrics::Metrics,
+};
 use crate::{Hub, HubConfig, Observer, StoreId, StoreLink, failure::Reason, outbox::Settled};
 
 /// See the module.
@@ -23,6 +25,8 @@ pub(super) struct Host {
     pub(super) stopping: CancellationToken,
     /// Asked for `GetStatus`, and watched for routes.
     pub(super) masters: Masters,
+    /// Which one this gateway serves.
+    pub(super) cluster: Arc<Served>,
     links: Arc<Links>,
     /// The stores that the masters have named, by id. Behind a lock of its own, held only to copy.
     named: Mutex<BTreeMap<StoreId, StoreAddress>>,
@@ -44,6 +48,10 @@ impl Host {
             streams_max: config.streams_max,
             outbox_bytes_max: config.outbox_bytes_max,
         };
+        let cluster = Arc::<Served>::default();
+        if let Some(told) = &config.cluster {
+            cluster.take(told).expect("it is the first");
+        }
         Self {
             hub: Hub::new(bounds, links.clone(), news.clone()),
             config,
@@ -51,6 +59,7 @@ impl Host {
             news,
             stopping: CancellationToken::new(),
             masters,
+            cluster,
             links,
             named: Mutex::default(),
             started: Instant::now(),

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use sharklock_proto::v1::{
     AcquireRequest, AcquireResponse, CancelRequest, CancelResponse, CheckTokenRequest,
-    CheckTokenResponse, GetLockRequest, GetLockResponse, KeepAliveRequest, KeepAliveResponse,
-    ListLocksRequest, ListLocksResponse, ReleaseRequest, ReleaseResponse, SessionRequest,
-    lock_service_server::LockService,
+    CheckTokenResponse, GetClusterRequest, GetClusterResponse, GetLockRequest, GetLockResponse,
+    KeepAliveRequest, KeepAliveResponse, ListLocksRequest, ListLocksResponse, ReleaseRequest,
+    ReleaseResponse, SessionRequest, lock_service_server::LockService,
 };
 use tonic::{Request, Response, Status, Streaming};
 use tracing::Instrument as _;
@@ -17,7 +17,7 @@ use super::{
     host::Host,
     listen::Peer,
     metrics::Rpc,
-    session::SessionStream,
+    session::{SessionStream, no_cluster},
     status::status,
 };
 use crate::{
@@ -158,6 +158,17 @@ impl LockService for Locks {
         unary(&self.host, NAME, "ListLocks", async {
             let checked = validate::list_locks(request.into_inner())?;
             expect_body!(ask(&self.host, checked).await, ListLocks)
+        })
+        .await
+    }
+
+    async fn get_cluster(
+        &self,
+        _request: Request<GetClusterRequest>,
+    ) -> Result<Response<GetClusterResponse>, Status> {
+        unary(&self.host, NAME, "GetCluster", async {
+            let cluster_id = self.host.cluster.id().ok_or_else(no_cluster)?.to_owned();
+            Ok(GetClusterResponse { cluster_id })
         })
         .await
     }

@@ -2,6 +2,7 @@
 
 mod acquire;
 mod admin_service;
+mod cluster;
 mod cluster_view;
 mod directory;
 mod exchange;
@@ -44,9 +45,10 @@ use tonic_health::{
     pb::health_server::{Health, HealthServer},
     server::HealthReporter,
 };
+use tower::layer::util::{Identity, Stack};
 
+use self::{cluster::NameCluster, host::Host, listen::Bounds, metrics::Metrics};
 pub use self::{directory::Directory, stores::Stores};
-use self::{host::Host, listen::Bounds, metrics::Metrics};
 use crate::{StoreId, StoreLink, validate::Limits};
 
 /// Largest message that a client may send, also one of a Session stream.
@@ -79,6 +81,8 @@ const STOP_WITHIN: Duration = Duration::from_secs(5);
 pub struct Config {
     /// Of this process, shown by `GetStatus`.
     pub version: String,
+    /// The cluster to serve; None: the first that masters or a store of this process name.
+    pub cluster: Option<[u8; 16]>,
     /// Limits of requests.
     pub limits: Limits,
     /// How long a unary call waits for a store's answer. A queued Acquire waits as long as it says.
@@ -105,6 +109,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            cluster: None,
             limits: Limits::default(),
             unary_deadline: Duration::from_secs(5),
             calls_open_max: 65_536,
@@ -160,6 +165,8 @@ pub enum ServeError {
 
 /// A connection to a store.
 pub struct StoreConnection {
+    /// The store's cluster.
+    pub cluster_id: [u8; 16],
     /// The store.
     pub store: StoreId,
     /// Where calls go.
@@ -295,7 +302,7 @@ fn server() -> Server {
 fn services(
     host: &Arc<Host>,
     health: HealthServer<impl Health>,
-) -> Result<Router, tonic_reflection::server::Error> {
+) -> Result<Router<Stack<NameCluster, Identity>>, tonic_reflection::server::Error> {
     let locks = LockServiceServer::new(lock_service::Locks::new(host.clone()))
         .max_decoding_message_size(RECEIVED_BYTES_MAX)
         .max_encoding_message_size(SENT_BYTES_MAX);
@@ -303,6 +310,7 @@ fn services(
         .max_decoding_message_size(RECEIVED_BYTES_MAX)
         .max_encoding_message_size(SENT_BYTES_MAX);
     Ok(server()
+        .layer(NameCluster(host.cluster.clone()))
         .add_service(health)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)

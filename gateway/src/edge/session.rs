@@ -24,6 +24,9 @@ use crate::{
 /// Messages read in one go before what has been answered is written.
 const MESSAGES_PER_TURN: usize = 16;
 
+/// A gateway that has just started hears of its cluster within a moment.
+const NO_CLUSTER_RETRY_MS: u64 = 100;
+
 /// See the module.
 pub(super) struct SessionStream {
     host: Arc<Host>,
@@ -39,10 +42,14 @@ pub(super) struct SessionStream {
 }
 
 impl SessionStream {
-    /// Fails when too many streams are open.
+    /// Fails when too many streams are open, or while no cluster is known: the answer to opening a
+    /// stream names the cluster to which all that follows belongs.
     pub(super) fn open(host: &Arc<Host>, address: String) -> Result<SessionPort, Failure> {
         if host.stopping.is_cancelled() {
             return Err(stopping());
+        }
+        if host.cluster.id().is_none() {
+            return Err(no_cluster());
         }
         SessionPort::open(&host.hub, address)
     }
@@ -123,6 +130,11 @@ impl Stream for SessionStream {
             }
         }
     }
+}
+
+pub(super) fn no_cluster() -> Failure {
+    let message = "this gateway has heard of no cluster yet: no leading master answers it";
+    Failure::new(Reason::NoLeader, message).retry_after(NO_CLUSTER_RETRY_MS)
 }
 
 pub(super) fn stopping() -> Failure {

@@ -60,7 +60,7 @@ pub(super) async fn keep_all(host: Arc<Host>, mut by_hand: mpsc::Receiver<StoreC
     loop {
         tokio::select! {
             connection = by_hand.recv(), if hands_open => match connection {
-                Some(connection) => keeper.tell(connection.store, Way::Local(connection)).await,
+                Some(connection) => keeper.connect(connection).await,
                 None => hands_open = false,
             },
             update = next(&mut updates) => match update {
@@ -92,7 +92,24 @@ struct Keeper {
 }
 
 impl Keeper {
+    async fn connect(&mut self, connection: StoreConnection) {
+        match self.host.cluster.take(&connection.cluster_id) {
+            Ok(()) => self.tell(connection.store, Way::Local(connection)).await,
+            Err(why) => {
+                let store = connection.store;
+                tracing::error!(%store, "a store of this process belongs to {why}: it is not used");
+            }
+        }
+    }
+
     async fn update(&mut self, update: RoutesUpdate) {
+        if let Err(why) = self.host.cluster.take(&update.cluster_id) {
+            tracing::error!(
+                "the masters answer for {why}: nothing is taken from them. Name the masters of its \
+                 cluster again, or restart this gateway if it is to serve the other one"
+            );
+            return;
+        }
         self.host.hub.learn_routes(&update);
         if update.is_whole {
             let named = |store: &StoreId| update.stores.iter().any(|to| to.store_id == store.0);

@@ -33,6 +33,8 @@ use crate::{
     validate::Checked,
 };
 
+const CLUSTER: [u8; 16] = [0xc1; 16];
+
 /// Longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -139,7 +141,8 @@ impl Front {
             address: at.to_string(),
         };
         let stores = stores.iter().map(address).collect();
-        let update = RoutesUpdate { is_whole, stores, ..RoutesUpdate::default() };
+        let cluster_id = CLUSTER.to_vec().into();
+        let update = RoutesUpdate { cluster_id, is_whole, stores, ..RoutesUpdate::default() };
         self.updates.send(update).await.expect("it is watched");
     }
 
@@ -243,12 +246,35 @@ impl StoreLink for Mute {
     }
 }
 
+fn connection(link: Arc<Mute>, replies: mpsc::Receiver<Vec<StoreReply>>) -> StoreConnection {
+    StoreConnection { cluster_id: CLUSTER, store: StoreId(7), link, replies }
+}
+
+#[tokio::test]
+async fn masters_and_stores_of_another_cluster_change_nothing() {
+    let front = Front::new();
+    let one = Listener::new(1, 1).serve(ANYWHERE).await;
+    front.named(true, &[(1, &[1], one)]).await;
+    front.until_linked(&[1]).await;
+    let cluster_id = vec![0xee; 16].into();
+    // It would take the store away, were it taken.
+    let other = RoutesUpdate { cluster_id, is_whole: true, ..RoutesUpdate::default() };
+    front.updates.send(other).await.expect("it is watched");
+    let (_sender, replies) = mpsc::channel(1);
+    let local = StoreConnection { cluster_id: [0xee; 16], ..connection(Arc::new(Mute), replies) };
+    front.stores.connect(local).await;
+    let two = Listener::new(2, 2).serve(ANYWHERE).await;
+    front.named(false, &[(2, &[2], two)]).await;
+    front.until_linked(&[1, 2]).await;
+    assert_eq!(front.host.cluster.id(), Some("c1".repeat(16).as_str()));
+}
+
 #[tokio::test]
 async fn a_store_of_this_process_is_not_dialled_until_its_link_ends() {
     let front = Front::new();
     let at = Listener::new(7, 0xa7).serve(ANYWHERE).await;
     let (sender, replies) = mpsc::channel(1);
-    let connection = StoreConnection { store: StoreId(7), link: Arc::new(Mute), replies };
+    let connection = connection(Arc::new(Mute), replies);
     front.stores.connect(connection).await;
     front.until_linked(&[7]).await;
     front.named(true, &[(7, &[0xa7], at)]).await;
@@ -271,7 +297,7 @@ async fn an_address_that_came_before_the_link_in_this_process_is_remembered() {
     front.until_linked(&[7]).await;
     let (sender, replies) = mpsc::channel(1);
     let lost = Arc::new(Mute);
-    let connection = StoreConnection { store: StoreId(7), link: lost.clone(), replies };
+    let connection = connection(lost.clone(), replies);
     front.stores.connect(connection).await;
     until("the link in this process is used", || Arc::strong_count(&lost) == 2).await;
     drop(sender);
@@ -285,7 +311,7 @@ async fn a_gateway_without_masters_ends_with_its_last_store() {
     let (stores, by_hand) = Stores::new();
     let keeping = tokio::spawn(keep_all(host(None), by_hand));
     let (sender, replies) = mpsc::channel(1);
-    stores.connect(StoreConnection { store: StoreId(7), link: Arc::new(Mute), replies }).await;
+    stores.connect(connection(Arc::new(Mute), replies)).await;
     drop(sender);
     tokio::time::timeout(PATIENCE, keeping).await.expect("it ends").expect("without a panic");
 }
@@ -306,7 +332,8 @@ async fn routes_of_the_masters_are_taken() {
         ..RangeDescriptor::default()
     };
     let route = Route { descriptor: Some(descriptor), leader_store_id: 2, term: 5 };
-    let update = RoutesUpdate { routes: vec![route], ..RoutesUpdate::default() };
+    let cluster_id = CLUSTER.to_vec().into();
+    let update = RoutesUpdate { cluster_id, routes: vec![route], ..RoutesUpdate::default() };
     front.updates.send(update).await.expect("it is watched");
     let question = sharklock_proto::v1::GetLockRequest { name: "a".to_owned(), waiters_max: 1 };
     let body = store_call::Body::GetLock(question);
