@@ -7,7 +7,7 @@ use std::{
 };
 
 use serde::Serialize;
-use sharklock_client::{CallError, Client, ConfigError};
+use sharklock_client::{CallError, Client, ClientBuilder, ClusterId, ConfigError};
 use sharklock_history::{History, check};
 use tokio::task::JoinSet;
 
@@ -33,6 +33,8 @@ pub enum Workload {
 pub struct Load {
     /// Gateways, as `http://127.0.0.1:7700`.
     pub endpoints: Vec<String>,
+    /// The cluster that is meant, if it is to be sure.
+    pub cluster: Option<ClusterId>,
     /// What the workers do.
     pub workload: Workload,
     /// Workers that run at the same time; at least 1.
@@ -96,8 +98,9 @@ pub async fn run(load: &Load) -> Result<Report, LoadError> {
 /// One client per connection, each with a session; the first is asked whether anybody is there.
 async fn connect(load: &Load) -> Result<Vec<Client>, LoadError> {
     let build = |_| {
-        Client::builder()
-            .endpoints(&load.endpoints)
+        let client = Client::builder().endpoints(&load.endpoints);
+        let client = load.cluster.into_iter().fold(client, ClientBuilder::cluster);
+        client
             .identity(&format!("sharklock bench pid {}", process::id()))
             .call_timeout(PROBE_MAX)
             .build()

@@ -6,8 +6,13 @@ use std::{
     time::Duration,
 };
 
+use tokio::sync::watch;
+
 use crate::{
     calls::Calls,
+    cluster::{BadClusterId, ClusterId, Membership},
+    clusters::Clusters,
+    endpoint::parse_list,
     error::{AcquireError, ConfigError},
     guard::Guard,
     handle::SessionHandle,
@@ -22,6 +27,9 @@ pub const ENDPOINT_DEFAULT: &str = "http://127.0.0.1:7700";
 
 /// Names the endpoints for [`Client::from_env`], separated by commas.
 pub const ENDPOINTS_VARIABLE: &str = "SHARKLOCK_ENDPOINTS";
+
+/// Names the cluster for [`Client::from_env`].
+pub const CLUSTER_VARIABLE: &str = "SHARKLOCK_CLUSTER";
 
 /// How long a call that does not wait for a lock is retried while no server can serve it.
 pub const CALL_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
@@ -59,11 +67,14 @@ pub struct Client {
 pub(crate) struct Inner {
     pub(crate) endpoints: Vec<tonic::transport::Endpoint>,
     pub(crate) call_timeout: Duration,
+    pub(crate) clusters: Arc<Clusters>,
     pub(crate) id: Arc<SessionId>,
     identity: Arc<str>,
     ttl: Duration,
     session: OnceLock<Arc<SessionHandle>>,
-    calls: Calls,
+    calls: Arc<Calls>,
+    /// Told to whoever waits for the session's end by its own end: the task has one, too.
+    pub(crate) alive: Arc<watch::Sender<()>>,
 }
 
 impl Client {
@@ -71,6 +82,7 @@ impl Client {
     pub fn builder() -> ClientBuilder {
         ClientBuilder {
             endpoints: Vec::new(),
+            cluster: None,
             identity: String::new(),
             ttl: TTL_DEFAULT,
             call_timeout: CALL_TIMEOUT_DEFAULT,
@@ -86,12 +98,12 @@ impl Client {
     }
 
     /// A client of the endpoints in `SHARKLOCK_ENDPOINTS` (separated by commas), or of
-    /// [`ENDPOINT_DEFAULT`] when it is not set.
+    /// [`ENDPOINT_DEFAULT`] when it is not set, and of the cluster in `SHARKLOCK_CLUSTER`, if it is.
     ///
     /// # Errors
-    /// [`ConfigError`] when the variable cannot be understood. Nothing is connected yet.
+    /// [`ConfigError`] when a variable cannot be understood. Nothing is connected yet.
     pub fn from_env() -> Result<Self, ConfigError> {
-        Self::builder().endpoints_from_env()?.build()
+        Self::builder().endpoints_from_env()?.cluster_from_env()?.build()
     }
 
     /// Starts an acquisition of the lock `name`: 1 to 512 bytes without control characters.
@@ -122,8 +134,16 @@ impl Client {
         Arc::clone(&self.inner.identity)
     }
 
-    pub(crate) fn calls(&self) -> &Calls {
+    pub(crate) fn calls(&self) -> &Arc<Calls> {
         &self.inner.calls
+    }
+
+    /// Resolves when everything is over: the last clone and guard are gone, and what was given back
+    /// is answered, or cannot be any more. It keeps nothing alive itself, and outlives the client.
+    pub fn ended(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut alive = self.inner.alive.subscribe();
+        // Nothing is ever sent: the end of the last sender is the news.
+        async move { while alive.changed().await.is_ok() {} }
     }
 
     /// Starts the session's task at the first acquisition, on the runtime of whoever acquires.
@@ -141,13 +161,15 @@ impl fmt::Debug for Client {
 
 /// Configures a [`Client`].
 ///
-/// What is not configured: connecting to one endpoint takes at most 3 s, then the next is tried,
-/// with a pause that grows from 50 ms to 1 s; a silent connection is found within 10 s, or after one
-/// heartbeat interval without an answer while a lock is held.
+/// What is not configured: connecting to one endpoint takes at most 3 s; after 250 ms, or a quarter
+/// of the time-out if that is less, the next is tried beside it, and the first that works serves. When
+/// none does, all are tried again after a pause that grows from 50 ms to 1 s. A silent connection is
+/// found within 10 s, or after one heartbeat interval without an answer while a lock is held.
 #[must_use = "nothing is made before `build`"]
 #[derive(Clone, Debug)]
 pub struct ClientBuilder {
     endpoints: Vec<String>,
+    cluster: Option<ClusterId>,
     identity: String,
     ttl: Duration,
     call_timeout: Duration,
@@ -161,9 +183,11 @@ impl ClientBuilder {
     }
 
     /// Takes the endpoints from `SHARKLOCK_ENDPOINTS`, or [`ENDPOINT_DEFAULT`] when it is not set.
+    /// They are separated by commas; spaces around them and empty places do not matter.
     ///
     /// # Errors
-    /// [`ConfigError::Environment`] when the variable is not Unicode.
+    /// [`ConfigError::Environment`] when the variable is not Unicode, and
+    /// [`ConfigError::NoEndpointIn`] when it names no endpoint.
     pub fn endpoints_from_env(self) -> Result<Self, ConfigError> {
         let list = match env::var(ENDPOINTS_VARIABLE) {
             Ok(list) => list,
@@ -172,8 +196,36 @@ impl ClientBuilder {
                 return Err(ConfigError::Environment(ENDPOINTS_VARIABLE));
             }
         };
-        let endpoints = list.split(',').map(str::trim).filter(|endpoint| !endpoint.is_empty());
+        let endpoints = parse_list(&list);
+        if endpoints.is_empty() {
+            return Err(ConfigError::NoEndpointIn(ENDPOINTS_VARIABLE));
+        }
         Ok(self.endpoints(endpoints))
+    }
+
+    /// The cluster that is meant: endpoints that belong to another are left aside. Unless it is given
+    /// the client asks all endpoints, begins when more than half of them, or all that answer within
+    /// 250 ms, name one cluster, and refuses to go on as soon as they name two
+    /// ([`AcquireError::OtherCluster`]).
+    pub fn cluster(mut self, cluster: ClusterId) -> Self {
+        self.cluster = Some(cluster);
+        self
+    }
+
+    /// Takes the cluster from `SHARKLOCK_CLUSTER`, if it is set and not empty.
+    ///
+    /// # Errors
+    /// [`ConfigError::Cluster`] when it is not a cluster's id.
+    pub fn cluster_from_env(self) -> Result<Self, ConfigError> {
+        match env::var(CLUSTER_VARIABLE) {
+            Ok(id) if id.trim().is_empty() => Ok(self),
+            Ok(id) => match id.trim().parse() {
+                Ok(cluster) => Ok(self.cluster(cluster)),
+                Err(BadClusterId) => Err(ConfigError::Cluster(CLUSTER_VARIABLE)),
+            },
+            Err(env::VarError::NotPresent) => Ok(self),
+            Err(env::VarError::NotUnicode(_)) => Err(ConfigError::Environment(CLUSTER_VARIABLE)),
+        }
     }
 
     /// Who this client is, for people, as `billing@host-3`: the owner shown with its locks.
@@ -212,15 +264,19 @@ impl ClientBuilder {
             .iter()
             .map(|endpoint| crate::endpoint::parse(endpoint))
             .collect::<Result<_, _>>()?;
-        let calls = Calls::new(endpoints.clone(), self.call_timeout);
+        let names = endpoints.iter().map(crate::endpoint::shown).collect();
+        let clusters = Arc::new(Clusters::new(Membership::new(names, self.cluster)));
+        let calls = Calls::new(endpoints.clone(), Arc::clone(&clusters), self.call_timeout);
         let inner = Inner {
             endpoints,
             call_timeout: self.call_timeout,
+            clusters,
             id: Arc::new(SessionId::draw()),
             identity: Arc::from(self.identity),
             ttl: self.ttl,
             session: OnceLock::new(),
             calls,
+            alive: Arc::new(watch::Sender::new(())),
         };
         Ok(Client { inner: Arc::new(inner) })
     }

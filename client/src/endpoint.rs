@@ -18,6 +18,18 @@ const PING_TIMEOUT: Duration = Duration::from_secs(5);
 /// what a batch waits for.
 const WINDOW_BYTES: u32 = 1 << 20;
 
+/// The endpoints of a list that is separated by commas. Spaces around them and empty places do not
+/// matter: lists are put together by scripts.
+pub fn parse_list(list: &str) -> Vec<String> {
+    let places = list.split(',').map(str::trim);
+    places.filter(|place| !place.is_empty()).map(str::to_owned).collect()
+}
+
+/// As people know it.
+pub(crate) fn shown(endpoint: &Endpoint) -> String {
+    endpoint.uri().to_string().trim_end_matches('/').to_owned()
+}
+
 pub(crate) fn parse(endpoint: &str) -> Result<Endpoint, ConfigError> {
     let refuse =
         |why: &str| ConfigError::Endpoint { endpoint: endpoint.to_owned(), why: why.to_owned() };
@@ -57,6 +69,13 @@ mod tests {
         {
             assert!(parse(endpoint).is_ok(), "{endpoint}");
         }
+    }
+
+    #[test]
+    fn lists_may_have_spaces_and_stray_commas() {
+        assert_eq!(parse_list(" a:1 ,\tb:2,,\n"), ["a:1", "b:2"]);
+        assert_eq!(parse_list(",a:1"), ["a:1"]);
+        assert!(parse_list(" , ").is_empty());
     }
 
     #[test]

@@ -3,7 +3,11 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use crate::{ids::FencingToken, request::Holder};
+use crate::{
+    cluster::{BadClusterId, ClusterMismatch},
+    ids::FencingToken,
+    request::Holder,
+};
 
 /// Why a guard does not hold its lock any more. Once lost, a guard stays lost, whatever a server
 /// says later.
@@ -23,6 +27,9 @@ pub enum LostReason {
     },
     /// The cluster does not know the hold.
     Unknown,
+    /// The client's endpoints turned out to belong to two clusters, and most of them not to the one
+    /// that granted the lock: others may hold it there.
+    OtherCluster,
     /// The client's session task has ended, with the runtime that it was started on.
     SessionEnded,
 }
@@ -37,6 +44,7 @@ impl fmt::Display for LostReason {
             }
             Self::ForceReleased { reason } => write!(f, "an operator released it: {reason}"),
             Self::Unknown => f.write_str("the cluster does not know it any more"),
+            Self::OtherCluster => f.write_str("the client's endpoints belong to two clusters"),
             Self::SessionEnded => f.write_str("the client's session has ended"),
         }
     }
@@ -154,6 +162,11 @@ pub enum AcquireError {
         /// For people.
         message: String,
     },
+    /// The endpoints belong to two clusters, or to another than the client was told: a lock of one
+    /// says nothing to those who ask the other. A client that was not told its cluster is of no more
+    /// use after this.
+    #[error(transparent)]
+    OtherCluster(ClusterMismatch),
     /// The client's session task has ended, with the runtime that it was started on.
     #[error("the client's session has ended")]
     SessionEnded,
@@ -177,8 +190,8 @@ impl AcquireError {
             // The token to re-enter stays dead.
             Self::HoldLost { .. } => false,
             Self::Invalid { .. } | Self::Forbidden { .. } | Self::Failed { .. } => false,
-            // This client is of no more use.
-            Self::SessionEnded => false,
+            // A list is to be corrected, or this client is of no more use.
+            Self::OtherCluster(_) | Self::SessionEnded => false,
         }
     }
 }
@@ -227,6 +240,10 @@ pub enum CallError {
         /// The last failure, for people.
         message: String,
     },
+    /// The endpoints belong to two clusters, or to another than the client was told. Nothing was
+    /// asked of the other.
+    #[error(transparent)]
+    OtherCluster(ClusterMismatch),
     /// The server refused it or failed.
     #[error("the server refused ({reason}): {message}")]
     Failed {
@@ -242,7 +259,7 @@ impl CallError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Unavailable { .. } | Self::Indeterminate { .. } => true,
-            Self::Invalid { .. } | Self::Failed { .. } => false,
+            Self::Invalid { .. } | Self::OtherCluster(_) | Self::Failed { .. } => false,
         }
     }
 }
@@ -254,6 +271,11 @@ pub enum ConfigError {
     /// No endpoint was given.
     #[error("no endpoint: give at least one, as http://127.0.0.1:7700")]
     NoEndpoint,
+    /// An environment variable is set and names no endpoint.
+    #[error(
+        "{0} is set and names no endpoint: give at least one, as http://127.0.0.1:7700, or unset it"
+    )]
+    NoEndpointIn(&'static str),
     /// An endpoint cannot be understood.
     #[error("endpoint {endpoint:?}: {why}; expected something like http://127.0.0.1:7700")]
     Endpoint {
@@ -262,6 +284,9 @@ pub enum ConfigError {
         /// What is wrong with it.
         why: String,
     },
+    /// An environment variable is not the id of a cluster.
+    #[error("environment variable {0}: {BadClusterId}")]
+    Cluster(&'static str),
     /// An environment variable is not valid Unicode.
     #[error("environment variable {0} is not valid UTF-8")]
     Environment(&'static str),

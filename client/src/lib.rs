@@ -21,6 +21,7 @@
 //! What a lock service cannot promise is that nothing else touches the resource while this process
 //! is paused. `examples/fenced_resource.rs` shows a resource that checks tokens, which can.
 
+mod cluster;
 mod error;
 mod failure;
 mod grant;
@@ -29,11 +30,17 @@ mod request;
 pub mod session;
 
 #[cfg(feature = "edge")]
+mod asking;
+#[cfg(feature = "edge")]
 mod calls;
 #[cfg(feature = "edge")]
 mod client;
 #[cfg(feature = "edge")]
 mod clock;
+#[cfg(feature = "edge")]
+mod clusters;
+#[cfg(feature = "edge")]
+mod dial;
 #[cfg(feature = "edge")]
 mod endpoint;
 #[cfg(feature = "edge")]
@@ -49,12 +56,15 @@ mod lock;
 #[cfg(feature = "edge")]
 mod outbox;
 #[cfg(feature = "edge")]
+mod race;
+#[cfg(feature = "edge")]
 mod session_id;
 #[cfg(feature = "edge")]
 mod session_task;
 #[cfg(feature = "edge")]
 mod status;
 
+pub use cluster::{BadClusterId, Because, ClusterId, ClusterMismatch, Membership, Standing};
 pub use error::{AcquireError, CallError, ConfigError, LockLost, LostReason, ReleaseError};
 pub use failure::{Failure, Verdict};
 pub use grant::Grant;
@@ -65,7 +75,11 @@ pub use session::GuardState;
 #[cfg(feature = "edge")]
 pub use {
     calls::{ForceReleased, LockSeen, TokenChecked},
-    client::{CALL_TIMEOUT_DEFAULT, Client, ClientBuilder, ENDPOINT_DEFAULT, ENDPOINTS_VARIABLE},
+    client::{
+        CALL_TIMEOUT_DEFAULT, CLUSTER_VARIABLE, Client, ClientBuilder, ENDPOINT_DEFAULT,
+        ENDPOINTS_VARIABLE,
+    },
+    endpoint::parse_list as endpoints_of_list,
     guard::{Guard, LostSignal},
     lock::LockBuilder,
     sharklock_proto::v1::{GetStatusResponse, RangeStatus, StoreStatus},

@@ -1,4 +1,4 @@
-//! The connections of a session: dials one endpoint after the other, opens the two streams (D16),
+//! The connections of a session: dials endpoints until one works, opens the two streams (D16),
 //! and hands over what comes in; a spare connection to another endpoint beside the main one, while
 //! the session wants it. It knows no lock.
 
@@ -10,27 +10,18 @@ use std::{
     time::Duration,
 };
 
-use sharklock_proto::v1::{self, lock_service_client::LockServiceClient};
-use tokio::time::{Sleep, timeout};
-use tokio_stream::Stream as _;
-use tonic::{Streaming, transport::Endpoint};
+use sharklock_proto::v1;
+use tokio::time::Sleep;
+use tonic::transport::Endpoint;
 
 use crate::{
-    outbox::{Outbox, Outgoing},
-    session::Rotation,
+    asking::Asking,
+    cluster::Membership,
+    clusters::Clusters,
+    dial::{Dialler, Dialling, Streams},
+    session::{Rotation, patience},
     session_id::SessionId,
-    status::{explain, innermost},
 };
-
-/// Connecting and opening both streams.
-const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// The same where there is another endpoint to try: a gateway that is cut off must not use up the
-/// leases of those who look for one.
-const DIAL_TIMEOUT_OF_MANY: Duration = Duration::from_secs(2);
-
-/// Messages taken from the streams in one go; the rest comes in the next turn.
-const MESSAGES_PER_TURN_MAX: usize = 32;
 
 /// Where the connection stands.
 enum State {
@@ -38,18 +29,12 @@ enum State {
     Idle,
     /// The next dial waits.
     Pausing(Pin<Box<Sleep>>),
-    Dialling(Dial),
+    Dialling(Dialling),
     Up(Box<Streams>),
 }
 
-type Dial = Pin<Box<dyn Future<Output = Result<Box<Streams>, String>> + Send>>;
-
-struct Streams {
-    acquires_in: Streaming<v1::SessionResponse>,
-    urgent_in: Streaming<v1::SessionResponse>,
-    acquires_out: Arc<Outbox>,
-    urgent_out: Arc<Outbox>,
-}
+/// The answer of a gateway that lives, whatever it is; the error is for people.
+type Check = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
 
 /// What the connections report.
 pub(crate) enum LinkEvent {
@@ -66,9 +51,14 @@ pub(crate) enum LinkEvent {
 }
 
 pub(crate) struct Link {
-    endpoints: Vec<Endpoint>,
+    dialler: Dialler,
     rotation: Rotation,
-    id: Arc<SessionId>,
+    /// How long an endpoint that is dialled may say nothing before another is dialled beside it.
+    patience: Duration,
+    /// The others are asked to which cluster they belong.
+    asking: Option<Asking>,
+    /// The main connection's gateway is asked whether it lives.
+    check: Option<Check>,
     main: State,
     spare: State,
     /// The endpoint of the spare connection, as far as there is one.
@@ -76,16 +66,43 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    pub(crate) fn new(endpoints: Vec<Endpoint>, id: Arc<SessionId>) -> Self {
-        let rotation = Rotation::new(endpoints.len(), rand::random());
-        Self { endpoints, rotation, id, main: State::Idle, spare: State::Idle, spare_at: 0 }
+    pub(crate) fn new(
+        endpoints: Vec<Endpoint>,
+        clusters: Arc<Clusters>,
+        id: Arc<SessionId>,
+    ) -> Self {
+        Self {
+            rotation: Rotation::new(endpoints.len(), rand::random()),
+            dialler: Dialler::new(endpoints, clusters, id),
+            patience: patience(None),
+            asking: None,
+            check: None,
+            main: State::Idle,
+            spare: State::Idle,
+            spare_at: 0,
+        }
+    }
+
+    /// More is known of the clusters to which the endpoints belong.
+    pub(crate) fn heed(&mut self, known: &Membership) {
+        self.rotation.bar(|at| known.mismatch(at).is_some());
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        matches!(self.main, State::Up(_))
+    }
+
+    /// How long an endpoint that is dialled from now on may say nothing before another is dialled
+    /// beside it.
+    pub(crate) fn set_patience(&mut self, patience: Duration) {
+        self.patience = patience;
     }
 
     /// Makes sure that there is a connection, or will be; or, when nobody needs one, that none is
     /// sought. One that is up stays.
     pub(crate) fn want(&mut self, wanted: bool) {
         match (&self.main, wanted) {
-            (State::Idle, true) => self.main = State::Dialling(self.dial(self.rotation.current())),
+            (State::Idle, true) => self.main = self.dial(),
             (State::Pausing(_) | State::Dialling(_), false) => self.main = State::Idle,
             (State::Idle | State::Up(_), false)
             | (State::Pausing(_) | State::Dialling(_) | State::Up(_), true) => {}
@@ -102,11 +119,18 @@ impl Link {
         }
     }
 
+    /// The connection counts as lost unless its gateway answers a question within `patience`.
+    pub(crate) fn check(&mut self, patience: Duration) {
+        if let State::Up(streams) = &self.main {
+            self.check = Some(Box::pin(streams.check(patience)));
+        }
+    }
+
     /// Leaves the connection for the next endpoint's.
     pub(crate) fn leave(&mut self) {
         self.rotation.leave();
-        let next = State::Dialling(self.dial(self.rotation.current()));
-        self.main.hang_up(next);
+        let next = self.dial();
+        self.hang_up(next);
     }
 
     /// Leaves the spare connection for the next other endpoint's.
@@ -120,7 +144,7 @@ impl Link {
     pub(crate) fn move_to_spare(&mut self) {
         assert!(matches!(self.spare, State::Up(_)), "there is no other connection to move to");
         let spare = std::mem::replace(&mut self.spare, State::Idle);
-        self.main.hang_up(spare);
+        self.hang_up(spare);
         self.rotation.move_to(self.spare_at);
         tracing::info!(endpoint = %self.endpoint().uri(), "moved to another gateway");
     }
@@ -136,17 +160,17 @@ impl Link {
             return;
         };
         if !urgent.is_empty() {
-            streams.urgent_out.put(urgent);
+            streams.send_urgent(urgent);
         }
         if !acquires.is_empty() {
-            streams.acquires_out.put(acquires);
+            streams.send_acquires(acquires);
         }
     }
 
     /// Takes keepalives for the spare connection if it is up.
     pub(crate) fn send_spare(&self, urgent: &mut Vec<v1::SessionCall>) {
         match &self.spare {
-            State::Up(streams) if !urgent.is_empty() => streams.urgent_out.put(urgent),
+            State::Up(streams) if !urgent.is_empty() => streams.send_urgent(urgent),
             _ => assert!(urgent.is_empty(), "calls without a spare connection"),
         }
     }
@@ -161,6 +185,9 @@ impl Link {
         cx: &mut Context<'_>,
         messages: &mut Vec<v1::SessionResponse>,
     ) -> Poll<LinkEvent> {
+        if self.asking.as_mut().is_some_and(|asking| asking.poll(cx).is_ready()) {
+            self.asking = None;
+        }
         match self.poll_main(cx, messages) {
             Poll::Pending => self.poll_spare(cx, messages),
             ready => ready,
@@ -173,27 +200,43 @@ impl Link {
         messages: &mut Vec<v1::SessionResponse>,
     ) -> Poll<LinkEvent> {
         loop {
-            match &mut self.main {
+            let Self { dialler, rotation, patience, main, check, .. } = self;
+            match main {
                 State::Idle => return Poll::Pending,
                 State::Pausing(pause) => {
                     std::task::ready!(pause.as_mut().poll(cx));
-                    self.main = State::Dialling(self.dial(self.rotation.current()));
+                    self.main = self.dial();
                 }
-                State::Dialling(dial) => match std::task::ready!(dial.as_mut().poll(cx)) {
-                    Ok(streams) => {
-                        tracing::debug!(endpoint = %self.endpoint().uri(), "connected");
-                        self.main = State::Up(streams);
-                        return Poll::Ready(LinkEvent::Connected);
+                State::Dialling(dialling) => {
+                    let next = |tried: &[usize]| rotation.challenger(tried);
+                    let dialled = std::task::ready!(dialling.poll(cx, dialler, *patience, next));
+                    match dialled {
+                        Ok((at, streams)) => {
+                            rotation.dialled(at);
+                            *main = State::Up(streams);
+                            tracing::debug!(endpoint = %self.endpoint().uri(), "connected");
+                            return Poll::Ready(LinkEvent::Connected);
+                        }
+                        Err(why) => return Poll::Ready(self.lost(false, why)),
                     }
-                    Err(why) => return Poll::Ready(self.lost(false, why)),
-                },
+                }
                 State::Up(streams) => {
                     let ended = streams.poll(cx, messages);
                     if !messages.is_empty() {
-                        self.rotation.answered();
+                        rotation.answered();
                         return Poll::Ready(LinkEvent::Messages);
                     }
-                    let why = std::task::ready!(ended);
+                    let why = match (ended, check) {
+                        (Poll::Ready(why), _) => why,
+                        (Poll::Pending, None) => return Poll::Pending,
+                        (Poll::Pending, Some(checking)) => {
+                            let checked = std::task::ready!(checking.as_mut().poll(cx));
+                            self.check = None;
+                            let Err(why) = checked else { return Poll::Pending };
+                            why
+                        }
+                    };
+                    let why = format!("{}: {why}", self.endpoint().uri());
                     return Poll::Ready(self.lost(true, why));
                 }
             }
@@ -212,14 +255,18 @@ impl Link {
                     std::task::ready!(pause.as_mut().poll(cx));
                     self.spare = self.dial_spare();
                 }
-                State::Dialling(dial) => match std::task::ready!(dial.as_mut().poll(cx)) {
-                    Ok(streams) => {
-                        self.rotation.spare_connected();
-                        self.spare = State::Up(streams);
-                        return Poll::Ready(LinkEvent::SpareConnected);
+                State::Dialling(dialling) => {
+                    let alone = |_: &[usize]| None;
+                    let dialler = &self.dialler;
+                    match std::task::ready!(dialling.poll(cx, dialler, self.patience, alone)) {
+                        Ok((_, streams)) => {
+                            self.rotation.spare_connected();
+                            self.spare = State::Up(streams);
+                            return Poll::Ready(LinkEvent::SpareConnected);
+                        }
+                        Err(why) => self.pause_spare(&why),
                     }
-                    Err(why) => self.pause_spare(&why),
-                },
+                }
                 State::Up(streams) => {
                     let ended = streams.poll(cx, messages);
                     if !messages.is_empty() {
@@ -234,45 +281,45 @@ impl Link {
     }
 
     fn pause_spare(&mut self, why: &str) {
-        tracing::debug!(endpoint = %self.endpoints[self.spare_at].uri(), why, "no spare connection");
+        let endpoint = self.dialler.endpoint(self.spare_at).uri();
+        tracing::debug!(%endpoint, why, "no spare connection");
         let pause = self.rotation.spare_lost();
         self.spare.hang_up(State::Pausing(Box::pin(tokio::time::sleep(pause))));
     }
 
     fn lost(&mut self, was_up: bool, why: String) -> LinkEvent {
-        let endpoint = self.endpoint().uri();
         // One line when a connection is lost or cannot be had, not one per try.
         if was_up || !self.rotation.is_failing() {
-            tracing::warn!(%endpoint, why, "no connection; trying again");
+            tracing::warn!(why, "no connection; trying again");
         } else {
-            tracing::debug!(%endpoint, why, "no connection; trying again");
+            tracing::debug!(why, "no connection; trying again");
         }
-        let why = format!("{endpoint}: {why}");
         let pause = self.rotation.lost();
-        self.main.hang_up(State::Pausing(Box::pin(tokio::time::sleep(pause))));
+        self.hang_up(State::Pausing(Box::pin(tokio::time::sleep(pause))));
         LinkEvent::Lost { why }
     }
 
+    /// Ends the main connection, and what was asked over it.
+    fn hang_up(&mut self, next: State) {
+        self.check = None;
+        self.main.hang_up(next);
+    }
+
     fn endpoint(&self) -> &Endpoint {
-        &self.endpoints[self.rotation.current()]
+        self.dialler.endpoint(self.rotation.current())
+    }
+
+    fn dial(&mut self) -> State {
+        if let Some(asking) = self.dialler.ask_others(self.rotation.current(), self.patience) {
+            self.asking = Some(asking);
+        }
+        State::Dialling(Dialling::begin(&self.dialler, self.rotation.current(), self.patience))
     }
 
     fn dial_spare(&mut self) -> State {
         let Some(at) = self.rotation.spare() else { return State::Idle };
         self.spare_at = at;
-        State::Dialling(self.dial(at))
-    }
-
-    fn dial(&self, at: usize) -> Dial {
-        let endpoint = self.endpoints[at].clone();
-        let id = Arc::clone(&self.id);
-        let within = if self.endpoints.len() > 1 { DIAL_TIMEOUT_OF_MANY } else { DIAL_TIMEOUT };
-        Box::pin(async move {
-            match timeout(within, open(endpoint, &id)).await {
-                Ok(streams) => streams,
-                Err(_) => Err(format!("no connection within {} s", within.as_secs())),
-            }
-        })
+        State::Dialling(Dialling::begin(&self.dialler, at, self.patience))
     }
 }
 
@@ -280,62 +327,14 @@ impl State {
     /// The connection ends with the streams' last owners: the outgoing halves are told to end.
     fn hang_up(&mut self, next: Self) {
         if let Self::Up(streams) = std::mem::replace(self, next) {
-            streams.acquires_out.close();
-            streams.urgent_out.close();
+            streams.close();
         }
     }
 }
 
 impl Drop for Link {
     fn drop(&mut self) {
-        self.main.hang_up(State::Idle);
+        self.hang_up(State::Idle);
         self.spare.hang_up(State::Idle);
     }
-}
-
-impl Streams {
-    /// Takes what has come in. Ready when a stream has ended, with the reason.
-    fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-        messages: &mut Vec<v1::SessionResponse>,
-    ) -> Poll<String> {
-        // Urgent answers first: a lease counts on them.
-        for stream in [&mut self.urgent_in, &mut self.acquires_in] {
-            while messages.len() < MESSAGES_PER_TURN_MAX {
-                match Pin::new(&mut *stream).poll_next(cx) {
-                    Poll::Pending => break,
-                    Poll::Ready(Some(Ok(message))) => messages.push(message),
-                    Poll::Ready(Some(Err(status))) => return Poll::Ready(explain(&status)),
-                    Poll::Ready(None) => {
-                        return Poll::Ready("the server closed the stream".to_owned());
-                    }
-                }
-            }
-        }
-        Poll::Pending
-    }
-}
-
-async fn open(endpoint: Endpoint, id: &SessionId) -> Result<Box<Streams>, String> {
-    let channel = endpoint.connect().await.map_err(|error| innermost(&error))?;
-    let (acquires_out, urgent_out) = (Arc::new(Outbox::default()), Arc::new(Outbox::default()));
-    let outgoing = |outbox: &Arc<Outbox>| Outgoing {
-        outbox: Arc::clone(outbox),
-        session_id: id.secret(),
-        instance: id.instance(),
-    };
-    let mut acquires = LockServiceClient::new(channel.clone());
-    let mut urgent = LockServiceClient::new(channel);
-    let opened = tokio::try_join!(
-        acquires.session(outgoing(&acquires_out)),
-        urgent.session(outgoing(&urgent_out))
-    );
-    let (acquires_in, urgent_in) = opened.map_err(|status| explain(&status))?;
-    Ok(Box::new(Streams {
-        acquires_in: acquires_in.into_inner(),
-        urgent_in: urgent_in.into_inner(),
-        acquires_out,
-        urgent_out,
-    }))
 }

@@ -9,6 +9,7 @@
 
 mod acquiring;
 mod acquisition;
+mod belonging;
 mod closing;
 mod driver;
 mod effects;
@@ -45,9 +46,10 @@ pub use self::{
     },
     framing::take_message,
     lease_cell::{GuardState, LeaseCell, Watchers},
-    rotation::Rotation,
+    rotation::{Rotation, patience},
 };
 use crate::{
+    cluster::ClusterMismatch,
     failure::{Failure, Verdict},
     ids::{AcquisitionId, Seq},
     request::Request,
@@ -83,7 +85,8 @@ pub struct SessionConfig {
 ///   counts from the sending of that attempt;
 /// - what is lost stays lost: no answer leads out of `Phase::Lost`, and a lapsed lease is lost
 ///   before an answer can renew it;
-/// - a guard is handed out only while its lease, known from an answer, runs;
+/// - a guard is handed out only while its lease, known from an answer, runs, and none once the
+///   endpoints have turned out to belong to two clusters;
 /// - attempts by way of the spare connection are there only while it is up, and are KeepAlives;
 /// - an id is in at most one of `open` and `closing`, and `timers` holds at most one entry of it,
 ///   not later than the id's next duty.
@@ -105,6 +108,8 @@ pub struct SessionCore {
     /// Connections that were left one after the other for that.
     fruitless_moves: u32,
     spare: Spare,
+    /// Why nothing is asked for any more.
+    refused: Option<ClusterMismatch>,
     /// Number of the next call. Starts at 1.
     next_seq: Seq,
     /// The newest acquisition.
@@ -171,6 +176,7 @@ impl SessionCore {
             fruitless: None,
             fruitless_moves: 0,
             spare: Spare::default(),
+            refused: None,
             next_seq: Seq(1),
             newest: AcquisitionId(0),
             attempts: BTreeMap::new(),
@@ -193,6 +199,10 @@ impl SessionCore {
             }
             Event::SpareConnected => self.spare_connected(now, effects),
             Event::SpareLost => self.spare_lost(),
+            Event::Refused { mismatch, keeps_guards } => {
+                self.two_clusters(now, mismatch, keeps_guards, effects);
+            }
+            Event::Nowhere { mismatch } => self.nowhere(now, &mismatch, effects),
             Event::Acquire { id, request } => self.acquire(now, id, request, effects),
             Event::Close { id } => self.close(now, id, effects),
             Event::LapsedAtUse { id } => self.lapsed_at_use(id),
@@ -216,6 +226,13 @@ impl SessionCore {
     pub fn next_due(&self) -> Option<Duration> {
         let timer = self.timers.first().map(|(due, _)| *due);
         timer.into_iter().chain(self.spare.due()).min()
+    }
+
+    /// How long a gateway that is dialled may say nothing before another is tried beside it: those
+    /// who wait for an answer may have little time.
+    pub fn patience(&self) -> Duration {
+        let asking = self.open.values().filter(|acquisition| acquisition.is_asking());
+        patience(asking.filter_map(|acquisition| acquisition.give_up_after).min())
     }
 
     /// Acquisitions that are not over, given back or not.
@@ -334,7 +351,12 @@ impl SessionCore {
             self.give_up(now, id, effects);
             return;
         }
-        if !self.connected || !acquisition.wants_call(now) {
+        if !self.connected {
+            return;
+        }
+        self.check_gateway(now, id, effects);
+        let Some(acquisition) = self.open.get(&id) else { return };
+        if !acquisition.wants_call(now) {
             return;
         }
         if self.is_stalled(now, acquisition.asked_since, acquisition.lease.interval()) {
@@ -344,6 +366,18 @@ impl SessionCore {
         } else {
             self.send_keep_alives(now, effects);
         }
+    }
+
+    /// Somebody with a time-out waits, and nothing at all has come back. The range may be slow, and
+    /// then its answer is on its way; or the gateway is dead, and there is another.
+    fn check_gateway(&mut self, now: Duration, id: AcquisitionId, effects: &mut Effects) {
+        let Some(acquisition) = self.open.get_mut(&id) else { return };
+        if acquisition.check_at.is_none_or(|at| at > now) {
+            return;
+        }
+        acquisition.check_at = None;
+        let unheard = acquisition.asked_since.is_some_and(|since| self.last_heard <= since);
+        effects.check |= unheard && self.config.gateways_count > 1;
     }
 
     fn heard(&mut self, now: Duration) {

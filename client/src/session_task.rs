@@ -5,13 +5,14 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 
 use sharklock_proto::v1;
 use tokio::{
-    sync::{Notify, mpsc, oneshot},
+    sync::{Notify, mpsc, oneshot, watch},
     time::{Instant, Sleep},
 };
 
 use crate::{
     client::Inner,
     clock::Clock,
+    cluster::Membership,
     error::{AcquireError, ReleaseError},
     grant::Grant,
     handle::{AcquireCommand, COMMANDS_MAX, Returned, Returns, SessionHandle},
@@ -31,7 +32,12 @@ pub(crate) fn start(client: &Inner) -> Arc<SessionHandle> {
     };
     let task = SessionTask {
         driver: Driver::new(config),
-        link: Link::new(client.endpoints.clone(), Arc::clone(&client.id)),
+        link: Link::new(
+            client.endpoints.clone(),
+            Arc::clone(&client.clusters),
+            Arc::clone(&client.id),
+        ),
+        known: client.clusters.watch(),
         clock: Arc::clone(&clock),
         commands: commands_in,
         commands_open: true,
@@ -39,6 +45,7 @@ pub(crate) fn start(client: &Inner) -> Arc<SessionHandle> {
         timer: Timer { sleep: Box::pin(tokio::time::sleep(Duration::ZERO)), armed: None },
         output: Output::default(),
         lists: Lists::default(),
+        _alive: Arc::clone(&client.alive),
     };
     // The task ends by itself with its last handle; the runtime ends it otherwise, and the
     // driver's end tells the guards.
@@ -52,6 +59,8 @@ type ReleaseReply = oneshot::Sender<Result<(), ReleaseError>>;
 struct SessionTask {
     driver: Driver<Notify, AcquireReply, ReleaseReply>,
     link: Link,
+    /// What the endpoints have said of their clusters.
+    known: watch::Receiver<Membership>,
     clock: Arc<Clock>,
     commands: mpsc::Receiver<AcquireCommand>,
     /// Some handle is left.
@@ -60,6 +69,8 @@ struct SessionTask {
     timer: Timer,
     output: Output<AcquireReply, ReleaseReply>,
     lists: Lists,
+    /// Its end tells that of the session.
+    _alive: Arc<watch::Sender<()>>,
 }
 
 /// Lists that keep their memory from turn to turn; all are empty between turns.
@@ -81,13 +92,15 @@ impl SessionTask {
     async fn run(mut self) {
         loop {
             let commands_open = self.commands_open;
-            let Self { link, commands, returns, timer, lists, .. } = &mut self;
+            let Self { link, known, commands, returns, timer, lists, .. } = &mut self;
             // The order does not matter: each turn takes whatever is there.
             tokio::select! {
                 () = returns.wake.notified() => {}
                 count = commands.recv_many(&mut lists.commands, COMMANDS_MAX),
                     if commands_open => self.commands_open = count > 0,
                 event = link.next(&mut lists.messages) => self.link_event(event),
+                // The client's endpoints live longer than its session.
+                Ok(()) = known.changed() => self.heed(),
                 () = &mut timer.sleep, if timer.armed.is_some() => timer.armed = None,
             }
             self.turn();
@@ -112,17 +125,34 @@ impl SessionTask {
         }
         self.driver.turn(now, &mut self.output);
         self.carry_out();
+        if !self.link.is_up() {
+            self.link.set_patience(self.driver.patience());
+        }
         self.link.want(self.driver.acquisitions_count() > 0);
         self.timer.arm(now, self.driver.next_due());
     }
 
+    /// What is new about clusters counts before what has come meanwhile.
+    fn heed(&mut self) {
+        let known = self.known.borrow_and_update();
+        self.link.heed(&known);
+        self.driver.clusters(self.clock.now(), &known);
+    }
+
     fn link_event(&mut self, event: LinkEvent) {
         let now = self.clock.now();
+        if self.known.has_changed().unwrap_or(false) {
+            self.heed();
+        }
         match event {
             LinkEvent::Messages => {}
             LinkEvent::Connected => self.driver.connected(now),
             // A failed dial changes nothing but the reason that people are told.
-            LinkEvent::Lost { why } => self.driver.disconnected(now, why),
+            LinkEvent::Lost { why } => {
+                self.driver.disconnected(now, why);
+                // Perhaps since all that answered are of other clusters, again.
+                self.driver.clusters(now, &self.known.borrow());
+            }
             LinkEvent::SpareConnected => self.driver.spare_connected(now),
             LinkEvent::SpareLost => self.driver.spare_lost(now),
         }
@@ -148,6 +178,9 @@ impl SessionTask {
         self.link.want_spare(self.output.spare_wanted);
         if std::mem::take(&mut self.output.reconnect) {
             self.link.leave();
+        }
+        if std::mem::take(&mut self.output.check) {
+            self.link.check(self.driver.patience());
         }
         self.link.send(&mut self.output.acquires, &mut self.output.urgent);
     }

@@ -27,6 +27,10 @@ impl SessionCore {
     ) {
         assert!(id > self.newest, "ids grow: {id:?} after {:?}", self.newest);
         self.newest = id;
+        if let Some(mismatch) = &self.refused {
+            let result = Err(AcquireError::OtherCluster(mismatch.clone()));
+            return effects.notices.push(Notice::Decided { id, result });
+        }
         let acquisition = Acquisition::new(now, request, self.config.call_timeout);
         self.open.insert(id, acquisition);
         if self.connected {
@@ -150,6 +154,7 @@ impl SessionCore {
         }
         acquisition.failures_count += 1;
         acquisition.asked_since = None;
+        acquisition.check_at = None;
         acquisition.last_failure.clone_from(&failure.message);
         let failures_count = acquisition.failures_count;
         let pause = self.pause_after(&failure, failures_count);
@@ -299,7 +304,7 @@ impl SessionCore {
     pub(super) fn give_up(&mut self, now: Duration, id: AcquisitionId, effects: &mut Effects) {
         let Some(acquisition) = self.open.get_mut(&id) else { return };
         let name = Arc::clone(&acquisition.request.name);
-        let out_of_touch = !self.connected || acquisition.asked_since.is_some();
+        let out_of_touch = !self.connected || acquisition.is_out_of_touch(now);
         let message = if !self.connected {
             self.why_down.clone()
         } else if acquisition.last_failure.is_empty() {

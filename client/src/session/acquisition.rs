@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     lease::Lease,
+    rotation::patience,
     spare::{REPEAT_EVERY, REPETITIONS_MAX},
 };
 use crate::{
@@ -12,8 +13,11 @@ use crate::{
 };
 
 /// The range's leader ends a wait by its own clock and tells; only when that news stays out for so
-/// long does the client end it.
-const WAIT_SLACK: Duration = Duration::from_secs(1);
+/// long does the client end it. Callers are promised 100 ms.
+const WAIT_SLACK: Duration = Duration::from_millis(60);
+
+/// Whoever has been asked for so long and said nothing is out of touch.
+const OUT_OF_TOUCH_AFTER: Duration = REPEAT_EVERY;
 
 /// A request that has been queued may not be asked again as a try.
 const WAIT_MIN: Duration = Duration::from_millis(1);
@@ -53,13 +57,16 @@ pub(super) struct Acquisition {
     pub(super) lease: Lease,
     pub(super) started: Duration,
     /// While no server answers, this ends it.
-    give_up_after: Option<Duration>,
+    pub(super) give_up_after: Option<Duration>,
     /// When an Acquire or KeepAlive was last sent.
     pub(super) last_sent: Duration,
     /// When to send the next.
     pub(super) next_call: Duration,
     /// The sending of the oldest call after which no answer has come.
     pub(super) asked_since: Option<Duration>,
+    /// Somebody with a time-out waits: when the gateway is asked whether it lives, if it has said
+    /// nothing at all by then.
+    pub(super) check_at: Option<Duration>,
     /// Failures since the last answer.
     pub(super) failures_count: u32,
     /// KeepAlives sent since the last answer.
@@ -92,6 +99,7 @@ impl Acquisition {
             last_sent: now,
             next_call: now,
             asked_since: None,
+            check_at: None,
             failures_count: 0,
             keep_alives_count: 0,
             last_failure: String::new(),
@@ -145,7 +153,8 @@ impl Acquisition {
             Phase::Lost { .. } => return None,
         };
         if connected {
-            Some(duty.map_or(self.next_call, |at| at.min(self.next_call)))
+            let next = self.check_at.map_or(self.next_call, |at| at.min(self.next_call));
+            Some(duty.map_or(next, |at| at.min(next)))
         } else {
             duty
         }
@@ -167,6 +176,7 @@ impl Acquisition {
         self.last_sent = now;
         self.asked_since.get_or_insert(now);
         self.next_call = now + self.lease.interval() / 2;
+        self.check_at = self.give_up_after.map(|after| now + patience(Some(after)));
     }
 
     /// A KeepAlive was sent that names it; without an answer it is repeated soon.
@@ -193,6 +203,7 @@ impl Acquisition {
         self.gone_counts_from.get_or_insert(next_seq);
         let Some(sent) = echoed else { return };
         self.asked_since = None;
+        self.check_at = None;
         self.failures_count = 0;
         self.keep_alives_count = 0;
         let interval = self.lease.interval();
@@ -206,6 +217,12 @@ impl Acquisition {
         self.acquires_count = 0;
         self.keep_alives_count = 0;
         self.asked_since = None;
+        self.check_at = None;
+    }
+
+    /// What was asked has not been answered for longer than answers take.
+    pub(super) fn is_out_of_touch(&self, now: Duration) -> bool {
+        self.asked_since.is_some_and(|since| since + OUT_OF_TOUCH_AFTER <= now)
     }
 
     /// No server can have heard of it.

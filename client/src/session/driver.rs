@@ -10,6 +10,7 @@ use super::{
     CloseEnd, Effects, Event, LeaseCell, Notice, SessionConfig, SessionCore, Watchers, wire,
 };
 use crate::{
+    cluster::{Membership, Standing},
     error::{AcquireError, LockLost, LostReason, ReleaseError},
     grant::Grant,
     ids::{AcquisitionId, FencingToken},
@@ -50,6 +51,9 @@ pub struct Output<A, R> {
     /// The connection answers nothing: leave it, with all that waits to be sent on it, and dial
     /// another. The session counts itself disconnected from here on.
     pub reconnect: bool,
+    /// The connection has been silent for a while: find out within [`Driver::patience`] whether its
+    /// gateway answers at all, and report it lost if it does not.
+    pub check: bool,
     /// The spare connection takes the main one's place, which is left; `acquires` and `urgent` go
     /// over it.
     pub move_to_spare: bool,
@@ -69,6 +73,7 @@ impl<A, R> Default for Output<A, R> {
             spare: Vec::new(),
             told: Vec::new(),
             reconnect: false,
+            check: false,
             move_to_spare: false,
             leave_spare: false,
             spare_wanted: false,
@@ -185,6 +190,19 @@ impl<W: Watchers, A, R> Driver<W, A, R> {
         self.handle(now, Event::SpareLost);
     }
 
+    /// The endpoints have said more about the clusters to which they belong, or none of them can be
+    /// reached. To be called before what came meanwhile is taken in.
+    pub fn clusters(&mut self, now: Duration, known: &Membership) {
+        match (known.standing(), known.nowhere()) {
+            (Standing::Refused(mismatch), _) => {
+                let keeps_guards = known.keeps_guards();
+                self.handle(now, Event::Refused { mismatch, keeps_guards });
+            }
+            (_, Some(mismatch)) => self.handle(now, Event::Nowhere { mismatch }),
+            (Standing::Open | Standing::Belongs(_), None) => {}
+        }
+    }
+
     /// A message came on one of the streams of either connection.
     pub fn take_in(&mut self, now: Duration, message: v1::SessionResponse) {
         for answer in message.answers {
@@ -209,6 +227,7 @@ impl<W: Watchers, A, R> Driver<W, A, R> {
             self.effects.acquires.clear();
             self.effects.urgent.clear();
         }
+        output.check = std::mem::take(&mut self.effects.check);
         output.move_to_spare = std::mem::take(&mut self.effects.move_to_spare);
         output.leave_spare = std::mem::take(&mut self.effects.leave_spare);
         output.spare_wanted = self.core.is_spare_wanted();
@@ -220,6 +239,11 @@ impl<W: Watchers, A, R> Driver<W, A, R> {
     /// When the next turn is needed; earlier ones do no harm.
     pub fn next_due(&self) -> Option<Duration> {
         self.core.next_due()
+    }
+
+    /// See [`SessionCore::patience`].
+    pub fn patience(&self) -> Duration {
+        self.core.patience()
     }
 
     /// Acquisitions that are not over, given back or not. Without any nobody needs a connection.

@@ -26,6 +26,9 @@ pub struct Effects {
     /// The connection answers nothing: leave it and dial another. The core counts itself
     /// disconnected from here on.
     pub reconnect: bool,
+    /// The connection has been silent for a while: find out whether its gateway answers at all, and
+    /// count it as lost if it does not.
+    pub check: bool,
     /// The spare connection takes the main one's place, which is left. What is in `spare` was sent
     /// before, the rest goes over it.
     pub move_to_spare: bool,

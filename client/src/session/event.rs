@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
+    cluster::ClusterMismatch,
     failure::Failure,
     ids::{AcquisitionId, FencingToken, Position, Seq},
     request::{Holder, Request},
@@ -22,6 +23,19 @@ pub enum Event {
     SpareConnected,
     /// They are gone, and with them every answer that had not arrived.
     SpareLost,
+    /// The client's endpoints belong to two clusters, and nobody has said which is meant. Nothing is
+    /// asked for any more.
+    Refused {
+        /// Why.
+        mismatch: ClusterMismatch,
+        /// What is held may be used on.
+        keeps_guards: bool,
+    },
+    /// All endpoints belong to other clusters than the client's: nobody can be asked now.
+    Nowhere {
+        /// Why.
+        mismatch: ClusterMismatch,
+    },
     /// Somebody wants a lock. Ids grow from one to the next.
     Acquire {
         /// The new acquisition.

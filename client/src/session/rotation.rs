@@ -4,12 +4,26 @@ use std::time::Duration;
 
 use super::pace::Jitter;
 
+/// How long a gateway may say nothing before another is tried beside it: a frozen one takes
+/// connections, too, and there are no other means to tell it from a slow one.
+const PATIENCE: Duration = Duration::from_millis(250);
+/// Less than a round trip would try others for nothing.
+const PATIENCE_MIN: Duration = Duration::from_millis(10);
+
+/// See [`PATIENCE`]; less where the caller's time-out is short.
+pub fn patience(timeout: Option<Duration>) -> Duration {
+    let quarter = timeout.map_or(PATIENCE, |timeout| timeout / 4);
+    quarter.clamp(PATIENCE_MIN, PATIENCE)
+}
+
 /// Gateways in turn.
 #[derive(Debug)]
 pub struct Rotation {
     gateways_count: usize,
     /// Counts on, modulo their number.
     current: usize,
+    /// Gateways of other clusters. Never all: then nobody knows better than to ask them again.
+    barred: Vec<bool>,
     /// Connections lost, or not made, since a gateway last answered.
     failures_count: u32,
     /// How far after the current one the spare is: 1 to their number less 1.
@@ -31,6 +45,7 @@ impl Rotation {
         Self {
             gateways_count,
             current: first as usize,
+            barred: vec![false; gateways_count],
             failures_count: 0,
             spare_step: 1,
             spare_failures_count: 0,
@@ -41,6 +56,22 @@ impl Rotation {
     /// The gateway that is used or dialled now, from 0.
     pub fn current(&self) -> usize {
         self.current % self.gateways_count
+    }
+
+    /// Those for which this is true belong to other clusters, and are not dialled while there are
+    /// others.
+    pub fn bar(&mut self, is_foreign: impl Fn(usize) -> bool) {
+        self.barred = (0..self.gateways_count).map(is_foreign).collect();
+        if self.barred.iter().all(|barred| *barred) {
+            self.barred.fill(false);
+        }
+        self.pass_barred();
+    }
+
+    fn pass_barred(&mut self) {
+        while self.barred[self.current()] {
+            self.current = self.current.wrapping_add(1);
+        }
     }
 
     /// A message has come. Not merely the connection: a gateway that takes connections and ends them
@@ -64,12 +95,30 @@ impl Rotation {
     /// The session leaves a connection that answers nothing: the next gateway is dialled at once.
     pub fn leave(&mut self) {
         self.current = self.current.wrapping_add(1);
+        self.pass_barred();
+    }
+
+    /// The gateway to dial beside those that were tried and say nothing, or instead of them; None: all
+    /// were tried.
+    pub fn challenger(&self, tried: &[usize]) -> Option<usize> {
+        self.in_turn(0).find(|gateway| !tried.contains(gateway))
+    }
+
+    /// Those of this cluster, beginning so many places after the current one.
+    fn in_turn(&self, first: usize) -> impl Iterator<Item = usize> {
+        let all = first..first + self.gateways_count;
+        all.map(|step| (self.current() + step) % self.gateways_count)
+            .filter(|gateway| !self.barred[*gateway])
+    }
+
+    /// Of those that were dialled this one has answered first.
+    pub fn dialled(&mut self, gateway: usize) {
+        self.current = gateway;
     }
 
     /// The gateway for a connection beside the main one; None: there is no other.
     pub fn spare(&self) -> Option<usize> {
-        (self.gateways_count > 1)
-            .then(|| self.current.wrapping_add(self.spare_step) % self.gateways_count)
+        self.in_turn(self.spare_step).find(|gateway| *gateway != self.current())
     }
 
     /// The spare connection is made.
@@ -136,6 +185,47 @@ mod tests {
         assert_eq!(rotation.current(), (first + 2) % 3);
         rotation.lost();
         assert_eq!(rotation.current(), first);
+    }
+
+    #[test]
+    fn gateways_of_other_clusters_are_passed_over_while_there_are_others() {
+        let mut rotation = Rotation::new(3, 7);
+        let first = rotation.current();
+        let (second, third) = ((first + 1) % 3, (first + 2) % 3);
+        rotation.bar(|gateway| gateway == first);
+        assert_eq!((rotation.current(), rotation.spare()), (second, Some(third)));
+        rotation.leave();
+        assert_eq!((rotation.current(), rotation.spare()), (third, Some(second)));
+        rotation.leave();
+        assert_eq!(rotation.current(), second, "not the first");
+        assert_eq!(rotation.challenger(&[second]), Some(third));
+        assert_eq!(rotation.challenger(&[second, third]), None);
+        rotation.bar(|gateway| gateway != third);
+        assert_eq!((rotation.current(), rotation.spare()), (third, None));
+        rotation.bar(|_| true);
+        assert_eq!(rotation.challenger(&[third]), Some(first), "nobody is left out");
+    }
+
+    #[test]
+    fn others_are_dialled_beside_the_first_in_turn_and_once() {
+        let mut rotation = Rotation::new(3, 7);
+        let first = rotation.current();
+        assert_eq!(rotation.challenger(&[first]), Some((first + 1) % 3));
+        assert_eq!(rotation.challenger(&[first, (first + 1) % 3]), Some((first + 2) % 3));
+        assert_eq!(rotation.challenger(&[0, 1, 2]), None);
+        rotation.dialled((first + 2) % 3);
+        assert_eq!(rotation.current(), (first + 2) % 3);
+        assert_eq!(Rotation::new(1, 7).challenger(&[0]), None);
+    }
+
+    #[test]
+    fn a_short_time_out_leaves_time_for_others() {
+        let ms = Duration::from_millis;
+        for (timeout, expected) in
+            [(None, 250), (Some(60_000), 250), (Some(1_000), 250), (Some(400), 100), (Some(8), 10)]
+        {
+            assert_eq!(patience(timeout.map(ms)), ms(expected), "{timeout:?}");
+        }
     }
 
     #[test]

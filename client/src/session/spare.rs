@@ -168,7 +168,7 @@ impl SessionCore {
         self.spare = Spare::default();
         effects.acquires.clear();
         effects.urgent.clear();
-        effects.reconnect = false;
+        (effects.reconnect, effects.check) = (false, false);
         effects.move_to_spare = true;
         self.connected(now, effects);
     }

@@ -7,6 +7,7 @@
 //! - `gateways N`: so many to choose from, instead of one
 //! - `connect`, `disconnect WHY`, and the same of the spare connection: `spare up`, `spare lost`
 //! - `acquire ID NAME [ttl=10s] [wait=5s|try|unbounded] [reenter=TOKEN]`, `close ID`, `lapsed ID`
+//! - `two clusters keeping|losing guards`, `nowhere`: what the endpoints say of their clusters
 //! - answers name the call by its number and echo it unless `echo=N` is given:
 //!   `granted CALL ID TOKEN [ttl=]`, `queued CALL ID PLACE [holder=]`, `held CALL ID [holder=]`,
 //!   `timed_out CALL ID`, `hold_lost CALL ID`, `gone CALL ID REASON`, `released CALL [gone=REASON]`,
@@ -31,6 +32,7 @@ use super::{
     KeepAliveAnswer, KeepAliveState, Notice, Pushed, PushedKind, SessionConfig, SessionCore, Via,
 };
 use crate::{
+    cluster::{Because, ClusterId, ClusterMismatch},
     failure::Failure,
     ids::{AcquisitionId, FencingToken, Position, Seq},
     request::{HeldMode, Holder, LockMode, Request, Wait},
@@ -153,6 +155,10 @@ impl Player {
                 self.core.config.gateways_count = words.number(1) as usize;
                 return;
             }
+            "two" => {
+                Event::Refused { mismatch: mismatch(), keeps_guards: words.text(2) == "keeping" }
+            }
+            "nowhere" => Event::Nowhere { mismatch: mismatch() },
             "spare" if words.text(1) == "up" => Event::SpareConnected,
             "spare" => Event::SpareLost,
             "connect" => {
@@ -266,7 +272,7 @@ impl Player {
         check(&self.core);
         let at = seconds(self.now);
         let effects = std::mem::take(&mut self.effects);
-        let Effects { acquires, urgent, spare, notices, .. } = effects;
+        let Effects { acquires, urgent, spare, notices, check, .. } = effects;
         self.down &= !effects.move_to_spare;
         assert!(!self.down || acquires.is_empty() && urgent.is_empty(), "calls without connection");
         let mut tell = |what: String| {
@@ -278,6 +284,9 @@ impl Player {
             tell("move to spare".to_owned());
         }
         acquires.iter().chain(&urgent).for_each(|call| tell(called(call)));
+        if check {
+            tell("check the gateway".to_owned());
+        }
         if effects.leave_spare {
             tell("leave spare".to_owned());
         }
@@ -376,6 +385,15 @@ fn pushed(words: &Words<'_>) -> Event {
     };
     let (id, name) = (AcquisitionId(words.number(2)), words.text(3).to_owned());
     Event::Pushed(Pushed { name, id, what, position: Position::default() })
+}
+
+fn mismatch() -> ClusterMismatch {
+    ClusterMismatch {
+        endpoint: "g2".to_owned(),
+        cluster: ClusterId::from_bytes([0xbb; 16]),
+        ours: ClusterId::from_bytes([0xaa; 16]),
+        because: Because::Said("g1".to_owned()),
+    }
 }
 
 fn echoed(words: &Words<'_>) -> Seq {

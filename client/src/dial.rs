@@ -1,0 +1,228 @@
+//! Dialling: the two streams of a session to the first of several endpoints that works. Connections
+//! to processes that are frozen stand, so only an answer counts; while one says nothing the next is
+//! dialled beside it.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use sharklock_proto::v1::{self, lock_service_client::LockServiceClient};
+use tokio::time::{Sleep, sleep, timeout};
+use tokio_stream::Stream as _;
+use tonic::{
+    Streaming,
+    transport::{Channel, Endpoint},
+};
+
+use crate::{
+    asking::Asking,
+    cluster::ClusterId,
+    clusters::{Clusters, UNNAMED, ask, named},
+    outbox::{Outbox, Outgoing},
+    race::Race,
+    session_id::SessionId,
+    status::{explain, innermost},
+};
+
+/// Connecting and opening both streams.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The same where there is another endpoint to try: a gateway that is cut off must not use up the
+/// leases of those who look for one.
+const DIAL_TIMEOUT_OF_MANY: Duration = Duration::from_secs(2);
+
+/// Messages taken from the streams in one go; the rest comes in the next turn.
+const MESSAGES_PER_TURN_MAX: usize = 32;
+
+type Dialled = Result<Box<Streams>, String>;
+
+/// Whom to dial, and as who.
+pub(crate) struct Dialler {
+    endpoints: Vec<Endpoint>,
+    clusters: Arc<Clusters>,
+    id: Arc<SessionId>,
+}
+
+/// Endpoints that are being dialled, in the order in which they were begun.
+pub(crate) struct Dialling {
+    race: Race<Dialled>,
+    /// Begun so far, also those that have failed.
+    tried: Vec<usize>,
+    /// When the next is begun beside those that run; None: nobody else is left.
+    next: Option<Pin<Box<Sleep>>>,
+    /// Why the others have failed, for people.
+    failures: Vec<String>,
+}
+
+/// A connection that works, to the client's cluster.
+pub(crate) struct Streams {
+    cluster: ClusterId,
+    channel: Channel,
+    acquires_in: Streaming<v1::SessionResponse>,
+    urgent_in: Streaming<v1::SessionResponse>,
+    acquires_out: Arc<Outbox>,
+    urgent_out: Arc<Outbox>,
+}
+
+impl Dialler {
+    pub(crate) fn new(
+        endpoints: Vec<Endpoint>,
+        clusters: Arc<Clusters>,
+        id: Arc<SessionId>,
+    ) -> Self {
+        Self { endpoints, clusters, id }
+    }
+
+    /// Asks all but this one, which is dialled, to which cluster they belong, if need be.
+    pub(crate) fn ask_others(&self, dialled: usize, patience: Duration) -> Option<Asking> {
+        Asking::begin(&self.endpoints, &self.clusters, |at| at == dialled, patience)
+    }
+
+    pub(crate) fn endpoint(&self, at: usize) -> &Endpoint {
+        &self.endpoints[at]
+    }
+
+    fn dial(&self, at: usize) -> impl Future<Output = Dialled> + Send + 'static {
+        let endpoint = self.endpoints[at].clone();
+        let (id, clusters) = (Arc::clone(&self.id), Arc::clone(&self.clusters));
+        let within = if self.endpoints.len() > 1 { DIAL_TIMEOUT_OF_MANY } else { DIAL_TIMEOUT };
+        async move {
+            let streams = timeout(within, open(endpoint, &id)).await;
+            let silent = |_| Err(format!("no answer within {} s", within.as_secs()));
+            let streams = streams.unwrap_or_else(silent).inspect_err(|_| clusters.silent(at))?;
+            // Before anything is said to it, or taken from it.
+            clusters.said(at, streams.cluster).map_err(|mismatch| mismatch.to_string())?;
+            clusters.decided(at).await?;
+            Ok(streams)
+        }
+    }
+}
+
+impl Dialling {
+    /// Begins with this endpoint; others follow after `patience`.
+    pub(crate) fn begin(dialler: &Dialler, first: usize, patience: Duration) -> Self {
+        let mut race = Race::default();
+        race.add(first, dialler.dial(first));
+        let next = Some(Box::pin(sleep(patience)));
+        Self { race, tried: vec![first], next, failures: Vec::new() }
+    }
+
+    /// The first that works; or, when all have failed, why. `challenger` names the next to be tried
+    /// after those that were.
+    pub(crate) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        dialler: &Dialler,
+        patience: Duration,
+        challenger: impl Fn(&[usize]) -> Option<usize>,
+    ) -> Poll<Result<(usize, Box<Streams>), String>> {
+        loop {
+            match self.race.poll(cx) {
+                Poll::Ready((at, Ok(streams))) => return Poll::Ready(Ok((at, streams))),
+                Poll::Ready((at, Err(why))) => {
+                    self.failures.push(format!("{}: {why}", dialler.endpoint(at).uri()));
+                }
+                Poll::Pending => match &mut self.next {
+                    Some(next) => std::task::ready!(next.as_mut().poll(cx)),
+                    None => return Poll::Pending,
+                },
+            }
+            match challenger(&self.tried) {
+                Some(at) => {
+                    self.tried.push(at);
+                    self.race.add(at, dialler.dial(at));
+                    self.next = Some(Box::pin(sleep(patience)));
+                }
+                None if self.race.count() == 0 => {
+                    return Poll::Ready(Err(self.failures.join("; ")));
+                }
+                None => self.next = None,
+            }
+        }
+    }
+}
+
+impl Streams {
+    /// Takes what has come in. Ready when a stream has ended, with the reason.
+    pub(crate) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        messages: &mut Vec<v1::SessionResponse>,
+    ) -> Poll<String> {
+        // Urgent answers first: a lease counts on them.
+        for stream in [&mut self.urgent_in, &mut self.acquires_in] {
+            while messages.len() < MESSAGES_PER_TURN_MAX {
+                match Pin::new(&mut *stream).poll_next(cx) {
+                    Poll::Pending => break,
+                    Poll::Ready(Some(Ok(message))) => messages.push(message),
+                    Poll::Ready(Some(Err(status))) => return Poll::Ready(explain(&status)),
+                    Poll::Ready(None) => {
+                        return Poll::Ready("the server closed the stream".to_owned());
+                    }
+                }
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Ready when the gateway has answered a question that it answers from memory; the error, for
+    /// people, is that it has not.
+    pub(crate) fn check(
+        &self,
+        patience: Duration,
+    ) -> impl Future<Output = Result<(), String>> + Send + 'static {
+        let channel = self.channel.clone();
+        async move {
+            let answer = timeout(patience, ask(channel)).await;
+            // A refusal is an answer, too.
+            answer.map(drop).map_err(|_| "it does not answer".to_owned())
+        }
+    }
+
+    pub(crate) fn send_acquires(&self, calls: &mut Vec<v1::SessionCall>) {
+        self.acquires_out.put(calls);
+    }
+
+    pub(crate) fn send_urgent(&self, calls: &mut Vec<v1::SessionCall>) {
+        self.urgent_out.put(calls);
+    }
+
+    /// The connection ends with the streams' last owners: the outgoing halves are told to end.
+    pub(crate) fn close(&self) {
+        self.acquires_out.close();
+        self.urgent_out.close();
+    }
+}
+
+async fn open(endpoint: Endpoint, id: &SessionId) -> Result<Box<Streams>, String> {
+    let channel = endpoint.connect().await.map_err(|error| innermost(&error))?;
+    let (acquires_out, urgent_out) = (Arc::new(Outbox::default()), Arc::new(Outbox::default()));
+    let outgoing = |outbox: &Arc<Outbox>| Outgoing {
+        outbox: Arc::clone(outbox),
+        session_id: id.secret(),
+        instance: id.instance(),
+    };
+    let mut acquires = LockServiceClient::new(channel.clone());
+    let mut urgent = LockServiceClient::new(channel.clone());
+    let opened = tokio::try_join!(
+        acquires.session(outgoing(&acquires_out)),
+        urgent.session(outgoing(&urgent_out))
+    );
+    let (acquires_in, urgent_in) = opened.map_err(|status| explain(&status))?;
+    let named = [acquires_in.metadata(), urgent_in.metadata()].map(named);
+    let [Some(cluster), Some(_)] = named else { return Err(UNNAMED.to_owned()) };
+    if named[1] != Some(cluster) {
+        return Err("it names two clusters at once".to_owned());
+    }
+    Ok(Box::new(Streams {
+        cluster,
+        channel,
+        acquires_in: acquires_in.into_inner(),
+        urgent_in: urgent_in.into_inner(),
+        acquires_out,
+        urgent_out,
+    }))
+}

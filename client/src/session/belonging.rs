@@ -1,0 +1,53 @@
+//! What becomes of a session whose endpoints turn out to belong to another cluster: nothing is asked of
+//! that one, and nobody waits for what cannot come.
+
+use std::time::Duration;
+
+use super::{Effects, SessionCore, acquisition::Phase};
+use crate::{
+    cluster::ClusterMismatch,
+    error::{AcquireError, LostReason},
+    ids::AcquisitionId,
+};
+
+impl SessionCore {
+    /// The endpoints belong to two clusters: nothing is acquired any more, not even what is granted and
+    /// not handed out. Guards end with the others unless most of the list stands behind them.
+    pub(super) fn two_clusters(
+        &mut self,
+        now: Duration,
+        mismatch: ClusterMismatch,
+        keeps_guards: bool,
+        effects: &mut Effects,
+    ) {
+        self.nowhere(now, &mismatch, effects);
+        self.refused = Some(mismatch);
+        if keeps_guards {
+            return;
+        }
+        let held = self.ids_of(|phase| matches!(phase, Phase::Held { .. }));
+        for id in held {
+            self.lose(id, LostReason::OtherCluster, effects);
+            self.arm(id);
+        }
+    }
+
+    /// Nobody can be asked: whoever waits for an answer is told why.
+    pub(super) fn nowhere(
+        &mut self,
+        now: Duration,
+        mismatch: &ClusterMismatch,
+        effects: &mut Effects,
+    ) {
+        let waiting =
+            self.ids_of(|phase| !matches!(phase, Phase::Held { .. } | Phase::Lost { .. }));
+        for id in waiting {
+            self.fail(now, id, AcquireError::OtherCluster(mismatch.clone()), effects);
+        }
+    }
+
+    fn ids_of(&self, which: impl Fn(&Phase) -> bool) -> Vec<AcquisitionId> {
+        let those = self.open.iter().filter(|(_, acquisition)| which(&acquisition.phase));
+        those.map(|(id, _)| *id).collect()
+    }
+}
