@@ -6,7 +6,7 @@ use sharklock_bench::{Latencies, Load, LoadError, Report, Workload};
 
 use crate::{
     admin::UNREACHABLE_HINT,
-    args::{self, BenchArgs},
+    args::{self, BenchArgs, ReachArgs},
     exit::{FAILED, Failure, OK, UNREACHABLE, USAGE},
     render::{print, printable, table},
 };
@@ -15,7 +15,7 @@ use crate::{
 const CONNECTIONS_DEFAULT_MAX: u32 = 8;
 
 /// Runs the load, prints the report, and writes it as JSON where asked.
-pub async fn run(endpoints: Vec<String>, args: BenchArgs) -> Result<u8, Failure> {
+pub async fn run(reach: ReachArgs, args: BenchArgs) -> Result<u8, Failure> {
     // Opened first: a run of minutes must not end with a file that cannot be written.
     let json = args.json.as_deref().map(create).transpose()?;
     let workload = match args.workload {
@@ -23,7 +23,8 @@ pub async fn run(endpoints: Vec<String>, args: BenchArgs) -> Result<u8, Failure>
         args::Workload::Contend => Workload::Contend,
     };
     let load = Load {
-        endpoints,
+        cluster: reach.cluster_id(),
+        endpoints: reach.endpoints.0,
         workload,
         clients: args.clients,
         connections: args.connections.unwrap_or(args.clients.min(CONNECTIONS_DEFAULT_MAX)),

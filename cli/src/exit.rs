@@ -18,7 +18,8 @@ pub const LOCK_USAGE: u8 = 64;
 pub const UNREACHABLE: u8 = 69;
 /// A bug, or an operating system call that never fails did.
 pub const INTERNAL: u8 = 70;
-/// A server cannot use its data directory or its port.
+/// A server cannot use its data directory or its port; or the gateways that a command is to use are
+/// not those of one cluster.
 pub const CONFIG: u8 = 78;
 /// `lock`: the lock was lost and the command was stopped.
 pub const LOST: u8 = 79;

@@ -40,7 +40,7 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<u8, Failure> {
-    let Cli { endpoints, command } = cli;
+    let Cli { reach, command } = cli;
     let serves = match &command {
         Command::Server(_) => true,
         Command::Dev(args) => args.command.is_none(),
@@ -49,12 +49,12 @@ fn run(cli: Cli) -> Result<u8, Failure> {
     logs::start(if serves { logs::SERVER } else { logs::COMMAND })?;
     match command {
         Command::Dev(args) => dev::run(args),
-        Command::Server(args) => server::run(args),
-        Command::Lock(args) => lock::run(&endpoints, &args),
-        Command::Status(args) => runtime::start(1)?.block_on(admin::status(&endpoints, args)),
-        Command::Locks(args) => runtime::start(1)?.block_on(admin::locks(&endpoints, args.command)),
+        Command::Server(args) => server::run(args, reach.cluster_id()),
+        Command::Lock(args) => lock::run(&reach, &args),
+        Command::Status(args) => runtime::start(1)?.block_on(admin::status(&reach, args)),
+        Command::Locks(args) => runtime::start(1)?.block_on(admin::locks(&reach, args.command)),
         Command::Bench(args) => {
-            runtime::start(runtime::workers_per_core())?.block_on(bench::run(endpoints, args))
+            runtime::start(runtime::workers_per_core())?.block_on(bench::run(reach, args))
         }
         Command::Completion(args) => {
             let mut script = Vec::new();

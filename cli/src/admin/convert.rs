@@ -3,8 +3,8 @@
 use std::time::UNIX_EPOCH;
 
 use sharklock_client::{
-    CallError, ForceReleased, GetStatusResponse, HeldMode, Holder, LockInfo, LockSeen,
-    Position as SeenPosition, RangeStatus, StoreStatus,
+    Because, CallError, ClusterMismatch, ForceReleased, GetStatusResponse, HeldMode, Holder,
+    LockInfo, LockSeen, Position as SeenPosition, RangeStatus, StoreStatus,
 };
 use sharklock_proto::v1::{MasterStatus, ReplicaStatus, StoreLiveness};
 
@@ -12,7 +12,7 @@ use super::{
     status::{Master, Range, Replica, Status, Store},
     view::{ForceRelease, Lock, OneLock, Party, Position, WallTime, Wide},
 };
-use crate::exit::{FAILED, Failure, UNREACHABLE, USAGE};
+use crate::exit::{CONFIG, FAILED, Failure, UNREACHABLE, USAGE};
 
 /// What to do when no gateway answers.
 pub const UNREACHABLE_HINT: &str =
@@ -32,9 +32,22 @@ pub fn failure(error: CallError) -> Failure {
                 .cause(message)
                 .hint("look with `sharklock locks show`, then try again")
         }
+        CallError::OtherCluster(mismatch) => other_cluster(&mismatch),
         // The other errors are refusals: the cluster is there and says no.
         other => Failure::new(FAILED, other.to_string()),
     }
+}
+
+/// The gateways that are named are not those of one cluster, the one that is meant.
+pub fn other_cluster(mismatch: &ClusterMismatch) -> Failure {
+    let error = match mismatch.because {
+        Because::Told => "the endpoints belong to another cluster",
+        Because::Begun | Because::Said(_) => "the endpoints belong to two clusters",
+    };
+    Failure::new(CONFIG, error).cause(mismatch).hint(
+        "name the gateways of one cluster, or the one that is meant with --cluster ID: \
+         `sharklock status --endpoints URL` shows it",
+    )
 }
 
 /// One lock.

@@ -11,13 +11,13 @@ use sharklock_client::{Client, FencingToken};
 
 use self::view::{LockList, WallTime};
 use crate::{
-    args::{ForceReleaseArgs, LocksCommand, Output, OutputArgs, StatusArgs},
+    args::{ForceReleaseArgs, LocksCommand, Output, OutputArgs, ReachArgs, StatusArgs},
     exit::{DEGRADED, Failure, OK, USAGE},
     identity,
     render::{json, print},
 };
 
-pub use self::convert::UNREACHABLE_HINT;
+pub use self::convert::{UNREACHABLE_HINT, other_cluster};
 
 /// How long a question is asked again while nobody answers: long enough for a restart or an
 /// election, short enough for somebody who mistyped an endpoint.
@@ -26,16 +26,16 @@ const CALL_MAX: Duration = Duration::from_secs(3);
 const CALLS_MAX: usize = 3;
 
 /// `sharklock status`.
-pub async fn status(endpoints: &[String], args: StatusArgs) -> Result<u8, Failure> {
-    let seen = client(endpoints)?.status().await.map_err(convert::failure)?;
+pub async fn status(reach: &ReachArgs, args: StatusArgs) -> Result<u8, Failure> {
+    let seen = client(reach)?.status().await.map_err(convert::failure)?;
     let status = convert::status(seen);
     show(args.output, &status, |status| status.table())?;
     Ok(if status.healthy { OK } else { DEGRADED })
 }
 
 /// `sharklock locks ls|show|force-release`.
-pub async fn locks(endpoints: &[String], command: LocksCommand) -> Result<u8, Failure> {
-    let client = client(endpoints)?;
+pub async fn locks(reach: &ReachArgs, command: LocksCommand) -> Result<u8, Failure> {
+    let client = client(reach)?;
     match command {
         LocksCommand::Ls { prefix, output } => {
             let seen = client.list_locks(&prefix).await.map_err(convert::failure)?;
@@ -67,11 +67,12 @@ async fn force_release(client: &Client, args: ForceReleaseArgs) -> Result<(), Fa
     Ok(())
 }
 
-fn client(endpoints: &[String]) -> Result<Client, Failure> {
-    Client::builder()
-        .endpoints(endpoints)
+fn client(reach: &ReachArgs) -> Result<Client, Failure> {
+    let endpoints_count = reach.endpoints.0.len();
+    reach
+        .client()
         .identity(&identity::default_owner())
-        .call_timeout(CALL_MAX * endpoints.len().clamp(1, CALLS_MAX) as u32)
+        .call_timeout(CALL_MAX * endpoints_count.clamp(1, CALLS_MAX) as u32)
         .build()
         .map_err(|why| Failure::new(USAGE, why.to_string()))
 }

@@ -14,6 +14,7 @@ use std::{
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use sharklock_client::{BadClusterId, Client, ClientBuilder, ClusterId, endpoints_of_list};
 
 use crate::config::listen;
 
@@ -62,20 +63,61 @@ Examples:
 "
 )]
 pub struct Cli {
+    /// Whom it speaks to.
+    #[command(flatten)]
+    pub reach: ReachArgs,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Whom a command speaks to.
+#[derive(Clone, Debug, Args)]
+pub struct ReachArgs {
     /// Gateways to reach, comma separated
     #[arg(
         long,
         global = true,
         env = "SHARKLOCK_ENDPOINTS",
-        value_name = "URL",
-        value_delimiter = ',',
+        value_name = "URLS",
+        value_parser = endpoints,
         default_value = DEFAULT_ENDPOINT
     )]
-    pub endpoints: Vec<String>,
-    /// What to do.
-    #[command(subcommand)]
-    pub command: Command,
+    pub endpoints: Endpoints,
+    /// The cluster that is meant, as `status` shows it: gateways of another are not used
+    #[arg(
+        long,
+        global = true,
+        env = "SHARKLOCK_CLUSTER",
+        value_name = "ID",
+        value_parser = cluster
+    )]
+    pub cluster: Option<Cluster>,
 }
+
+impl ReachArgs {
+    /// A client of these gateways, to be configured further.
+    pub fn client(&self) -> ClientBuilder {
+        let client = Client::builder().endpoints(&self.endpoints.0);
+        match self.cluster_id() {
+            Some(cluster) => client.cluster(cluster),
+            None => client,
+        }
+    }
+
+    /// The cluster, if one is given.
+    pub fn cluster_id(&self) -> Option<ClusterId> {
+        self.cluster.and_then(|Cluster(id)| id)
+    }
+}
+
+/// The gateways of `--endpoints` or its variable: at least one, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoints(pub Vec<String>);
+
+/// The cluster of `--cluster` or its variable, which may be empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cluster(Option<ClusterId>);
 
 /// What `sharklock` can do.
 #[derive(Debug, Subcommand)]
@@ -121,7 +163,8 @@ running in its group when it ends is killed before the lock is released.
 
 Exit codes: the command's own, or 128+N if signal N ended it; 75 (or -E) not
 acquired; 79 the lock was lost and the command was stopped; 69 the cluster is
-out of reach; 64 usage; 70 internal error; 126 and 127 the command cannot be
+out of reach; 78 the endpoints belong to two clusters, or to another than
+--cluster says; 64 usage; 70 internal error; 126 and 127 the command cannot be
 executed or is not found."
 )]
 pub struct LockArgs {
@@ -171,7 +214,8 @@ Examples:
 ",
     after_help = "\
 Exit codes: 0 healthy, 1 failed, 2 usage, 3 degraded (a range has no leader, or
-there is a warning), 69 the cluster is out of reach."
+there is a warning), 69 the cluster is out of reach, 78 the endpoints belong to
+two clusters, or to another than --cluster says."
 )]
 pub struct StatusArgs {
     /// How to print it.
@@ -190,7 +234,9 @@ Examples:
   sharklock locks show nightly   its holders, then its queue in order
   sharklock locks force-release nightly --reason 'host-3 is gone'
 ",
-    after_help = "Exit codes: 0 done, 1 failed, 2 usage, 69 the cluster is out of reach."
+    after_help = "\
+Exit codes: 0 done, 1 failed, 2 usage, 69 the cluster is out of reach, 78 the
+endpoints belong to two clusters, or to another than --cluster says."
 )]
 pub struct LocksArgs {
     /// What to do with them.
@@ -378,6 +424,26 @@ fn ttl(text: &str) -> Result<Duration, String> {
     Ok(ttl)
 }
 
+fn endpoints(list: &str) -> Result<Endpoints, String> {
+    let endpoints = endpoints_of_list(list);
+    if endpoints.is_empty() {
+        return Err(
+            "--endpoints, or the variable SHARKLOCK_ENDPOINTS, names no endpoint: give at \
+                    least one, as http://127.0.0.1:7700"
+                .to_owned(),
+        );
+    }
+    Ok(Endpoints(endpoints))
+}
+
+/// A variable that is set to nothing is not set.
+fn cluster(id: &str) -> Result<Cluster, BadClusterId> {
+    match id.trim() {
+        "" => Ok(Cluster(None)),
+        id => Ok(Cluster(Some(id.parse()?))),
+    }
+}
+
 /// The limits of DESIGN §5, checked here so that a bad name costs no round trip.
 fn lock_name(text: &str) -> Result<String, String> {
     bounded_text(text, 512, "a lock name")
@@ -488,7 +554,28 @@ mod tests {
     fn endpoints_may_stand_anywhere_before_the_command() {
         let cli =
             Cli::try_parse_from(["sharklock", "lock", "n", "--endpoints", "http://a:1,http://b:2"]);
-        assert_eq!(cli.expect("it parses").endpoints, ["http://a:1", "http://b:2"]);
+        assert_eq!(cli.expect("it parses").reach.endpoints.0, ["http://a:1", "http://b:2"]);
+    }
+
+    #[test]
+    fn lists_of_endpoints_may_have_spaces_and_stray_commas_but_not_nothing() {
+        let parse = |list| Cli::try_parse_from(["sharklock", "status", "--endpoints", list]);
+        assert_eq!(parse(" a:1 , b:2,").expect("it parses").reach.endpoints.0, ["a:1", "b:2"]);
+        for empty in ["", " , "] {
+            let error = parse(empty).expect_err("it names nothing").to_string();
+            assert!(error.contains("SHARKLOCK_ENDPOINTS, names no endpoint"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_cluster_is_given_by_its_id() {
+        let id = "00ff00ff00ff00ff00ff00ff00ff0a0b";
+        let parse = |id| Cli::try_parse_from(["sharklock", "lock", "n", "--cluster", id]);
+        let told = parse(id).expect("it parses").reach.cluster_id();
+        assert_eq!(told.map(|id| id.to_string()).as_deref(), Some(id));
+        assert_eq!(parse("").expect("it parses").reach.cluster_id(), None);
+        let error = parse("00ff").expect_err("it is too short").to_string();
+        assert!(error.contains("a cluster's id has 32 hex digits"), "{error}");
     }
 
     #[test]

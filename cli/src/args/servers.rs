@@ -28,6 +28,10 @@ Every setting can stand in a TOML file, as `key` under `[section]`; in the
 environment, as SHARKLOCK_SECTION__KEY; and the ones above as flags. Flags win
 over the environment, and that over the file. --print-config prints them all.
 
+A gateway with --cluster ID takes nothing from masters of another cluster from
+the start; otherwise the first that it hears of is the one. Stores and masters
+keep theirs in their directories.
+
 The cluster forms by itself when all its masters have been started for the
 first time. SIGTERM and SIGINT stop it in order: health says so, what was asked
 is answered, leadership is handed over, everything is written. A second signal

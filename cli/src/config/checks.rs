@@ -2,6 +2,8 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use sharklock_client::ClusterId;
+
 use super::{Advertise, Listen, Roles, ServerConfig, Settings, Tunables, keys};
 use crate::exit::{CONFIG, Failure};
 
@@ -26,6 +28,7 @@ pub fn check(settings: &Settings) -> Result<ServerConfig, Failure> {
         roles,
         data_dir: data_dir(settings, roles)?,
         masters,
+        cluster: cluster(settings)?,
         listen,
         advertise,
         sync_writes: !settings.is_on("server.unsafe_no_fsync"),
@@ -35,6 +38,14 @@ pub fn check(settings: &Settings) -> Result<ServerConfig, Failure> {
 
 fn refuse(why: impl Into<String>) -> Failure {
     Failure::new(CONFIG, why)
+}
+
+fn cluster(settings: &Settings) -> Result<Option<ClusterId>, Failure> {
+    let told = settings.text("cluster.id").filter(|id| !id.is_empty());
+    let parse = |id: &str| {
+        id.parse().map_err(|why| refuse(format!("{}: {why}", settings.told_by("cluster.id"))))
+    };
+    told.map(parse).transpose()
 }
 
 fn roles(settings: &Settings) -> Result<Roles, Failure> {

@@ -46,6 +46,7 @@ pub const KEYS: &[Key] = &[
     key("listen.admin", Kind::Listen, "127.0.0.1:7790"),
     without_default("advertise.data", Kind::Reach),
     without_default("advertise.master", Kind::Reach),
+    without_default("cluster.id", Kind::Text),
     key("cluster.replicas", Kind::Count(1, 5), "3"),
     key("cluster.store_heartbeat", Kind::Duration(ms(50), ms(60_000)), "1s"),
     key("cluster.store_disconnected", Kind::Duration(ms(200), ms(HOUR_MS)), "10s"),

@@ -13,6 +13,8 @@ use std::{
     time::Duration,
 };
 
+use sharklock_client::ClusterId;
+
 pub use self::{
     settings::Settings,
     sources::{Origin, Said},
@@ -53,6 +55,9 @@ pub struct ServerConfig {
     pub data_dir: Option<PathBuf>,
     /// All masters of the cluster.
     pub masters: Vec<String>,
+    /// The cluster that its gateway is to serve, if it is to be sure from the start; stores and
+    /// masters keep theirs in their directories.
+    pub cluster: Option<ClusterId>,
     /// Where it listens; only those of its roles, and the admin port, are used.
     pub listen: Listen,
     /// Where others reach its stores, if not where they listen.

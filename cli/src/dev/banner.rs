@@ -17,6 +17,9 @@ UNSAFE: --unsafe-no-fsync acknowledges what is not on the disk. A power cut may
 give a lock to two holders and repeat fencing tokens. For measurements only.
 ";
 
+/// What follows from a data directory that nobody keeps.
+const NEW_CLUSTER: &str = " (each start with --ephemeral is a new cluster)";
+
 /// The facts of one run. Each stands on a line of its own as `  word   value`, so that programs can
 /// find the addresses too.
 #[derive(Debug)]
@@ -52,7 +55,8 @@ impl fmt::Display for Banner<'_> {
             "  data      {data_dir}{}",
             if self.ephemeral { " (removed at the end)" } else { "" }
         )?;
-        writeln!(f, "  cluster   {}", self.cluster_id)?;
+        let new = if self.ephemeral { NEW_CLUSTER } else { "" };
+        writeln!(f, "  cluster   {}{new}", self.cluster_id)?;
 
         if self.unsafe_no_fsync {
             write!(f, "{UNSAFE}")?;
@@ -118,7 +122,10 @@ impl fmt::Display for ClusterBanner {
         let rows: Vec<_> = self.nodes.iter().map(row).collect();
         write!(f, "{}", table(&["  NODE", "GATEWAY", "ADMIN", "PID"], &rows))?;
         let data_dir = printable(&self.data_dir.display().to_string());
-        let removed = if self.ephemeral { " (removed at the end)" } else { "" };
+        let removed = match self.ephemeral {
+            true => format!(" (removed at the end; each start is a new cluster)"),
+            false => String::new(),
+        };
         writeln!(f, "\n  data      {data_dir}{removed}")?;
         if self.unsafe_no_fsync {
             write!(f, "{UNSAFE}")?;

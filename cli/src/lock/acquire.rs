@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::notices::Notices;
 use crate::{
-    admin::UNREACHABLE_HINT,
+    admin::{UNREACHABLE_HINT, other_cluster},
     args::LockArgs,
     exit::{Failure, INTERNAL, LOCK_USAGE, UNREACHABLE},
     render::{shell_word, short},
@@ -16,8 +16,9 @@ use crate::{
 /// The longest wait that a server keeps the time of; longer ones are kept here.
 const SERVER_WAIT_MAX: Duration = Duration::from_secs(3600);
 /// A wait that the client ends by itself comes with the holder's name, or with why it is not known:
-/// it may take this much longer. More than the second after which the client gives up on an answer.
-const ANSWER_SLACK: Duration = Duration::from_millis(1_500);
+/// it may take this much longer. More than the 60 ms after which the client gives up on an answer,
+/// less than the 100 ms to which `--timeout` is kept.
+pub const ANSWER_SLACK: Duration = Duration::from_millis(80);
 /// Somebody who waits longer than this is told for whom, and told again after the second.
 const SILENCE_MAX: Duration = Duration::from_secs(1);
 const TELL_AGAIN: Duration = Duration::from_secs(60);
@@ -164,6 +165,7 @@ fn not_acquired(args: &LockArgs, error: AcquireError) -> Failure {
                 .cause(message)
                 .hint(UNREACHABLE_HINT)
         }
+        AcquireError::OtherCluster(mismatch) => other_cluster(&mismatch),
         AcquireError::Indeterminate { .. } | AcquireError::Lost { .. } => {
             Failure::new(UNREACHABLE, error.to_string())
         }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, raise};
 use sharklock_client::{Client, Guard, ReleaseError};
-use tokio::runtime::Handle;
+use tokio::time::Instant;
 
 use self::{
     notices::Notices,
@@ -21,7 +21,7 @@ use self::{
     supervisor::{GraceTooLong, Terms},
 };
 use crate::{
-    args::LockArgs,
+    args::{LockArgs, ReachArgs},
     exit::{Failure, INTERNAL, LOCK_USAGE, LOST, OK, UNREACHABLE},
     identity,
     render::{exact, print, shell_word},
@@ -33,20 +33,19 @@ const TRY_MAX: Duration = Duration::from_secs(5);
 /// How long a look at the queue may take while the lock is waited for.
 const LOOK_MAX: Duration = Duration::from_secs(1);
 /// How long the end of the process may wait for the answer to a cancel or a release that nobody
-/// else waits for: a round trip and a commit.
+/// else waits for: a round trip and a commit. Less where a time-out has been promised.
 const SETTLE_MAX: Duration = Duration::from_secs(1);
-const SETTLE_LOOK: Duration = Duration::from_millis(1);
 
 /// Runs it on the calling thread, which must be the process's main thread: the command is killed
 /// when the thread that started it ends.
-pub fn run(endpoints: &[String], args: &LockArgs) -> Result<u8, Failure> {
+pub fn run(reach: &ReachArgs, args: &LockArgs) -> Result<u8, Failure> {
     let terms = Terms::new(args.ttl, args.grace).map_err(|GraceTooLong { most }| {
         Failure::new(LOCK_USAGE, format!("--grace does not fit into --ttl {}", exact(args.ttl)))
             .cause("a healthy lock would be taken for a lost one between two renewals")
             .hint(format!("at most {} would do", exact(most)))
     })?;
-    let client = Client::builder()
-        .endpoints(endpoints)
+    let client = reach
+        .client()
         .identity(&args.owner.clone().unwrap_or_else(identity::default_owner))
         .call_timeout(if args.try_only { TRY_MAX } else { LOOK_MAX })
         .build()
@@ -55,33 +54,52 @@ pub fn run(endpoints: &[String], args: &LockArgs) -> Result<u8, Failure> {
     // one can delay them.
     let runtime = runtime::start(2)?;
     let notices = Notices::start();
-    let result = runtime.block_on(hold(client, args, terms, &notices));
-    runtime.block_on(settle());
+    let (started, ended) = (now(), client.ended());
+    let (result, patience) = match runtime.block_on(hold(client, args, terms, &notices)) {
+        // Whoever gave a time-out has been promised it: what is left of it is for the clean-up.
+        End::NotAcquired(failure) => (Err(failure), args.timeout.map(|timeout| started + timeout)),
+        End::Acquired(result) => (result, None),
+    };
+    let until = patience.map(|until| until + acquire::ANSWER_SLACK);
+    let latest = now() + SETTLE_MAX;
+    runtime.block_on(settle(ended, until.map_or(latest, |until| until.min(latest))));
     notices.finish();
     runtime.shutdown_background();
     result
 }
 
-async fn hold(
-    client: Client,
-    args: &LockArgs,
-    terms: Terms,
-    notices: &Notices,
-) -> Result<u8, Failure> {
-    let mut signals = Signals::listen()
-        .map_err(|why| Failure::new(INTERNAL, "cannot listen to signals").cause(why))?;
-    let guard = tokio::select! {
-        acquired = acquire::acquire(&client, args, notices) => acquired?,
-        signal = stop_signal(&mut signals) => {
-            let waiting = format!("stopped by {signal} while waiting for lock {:?}", args.name);
-            return Err(Failure::new(128 + signal as u8, waiting));
+/// How it went.
+enum End {
+    /// The lock was not acquired.
+    NotAcquired(Failure),
+    /// It was, and this came of it.
+    Acquired(Result<u8, Failure>),
+}
+
+async fn hold(client: Client, args: &LockArgs, terms: Terms, notices: &Notices) -> End {
+    let mut signals = match Signals::listen() {
+        Ok(signals) => signals,
+        Err(why) => {
+            let failure = Failure::new(INTERNAL, "cannot listen to signals").cause(why);
+            return End::NotAcquired(failure);
         }
     };
-    if args.command.is_empty() {
+    let acquired = tokio::select! {
+        acquired = acquire::acquire(&client, args, notices) => acquired,
+        signal = stop_signal(&mut signals) => {
+            let waiting = format!("stopped by {signal} while waiting for lock {:?}", args.name);
+            Err(Failure::new(128 + signal as u8, waiting))
+        }
+    };
+    let guard = match acquired {
+        Ok(guard) => guard,
+        Err(failure) => return End::NotAcquired(failure),
+    };
+    End::Acquired(if args.command.is_empty() {
         hold_until_told(&client, guard, args, &mut signals).await
     } else {
         hold_for_command(&client, guard, args, terms, (&mut signals, notices)).await
-    }
+    })
 }
 
 /// Without a command: the lock is held until this process is told to stop.
@@ -183,12 +201,11 @@ async fn stop_signal(signals: &mut Signals) -> Signal {
 
 /// Waits until the client's session has ended: with its client and guards gone, it does so when
 /// everything that was given back is answered, or cannot be any more.
-async fn settle() {
-    let settled = async {
-        while Handle::current().metrics().num_alive_tasks() > 0 {
-            tokio::time::sleep(SETTLE_LOOK).await;
-        }
-    };
+async fn settle(ended: impl Future<Output = ()>, until: Instant) {
     // Without an answer in time the lease, or the place in the queue, runs out by itself.
-    let _ = tokio::time::timeout(SETTLE_MAX, settled).await;
+    let _ = tokio::time::timeout_at(until, ended).await;
+}
+
+fn now() -> Instant {
+    Instant::now()
 }

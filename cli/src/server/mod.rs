@@ -13,6 +13,7 @@ mod stop;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use prometheus::{IntGauge, Opts, Registry, process_collector::ProcessCollector};
+use sharklock_client::ClusterId;
 use tokio_util::sync::CancellationToken;
 
 pub use self::{
@@ -42,9 +43,9 @@ const ADMIN_STOP_MAX: Duration = Duration::from_secs(1);
 const STOP_MAX: Duration = Duration::from_secs(25);
 
 /// Runs until SIGINT or SIGTERM. A second signal ends it at once.
-pub fn run(args: ServerArgs) -> Result<u8, Failure> {
+pub fn run(args: ServerArgs, cluster: Option<ClusterId>) -> Result<u8, Failure> {
     let (file, print_config) = (args.config.clone(), args.print_config);
-    let settings = config::load(file.as_deref(), flags(args)?)?;
+    let settings = config::load(file.as_deref(), flags(args, cluster)?)?;
     if print_config {
         print(&settings.print())?;
         return config::check(&settings).map(|_| OK);
@@ -75,7 +76,7 @@ pub struct Ready {
 }
 
 /// What the command line says, as a source of settings.
-fn flags(args: ServerArgs) -> Result<Vec<Said>, Failure> {
+fn flags(args: ServerArgs, cluster: Option<ClusterId>) -> Result<Vec<Said>, Failure> {
     let data_dir = match args.data_dir.map(|dir| dir.into_os_string().into_string()).transpose() {
         Ok(dir) => dir,
         Err(dir) => {
@@ -93,6 +94,7 @@ fn flags(args: ServerArgs) -> Result<Vec<Said>, Failure> {
         ("listen.admin", "--listen-admin", args.listen_admin),
         ("advertise.data", "--advertise-data", args.advertise_data),
         ("advertise.master", "--advertise-master", args.advertise_master),
+        ("cluster.id", "--cluster or SHARKLOCK_CLUSTER", cluster.map(|id| id.to_string())),
     ];
     let switches = [
         ("server.insecure", "--insecure", args.insecure),
@@ -214,7 +216,7 @@ mod tests {
             insecure: true,
             ..ServerArgs::default()
         };
-        let flags = flags(args).expect("they are UTF-8");
+        let flags = flags(args, None).expect("they are UTF-8");
         let names: Vec<_> = flags.iter().map(|flag| flag.key.name).collect();
         assert_eq!(
             names,

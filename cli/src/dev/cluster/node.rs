@@ -104,7 +104,7 @@ impl Node {
         let mut command = Command::new(&recipe.program);
         command.args(own).args(&recipe.arguments).envs(recipe.variables.iter().cloned());
         // What addresses clients by is not for servers, and a config file is named explicitly.
-        command.env_remove("SHARKLOCK_CONFIG");
+        command.env_remove("SHARKLOCK_CONFIG").env_remove("SHARKLOCK_CLUSTER");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         let child = spawn_bound_to_this_thread(&mut command)?;
         let pid = child.id();
