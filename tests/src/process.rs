@@ -127,7 +127,10 @@ fn last_lines(text: &str, count: usize) -> String {
 /// A call of the binary under test.
 pub fn command<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Command {
     let mut command = Command::new(sharklock());
-    command.args(args).env_remove("SHARKLOCK_ENDPOINTS").env_remove("SHARKLOCK_OUTPUT");
+    command.args(args);
+    for variable in ["SHARKLOCK_ENDPOINTS", "SHARKLOCK_CLUSTER", "SHARKLOCK_OUTPUT"] {
+        command.env_remove(variable);
+    }
     command
 }
 

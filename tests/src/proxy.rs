@@ -25,6 +25,8 @@ enum Fate {
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
+    /// Where connections are passed on to from now on.
+    server: watch::Sender<String>,
     /// Of the connections opened from now on; replaced at each fault.
     fate: watch::Sender<Arc<watch::Sender<Fate>>>,
     accepting: JoinHandle<()>,
@@ -39,19 +41,26 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("it is bound");
         let (fate, current) = watch::channel(Arc::new(watch::Sender::new(Fate::Open)));
-        let server = server.to_owned();
+        let (server, target) = watch::channel(server.to_owned());
         let accepting = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let fate = current.borrow().subscribe();
-                tokio::spawn(pass(client, server.clone(), fate));
+                let server = target.borrow().clone();
+                tokio::spawn(pass(client, server, fate));
             }
         });
-        Self { address, fate, accepting }
+        Self { address, server, fate, accepting }
     }
 
     /// `http://ADDRESS` for clients.
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// From now on another server answers here: every open connection breaks.
+    pub fn move_to(&self, server: &str) {
+        self.server.send_replace(server.to_owned());
+        self.cut();
     }
 
     /// Breaks every open connection; new ones are passed on.

@@ -123,8 +123,8 @@ impl fmt::Display for ClusterBanner {
         write!(f, "{}", table(&["  NODE", "GATEWAY", "ADMIN", "PID"], &rows))?;
         let data_dir = printable(&self.data_dir.display().to_string());
         let removed = match self.ephemeral {
-            true => format!(" (removed at the end; each start is a new cluster)"),
-            false => String::new(),
+            true => " (removed at the end; each start is a new cluster)",
+            false => "",
         };
         writeln!(f, "\n  data      {data_dir}{removed}")?;
         if self.unsafe_no_fsync {
