@@ -255,7 +255,7 @@ impl Worker {
         }
         if now >= self.next_flush {
             self.next_flush = now + self.pace.flush;
-            self.store.flush();
+            self.store.flush_along();
         }
     }
 

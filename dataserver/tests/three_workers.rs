@@ -93,7 +93,7 @@ impl Trio {
         let machine = self.machines.get_mut(&from).expect("one of three");
         let mut moves = outputs.batch.is_some();
         if let Some(batch) = outputs.batch {
-            machine.disk.write(&batch.ops, batch.sync).expect("no fault was asked for");
+            machine.disk.write(&batch.ops, true).expect("no fault was asked for");
             machine.worker.handle(self.now, Input::Persisted(batch.seq));
         }
         machine.replies.extend(outputs.replies.into_iter().flat_map(|(_, replies)| replies));

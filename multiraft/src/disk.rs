@@ -29,15 +29,15 @@ pub enum WriteOp {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct BatchSeq(pub u64);
 
-/// Changes that become durable together or not at all. Batches are written in order.
+/// Changes that become durable together or not at all. Batches are written in order, and each is
+/// synced before the next is written: whatever stands in front of another batch has been synced, and
+/// so a crash tears no batch but the last (`rocks_log.rs` builds on it).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
     /// Its name.
     pub seq: BatchSeq,
     /// Its changes, in order.
     pub ops: Vec<WriteOp>,
-    /// False: nothing waits for it, and the next synced batch makes it durable too.
-    pub sync: bool,
 }
 
 /// A disk fault. Never retried: after a failed sync nobody knows what is on the disk, so the

@@ -22,6 +22,8 @@
 //! Membership is fixed: a range has the replicas of its first descriptor.
 
 mod create;
+#[cfg(feature = "edge")]
+mod directory;
 mod disk;
 mod effects;
 mod election;

@@ -1,6 +1,8 @@
 //! The disk on RocksDB: one database per store, a column family per key space, one write-ahead
 //! log for all of them (D3).
 
+use std::fs::{File, TryLockError};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use rocksdb::{
@@ -8,8 +10,9 @@ use rocksdb::{
     IteratorMode, Options, ReadOptions, WriteBatch, WriteOptions,
 };
 
+use crate::directory;
 use crate::disk::{Disk, DiskError, Family, Pair, WriteOp};
-use crate::rocks_log::{self, BadLog};
+use crate::rocks_log::{self, BATCH_END, BadLog, Mark};
 
 const FAMILIES: [Family; 3] = [Family::Raft, Family::State, Family::Meta];
 
@@ -41,32 +44,71 @@ pub enum OpenError {
     },
 }
 
+/// Locked while the disk is open. RocksDB locks a file of its own, but only after its logs were
+/// mended; and what it locks must not be opened by anybody else in its process.
+const LOCK: &str = "store.lock";
+
+/// The right to use a directory; ends with this value, and with the process.
+struct Lock(File);
+
+impl Lock {
+    fn take(path: &Path) -> Result<Self, OpenError> {
+        let unusable =
+            |why: io::Error| OpenError::Unusable { path: path.to_owned(), why: why.to_string() };
+        let file = File::options().create(true).append(true).open(path.join(LOCK));
+        let file = file.map_err(unusable)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self(file)),
+            Err(TryLockError::WouldBlock) => Err(OpenError::InUse(path.to_owned())),
+            Err(TryLockError::Error(why)) => Err(unusable(why)),
+        }
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // To close the file does not suffice while a process that another thread is starting just
+        // now has it, too. The kernel gives the lock back in the end.
+        drop(self.0.unlock());
+    }
+}
+
 /// A store's disk.
 pub struct RocksDisk {
     db: DB,
+    /// Begins every batch.
+    mark: Mark,
     synced: WriteOptions,
     unsynced: WriteOptions,
+    /// Dropped after the database.
+    _lock: Lock,
 }
 
 impl RocksDisk {
-    /// Opens the database in `path`, or makes a fresh one there. Its logs are read beforehand, as
-    /// RocksDB takes some damage for their end.
+    /// Opens the database in `path`, or makes a fresh one there; the directory is durable then, with
+    /// its name in its parent. The database's logs are read beforehand, as RocksDB takes some damage
+    /// for their end, and what a crash tore off is cut off.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
         let path = path.as_ref();
-        rocks_log::check(path).map_err(|bad| {
+        let unusable = |why: String| OpenError::Unusable { path: path.to_owned(), why };
+        directory::make(path).map_err(|error| unusable(error.to_string()))?;
+        let lock = Lock::take(path)?;
+        rocks_log::mend(path).map_err(|bad| {
             let (path, why) = (path.to_owned(), bad.to_string());
             match bad {
                 BadLog::Damaged { .. } => OpenError::Damaged { path, why },
-                BadLog::Unreadable { .. } => OpenError::Unusable { path, why },
+                BadLog::Unusable { .. } => OpenError::Unusable { path, why },
             }
         })?;
         let families = FAMILIES
             .map(|family| ColumnFamilyDescriptor::new(name(family), family_options(family)));
         let db = DB::open_cf_descriptors(&database_options(), path, families)
             .map_err(|error| open_error(path, &error))?;
+        let identity = db.get_db_identity().map_err(|error| unusable(one_line(&error)))?;
         let mut synced = WriteOptions::default();
         synced.set_sync(true);
-        Ok(Self { db, synced, unsynced: WriteOptions::default() })
+        let (mark, unsynced) = (Mark::of(&identity), WriteOptions::default());
+        Ok(Self { db, mark, synced, unsynced, _lock: lock })
     }
 
     fn family(&self, family: Family) -> &ColumnFamily {
@@ -79,6 +121,7 @@ impl Disk for RocksDisk {
         let handles = FAMILIES.map(|family| self.family(family));
         let handle = |family: Family| handles[family as usize];
         let mut batch = WriteBatch::default();
+        batch.put_log_data(self.mark.bytes());
         for op in ops {
             match op {
                 WriteOp::Put(family, key, value) => batch.put_cf(handle(*family), key, value),
@@ -91,6 +134,7 @@ impl Disk for RocksDisk {
                 }
             }
         }
+        batch.put_log_data(BATCH_END);
         let options = if sync { &self.synced } else { &self.unsynced };
         self.db.write_opt(batch, options).map_err(disk_error)
     }

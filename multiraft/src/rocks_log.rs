@@ -1,79 +1,107 @@
 //! Reads RocksDB's log files, write-ahead logs and manifest, before RocksDB does: what it would
-//! take for the end of a log is examined here, and refused where it is damage.
+//! take for the end of a log is examined here, refused where it is damage, and cut off where a
+//! crash tore it.
 //!
-//! A crash can leave a log torn: its last record lacks its end. RocksDB must accept that, and it
-//! takes more than that for a torn end. Three single flipped bits of a synced log it reads wrongly
-//! (`tests/rocks/damaged_files.rs` has them all):
+//! RocksDB must accept a torn end, and it takes more than that for one. Three single flipped bits
+//! of a synced log it reads wrongly (`tests/rocks/damaged_files.rs` has them all):
 //! - a longer length, anywhere in the last 32 KiB: the rest of the log is dropped without a word;
 //! - the type of a file's first record: the whole file counts as another log's remains and is
 //!   dropped without a word;
 //! - the type of another record: the start never ends.
 //!
-//! And a stretch of zeros makes it drop the rest of a block of 32 KiB without a word.
+//! And a stretch of zeros makes it drop the rest of a block of 32 KiB without a word, or refuse the
+//! log where it lies in a record of several parts.
 //!
-//! What nobody can tell is a log cut off between two records from one that was never longer.
+//! # What a crash leaves
 //!
-//! The format is LevelDB's: blocks of 32 KiB, filled with records {checksum: u32, length: u16,
-//! type: u8, payload}. The checksum is a masked CRC-32C of type and payload, but not of the
-//! length. A batch that does not fit a block goes on in the next as first, middle and last record.
+//! *Every batch is synced before the next is written* ([`crate::Batch`]). So all records of all
+//! logs but the very last one have been synced, and the last one may have lost any of its bytes:
+//! the end, when the process died; any sectors, which then read as zeros, when the machine did. A
+//! file's size may be on the disk before its pages, and pages in any order. From this follow:
+//! - only the newest log that holds anything may be torn;
+//! - a hole is a torn end if it is one of missing sectors, or of missing bytes up to the end of the
+//!   file, *and no other record follows it*. One that follows proves that the hole was synced.
+//!
+//! Behind a hole no lengths lead on. What proves another record is the [`Mark`] at its begin, which
+//! no client can know, and so cannot write into its own entries to make a torn end look like damage.
+//! RocksDB's manifest has no marks: there any whole record behind the hole counts as proof. (A commit
+//! of several records that lost the first of two sectors is refused, too: nobody can tell it
+//! from damage, and what hangs on a manifest is everything.)
+//!
+//! What is torn off is cut off, and synced, before RocksDB opens: this process will write a newer
+//! log, and after its own crash the old one may still be there. For the same reason every log is
+//! synced: a killed process may have left its last record to the page cache.
+//!
+//! What nobody can tell is a log cut off between two records from one that was never longer, nor
+//! zeros over the last records of a log from one torn record.
+
+mod format;
+mod torn;
 
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
-const BLOCK_BYTES: usize = 32 << 10;
-const HEADER_BYTES: usize = 7;
-const CHECKSUM_BYTES: usize = 4;
-/// Checksum and length: where what the checksum covers begins.
-const TYPE_AT: usize = 6;
+use self::format::End;
+pub(crate) use self::torn::{BATCH_END, Mark};
 
 /// What is wrong with a log file.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BadLog {
-    /// It cannot be read.
-    #[error("{file} cannot be read: {error}")]
-    Unreadable { file: String, error: io::Error },
+    /// It cannot be read, or not be cut.
+    #[error("{file}: {error}")]
+    Unusable { file: String, error: io::Error },
     /// It holds, or held, what is not what was written.
     #[error("{file} is damaged at byte {at}: {why}")]
     Damaged { file: String, at: u64, why: &'static str },
 }
 
-/// How an undamaged log ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
-    /// Without a record.
-    Empty,
-    /// Behind a record.
-    Whole,
-    /// Within one that begins at this byte.
-    Torn(u64),
-}
-
-/// Reads all logs of the database in `directory`, which nobody else may have open. Nothing there:
-/// nothing wrong.
-pub(crate) fn check(directory: &Path) -> Result<(), BadLog> {
+/// Reads all logs of the database in `directory`, which nobody else may have open, and cuts off the
+/// torn end, if there is one. Where anything is damaged nothing is changed. Nothing there: nothing
+/// wrong.
+pub(crate) fn mend(directory: &Path) -> Result<(), BadLog> {
     let current = directory.join("CURRENT");
     if !current.exists() {
         return Ok(());
     }
-    let manifest = fs::read(&current).map_err(|error| unreadable(&current, error))?;
-    check_file(&directory.join(String::from_utf8_lossy(&manifest).trim_end()))?;
+    let name = fs::read(&current).map_err(|error| unusable(&current, error))?;
+    let manifest = directory.join(String::from_utf8_lossy(&name).trim_end());
+    // RocksDB has made it durable before CURRENT.
+    let identity = directory.join("IDENTITY");
+    let identity = fs::read(&identity).map_err(|error| unusable(&identity, error))?;
+    let mark = Mark::of(&identity);
 
+    let mut ends = vec![(manifest.clone(), format::read(&manifest, None)?)];
     let mut torn: Option<(PathBuf, u64)> = None;
-    for log in write_ahead_logs(directory).map_err(|error| unreadable(directory, error))? {
-        let end = check_file(&log)?;
-        if end == End::Empty {
-            continue;
-        }
-        // A log is synced before its successor is: its lost end leaves a gap in the history.
-        if let Some((file, at)) = torn {
-            return Err(damaged(&file, at, "it ends within a record, and a later log goes on"));
+    for log in write_ahead_logs(directory).map_err(|error| unusable(directory, error))? {
+        let end = format::read(&log, Some(&mark))?;
+        if let (Some((file, at)), true) = (&torn, end != End::Empty) {
+            return Err(damaged(file, *at, "it ends within a record, and a later log goes on"));
         }
         if let End::Torn(at) = end {
-            torn = Some((log, at));
+            torn = Some((log.clone(), at));
         }
+        ends.push((log, end));
+    }
+    for (file, end) in ends {
+        settle(&file, end).map_err(|error| unusable(&file, error))?;
     }
     Ok(())
+}
+
+/// Makes the file durable, without its torn end.
+fn settle(path: &Path, end: End) -> io::Result<()> {
+    let file = match File::options().write(true).open(path) {
+        // RocksDB knows which files there must be.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        opened => opened?,
+    };
+    if let End::Torn(at) = end {
+        let lost = file.metadata()?.len() - at;
+        tracing::warn!(file = %path.display(), at, lost, "a crash tore the log's end: it is cut off");
+        file.set_len(at)?;
+    }
+    file.sync_all()
 }
 
 /// Oldest first.
@@ -90,28 +118,8 @@ fn write_ahead_logs(directory: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(logs.into_iter().map(|(_, path)| path).collect())
 }
 
-fn check_file(path: &Path) -> Result<End, BadLog> {
-    let unreadable = |error| unreadable(path, error);
-    let mut file = match File::open(path) {
-        // RocksDB knows which files there must be. Some go while another process works on them.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(End::Empty),
-        opened => opened.map_err(unreadable)?,
-    };
-    let mut block = Vec::with_capacity(BLOCK_BYTES);
-    let mut reader = Reader { at: 0, begun: None, end: End::Empty };
-    loop {
-        block.clear();
-        let mut part = file.by_ref().take(BLOCK_BYTES as u64);
-        part.read_to_end(&mut block).map_err(unreadable)?;
-        let bad = |(at, why)| damaged(path, at, why);
-        if let Some(end) = reader.read_block(&block).map_err(bad)? {
-            return Ok(end);
-        }
-    }
-}
-
-fn unreadable(path: &Path, error: io::Error) -> BadLog {
-    BadLog::Unreadable { file: name(path), error }
+fn unusable(path: &Path, error: io::Error) -> BadLog {
+    BadLog::Unusable { file: name(path), error }
 }
 
 fn damaged(path: &Path, at: u64, why: &'static str) -> BadLog {
@@ -120,118 +128,4 @@ fn damaged(path: &Path, at: u64, why: &'static str) -> BadLog {
 
 fn name(path: &Path) -> String {
     path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
-}
-
-/// Where something is wrong, and what.
-type Damage = (u64, &'static str);
-
-struct Reader {
-    /// Offset of the next block.
-    at: u64,
-    /// Where a record began that goes on in the next block.
-    begun: Option<u64>,
-    end: End,
-}
-
-impl Reader {
-    /// Reads the next block of a file; one that is not full is its last. Says how the file ends
-    /// where it ends.
-    fn read_block(&mut self, block: &[u8]) -> Result<Option<End>, Damage> {
-        let mut rest = block;
-        // RocksDB fills what is too short for a header with zeros, and never reads it.
-        while rest.len() >= HEADER_BYTES {
-            let at = self.at + (block.len() - rest.len()) as u64;
-            let room = BLOCK_BYTES - (block.len() - rest.len());
-            let Some(record) = Record::parse(rest) else {
-                check_torn(rest, room).map_err(|why| (at, why))?;
-                return Ok(Some(End::Torn(self.begun.unwrap_or(at))));
-            };
-            record.check().and_then(|()| self.chain(record.kind, at)).map_err(|why| (at, why))?;
-            rest = &rest[HEADER_BYTES + record.payload.len()..];
-        }
-        self.at += block.len() as u64;
-        if block.len() == BLOCK_BYTES {
-            return Ok(None);
-        }
-        let torn = self.begun.or((!rest.is_empty()).then(|| self.at - rest.len() as u64));
-        Ok(Some(torn.map_or(self.end, End::Torn)))
-    }
-
-    fn chain(&mut self, kind: u8, at: u64) -> Result<(), &'static str> {
-        self.end = End::Whole;
-        match (kind, self.begun) {
-            (FULL, None) => {}
-            (FIRST, None) => self.begun = Some(at),
-            (MIDDLE, Some(_)) => {}
-            (LAST, Some(_)) => self.begun = None,
-            (FULL..=LAST, _) => return Err("the parts of a record do not follow each other"),
-            // Never written with the options of this program, and RocksDB would read them its
-            // own way, whatever they are.
-            _ => return Err("a record has an unknown type"),
-        }
-        Ok(())
-    }
-}
-
-const FULL: u8 = 1;
-const FIRST: u8 = 2;
-const MIDDLE: u8 = 3;
-const LAST: u8 = 4;
-
-struct Record<'a> {
-    checksum: u32,
-    kind: u8,
-    payload: &'a [u8],
-    /// Type and payload.
-    covered: &'a [u8],
-}
-
-impl<'a> Record<'a> {
-    /// The record at the begin of `bytes`; `None`: it is longer than they are.
-    fn parse(bytes: &'a [u8]) -> Option<Self> {
-        let (checksum, rest) = bytes.split_first_chunk::<CHECKSUM_BYTES>()?;
-        let (length, _) = rest.split_first_chunk::<2>()?;
-        let end = HEADER_BYTES + usize::from(u16::from_le_bytes(*length));
-        let covered = bytes.get(TYPE_AT..end)?;
-        let (kind, payload) = covered.split_first()?;
-        Some(Self { checksum: u32::from_le_bytes(*checksum), kind: *kind, payload, covered })
-    }
-
-    fn check(&self) -> Result<(), &'static str> {
-        if self.checksum == masked(crc32c::crc32c(self.covered)) {
-            Ok(())
-        } else {
-            Err("a record does not match its checksum")
-        }
-    }
-}
-
-/// Whether `bytes`, the last of a file, can be the begin of a record that a crash cut off, in a
-/// block that had `room` for it.
-fn check_torn(bytes: &[u8], room: usize) -> Result<(), &'static str> {
-    let (checksum, rest) = bytes.split_first_chunk::<CHECKSUM_BYTES>().expect("a header is there");
-    let length = usize::from(u16::from_le_bytes([rest[0], rest[1]]));
-    if HEADER_BYTES + length > room {
-        return Err("a record is longer than its block");
-    }
-    if !(FULL..=LAST).contains(&bytes[TYPE_AT]) {
-        return Err("a record has an unknown type");
-    }
-    // The length is not under the checksum. If a shorter payload fits that, then the record is all
-    // there, and perhaps others behind it.
-    let mut sum = crc32c::crc32c(&bytes[TYPE_AT..HEADER_BYTES]);
-    let mut fits = masked(sum) == u32::from_le_bytes(*checksum);
-    for byte in &bytes[HEADER_BYTES..] {
-        sum = crc32c::crc32c_append(sum, &[*byte]);
-        fits |= masked(sum) == u32::from_le_bytes(*checksum);
-    }
-    // NB: not looked for are whole records behind it. Only damage that begins just at a length and
-    // makes another possible one hides them, and a client could plant some inside its own entry:
-    // a crash within that would then cost the store its disk.
-    if fits { Err("a record has a wrong length") } else { Ok(()) }
-}
-
-/// RocksDB never stores a plain CRC: logs may be stored in logs.
-fn masked(sum: u32) -> u32 {
-    sum.rotate_right(15).wrapping_add(0xa282_ead8)
 }

@@ -33,40 +33,29 @@ pub(crate) struct Flushed {
 #[derive(Debug, Default)]
 pub(crate) struct Completion {
     pub saved: Vec<Saved>,
-    /// Images that are durable now: of this batch and of unsynced ones before it.
+    /// Images that are durable now.
     pub flushed: Vec<Flushed>,
 }
 
 /// Invariants:
-/// - batches are handed out in order of `seq`, each after the completion of the one before;
-/// - a batch that holds entries, a term, a vote or a new replica is synced.
+/// - batches are handed out in order of `seq`, each after the one before is durable.
 #[derive(Debug, Default)]
 pub(crate) struct Staging {
     ops: Vec<WriteOp>,
-    sync: bool,
     saved: Vec<Saved>,
     flushed: Vec<Flushed>,
-    in_flight: Option<(BatchSeq, bool, Completion)>,
-    /// Flushes on the disk that no sync has followed yet.
-    unsynced: Vec<Flushed>,
+    in_flight: Option<(BatchSeq, Completion)>,
     last_seq: u64,
 }
 
 impl Staging {
-    /// Adds a change. It needs no sync of its own.
+    /// Adds a change.
     pub(crate) fn put(&mut self, op: WriteOp) {
         self.ops.push(op);
     }
 
-    /// Adds changes that must be durable once the batch is reported.
-    pub(crate) fn put_durably(&mut self, ops: impl IntoIterator<Item = WriteOp>) {
-        self.sync = true;
-        self.ops.extend(ops);
-    }
-
     /// The changes of this `Ready` are in the batch, and must be durable before Raft goes on.
     pub(crate) fn save(&mut self, saved: Saved) {
-        self.sync = true;
         match self.saved.last_mut() {
             Some(last) if last.range == saved.range => *last = saved,
             _ => self.saved.push(saved),
@@ -78,6 +67,11 @@ impl Staging {
         self.flushed.push(flushed);
     }
 
+    /// Whether the next batch has something to write.
+    pub(crate) fn has_changes(&self) -> bool {
+        !self.ops.is_empty()
+    }
+
     /// Whether a batch is with the disk.
     pub(crate) fn in_flight(&self) -> bool {
         self.in_flight.is_some()
@@ -85,29 +79,23 @@ impl Staging {
 
     /// The batch, if there is one and the disk is free.
     pub(crate) fn cut(&mut self) -> Option<Batch> {
-        if self.in_flight() || self.ops.is_empty() {
+        if self.in_flight() || !self.has_changes() {
             return None;
         }
         self.last_seq += 1;
         let seq = BatchSeq(self.last_seq);
-        let sync = std::mem::take(&mut self.sync);
         let completion = Completion {
             saved: std::mem::take(&mut self.saved),
             flushed: std::mem::take(&mut self.flushed),
         };
-        self.in_flight = Some((seq, sync, completion));
-        Some(Batch { seq, ops: std::mem::take(&mut self.ops), sync })
+        self.in_flight = Some((seq, completion));
+        Some(Batch { seq, ops: std::mem::take(&mut self.ops) })
     }
 
-    /// The disk has batch `seq`.
+    /// Batch `seq` is durable.
     pub(crate) fn complete(&mut self, seq: BatchSeq) -> Completion {
-        let (expected, sync, mut completion) =
-            self.in_flight.take().expect("a completion follows a batch");
+        let (expected, completion) = self.in_flight.take().expect("a completion follows a batch");
         assert_eq!(seq, expected, "completions come in the order of the batches");
-        self.unsynced.append(&mut completion.flushed);
-        if sync {
-            completion.flushed = std::mem::take(&mut self.unsynced);
-        }
         completion
     }
 }
@@ -121,33 +109,8 @@ mod tests {
         WriteOp::Delete(Family::Meta, Vec::new())
     }
 
-    fn flushed(applied: u64) -> Flushed {
-        Flushed { range: RangeId(1), incarnation: Incarnation(1), applied }
-    }
-
     fn saved(number: u64) -> Saved {
         Saved { range: RangeId(1), incarnation: Incarnation(1), number }
-    }
-
-    fn applied(completion: &Completion) -> Vec<u64> {
-        completion.flushed.iter().map(|flushed| flushed.applied).collect()
-    }
-
-    #[test]
-    fn an_image_is_durable_with_the_next_sync() {
-        let mut staging = Staging::default();
-        for image in [10, 20] {
-            staging.put(op());
-            staging.flush(flushed(image));
-            let batch = staging.cut().expect("there is something to write");
-            assert!(!batch.sync);
-            assert!(staging.complete(batch.seq).flushed.is_empty());
-        }
-        staging.put(op());
-        staging.save(saved(1));
-        let batch = staging.cut().expect("there is something to write");
-        assert!(batch.sync);
-        assert_eq!(applied(&staging.complete(batch.seq)), [10, 20]);
     }
 
     #[test]

@@ -49,6 +49,8 @@ pub struct Store<M: StateMachine> {
     work: BTreeSet<RangeId>,
     /// Ranges whose image the next batch brings up to date.
     flush_due: BTreeSet<RangeId>,
+    /// Whether that is a batch that leaves anyway.
+    flush_waits: bool,
     staging: Staging,
     transfers: Transfers,
     last_incarnation: u64,
@@ -69,6 +71,7 @@ impl<M: StateMachine> Store<M> {
             by_start: BTreeMap::new(),
             work: BTreeSet::new(),
             flush_due: BTreeSet::new(),
+            flush_waits: false,
             staging: Staging::default(),
             transfers: Transfers::new(cluster_id, config.snapshots),
             last_incarnation: 0,
@@ -94,7 +97,7 @@ impl<M: StateMachine> Store<M> {
         if let Some(other) = self.overlapping(&descriptor) {
             return Err(CreateError::Overlap { range, other });
         }
-        self.staging.put_durably(ident::birth(&descriptor));
+        ident::birth(&descriptor).into_iter().for_each(|op| self.staging.put(op));
         self.admit(create::newborn(descriptor)).expect("its checks have passed");
         Ok(())
     }
@@ -248,6 +251,16 @@ impl<M: StateMachine> Store<M> {
     pub fn flush(&mut self) {
         let changed = self.replicas.values().filter(|replica| replica.needs_flush());
         self.flush_due.extend(changed.map(Replica::range));
+        self.flush_waits = false;
+    }
+
+    /// As [`flush`](Self::flush), but images wait for a batch that leaves anyway, until the next call
+    /// of this: a batch of their own costs a sync for which somebody may wait. An owner that calls
+    /// it from time to time leaves nothing unwritten when it goes idle.
+    pub fn flush_along(&mut self) {
+        let nobody_came = !self.flush_due.is_empty();
+        self.flush();
+        self.flush_waits = !nobody_came;
     }
 
     /// Takes what Raft has for us, applies what is committed, and hands out a batch if there is
@@ -260,6 +273,7 @@ impl<M: StateMachine> Store<M> {
             let hold = self.transfers.hold(range);
             if replica.needs_flush() && image::is_overdue(replica.log(), &self.config.log, hold) {
                 self.flush_due.insert(range);
+                self.flush_waits = false;
             }
         }
         self.transfers.hand_out(&mut effects.snapshots);
@@ -267,19 +281,24 @@ impl<M: StateMachine> Store<M> {
         if self.staging.in_flight() {
             return;
         }
-        for range in std::mem::take(&mut self.flush_due) {
-            let replica = self.replicas.get_mut(&range).filter(|replica| replica.needs_flush());
-            let Some(replica) = replica else { continue };
-            let hold = self.transfers.hold(range);
-            image::stage(replica, &self.config.log, hold, &mut self.staging);
+        if !self.flush_waits || self.staging.has_changes() {
+            self.stage_images();
         }
         if let Some(batch) = self.staging.cut() {
             assert!(effects.batch.replace(batch).is_none(), "the owner drains effects");
         }
     }
 
-    /// The disk has the batch: all of it, durably if it was synced. What waited for it comes with
-    /// the next turn.
+    fn stage_images(&mut self) {
+        for range in std::mem::take(&mut self.flush_due) {
+            let replica = self.replicas.get_mut(&range).filter(|replica| replica.needs_flush());
+            let Some(replica) = replica else { continue };
+            let hold = self.transfers.hold(range);
+            image::stage(replica, &self.config.log, hold, &mut self.staging);
+        }
+    }
+
+    /// The disk has the batch: all of it, durably. What waited for it comes with the next turn.
     ///
     /// # Panics
     ///

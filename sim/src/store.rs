@@ -208,7 +208,7 @@ impl StoreNode {
         let now = self.now(now_ns);
         let process = self.process.as_mut().expect("a batch is in flight only while it lives");
         let (batch, inline) = process.in_flight.take().expect("the disk writes what it was given");
-        if let Err(error) = self.disk.write(&batch.ops, batch.sync) {
+        if let Err(error) = self.disk.write(&batch.ops, true) {
             process.in_flight = Some((batch, inline));
             return Err(error.to_string());
         }

@@ -126,14 +126,14 @@ impl World {
     fn store_outputs(&mut self, number: usize, outputs: Outputs) {
         let Outputs { batch, replies, messages, heartbeats, snapshots } = outputs;
         if let Some(batch) = batch {
-            let took = self.draw_write_ns(number, batch.sync);
+            let took = self.draw_write_ns(number);
             let store = self.store(number);
             let life = store.life;
             let process = store.process.as_mut().expect("it has just taken a turn");
             let inline = process.writes_in_place(&batch);
-            let (ops, sync) = (batch.ops.len(), batch.sync);
+            let ops = batch.ops.len();
             process.in_flight = Some((batch, inline));
-            note!(self, "s{number} writes {ops} sync={sync} here={inline} for {took}");
+            note!(self, "s{number} writes {ops} here={inline} for {took}");
             self.queue.plan(self.now + took, Event::Written { store: number, life });
         }
         for (link, replies) in replies {
@@ -207,11 +207,11 @@ impl World {
         self.arm_store(number);
     }
 
-    fn draw_write_ns(&mut self, number: usize, sync: bool) -> u64 {
+    fn draw_write_ns(&mut self, number: usize) -> u64 {
         let slow = self.stores[number - 1].slow_until > self.now;
         let (dice, options) = (&mut self.dice.disks, &self.options);
         let mean = options.disk_mean_us * 1_000;
-        let mut took = if sync { mean / 2 + dice.around(mean / 2) } else { mean / 10 };
+        let mut took = mean / 2 + dice.around(mean / 2);
         if slow || dice.ppm(options.disk_stall_ppm) {
             took += dice.between(options.disk_stall_max_ms / 4, options.disk_stall_max_ms) * MS;
         }

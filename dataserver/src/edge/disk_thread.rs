@@ -87,16 +87,14 @@ impl<D: Disk> Writer<D> {
     pub fn write(&self, batch: &Batch) {
         let begin = Instant::now();
         let mut disk = self.disk.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Err(error) = disk.write(&batch.ops, batch.sync && self.sync_writes) {
+        if let Err(error) = disk.write(&batch.ops, self.sync_writes) {
             tracing::error!(%error, "the disk failed; this process ends");
             std::process::abort();
         }
         drop(disk);
         let took = begin.elapsed();
-        if batch.sync {
-            self.times.record(took);
-            self.metrics.synced(took);
-        }
+        self.times.record(took);
+        self.metrics.synced(took);
         if took > self.slow {
             *self.slow_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(begin + took);
         }
@@ -147,7 +145,7 @@ mod tests {
             scope.spawn(move || run(writer, &queue, mailbox));
             for number in 1..=3 {
                 let op = WriteOp::Put(Family::Raft, vec![1], vec![2]);
-                let batch = Batch { seq: BatchSeq(number), ops: vec![op], sync: number != 2 };
+                let batch = Batch { seq: BatchSeq(number), ops: vec![op] };
                 batches.send(batch).expect("the thread waits for it");
                 for input in mailbox.take(PATIENCE).inputs {
                     let Input::Persisted(seq) = input else { panic!("the disk says {input:?}") };

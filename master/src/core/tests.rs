@@ -128,7 +128,7 @@ impl World {
             self.replies.extend(outputs.replies);
             self.routes.extend(outputs.routes);
             let Some(batch) = outputs.batch else { return };
-            node.disk.write(&batch.ops, batch.sync).expect("no fault is planned");
+            node.disk.write(&batch.ops, true).expect("no fault is planned");
             core.handle(self.now, Input::Persisted(batch.seq));
         }
     }

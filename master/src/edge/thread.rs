@@ -149,13 +149,11 @@ impl<D: Disk> Thread<D> {
     #[expect(clippy::disallowed_methods, reason = "an edge: it measures the disk")]
     fn write(&mut self, batch: &Batch) {
         let begin = Instant::now();
-        if let Err(error) = self.disk.write(&batch.ops, batch.sync && self.sync_writes) {
+        if let Err(error) = self.disk.write(&batch.ops, self.sync_writes) {
             tracing::error!(%error, "the disk failed; this process ends");
             std::process::abort();
         }
-        if batch.sync {
-            self.metrics.synced(begin.elapsed());
-        }
+        self.metrics.synced(begin.elapsed());
     }
 
     /// Lets another master lead, writes the image once more, and ends.

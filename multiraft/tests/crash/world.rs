@@ -350,13 +350,11 @@ impl World {
             return self.dies_of(store, "write");
         }
         self.piece(store, written)?;
-        if batch.sync {
-            let disk = self.disks.get_mut(&store).expect("every store has a disk");
-            if disk.sync().is_err() {
-                return self.dies_of(store, "sync");
-            }
-            self.piece(store, synced)?;
+        let disk = self.disks.get_mut(&store).expect("every store has a disk");
+        if disk.sync().is_err() {
+            return self.dies_of(store, "sync");
         }
+        self.piece(store, synced)?;
         let life = self.lives.get_mut(&store).expect("it was not struck");
         life.store.persisted(batch.seq);
         self.installed += u64::from(persisted == "snapshot durable");

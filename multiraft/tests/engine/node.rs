@@ -161,7 +161,7 @@ impl Node {
     /// The disk takes the batch, if there is one.
     pub fn write(&mut self) -> Result<bool, DiskError> {
         let Some(batch) = self.batch.take() else { return Ok(false) };
-        self.disk.write(&batch.ops, batch.sync)?;
+        self.disk.write(&batch.ops, true)?;
         self.store.persisted(batch.seq);
         Ok(true)
     }

@@ -53,7 +53,7 @@ fn run(stop_at: usize, cut: Cut) -> (Node, usize, bool) {
                     Cut::Before => {}
                     Cut::Unreported => {
                         let batch = node.batch.as_ref().unwrap();
-                        node.disk.write(&batch.ops, batch.sync).unwrap();
+                        node.disk.write(&batch.ops, true).unwrap();
                     }
                     Cut::Reported => {
                         node.write().unwrap();

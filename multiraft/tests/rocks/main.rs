@@ -8,6 +8,7 @@ mod model;
 #[expect(dead_code, reason = "the rest serves the tests of the engine")]
 mod node;
 mod opening;
+mod power_cuts;
 #[path = "../engine/tally.rs"]
 #[expect(dead_code, reason = "the rest serves the tests of the engine")]
 mod tally;
@@ -46,7 +47,7 @@ fn settle(store: &mut Store<Tally>, disk: &mut RocksDisk) -> Vec<Applied<u64>> {
         store.turn(&mut effects);
         applied.append(&mut effects.applied);
         let Some(batch) = effects.batch else { return applied };
-        disk.write(&batch.ops, batch.sync).unwrap();
+        disk.write(&batch.ops, true).unwrap();
         store.persisted(batch.seq);
     }
 }
