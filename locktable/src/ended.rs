@@ -347,29 +347,28 @@ impl Ended {
     /// Adds an id to a generation that is the newest.
     fn add(&mut self, hash: &mut StateHash, newest: usize, acquisition: Acquisition) {
         let (key, block, bit) = place(acquisition);
-        if !self.generations[newest].lives.contains_key(&key) {
-            let mut newest_first = self.generations.iter().rev();
-            let life = newest_first.find_map(|it| it.lives.get(&key));
-            let highest = life.map_or(0, |life| life.highest);
-            let life = Life { highest, ids: Ids::One(block, 0) };
-            self.generations[newest].lives.insert(key, life);
-            self.grow(newest, LIFE_BYTES + BLOCK_BYTES);
-        }
         let generation = &mut self.generations[newest];
-        let Some(life) = generation.lives.get_mut(&key) else { return };
-        life.highest = life.highest.max(acquisition.id.0);
-        let (is_new, is_new_block) = life.ids.add(block, bit);
+        let (is_new, grown) = match generation.lives.get_mut(&key) {
+            Some(life) => {
+                life.highest = life.highest.max(acquisition.id.0);
+                let (is_new, is_new_block) = life.ids.add(block, bit);
+                (is_new, if is_new_block { BLOCK_BYTES } else { 0 })
+            }
+            None => {
+                let mut newest_first = self.generations.iter().rev();
+                let life = newest_first.find_map(|it| it.lives.get(&key));
+                let highest = life.map_or(0, |life| life.highest).max(acquisition.id.0);
+                let life = Life { highest, ids: Ids::One(block, bit) };
+                self.generations[newest].lives.insert(key, life);
+                (true, LIFE_BYTES + BLOCK_BYTES)
+            }
+        };
+        let generation = &mut self.generations[newest];
         if is_new {
             generation.sum = generation.sum.and(hash.add_ended(generation.number, acquisition));
         }
-        if is_new_block {
-            self.grow(newest, BLOCK_BYTES);
-        }
-    }
-
-    fn grow(&mut self, generation: usize, bytes: usize) {
-        self.generations[generation].bytes += bytes;
-        self.bytes += bytes;
+        generation.bytes += grown;
+        self.bytes += grown;
     }
 
     fn forget_oldest(&mut self, hash: &mut StateHash) -> Option<u64> {

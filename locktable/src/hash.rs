@@ -137,11 +137,15 @@ impl StateHash {
     }
 
     pub(crate) fn add_ended(&mut self, generation: u64, acquisition: Acquisition) -> Digest {
-        self.encoding.0.clear();
-        self.encoding.byte(TAG_ENDED);
-        self.encoding.u64(generation);
-        self.encoding.acquisition(acquisition);
-        self.add()
+        let Acquisition { session, instance, id } = acquisition;
+        let mut bytes = [TAG_ENDED; 41];
+        bytes[1..9].copy_from_slice(&generation.to_le_bytes());
+        bytes[9..25].copy_from_slice(&session.0);
+        bytes[25..33].copy_from_slice(&instance.0.to_le_bytes());
+        bytes[33..].copy_from_slice(&id.0.to_le_bytes());
+        let digest = Digest(XxHash3_64::oneshot(&bytes));
+        self.put(digest);
+        digest
     }
 
     /// Adds what another table had.

@@ -2,13 +2,13 @@
 //! gets the outcome back. That they have ended is remembered for longer, in `ended`.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, VecDeque, btree_map},
     ops::Range,
 };
 
-use crate::{
-    Acquisition, AcquisitionId, FinishedRow, Instance, RING_ROW_LEN, hash::Digest, sessions::number,
-};
+use twox_hash::XxHash3_64;
+
+use crate::{Acquisition, FinishedRow, RING_ROW_LEN, hash::Digest};
 
 /// A finished acquisition with its part of the state hash.
 #[derive(Debug)]
@@ -20,24 +20,29 @@ pub(crate) struct Entry {
     pub(crate) hold_lived_on: bool,
 }
 
-/// An acquisition as numbers of the same order: the comparisons of a look-up then stay inline.
-type Key = (u128, Instance, AcquisitionId);
-
-fn key(acquisition: Acquisition) -> Key {
-    (number(acquisition.session), acquisition.instance, acquisition.id)
+/// The hash of an acquisition: numbers are found four times as fast as what they stand for. Two
+/// acquisitions may share one, by chance or because somebody looked for it.
+fn key(acquisition: Acquisition) -> u64 {
+    let Acquisition { session, instance, id } = acquisition;
+    let mut bytes = [0; 32];
+    bytes[..16].copy_from_slice(&session.0);
+    bytes[16..24].copy_from_slice(&instance.0.to_le_bytes());
+    bytes[24..].copy_from_slice(&id.0.to_le_bytes());
+    XxHash3_64::oneshot(&bytes)
 }
 
 /// Invariants:
 /// - entry number `n` is `entries[n - first]`;
 /// - `entries.len() <= len_max`;
 /// - no acquisition is in it twice, and none that is open;
-/// - `index` has the number of every entry and nothing else.
+/// - `index` has the number of every entry, and nothing else; where two share a key, that of the newer
+///   one. The older one is not found then: how it ended counts as forgotten.
 #[derive(Debug)]
 pub(crate) struct Ring {
     entries: VecDeque<Entry>,
     /// Number of the oldest entry.
     first: u64,
-    index: BTreeMap<Key, u64>,
+    index: BTreeMap<u64, u64>,
     len_max: usize,
     /// What the image has, as `first` and `next` were at the last flush.
     image: Range<u64>,
@@ -70,13 +75,17 @@ impl Ring {
 
     pub(crate) fn get(&self, acquisition: Acquisition) -> Option<&FinishedRow> {
         let number = self.index.get(&key(acquisition))?;
-        Some(&self.entries[(number - self.first) as usize].row)
+        let row = &self.entries[(number - self.first) as usize].row;
+        (row.acquisition == acquisition).then_some(row)
     }
 
     /// Adds an entry, and gives back the one that had to leave for it.
     pub(crate) fn push(&mut self, entry: Entry) -> Option<Entry> {
-        let twin = self.index.insert(key(entry.row.acquisition), self.next());
-        assert!(twin.is_none(), "finished twice: {entry:?}");
+        let acquisition = entry.row.acquisition;
+        if let Some(shared) = self.index.insert(key(acquisition), self.next()) {
+            let other = &self.entries[(shared - self.first) as usize];
+            assert_ne!(other.row.acquisition, acquisition, "finished twice: {entry:?}");
+        }
         self.entries.push_back(entry);
         if self.entries.len() <= self.len_max { None } else { self.pop() }
     }
@@ -84,8 +93,12 @@ impl Ring {
     /// Takes the oldest entry out.
     pub(crate) fn pop(&mut self) -> Option<Entry> {
         let oldest = self.entries.pop_front()?;
+        if let btree_map::Entry::Occupied(slot) = self.index.entry(key(oldest.row.acquisition))
+            && *slot.get() == self.first
+        {
+            slot.remove();
+        }
         self.first += 1;
-        self.index.remove(&key(oldest.row.acquisition));
         Some(oldest)
     }
 
@@ -121,10 +134,9 @@ impl Ring {
     /// Panics where an invariant of this struct is broken.
     pub(crate) fn check_invariants(&self) {
         assert!(self.entries.len() <= self.len_max);
-        assert_eq!(self.index.len(), self.entries.len());
-        for (number, entry) in self.iter() {
-            assert_eq!(self.index.get(&key(entry.row.acquisition)), Some(&number));
-        }
+        let mut index = BTreeMap::new();
+        index.extend(self.iter().map(|(number, entry)| (key(entry.row.acquisition), number)));
+        assert_eq!(index, self.index);
     }
 }
 
