@@ -31,7 +31,7 @@ for name in "${names[@]}"; do
   git ls-files -z --cached --others --exclude-standard | xargs -0 cp -p --parents -t "$tree"
   sed -n 's,^+++ b/,,p' sim/planted/*.patch sim/planted/control/*.patch | sort -u |
     (cd "$tree" && xargs touch)
-  patch --quiet --strip=1 --directory="$tree" <"sim/planted/$name.patch"
+  patch --quiet --fuzz=0 --strip=1 --directory="$tree" <"sim/planted/$name.patch"
   (cd "$tree" && cargo build --quiet --locked --package sharklock-sim --bin sharklock-sim)
   binary=$CARGO_TARGET_DIR/debug/sharklock-sim
   found=0

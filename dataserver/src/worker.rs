@@ -8,7 +8,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use sharklock_locktable::{Change, Finished};
+use sharklock_locktable::{Change, Finished, Token};
 use sharklock_multiraft::{BatchSeq, Effects, EntryAt, NotProposed, ReadId, RoleNow, Store};
 use sharklock_proto::{
     internal::v1::{self as internal, RangeReport, StoreCall, store_call::Body},
@@ -21,7 +21,7 @@ use crate::{
     answers::Replies,
     codec,
     front::{Asker, Front, Leading, LinkId, Proposal, ReplyTo},
-    lease_clock::{LeaseClock, STALL_MIN},
+    lease_clock::{LeaseClock, LeaseKey, STALL_MIN},
     machine::{LockRange, LockRangeOutput},
     ports::{Input, Outputs, Pace, REQUEST_AGE_MAX, WorkerStats},
     range_age::RangeAge,
@@ -185,6 +185,13 @@ impl Worker {
     /// What the status says of the store beside its identity: address, uptime, disk.
     pub fn set_store_status(&mut self, status: v1::StoreStatus) {
         self.store_status = status;
+    }
+
+    /// Upper bound of what is left of a hold's lease, as the leader of its range counts. `None` where
+    /// this store does not lead, has no such hold, or has proposed its end.
+    pub fn lease_left(&self, now: Duration, range: RangeId, hold: Token) -> Option<Duration> {
+        let leading = self.fronts.get(&range)?.leading.as_ref()?;
+        leading.clock.remaining(now, LeaseKey::Hold(hold))
     }
 
     /// What it has done so far.

@@ -10,6 +10,7 @@ use sharklock_client::session::{Driver, LeaseCell, Output, Rotation, SessionConf
 use sharklock_client::{Grant, Request};
 use sharklock_history::Versioned;
 
+use crate::client_hears::Talk;
 use crate::clock::DriftingClock;
 use crate::streams::{ConnId, Payload};
 
@@ -57,8 +58,10 @@ pub struct ClientProcess {
     pub last_ticket: u64,
     /// Tasks: what each is at, and when it goes on where it is at nothing.
     pub tasks: Vec<Task>,
-    /// Calls that were sent: the acquisition and when, for answers that tell a place.
+    /// Calls for one acquisition that were sent: which, and when.
     pub sent: BTreeMap<u64, (u64, u64)>,
+    /// What was asked and told, word by word.
+    pub talk: Talk,
     /// The next turn: only the event with this number counts.
     pub wake: u64,
     /// When it is planned.
@@ -164,6 +167,7 @@ impl ClientNode {
             last_ticket: 0,
             tasks,
             sent: BTreeMap::new(),
+            talk: Talk::default(),
             wake: 0,
             wake_at: None,
         });

@@ -3,31 +3,22 @@
 
 use sharklock_client::session::take_message;
 use sharklock_history::{Position, Record, What};
+use sharklock_locktable::Token;
 use sharklock_proto::v1::{self, SessionResponse, session_answer, session_call};
 
+use crate::check::Belief;
 use crate::client::{Link, Task};
 use crate::node::Node;
 use crate::note;
+use crate::store::StoreNode;
 use crate::streams::{ConnId, End, Half, Payload};
 use crate::world::{Event, MS, S, World};
 
 /// As in the client's link: connecting and opening both streams; less where there is another gateway.
 const DIAL_TIMEOUT_NS: u64 = 5 * S;
 const DIAL_TIMEOUT_OF_MANY_NS: u64 = 2 * S;
-/// Calls of clients that others may repeat.
-const CAPTURED_MAX: usize = 512;
-/// Late requests are at most so old (holes.md): stores drop what is older.
-const REPLAY_AGE_MAX_NS: u64 = 30 * S;
-
-/// A call that was seen on the network.
-#[derive(Clone, Debug)]
-pub struct Captured {
-    at_ns: u64,
-    instance: u64,
-    half: Half,
-    request: v1::SessionRequest,
-}
-
+/// What clocks that run in parts per million lose at each reading.
+const ROUNDING_NS: u64 = 1_000;
 impl World {
     pub(crate) fn client_starts(&mut self, number: usize) {
         if self.is_winding_down || self.clients[number - 1].process.is_some() {
@@ -130,13 +121,14 @@ impl World {
             return;
         }
         match payload {
-            Some(Payload::Response(response)) => {
+            Some(Payload::Response(_, response)) => {
                 if !is_spare {
                     process.rotation.answered();
                 }
                 process.driver.take_in(now, (*response).clone());
                 self.trace_response(number, &response);
                 self.record_places(number, &response);
+                self.client_hears(number, &response);
             }
             None if is_spare => {
                 process.driver.spare_lost(now);
@@ -322,7 +314,14 @@ impl World {
             return;
         };
         let instance = process.instance;
+        let gateway = match self.streams.get_mut(conn).map(|conn| conn.node(End::Listener)) {
+            Some(Node::Gateway(gateway)) => gateway,
+            _ => 0,
+        };
         while let Some(request) = take_message(calls, &secret, instance) {
+            for call in &request.calls {
+                self.client_says(number, gateway, call);
+            }
             let process = self.clients[number - 1].process.as_mut().expect("it takes its turn");
             for call in &request.calls {
                 if let Some(session_call::Body::Acquire(acquire)) = &call.body {
@@ -333,12 +332,7 @@ impl World {
                 process.sent.pop_first();
             }
             if self.options.replay_mean_ms > 0 {
-                if self.captured.len() >= CAPTURED_MAX {
-                    self.captured.pop_front();
-                }
-                let captured =
-                    Captured { at_ns: self.now, instance, half, request: request.clone() };
-                self.captured.push_back(captured);
+                self.replays.capture(self.now, instance, half, &request);
             }
             self.trace_request(number, &request);
             self.send(conn, End::Listener, Payload::Request(half, Box::new(request)));
@@ -443,40 +437,6 @@ impl World {
         }
     }
 
-    /// Somebody repeats a call that was seen earlier, over a stream of its own to some gateway.
-    pub(crate) fn replay(&mut self) {
-        let oldest = self.now.saturating_sub(REPLAY_AGE_MAX_NS);
-        while self.captured.front().is_some_and(|captured| captured.at_ns < oldest) {
-            self.captured.pop_front();
-        }
-        if self.captured.is_empty() {
-            return;
-        }
-        let at = self.dice.faults.below(self.captured.len() as u64) as usize;
-        let captured = self.captured[at].clone();
-        let number = 1 + self.dice.faults.below(self.gateways.len() as u64) as usize;
-        let gateway = &mut self.gateways[number - 1];
-        let now_us = gateway.now_us(self.now);
-        if gateway.paused_until > self.now {
-            return;
-        }
-        let Some(process) = &mut gateway.process else { return };
-        let hub = &process.hub;
-        let Ok(mut port) = sharklock_gateway::SessionPort::open(hub, "ghost".to_owned()) else {
-            return;
-        };
-        let Captured { at_ns, instance, half, request } = captured;
-        note!(
-            self,
-            "a ghost repeats what instance {instance} sent at {at_ns} ({half:?}) to g{number}"
-        );
-        self.checks.liveness.died_again(instance, self.now);
-        if port.take_in(now_us, request).is_ok() {
-            process.ghosts.push((self.now + 5 * S, port));
-        }
-        self.after_gateway(number);
-    }
-
     pub(crate) fn arm_client(&mut self, number: usize) {
         let client = &mut self.clients[number - 1];
         let Some(at) = client.wakes_at() else { return };
@@ -492,12 +452,32 @@ impl World {
         self.queue.plan(at, Event::ClientWakes { client: number, life, wake });
     }
 
-    /// S1: beliefs change when a guard is handed out or renewed, which happens in a turn.
+    /// S1, and S5 before anybody comes to harm: beliefs change when a guard is handed out or
+    /// renewed, which happens in a turn.
     fn compare_beliefs(&mut self, number: usize) {
         let (now, clients) = (self.now, &self.clients);
         let read = |client: usize| clients[client - 1].now(now);
-        if let Err((name, what)) = self.checks.beliefs.compare(number, &read) {
-            self.violated("S1", &[name], format_args!("{what}"));
+        let term = self.checks.replicas.answered_term();
+        let leads = |store: &&StoreNode| {
+            store.answers() && store.status().is_some_and(|status| status.term == term)
+        };
+        let leader = self.stores.iter().find(leads);
+        let covers = |belief: &Belief| {
+            let Some(leader) = leader else { return Ok(()) };
+            let believed = clients[belief.client - 1].clock.when(belief.cell.valid_until());
+            let counted = leader.lease_ends(now, Token(belief.token));
+            match (believed, counted) {
+                (Some(believed), Some(counted)) if believed > counted + ROUNDING_NS => {
+                    let (words, number) = (belief.words(), leader.number);
+                    Err(format!(
+                        "{words} believes until {believed}, and s{number} counts to {counted}"
+                    ))
+                }
+                _ => Ok(()),
+            }
+        };
+        if let Err((rule, name, what)) = self.checks.beliefs.compare(number, &read, &covers) {
+            self.violated(rule, &[name], format_args!("{what}"));
         }
     }
 }

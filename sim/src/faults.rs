@@ -26,6 +26,8 @@ pub enum Fault {
     PauseGateway,
     CrashClient,
     PauseClient,
+    IsolateClient,
+    SwitchGateway,
     Replay,
     HandOver,
 }
@@ -45,7 +47,7 @@ pub enum Ease {
 
 impl Fault {
     /// Every kind.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::CrashStore,
         Self::PowerCut,
         Self::PauseStore,
@@ -59,6 +61,8 @@ impl Fault {
         Self::PauseGateway,
         Self::CrashClient,
         Self::PauseClient,
+        Self::IsolateClient,
+        Self::SwitchGateway,
         Self::Replay,
         Self::HandOver,
     ];
@@ -79,6 +83,8 @@ impl Fault {
             Self::PauseGateway => "fault: gateway pause",
             Self::CrashClient => "fault: client crash",
             Self::PauseClient => "fault: client pause",
+            Self::IsolateClient => "fault: isolated client",
+            Self::SwitchGateway => "fault: switched gateway",
             Self::Replay => "fault: replayed call",
             Self::HandOver => "fault: hand-over",
         }
@@ -102,6 +108,8 @@ impl World {
             Fault::PauseGateway => options.pause_gateway_mean_ms,
             Fault::CrashClient => options.crash_client_mean_ms,
             Fault::PauseClient => options.pause_client_mean_ms,
+            Fault::IsolateClient => options.isolate_client_mean_ms,
+            Fault::SwitchGateway => options.switch_gateway_mean_ms,
             Fault::Replay => options.replay_mean_ms,
             Fault::HandOver => options.hand_over_mean_ms,
         }
@@ -175,16 +183,28 @@ impl World {
             Fault::PauseClient => {
                 let number = 1 + self.dice.faults.below(self.options.clients) as usize;
                 // Half of the pauses are about as long as leases.
-                let leases = self.options.ttl_max_ms * MS;
                 let length = match self.dice.faults.below(2) {
                     0 => length,
-                    _ => self.dice.faults.between(leases / 2, leases * 2),
+                    _ => self.about_a_lease_ns(),
                 };
                 self.pause(Node::Client(number), length);
+            }
+            Fault::IsolateClient => {
+                let number = 1 + self.dice.faults.below(self.options.clients) as usize;
+                self.isolate_client(number);
+            }
+            Fault::SwitchGateway => {
+                let number = 1 + self.dice.faults.below(self.options.clients) as usize;
+                self.switch_gateway(number);
             }
             Fault::Replay => self.replay(),
             Fault::HandOver => {
                 let store = self.some_store(4);
+                let answers = self.store(store).answers();
+                let waiters = self.store(store).table().map_or(0, |it| it.counts().waiters);
+                if answers && waiters > 0 {
+                    self.counters.count("hand-overs with waiters");
+                }
                 note!(self, "s{store} hands over");
                 self.store_told(store, Input::HandOver);
             }
@@ -207,7 +227,7 @@ impl World {
         }
     }
 
-    fn pause(&mut self, node: Node, length: u64) {
+    pub(crate) fn pause(&mut self, node: Node, length: u64) {
         let until = self.now + length;
         note!(self, "{node} is paused for {length}");
         match node {
@@ -281,7 +301,7 @@ impl World {
         self.block(ways, length);
     }
 
-    fn block(&mut self, ways: Vec<(Node, Node)>, length: u64) {
+    pub(crate) fn block(&mut self, ways: Vec<(Node, Node)>, length: u64) {
         let named: Vec<String> = ways.iter().map(|(from, to)| format!("{from}>{to}")).collect();
         note!(self, "blocked for {length}: {}", named.join(" "));
         self.links.block(&ways);
@@ -360,6 +380,7 @@ impl World {
         options.raft_loss_ppm = 0;
         options.raft_twice_ppm = 0;
         options.raft_reorder_ppm = 0;
+        options.stream_lag_ppm = 0;
         options.disk_stall_ppm = 0;
         options.disk_fail_ppm = 0;
         self.links.unblock_all();

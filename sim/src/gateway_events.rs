@@ -10,7 +10,7 @@ use crate::gateway::Look;
 use crate::node::Node;
 use crate::note;
 use crate::store::STORES;
-use crate::streams::{ConnId, End, Payload};
+use crate::streams::{ConnId, End, Half, Payload};
 use crate::world::{Event, MS, World};
 
 impl World {
@@ -192,11 +192,12 @@ impl World {
         }
         let mut ended = Vec::new();
         for (conn, ports) in &mut process.clients {
-            for port in [&mut ports.urgent, &mut ports.acquires] {
+            let halves = [(Half::Urgent, &mut ports.urgent), (Half::Acquires, &mut ports.acquires)];
+            for (half, port) in halves {
                 loop {
                     match port.take_out() {
                         Ok(Some(response)) => {
-                            let payload = Payload::Response(Box::new(response));
+                            let payload = Payload::Response(half, Box::new(response));
                             sends.push((*conn, End::Dialler, payload));
                         }
                         Ok(None) => break,

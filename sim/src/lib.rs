@@ -5,9 +5,11 @@
 //! A run has a phase with faults, in which only safety is checked; then everything heals, and what
 //! must happen in time has to; then the clients go, and nothing may be left.
 
+mod ambush;
 mod check;
 mod client;
 mod client_events;
+mod client_hears;
 mod client_spare;
 mod clock;
 mod dice;
@@ -18,8 +20,10 @@ mod links;
 mod names;
 mod node;
 mod options;
+mod overtaking;
 mod poll;
 mod queue;
+mod replay;
 mod run;
 mod store;
 mod store_events;

@@ -73,8 +73,10 @@ options! {
     try_pct,
     /// Share of waits with an end.
     bounded_wait_pct,
-    /// Share of acquisitions whose future is dropped.
+    /// Share of acquisitions whose future is dropped,
     give_up_pct,
+    /// after this long at the latest.
+    give_up_max_ms,
     /// Share of holds that are re-entered.
     reenter_pct,
     /// Share of guards that are dropped, not released.
@@ -109,6 +111,10 @@ options! {
     raft_reorder_ppm,
     /// Mean delay of connections.
     stream_delay_us,
+    /// Messages in a connection that lag, and hold up their stream,
+    stream_lag_ppm,
+    /// for up to this long.
+    stream_lag_max_ms,
     /// A connection that is silent for so long counts as lost.
     silence_ms,
     /// Clocks run wrong by up to this.
@@ -141,6 +147,12 @@ options! {
     crash_client_mean_ms,
     /// A client stands still.
     pause_client_mean_ms,
+    /// A client is cut off from all gateways for about as long as its leases last.
+    isolate_client_mean_ms,
+    /// A client's connection breaks, it notices at once, and goes to another gateway.
+    switch_gateway_mean_ms,
+    /// How often what is rare is followed by the worst for its client, see `ambush`.
+    ambush_ppm,
     /// Mean length of what ends by itself.
     fault_mean_ms,
     /// A store hands its leadership over.
@@ -174,6 +186,7 @@ impl Options {
         options.draw_hardware(dice);
         options.draw_faults(dice);
         options.draw_snapshots(dice);
+        options.draw_extreme(dice);
         options
     }
 
@@ -196,7 +209,8 @@ impl Options {
             ttl_max_ms: ttl_min_ms + *dice.pick(&[0, 0, 2_000, 8_000]),
             try_pct: *dice.pick(&[0, 10, 40]),
             bounded_wait_pct: *dice.pick(&[0, 30, 60]),
-            give_up_pct: *dice.pick(&[0, 5, 30]),
+            give_up_pct: *dice.pick(&[0, 5, 30, 80]),
+            give_up_max_ms: *dice.pick(&[50, 500, 10_000]),
             reenter_pct: *dice.pick(&[0, 10, 30]),
             drop_guard_pct: *dice.pick(&[0, 10, 50]),
             look_mean_ms: *dice.pick(&[0, 200, 1_000, 5_000]),
@@ -215,6 +229,8 @@ impl Options {
             raft_twice_ppm: 0,
             raft_reorder_ppm: 0,
             stream_delay_us: 0,
+            stream_lag_ppm: 0,
+            stream_lag_max_ms: 0,
             silence_ms: 0,
             drift_ppm: 0,
             drift_mean_ms: 0,
@@ -231,6 +247,9 @@ impl Options {
             pause_gateway_mean_ms: 0,
             crash_client_mean_ms: 0,
             pause_client_mean_ms: 0,
+            isolate_client_mean_ms: 0,
+            switch_gateway_mean_ms: 0,
+            ambush_ppm: 0,
             fault_mean_ms: 0,
             hand_over_mean_ms: 0,
             log_max: 0,
@@ -252,6 +271,8 @@ impl Options {
         self.raft_twice_ppm = *dice.pick(&[0, 0, 10_000, 200_000]);
         self.raft_reorder_ppm = *dice.pick(&[0, 0, 10_000, 200_000]);
         self.stream_delay_us = dice.scale(100, 50_000);
+        self.stream_lag_ppm = *dice.pick(&[0, 0, 1_000, 20_000, 100_000]);
+        self.stream_lag_max_ms = dice.scale(50, 4_000);
         self.silence_ms = dice.between(3_000, 20_000);
         self.drift_ppm = *dice.pick(&[0, 100, 10_000, 10_000]);
         self.drift_mean_ms = *dice.pick(&[0, 5_000, 60_000]);
@@ -278,7 +299,46 @@ impl Options {
         self.pause_gateway_mean_ms = mean(10_000, 120_000);
         self.crash_client_mean_ms = mean(5_000, 120_000);
         self.pause_client_mean_ms = mean(5_000, 120_000);
+        self.isolate_client_mean_ms = mean(5_000, 120_000);
+        self.switch_gateway_mean_ms = mean(1_000, 60_000);
         self.fault_mean_ms = dice.scale(500, 12_000);
+        let ambush_ppm = *dice.pick(&[0, 10_000, 100_000, 300_000]);
+        self.ambush_ppm = if all_off { 0 } else { ambush_ppm };
+    }
+
+    /// Half of the runs are extreme in one dimension: what needs two rare things at once is then
+    /// in want of one.
+    fn draw_extreme(&mut self, dice: &mut Dice) {
+        let (kind, mean) = (dice.below(20), dice.scale(100, 1_000));
+        if !self.has_faults() {
+            return;
+        }
+        match kind {
+            // Clients that give up what they have just asked for.
+            0 => (self.give_up_pct, self.give_up_max_ms, self.try_pct) = (90, 50, 0),
+            // Clients that go from gateway to gateway.
+            1 => (self.switch_gateway_mean_ms, self.gateways) = (mean, self.gateways.max(2)),
+            // Answers that come when they have been asked for again.
+            2 => (self.stream_lag_ppm, self.stream_lag_max_ms) = (200_000, 2_000),
+            // Operators who end whatever they see.
+            3 => (self.force_mean_ms, self.look_mean_ms) = (mean, mean),
+            // Old calls that come again and again.
+            4 => self.replay_mean_ms = mean / 2,
+            // Leases that end under everybody.
+            5 => {
+                (self.ttl_min_ms, self.ttl_max_ms) = (2_000, 2_000);
+                (self.isolate_client_mean_ms, self.pause_client_mean_ms) = (mean * 4, mean * 8);
+            }
+            // Holds within holds.
+            6 => (self.reenter_pct, self.drop_guard_pct) = (100, 0),
+            // Leaders that change all the time.
+            7 => self.hand_over_mean_ms = 2_000 + mean * 2,
+            // The worst, whenever it can.
+            8 => self.ambush_ppm = 600_000,
+            // Restarts from images.
+            9 => (self.crash_store_mean_ms, self.flush_ms) = (3_000 + mean * 4, 50),
+            _ => {}
+        }
     }
 
     fn has_faults(&self) -> bool {

@@ -1,11 +1,12 @@
 //! Looking at the whole world: now and then, and at its end.
 
 use sharklock_history::{History, check};
+use sharklock_locktable::LockTable;
 
 use crate::check::Seen;
 use crate::client::Stage;
 use crate::note;
-use crate::store::STORES;
+use crate::store::{STORES, StoreNode};
 use crate::world::{MS, World};
 
 /// One in so many polls checks the tables' own invariants, which takes longer.
@@ -20,23 +21,26 @@ impl World {
 
     /// S5, S6 and S11 on every replica; now and then S1 in its own terms.
     fn poll_replicas(&mut self) {
+        for number in 1..=STORES {
+            self.compare_replica(number);
+        }
+        if self.polls_count.is_multiple_of(INVARIANTS_EVERY) {
+            self.stores.iter().filter_map(StoreNode::table).for_each(LockTable::check_invariants);
+        }
+    }
+
+    /// S5, S6 and S11 on one replica: nothing has ended there that somebody believes in, and nothing
+    /// is open that somebody was told to be over.
+    pub(crate) fn compare_replica(&mut self, number: usize) {
         let (now, clients) = (self.now, &self.clients);
         let read = |client: usize| clients[client - 1].now(now);
-        let mut found = None;
-        for store in &self.stores {
-            let (Some(status), Some(table)) = (store.status(), store.table()) else { continue };
-            let (number, applied) = (store.number, status.applied);
-            if self.polls_count.is_multiple_of(INVARIANTS_EVERY) {
-                table.check_invariants();
-            }
-            if let Err((name, what)) = self.checks.beliefs.held_by(number, applied, table, &read) {
-                found = Some(("S5", name, what));
-            }
-            if let Err((name, what)) = self.checks.finished.compare(number, applied, table) {
-                found = Some(("S11", name, what));
-            }
-        }
-        if let Some((rule, name, what)) = found {
+        let store = &self.stores[number - 1];
+        let (Some(status), Some(table)) = (store.status(), store.table()) else { return };
+        let applied = status.applied;
+        let held = self.checks.beliefs.held_by(number, applied, table, &read);
+        let over = self.checks.finished.compare(number, applied, table);
+        let found = [("S5", held), ("S11", over)].into_iter();
+        for (rule, (name, what)) in found.filter_map(|(rule, it)| Some((rule, it.err()?))) {
             self.violated(rule, &[name], format_args!("{what}"));
         }
     }

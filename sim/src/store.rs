@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use sharklock_dataserver::{Input, LinkId, LockRange, Outputs, Pace, Worker};
 use sharklock_gateway::Lane;
+use sharklock_locktable::Token;
 use sharklock_multiraft::{
     Batch, Config, Disk, LogLimits, RaftRole, ReplicaStatus, SimDisk, SnapshotLimits, Store,
     StoreIdent, bootstrap,
@@ -176,6 +177,15 @@ impl StoreNode {
         self.process.as_ref().is_some_and(|process| process.worker.leads_all())
     }
 
+    /// When the lease of a hold ends as this store counts, true time; `None` where it does not count,
+    /// or stands still.
+    pub fn lease_ends(&self, now_ns: u64, hold: Token) -> Option<u64> {
+        let process = self.process.as_ref()?;
+        let now = self.now(now_ns);
+        let left = process.worker.lease_left(now, RANGE, hold)?;
+        self.clock.when(process.born + now + left)
+    }
+
     /// Snapshots installed since the last call.
     pub fn take_installed(&mut self) -> u64 {
         let Some(process) = &mut self.process else { return 0 };
@@ -248,6 +258,11 @@ impl Process {
             Lane::Urgent => self.urgent.push(waiting),
             Lane::Ordinary => self.ordinary.push(waiting),
         }
+    }
+
+    /// The calls in the mailbox, in the order in which the worker will take them.
+    pub fn calls(&self) -> impl Iterator<Item = &StoreCall> {
+        self.urgent.iter().chain(&self.ordinary).flat_map(|waiting| &waiting.calls)
     }
 
     /// Whether a batch of this size is written by the worker itself: nobody waits behind it.

@@ -73,6 +73,7 @@ impl World {
             return;
         }
         process.turn_at = None;
+        self.note_overtaking(number);
         let wall_ms = self.wall_ms(number);
         let outputs = self.store(number).take_turn(now, wall_ms);
         self.store_outputs(number, outputs);
@@ -227,6 +228,27 @@ impl World {
         WALL_BEGINS_MS + self.now / MS + self.stores[number - 1].wall_error_ms
     }
 
+    /// A leader is about to take what stands in its mailbox.
+    fn note_overtaking(&mut self, number: usize) {
+        let store = &self.stores[number - 1];
+        if !store.answers() {
+            return;
+        }
+        for call in store.process.iter().flat_map(|process| process.calls()) {
+            if let Some(what) = self.overtaking.taken(call) {
+                self.counters.count(what);
+            }
+        }
+    }
+
+    /// S5, S6 and S11 on a replica that has applied more.
+    fn compare_applied(&mut self, number: usize, applied: u64) {
+        let before = std::mem::replace(&mut self.compared_at[number - 1], applied);
+        if before != applied {
+            self.compare_replica(number);
+        }
+    }
+
     /// What every turn must leave behind: S9, S10's part, S12.
     pub(crate) fn observe_store(&mut self, number: usize) {
         let Some(status) = self.stores[number - 1].status() else { return };
@@ -246,12 +268,20 @@ impl World {
         for _ in 0..self.stores[number - 1].take_installed() {
             note!(self, "s{number} has installed a snapshot");
             self.counters.count("snapshots installed");
+            let holds = self.stores[number - 1].table().map_or(0, |table| table.counts().holds);
+            if holds > 0 && !self.is_calm {
+                self.counters.count("snapshots installed under load");
+            }
         }
         if let Err((rule, what)) = self.checks.replicas.observe(number, &status) {
             self.violated(rule, &[], format_args!("{what}"));
         }
+        self.compare_applied(number, status.applied);
         if answers && self.checks.replicas.leads(status.term) {
             self.counters.count("leader changes");
+            if self.stores[number - 1].table().is_some_and(|table| table.counts().waiters > 0) {
+                self.counters.count("leader changes with waiters");
+            }
             note!(self, "s{number} leads {RANGE} in term {}", status.term);
         }
     }

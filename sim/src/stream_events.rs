@@ -8,7 +8,10 @@ use crate::world::{Event, MS, World};
 impl World {
     /// Sends over a connection, from the other end to this one.
     pub(crate) fn send(&mut self, id: ConnId, to: End, payload: Payload) {
-        let delay = self.stream_delay_ns();
+        let mut delay = self.stream_delay_ns();
+        if self.dice.streams.ppm(self.options.stream_lag_ppm) {
+            delay += self.dice.streams.below(self.options.stream_lag_max_ms * MS);
+        }
         let Some(conn) = self.streams.get_mut(id) else { return };
         if !conn.is_open(to) {
             return;
@@ -17,7 +20,7 @@ impl World {
         if self.links.is_blocked(from_node, to_node) || conn.holds(to) {
             return conn.hold(to, payload);
         }
-        let at = conn.arrives(to, self.now, delay);
+        let at = conn.arrives(to, &payload, self.now, delay);
         let epoch = conn.epoch(to);
         self.queue.plan(at, Event::Arrived { conn: id, to, epoch, payload });
     }

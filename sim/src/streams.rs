@@ -1,5 +1,5 @@
-//! Connections: what goes one way stays in order, is late, and is lost only with the connection.
-//! Both ends learn of a broken one, sooner or later; over a blocked way nothing moves, and only
+//! Connections: each carries several streams each way. What goes one way in one stream stays in
+//! order, is late, and is lost only with the connection; streams overtake each other. Both ends learn of a broken one, sooner or later; over a blocked way nothing moves, and only
 //! silence tells.
 
 use std::collections::BTreeMap;
@@ -39,10 +39,26 @@ pub enum Payload {
     Replies(Vec<StoreReply>),
     /// From a client to a gateway.
     Request(Half, Box<SessionRequest>),
-    /// From a gateway to a client.
-    Response(Box<SessionResponse>),
+    /// From a gateway to a client, by the stream that it has opened for this half.
+    Response(Half, Box<SessionResponse>),
     /// The other end has closed.
     Bye,
+}
+
+impl Payload {
+    /// Which of a connection's streams carries it; the last word comes behind all of them.
+    fn stream(&self) -> Option<usize> {
+        match self {
+            Self::Calls(Lane::Urgent, _)
+            | Self::Request(Half::Urgent, _)
+            | Self::Response(Half::Urgent, _) => Some(0),
+            Self::Calls(Lane::Ordinary, _)
+            | Self::Request(Half::Acquires, _)
+            | Self::Response(Half::Acquires, _)
+            | Self::Replies(_) => Some(1),
+            Self::Bye => None,
+        }
+    }
 }
 
 /// One of the two ends of a connection: who dialled, or who was dialled.
@@ -73,9 +89,9 @@ impl End {
 pub struct Conn {
     nodes: [Node; 2],
     open: [bool; 2],
-    /// Towards each end: the last planned arrival, what a blocked way holds back, and how often
-    /// what was under way has been lost.
-    last: [u64; 2],
+    /// Towards each end: the last planned arrival of each stream, what a blocked way holds back,
+    /// and how often what was under way has been lost.
+    last: [[u64; 2]; 2],
     held: [Vec<Payload>; 2],
     epoch: [u32; 2],
     /// Since when a way of it has been blocked.
@@ -97,7 +113,7 @@ impl Streams {
         let conn = Conn {
             nodes: [dialler, listener],
             open: [true; 2],
-            last: [0; 2],
+            last: [[0; 2]; 2],
             held: [Vec::new(), Vec::new()],
             epoch: [0; 2],
             silent_since: None,
@@ -147,11 +163,18 @@ impl Conn {
         self.open[end.index()]
     }
 
-    /// When something arrives that takes `delay_ns`: not before what was sent earlier.
-    pub fn arrives(&mut self, to: End, now_ns: u64, delay_ns: u64) -> u64 {
+    /// When something arrives that takes `delay_ns`: not before what was sent earlier in the same
+    /// stream.
+    pub fn arrives(&mut self, to: End, payload: &Payload, now_ns: u64, delay_ns: u64) -> u64 {
         let last = &mut self.last[to.index()];
-        *last = (now_ns + delay_ns).max(*last + 1);
-        *last
+        let behind = match payload.stream() {
+            Some(stream) => &mut last[stream..=stream],
+            None => &mut last[..],
+        };
+        let latest = behind.iter().copied().max().expect("there are streams");
+        let arrives = (now_ns + delay_ns).max(latest + 1);
+        behind.fill(arrives);
+        arrives
     }
 
     /// Holds something back until its way is free. What is under way arrives before.

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sharklock_client::session::{LeaseCell, Told};
-use sharklock_client::{AcquireError, Grant, Holder, LockMode, LostReason, Request, Wait};
+use sharklock_client::{
+    AcquireError, Grant, Holder, LockMode, LostReason, ReleaseError, Request, Wait,
+};
 use sharklock_history::{End, Hold, Mode, Position, Record, Versioned, What};
 
 use crate::check::Belief;
@@ -74,7 +76,8 @@ impl World {
             Wait::Unbounded
         };
         let gives_up = dice.below(100) < options.give_up_pct;
-        let give_up_ns = gives_up.then(|| self.now + dice.scale(1, 10_000) * MS);
+        let give_up_ns =
+            gives_up.then(|| self.now + dice.scale(1, options.give_up_max_ms * 1_000) * 1_000);
         let request = Request {
             name: Arc::from(name),
             mode,
@@ -151,7 +154,7 @@ impl World {
         let Some(process) = &mut client.process else { return };
         let Some(taken) = process.taken.remove(&ticket) else { return };
         taken.cell.abandon();
-        process.driver.give_back(now, &taken.cell, None);
+        process.driver.give_back(now, &taken.cell, Some(ticket));
         note!(self, "c{number} gives up {} {ticket}", taken.request.name);
         self.counters.count("given up");
         self.record_unknown(number, ticket, &taken);
@@ -178,7 +181,7 @@ impl World {
         };
         let waits = lapsed.is_none() && !dropped;
         let cell = Arc::clone(&taken.cell);
-        process.driver.give_back(now, &cell, waits.then_some(ticket));
+        process.driver.give_back(now, &cell, Some(ticket));
         note!(self, "c{number} gives back {name} {ticket} token {}", held.grant.token);
         self.checks.beliefs.end(&name, instance, ticket);
         if waits {
@@ -268,26 +271,35 @@ impl World {
         match told {
             Told::Acquired { ticket, result: Ok(grant) } => self.granted(number, ticket, grant),
             Told::Acquired { ticket, result: Err(error) } => self.refused(number, ticket, &error),
-            Told::Released { ticket, result } => {
-                let Some(process) = &mut self.clients[number - 1].process else { return };
-                let instance = process.instance;
-                let Some(taken) = process.taken.remove(&ticket) else { return };
-                let Stage::Releasing { since_ns, .. } = taken.stage else {
-                    unreachable!("only what was released is closed with a ticket")
-                };
-                let end = match &result {
-                    Ok(()) => End::Released,
-                    Err(sharklock_client::ReleaseError::Lost(lost)) => end_of(&lost.reason),
-                    Err(_) => End::ReleaseUnknown,
-                };
-                note!(self, "c{number} closed {} {ticket}: {end:?}", taken.request.name);
-                if matches!(end, End::Released | End::ToldGone) {
-                    self.is_finished(instance, ticket);
-                }
-                self.record_held(number, instance, ticket, &taken, (end, since_ns, self.now));
-                self.task_is_free(number, &taken);
-            }
+            Told::Released { ticket, result } => self.closed(number, ticket, &result),
         }
+    }
+
+    /// What was given back is closed, or nobody can say; its task waits for that, or has gone on.
+    fn closed(&mut self, number: usize, ticket: u64, result: &Result<(), ReleaseError>) {
+        let Some(process) = &self.clients[number - 1].process else { return };
+        let instance = process.instance;
+        let end = match result {
+            Ok(()) => End::Released,
+            Err(ReleaseError::Lost(lost)) => end_of(&lost.reason),
+            Err(_) => End::ReleaseUnknown,
+        };
+        let is_over = matches!(end, End::Released | End::ToldGone);
+        self.counters.count(if is_over { "closes confirmed" } else { "closes unconfirmed" });
+        let is_withdrawn = process.talk.closes(ticket);
+        if is_over && (is_withdrawn || self.replays.is_dead(instance, ticket)) {
+            self.is_finished(instance, ticket);
+        }
+        let Some(process) = &mut self.clients[number - 1].process else { return };
+        let Some(taken) = process.taken.remove(&ticket) else {
+            return note!(self, "c{number} closed {ticket}: {end:?}");
+        };
+        let Stage::Releasing { since_ns, .. } = taken.stage else {
+            unreachable!("who waits for the close of an acquisition is releasing it")
+        };
+        note!(self, "c{number} closed {} {ticket}: {end:?}", taken.request.name);
+        self.record_held(number, instance, ticket, &taken, (end, since_ns, self.now));
+        self.task_is_free(number, &taken);
     }
 
     fn granted(&mut self, number: usize, ticket: u64, grant: Grant) {
@@ -373,13 +385,17 @@ impl World {
             let Some(process) = &mut client.process else { return };
             let Some(taken) = process.taken.remove(&ticket) else { continue };
             let reason = taken.cell.lost().cloned().expect("it has just been seen");
+            let is_asking = process.talk.is_asking(ticket);
             // The release tells a cluster that waits for it that the user has stopped.
             taken.cell.close();
-            process.driver.give_back(now, &taken.cell, None);
+            process.driver.give_back(now, &taken.cell, Some(ticket));
             let end = end_of(&reason);
             let name = Arc::clone(&taken.request.name);
             note!(self, "c{number} loses {name} {ticket}: {reason}");
             self.counters.count("guards lost");
+            if reason == LostReason::Unrenewed && is_asking {
+                self.mark("leases lost while a renewal was on its way", number);
+            }
             self.checks.beliefs.end(&name, instance, ticket);
             if end == End::ToldGone {
                 self.is_finished(instance, ticket);

@@ -1,14 +1,13 @@
 //! The world: all nodes, what is between them, and the one queue of what will happen. Everything
 //! that is not decided by the product's cores is decided by the options and the seed.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::fmt;
 
 use sharklock_history::{FencingOracle, Recorder};
 
 use crate::check::{Checks, Violation};
 use crate::client::ClientNode;
-use crate::client_events::Captured;
 use crate::clock::DriftingClock;
 use crate::dice::Dice;
 use crate::faults::{Ease, Fault};
@@ -16,7 +15,9 @@ use crate::gateway::GatewayNode;
 use crate::links::{Letter, Links};
 use crate::names::Names;
 use crate::options::Options;
+use crate::overtaking::Overtaking;
 use crate::queue::Queue;
+use crate::replay::Replays;
 use crate::store::{STORES, StoreNode};
 use crate::streams::{ConnId, End, Payload, Streams};
 use crate::tasks::Use;
@@ -130,6 +131,11 @@ pub enum Event {
     Fault(Fault),
     /// What a fault did ends.
     Ease(Ease),
+    /// The worst happens to a client.
+    Ambush {
+        /// Which.
+        client: usize,
+    },
     /// Clocks get other rates.
     Drift,
     /// States are compared.
@@ -220,7 +226,8 @@ pub struct World {
     pub(crate) resources: BTreeMap<String, FencingOracle>,
     pub(crate) recorder: Recorder,
     /// Calls that others may repeat.
-    pub(crate) captured: VecDeque<Captured>,
+    pub(crate) replays: Replays,
+    pub(crate) overtaking: Overtaking,
     pub(crate) last_instance: u64,
     /// No fault happens any more.
     pub(crate) is_calm: bool,
@@ -229,6 +236,8 @@ pub struct World {
     pub(crate) polls_count: u64,
     /// Life and stalls of each store when they were last counted.
     pub(crate) stalls_known: [(u32, u64); STORES],
+    /// Up to where each store had applied when its table was last compared.
+    pub(crate) compared_at: [u64; STORES],
 }
 
 /// Adds a line to a world's trace.
@@ -283,12 +292,14 @@ impl World {
             names,
             resources: BTreeMap::new(),
             recorder: Recorder::default(),
-            captured: VecDeque::new(),
+            replays: Replays::default(),
+            overtaking: Overtaking::default(),
             last_instance: 0,
             is_calm: false,
             is_winding_down: false,
             polls_count: 0,
             stalls_known: [(0, 0); STORES],
+            compared_at: [0; STORES],
         };
         for store in 1..=STORES {
             let at = world.dice.faults.below(S);
@@ -358,6 +369,7 @@ impl World {
             Event::Used(used) => self.used(*used),
             Event::Fault(fault) => self.fault(fault),
             Event::Ease(ease) => self.ease(ease),
+            Event::Ambush { client } => self.ambush(client),
             Event::Drift => self.drift(),
             Event::Poll => {
                 self.poll();

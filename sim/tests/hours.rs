@@ -10,7 +10,7 @@ use sharklock_sim::{Counters, Options, Outcome, run};
 const HOURS: f64 = 20.0;
 
 /// What must have happened at least so often in twenty hours or more.
-const FLOORS: [(&str, u64); 30] = [
+const FLOORS: [(&str, u64); 52] = [
     ("grants", 50_000),
     ("grants after a wait", 20_000),
     ("leader changes", 500),
@@ -40,7 +40,30 @@ const FLOORS: [(&str, u64); 30] = [
     ("fault: gateway crash", 50),
     ("fault: client crash", 100),
     ("fault: hand-over", 50),
-    ("snapshots installed", 200),
+    ("snapshots installed", 50),
+    ("snapshots installed under load", 50),
+    // What is rare in itself, and must not become so rare that nothing is proved by it.
+    ("ambushes", 1_000),
+    ("answers after a newer attempt", 5_000),
+    ("cancels that overtook their acquire", 5_000),
+    ("clients leave a silent gateway", 1_000),
+    ("clients move to their spare gateway", 1_000),
+    ("closes confirmed", 50_000),
+    ("closes unconfirmed", 1_000),
+    ("closes repeated by another gateway", 1_000),
+    ("duplicates that heard how it had ended", 5_000),
+    ("endings pushed", 500),
+    ("ends told again", 10_000),
+    ("grants pushed", 10_000),
+    ("hand-overs with waiters", 50),
+    ("indeterminate told", 1_000),
+    ("keepalives by a spare connection", 2_000),
+    ("leader changes with waiters", 200),
+    ("leases lost while a renewal was on its way", 50),
+    ("fault: isolated client", 200),
+    ("fault: switched gateway", 1_000),
+    ("fault: replayed call", 1_000),
+    ("fault: gateway pause", 50),
 ];
 
 fn hours_wanted() -> f64 {

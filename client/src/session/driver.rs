@@ -159,6 +159,7 @@ impl<W: Watchers, A, R> Driver<W, A, R> {
 
     /// A guard was given back ([`LeaseCell::give_back`]), or an acquire future was dropped
     /// ([`LeaseCell::abandon`]). An acquisition that has not come in yet, or has ended, needs nothing.
+    /// Who gives a ticket is told when the cluster has confirmed the end, or cannot any more.
     pub fn give_back(&mut self, now: Duration, cell: &LeaseCell<W>, ticket: Option<R>) {
         let id = AcquisitionId(cell.id());
         let Some(entry) = self.entries.get_mut(&id) else { return };
@@ -318,12 +319,13 @@ impl<W: Watchers, A, R> Driver<W, A, R> {
 
     fn closed(&mut self, id: AcquisitionId, end: CloseEnd) {
         let Some(entry) = self.entries.remove(&id) else { return };
-        let Stage::Closing(Some(token), Some(ticket)) = entry.stage else { return };
+        let Stage::Closing(token, Some(ticket)) = entry.stage else { return };
         let name = Arc::clone(&entry.request.name);
-        let result = match end {
-            CloseEnd::Confirmed => Ok(()),
-            CloseEnd::Lost(reason) => Err(LockLost { name, token, reason }.into()),
-            CloseEnd::Unconfirmed => Err(ReleaseError::Unconfirmed { name }),
+        let result = match (end, token) {
+            (CloseEnd::Lost(reason), Some(token)) => Err(LockLost { name, token, reason }.into()),
+            (CloseEnd::Unconfirmed, _) => Err(ReleaseError::Unconfirmed { name }),
+            // Of what nobody had, nothing was lost.
+            (CloseEnd::Confirmed | CloseEnd::Lost(_), _) => Ok(()),
         };
         self.told.push(Told::Released { ticket, result });
     }

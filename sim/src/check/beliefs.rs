@@ -48,6 +48,9 @@ pub struct Beliefs {
 /// Reads the clock of a client.
 pub type ReadClock<'a> = &'a dyn Fn(usize) -> std::time::Duration;
 
+/// Says why what a client believes is not covered by the leader's own count.
+pub type Covers<'a> = &'a dyn Fn(&Belief) -> Result<(), String>;
+
 impl Beliefs {
     /// A guard is handed out.
     pub fn begin(&mut self, name: &str, belief: Belief) {
@@ -68,22 +71,33 @@ impl Beliefs {
         }
     }
 
-    /// Compares the beliefs of a client whose leases have become longer with all others. What two
-    /// believe changes only when a guard is handed out or renewed, so this misses nothing.
+    /// Compares the beliefs of a client whose leases have become longer with all others, and with
+    /// what the leader counts. What two believe changes only when a guard is handed out or renewed,
+    /// so this misses nothing.
     ///
     /// # Errors
     ///
-    /// The lock and what contradicts.
-    pub fn compare(&mut self, client: usize, read: ReadClock<'_>) -> Result<(), (String, String)> {
+    /// The broken rule, the lock and what contradicts.
+    pub fn compare(
+        &mut self,
+        client: usize,
+        read: ReadClock<'_>,
+        covers: Covers<'_>,
+    ) -> Result<(), (&'static str, String, String)> {
         for (name, beliefs) in &mut self.by_name {
             let mut changed = false;
             for belief in beliefs.iter_mut().filter(|belief| belief.client == client) {
                 let until = belief.cell.valid_until();
-                changed |= until > belief.compared;
+                if until > belief.compared {
+                    changed = true;
+                    if belief.lives(read) {
+                        covers(belief).map_err(|what| ("S5", name.clone(), what))?;
+                    }
+                }
                 belief.compared = until;
             }
             if changed && let Err(what) = contradiction(beliefs, read) {
-                return Err((name.clone(), what));
+                return Err(("S1", name.clone(), what));
             }
         }
         Ok(())
@@ -198,7 +212,8 @@ fn contradiction(beliefs: &[Belief], read: ReadClock<'_>) -> Result<(), String> 
 }
 
 impl Belief {
-    fn words(&self) -> String {
+    /// For reports.
+    pub fn words(&self) -> String {
         let Self { client, id, token, mode, .. } = self;
         format!("c{client} (acquisition {id}, token {token}, {mode:?})")
     }

@@ -12,9 +12,11 @@ pub struct Finished {
 }
 
 impl Finished {
-    /// A client was told that an acquisition is over.
-    pub fn told(&mut self, instance: u64, id: u64, applied_max: u64) {
-        self.over.entry((instance, id)).or_insert(applied_max);
+    /// A client was told that an acquisition is over, which stands in the log at this index at the
+    /// latest.
+    pub fn told(&mut self, instance: u64, id: u64, index: u64) {
+        let known = self.over.entry((instance, id)).or_insert(index);
+        *known = index.min(*known);
     }
 
     /// Looks for such acquisitions among those that are open on a replica.

@@ -70,6 +70,11 @@ impl Replicas {
         is_news
     }
 
+    /// The latest term in which a leader has answered.
+    pub fn answered_term(&self) -> u64 {
+        self.answered_term
+    }
+
     /// The largest index that any replica has ever applied: whatever was answered by now is in
     /// the log up to there.
     pub fn applied_max(&self) -> u64 {

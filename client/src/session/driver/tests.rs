@@ -203,6 +203,21 @@ fn an_acquire_that_is_dropped_while_its_grant_is_on_the_way_gives_the_grant_back
 }
 
 #[test]
+fn who_gives_up_with_a_ticket_hears_that_the_withdrawal_was_confirmed() {
+    let mut session = Session::connected();
+    let cell = session.acquire(at(0), "mine");
+    session.sends(at(0));
+    cell.abandon();
+    session.driver.give_back(at(1), &cell, Some("never mind"));
+    let call = session.sends(at(1));
+    assert!(matches!(&call.body, Some(session_call::Body::Cancel(_))), "{call:?}");
+    assert_eq!(session.told(), [""; 0], "nobody has confirmed it yet");
+    session.hears(at(1), &call, session_answer::Body::Cancel(v1::CancelResponse::default()));
+    session.turn(at(1));
+    assert_eq!(session.told(), ["never mind: released"]);
+}
+
+#[test]
 fn what_was_to_be_sent_on_a_connection_that_is_left_is_not_sent_on_the_next() {
     let (mut session, _cell) = Session::holding();
     let mut now = at(0);

@@ -1,0 +1,175 @@
+//! What a client asks and is told, word by word, before its session makes anything of it. What is
+//! said to be over must be over on every replica that has applied as much (S11); and what is rare is
+//! marked.
+
+use std::collections::BTreeMap;
+
+use sharklock_proto::v1::{
+    AcquireOutcome, AcquisitionEventKind, GoneReason, KeepAliveState, Position, ReleaseOutcome,
+    SessionCall, SessionResponse, session_answer, session_call,
+};
+
+use crate::world::World;
+
+/// Acquisitions remembered per life of a client.
+const REMEMBERED_MAX: usize = 1_000;
+
+/// What a life of a client has asked and heard, by acquisition.
+#[derive(Debug, Default)]
+pub struct Talk {
+    of: BTreeMap<u64, Talked>,
+}
+
+/// Of one acquisition.
+#[derive(Clone, Copy, Debug, Default)]
+struct Talked {
+    /// The newest attempt to acquire it, or to keep it alive.
+    newest: u64,
+    /// The newest of them that was answered.
+    heard: u64,
+    /// The gateway that was last asked to close it.
+    closed_at: Option<usize>,
+    /// A server has said that it is over.
+    over: bool,
+}
+
+impl Talk {
+    fn of(&mut self, id: u64) -> &mut Talked {
+        if self.of.len() > REMEMBERED_MAX && !self.of.contains_key(&id) {
+            self.of.pop_first();
+        }
+        self.of.entry(id).or_default()
+    }
+
+    /// Whether a gateway was asked to close an acquisition.
+    pub fn closes(&self, id: u64) -> bool {
+        self.of.get(&id).is_some_and(|talked| talked.closed_at.is_some())
+    }
+
+    /// Whether an attempt is on its way that is newer than all answers.
+    pub fn is_asking(&self, id: u64) -> bool {
+        self.of.get(&id).is_some_and(|talked| talked.newest > talked.heard)
+    }
+}
+
+impl World {
+    /// A client sends a call to a gateway.
+    pub(crate) fn client_says(&mut self, number: usize, gateway: usize, call: &SessionCall) {
+        use session_call::Body;
+        let Some(process) = &mut self.clients[number - 1].process else { return };
+        let seq = call.call_id;
+        let closed = match &call.body {
+            Some(Body::Acquire(it)) => {
+                process.talk.of(it.acquisition_id).newest = seq;
+                return;
+            }
+            Some(Body::KeepAlive(it)) => {
+                for item in &it.items {
+                    process.talk.of(item.acquisition_id).newest = seq;
+                }
+                return;
+            }
+            Some(Body::Release(it)) => it.acquisition_id,
+            Some(Body::Cancel(it)) => it.acquisition_id,
+            _ => return,
+        };
+        process.sent.insert(seq, (closed, self.now));
+        let before = process.talk.of(closed).closed_at.replace(gateway);
+        if before.is_some_and(|before| before != gateway) {
+            self.mark("closes repeated by another gateway", number);
+        }
+    }
+
+    /// A client receives answers and events.
+    pub(crate) fn client_hears(&mut self, number: usize, response: &SessionResponse) {
+        use session_answer::Body;
+        for answer in &response.answers {
+            let Some(process) = &self.clients[number - 1].process else { return };
+            let call = answer.call_id;
+            let asked = process.sent.get(&call).map(|(id, _)| *id);
+            match &answer.body {
+                Some(Body::Acquire(it)) => {
+                    let id = it.acquisition_id;
+                    self.attempt_answered(number, id, call);
+                    let gone = is_final(it.gone_reason(), false);
+                    let over = match it.outcome() {
+                        AcquireOutcome::HeldByOther
+                        | AcquireOutcome::WaitTimedOut
+                        | AcquireOutcome::HoldLost => true,
+                        AcquireOutcome::Gone => gone,
+                        _ => false,
+                    };
+                    if it.outcome() == AcquireOutcome::Gone && gone {
+                        self.mark("duplicates that heard how it had ended", number);
+                    }
+                    self.told_over(number, Some(id).filter(|_| over), it.position);
+                }
+                Some(Body::Release(it)) => {
+                    let over = match it.outcome() {
+                        ReleaseOutcome::Gone => is_final(it.gone_reason(), true),
+                        _ => true,
+                    };
+                    self.told_over(number, asked.filter(|_| over), it.position);
+                }
+                Some(Body::Cancel(it)) => {
+                    let over = it.outcome() != sharklock_proto::v1::CancelOutcome::Gone
+                        || is_final(it.gone_reason(), true);
+                    self.told_over(number, asked.filter(|_| over), it.position);
+                }
+                Some(Body::KeepAlive(it)) => {
+                    for item in &it.answers {
+                        let id = item.acquisition_id;
+                        self.attempt_answered(number, id, item.seq);
+                        let over = item.state() == KeepAliveState::Gone
+                            && is_final(item.gone_reason(), true);
+                        self.told_over(number, Some(id).filter(|_| over), item.position);
+                    }
+                }
+                Some(Body::Event(it)) => {
+                    let over = it.kind() == AcquisitionEventKind::Gone;
+                    let id = it.acquisition_id;
+                    match it.kind() {
+                        AcquisitionEventKind::Granted => self.mark("grants pushed", number),
+                        AcquisitionEventKind::Ending => self.mark("endings pushed", number),
+                        _ => {}
+                    }
+                    self.told_over(number, Some(id).filter(|_| over), it.position);
+                }
+                Some(Body::Failure(it)) if it.reason == "INDETERMINATE" => {
+                    self.mark("indeterminate told", number);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn attempt_answered(&mut self, number: usize, id: u64, seq: u64) {
+        let Some(process) = &mut self.clients[number - 1].process else { return };
+        let talked = process.talk.of(id);
+        talked.heard = talked.heard.max(seq);
+        if seq < talked.newest {
+            self.mark("answers after a newer attempt", number);
+        }
+    }
+
+    /// A server has said, from the state at a place in the log, that an acquisition is over.
+    fn told_over(&mut self, number: usize, id: Option<u64>, position: Option<Position>) {
+        let (Some(id), Some(position)) = (id, position) else { return };
+        let Some(process) = &mut self.clients[number - 1].process else { return };
+        let instance = process.instance;
+        if std::mem::replace(&mut process.talk.of(id).over, true) {
+            self.counters.count("ends told again");
+        }
+        self.checks.finished.told(instance, id, position.applied_index);
+    }
+}
+
+/// Whether a reason says for certain that an acquisition is over and can never begin. Of an unknown
+/// one the Acquire may still be on its way. A duplicate whose hold is ending hears how that will end.
+fn is_final(reason: GoneReason, force_released: bool) -> bool {
+    match reason {
+        GoneReason::Unspecified | GoneReason::Unknown => false,
+        GoneReason::ForceReleased => force_released,
+        _ => true,
+    }
+}
