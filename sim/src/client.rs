@@ -100,6 +100,9 @@ pub struct Taken {
     pub asked_ns: u64,
     /// Where it stands.
     pub stage: Stage,
+    /// How often it became a new wish: its client asked again so long after the last answer that
+    /// the cluster may have ended and forgotten it, and with it its place in the queue.
+    pub wishes: u64,
 }
 
 /// See [`Taken`].
@@ -202,6 +205,11 @@ impl Taken {
             }
             Stage::Releasing { .. } => None,
         }
+    }
+
+    /// Names it in the history, where a new wish is another acquisition.
+    pub fn recorded_as(&self, id: u64) -> u64 {
+        id | self.wishes << 32
     }
 
     /// The guard, given back or not.

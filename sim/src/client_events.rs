@@ -423,7 +423,7 @@ impl World {
             let record = Record {
                 lock: self.recorder.lock(&taken.request.name),
                 session,
-                acquisition: id,
+                acquisition: taken.recorded_as(id),
                 invoked: asked,
                 returned: self.now,
                 position: Position {

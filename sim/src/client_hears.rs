@@ -9,10 +9,13 @@ use sharklock_proto::v1::{
     SessionCall, SessionResponse, session_answer, session_call,
 };
 
-use crate::world::World;
+use crate::world::{S, World};
 
 /// Acquisitions remembered per life of a client.
 const REMEMBERED_MAX: usize = 1_000;
+/// For so long the cluster remembers that an acquisition has ended. What its client asks later is a
+/// new wish.
+const ENDED_KNOWN_NS: u64 = 30 * S;
 
 /// What a life of a client has asked and heard, by acquisition.
 #[derive(Debug, Default)]
@@ -27,6 +30,8 @@ struct Talked {
     newest: u64,
     /// The newest of them that was answered.
     heard: u64,
+    /// When that was, true time.
+    heard_ns: u64,
     /// The gateway that was last asked to close it.
     closed_at: Option<usize>,
     /// A server has said that it is over.
@@ -60,7 +65,14 @@ impl World {
         let seq = call.call_id;
         let closed = match &call.body {
             Some(Body::Acquire(it)) => {
-                process.talk.of(it.acquisition_id).newest = seq;
+                let id = it.acquisition_id;
+                let talked = process.talk.of(id);
+                talked.newest = seq;
+                let is_new = talked.heard > 0 && talked.heard_ns + ENDED_KNOWN_NS < self.now;
+                if is_new && let Some(taken) = process.taken.get_mut(&id) {
+                    taken.wishes += 1;
+                    self.mark("acquisitions that became new wishes", number);
+                }
                 return;
             }
             Some(Body::KeepAlive(it)) => {
@@ -146,7 +158,7 @@ impl World {
     fn attempt_answered(&mut self, number: usize, id: u64, seq: u64) {
         let Some(process) = &mut self.clients[number - 1].process else { return };
         let talked = process.talk.of(id);
-        talked.heard = talked.heard.max(seq);
+        (talked.heard, talked.heard_ns) = (talked.heard.max(seq), self.now);
         if seq < talked.newest {
             self.mark("answers after a newer attempt", number);
         }

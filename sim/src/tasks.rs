@@ -118,7 +118,8 @@ impl World {
         );
         self.counters.count("acquires");
         let stage = Stage::Acquiring { give_up_ns };
-        process.taken.insert(ticket, Taken { task, request, cell, asked_ns: self.now, stage });
+        let (asked_ns, wishes) = (self.now, 0);
+        process.taken.insert(ticket, Taken { task, request, cell, asked_ns, stage, wishes });
     }
 
     /// One acquisition goes on, if something is due.
@@ -512,6 +513,7 @@ impl World {
         }
         let lock = self.recorder.lock(name);
         let (session, invoked) = (instance as u32, taken.asked_ns);
+        let acquisition = taken.recorded_as(acquisition);
         self.recorder.push(Record {
             lock,
             session,
