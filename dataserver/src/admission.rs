@@ -96,7 +96,9 @@ impl Admission<'_> {
         // Its answer will carry its seq, from which the client counts, so the lease that it names
         // is renewed by its receipt (D7, *Proof*): a duplicate's own, or the hold it joins.
         let key = leased_by(self.table, &acquire);
-        leading(self.front).clock.renew(self.now, key);
+        let clock = &mut leading(self.front).clock;
+        clock.meet(self.table, name.as_str(), key);
+        clock.renew(self.now, key);
         if let Some(subscriber) = subscriber {
             self.front.subscribers.insert(acquisition, subscriber);
         }
@@ -132,6 +134,7 @@ impl Admission<'_> {
             if let Some(subscriber) = subscriber {
                 subscribers.insert(acquisition, subscriber);
             }
+            clock.meet(self.table, &item.name, key);
             let interval = clock.ttl(key).map_or(Duration::ZERO, keepalive_interval);
             self.age <= interval && clock.renew(self.now, key) != Renewal::Pending
         });

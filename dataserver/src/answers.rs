@@ -13,7 +13,7 @@ use sharklock_rangemap::{Descriptor, RangeId, StoreId};
 
 use crate::{
     front::{Asker, LinkId, ReplyTo, Subscriber},
-    lease_clock::{LeaseClock, LeaseKey},
+    lease_clock::LeaseClock,
     wire,
 };
 
@@ -106,7 +106,7 @@ impl Answers<'_> {
             Asker::Cancel(_) | Asker::Release(_) => true,
             Asker::Clock | Asker::Acquire { .. } | Asker::ForceRelease(_) => false,
         };
-        self.answer(asker, outcome.reply, clock);
+        self.answer(asker, outcome.reply, &outcome.changes, clock);
         if clock.is_none() {
             return;
         }
@@ -115,7 +115,13 @@ impl Answers<'_> {
         }
     }
 
-    fn answer(&mut self, asker: Asker, reply: Reply, clock: Option<&LeaseClock>) {
+    fn answer(
+        &mut self,
+        asker: Asker,
+        reply: Reply,
+        changes: &[Change],
+        clock: Option<&LeaseClock>,
+    ) {
         let Some(to) = asker.reply_to() else { return };
         let position = Some(self.position);
         let body = match asker {
@@ -165,7 +171,7 @@ impl Answers<'_> {
                     Reply::Holds(holds) => holds,
                     _ => Vec::new(),
                 };
-                let ended = holds.iter().all(|hold| clock_ttl(clock, hold.grant.token).is_none());
+                let ended = holds.iter().all(|hold| has_ended(hold.grant.token, changes));
                 let holders = holds.into_iter().map(|hold| self.holder(hold, clock));
                 let holders = within_budget(holders, ANSWER_BYTES_MAX);
                 Body::ForceRelease(v1::ForceReleaseResponse { position, holders, ended })
@@ -307,8 +313,10 @@ impl Answers<'_> {
     }
 }
 
-fn clock_ttl(clock: Option<&LeaseClock>, token: Token) -> Option<Duration> {
-    clock?.ttl(LeaseKey::Hold(token))
+fn has_ended(hold: Token, changes: &[Change]) -> bool {
+    let is_it =
+        |change: &Change| matches!(change, Change::HoldEnded { token, .. } if *token == hold);
+    changes.iter().any(is_it)
 }
 
 fn released(response: &mut v1::ReleaseResponse, reply: &Reply) {

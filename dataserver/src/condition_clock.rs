@@ -137,7 +137,7 @@ mod tests {
     }
 
     fn clock() -> LeaseClock {
-        LeaseClock::promote(at(0), TERM, at(2_000), vec![])
+        LeaseClock::inheriting(at(0), TERM, at(2_000), vec![])
     }
 
     fn time_up(token: u64, what: Timed) -> Command {
@@ -171,7 +171,7 @@ mod tests {
         let began = Change::DelayBegan { token: Token(5), name: "a".into(), delay_ms: 15_000 };
         clock.observe(at(1_000), &began);
         assert_eq!(clock.next_alarm(), Some(at(16_150)));
-        assert_eq!(clock.time_left(at(6_150), TimeKey::LockDelay(Token(5))), Some(at(10_000)));
+        assert_eq!(clock.delay_left(at(6_150), Token(5), 15_000), Some(at(10_000)));
         assert_eq!(clock.due(at(16_149)), vec![]);
         assert_eq!(clock.due(at(16_150)), vec![time_up(5, Timed::LockDelay)]);
         assert_eq!(clock.due(at(99_999)), vec![], "it is proposed once");
@@ -190,7 +190,7 @@ mod tests {
             agreement: agreement(3),
             asked: true,
         };
-        let mut clock = LeaseClock::promote(at(100_000), TERM, at(2_000), vec![delay, hold]);
+        let mut clock = LeaseClock::inheriting(at(100_000), TERM, at(2_000), vec![delay, hold]);
         let of_hold = |what| {
             let (name, token) = ("b".into(), Token(6));
             Command::TimeUp(TimeUp { name, token, what, proposer_term: TERM })

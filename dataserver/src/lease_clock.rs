@@ -10,11 +10,15 @@ use std::{
 };
 
 use sharklock_locktable::{
-    Acquisition, AcquisitionId, Change, Command, End, EndCause, Expire, ExpireItem, Grant, Lease,
-    Name, Token, Wait, WaitTimeout,
+    Acquisition, AcquisitionId, Change, Command, End, EndCause, Expire, ExpireItem, Grant,
+    LockTable, Name, Token, Wait, WaitTimeout,
 };
 
 use crate::condition_clock::{ConditionClock, TimeKey};
+
+mod inherited;
+
+use inherited::Inherited;
 
 /// ρ of D7 in parts per thousand: how much faster than true time a server's clock may be assumed
 /// to run, and by how much every lease is longer here than the client counts it.
@@ -96,8 +100,13 @@ struct Deadline {
 impl LeaseState {
     /// When it ends after so much credit in all; none while its end is pending.
     fn ends_at(&self, credit: Duration) -> Option<Duration> {
-        let Deadline { plain, credit_before } = self.deadline?;
-        Some(plain + self.ttl.min(credit - credit_before))
+        Some(self.deadline?.ends_at(self.ttl, credit))
+    }
+}
+
+impl Deadline {
+    fn ends_at(self, ttl: Duration, credit: Duration) -> Duration {
+        self.plain + ttl.min(credit - self.credit_before)
     }
 }
 
@@ -118,8 +127,10 @@ enum Kind {
 ///
 /// Invariants:
 /// - exists only between the apply of the leader's first entry and its step-down;
-/// - has a lease for every hold that is no orphan and every waiter of the table as applied, and no
-///   other, and a time for everything that a condition sets;
+/// - once it is whole it has a lease for every hold that is no orphan and every waiter of the table
+///   as applied, and a time for everything that a condition sets; it never has another;
+/// - what it has not taken up yet has the lease that [`Inherited`] says, and nothing has happened to
+///   it since the promotion;
 /// - a lease is never proposed to end before a full `ttl(1+ρ)` since the receipt of its last
 ///   renewal (S5).
 #[derive(Debug)]
@@ -136,46 +147,11 @@ pub struct LeaseClock {
     paused_until: Option<Duration>,
     /// Counts the alarms looked at, which is the work of [`due`](Self::due).
     alarms_seen: u64,
+    /// Set until all is taken up that the leader found.
+    inherited: Option<Inherited>,
 }
 
 impl LeaseClock {
-    /// The clock of a leader that has just applied to its own `term`: every lease starts in full,
-    /// longer by the time in which an older leader may still have answered (D7, *New leader*).
-    pub fn promote(now: Duration, term: u64, election_max: Duration, leases: Vec<Lease>) -> Self {
-        let mut clock = Self {
-            term,
-            election_max,
-            leases: BTreeMap::new(),
-            alarms: BTreeSet::new(),
-            conditions: ConditionClock::default(),
-            credit: Duration::ZERO,
-            paused_until: None,
-            alarms_seen: 0,
-        };
-        for lease in leases {
-            let from = now + election_max;
-            match lease {
-                Lease::Hold { name, token, ttl_ms, newest, ending, agreement, asked, .. } => {
-                    // Whether an older leader has told its client is not known here.
-                    let kind = Kind::Hold { newest, ending, told: true };
-                    if !ending {
-                        clock.conditions.agree(now, &name, token, &agreement, asked);
-                    }
-                    clock.start(from, LeaseKey::Hold(token), name, ttl_ms, kind);
-                }
-                Lease::Waiter { name, acquisition, ttl_ms, wait } => {
-                    let key = LeaseKey::Waiter(acquisition);
-                    let kind = Kind::Waiter { wait_ends: wait_ends(now, wait) };
-                    clock.start(from, key, name, ttl_ms, kind);
-                }
-                Lease::Delay { name, token, delay_ms } => {
-                    clock.conditions.begin(now, TimeKey::LockDelay(token), name, delay_ms, 0);
-                }
-            }
-        }
-        clock
-    }
-
     /// Takes the receipt of a keepalive, a duplicate acquire or a re-entry.
     pub fn renew(&mut self, now: Duration, key: LeaseKey) -> Renewal {
         let Some(lease) = self.leases.get_mut(&key) else { return Renewal::Unknown };
@@ -202,19 +178,9 @@ impl LeaseClock {
         }
     }
 
-    /// Upper bound of what is left of a time that a condition sets.
-    pub fn time_left(&self, now: Duration, key: TimeKey) -> Option<Duration> {
-        self.conditions.remaining(now, key)
-    }
-
     /// Whether the end of `key` has been proposed and not been applied yet.
     pub fn is_pending(&self, key: LeaseKey) -> bool {
         self.leases.get(&key).is_some_and(|lease| lease.deadline.is_none())
-    }
-
-    /// Upper bound of what is left of a lease.
-    pub fn remaining(&self, now: Duration, key: LeaseKey) -> Option<Duration> {
-        Some(self.leases.get(&key)?.ends_at(self.credit)?.saturating_sub(now))
     }
 
     /// Lease length of `key`.
@@ -222,8 +188,13 @@ impl LeaseClock {
         Some(self.leases.get(&key)?.ttl)
     }
 
-    /// Follows a change that apply made.
-    pub fn observe(&mut self, now: Duration, change: &Change) {
+    /// Follows a change that apply made. `table` is as it stands after the whole entry.
+    pub fn follow(&mut self, now: Duration, change: &Change, table: &LockTable) {
+        self.meet_changed(change, table);
+        self.observe(now, change);
+    }
+
+    pub(crate) fn observe(&mut self, now: Duration, change: &Change) {
         match change {
             Change::Queued { acquisition, name, ttl_ms, wait } => {
                 let kind = Kind::Waiter { wait_ends: wait_ends(now, *wait) };
@@ -324,25 +295,49 @@ impl LeaseClock {
         self.alarms_seen
     }
 
-    /// How many leases run.
+    /// Lets go of about so many leases, of a leadership that is over, and says whether none is left:
+    /// to drop millions at once takes as long as to make them.
+    pub fn shed(&mut self, leases_max: usize) -> bool {
+        for _ in 0..leases_max {
+            if self.leases.pop_first().is_none() {
+                break;
+            }
+            self.alarms.pop_first();
+        }
+        self.is_empty()
+    }
+
+    /// How many leases run that are taken up.
     pub fn len(&self) -> usize {
         self.leases.len()
     }
 
-    /// Whether none runs.
+    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.leases.is_empty()
     }
 
     fn start(&mut self, from: Duration, key: LeaseKey, name: Name, ttl_ms: u64, kind: Kind) {
-        let ttl = Duration::from_millis(ttl_ms);
-        let plain = from + with_drift(ttl);
-        let deadline = Some(Deadline { plain, credit_before: self.credit });
-        let state = LeaseState { name, ttl, deadline, alarm: plain, heard: None, kind };
+        let plain = from + with_drift(Duration::from_millis(ttl_ms));
+        let deadline = Deadline { plain, credit_before: self.credit };
+        self.start_with(deadline, key, name, ttl_ms, kind);
+    }
+
+    fn start_with(
+        &mut self,
+        deadline: Deadline,
+        key: LeaseKey,
+        name: Name,
+        ttl_ms: u64,
+        kind: Kind,
+    ) {
+        let (ttl, alarm) = (Duration::from_millis(ttl_ms), deadline.plain);
+        let deadline = Some(deadline);
+        let state = LeaseState { name, ttl, deadline, alarm, heard: None, kind };
         if let (LeaseKey::Waiter(acquisition), Kind::Waiter { wait_ends: Some(at) }) = (key, kind) {
             self.alarms.insert((at, Alarm::Wait(acquisition)));
         }
-        self.alarms.insert((plain, Alarm::Lease(key)));
+        self.alarms.insert((alarm, Alarm::Lease(key)));
         let before = self.leases.insert(key, state);
         assert!(before.is_none(), "{key:?} has two leases");
     }
@@ -403,10 +398,13 @@ impl LeaseClock {
         // The waiter's lease becomes the hold's, deadline unchanged. If the waiter's end
         // was pending, apply has just refused it: the hold is due at once, unless the waiter
         // was heard of meanwhile.
-        if let (true, Some(waited)) = (from_queue, waited) {
+        if from_queue && let Some(waited) = waited {
             let heard = waited.heard.map(|heard| heard + with_drift(waited.ttl));
             let refused = Deadline { plain: heard.unwrap_or(now), credit_before: self.credit };
             let deadline = waited.deadline.unwrap_or(refused);
+            self.set_deadline(LeaseKey::Hold(grant.token), deadline);
+        } else if from_queue && let Some(inherited) = &self.inherited {
+            let deadline = inherited.deadline(Duration::from_millis(grant.ttl_ms));
             self.set_deadline(LeaseKey::Hold(grant.token), deadline);
         }
     }
@@ -447,7 +445,13 @@ impl LeaseClock {
     /// is on its way names the token before, and does nothing.
     fn rename(&mut self, now: Duration, before: Token, after: Token) {
         self.conditions.rename_hold(before, after);
+        let after = LeaseKey::Hold(after);
         let Some(LeaseState { name, ttl, kind, .. }) = self.stop(LeaseKey::Hold(before)) else {
+            // A new leader has taken it up under the token that it has now.
+            if let Some(lease) = self.leases.get(&after) {
+                let ends_at = now + with_drift(lease.ttl);
+                self.end_at(after, ends_at);
+            }
             return;
         };
         let kind = match kind {
@@ -455,7 +459,7 @@ impl LeaseClock {
             waiter @ Kind::Waiter { .. } => waiter,
         };
         let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
-        self.start(now, LeaseKey::Hold(after), name, ttl_ms, kind);
+        self.start(now, after, name, ttl_ms, kind);
     }
 
     /// The lease is longer from here on.

@@ -69,6 +69,8 @@ pub struct Pace {
     pub election_max: Duration,
     /// How often changed rows are written to the image.
     pub flush: Duration,
+    /// How many leases a turn takes up of those that a new leader has found, in all ranges together.
+    pub leases_per_turn: usize,
 }
 
 impl Default for Pace {
@@ -77,6 +79,8 @@ impl Default for Pace {
             tick: Duration::from_millis(100),
             election_max: Duration::from_secs(2),
             flush: Duration::from_millis(300),
+            // Some 2 ms.
+            leases_per_turn: 2_048,
         }
     }
 }

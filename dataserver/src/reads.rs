@@ -13,7 +13,6 @@ use sharklock_rangemap::{Descriptor, RangeId};
 
 use crate::{
     answers::{ANSWER_BYTES_MAX, Answers, HOLDERS_SHOWN, Replies, within_budget},
-    condition_clock::TimeKey,
     front::{Query, Read, ReplyTo},
     lease_clock::{LeaseClock, LeaseKey},
     machine::LockRange,
@@ -164,7 +163,7 @@ impl Answers<'_> {
     /// How long the last of the lock-delays that run still lasts; 0 where none runs.
     pub fn retry_after_ms(&self, view: &LockView, clock: Option<&LeaseClock>) -> u64 {
         let left = view.delays.iter().map(|delay| {
-            let left = clock?.time_left(self.now, TimeKey::LockDelay(delay.token));
+            let left = clock?.delay_left(self.now, delay.token, delay.delay_ms);
             // Its end is on its way through the log, or this replica does not lead.
             Some(left.map_or(1, |left| whole_ms(left).max(1)))
         });
@@ -172,17 +171,20 @@ impl Answers<'_> {
     }
 
     pub fn holder(&self, hold: HoldView, clock: Option<&LeaseClock>) -> v1::Holder {
-        let remaining = self.remaining(LeaseKey::Hold(hold.grant.token), clock);
+        // An orphan has no lease.
+        let clock = clock.filter(|_| !hold.orphaned);
+        let remaining = self.remaining(LeaseKey::Hold(hold.grant.token), hold.grant.ttl_ms, clock);
         wire::holder(hold, remaining)
     }
 
     fn waiter(&self, waiter: WaiterView, clock: Option<&LeaseClock>) -> v1::Holder {
-        let remaining = self.remaining(LeaseKey::Waiter(waiter.acquisition), clock);
+        let key = LeaseKey::Waiter(waiter.acquisition);
+        let remaining = self.remaining(key, waiter.ttl_ms, clock);
         wire::waiter(waiter, remaining)
     }
 
-    fn remaining(&self, key: LeaseKey, clock: Option<&LeaseClock>) -> u64 {
-        let remaining = clock.and_then(|clock| clock.remaining(self.now, key));
+    fn remaining(&self, key: LeaseKey, ttl_ms: u64, clock: Option<&LeaseClock>) -> u64 {
+        let remaining = clock.and_then(|clock| clock.remaining(self.now, key, ttl_ms));
         remaining.map_or(0, whole_ms)
     }
 }

@@ -37,6 +37,8 @@ use crate::{
 pub struct Worker {
     store: Store<LockRange>,
     fronts: BTreeMap<RangeId, Front>,
+    /// The clocks of leaderships that are over.
+    retired: Vec<LeaseClock>,
     replies: Replies,
     effects: Effects<LockRangeOutput>,
     pace: Pace,
@@ -58,6 +60,7 @@ impl Worker {
         Self {
             store,
             fronts,
+            retired: Vec::new(),
             replies: Replies::default(),
             effects: Effects::default(),
             pace,
@@ -115,6 +118,7 @@ impl Worker {
         self.credit_loop_stall(now);
         self.count_ages(now);
         self.tick(now);
+        self.succeed(now);
         if drained {
             for front in self.fronts.values_mut() {
                 front.ask_due(now);
@@ -143,7 +147,10 @@ impl Worker {
     pub fn next_wakeup(&self) -> Duration {
         let clocks = self.fronts.values().filter_map(|front| front.leading.as_ref());
         let alarm = clocks.filter_map(|leading| leading.clock.next_alarm()).min();
-        if self.fronts.values().any(|front| !front.looks.is_empty()) {
+        let is_busy = |front: &Front| {
+            !front.looks.is_empty() || front.leading.as_ref().is_some_and(|it| !it.clock.is_whole())
+        };
+        if !self.retired.is_empty() || self.fronts.values().any(is_busy) {
             return Duration::ZERO;
         }
         alarm.map_or(self.next_tick, |alarm| alarm.min(self.next_tick))
@@ -390,11 +397,30 @@ impl Worker {
     fn begin_to_lead(&mut self, now: Duration, range: RangeId, term: u64) {
         let front = self.fronts.entry(range).or_default();
         let table = self.store.machine(range).expect("a leading replica has its state").table();
-        let clock = LeaseClock::promote(now, term, self.pace.election_max, table.leases());
-        tracing::info!(%range, term, leases = clock.len(), "leading");
+        let clock = LeaseClock::promote(now, term, self.pace.election_max);
+        let counts = table.counts();
+        tracing::info!(%range, term, leases = counts.holds + counts.waiters, "leading");
         let age = RangeAge::promote(now, table.age_ms());
         front.leading = Some(Leading { clock, age });
         self.stats.promotions += 1;
+    }
+
+    /// Goes on with what new leaders have found and with what old ones leave behind. Both may be
+    /// millions of leases, so each turn does a part of it.
+    fn succeed(&mut self, now: Duration) {
+        let mut left = self.pace.leases_per_turn;
+        for (range, front) in &mut self.fronts {
+            let unfinished = front.leading.as_mut().filter(|leading| !leading.clock.is_whole());
+            if let Some(leading) = unfinished.filter(|_| left > 0) {
+                let table = self.store.machine(*range).expect("a leader has its state").table();
+                left = left.saturating_sub(leading.clock.take_up(now, table, left));
+            }
+        }
+        if let Some(clock) = self.retired.last_mut()
+            && clock.shed(self.pace.leases_per_turn)
+        {
+            self.retired.pop();
+        }
     }
 
     fn step_down(&mut self, range: RangeId) {
@@ -404,6 +430,7 @@ impl Worker {
         }
         tracing::info!(%range, "no longer leading");
         let leader = self.store.status(range).and_then(|status| status.leader);
+        self.retired.extend(front.leading.take().map(|leading| leading.clock));
         let (not_done, on_their_way) = front.step_down();
         for to in not_done {
             self.replies.not_leader(to, range, leader);
@@ -435,7 +462,7 @@ impl Worker {
             let clock = front.leading.as_mut().map(|leading| &mut leading.clock);
             if let Some(clock) = clock {
                 for change in &outcome.changes {
-                    clock.observe(now, change);
+                    clock.follow(now, change, table);
                     if let Change::Granted { acquisition, grant, from_queue: true, .. } = change
                         && answers.listens(*acquisition)
                     {

@@ -27,6 +27,7 @@ mod expire;
 mod reclaim;
 mod release;
 
+mod leases;
 mod views;
 
 mod ledger;
@@ -53,6 +54,7 @@ pub use command::{
 pub use condition::{Condition, ConditionFlaw, LeaseRule, MISSED_MIN};
 pub use ended::{EndedLife, EndedRow};
 pub use ids::{Acquisition, AcquisitionId, Instance, Name, SessionHandle, Token};
+pub use leases::{Lease, LeaseCursor};
 pub use outcome::{
     Agreement, Change, DelayView, Finished, Grant, HoldView, LockView, Outcome, Refusal, Reply,
     Status, WaiterView,
@@ -63,4 +65,3 @@ pub use rows::{
     LockRow, RING_ROW_LEN, Reclaimer, Row, RowKey, WaiterRow,
 };
 pub use table::{Counts, Limits, LockTable};
-pub use views::Lease;

@@ -1,57 +1,11 @@
-//! What can be asked of a table without changing it: for keepalives, for people, and for the lease
-//! clock of a new leader.
+//! What can be asked of a table without changing it: for keepalives and for people.
 
 use std::{cmp::Reverse, ops::Bound};
 
 use crate::{
-    Acquisition, AcquisitionId, Agreement, DelayRow, DelayView, Finished, HoldRow, HoldView,
-    LockTable, LockView, Name, Status, Token, Wait, WaiterRow, WaiterView, lock::Lock,
-    sessions::Place,
+    Acquisition, DelayRow, DelayView, Finished, HoldRow, HoldView, LockTable, LockView, Name,
+    Status, Token, WaiterRow, WaiterView, lock::Lock, sessions::Place,
 };
-
-/// A lease as a new leader finds it. Deadlines are in no image: the leader begins them anew (D7).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Lease {
-    /// Of a hold.
-    Hold {
-        /// The lock.
-        name: Name,
-        /// The hold.
-        token: Token,
-        /// Lease, milliseconds.
-        ttl_ms: u64,
-        /// The newest acquisition that ever joined it: what an Expire must name.
-        newest: AcquisitionId,
-        /// The acquisitions open on it, oldest first.
-        acquisitions: Vec<Acquisition>,
-        /// It is ending: nothing renews it, and End is due after the lease in full.
-        ending: bool,
-        /// What may end it. Its times begin anew, too.
-        agreement: Agreement,
-        /// A waiter has asked for the lock.
-        asked: bool,
-    },
-    /// Of a waiter, in the queue or for a reclaimed hold.
-    Waiter {
-        /// The lock.
-        name: Name,
-        /// The waiter.
-        acquisition: Acquisition,
-        /// Lease, milliseconds.
-        ttl_ms: u64,
-        /// When its wait ends.
-        wait: Wait,
-    },
-    /// No lease, but a time that runs like one: the place of an ended hold stays taken.
-    Delay {
-        /// The lock.
-        name: Name,
-        /// The hold that has ended.
-        token: Token,
-        /// For how long, milliseconds; begun anew by a new leader, hence never too short.
-        delay_ms: u64,
-    },
-}
 
 impl LockTable {
     /// How an acquisition of this lock stands. An ended one is known as long as the ring knows it.
@@ -115,51 +69,6 @@ impl LockTable {
             .map(|(name, lock)| lock.view(name, holds_max, waiters_max))
             .collect()
     }
-
-    /// Every lease in order of names: of each lock the delays, the holds with who reclaims them, by
-    /// token, then the waiters in order. An orphan has none.
-    pub fn leases(&self) -> Vec<Lease> {
-        let counts = self.counts();
-        let mut leases = Vec::with_capacity(counts.holds + counts.waiters);
-        for (name, lock) in &self.locks {
-            leases.extend(lock.holds.delays().map(|delay| Lease::Delay {
-                name: name.clone(),
-                token: delay.row.token,
-                delay_ms: delay.row.delay_ms,
-            }));
-            for hold in lock.holds.iter().filter(|hold| !hold.row.is_orphan()) {
-                leases.extend(leases_on(name, &hold.row));
-            }
-            leases.extend(lock.queue.iter().map(|waiter| Lease::Waiter {
-                name: name.clone(),
-                acquisition: waiter.row.acquisition,
-                ttl_ms: waiter.row.ttl_ms,
-                wait: waiter.row.wait,
-            }));
-        }
-        leases
-    }
-}
-
-/// The lease of a hold, and that of who reclaims it.
-fn leases_on(name: &Name, hold: &HoldRow) -> impl Iterator<Item = Lease> {
-    let of_hold = Lease::Hold {
-        name: name.clone(),
-        token: hold.token,
-        ttl_ms: hold.ttl_ms,
-        newest: hold.newest_id,
-        acquisitions: hold.acquisitions(),
-        ending: hold.ending().is_some(),
-        agreement: hold.agreement(),
-        asked: hold.extras().asked_unix_ms.is_some(),
-    };
-    let of_reclaimer = hold.reclaimer().map(|reclaimer| Lease::Waiter {
-        name: name.clone(),
-        acquisition: reclaimer.acquisition,
-        ttl_ms: hold.ttl_ms,
-        wait: Wait::Unbounded,
-    });
-    [of_hold].into_iter().chain(of_reclaimer)
 }
 
 impl Lock {

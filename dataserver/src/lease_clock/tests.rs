@@ -1,4 +1,4 @@
-use sharklock_locktable::{Agreement, Condition, Finished, Instance, SessionHandle};
+use sharklock_locktable::{Agreement, Condition, Finished, Instance, Lease, SessionHandle};
 
 use super::*;
 
@@ -14,7 +14,7 @@ fn acquisition(id: u64) -> Acquisition {
 }
 
 fn clock() -> LeaseClock {
-    LeaseClock::promote(at(0), 7, ELECTION_MAX, Vec::new())
+    LeaseClock::inheriting(at(0), 7, ELECTION_MAX, Vec::new())
 }
 
 fn granted(id: u64, token: u64, from_queue: bool) -> Change {
@@ -181,7 +181,7 @@ fn a_new_leader_gives_every_lease_in_full_plus_an_election() {
         agreement: Agreement { ttl_ms: TTL_MS, ..Agreement::default() },
         asked: false,
     };
-    let clock = LeaseClock::promote(at(1_000), 8, ELECTION_MAX, vec![hold]);
+    let clock = LeaseClock::inheriting(at(1_000), 8, ELECTION_MAX, vec![hold]);
     assert_eq!(clock.next_alarm(), Some(at(13_100)));
 }
 
@@ -192,11 +192,15 @@ fn a_stall_is_credited_once_per_ttl_and_pauses_expiry() {
     clock.observe(at(0), &granted(1, 5, false));
     let key = LeaseKey::Hold(Token(5));
     clock.credit_stall(at(9_000), at(8_000));
-    assert_eq!(clock.remaining(at(9_000), key), Some(at(9_100)));
+    assert_eq!(clock.remaining(at(9_000), key, TTL_MS), Some(at(9_100)));
     assert_eq!(clock.due(at(11_000)), vec![], "its alarm stands where it did, and it goes on");
     assert_eq!(clock.next_alarm(), Some(at(18_100)));
     clock.credit_stall(at(18_000), at(8_000));
-    assert_eq!(clock.remaining(at(18_000), key), Some(at(2_100)), "only 2 s of credit were left");
+    assert_eq!(
+        clock.remaining(at(18_000), key, TTL_MS),
+        Some(at(2_100)),
+        "only 2 s of credit were left"
+    );
     clock.credit_stall(at(22_000), at(600));
     assert_eq!(clock.due(at(22_100)), vec![], "paused for an election time-out");
     assert_eq!(clock.due(at(24_000)), vec![expire_hold(5, 1)]);
@@ -209,9 +213,13 @@ fn a_renewal_has_its_whole_credit_before_it_again() {
     let key = LeaseKey::Hold(Token(5));
     clock.credit_stall(at(9_000), at(9_000));
     assert_eq!(clock.renew(at(9_000), key), Renewal::Renewed);
-    assert_eq!(clock.remaining(at(9_000), key), Some(at(10_100)), "19.1 s are the later end");
+    assert_eq!(
+        clock.remaining(at(9_000), key, TTL_MS),
+        Some(at(10_100)),
+        "19.1 s are the later end"
+    );
     clock.credit_stall(at(30_000), at(60_000));
-    assert_eq!(clock.remaining(at(19_100), key), Some(at(10_000)), "one ttl, and no more");
+    assert_eq!(clock.remaining(at(19_100), key, TTL_MS), Some(at(10_000)), "one ttl, and no more");
 }
 
 /// A wait that has an end is not a lease: nobody can prolong it by a word that a stall held up.

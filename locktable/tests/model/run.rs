@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use sharklock_locktable::{
-    At, Command, Counts, FEATURE_LEVEL, Header, Limits, LockTable, Row, RowKey, Status,
+    At, Command, Counts, FEATURE_LEVEL, Header, Lease, Limits, LockTable, Row, RowKey, Status,
 };
 
 use crate::{
@@ -185,6 +185,7 @@ impl Half {
         let expected: Vec<_> = names.iter().filter_map(|name| self.model.lock(name)).collect();
         assert_eq!(self.table.locks("", None, usize::MAX, usize::MAX, usize::MAX), expected);
         assert_eq!(self.table.leases(), self.model.leases(names));
+        self.check_runs_of_leases();
         let counts = Counts {
             locks: expected.len(),
             holds: self.model.held.len(),
@@ -203,6 +204,33 @@ impl Half {
         assert_eq!(header.feature_level, self.model.level);
         for hold in &self.model.held {
             assert_eq!(self.table.hold(hold.name.as_str(), hold.token), Some(hold.view()));
+        }
+    }
+
+    /// In runs, and one by one, they are the same.
+    fn check_runs_of_leases(&self) {
+        let all = self.table.leases();
+        let steps_max = 1 + all.len() % 3;
+        let (mut seen, mut at) = (Vec::new(), None);
+        loop {
+            let (run, stopped) = self.table.leases_after(at.as_ref(), steps_max);
+            assert!(run.len() <= 2 * steps_max);
+            seen.extend(run);
+            at = stopped;
+            if at.is_none() {
+                break;
+            }
+        }
+        assert_eq!(seen, all);
+        for lease in all {
+            let alone = match &lease {
+                Lease::Hold { name, token, .. } => self.table.lease_of_hold(name.as_str(), *token),
+                Lease::Waiter { name, acquisition, .. } => {
+                    self.table.lease_of_waiter(name.as_str(), *acquisition)
+                }
+                Lease::Delay { .. } => continue,
+            };
+            assert_eq!(alone, Some(lease));
         }
     }
 
