@@ -50,9 +50,8 @@ impl StateMachine for LockRange {
             .collect()
     }
 
-    fn rows(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
-        let rows = self.table.rows();
-        rows.iter().map(|(key, row)| (image::encode_key(key), image::encode_row(row))).collect()
+    fn dirty_len(&self) -> usize {
+        self.table.dirty_len()
     }
 
     fn header(&self) -> Vec<u8> {
@@ -84,6 +83,8 @@ impl StateMachine for LockRange {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use sharklock_locktable::{
         Acquire, Acquisition, AcquisitionId, Command, Ending, Instance, Mode, Owner, Release,
         SessionHandle, Token, Wait,
@@ -150,15 +151,26 @@ mod tests {
     }
 
     #[test]
-    fn the_rows_are_the_whole_image_whatever_was_flushed() {
+    fn flushes_one_over_the_other_are_the_whole_image() {
         let mut range = busy_range();
-        range.take_dirty();
-        let restored = LockRange::restore(&range.header(), range.rows()).expect("its own image");
+        let mut image = BTreeMap::new();
+        let mut flush = |range: &mut LockRange| {
+            for (key, value) in range.take_dirty() {
+                match value {
+                    Some(value) => drop(image.insert(key, value)),
+                    None => drop(image.remove(&key)),
+                }
+            }
+            image.clone().into_iter().collect::<Vec<_>>()
+        };
+        flush(&mut range);
+        apply(&mut range, 9, vec![acquire(7, "d", Mode::Exclusive), acquire(8, "a", Mode::Shared)]);
+        let restored = LockRange::restore(&range.header(), flush(&mut range)).expect("its own");
         assert_eq!(restored.state_hash(), range.state_hash());
         assert_eq!(restored.table().rows(), range.table().rows());
         assert_eq!(restored.header(), range.header());
         let empty = LockRange::empty();
-        let restored = LockRange::restore(&empty.header(), empty.rows()).expect("its own image");
+        let restored = LockRange::restore(&empty.header(), Vec::new()).expect("its own image");
         assert_eq!(restored.state_hash(), empty.state_hash());
     }
 

@@ -3,13 +3,13 @@
 
 use std::time::Duration;
 
-use sharklock_multiraft::{Batch, BatchSeq};
+use sharklock_multiraft::{Batch, BatchSeq, Chore, ChoreDone};
 use sharklock_proto::internal::v1::{
     Heartbeats, RangeMessage, SnapshotMessage, StoreCall, StoreReply,
 };
 use sharklock_rangemap::{Descriptor, StoreId};
 
-use crate::front::LinkId;
+use crate::{front::LinkId, machine::LockRange};
 
 /// A request older than this is dropped: its client has long tried again (D5), and what has ended is
 /// remembered that long.
@@ -37,6 +37,8 @@ pub enum Input {
     Heartbeats(Box<Heartbeats>),
     /// Pieces of snapshots, or what answers them, from another store.
     Snapshots(Vec<SnapshotMessage>),
+    /// What came of a chore.
+    ChoreDone(Box<ChoreDone<LockRange>>),
     /// What was sent to this store of late may be lost: its link broke, or was full.
     Unreachable(StoreId),
     /// The master wants a replica of a first range here, made out of nothing.
@@ -58,6 +60,8 @@ pub struct Outputs {
     pub heartbeats: Vec<Heartbeats>,
     /// For other stores, on streams of their own.
     pub snapshots: Vec<SnapshotMessage>,
+    /// To be run beside the worker; what comes of each comes back as input.
+    pub chores: Vec<Chore<LockRange>>,
 }
 
 /// The pace of a worker (DESIGN §5).

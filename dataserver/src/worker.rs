@@ -106,6 +106,7 @@ impl Worker {
                     }
                 }
             }
+            Input::ChoreDone(done) => self.store.chore_done(*done),
             Input::Unreachable(store) => self.store.unreachable(store),
             Input::Create(descriptor) => self.create(descriptor),
             Input::HandOver => self.store.hand_over(),
@@ -140,6 +141,7 @@ impl Worker {
             messages: std::mem::take(&mut self.effects.messages),
             heartbeats: std::mem::take(&mut self.effects.heartbeats),
             snapshots: std::mem::take(&mut self.effects.snapshots),
+            chores: self.store.take_chores(),
         }
     }
 
@@ -195,10 +197,12 @@ impl Worker {
     }
 
     /// Upper bound of what is left of a hold's lease, as the leader of its range counts. `None` where
-    /// this store does not lead, has no such hold, or has proposed its end.
+    /// this store does not lead, has no such hold or has not taken it up yet, or has proposed its end.
     pub fn lease_left(&self, now: Duration, range: RangeId, hold: Token) -> Option<Duration> {
         let leading = self.fronts.get(&range)?.leading.as_ref()?;
-        leading.clock.remaining(now, LeaseKey::Hold(hold))
+        let key = LeaseKey::Hold(hold);
+        let ttl_ms = u64::try_from(leading.clock.ttl(key)?.as_millis()).unwrap_or(u64::MAX);
+        leading.clock.remaining(now, key, ttl_ms)
     }
 
     /// What it has done so far.

@@ -96,6 +96,12 @@ impl Trio {
             machine.disk.write(&batch.ops, true).expect("no fault was asked for");
             machine.worker.handle(self.now, Input::Persisted(batch.seq));
         }
+        for chore in outputs.chores {
+            if let Some(done) = chore.run(&machine.disk) {
+                moves = true;
+                machine.worker.handle(self.now, Input::ChoreDone(Box::new(done)));
+            }
+        }
         machine.replies.extend(outputs.replies.into_iter().flat_map(|(_, replies)| replies));
         let messages = outputs.messages.into_iter();
         let messages = messages.map(|it| (it.to_store, Input::Message(Box::new(it))));

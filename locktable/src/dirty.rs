@@ -141,6 +141,10 @@ impl Dirty {
         slots.filter_map(|(slot, hold)| hold.as_ref().map(|hold| (Slot::at(slot), hold)))
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.holds.len() - self.vacant.len() + self.waiters.len() + self.others.len()
+    }
+
     /// Tickets, with their locks.
     pub(crate) fn waiters(&self) -> impl Iterator<Item = (u64, &Name, InImage)> {
         self.waiters.iter().map(|(&ticket, (name, in_image))| (ticket, name, *in_image))

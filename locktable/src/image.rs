@@ -56,6 +56,11 @@ impl LockTable {
         rows.into_iter().collect()
     }
 
+    /// About how many rows [`LockTable::take_dirty`] would give, those of the ring not counted.
+    pub fn dirty_len(&self) -> usize {
+        self.ledger.dirty.len()
+    }
+
     /// Every row, in order of keys. Does not count as a flush. What flushes have made of what has ended
     /// has the same content in other rows.
     pub fn rows(&self) -> Vec<(RowKey, Row)> {

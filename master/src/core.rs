@@ -8,7 +8,9 @@ use std::{
     time::Duration,
 };
 
-use sharklock_multiraft::{Batch, BatchSeq, Effects, NotProposed, RoleNow, Store};
+use sharklock_multiraft::{
+    Batch, BatchSeq, Chore, ChoreDone, Effects, NotProposed, RoleNow, Store,
+};
 use sharklock_proto::internal::v1::{
     Heartbeats, RangeMessage, RoutesUpdate, SnapshotMessage, master_command::Body as Command,
 };
@@ -62,6 +64,8 @@ pub enum Input {
     Heartbeats(Box<Heartbeats>),
     /// From another master.
     Snapshots(Vec<SnapshotMessage>),
+    /// What came of a chore.
+    ChoreDone(Box<ChoreDone<ClusterState>>),
     /// What was sent to this master of late may be lost.
     Unreachable(StoreId),
     /// The process is about to stop: another one is to lead.
@@ -81,6 +85,8 @@ pub struct Outputs {
     pub heartbeats: Vec<Heartbeats>,
     /// For other masters.
     pub snapshots: Vec<SnapshotMessage>,
+    /// To be run; what comes of each comes back as input.
+    pub chores: Vec<Chore<ClusterState>>,
     /// For those who watch routes: what has changed.
     pub routes: Option<RoutesUpdate>,
     /// Leadership was lost: those who watch must look for the next leader.
@@ -190,6 +196,7 @@ impl MasterCore {
                     }
                 }
             }
+            Input::ChoreDone(done) => self.store.chore_done(*done),
             Input::Unreachable(member) => self.store.unreachable(member),
             Input::HandOver => self.store.hand_over(),
         }
@@ -219,6 +226,7 @@ impl MasterCore {
             messages: std::mem::take(&mut self.effects.messages),
             heartbeats: std::mem::take(&mut self.effects.heartbeats),
             snapshots: std::mem::take(&mut self.effects.snapshots),
+            chores: self.store.take_chores(),
             routes,
             is_deposed: std::mem::take(&mut self.is_deposed),
         }

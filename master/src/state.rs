@@ -158,6 +158,18 @@ impl ClusterState {
     }
 }
 
+impl ClusterState {
+    /// All rows of the image, in order.
+    pub(crate) fn rows(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let stores = self.stores.keys().map(|store| Key::Store(*store));
+        let ranges = self.ranges.iter().map(|descriptor| Key::Range(descriptor.range));
+        let row = |key: Key| (key.encode(), state_rows::row(self, key).expect("it is there"));
+        let mut rows: Vec<_> = stores.chain(ranges).map(row).collect();
+        rows.sort();
+        rows
+    }
+}
+
 impl StateMachine for ClusterState {
     type Output = Vec<Answer>;
 
@@ -183,13 +195,8 @@ impl StateMachine for ClusterState {
         dirty.into_iter().map(|key| (key.encode(), state_rows::row(self, key))).collect()
     }
 
-    fn rows(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
-        let stores = self.stores.keys().map(|store| Key::Store(*store));
-        let ranges = self.ranges.iter().map(|descriptor| Key::Range(descriptor.range));
-        let row = |key: Key| (key.encode(), state_rows::row(self, key).expect("it is there"));
-        let mut rows: Vec<_> = stores.chain(ranges).map(row).collect();
-        rows.sort();
-        rows
+    fn dirty_len(&self) -> usize {
+        self.dirty.len()
     }
 
     fn header(&self) -> Vec<u8> {

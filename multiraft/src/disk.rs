@@ -56,6 +56,21 @@ impl std::error::Error for DiskError {}
 /// A key and its value.
 pub type Pair = (Vec<u8>, Vec<u8>);
 
+/// What a disk holds at one moment, between two batches: read in another thread perhaps, while its
+/// owner goes on writing.
+pub trait DiskView {
+    /// The value of a key.
+    fn read(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, DiskError>;
+    /// Shows the pairs with `start <= key < end` one by one, in key order.
+    fn visit(
+        &self,
+        family: Family,
+        start: &[u8],
+        end: &[u8],
+        see: &mut dyn FnMut(&[u8], &[u8]),
+    ) -> Result<(), DiskError>;
+}
+
 /// An ordered, transactional key-value disk.
 pub trait Disk {
     /// Writes the changes of a batch, all or none. With `sync` it returns once they and all

@@ -14,9 +14,21 @@ use crate::snapshot::Hold;
 use crate::staging::{Flushed, Staging};
 use crate::state_machine::StateMachine;
 
-/// Whether the log is so long that the owner's flushes must have ceased: the range then flushes
-/// itself, or its memory would grow without end.
-pub(crate) fn is_overdue(log: &Log, limits: &LogLimits, hold: Option<Hold>) -> bool {
+/// A flush encodes its rows within a turn, some 2 µs each: beyond so many it does not wait for the
+/// owner.
+const FLUSH_ROWS_MAX: usize = 16_384;
+
+/// Whether so much has changed that the range flushes itself: a turn would take long; or the log is so
+/// long that the owner's flushes must have ceased, and memory would grow without end.
+pub(crate) fn is_overdue<M: StateMachine>(
+    replica: &Replica<M>,
+    limits: &LogLimits,
+    hold: Option<Hold>,
+) -> bool {
+    let log = replica.log();
+    if replica.machine.dirty_len() >= FLUSH_ROWS_MAX {
+        return true;
+    }
     let limits = hold.map_or(*limits, |hold| hold.extend(limits));
     log.len() > limits.entries_max || log.bytes() > limits.bytes_max
 }

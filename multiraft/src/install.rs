@@ -7,30 +7,32 @@
 //! To everybody else it shows its old state until then.
 
 use raft::eraftpb::{self, Message, MessageType};
-use sharklock_proto::internal::v1::{FlushHeader, SnapshotHeader, TruncatedRecord};
+use sharklock_proto::internal::v1::{FlushHeader, TruncatedRecord};
 use sharklock_rangemap::PeerId;
 
 use bytes::Bytes;
 
-use crate::disk::{Family, WriteOp};
+use crate::disk::WriteOp;
 use crate::effects::ReplicaStatus;
-use crate::keys::{self, Key};
+use crate::keys::Key;
 use crate::records;
 use crate::replica::Replica;
-use crate::snapshot::{self, Ends, Image};
+use crate::snapshot;
 use crate::staging::Staging;
 use crate::state_machine::{EntryAt, StateMachine};
 
 /// A state that came whole, restored, not yet the replica's.
+#[derive(Debug)]
 pub(crate) struct Arrived<M> {
     /// Where it has the log applied.
-    at: EntryAt,
+    pub at: EntryAt,
     /// The term of the leader that sent it.
-    term: u64,
-    from: PeerId,
-    machine: M,
-    machine_header: Vec<u8>,
-    rows: Vec<(Vec<u8>, Vec<u8>)>,
+    pub term: u64,
+    pub from: PeerId,
+    pub machine: M,
+    pub machine_header: Vec<u8>,
+    /// Deletes what the disk has of the range, and writes the rows.
+    pub ops: Vec<WriteOp>,
 }
 
 /// A state that is in a batch, and not durable.
@@ -67,43 +69,21 @@ pub(crate) struct Install<M> {
     pub writing: Option<Writing<M>>,
     /// For the other side.
     pub outcome: Option<Outcome>,
+    /// States that are of no use any more. Large ones take long to let go of, so the store's owner
+    /// does that elsewhere.
+    pub discarded: Vec<M>,
 }
 
 impl<M> Default for Install<M> {
     fn default() -> Self {
-        Self { arrived: None, offered: None, writing: None, outcome: None }
+        Self { arrived: None, offered: None, writing: None, outcome: None, discarded: Vec::new() }
     }
 }
 
-impl<M: StateMachine> Arrived<M> {
-    /// `None`: it is not the state that the header announces.
-    pub(crate) fn restore(
-        header: &SnapshotHeader,
-        at: EntryAt,
-        ends: Ends,
-        image: Image,
-    ) -> Option<Self> {
-        let range = ends.range;
-        let machine = match M::restore(&image.header, image.rows.clone()) {
-            Ok(machine) => machine,
-            Err(error) => {
-                tracing::error!(%range, %error, "a snapshot cannot be restored");
-                return None;
-            }
-        };
-        let (found, expected) = (machine.state_hash(), header.state_hash);
-        if found != expected {
-            tracing::error!(%range, found, expected, "a snapshot has another hash than announced");
-            return None;
-        }
-        Some(Self {
-            at,
-            term: header.term,
-            from: ends.other_peer,
-            machine,
-            machine_header: image.header,
-            rows: image.rows,
-        })
+impl<M> Install<M> {
+    fn give_up(&mut self, arrived: Arrived<M>) {
+        self.outcome = Some(Outcome::NotNeeded);
+        self.discarded.push(arrived.machine);
     }
 }
 
@@ -117,7 +97,7 @@ impl<M: StateMachine> Replica<M> {
         let Some(arrived) = self.install.arrived.take() else { return false };
         let is_needed = self.raw.raft.raft_log.committed < arrived.at.index;
         if !is_needed || !snapshot::may_install(self, arrived.term) {
-            self.install.outcome = Some(Outcome::NotNeeded);
+            self.install.give_up(arrived);
             return false;
         }
         self.step_snapshot(arrived.term, arrived.from, arrived.at);
@@ -127,15 +107,15 @@ impl<M: StateMachine> Replica<M> {
 
     /// raft-rs had its chance to take the state that it was told of.
     pub(crate) fn forget_offered(&mut self) {
-        if self.install.offered.take().is_some() {
-            self.install.outcome = Some(Outcome::NotNeeded);
+        if let Some(offered) = self.install.offered.take() {
+            self.install.give_up(offered);
         }
     }
 
     /// A replica that stopped takes nothing in.
     pub(crate) fn forget_arrived(&mut self) {
-        if self.install.arrived.take().is_some() {
-            self.install.outcome = Some(Outcome::NotNeeded);
+        if let Some(arrived) = self.install.arrived.take() {
+            self.install.give_up(arrived);
         }
     }
 
@@ -176,13 +156,8 @@ pub(crate) fn stage<M: StateMachine>(
     assert!(replica.applied.index < index, "a snapshot never goes back");
 
     let range = replica.range();
-    let (start, end) = keys::rows_span(range);
-    staging.put(WriteOp::DeleteRange(Family::State, start, end));
-    let (start, end) = keys::log_span(range, 0, u64::MAX);
-    staging.put(WriteOp::DeleteRange(Family::Raft, start, end));
-    for (row, value) in &arrived.rows {
-        staging.put(records::put_row(Key::Row(range, row), value));
-    }
+    let rows = arrived.ops.len();
+    staging.put_all(arrived.ops);
     let header = FlushHeader {
         applied_index: index,
         applied_term: term,
@@ -195,7 +170,7 @@ pub(crate) fn stage<M: StateMachine>(
     let record = TruncatedRecord { index, term };
     staging.put(records::put(Key::Truncated(range), &record));
 
-    tracing::info!(%range, index, rows = arrived.rows.len(), "installing a snapshot");
+    tracing::info!(%range, index, rows, "installing a snapshot");
     // raft-rs has raised its commit index already.
     let before = ReplicaStatus { commit: replica.applied.index, ..replica.status() };
     let machine = arrived.machine;
@@ -207,7 +182,8 @@ pub(crate) fn stage<M: StateMachine>(
 /// `Ready` number `number` and all before it are durable.
 pub(crate) fn saved<M: StateMachine>(replica: &mut Replica<M>, number: u64) {
     let Some(writing) = replica.install.writing.take_if(|it| it.number <= number) else { return };
-    replica.machine = writing.machine;
+    let replaced = std::mem::replace(&mut replica.machine, writing.machine);
+    replica.install.discarded.push(replaced);
     replica.applied = writing.at;
     (replica.flushed, replica.flush_staged) = (writing.at.index, writing.at.index);
     replica.install.outcome = Some(Outcome::Installed);

@@ -12,7 +12,9 @@
 //!    need no entry;
 //! 2. [`Store::turn`];
 //! 3. write the batch, send the messages, answer clients from what was applied and read, then
-//!    take note of changed roles.
+//!    take note of changed roles;
+//! 4. run what [`Store::take_chores`] gives, in a thread of its own perhaps, and give what comes of
+//!    it to [`Store::chore_done`].
 //!
 //! What it guarantees: an entry is reported as applied only when it is committed and durable
 //! here; a vote or an acknowledgement leaves only when it is durable; after any crash the image
@@ -21,6 +23,7 @@
 //!
 //! Membership is fixed: a range has the replicas of its first descriptor.
 
+mod chore;
 mod create;
 #[cfg(feature = "edge")]
 mod directory;
@@ -51,8 +54,9 @@ mod staging;
 mod state_machine;
 mod store;
 
+pub use chore::{Chore, ChoreDone, ReadImage, Restore};
 pub use create::CreateError;
-pub use disk::{Batch, BatchSeq, Disk, DiskError, Family, Pair, WriteOp};
+pub use disk::{Batch, BatchSeq, Disk, DiskError, DiskView, Family, Pair, WriteOp};
 pub use effects::{
     Applied, Effects, NotProposed, Proposed, RaftRole, ReadId, ReadReady, ReplicaStatus,
     RoleChange, RoleNow,
@@ -63,7 +67,7 @@ pub use log::LogLimits;
 pub use peers::PeerProgress;
 pub use recover::RecoverError;
 #[cfg(feature = "edge")]
-pub use rocks_disk::{OpenError, RocksDisk};
+pub use rocks_disk::{OpenError, RocksDisk, RocksReader, RocksView};
 pub use sim_disk::SimDisk;
 pub use snapshot::{SnapshotLimits, SnapshotStats};
 pub use state_machine::{CorruptImage, DirtyRow, EntryAt, StateMachine};

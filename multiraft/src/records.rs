@@ -77,6 +77,11 @@ pub(crate) fn open_row(key: &[u8], mut value: Vec<u8>) -> Result<Vec<u8>, BadVal
     Ok(value)
 }
 
+/// As [`open_row`], without taking the value.
+pub(crate) fn row_in<'a>(key: &[u8], value: &'a [u8]) -> Result<&'a [u8], BadValue> {
+    Ok(&value[check(key, value)?..])
+}
+
 /// Where behind its head the value begins.
 fn check(key: &[u8], value: &[u8]) -> Result<usize, BadValue> {
     match value.split_first() {

@@ -3,15 +3,17 @@
 
 use std::fs::{File, TryLockError};
 use std::io;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rocksdb::{
     ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, ErrorKind,
-    IteratorMode, Options, ReadOptions, WriteBatch, WriteOptions,
+    IteratorMode, Options, ReadOptions, Snapshot, WriteBatch, WriteOptions,
 };
 
 use crate::directory;
-use crate::disk::{Disk, DiskError, Family, Pair, WriteOp};
+use crate::disk::{Disk, DiskError, DiskView, Family, Pair, WriteOp};
 use crate::rocks_log::{self, BATCH_END, BadLog, Mark};
 
 const FAMILIES: [Family; 3] = [Family::Raft, Family::State, Family::Meta];
@@ -75,13 +77,27 @@ impl Drop for Lock {
 
 /// A store's disk.
 pub struct RocksDisk {
-    db: DB,
+    db: Arc<Locked>,
     /// Begins every batch.
     mark: Mark,
     synced: WriteOptions,
     unsynced: WriteOptions,
+}
+
+/// A database and the right to its directory: nobody else opens it before whoever reads here has
+/// gone, too.
+struct Locked {
+    db: DB,
     /// Dropped after the database.
     _lock: Lock,
+}
+
+impl Deref for Locked {
+    type Target = DB;
+
+    fn deref(&self) -> &DB {
+        &self.db
+    }
 }
 
 impl RocksDisk {
@@ -105,14 +121,88 @@ impl RocksDisk {
         let db = DB::open_cf_descriptors(&database_options(), path, families)
             .map_err(|error| open_error(path, &error))?;
         let identity = db.get_db_identity().map_err(|error| unusable(one_line(&error)))?;
+        let db = Arc::new(Locked { db, _lock: lock });
         let mut synced = WriteOptions::default();
         synced.set_sync(true);
         let (mark, unsynced) = (Mark::of(&identity), WriteOptions::default());
-        Ok(Self { db, mark, synced, unsynced, _lock: lock })
+        Ok(Self { db, mark, synced, unsynced })
+    }
+
+    /// For another thread, which reads while this one writes.
+    pub fn reader(&self) -> RocksReader {
+        RocksReader { db: Arc::clone(&self.db) }
     }
 
     fn family(&self, family: Family) -> &ColumnFamily {
-        self.db.cf_handle(name(family)).expect("all families are opened with the database")
+        handle(&self.db, family)
+    }
+}
+
+fn handle(db: &DB, family: Family) -> &ColumnFamily {
+    db.cf_handle(name(family)).expect("all families are opened with the database")
+}
+
+/// Reads a store's disk beside its writer. The directory is in use until this is gone, too.
+pub struct RocksReader {
+    db: Arc<Locked>,
+}
+
+impl RocksReader {
+    /// What the disk holds now.
+    pub fn view(&self) -> RocksView<'_> {
+        RocksView { db: &self.db, snapshot: self.db.snapshot() }
+    }
+}
+
+/// See [`RocksReader::view`].
+pub struct RocksView<'a> {
+    db: &'a DB,
+    snapshot: Snapshot<'a>,
+}
+
+/// For the owner, who does not write meanwhile.
+impl DiskView for RocksDisk {
+    fn read(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, DiskError> {
+        self.get(family, key)
+    }
+
+    fn visit(
+        &self,
+        family: Family,
+        start: &[u8],
+        end: &[u8],
+        see: &mut dyn FnMut(&[u8], &[u8]),
+    ) -> Result<(), DiskError> {
+        RocksView { db: &self.db, snapshot: self.db.snapshot() }.visit(family, start, end, see)
+    }
+}
+
+impl DiskView for RocksView<'_> {
+    fn read(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, DiskError> {
+        self.snapshot.get_cf(handle(self.db, family), key).map_err(disk_error)
+    }
+
+    fn visit(
+        &self,
+        family: Family,
+        start: &[u8],
+        end: &[u8],
+        see: &mut dyn FnMut(&[u8], &[u8]),
+    ) -> Result<(), DiskError> {
+        if start >= end {
+            return Ok(());
+        }
+        let mut options = ReadOptions::default();
+        options.set_iterate_lower_bound(start);
+        options.set_iterate_upper_bound(end);
+        // It is read once: what others need must stay in the cache.
+        options.fill_cache(false);
+        let family = handle(self.db, family);
+        for pair in self.snapshot.iterator_cf_opt(family, options, IteratorMode::Start) {
+            let (key, value) = pair.map_err(disk_error)?;
+            see(&key, &value);
+        }
+        Ok(())
     }
 }
 

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 use twox_hash::XxHash3_64;
 
-use crate::disk::{Disk, DiskError, Family, Pair, WriteOp};
+use crate::disk::{Disk, DiskError, DiskView, Family, Pair, WriteOp};
 
 type Contents = BTreeMap<Family, BTreeMap<Vec<u8>, Vec<u8>>>;
 
@@ -168,6 +168,27 @@ impl Disk for SimDisk {
         };
         let inside = pairs.range(start.to_vec()..end.to_vec());
         Ok(inside.map(|(key, value)| (key.clone(), value.clone())).collect())
+    }
+}
+
+/// Who reads beside the owner is not one of its operations: no fault that is planned hits it.
+impl DiskView for SimDisk {
+    fn read(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, DiskError> {
+        Ok(self.current.get(&family).and_then(|pairs| pairs.get(key)).cloned())
+    }
+
+    fn visit(
+        &self,
+        family: Family,
+        start: &[u8],
+        end: &[u8],
+        see: &mut dyn FnMut(&[u8], &[u8]),
+    ) -> Result<(), DiskError> {
+        if let Some(pairs) = self.current.get(&family).filter(|_| start < end) {
+            let inside = pairs.range(start.to_vec()..end.to_vec());
+            inside.for_each(|(key, value)| see(key, value));
+        }
+        Ok(())
     }
 }
 

@@ -54,6 +54,14 @@ impl Staging {
         self.ops.push(op);
     }
 
+    /// As [`Self::put`], many.
+    pub(crate) fn put_all(&mut self, ops: Vec<WriteOp>) {
+        match self.ops.is_empty() {
+            true => self.ops = ops,
+            false => self.ops.extend(ops),
+        }
+    }
+
     /// The changes of this `Ready` are in the batch, and must be durable before Raft goes on.
     pub(crate) fn save(&mut self, saved: Saved) {
         match self.saved.last_mut() {

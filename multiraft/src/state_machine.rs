@@ -29,18 +29,18 @@ pub trait StateMachine: Sized {
     /// Rows that changed since the last call, each once, for the image (D4).
     fn take_dirty(&mut self) -> Vec<DirtyRow>;
 
+    /// About how many rows the next [`take_dirty`](Self::take_dirty) gives, which is the work of a
+    /// turn.
+    fn dirty_len(&self) -> usize;
+
     /// What belongs to the image beside the rows (counters and the like).
     fn header(&self) -> Vec<u8>;
-
-    /// All rows of the image, whatever was taken by `take_dirty`: with `header` the whole state,
-    /// for a replica that needs a snapshot.
-    fn rows(&self) -> Vec<(Vec<u8>, Vec<u8>)>;
 
     /// Hash of the whole state (S9).
     fn state_hash(&self) -> u64;
 
-    /// Builds the state from an image: the inverse of `header` and `rows`. The engine checks the
-    /// hash afterwards.
+    /// Builds the state from an image: what `header` said last, and all rows that `take_dirty` gave
+    /// and did not take back. The engine checks the hash afterwards.
     fn restore(header: &[u8], rows: Vec<(Vec<u8>, Vec<u8>)>) -> Result<Self, CorruptImage>;
 }
 

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use sharklock_proto::internal::v1::{Heartbeats, RangeMessage, SnapshotMessage};
 use sharklock_rangemap::{Descriptor, RangeId, StoreId};
 
+use crate::chore::{Chore, ChoreDone};
 use crate::create::{self, CreateError};
 use crate::disk::{BatchSeq, Disk};
 use crate::effects::{Effects, NotProposed, Proposed, ReadId, ReplicaStatus};
@@ -53,6 +54,8 @@ pub struct Store<M: StateMachine> {
     flush_waits: bool,
     staging: Staging,
     transfers: Transfers,
+    /// States that others have taken the place of.
+    discarded: Vec<M>,
     last_incarnation: u64,
     /// Since recovery.
     ticks: u64,
@@ -74,6 +77,7 @@ impl<M: StateMachine> Store<M> {
             flush_waits: false,
             staging: Staging::default(),
             transfers: Transfers::new(cluster_id, config.snapshots),
+            discarded: Vec::new(),
             last_incarnation: 0,
             ticks: 0,
             last_read: 0,
@@ -270,8 +274,9 @@ impl<M: StateMachine> Store<M> {
             let Some(replica) = self.replicas.get_mut(&range) else { continue };
             ready::drive(replica, &mut self.staging, effects);
             self.transfers.follow(replica, &self.config.log);
+            self.discarded.append(&mut replica.install.discarded);
             let hold = self.transfers.hold(range);
-            if replica.needs_flush() && image::is_overdue(replica.log(), &self.config.log, hold) {
+            if replica.needs_flush() && image::is_overdue(replica, &self.config.log, hold) {
                 self.flush_due.insert(range);
                 self.flush_waits = false;
             }
@@ -321,6 +326,24 @@ impl<M: StateMachine> Store<M> {
                 replica.flushed = replica.flushed.max(flushed.applied);
             }
         }
+    }
+
+    /// What is to be done beside the turns, since it grows with a range. A bounded number is under
+    /// way at a time: [`SnapshotLimits`] says how many snapshots.
+    pub fn take_chores(&mut self) -> Vec<Chore<M>> {
+        let reads = self.transfers.to_read.drain(..).map(Chore::Read);
+        let restores = self.transfers.to_restore.drain(..).map(|it| Chore::Restore(Box::new(it)));
+        let discards = self.discarded.drain(..).map(Chore::Discard);
+        reads.chain(restores).chain(discards).collect()
+    }
+
+    /// What came of a chore. What it leads to comes with the next turn.
+    pub fn chore_done(&mut self, done: ChoreDone<M>) {
+        let range = done.range();
+        let Some(replica) = self.replicas.get_mut(&range) else { return };
+        self.work.insert(range);
+        let unwanted = self.transfers.chore_done(replica, done.0);
+        self.discarded.extend(unwanted);
     }
 
     /// Whether a batch was handed out and not reported back.
@@ -400,8 +423,8 @@ mod tests {
             Vec::new()
         }
 
-        fn rows(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
-            Vec::new()
+        fn dirty_len(&self) -> usize {
+            0
         }
 
         fn header(&self) -> Vec<u8> {

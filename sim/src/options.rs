@@ -167,6 +167,8 @@ options! {
     snapshot_tick_bytes,
     /// and snapshots that a store sends and takes in at the same time.
     snapshot_slots,
+    /// Leases that a turn takes up of those that a new leader has found.
+    leases_per_turn,
 }
 
 /// Faults that a run without faults lacks, all of them.
@@ -257,6 +259,7 @@ impl Options {
             snapshot_window_chunks: 0,
             snapshot_tick_bytes: 0,
             snapshot_slots: 0,
+            leases_per_turn: 0,
         }
     }
 
@@ -358,6 +361,8 @@ impl Options {
         self.snapshot_window_chunks = dice.between(1, 8);
         self.snapshot_tick_bytes = *dice.pick(&[0, 0, 2_000, 20_000]);
         self.snapshot_slots = dice.between(1, 2);
+        // One by one, so that much happens before all are taken up; or as shipped.
+        self.leases_per_turn = *dice.pick(&[1, 1, 3, 2_048]);
     }
 }
 

@@ -107,7 +107,11 @@ impl StoreNode {
         let config = engine_config(options, seed ^ self.number as u64);
         let store = Store::<LockRange>::recover(config, &self.disk)
             .map_err(|error| format!("s{} does not recover: {error}", self.number))?;
-        let pace = Pace { flush: Duration::from_millis(options.flush_ms), ..Pace::default() };
+        let pace = Pace {
+            flush: Duration::from_millis(options.flush_ms),
+            leases_per_turn: options.leases_per_turn as usize,
+            ..Pace::default()
+        };
         self.life += 1;
         self.process = Some(Process {
             worker: Worker::new(Duration::ZERO, store, pace),

@@ -1,6 +1,7 @@
 //! What happens to stores: turns, writes, letters, starts and ends.
 
-use sharklock_dataserver::{Input, LinkId, Outputs};
+use sharklock_dataserver::{Input, LinkId, LockRange, Outputs};
+use sharklock_multiraft::Chore;
 use sharklock_proto::internal::v1::StoreReply;
 
 use crate::links::Letter;
@@ -125,7 +126,12 @@ impl World {
 
     /// Does what a turn wants, in the order in which the edge does it.
     fn store_outputs(&mut self, number: usize, outputs: Outputs) {
-        let Outputs { batch, replies, messages, heartbeats, snapshots } = outputs;
+        let Outputs { batch, replies, messages, heartbeats, snapshots, chores } = outputs;
+        for chore in chores {
+            let (took, life) = (self.draw_write_ns(number), self.store(number).life);
+            let chore = Box::new(chore);
+            self.queue.plan(self.now + took, Event::Chore { store: number, life, chore });
+        }
         if let Some(batch) = batch {
             let took = self.draw_write_ns(number);
             let store = self.store(number);
@@ -148,6 +154,26 @@ impl World {
         }
         self.observe_store(number);
         self.arm_store(number);
+    }
+
+    /// Another thread of the process has done a chore. It reads what the disk holds in between two
+    /// writes.
+    pub(crate) fn store_chore(&mut self, number: usize, life: u32, chore: Box<Chore<LockRange>>) {
+        let now = self.now;
+        let store = self.store(number);
+        if store.life != life {
+            return;
+        }
+        if store.paused_until > now {
+            let until = store.paused_until;
+            return self.queue.plan(until, Event::Chore { store: number, life, chore });
+        }
+        let Some(process) = &mut store.process else { return };
+        if let Some(done) = chore.run(&store.disk) {
+            process.post_internal(Input::ChoreDone(Box::new(done)));
+            self.counters.count("chores of snapshots");
+            self.arm_store(number);
+        }
     }
 
     fn store_replies(&mut self, number: usize, link: LinkId, replies: Vec<StoreReply>) {

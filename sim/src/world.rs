@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use sharklock_dataserver::LockRange;
 use sharklock_history::{FencingOracle, Recorder};
+use sharklock_multiraft::Chore;
 
 use crate::check::{Checks, Violation};
 use crate::client::ClientNode;
@@ -51,6 +53,15 @@ pub enum Event {
         store: usize,
         /// In which life.
         life: u32,
+    },
+    /// A thread beside a store's worker has come to an end with a chore.
+    Chore {
+        /// Which store.
+        store: usize,
+        /// In which life.
+        life: u32,
+        /// What it does.
+        chore: Box<Chore<LockRange>>,
     },
     /// A store's process begins.
     StoreStarts(usize),
@@ -351,6 +362,7 @@ impl World {
         match event {
             Event::Turn { store, life, turn } => self.store_turn(store, life, turn),
             Event::Written { store, life } => self.store_written(store, life),
+            Event::Chore { store, life, chore } => self.store_chore(store, life, chore),
             Event::StoreStarts(store) => self.store_starts(store),
             Event::Letter(letter) => self.letter_arrived(letter),
             Event::Arrived { conn, to, epoch, payload } => self.arrived(conn, to, epoch, payload),

@@ -271,6 +271,7 @@ fn pace(tunables: &Tunables) -> Pace {
         tick: tunables.tick,
         election_max: tunables.tick * ELECTION_TICKS_MAX,
         flush: tunables.image_flush,
+        ..Pace::default()
     }
 }
 

@@ -1,6 +1,7 @@
 //! What is not a core: threads, clocks, the disk, the links of gateways and of other stores, and what
 //! the masters are told. Everything here only translates between the world and `Worker`.
 
+mod chores;
 mod clock;
 mod disk_thread;
 mod draft;

@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     edge::{
+        chores,
         clock::ServerClock,
         disk_thread::{self, SyncTimes, Writer},
         draft,
@@ -230,6 +231,8 @@ impl DataServer {
         let bulletin = Arc::new(Bulletin::default());
         let sync_times = Arc::new(SyncTimes::default());
         let (batch_sender, batch_receiver) = mpsc::sync_channel(1);
+        let (chore_sender, chore_receiver) = mpsc::channel();
+        let reader = disk.reader();
         let (ready_sender, ready) = watch::channel(false);
         let mut clock = ServerClock::start();
         let tick = config.tuning.pace.tick;
@@ -244,6 +247,7 @@ impl DataServer {
             peers: Arc::clone(&peers),
             bulletin: Arc::clone(&bulletin),
             batches: batch_sender,
+            chores: chore_sender,
             writer: Arc::clone(&writer),
             sync_times,
             metrics,
@@ -251,8 +255,11 @@ impl DataServer {
             address: config.advertise,
             hand_over_within: config.tuning.pace.election_max,
         };
-        let disk_mailbox = Arc::clone(&mailbox);
+        let (disk_mailbox, chore_mailbox) = (Arc::clone(&mailbox), Arc::clone(&mailbox));
         let threads = vec![
+            spawn("store-chores", move || {
+                chores::run(&reader, &chore_receiver, &chore_mailbox);
+            })?,
             spawn("store-disk", move || {
                 disk_thread::run(&writer, &batch_receiver, &disk_mailbox);
             })?,

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use sharklock_multiraft::{Batch, Disk};
+use sharklock_multiraft::{Batch, Chore, Disk};
 use sharklock_proto::v1;
 use sharklock_rangemap::RangeId;
 use sharklock_transport::PeerLinks;
@@ -21,6 +21,7 @@ use crate::{
         metrics::Metrics,
     },
     front::LinkId,
+    machine::LockRange,
     ports::{Input, Outputs},
     worker::Worker,
 };
@@ -50,6 +51,8 @@ pub struct WorkerThread<D> {
     pub bulletin: Arc<Bulletin>,
     /// Where batches go. Capacity 1: the core hands out one at a time.
     pub batches: mpsc::SyncSender<Batch>,
+    /// Where what must not hold up a turn goes. The core bounds how many there are.
+    pub chores: mpsc::Sender<Chore<LockRange>>,
     /// Writes a batch here and now.
     pub writer: Arc<Writer<D>>,
     /// Shown in the status.
@@ -117,6 +120,9 @@ impl<D: Disk> WorkerThread<D> {
         // Before the disk: a leader's followers write at the same time as it does.
         self.metrics.sending(&outputs);
         self.peers.send(outputs.messages, outputs.heartbeats, outputs.snapshots);
+        for chore in outputs.chores {
+            self.chores.send(chore).expect("the chores' thread ends after this one");
+        }
         let mut here = None;
         if let Some(batch) = outputs.batch {
             let is_small = batch.ops.len() <= INLINE_OPS_MAX;

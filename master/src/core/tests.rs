@@ -127,9 +127,18 @@ impl World {
             self.packets.extend(outputs.snapshots.into_iter().map(Packet::Snapshot));
             self.replies.extend(outputs.replies);
             self.routes.extend(outputs.routes);
-            let Some(batch) = outputs.batch else { return };
-            node.disk.write(&batch.ops, true).expect("no fault is planned");
-            core.handle(self.now, Input::Persisted(batch.seq));
+            if outputs.batch.is_none() && outputs.chores.is_empty() {
+                return;
+            }
+            for chore in outputs.chores {
+                if let Some(done) = chore.run(&node.disk) {
+                    core.handle(self.now, Input::ChoreDone(Box::new(done)));
+                }
+            }
+            if let Some(batch) = outputs.batch {
+                node.disk.write(&batch.ops, true).expect("no fault is planned");
+                core.handle(self.now, Input::Persisted(batch.seq));
+            }
         }
     }
 

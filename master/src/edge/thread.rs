@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sharklock_multiraft::{Batch, Disk};
+use sharklock_multiraft::{Batch, Disk, DiskView};
 use sharklock_proto::internal::v1::RoutesUpdate;
 use sharklock_transport::PeerLinks;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -59,7 +59,7 @@ struct Waiting {
     watchers: Vec<mpsc::Sender<RoutesUpdate>>,
 }
 
-impl<D: Disk> Thread<D> {
+impl<D: Disk + DiskView> Thread<D> {
     /// Runs until it is asked to stop, or everybody is gone who could ask.
     pub fn run(mut self) {
         let mut waiting = Waiting::default();
@@ -117,12 +117,23 @@ impl<D: Disk> Thread<D> {
 
     /// One turn, and those that its own writes lead to.
     fn turns(&mut self, waiting: &mut Waiting) {
-        let mut outputs = self.core.end_turn(self.now());
-        while let Some(batch) = self.dispatch(outputs, waiting) {
-            self.write(&batch);
-            let now = self.now();
-            self.core.handle(now, Input::Persisted(batch.seq));
-            outputs = self.core.end_turn(now);
+        loop {
+            let mut outputs = self.core.end_turn(self.now());
+            let chores = std::mem::take(&mut outputs.chores);
+            let batch = self.dispatch(outputs, waiting);
+            if batch.is_none() && chores.is_empty() {
+                break;
+            }
+            // What masters keep is small, so their thread does this itself, too.
+            for chore in chores {
+                if let Some(done) = chore.run(&self.disk) {
+                    self.core.handle(self.now(), Input::ChoreDone(Box::new(done)));
+                }
+            }
+            if let Some(batch) = batch {
+                self.write(&batch);
+                self.core.handle(self.now(), Input::Persisted(batch.seq));
+            }
         }
         self.metrics.show(&self.core);
         let ready = self.core.knows_leader();

@@ -18,8 +18,8 @@ impl StateMachine for Nothing {
         Vec::new()
     }
 
-    fn rows(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
-        Vec::new()
+    fn dirty_len(&self) -> usize {
+        0
     }
 
     fn header(&self) -> Vec<u8> {

@@ -1,9 +1,7 @@
 //! A range's whole state as one run of bytes: the machine's header, then its rows, each with its
 //! length before it (four bytes, big-endian).
 
-use bytes::{Buf, BufMut, Bytes};
-
-use crate::state_machine::StateMachine;
+use bytes::{Buf, BufMut};
 
 /// A machine's header and rows.
 #[derive(Debug, PartialEq, Eq)]
@@ -12,19 +10,7 @@ pub(crate) struct Image {
     pub rows: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
-pub(crate) fn encode<M: StateMachine>(machine: &M) -> Bytes {
-    let (header, rows) = (machine.header(), machine.rows());
-    let lengths = rows.iter().map(|(key, value)| 8 + key.len() + value.len());
-    let mut bytes = Vec::with_capacity(4 + header.len() + lengths.sum::<usize>());
-    put(&mut bytes, &header);
-    for (key, value) in &rows {
-        put(&mut bytes, key);
-        put(&mut bytes, value);
-    }
-    bytes.into()
-}
-
-/// `None`: not what [`encode`] writes.
+/// `None`: nobody writes that.
 pub(crate) fn decode(mut bytes: &[u8]) -> Option<Image> {
     let header = take(&mut bytes)?;
     let mut rows = Vec::new();
@@ -34,7 +20,8 @@ pub(crate) fn decode(mut bytes: &[u8]) -> Option<Image> {
     Some(Image { header, rows })
 }
 
-fn put(bytes: &mut Vec<u8>, part: &[u8]) {
+/// Adds the header, or a row's key, or its value.
+pub(crate) fn put(bytes: &mut Vec<u8>, part: &[u8]) {
     let length = u32::try_from(part.len()).expect("a row has less than 4 GiB");
     bytes.put_u32(length);
     bytes.put_slice(part);

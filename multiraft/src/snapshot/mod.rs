@@ -8,10 +8,14 @@
 //! state holds: with that the leader goes on as after any append. So raft-rs's leader never waits
 //! for a snapshot, a failed transfer needs no word to it, and the next one begins when it asks
 //! again.
+//!
+//! Reading the image that is sent, and making a state of one that has come, are chores: they grow
+//! with the range, and no turn may.
 
 mod hold;
-mod image;
+pub(crate) mod image;
 mod limits;
+mod reading;
 mod receiving;
 mod sending;
 mod wire;
@@ -26,16 +30,17 @@ use sharklock_proto::internal::v1::{
 };
 use sharklock_rangemap::{PeerId, RangeId, StoreId};
 
+use crate::chore::{Done, ReadImage, Restore, StoredImage};
 use crate::guard::Dropped;
-use crate::install::{Arrived, Outcome};
+use crate::install::Outcome;
 use crate::log::LogLimits;
 use crate::replica::Replica;
 use crate::state_machine::StateMachine;
 use hold::CatchingUp;
 pub(crate) use hold::Hold;
-pub(crate) use image::Image;
 use limits::Budget;
 pub use limits::SnapshotLimits;
+use reading::{READING_BYTES_MAX, Reading};
 use receiving::Receiving;
 use sending::Sending;
 pub(crate) use wire::Ends;
@@ -45,8 +50,6 @@ const RESEND_TICKS: u64 = 5;
 /// Ticks after a failure in which no other snapshot goes to the same replica: making one costs a
 /// copy of the range.
 const REST_TICKS: u64 = 10;
-/// Transfers of a term: the rest of their number is the term, in which this store leads once.
-const TRANSFER_BITS: u32 = 20;
 
 /// What became of a store's snapshots since its recovery.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -66,14 +69,18 @@ pub struct SnapshotStats {
 /// All snapshots on their way from and to a store.
 ///
 /// Invariants:
-/// - `sending.len() <= limits.sending_max` and `receiving.len() <= limits.receiving_max`;
-/// - a transfer in `sending` belongs to a term in which this store leads.
+/// - `reading` and `sending` together are at most `limits.sending_max`, `receiving` at most
+///   `limits.receiving_max`;
+/// - a transfer in `reading` or `sending` belongs to a term in which this store leads, and no
+///   replica has one in both.
 #[derive(Debug)]
 pub(crate) struct Transfers {
     cluster_id: Bytes,
     limits: SnapshotLimits,
     ticks: u64,
+    /// Wishes for an image, and transfers begun.
     begun: u64,
+    reading: BTreeMap<(RangeId, PeerId), Reading>,
     sending: BTreeMap<(RangeId, PeerId), Sending>,
     receiving: BTreeMap<RangeId, Receiving>,
     /// Replicas that have installed what was sent to them, until they have what came since.
@@ -83,6 +90,10 @@ pub(crate) struct Transfers {
     outward: Budget,
     inward: Budget,
     outbox: Vec<SnapshotMessage>,
+    /// Images that are to be read.
+    pub to_read: Vec<ReadImage>,
+    /// States that are to be made of what has come.
+    pub to_restore: Vec<Restore>,
     pub stats: SnapshotStats,
 }
 
@@ -93,6 +104,7 @@ impl Transfers {
             limits,
             ticks: 0,
             begun: 0,
+            reading: BTreeMap::new(),
             sending: BTreeMap::new(),
             receiving: BTreeMap::new(),
             catching_up: BTreeMap::new(),
@@ -100,6 +112,8 @@ impl Transfers {
             outward: Budget::new(limits.bytes_per_tick),
             inward: Budget::new(limits.bytes_per_tick),
             outbox: Vec::new(),
+            to_read: Vec::new(),
+            to_restore: Vec::new(),
             stats: SnapshotStats::default(),
         }
     }
@@ -113,9 +127,10 @@ impl Transfers {
     /// behind one.
     pub(crate) fn hold(&self, range: RangeId) -> Option<Hold> {
         let of_range = (range, PeerId(0))..=(range, PeerId(u64::MAX));
+        let reading = self.reading.range(of_range.clone()).map(|(_, it)| it.hold);
         let sending = self.sending.range(of_range.clone()).map(|(_, it)| it.hold());
         let catching_up = self.catching_up.range(of_range).map(|(_, it)| it.hold);
-        sending.chain(catching_up).reduce(Hold::and)
+        reading.chain(sending).chain(catching_up).reduce(Hold::and)
     }
 
     pub(crate) fn tick(&mut self) {
@@ -131,6 +146,11 @@ impl Transfers {
     }
 
     fn tick_sending(&mut self) {
+        let late = |reading: &Reading| self.ticks - reading.since >= self.limits.idle_ticks_max;
+        let late = self.reading.iter().filter(|(_, it)| late(it)).map(|(key, _)| *key);
+        for key in late.collect::<Vec<_>>() {
+            self.fail(key);
+        }
         let mut failed = Vec::new();
         for (key, sending) in &mut self.sending {
             match sending.tick(self.ticks, &self.limits) {
@@ -169,14 +189,16 @@ impl Transfers {
 
     /// Nothing reaches this store: what is on its way there has failed.
     pub(crate) fn unreachable(&mut self, store: StoreId) {
-        let there = self.sending.iter().filter(|(_, it)| it.ends.other_store == store);
-        for key in there.map(|(key, _)| *key).collect::<Vec<_>>() {
+        let reading = self.reading.iter().map(|(key, it)| (*key, it.ends));
+        let sending = self.sending.iter().map(|(key, it)| (*key, it.ends));
+        let there = reading.chain(sending).filter(|(_, ends)| ends.other_store == store);
+        for key in there.map(|(key, _)| key).collect::<Vec<_>>() {
             self.fail(key);
         }
     }
 
     fn fail(&mut self, key: (RangeId, PeerId)) {
-        if self.sending.remove(&key).is_some() {
+        if self.reading.remove(&key).is_some() || self.sending.remove(&key).is_some() {
             self.stats.failed += 1;
             self.resting.insert(key, self.ticks + REST_TICKS);
         }
@@ -202,6 +224,7 @@ impl Transfers {
     /// After a replica had its turn: snapshots that it needs no more or cannot send any more end,
     /// those that its followers need begin, and what became of one that it took in is answered.
     pub(crate) fn follow<M: StateMachine>(&mut self, replica: &mut Replica<M>, log: &LogLimits) {
+        self.end_reading(replica);
         self.end_sending(replica);
         let (range, ticks) = (replica.range(), self.ticks);
         self.catching_up.retain(|(of, peer), it| {
@@ -213,6 +236,18 @@ impl Transfers {
         self.end_receiving(replica);
         if let Some(outcome) = replica.install.outcome.take() {
             self.installed(replica.range(), outcome);
+        }
+    }
+
+    /// A leadership that is over sends nothing.
+    fn end_reading<M: StateMachine>(&mut self, replica: &Replica<M>) {
+        let (range, term) = (replica.range(), replica.raw.raft.term);
+        let leads = replica.leads_now();
+        let is_over = |it: &Reading| !leads || it.term != term;
+        let of_range = self.reading.range((range, PeerId(0))..=(range, PeerId(u64::MAX)));
+        let over = of_range.filter(|(_, it)| is_over(it)).map(|(key, _)| *key);
+        for key in over.collect::<Vec<_>>() {
+            self.fail(key);
         }
     }
 
@@ -239,13 +274,13 @@ impl Transfers {
         let Some(store) = member.map(|member| member.store).filter(|_| replica.leads_now()) else {
             return;
         };
-        let is_full = self.sending.len() >= self.limits.sending_max;
+        let is_full = self.reading.len() + self.sending.len() >= self.limits.sending_max;
         // What it has installed it has acknowledged to Raft, too, on another stream. If that is
         // lost, the header of the next one brings it again.
         let catching_up = self.catching_up.get(&key);
         let is_here_soon = catching_up.is_some_and(|it| self.ticks - it.progress < RESEND_TICKS);
-        let is_busy = self.sending.contains_key(&key) || self.resting.contains_key(&key);
-        if is_full || is_here_soon || is_busy {
+        let is_begun = self.reading.contains_key(&key) || self.sending.contains_key(&key);
+        if is_full || is_here_soon || is_begun || self.resting.contains_key(&key) {
             return;
         }
         let ends = Ends {
@@ -255,23 +290,81 @@ impl Transfers {
             other_store: store,
             other_peer: peer,
         };
-        let data = image::encode(&replica.machine);
-        let term = replica.raw.raft.term;
+        self.begun += 1;
+        self.stats.begun += 1;
+        let (term, number, since) = (replica.raw.raft.term, self.begun, self.ticks);
+        let hold = Hold { from: replica.flushed, bytes: READING_BYTES_MAX };
+        self.reading.insert(key, Reading { ends, term, number, hold, since });
+        self.to_read.push(ReadImage { range: key.0, peer, number });
+    }
+
+    /// What came of a chore, for a replica that is here. A state that nobody wants any more comes
+    /// back.
+    pub(crate) fn chore_done<M: StateMachine>(
+        &mut self,
+        replica: &mut Replica<M>,
+        done: Done<M>,
+    ) -> Option<M> {
+        match done {
+            Done::Read(wish, image) => {
+                self.read(replica, wish, image);
+                None
+            }
+            Done::Restored { ends, transfer, arrived } => {
+                let known = self.receiving.get(&ends.range);
+                let is_it = |it: &&Receiving| it.transfer == transfer && it.ends == ends;
+                if known.filter(is_it).is_none() {
+                    return arrived.map(|arrived| arrived.machine);
+                }
+                match arrived {
+                    Some(arrived) => replica.install.arrived = Some(*arrived),
+                    None => self.damaged(ends, transfer),
+                }
+                None
+            }
+        }
+    }
+
+    /// The image is there: its header goes out.
+    fn read<M: StateMachine>(
+        &mut self,
+        replica: &Replica<M>,
+        wish: ReadImage,
+        image: Option<StoredImage>,
+    ) {
+        let key = (wish.range, wish.peer);
+        let Some(reading) = self.reading.get(&key).filter(|it| it.number == wish.number) else {
+            return;
+        };
+        let (ends, term) = (reading.ends, reading.term);
+        let is_led = replica.leads_now() && replica.raw.raft.term == term;
+        let Some(image) = image.filter(|_| is_led) else { return self.fail(key) };
+        self.reading.remove(&key);
+        assert!(
+            replica.log().first() <= image.at.index + 1,
+            "the log begins at {}, and was to be kept from {} on",
+            replica.log().first(),
+            image.at.index + 1
+        );
         let header = SnapshotHeader {
             term,
-            metadata: Some(wire::metadata(&replica.descriptor, replica.applied)),
+            metadata: Some(wire::metadata(&replica.descriptor, image.at)),
             descriptor: Some(wire::descriptor(&replica.descriptor)),
-            bytes: data.len() as u64,
-            crc32c: crc32c::crc32c(&data),
-            state_hash: replica.machine.state_hash(),
+            bytes: image.data.len() as u64,
+            crc32c: image.crc32c,
+            state_hash: image.state_hash,
         };
-        self.begun = (self.begun + 1) % (1 << TRANSFER_BITS);
-        let transfer = term.wrapping_shl(TRANSFER_BITS) | self.begun;
-        let (range, bytes, index) = (key.0, header.bytes, replica.applied.index);
-        tracing::info!(%range, to = %store, index, bytes, "sending a snapshot");
-        self.stats.begun += 1;
+        let transfer = wire::transfer(term, wish.number);
+        let (range, bytes, index) = (key.0, header.bytes, image.at.index);
+        tracing::info!(%range, to = %ends.other_store, index, bytes, "sending a snapshot");
         self.post(ends, transfer, Body::Header(header.clone()));
-        self.sending.insert(key, Sending::new(ends, transfer, header, data, self.ticks));
+        self.sending.insert(key, Sending::new(ends, transfer, header, image.data, self.ticks));
+    }
+
+    fn damaged(&mut self, ends: Ends, transfer: u64) {
+        self.receiving.remove(&ends.range);
+        self.stats.abandoned += 1;
+        self.reject(ends, transfer, Why::Damaged);
     }
 
     /// What is taken in belongs to one term and its leader; and it is of no use once the log here
@@ -317,7 +410,7 @@ impl Transfers {
         let transfer = message.transfer;
         match message.body.ok_or(Dropped::Malformed("it has no body"))? {
             Body::Header(header) => return self.offered(replica, ends, transfer, header),
-            Body::Chunk(chunk) => self.chunk(replica, ends, transfer, chunk),
+            Body::Chunk(chunk) => self.chunk(ends, transfer, chunk),
             Body::Ack(ack) => self.acknowledged(ends, transfer, ack),
             Body::Reject(reject) => self.rejected(ends, transfer, &reject),
             Body::Cancel(SnapshotCancel {}) => self.cancelled(ends, transfer),
@@ -349,8 +442,8 @@ impl Transfers {
                 self.acknowledge(ends.range);
                 return Ok(());
             }
-            // Late: its sender has begun another since, and numbers grow. Or the other is whole.
-            Some(known) if known.transfer > transfer || known.is_handed_on => {
+            // Late: its sender has begun another since. Or the other is whole.
+            Some(known) if known.is_newer_than(&header, transfer) || known.is_handed_on => {
                 self.reject(ends, transfer, Why::Busy);
                 return Ok(());
             }
@@ -382,13 +475,7 @@ impl Transfers {
         self.post(ends, transfer, Body::Ack(ack));
     }
 
-    fn chunk<M: StateMachine>(
-        &mut self,
-        replica: &mut Replica<M>,
-        ends: Ends,
-        transfer: u64,
-        chunk: SnapshotChunk,
-    ) {
+    fn chunk(&mut self, ends: Ends, transfer: u64, chunk: SnapshotChunk) {
         let known = self.receiving.get_mut(&ends.range);
         let Some(receiving) = known.filter(|it| it.transfer == transfer && it.ends == ends) else {
             // Of a transfer that this store has forgotten, by a restart perhaps.
@@ -399,25 +486,12 @@ impl Transfers {
             return self.acknowledge(ends.range);
         }
         let whole = match receiving.take(chunk, self.ticks) {
-            Ok(()) => receiving.whole(),
-            Err(damaged) => Some(Err(damaged)),
+            Ok(()) => receiving.whole().transpose(),
+            Err(damaged) => Err(damaged),
         };
-        let arrived = whole.map(|whole| {
-            let data = whole.ok()?;
-            Arrived::restore(&receiving.header, receiving.at, ends, image::decode(&data)?)
-        });
-        match arrived {
-            None => self.acknowledge(ends.range),
-            Some(Some(arrived)) => {
-                replica.install.arrived = Some(arrived);
-                self.acknowledge(ends.range);
-            }
-            Some(None) => {
-                self.receiving.remove(&ends.range);
-                self.stats.abandoned += 1;
-                self.reject(ends, transfer, Why::Damaged);
-            }
-        }
+        let Ok(whole) = whole else { return self.damaged(ends, transfer) };
+        self.to_restore.extend(whole);
+        self.acknowledge(ends.range);
     }
 
     fn acknowledged(&mut self, ends: Ends, transfer: u64, ack: SnapshotAck) {

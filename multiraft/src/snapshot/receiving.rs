@@ -8,7 +8,8 @@ use sharklock_proto::internal::v1::{SnapshotAck, SnapshotChunk, SnapshotHeader};
 
 use super::RESEND_TICKS;
 use super::limits::{Budget, SnapshotLimits};
-use super::wire::Ends;
+use super::wire::{self, Ends};
+use crate::chore::Restore;
 use crate::state_machine::EntryAt;
 
 /// A chunk or the whole is not what was sent.
@@ -26,8 +27,9 @@ pub(crate) enum Due {
 }
 
 /// Invariants:
-/// - `data.len() <= granted <= header.bytes`, and what is in `ahead` lies between the first two;
-/// - `data` is a prefix of what the sender has, but for damage that its checksums do not show.
+/// - `received <= granted <= header.bytes`, and what is in `ahead` lies between the first two;
+/// - `chunks` are the first `received` bytes of what the sender has, and `crc32c` is theirs, but for
+///   damage that its checksums do not show.
 #[derive(Debug)]
 pub(crate) struct Receiving {
     pub ends: Ends,
@@ -35,13 +37,15 @@ pub(crate) struct Receiving {
     pub header: SnapshotHeader,
     /// Where the announced state has the log applied.
     pub at: EntryAt,
-    data: Vec<u8>,
+    chunks: Vec<Bytes>,
+    received: u64,
+    crc32c: u32,
     /// Chunks that overtook others, by offset.
     ahead: BTreeMap<u64, Bytes>,
     granted: u64,
     progress: u64,
     spoke: u64,
-    /// All of it is here and the replica has it; what is missing is its disk.
+    /// All of it is here. What is missing is a state made of it, and the replica's disk.
     pub is_handed_on: bool,
 }
 
@@ -58,7 +62,9 @@ impl Receiving {
             transfer,
             header,
             at,
-            data: Vec::new(),
+            chunks: Vec::new(),
+            received: 0,
+            crc32c: 0,
             ahead: BTreeMap::new(),
             granted: 0,
             progress: ticks,
@@ -67,11 +73,9 @@ impl Receiving {
         }
     }
 
-    fn received(&self) -> u64 {
-        match self.is_handed_on {
-            true => self.header.bytes,
-            false => self.data.len() as u64,
-        }
+    /// Whether it was begun after the transfer that this header begins.
+    pub(crate) fn is_newer_than(&self, header: &SnapshotHeader, transfer: u64) -> bool {
+        wire::is_before((header.term, transfer), (self.header.term, self.transfer))
     }
 
     /// Takes a chunk, unless it is here already or more than what was granted.
@@ -81,16 +85,18 @@ impl Receiving {
         if is_damaged || end > self.header.bytes {
             return Err(Damaged);
         }
-        if chunk.offset < self.received() || end > self.granted {
+        if chunk.offset < self.received || end > self.granted {
             return Ok(());
         }
         self.ahead.insert(chunk.offset, chunk.data);
         while let Some(next) = self.ahead.first_entry()
-            && *next.key() <= self.data.len() as u64
+            && *next.key() <= self.received
         {
             let (offset, data) = next.remove_entry();
-            if offset == self.data.len() as u64 {
-                self.data.extend_from_slice(&data);
+            if offset == self.received {
+                self.received += data.len() as u64;
+                self.crc32c = crc32c::crc32c_append(self.crc32c, &data);
+                self.chunks.push(data);
                 self.progress = ticks;
             }
         }
@@ -98,14 +104,21 @@ impl Receiving {
     }
 
     /// All of it, once it is here, if it is what was announced.
-    pub(crate) fn whole(&mut self) -> Option<Result<Vec<u8>, Damaged>> {
-        if self.received() < self.header.bytes {
+    pub(crate) fn whole(&mut self) -> Option<Result<Restore, Damaged>> {
+        if self.received < self.header.bytes {
             return None;
         }
-        let fits = crc32c::crc32c(&self.data) == self.header.crc32c;
         self.is_handed_on = true;
-        let data = std::mem::take(&mut self.data);
-        Some(if fits { Ok(data) } else { Err(Damaged) })
+        if self.crc32c != self.header.crc32c {
+            return Some(Err(Damaged));
+        }
+        Some(Ok(Restore {
+            ends: self.ends,
+            transfer: self.transfer,
+            header: self.header.clone(),
+            at: self.at,
+            chunks: std::mem::take(&mut self.chunks),
+        }))
     }
 
     /// How far it is, and credit for more as far as the store takes it.
@@ -121,12 +134,12 @@ impl Receiving {
             budget.spend(wanted - self.granted);
             self.granted = wanted;
         }
-        let offset = self.received();
+        let offset = self.received;
         SnapshotAck { offset, window: self.granted - offset, installed: false }
     }
 
     fn wanted(&self, limits: &SnapshotLimits) -> u64 {
-        self.header.bytes.min(self.received() + limits.window_bytes.max(1))
+        self.header.bytes.min(self.received + limits.window_bytes.max(1))
     }
 
     pub(crate) fn tick(&mut self, ticks: u64, limits: &SnapshotLimits, budget: &Budget) -> Due {

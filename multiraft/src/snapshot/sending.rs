@@ -9,6 +9,10 @@ use super::hold::Hold;
 use super::limits::{Budget, SnapshotLimits};
 use super::wire::Ends;
 
+/// So many times longer than for a chunk the sender waits for the install, while the receiver says
+/// that it has all of it.
+const INSTALL_PATIENCE: u64 = 20;
+
 /// What a transfer has to say after some time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Due {
@@ -111,7 +115,12 @@ impl Sending {
         // A receiver that has all of it says so until it is installed; one that has fallen silent
         // has forgotten it, by a restart perhaps.
         let is_forgotten = self.is_delivered() && ticks - self.spoke >= 3 * RESEND_TICKS;
-        if ticks - self.progress >= limits.idle_ticks_max || is_forgotten {
+        // To make a state of it and to write that takes the longer the larger it is.
+        let patience = match self.is_delivered() {
+            true => INSTALL_PATIENCE * limits.idle_ticks_max,
+            false => limits.idle_ticks_max,
+        };
+        if ticks - self.progress >= patience || is_forgotten {
             return Due::Failed;
         }
         if ticks - self.spoke < RESEND_TICKS || self.is_delivered() {

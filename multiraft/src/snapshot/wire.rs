@@ -1,5 +1,7 @@
 //! The messages of a transfer: who speaks to whom, and what a header says.
 
+use std::cmp::Ordering;
+
 use bytes::Bytes;
 use sharklock_proto::internal::v1::{
     ConfState, SnapshotDescriptor, SnapshotHeader, SnapshotMessage, SnapshotMetadata,
@@ -34,6 +36,25 @@ impl Ends {
             transfer,
             body: Some(body),
         }
+    }
+}
+
+/// Bits of a transfer's number that its term leaves free, until a store has begun as many.
+const TRANSFER_BITS: u32 = 20;
+
+/// The number of the transfer that a store begins as its `begun`th in its life. No other one has it
+/// from the same store to the same replica: a store leads a term in one life only.
+pub(crate) fn transfer(term: u64, begun: u64) -> u64 {
+    term.wrapping_shl(TRANSFER_BITS).wrapping_add(begun)
+}
+
+/// Whether a transfer of one term and number was begun before another. Within a term the numbers
+/// grow, and may pass the largest one.
+pub(crate) fn is_before((term, transfer): (u64, u64), (of_term, of_transfer): (u64, u64)) -> bool {
+    match term.cmp(&of_term) {
+        Ordering::Less => true,
+        Ordering::Equal => (1..1 << 63).contains(&of_transfer.wrapping_sub(transfer)),
+        Ordering::Greater => false,
     }
 }
 
@@ -100,4 +121,26 @@ pub(crate) fn applied_at(header: &SnapshotHeader, mine: &Descriptor) -> Option<E
         && header.term <= NUMBER_MAX
         && header.bytes > 0;
     fits.then_some(at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The receiver takes the newer one. It was "busy" with the older one where a number had begun
+    /// anew within its term, or the term's share of it had left its upper end.
+    #[test]
+    fn numbers_of_transfers_grow_over_every_end_that_they_have() {
+        for term in [1, 2, 1 << 43, (1 << 44) - 1, 1 << 44, NUMBER_MAX] {
+            let begun = [1, 2, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, 1 << 40];
+            let numbers = begun.map(|begun| (term, transfer(term, begun)));
+            for pair in numbers.windows(2) {
+                assert!(is_before(pair[0], pair[1]), "{pair:?}");
+                assert!(!is_before(pair[1], pair[0]), "{pair:?}");
+            }
+            assert!(!is_before(numbers[0], numbers[0]));
+            // Of another store's next term, which has begun none yet.
+            assert!(is_before(numbers[5], (term + 1, transfer(term + 1, 1))));
+        }
+    }
 }

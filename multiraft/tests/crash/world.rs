@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use sharklock_multiraft::{
-    Batch, Config, Disk as _, Effects, Family, LogLimits, ReplicaStatus, RoleChange, RoleNow,
-    SimDisk, SnapshotLimits, Store, StoreIdent, WriteOp, bootstrap,
+    Batch, Chore, Config, Disk as _, Effects, Family, LogLimits, ReplicaStatus, RoleChange,
+    RoleNow, SimDisk, SnapshotLimits, Store, StoreIdent, WriteOp, bootstrap,
 };
 use sharklock_proto::internal::v1::{Heartbeats, RangeMessage, SnapshotMessage};
 use sharklock_rangemap::{Bounds, Descriptor, Epoch, PeerId, RangeId, Replica, Role, StoreId};
@@ -75,6 +75,8 @@ struct Life {
     store: Store<Tally>,
     leads: bool,
     batch: Option<Batch>,
+    /// Run before its next turn.
+    chores: Vec<Chore<Tally>>,
 }
 
 impl Life {
@@ -178,7 +180,7 @@ impl World {
         let disk = &self.disks[&store];
         match Store::recover(Config { election_seed: 1, log, snapshots }, disk) {
             Ok(recovered) => {
-                let life = Life { store: recovered, leads: false, batch: None };
+                let life = Life { store: recovered, leads: false, batch: None, chores: Vec::new() };
                 // The disk is read with nothing planned.
                 let mut quiet = disk.clone();
                 quiet.crash();
@@ -264,8 +266,14 @@ impl World {
 
     fn turn(&mut self, store: u64) -> Result<(), Crashed> {
         let Some(life) = self.lives.get_mut(&store) else { return Ok(()) };
+        for chore in std::mem::take(&mut life.chores) {
+            if let Some(done) = chore.run(&self.disks[&store]) {
+                life.store.chore_done(done);
+            }
+        }
         let mut effects = Effects::default();
         life.store.turn(&mut effects);
+        life.chores = life.store.take_chores();
         if let Some(batch) = effects.batch.take() {
             let kind = kind_of(&batch).0;
             assert!(life.batch.replace(batch).is_none(), "one batch at a time");

@@ -7,13 +7,13 @@ use std::fmt::Write as _;
 use rand::Rng as _;
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
-use sharklock_multiraft::{RaftRole, ReplicaStatus};
+use sharklock_multiraft::{Chore, RaftRole, ReplicaStatus};
 use sharklock_proto::internal::v1::snapshot_message::Body;
 use sharklock_rangemap::{RangeId, StoreId};
 
 use crate::cluster::{Cluster, Packet};
 use crate::node::{Node, RANGE};
-use crate::tally::{put, remove};
+use crate::tally::{Tally, put, remove};
 use crate::weather::{Counts, MS, Micros, SECOND, Weather};
 use crate::wording;
 
@@ -23,6 +23,8 @@ enum Event {
     Arrive(Packet),
     /// The disk of a store, in one of its lives, has its batch.
     Written(u64, u64),
+    /// Work beside the turns of a store, in one of its lives.
+    Chore(u64, u64, Chore<Tally>),
     Start(u64),
     Reconnect,
     Crash,
@@ -231,7 +233,8 @@ impl Network {
 
     fn happen(&mut self, event: Event) {
         let touches = match &event {
-            Event::Tick(store) | Event::Written(store, _) | Event::Flush(store) => Some(*store),
+            Event::Tick(store) | Event::Flush(store) => Some(*store),
+            Event::Written(store, _) | Event::Chore(store, ..) => Some(*store),
             Event::Arrive(packet) => Some(packet.ends().1),
             _ => None,
         };
@@ -257,6 +260,14 @@ impl Network {
                 if self.life(store) == life && self.cluster.nodes.contains_key(&store) {
                     self.cluster.write(store).expect("no fault is planned");
                     self.note(&format!("{store} written"));
+                    self.turn(store);
+                }
+            }
+            Event::Chore(store, life, chore) => {
+                if life == self.life(store)
+                    && let Some(node) = self.cluster.nodes.get_mut(&store)
+                {
+                    node.run(chore);
                     self.turn(store);
                 }
             }
@@ -376,7 +387,11 @@ impl Network {
     /// One turn of a store, as after every event that it sees.
     fn turn(&mut self, store: u64) {
         let wrote_before = self.cluster.nodes.get(&store).is_some_and(|it| it.batch.is_some());
+        if let Some(node) = self.cluster.nodes.get_mut(&store) {
+            node.has_late_chores = true;
+        }
         self.cluster.turn(store);
+        self.plan_chores(store);
         for packet in std::mem::take(&mut self.cluster.in_transit) {
             self.send(packet);
         }
@@ -386,6 +401,15 @@ impl Network {
             self.at(done, Event::Written(store, self.life(store)));
         }
         self.note_standing(store);
+    }
+
+    /// Each takes as long as two writes or so, and others overtake it.
+    fn plan_chores(&mut self, store: u64) {
+        let Some(node) = self.cluster.nodes.get_mut(&store) else { return };
+        for chore in std::mem::take(&mut node.chores) {
+            let took = 2 * self.dice.random_range(self.weather.disk.clone());
+            self.at(self.now + took, Event::Chore(store, self.life(store), chore));
+        }
     }
 
     fn send(&mut self, mut packet: Packet) {

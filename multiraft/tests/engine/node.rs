@@ -1,7 +1,7 @@
 //! One store with its disk, and the part of an owner that a test needs.
 
 use sharklock_multiraft::{
-    Applied, Batch, Config, Disk, DiskError, Effects, LogLimits, ReadReady, RecoverError,
+    Applied, Batch, Chore, Config, Disk, DiskError, Effects, LogLimits, ReadReady, RecoverError,
     ReplicaStatus, RoleChange, RoleNow, SimDisk, SnapshotLimits, Store, StoreIdent, bootstrap,
     init_store,
 };
@@ -95,6 +95,9 @@ pub struct Node {
     pub applied: Vec<Applied<u64>>,
     pub reads: Vec<ReadReady>,
     pub roles: Vec<RoleChange>,
+    /// Somebody else runs its chores, some time. Otherwise they are done within the turn.
+    pub has_late_chores: bool,
+    pub chores: Vec<Chore<Tally>>,
 }
 
 impl Node {
@@ -130,6 +133,8 @@ impl Node {
             applied: Vec::new(),
             reads: Vec::new(),
             roles: Vec::new(),
+            has_late_chores: false,
+            chores: Vec::new(),
         })
     }
 
@@ -145,8 +150,25 @@ impl Node {
     }
 
     pub fn turn(&mut self) {
+        self.turn_once();
+        while !self.has_late_chores && !self.chores.is_empty() {
+            for chore in std::mem::take(&mut self.chores) {
+                self.run(chore);
+            }
+            self.turn_once();
+        }
+    }
+
+    pub fn run(&mut self, chore: Chore<Tally>) {
+        if let Some(done) = chore.run(&self.disk) {
+            self.store.chore_done(done);
+        }
+    }
+
+    fn turn_once(&mut self) {
         let mut effects = Effects::default();
         self.store.turn(&mut effects);
+        self.chores.extend(self.store.take_chores());
         if let Some(batch) = effects.batch {
             assert!(self.batch.replace(batch).is_none(), "one batch at a time");
         }

@@ -57,11 +57,8 @@ impl StateMachine for Tally {
         dirty.into_iter().map(row).collect()
     }
 
-    fn rows(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
-        let row = |(word, token): (&String, &u64)| {
-            (word.clone().into_bytes(), token.to_be_bytes().to_vec())
-        };
-        self.tokens.iter().map(row).collect()
+    fn dirty_len(&self) -> usize {
+        self.dirty.len()
     }
 
     fn header(&self) -> Vec<u8> {

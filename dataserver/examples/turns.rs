@@ -1,0 +1,285 @@
+//! The longest turn of a worker, by the number of locks: while a table is flushed whole, while a
+//! stall is credited, while a snapshot is sent and taken in, and at a change of the leader. Three
+//! workers in one thread, each on a RocksDB of its own; the chores that a store runs in a thread of
+//! its own are timed apart. `cargo run --example turns -p sharklock-dataserver -- 100000 300000`.
+//! What is shown is time of the thread on a processor: other work on the machine does not count.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use rustix::time::{ClockId, clock_gettime};
+
+use sharklock_dataserver::{Input, LinkId, LockRange, Outputs, Pace, Worker};
+use sharklock_multiraft::{
+    Config, Disk as _, LogLimits, RocksDisk, SnapshotLimits, Store, StoreIdent, init_store,
+};
+use sharklock_proto::{
+    internal::v1::{StoreCall, store_call},
+    v1,
+};
+use sharklock_rangemap::{Bounds, Descriptor, Epoch, PeerId, RangeId, Replica, Role, StoreId};
+use tempfile::TempDir;
+
+/// Acquires in one message of a gateway.
+const CALLS: u64 = 4_096;
+const TICK: Duration = Duration::from_millis(100);
+
+struct Machine {
+    worker: Worker,
+    disk: RocksDisk,
+    _dir: TempDir,
+    /// Since the last look.
+    longest_turn: Duration,
+    longest_write: Duration,
+    longest_chore: Duration,
+    turns: u64,
+}
+
+struct Trio {
+    machines: BTreeMap<u64, Machine>,
+    alone: Option<u64>,
+    now: Duration,
+}
+
+fn main() {
+    let asked: Vec<u64> = std::env::args().skip(1).filter_map(|it| it.parse().ok()).collect();
+    let sizes = if asked.is_empty() { vec![100_000, 300_000, 700_000] } else { asked };
+    println!("   locks | what                          | longest turn | turns | write    | chore");
+    sizes.into_iter().for_each(measure);
+}
+
+fn measure(locks: u64) {
+    let mut trio = Trio::new(locks);
+    let leader = trio.elect();
+    let away = leader % 3 + 1;
+    trio.alone = Some(away);
+    trio.acquire(leader, locks);
+    trio.show(locks, "acquire, in messages of 4,096", leader);
+
+    trio.flush();
+    trio.show(locks, "flush all at once", leader);
+
+    trio.now += Duration::from_millis(600);
+    trio.settle();
+    trio.show(locks, "credit a stall", leader);
+
+    // A few more entries, so that the log no longer reaches back to who was away.
+    for _ in 0..3 {
+        (0..40).for_each(|_| trio.acquire(leader, 1));
+        trio.flush();
+    }
+    trio.reset();
+    trio.alone = None;
+    trio.pass(Duration::from_secs(20));
+    let installed = trio.machines[&away].worker.store().snapshot_stats().installed;
+    assert_eq!(installed, 1, "the snapshot is there");
+    trio.show_one(locks, "send a snapshot", leader);
+    trio.show(locks, "take a snapshot in", away);
+
+    trio.alone = Some(leader);
+    let next = trio.elect_other(leader);
+    trio.pass(Duration::from_secs(3));
+    trio.show_one(locks, "begin to lead", next);
+    trio.alone = None;
+    trio.reset();
+    trio.pass(Duration::from_secs(3));
+    trio.show(locks, "hear that another leads", leader);
+}
+
+impl Trio {
+    fn new(locks: u64) -> Self {
+        let machines = (1..=3).map(|store| (store, Machine::fresh(store, locks))).collect();
+        let mut trio = Self { machines, alone: None, now: Duration::ZERO };
+        (1..=3).for_each(|store| trio.tell(store, Input::Create(descriptor())));
+        trio
+    }
+
+    fn tell(&mut self, store: u64, input: Input) {
+        let now = self.now;
+        self.machines.get_mut(&store).expect("one of three").timed(|it| it.handle(now, input));
+    }
+
+    /// Turns, writes and deliveries until nothing moves.
+    fn settle(&mut self) {
+        let mut moves = true;
+        while moves {
+            moves = false;
+            for store in 1..=3 {
+                let now = self.now;
+                let machine = self.machines.get_mut(&store).expect("one of three");
+                let outputs = machine.timed(|it| it.end_turn(now, 1_700_000_000_000, true));
+                machine.turns += 1;
+                let is_busy = machine.worker.next_wakeup() <= now;
+                moves |= self.carry(store, outputs) || is_busy;
+            }
+        }
+    }
+
+    fn carry(&mut self, from: u64, outputs: Outputs) -> bool {
+        let now = self.now;
+        let machine = self.machines.get_mut(&from).expect("one of three");
+        let mut moves = outputs.batch.is_some() || !outputs.chores.is_empty();
+        if let Some(batch) = outputs.batch {
+            let begin = cpu();
+            machine.disk.write(&batch.ops, true).expect("the disk works");
+            machine.longest_write = machine.longest_write.max(cpu() - begin);
+            machine.timed(|it| it.handle(now, Input::Persisted(batch.seq)));
+        }
+        for chore in outputs.chores {
+            let begin = cpu();
+            let done = chore.run(&machine.disk);
+            machine.longest_chore = machine.longest_chore.max(cpu() - begin);
+            if let Some(done) = done {
+                machine.timed(|it| it.handle(now, Input::ChoreDone(Box::new(done))));
+            }
+        }
+        let messages = outputs.messages.into_iter();
+        let messages = messages.map(|it| (it.to_store, Input::Message(Box::new(it))));
+        let beats = outputs.heartbeats.into_iter();
+        let beats = beats.map(|it| (it.to_store, Input::Heartbeats(Box::new(it))));
+        let pieces = outputs.snapshots.into_iter();
+        let pieces = pieces.map(|it| (it.to_store, Input::Snapshots(vec![it])));
+        for (to, input) in messages.chain(beats).chain(pieces).collect::<Vec<_>>() {
+            if self.alone != Some(from) && self.alone != Some(to) {
+                moves = true;
+                self.tell(to, input);
+            }
+        }
+        moves
+    }
+
+    fn pass(&mut self, time: Duration) {
+        let until = self.now + time;
+        while self.now < until {
+            self.now += TICK;
+            self.settle();
+        }
+    }
+
+    fn elect(&mut self) -> u64 {
+        self.elect_other(0)
+    }
+
+    fn elect_other(&mut self, than: u64) -> u64 {
+        for _ in 0..100 {
+            self.pass(TICK);
+            let leads = |it: &Machine| !it.worker.reports().is_empty();
+            let mut leading =
+                self.machines.iter().filter(|(store, it)| **store != than && leads(it));
+            if let Some((store, _)) = leading.next() {
+                return *store;
+            }
+        }
+        panic!("nobody leads after ten seconds");
+    }
+
+    /// As many locks, each of a session of its own. Their leases outlast everything here.
+    fn acquire(&mut self, store: u64, locks: u64) {
+        let first = 1 + self.machines[&store].worker.stats().commands;
+        let numbers: Vec<u64> = (first..first + locks).collect();
+        for run in numbers.chunks(CALLS as usize) {
+            let calls = run.iter().map(|number| acquire(*number)).collect();
+            let input = Input::Calls { link: LinkId(1), queued: Duration::ZERO, calls };
+            self.tell(store, input);
+            self.settle();
+        }
+    }
+
+    fn flush(&mut self) {
+        self.machines.values_mut().for_each(|it| it.worker.flush());
+        self.settle();
+    }
+
+    fn reset(&mut self) {
+        for machine in self.machines.values_mut() {
+            machine.longest_turn = Duration::ZERO;
+            machine.longest_write = Duration::ZERO;
+            machine.longest_chore = Duration::ZERO;
+            machine.turns = 0;
+        }
+    }
+
+    fn show(&mut self, locks: u64, what: &str, store: u64) {
+        self.show_one(locks, what, store);
+        self.reset();
+    }
+
+    fn show_one(&self, locks: u64, what: &str, store: u64) {
+        let it = &self.machines[&store];
+        let ms = |time: Duration| time.as_secs_f64() * 1_000.0;
+        let (turn, write) = (ms(it.longest_turn), ms(it.longest_write));
+        let (chore, turns) = (ms(it.longest_chore), it.turns);
+        println!(
+            "{locks:8} | {what:29} | {turn:9.1} ms | {turns:5} | {write:5.0} ms | {chore:5.0} ms"
+        );
+    }
+}
+
+impl Machine {
+    fn fresh(store: u64, locks: u64) -> Self {
+        let dir = TempDir::new().expect("there is room");
+        let mut disk = RocksDisk::open(dir.path()).expect("a fresh directory");
+        let ident =
+            StoreIdent { cluster_id: [1; 16], store: StoreId(store), ident: [store as u8; 16] };
+        disk.write(&init_store(&ident), true).expect("a fresh disk");
+        let entries_max = locks / CALLS + 40;
+        let log = LogLimits { entries_floor: 4, entries_max, bytes_max: u64::MAX };
+        let snapshots = SnapshotLimits { bytes_per_tick: None, ..SnapshotLimits::default() };
+        let config = Config { log, snapshots, ..Config::default() };
+        let store = Store::<LockRange>::recover(config, &disk).expect("its own disk");
+        let pace = Pace { flush: Duration::from_secs(600), ..Pace::default() };
+        Self {
+            worker: Worker::new(Duration::ZERO, store, pace),
+            disk,
+            _dir: dir,
+            longest_turn: Duration::ZERO,
+            longest_write: Duration::ZERO,
+            longest_chore: Duration::ZERO,
+            turns: 0,
+        }
+    }
+
+    fn timed<R>(&mut self, act: impl FnOnce(&mut Worker) -> R) -> R {
+        let begin = cpu();
+        let result = act(&mut self.worker);
+        self.longest_turn = self.longest_turn.max(cpu() - begin);
+        result
+    }
+}
+
+fn cpu() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    let (secs, nanos) = (time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs());
+    Duration::from_secs(secs) + Duration::from_nanos(nanos)
+}
+
+fn acquire(number: u64) -> StoreCall {
+    let mut session = [0; 16];
+    session[..8].copy_from_slice(&number.to_be_bytes());
+    StoreCall {
+        tag: number,
+        session: session.to_vec().into(),
+        instance: 1,
+        client_address: "127.0.0.1:4000".into(),
+        stream: 7,
+        body: Some(store_call::Body::Acquire(v1::AcquireRequest {
+            name: format!("some/name/of/thirty-two/bytes/{number:07}"),
+            mode: v1::LockMode::Exclusive.into(),
+            ttl_ms: Some(600_000),
+            wait_ms: Some(0),
+            acquisition_id: 1,
+            ..v1::AcquireRequest::default()
+        })),
+        ..StoreCall::default()
+    }
+}
+
+fn descriptor() -> Descriptor {
+    let replica =
+        |store| Replica { peer: PeerId(100 + store), store: StoreId(store), role: Role::Voter };
+    Descriptor {
+        range: RangeId(1),
+        bounds: Bounds::ALL,
+        epoch: Epoch { version: 1, conf_ver: 1 },
+        replicas: (1..=3).map(replica).collect(),
+    }
+}
