@@ -31,6 +31,8 @@ impl Dice {
 #[derive(Default)]
 struct Books {
     ends: BTreeMap<LeaseKey, Entry>,
+    /// Holds whose lease was a waiter's a moment ago: it must not have moved.
+    moved: Vec<LeaseKey>,
 }
 
 #[derive(Clone, Copy)]
@@ -43,6 +45,11 @@ struct Entry {
 impl Books {
     /// What happened beside stalls is taken from the clock: what a lease got anew has no credit.
     fn follow(&mut self, now: Duration, clock: &LeaseClock, table: &LockTable) {
+        for key in std::mem::take(&mut self.moved) {
+            let Entry { ends, ttl_ms, .. } = self.ends[&key];
+            let left = clock.remaining(now, key, ttl_ms);
+            assert_eq!(left, Some(ends.saturating_sub(now)), "{key:?}, which waited");
+        }
         let before = std::mem::take(&mut self.ends);
         for (key, ttl_ms) in table.leases().iter().filter_map(key_of) {
             let Some(left) = clock.remaining(now, key, ttl_ms) else { continue };
@@ -57,7 +64,9 @@ impl Books {
     /// A waiter's lease becomes its hold's, with the credit that it has used up.
     fn granted(&mut self, waiter: Acquisition, hold: Token) {
         let lease = self.ends.remove(&LeaseKey::Waiter(waiter));
-        self.ends.extend(lease.map(|lease| (LeaseKey::Hold(hold), lease)));
+        let key = LeaseKey::Hold(hold);
+        self.moved.extend(lease.map(|_| key));
+        self.ends.extend(lease.map(|lease| (key, lease)));
     }
 
     fn renewed(&mut self, key: LeaseKey) {

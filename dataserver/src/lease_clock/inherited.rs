@@ -82,7 +82,7 @@ impl LeaseClock {
         let is_late = now >= inherited.from + TTL_MIN;
         let steps_max = if is_late { steps_max * HASTE } else { steps_max };
         let (leases, stopped) = table.leases_after(inherited.after.as_ref(), steps_max);
-        let steps = if stopped.is_some() { steps_max } else { leases.len() };
+        let steps = if stopped.is_some() { steps_max } else { leases.len().min(steps_max) };
         for lease in leases {
             self.take_up_one(lease);
         }
