@@ -233,7 +233,7 @@ mod tests {
         v1::ReplicaStatus,
     };
 
-    use super::*;
+    use super::{super::cluster::Served, *};
 
     fn description(store_id: u64, ranges: &[(u64, u64, u64)]) -> StoreDescription {
         let status = |&(range_id, leader_store_id, term): &(u64, u64, u64)| RangeStatus {
@@ -288,6 +288,19 @@ mod tests {
         let store = &picture.stores[2];
         assert_eq!((store.store_id, store.uptime_ms, store.heard_ms), (3, 7, 200));
         assert!(store.is_linked && store.liveness() == StoreLiveness::Up);
+    }
+
+    #[test]
+    fn masters_of_another_cluster_are_told_apart() {
+        let served = Served::default();
+        served.take(&[0xc1; 16]).expect("it is the first");
+        let other = served.take(&[0xee; 16]).expect_err("it is another");
+        let seen = Seen { cluster: Masters::Other(other), ..healthy() };
+        let picture = picture(seen, "");
+        assert_eq!(picture.masters, []);
+        let (other, served) = ("ee".repeat(16), "c1".repeat(16));
+        let both = format!("cluster {other}, and this gateway serves cluster {served}");
+        assert!(picture.warnings[0].contains(&both), "{:?}", picture.warnings);
     }
 
     #[test]

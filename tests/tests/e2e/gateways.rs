@@ -52,7 +52,20 @@ async fn a_frozen_gateway_costs_only_a_moment() {
     let endpoints = [frozen, leader, (leader + 2) % 3].map(|node| cluster.endpoint(node));
     let holder = client([cluster.endpoint(leader)]);
     let held = holder.lock("held").acquire().await.unwrap();
+    // Each has a connection to some gateway, a third of them to the one that will be frozen.
+    let mut busy = Vec::new();
+    for number in 0..12 {
+        let client = client(endpoints.clone());
+        busy.push((client.lock(&format!("busy/{number}")).acquire().await.unwrap(), client));
+    }
     cluster.pause(frozen);
+    for (attempt, (guard, client)) in busy.into_iter().enumerate() {
+        let wait = Duration::from_millis(1_500);
+        let second = client.lock("free").wait(wait).acquire().await;
+        let second = second.unwrap_or_else(|why| panic!("connected, attempt {attempt}: {why}"));
+        second.release().await.unwrap();
+        guard.release().await.unwrap();
+    }
     for attempt in 0..12 {
         let client = client(endpoints.clone());
         let wait = Duration::from_millis(1_500);
