@@ -58,8 +58,8 @@ impl Rotation {
         self.current % self.gateways_count
     }
 
-    /// Those for which this is true belong to other clusters, and are not dialled while there are
-    /// others.
+    /// Those for which this is true belong to other clusters, and are dialled only where none of the
+    /// others answers.
     pub fn bar(&mut self, is_foreign: impl Fn(usize) -> bool) {
         self.barred = (0..self.gateways_count).map(is_foreign).collect();
         if self.barred.iter().all(|barred| *barred) {
@@ -99,9 +99,10 @@ impl Rotation {
     }
 
     /// The gateway to dial beside those that were tried and say nothing, or instead of them; None: all
-    /// were tried.
+    /// were tried. Those of other clusters come last: they may be ours again.
     pub fn challenger(&self, tried: &[usize]) -> Option<usize> {
-        self.in_turn(0).find(|gateway| !tried.contains(gateway))
+        let barred = (0..self.gateways_count).filter(|gateway| self.barred[*gateway]);
+        self.in_turn(0).chain(barred).find(|gateway| !tried.contains(gateway))
     }
 
     /// Those of this cluster, beginning so many places after the current one.
@@ -199,7 +200,8 @@ mod tests {
         rotation.leave();
         assert_eq!(rotation.current(), second, "not the first");
         assert_eq!(rotation.challenger(&[second]), Some(third));
-        assert_eq!(rotation.challenger(&[second, third]), None);
+        assert_eq!(rotation.challenger(&[second, third]), Some(first), "at last");
+        assert_eq!(rotation.challenger(&[0, 1, 2]), None);
         rotation.bar(|gateway| gateway != third);
         assert_eq!((rotation.current(), rotation.spare()), (third, None));
         rotation.bar(|_| true);
