@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sharklock_client::session::{Driver, LeaseCell, Output, Rotation, SessionConfig};
-use sharklock_client::{Grant, Request};
+use sharklock_client::{Grant, Membership, Request};
 use sharklock_history::Versioned;
 
 use crate::client_hears::Talk;
 use crate::clock::DriftingClock;
+use crate::impostor;
 use crate::streams::{ConnId, Payload};
 
 /// A client's machine.
@@ -46,6 +47,8 @@ pub struct ClientProcess {
     pub spare_at: usize,
     /// Which gateway is dialled, and when.
     pub rotation: Rotation,
+    /// To which cluster the gateways belong, as they say.
+    pub known: Membership,
     /// The last dial or pause: only the event with this number counts.
     pub dial: u64,
     /// The same for the spare connection.
@@ -163,6 +166,7 @@ impl ClientNode {
             spare: Link::Idle,
             spare_at: 0,
             rotation: Rotation::new(gateways, jitter_seed),
+            known: impostor::told(gateways),
             dial: 0,
             spare_dial: 0,
             dials_count: 0,

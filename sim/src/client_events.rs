@@ -14,9 +14,10 @@ use crate::store::StoreNode;
 use crate::streams::{ConnId, End, Half, Payload};
 use crate::world::{Event, MS, S, World};
 
-/// As in the client's link: connecting and opening both streams; less where there is another gateway.
+/// As in the client's link: connecting and opening both streams. Where there is another gateway, that
+/// one is tried so soon; here instead of the first, there beside it.
 const DIAL_TIMEOUT_NS: u64 = 5 * S;
-const DIAL_TIMEOUT_OF_MANY_NS: u64 = 2 * S;
+const DIAL_TIMEOUT_OF_MANY_NS: u64 = 250 * MS;
 /// What clocks that run in parts per million lose at each reading.
 const ROUNDING_NS: u64 = 1_000;
 impl World {
@@ -193,6 +194,9 @@ impl World {
             }
             return;
         }
+        if !self.client_meets(number, at) {
+            return self.client_dial_failed(number, is_spare);
+        }
         let conn = self.streams.open(here, there);
         if !self.gateway_accepts(number_of_gateway, conn, here) {
             self.streams.close(conn, End::Dialler);
@@ -261,8 +265,13 @@ impl World {
         self.client_sends(number, Half::Urgent, &mut output.urgent);
         self.client_sends(number, Half::Acquires, &mut output.acquires);
         self.client_wants_link(number);
+        let checks = std::mem::take(&mut output.check);
         if let Some(process) = &mut self.clients[number - 1].process {
             process.output = output;
+        }
+        if checks && self.client_checks(number) {
+            // What follows from the loss is done before anything else happens.
+            return self.client_turn(number);
         }
         self.compare_beliefs(number);
         self.arm_client(number);
@@ -279,6 +288,31 @@ impl World {
         note!(self, "c{number} leaves its gateway");
         self.counters.count("clients leave a silent gateway");
         self.plan_client_dial(number, 0);
+    }
+
+    /// The gateway has said nothing for a while: it is left if it does not answer at all, which is
+    /// told.
+    fn client_checks(&mut self, number: usize) -> bool {
+        let here = Node::Client(number);
+        let Some(process) = &self.clients[number - 1].process else { return false };
+        let Link::Up(conn) = process.link else { return false };
+        let Some(there) = self.streams.get_mut(conn).map(|it| it.node(End::Listener)) else {
+            return false;
+        };
+        let Node::Gateway(gateway) = there else { return false };
+        let is_frozen = self.gateways[gateway - 1].paused_until > self.now;
+        if !is_frozen && !self.links.is_blocked(here, there) && !self.links.is_blocked(there, here)
+        {
+            return false;
+        }
+        self.hang_up(conn, End::Dialler, false);
+        note!(self, "c{number} finds that g{gateway} does not answer");
+        self.counters.count("clients leave a gateway that fails a check");
+        let now = self.clients[number - 1].now(self.now);
+        let Some(process) = &mut self.clients[number - 1].process else { return false };
+        process.driver.disconnected(now, "it does not answer".to_owned());
+        self.client_lost(number);
+        true
     }
 
     fn client_wants_link(&mut self, number: usize) {

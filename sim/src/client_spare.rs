@@ -67,7 +67,10 @@ impl World {
         let client = &mut self.clients[number - 1];
         let life = client.life;
         let Some(process) = &mut client.process else { return };
-        let Some(at) = process.rotation.spare() else { return };
+        let Some(at) = process.rotation.spare() else {
+            process.spare = Link::Idle;
+            return;
+        };
         (process.spare, process.spare_at) = (Link::Dialling, at);
         process.dials_count += 1;
         process.spare_dial = process.dials_count;

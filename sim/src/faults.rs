@@ -30,6 +30,7 @@ pub enum Fault {
     SwitchGateway,
     Replay,
     HandOver,
+    Impostor,
 }
 
 /// The end of what a fault did.
@@ -47,7 +48,7 @@ pub enum Ease {
 
 impl Fault {
     /// Every kind.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::CrashStore,
         Self::PowerCut,
         Self::PauseStore,
@@ -65,6 +66,7 @@ impl Fault {
         Self::SwitchGateway,
         Self::Replay,
         Self::HandOver,
+        Self::Impostor,
     ];
 
     /// Its counter's name.
@@ -87,6 +89,7 @@ impl Fault {
             Self::SwitchGateway => "fault: switched gateway",
             Self::Replay => "fault: replayed call",
             Self::HandOver => "fault: hand-over",
+            Self::Impostor => "fault: another cluster at an address",
         }
     }
 }
@@ -112,6 +115,7 @@ impl World {
             Fault::SwitchGateway => options.switch_gateway_mean_ms,
             Fault::Replay => options.replay_mean_ms,
             Fault::HandOver => options.hand_over_mean_ms,
+            Fault::Impostor => options.impostor_mean_ms,
         }
     }
 
@@ -198,6 +202,10 @@ impl World {
                 self.switch_gateway(number);
             }
             Fault::Replay => self.replay(),
+            Fault::Impostor => {
+                let number = 1 + self.dice.faults.below(self.options.gateways) as usize;
+                self.impostor_comes(number, length);
+            }
             Fault::HandOver => {
                 let store = self.some_store(4);
                 let answers = self.store(store).answers();

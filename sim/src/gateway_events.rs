@@ -64,6 +64,7 @@ impl World {
     }
 
     pub(crate) fn heal_gateways(&mut self) {
+        self.impostors_go();
         for number in 1..=self.gateways.len() {
             self.gateways[number - 1].paused_until = self.now;
             if self.gateways[number - 1].process.is_none() {
@@ -109,6 +110,9 @@ impl World {
 
     /// A client's connection reaches the gateway. False: it does not take it.
     pub(crate) fn gateway_accepts(&mut self, number: usize, conn: ConnId, client: Node) -> bool {
+        if self.impostor_accepts(number, conn) {
+            return true;
+        }
         let process = self.gateways[number - 1].process.as_mut();
         process.is_some_and(|process| process.accept(conn, &client.to_string()))
     }
@@ -121,6 +125,7 @@ impl World {
         payload: Option<Payload>,
     ) {
         let now = self.now;
+        let Some(payload) = self.impostor_receives(conn, payload) else { return };
         let gateway = &mut self.gateways[number - 1];
         if gateway.process.is_none() {
             return;

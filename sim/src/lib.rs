@@ -16,6 +16,7 @@ mod dice;
 mod faults;
 mod gateway;
 mod gateway_events;
+mod impostor;
 mod links;
 mod names;
 mod node;

@@ -157,6 +157,8 @@ options! {
     fault_mean_ms,
     /// A store hands its leadership over.
     hand_over_mean_ms,
+    /// Another, empty cluster answers at a gateway's address for a while.
+    impostor_mean_ms,
     /// Entries beyond which a log is cut whoever still needs them; 0: as shipped.
     log_max,
     /// Bytes of a snapshot's chunk,
@@ -189,6 +191,7 @@ impl Options {
         options.draw_faults(dice);
         options.draw_snapshots(dice);
         options.draw_extreme(dice);
+        options.draw_impostors(dice);
         options
     }
 
@@ -254,6 +257,7 @@ impl Options {
             ambush_ppm: 0,
             fault_mean_ms: 0,
             hand_over_mean_ms: 0,
+            impostor_mean_ms: 0,
             log_max: 0,
             snapshot_chunk_bytes: 0,
             snapshot_window_chunks: 0,
@@ -347,6 +351,12 @@ impl Options {
     fn has_faults(&self) -> bool {
         let pairs = self.pairs().into_iter();
         pairs.filter(|(name, _)| CRASHES_AND_PAUSES.contains(name)).any(|(_, value)| value > 0)
+    }
+
+    /// Drawn last: older seeds mean what they meant.
+    fn draw_impostors(&mut self, dice: &mut Dice) {
+        let (come, mean) = (dice.one_in(3), dice.scale(5_000, 120_000));
+        self.impostor_mean_ms = if come && self.has_faults() { mean } else { 0 };
     }
 
     /// In a part of the runs logs are so short that who was away needs a snapshot, and chunks so

@@ -14,6 +14,7 @@ use crate::clock::DriftingClock;
 use crate::dice::Dice;
 use crate::faults::{Ease, Fault};
 use crate::gateway::GatewayNode;
+use crate::impostor::Impostors;
 use crate::links::{Letter, Links};
 use crate::names::Names;
 use crate::options::Options;
@@ -239,6 +240,7 @@ pub struct World {
     /// Calls that others may repeat.
     pub(crate) replays: Replays,
     pub(crate) overtaking: Overtaking,
+    pub(crate) impostors: Impostors,
     pub(crate) last_instance: u64,
     /// No fault happens any more.
     pub(crate) is_calm: bool,
@@ -305,6 +307,7 @@ impl World {
             recorder: Recorder::default(),
             replays: Replays::default(),
             overtaking: Overtaking::default(),
+            impostors: Impostors::default(),
             last_instance: 0,
             is_calm: false,
             is_winding_down: false,
