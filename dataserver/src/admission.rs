@@ -15,6 +15,7 @@ use sharklock_rangemap::Bounds;
 use crate::{
     front::{Asker, Front, LOOKS_QUEUED_MAX, Leading, Query, Read, ReplyTo, Subscriber},
     lease_clock::{LeaseKey, Renewal},
+    memory::{Charge, StoreMemory},
     ports::{REQUEST_AGE_MAX, WorkerStats},
     wire::{self, Caller, Malformed},
 };
@@ -38,6 +39,8 @@ pub struct Admission<'a> {
     pub table: &'a LockTable,
     /// The range's names.
     pub bounds: &'a Bounds,
+    /// The store's memory.
+    pub memory: &'a mut StoreMemory,
     /// What is counted.
     pub stats: &'a mut WorkerStats,
 }
@@ -92,6 +95,8 @@ impl Admission<'_> {
         let seq = request.seq;
         let asked_ms = leading(self.front).age.asked_ms(self.age);
         let acquire = wire::acquire(caller, request, asked_ms).map_err(malformed)?;
+        let charge = Charge::of(&acquire);
+        self.memory.admit(&acquire, &charge, self.table, &self.front.pending)?;
         let (acquisition, name) = (acquire.acquisition, acquire.name.clone());
         // Its answer will carry its seq, from which the client counts, so the lease that it names
         // is renewed by its receipt (D7, *Proof*): a duplicate's own, or the hold it joins.
@@ -103,7 +108,9 @@ impl Admission<'_> {
             self.front.subscribers.insert(acquisition, subscriber);
         }
         let stale_at = self.now + REQUEST_AGE_MAX.saturating_sub(self.age);
-        let asker = Asker::Acquire { to: self.to, acquisition, name, seq, stale_at };
+        self.front.pending.add(&charge, self.memory.bounds());
+        self.memory.weigh(self.front, self.table);
+        let asker = Asker::Acquire { to: self.to, acquisition, name, seq, stale_at, charge };
         self.front.ask(Command::Acquire(Box::new(acquire)), asker);
         Ok(())
     }

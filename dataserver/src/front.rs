@@ -10,7 +10,13 @@ use sharklock_locktable::{Acquisition, Command, Name};
 use sharklock_multiraft::ReadId;
 use sharklock_proto::v1;
 
-use crate::{codec, lease_clock::LeaseClock, range_age::RangeAge, wire::Caller};
+use crate::{
+    codec,
+    lease_clock::LeaseClock,
+    memory::{Charge, Pending},
+    range_age::RangeAge,
+    wire::Caller,
+};
 
 /// Commands that may wait for the next entries before new acquires are refused.
 pub const COMMANDS_QUEUED_MAX: usize = 16_384;
@@ -68,6 +74,8 @@ pub enum Asker {
         seq: u64,
         /// When it is too old to be proposed.
         stale_at: Duration,
+        /// The memory that it takes until it is applied.
+        charge: Charge,
     },
     /// A release.
     Release(ReplyTo),
@@ -146,6 +154,7 @@ pub struct Leading {
 ///   without it nothing is queued here and nothing with a seq is answered;
 /// - `commands` and `askers` have equal lengths;
 /// - `proposals` are in order of their indices;
+/// - `pending` has the charges of all askers here, waiting or proposed;
 /// - every question gets at most one answer, and exactly one unless its link or the leadership is
 ///   lost on the way.
 #[derive(Debug, Default)]
@@ -166,6 +175,10 @@ pub struct Front {
     pub rounds: BTreeMap<ReadId, Vec<Read>>,
     /// Who listens to open acquisitions.
     pub subscribers: BTreeMap<Acquisition, Subscriber>,
+    /// The memory of what waits here or is in the log.
+    pub pending: Pending,
+    /// What the store's memory was last told of this range.
+    pub weighed: u64,
 }
 
 impl Front {
@@ -231,8 +244,9 @@ impl Front {
         let (stale, kept): (Vec<_>, Vec<_>) =
             pairs.into_iter().partition(|(_, asker)| is_stale(asker));
         for (_, asker) in stale {
-            if let Asker::Acquire { acquisition, .. } = asker {
+            if let Asker::Acquire { acquisition, charge, .. } = asker {
                 self.subscribers.remove(&acquisition);
+                self.pending.remove(&charge);
             }
         }
         (self.commands, self.askers) = kept.into_iter().unzip();
@@ -249,6 +263,11 @@ impl Front {
             }
             let exact = proposal.index == index && proposal.term == term;
             let proposal = self.proposals.pop_front().expect("front() has just seen it");
+            for asker in &proposal.askers {
+                if let Asker::Acquire { charge, .. } = asker {
+                    self.pending.remove(charge);
+                }
+            }
             if exact {
                 return (proposal.askers, overtaken);
             }
@@ -271,6 +290,7 @@ impl Front {
         self.leading = None;
         self.subscribers.clear();
         self.commands.clear();
+        self.pending = Pending::default();
         let queued = self.askers.drain(..).filter_map(|asker| asker.reply_to());
         let mut reads = std::mem::take(&mut self.reads);
         reads.extend(self.looks.drain(..));

@@ -15,6 +15,7 @@ mod front;
 mod image;
 mod lease_clock;
 mod machine;
+mod memory;
 mod ports;
 mod range_age;
 mod reads;
@@ -28,6 +29,7 @@ pub use edge::{DataServer, DataServerConfig, Lane, LocalLink, StartError, Tuning
 pub use front::LinkId;
 pub use lease_clock::{LeaseClock, LeaseKey, Renewal, with_drift};
 pub use machine::{LockRange, LockRangeOutput};
+pub use memory::{MemoryBounds, MemoryRefusals, SESSION_ACQUISITIONS_MAX, StoreMemory};
 pub use ports::{Input, Outputs, Pace, WorkerStats};
 #[cfg(feature = "edge")]
 pub use sharklock_multiraft::{LogLimits, SnapshotLimits};

@@ -1,6 +1,6 @@
 //! A lock table as the state machine of a range: decodes entries, encodes its image.
 
-use sharklock_locktable::{At, LockTable, Outcome};
+use sharklock_locktable::{At, LockTable, Name, Outcome, RestoreError, Restoring};
 use sharklock_multiraft::{CorruptImage, DirtyRow, EntryAt, StateMachine};
 
 use crate::{
@@ -21,6 +21,11 @@ impl LockRange {
     /// The locks, as applied.
     pub fn table(&self) -> &LockTable {
         &self.table
+    }
+
+    /// See [`LockTable::count_prefixes`].
+    pub fn count_prefixes(&mut self, prefixes: &[Name]) {
+        self.table.count_prefixes(prefixes);
     }
 }
 
@@ -62,22 +67,25 @@ impl StateMachine for LockRange {
         self.table.state_hash()
     }
 
-    fn restore(header: &[u8], rows: Vec<(Vec<u8>, Vec<u8>)>) -> Result<Self, CorruptImage> {
+    fn restore(
+        header: &[u8],
+        rows: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>,
+    ) -> Result<Self, CorruptImage> {
         let corrupt = |error: codec::DecodeError| CorruptImage(error.to_string());
+        let broken = |error: RestoreError| CorruptImage(error.to_string());
+        let mut rows = rows.into_iter().peekable();
         // A range that has never been flushed since it was made has no header of its own.
-        if header.is_empty() && rows.is_empty() {
+        if header.is_empty() && rows.peek().is_none() {
             return Ok(Self::empty());
         }
         let header = image::decode_header(header).map_err(corrupt)?;
-        let mut decoded = Vec::with_capacity(rows.len());
+        let mut restoring = Restoring::begin(header).map_err(broken)?;
         for (key, value) in rows {
             let key = image::decode_key(&key).map_err(corrupt)?;
             let row = image::decode_row(&key, &value).map_err(corrupt)?;
-            decoded.push((key, row));
+            restoring.put(key, row).map_err(broken)?;
         }
-        let table =
-            LockTable::restore(header, decoded).map_err(|error| CorruptImage(error.to_string()))?;
-        Ok(Self { table })
+        Ok(Self { table: restoring.end().map_err(broken)? })
     }
 }
 
@@ -138,7 +146,7 @@ mod tests {
     #[test]
     fn the_image_holds_the_whole_state() {
         let mut range = busy_range();
-        let rows = range
+        let rows: Vec<_> = range
             .take_dirty()
             .into_iter()
             .map(|(key, value)| (key, value.expect("nothing was there to delete")))

@@ -239,8 +239,13 @@ fn condition_flaw(flaw: ConditionFlaw) -> &'static str {
 
 /// A refusal in the API's words.
 pub fn refused(reason: &str, message: &str) -> store_error::Kind {
+    refused_for_now(reason, message, 0)
+}
+
+/// As [`refused`], of what may go better after a while; 0: not by itself.
+pub fn refused_for_now(reason: &str, message: &str, retry_after_ms: u64) -> store_error::Kind {
     let (reason, message) = (reason.to_owned(), message.to_owned());
-    store_error::Kind::Refused(internal::Refused { reason, message })
+    store_error::Kind::Refused(internal::Refused { reason, message, retry_after_ms })
 }
 
 /// Too much is waiting: later.

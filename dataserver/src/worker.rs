@@ -23,6 +23,7 @@ use crate::{
     front::{Asker, Front, Leading, LinkId, Proposal, ReplyTo},
     lease_clock::{LeaseClock, LeaseKey, STALL_MIN},
     machine::{LockRange, LockRangeOutput},
+    memory::{MemoryBounds, StoreMemory},
     ports::{Input, Outputs, Pace, REQUEST_AGE_MAX, WorkerStats},
     range_age::RangeAge,
     wire,
@@ -33,6 +34,7 @@ use crate::{
 /// Invariants:
 /// - every range of the store has a front;
 /// - `now` never goes back from call to call;
+/// - `memory` has been told of every range since its last tick;
 /// - the lease clocks are asked for due leases only in a turn whose mailbox was drained.
 pub struct Worker {
     store: Store<LockRange>,
@@ -50,6 +52,7 @@ pub struct Worker {
     /// Up to when stalls are credited: loop and disk may stand still at the same time.
     credited_to: Duration,
     store_status: v1::StoreStatus,
+    memory: StoreMemory,
     stats: WorkerStats,
 }
 
@@ -70,8 +73,16 @@ impl Worker {
             batch_since: None,
             credited_to: now,
             store_status: v1::StoreStatus::default(),
+            memory: StoreMemory::default(),
             stats: WorkerStats::default(),
         }
+    }
+
+    /// The same, with bounds on the memory of its locks.
+    pub fn with_memory_bounds(mut self, bounds: MemoryBounds) -> Self {
+        self.memory = StoreMemory::under(bounds);
+        self.weigh_all();
+        self
     }
 
     /// Takes one input.
@@ -210,6 +221,11 @@ impl Worker {
         self.stats
     }
 
+    /// The memory of its locks.
+    pub fn memory(&self) -> &StoreMemory {
+        &self.memory
+    }
+
     /// The engine, for its status.
     pub fn store(&self) -> &Store<LockRange> {
         &self.store
@@ -270,10 +286,37 @@ impl Worker {
             // After a stall, missed ticks are not made up for: that would only elect in haste.
             self.next_tick = now + self.pace.tick;
             self.store.tick();
+            self.weigh_all();
         }
         if now >= self.next_flush {
             self.next_flush = now + self.pace.flush;
             self.store.flush_along();
+        }
+    }
+
+    /// Weighs every range anew: one may have got another table, or come, since it last applied.
+    fn weigh_all(&mut self) {
+        let counted = self.memory.bounds().counted();
+        for (range, front) in &mut self.fronts {
+            let Some(machine) = self.store.machine_mut(*range) else { continue };
+            if !machine.table().counts_prefixes(&counted) {
+                machine.count_prefixes(&counted);
+            }
+            self.memory.weigh(front, machine.table());
+        }
+        if !self.memory.look() {
+            return;
+        }
+        let (bytes, bound) = (self.memory.used(), self.memory.bounds().store.unwrap_or(u64::MAX));
+        if self.memory.alarm() {
+            tracing::warn!(
+                bytes,
+                bound,
+                "the locks of this store take most of the memory that they may (memory.store_max); \
+                 beyond it nobody can acquire"
+            );
+        } else {
+            tracing::info!(bytes, bound, "the locks of this store take less memory again");
         }
     }
 
@@ -302,7 +345,8 @@ impl Worker {
         let table = self.store.machine(range).expect("a leading replica has its state").table();
         let descriptor = self.store.descriptor(range).expect("a range has its descriptor");
         let bounds = &descriptor.bounds;
-        let admission = Admission { now, age, to, front, table, bounds, stats: &mut self.stats };
+        let Self { memory, stats, .. } = self;
+        let admission = Admission { now, age, to, front, table, bounds, memory, stats };
         let asked = admission.admit(call, body);
         if let Err(kind) = asked {
             self.replies.fail(to, kind);
@@ -456,8 +500,9 @@ impl Worker {
         for to in overtaken.iter().filter_map(Asker::reply_to) {
             self.replies.indeterminate(to);
         }
-        let Some(outcomes) = output else { return };
         let table = self.store.machine(range).expect("it has just been applied to").table();
+        self.memory.weigh(front, table);
+        let Some(outcomes) = output else { return };
         let descriptor = self.store.descriptor(range).expect("a range has its descriptor");
         let mut answers = self.replies.at(now, descriptor, at.index, table, &mut front.subscribers);
         let mut askers = askers.into_iter();

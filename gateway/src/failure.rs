@@ -112,6 +112,14 @@ reasons! {
     TooManyWaiters = "TOO_MANY_WAITERS", ResourceExhausted;
     /// The session has too many open acquisitions in this range.
     TooManyAcquisitions = "TOO_MANY_ACQUISITIONS", ResourceExhausted;
+    /// The store's locks take as much memory as they may.
+    StoreFull = "STORE_FULL", ResourceExhausted;
+    /// Those of the clients at one address do.
+    AddressFull = "ADDRESS_FULL", ResourceExhausted;
+    /// The session has as many open acquisitions as this cluster lets it have.
+    SessionFull = "SESSION_FULL", ResourceExhausted;
+    /// The locks under a prefix take as much memory as they may.
+    PrefixFull = "PREFIX_FULL", ResourceExhausted;
     /// Too much is waiting; nothing was done.
     Overloaded = "OVERLOADED", ResourceExhausted;
     /// The answer is larger than a message may be; nothing was changed.
@@ -140,6 +148,10 @@ impl Reason {
             Self::TooManyHolders,
             Self::TooManyWaiters,
             Self::TooManyAcquisitions,
+            Self::StoreFull,
+            Self::AddressFull,
+            Self::SessionFull,
+            Self::PrefixFull,
             Self::AcquisitionReused,
         ];
         refusals.into_iter().find(|reason| reason.as_str() == name)
@@ -213,7 +225,9 @@ impl Failure {
                     .retry_after(overloaded.retry_after_ms.max(1))
             }
             Some(Kind::Refused(refused)) => match Reason::of_refusal(&refused.reason) {
-                Some(reason) => Self::new(reason, refused.message),
+                Some(reason) => {
+                    Self::new(reason, refused.message).retry_after(refused.retry_after_ms)
+                }
                 None => Self::new(
                     Reason::BadAnswer,
                     "the store refused the call for a reason that this gateway does not know",
@@ -272,6 +286,7 @@ mod tests {
             Some(Kind::Refused(internal::Refused {
                 reason: reason.to_owned(),
                 message: "because".to_owned(),
+                retry_after_ms: 0,
             }))
         };
         let not_leader = internal::NotLeader { range_id: 7, leader_store_id: 0 };
@@ -290,6 +305,10 @@ mod tests {
             (refused("WOULD_DEADLOCK"), FailedPrecondition, "WOULD_DEADLOCK"),
             (refused("NOT_REENTERABLE"), FailedPrecondition, "NOT_REENTERABLE"),
             (refused("TOO_MANY_HOLDERS"), ResourceExhausted, "TOO_MANY_HOLDERS"),
+            (refused("STORE_FULL"), ResourceExhausted, "STORE_FULL"),
+            (refused("ADDRESS_FULL"), ResourceExhausted, "ADDRESS_FULL"),
+            (refused("SESSION_FULL"), ResourceExhausted, "SESSION_FULL"),
+            (refused("PREFIX_FULL"), ResourceExhausted, "PREFIX_FULL"),
             (refused("TOO_MANY_WAITERS"), ResourceExhausted, "TOO_MANY_WAITERS"),
             (refused("TOO_MANY_ACQUISITIONS"), ResourceExhausted, "TOO_MANY_ACQUISITIONS"),
             (refused("ACQUISITION_REUSED"), InvalidArgument, "ACQUISITION_REUSED"),

@@ -186,7 +186,7 @@ impl Lock {
 
     fn end_delay(&mut self, step: &mut Step<'_>, token: Token) {
         let Some(delay) = self.holds.remove_delay(token) else { return };
-        step.ledger.hash.remove(delay.digest);
+        step.ledger.discount_delay(step.name, delay.digest);
         step.ledger.delays_count -= 1;
         step.ledger.dirty.delay_left(step.name, token);
         step.changes.push(Change::DelayEnded { token, name: step.name.clone() });

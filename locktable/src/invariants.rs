@@ -10,6 +10,7 @@ use crate::{
     ledger::{Ledger, last_token},
     lock::Lock,
     sessions::{Open, Place, Sessions, places_on},
+    usage::{self, Usage},
 };
 
 impl LockTable {
@@ -33,6 +34,11 @@ impl LockTable {
                 assert_eq!(stood, None, "open twice");
             }
         }
+        let mut usage = self.ledger.usage.like();
+        for (name, lock) in &self.locks {
+            lock.weigh(name, &mut usage);
+        }
+        assert_eq!(usage, self.ledger.usage, "the weights differ");
         assert_eq!(sessions, self.ledger.sessions, "the index of sessions differs");
         self.check_ledger();
         self.check_dirty();
@@ -122,6 +128,22 @@ impl LockTable {
 }
 
 impl Lock {
+    /// Adds all that it has.
+    fn weigh(&self, name: &Name, usage: &mut Usage) {
+        if self.fence_floor.is_some() {
+            usage.add(name, None, usage::floor_bytes(name));
+        }
+        for hold in self.holds.iter() {
+            usage.add(name, Some(&hold.row.owner), usage::hold_bytes(name, &hold.row));
+        }
+        for _ in self.holds.delays() {
+            usage.add(name, None, usage::delay_bytes(name));
+        }
+        for waiter in self.queue.iter() {
+            usage.add(name, Some(&waiter.row.owner), usage::waiter_bytes(name, &waiter.row));
+        }
+    }
+
     fn check_invariants(&self, name: &Name, ledger: &Ledger) {
         let waiters_max = ledger.limits.waiters_per_lock_max;
         self.holds.check_invariants();

@@ -2,13 +2,14 @@
 //! what is dirty. One lock and the ledger can be borrowed together; that is why it is one struct.
 
 use crate::{
-    Acquisition, AcquisitionId, FEATURE_LEVEL, Finished, FinishedRow, Header, Limits, Name,
-    Refusal, Token,
+    Acquisition, AcquisitionId, DelayRow, FEATURE_LEVEL, Finished, FinishedRow, Header, HoldRow,
+    Limits, Name, Refusal, Token, WaiterRow,
     dirty::Dirty,
     ended::{AGE_START_MS, Ended},
-    hash::StateHash,
+    hash::{Digest, StateHash},
     ring::{Entry, Ring},
     sessions::Sessions,
+    usage::{self, Usage},
 };
 
 /// Bits of a token below the generation (D11). At a million grants per second they last nine years
@@ -39,6 +40,7 @@ pub(crate) struct Ledger {
     pub(crate) ring: Ring,
     pub(crate) ended: Ended,
     pub(crate) hash: StateHash,
+    pub(crate) usage: Usage,
     pub(crate) dirty: Dirty,
     pub(crate) holds_count: usize,
     pub(crate) waiters_count: usize,
@@ -77,6 +79,7 @@ impl Ledger {
             ring,
             ended,
             hash: StateHash::new(),
+            usage: Usage::default(),
             dirty: Dirty::default(),
             holds_count: 0,
             waiters_count: 0,
@@ -121,6 +124,54 @@ impl Ledger {
     pub(crate) fn next_ticket(&mut self) -> u64 {
         self.ticket_counter += 1;
         self.ticket_counter
+    }
+
+    /// Counts a hold in hash and usage.
+    pub(crate) fn count_hold(&mut self, name: &Name, row: &HoldRow) -> Digest {
+        self.usage.add(name, Some(&row.owner), usage::hold_bytes(name, row));
+        self.hash.add_hold(name, row)
+    }
+
+    /// The inverse of [`Ledger::count_hold`].
+    pub(crate) fn discount_hold(&mut self, name: &Name, row: &HoldRow, digest: Digest) {
+        self.usage.remove(name, Some(&row.owner), usage::hold_bytes(name, row));
+        self.hash.remove(digest);
+    }
+
+    /// Counts a waiter in hash and usage.
+    pub(crate) fn count_waiter(&mut self, name: &Name, row: &WaiterRow) -> Digest {
+        self.usage.add(name, Some(&row.owner), usage::waiter_bytes(name, row));
+        self.hash.add_waiter(name, row)
+    }
+
+    /// The inverse of [`Ledger::count_waiter`].
+    pub(crate) fn discount_waiter(&mut self, name: &Name, row: &WaiterRow, digest: Digest) {
+        self.usage.remove(name, Some(&row.owner), usage::waiter_bytes(name, row));
+        self.hash.remove(digest);
+    }
+
+    /// Counts a delay in hash and usage.
+    pub(crate) fn count_delay(&mut self, name: &Name, row: &DelayRow) -> Digest {
+        self.usage.add(name, None, usage::delay_bytes(name));
+        self.hash.add_delay(name, row)
+    }
+
+    /// The inverse of [`Ledger::count_delay`].
+    pub(crate) fn discount_delay(&mut self, name: &Name, digest: Digest) {
+        self.usage.remove(name, None, usage::delay_bytes(name));
+        self.hash.remove(digest);
+    }
+
+    /// Counts a fence floor in hash and usage.
+    pub(crate) fn count_floor(&mut self, name: &Name, floor: Token) -> Digest {
+        self.usage.add(name, None, usage::floor_bytes(name));
+        self.hash.add_fence_floor(name, floor)
+    }
+
+    /// The inverse of [`Ledger::count_floor`].
+    pub(crate) fn discount_floor(&mut self, name: &Name, digest: Digest) {
+        self.usage.remove(name, None, usage::floor_bytes(name));
+        self.hash.remove(digest);
     }
 
     /// How an acquisition of this lock that is not open ended.

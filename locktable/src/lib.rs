@@ -35,6 +35,7 @@ mod ledger;
 mod ended;
 mod ring;
 mod sessions;
+mod usage;
 
 mod rows;
 
@@ -59,9 +60,10 @@ pub use outcome::{
     Agreement, Change, DelayView, Finished, Grant, HoldView, LockView, Outcome, Refusal, Reply,
     Status, WaiterView,
 };
-pub use restore::RestoreError;
+pub use restore::{RestoreError, Restoring};
 pub use rows::{
     DelayRow, EndingCause, EndingMark, Extras, FEATURE_LEVEL, FinishedRow, Header, HoldRow,
     LockRow, RING_ROW_LEN, Reclaimer, Row, RowKey, WaiterRow,
 };
 pub use table::{Counts, Limits, LockTable};
+pub use usage::host_of;

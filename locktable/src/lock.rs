@@ -15,6 +15,7 @@ use crate::{
     ledger::{HoldAfter, Ledger},
     queue::{Queue, Waiter},
     sessions::{Open, Place},
+    usage,
 };
 
 /// What surrounds a lock while a command works on it.
@@ -160,21 +161,21 @@ impl Lock {
         row: HoldRow,
         row_state: RowState,
     ) {
-        let digest = ledger.hash.add_hold(name, &row);
+        let digest = ledger.count_hold(name, &row);
         self.holds.push(Hold { row, digest, row_state });
         ledger.holds_count += 1;
     }
 
     /// Puts a delay among the others, without telling anyone.
     pub(crate) fn insert_delay(&mut self, name: &Name, ledger: &mut Ledger, row: DelayRow) {
-        let digest = ledger.hash.add_delay(name, &row);
+        let digest = ledger.count_delay(name, &row);
         ledger.dirty.delay_came(name, row.token);
         self.holds.push_delay(Delay { row, digest });
         ledger.delays_count += 1;
     }
 
     pub(crate) fn raise_fence_floor(&mut self, name: &Name, ledger: &mut Ledger, token: Token) {
-        let digest = ledger.hash.add_fence_floor(name, token);
+        let digest = ledger.count_floor(name, token);
         ledger.dirty.floor_came(name);
         self.fence_floor = Some(Box::new(FenceFloor { token, digest }));
     }
@@ -196,7 +197,7 @@ impl Lock {
 
     /// Puts a waiter behind the others, without telling anyone.
     pub(crate) fn insert_waiter(&mut self, name: &Name, ledger: &mut Ledger, row: WaiterRow) {
-        let digest = ledger.hash.add_waiter(name, &row);
+        let digest = ledger.count_waiter(name, &row);
         self.queue.push_back(Waiter { row, digest });
         ledger.waiters_count += 1;
     }
@@ -297,7 +298,7 @@ impl Lock {
         if self.holds.is_empty()
             && let Some(floor) = self.fence_floor.take()
         {
-            step.ledger.hash.remove(floor.digest);
+            step.ledger.discount_floor(step.name, floor.digest);
             step.ledger.dirty.floor_left(step.name);
         }
         let name = step.name.clone();
@@ -311,7 +312,7 @@ impl Lock {
     /// Takes a hold out of its seat, hash and image, without telling anyone.
     pub(crate) fn remove_hold(&mut self, step: &mut Step<'_>, token: Token) -> Option<HoldRow> {
         let Hold { row, digest, row_state } = self.holds.remove(token)?;
-        step.ledger.hash.remove(digest);
+        step.ledger.discount_hold(step.name, &row, digest);
         step.ledger.holds_count -= 1;
         step.ledger.dirty.hold_left(step.name, token, row_state);
         Some(row)
@@ -326,17 +327,28 @@ impl Lock {
         change: impl FnOnce(&mut HoldRow),
     ) {
         let Some(hold) = self.holds.get_mut(token) else { return };
-        ledger.hash.remove(hold.digest);
+        ledger.discount_hold(name, &hold.row, hold.digest);
         change(&mut hold.row);
-        hold.digest = ledger.hash.add_hold(name, &hold.row);
+        hold.digest = ledger.count_hold(name, &hold.row);
         hold.row_state = ledger.dirty.hold_changed(name, token, hold.row_state);
+    }
+}
+
+impl Lock {
+    /// What it weighs; see `usage`.
+    pub(crate) fn bytes(&self, name: &Name) -> u64 {
+        let floor = self.fence_floor.as_ref().map_or(0, |_| usage::floor_bytes(name));
+        let holds = self.holds.iter().map(|hold| usage::hold_bytes(name, &hold.row));
+        let delays = self.holds.delays_len() as u64 * usage::delay_bytes(name);
+        let waiters = self.queue.iter().map(|waiter| usage::waiter_bytes(name, &waiter.row));
+        floor + holds.sum::<u64>() + delays + waiters.sum::<u64>()
     }
 }
 
 /// Strikes a waiter, who has left the queue, out of hash and image.
 fn unqueued(step: &mut Step<'_>, waiter: Waiter) -> Request {
     let Waiter { row, digest } = waiter;
-    step.ledger.hash.remove(digest);
+    step.ledger.discount_waiter(step.name, &row, digest);
     step.ledger.waiters_count -= 1;
     step.ledger.dirty.waiter_left(step.name, row.ticket);
     let WaiterRow { acquisition, mode, ttl_ms, owner, condition, .. } = row;

@@ -2,7 +2,7 @@
 //! believed only as far as they keep the invariants; a row that does not is an error and never a
 //! panic. Whether the content is the right one is told by the state hash, which the caller compares.
 
-use std::{collections::BTreeMap, error::Error, fmt};
+use std::{cmp::Ordering, collections::BTreeMap, error::Error, fmt};
 
 use crate::{
     Acquisition, Condition, DelayRow, EndedRow, EndingCause, EndingMark, Extras, FEATURE_LEVEL,
@@ -63,45 +63,99 @@ impl LockTable {
     pub fn restore_with_limits(
         limits: Limits,
         header: Header,
-        rows: Vec<(RowKey, Row)>,
+        mut rows: Vec<(RowKey, Row)>,
     ) -> Result<Self, RestoreError> {
+        rows.sort_by(|(one, _), (other, _)| one.cmp(other));
+        let mut restoring = Restoring::begin_with_limits(limits, header)?;
+        rows.into_iter().try_for_each(|(key, row)| restoring.put(key, row))?;
+        restoring.end()
+    }
+}
+
+/// A table whose rows come one by one, so that they and the table need not be in memory together.
+#[derive(Debug)]
+pub struct Restoring {
+    header: Header,
+    table: LockTable,
+    last: Option<RowKey>,
+    /// What looks at holds, and at one another. A store keeps some of these rows before those of holds,
+    /// and they are few.
+    finished: Vec<(RowKey, Row)>,
+}
+
+impl Restoring {
+    /// A table of this header, without rows yet.
+    pub fn begin(header: Header) -> Result<Self, RestoreError> {
+        Self::begin_with_limits(Limits::default(), header)
+    }
+
+    fn begin_with_limits(limits: Limits, header: Header) -> Result<Self, RestoreError> {
         check_header(&header, &limits)?;
-        let mut sorted = BTreeMap::new();
-        for (key, row) in rows {
-            if let Some((key, _)) = sorted.remove_entry(&key) {
+        let table = LockTable { locks: BTreeMap::new(), ledger: Ledger::under(limits, &header) };
+        Ok(Self { header, table, last: None, finished: Vec::new() })
+    }
+
+    /// The next row, in order of keys: a waiter stands behind holds. Rows of what has finished may
+    /// come at any time.
+    pub fn put(&mut self, key: RowKey, row: Row) -> Result<(), RestoreError> {
+        if matches!(key, RowKey::Ended(..) | RowKey::Ring(_)) {
+            self.finished.push((key, row));
+            return Ok(());
+        }
+        let rule = match self.last.as_ref().map_or(Ordering::Less, |last| last.cmp(&key)) {
+            Ordering::Less => None,
+            Ordering::Equal => Some("comes twice"),
+            Ordering::Greater => Some("comes after one that it belongs before"),
+        };
+        if let Some(rule) = rule {
+            return Err(RestoreError::Row { key, rule });
+        }
+        self.last = Some(key.clone());
+        self.insert(key, row)
+    }
+
+    /// The whole table. Its rows count as flushed.
+    pub fn end(mut self) -> Result<LockTable, RestoreError> {
+        let mut finished = std::mem::take(&mut self.finished);
+        finished.sort_by(|(one, _), (other, _)| one.cmp(other));
+        for pair in finished.windows(2) {
+            if pair[0].0 == pair[1].0 {
+                let key = pair[0].0.clone();
                 return Err(RestoreError::Row { key, rule: "comes twice" });
             }
-            sorted.insert(key, row);
         }
-        let mut table = Self { locks: BTreeMap::new(), ledger: Ledger::under(limits, &header) };
-        // The order of keys is that of need: waiters stand behind holds, the ring looks at holds and at
-        // what has ended.
-        for (key, row) in sorted {
-            let inserted = match (&key, row) {
-                (RowKey::Lock(name), Row::Lock(row)) => table.insert_lock(name, row),
-                (RowKey::Hold(name, token), Row::Hold(row)) if row.token == *token => {
-                    table.insert_hold(&header, name, row)
-                }
-                (RowKey::Delay(name, token), Row::Delay(row)) if row.token == *token => {
-                    table.insert_delay(&header, name, row)
-                }
-                (RowKey::Waiter(name, ticket), Row::Waiter(row)) if row.ticket == *ticket => {
-                    table.insert_waiter(&header, name, row)
-                }
-                (RowKey::Ended(number, at), Row::Ended(row)) => {
-                    table.insert_ended(&header, *number, *at, row)
-                }
-                (RowKey::Ring(number), Row::Ring(row)) => table.insert_run(&header, *number, row),
-                _ => Err("the row is not of the kind, token or ticket that its key says"),
-            };
-            inserted.map_err(|rule| RestoreError::Row { key, rule })?;
-        }
+        finished.into_iter().try_for_each(|(key, row)| self.insert(key, row))?;
+        let Self { header, mut table, .. } = self;
         table.check_whole(&header)?;
         table.ledger.dirty = Dirty::default();
         table.ledger.ring.take_dirty();
         Ok(table)
     }
 
+    fn insert(&mut self, key: RowKey, row: Row) -> Result<(), RestoreError> {
+        let Self { header, table, .. } = self;
+        let inserted = match (&key, row) {
+            (RowKey::Lock(name), Row::Lock(row)) => table.insert_lock(name, row),
+            (RowKey::Hold(name, token), Row::Hold(row)) if row.token == *token => {
+                table.insert_hold(header, name, row)
+            }
+            (RowKey::Delay(name, token), Row::Delay(row)) if row.token == *token => {
+                table.insert_delay(header, name, row)
+            }
+            (RowKey::Waiter(name, ticket), Row::Waiter(row)) if row.ticket == *ticket => {
+                table.insert_waiter(header, name, row)
+            }
+            (RowKey::Ended(number, at), Row::Ended(row)) => {
+                table.insert_ended(header, *number, *at, row)
+            }
+            (RowKey::Ring(number), Row::Ring(row)) => table.insert_run(header, *number, row),
+            _ => Err("the row is not of the kind, token or ticket that its key says"),
+        };
+        inserted.map_err(|rule| RestoreError::Row { key, rule })
+    }
+}
+
+impl LockTable {
     fn insert_lock(&mut self, name: &Name, row: LockRow) -> Result<(), Rule> {
         if row.fence_floor == Token(0) {
             return Err("the fence floor is no token");

@@ -26,6 +26,7 @@ impl LockTable {
         (header.ring_first, header.ring_next) = (0, 0);
         let mut ledger = Ledger::under(self.ledger.limits, &header);
         ledger.ended = self.ledger.ended.copy(&mut ledger.hash);
+        ledger.usage = self.ledger.usage.like();
         let mut child = Self { locks: BTreeMap::new(), ledger };
         for (name, lock) in moved {
             child.adopt(&mut self.ledger, name, lock);
@@ -91,7 +92,7 @@ impl Ledger {
     /// Takes a lock, which is in the table no more, out of hash, index, counts and image.
     fn strike_out(&mut self, name: &Name, lock: &Lock) {
         for hold in lock.holds.iter() {
-            self.hash.remove(hold.digest);
+            self.discount_hold(name, &hold.row, hold.digest);
             self.dirty.hold_left(name, hold.row.token, hold.row_state);
             hold.row.acquisitions().into_iter().for_each(|it| self.sessions.remove(it));
             if let Some(reclaimer) = hold.row.reclaimer() {
@@ -99,16 +100,16 @@ impl Ledger {
             }
         }
         for delay in lock.holds.delays() {
-            self.hash.remove(delay.digest);
+            self.discount_delay(name, delay.digest);
             self.dirty.delay_left(name, delay.row.token);
         }
         for waiter in lock.queue.iter() {
-            self.hash.remove(waiter.digest);
+            self.discount_waiter(name, &waiter.row, waiter.digest);
             self.sessions.remove(waiter.row.acquisition);
             self.dirty.waiter_left(name, waiter.row.ticket);
         }
         if let Some(floor) = &lock.fence_floor {
-            self.hash.remove(floor.digest());
+            self.discount_floor(name, floor.digest());
             self.dirty.floor_left(name);
         }
         self.holds_count -= lock.holds.len();

@@ -27,6 +27,11 @@ impl LockTable {
         status.expect("an open acquisition stands where the index of sessions says")
     }
 
+    /// Whether the acquisition is open, or its end is remembered, under whatever name.
+    pub fn knows(&self, acquisition: Acquisition) -> bool {
+        self.ledger.is_known(acquisition)
+    }
+
     /// The live hold with this token.
     pub fn hold(&self, name: &str, token: Token) -> Option<HoldView> {
         let lock = self.locks.get(name)?;

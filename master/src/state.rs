@@ -210,8 +210,11 @@ impl StateMachine for ClusterState {
         rows.fold(header, u64::wrapping_add)
     }
 
-    fn restore(header: &[u8], rows: Vec<(Vec<u8>, Vec<u8>)>) -> Result<Self, CorruptImage> {
-        state_rows::restore(header, rows)
+    fn restore(
+        header: &[u8],
+        rows: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>,
+    ) -> Result<Self, CorruptImage> {
+        state_rows::restore(header, rows.into_iter().collect())
     }
 }
 

@@ -70,6 +70,8 @@ pub trait DiskView {
         see: &mut dyn FnMut(&[u8], &[u8]),
     ) -> Result<(), DiskError>;
 }
+/// See [`Disk::walk`].
+pub type Walk<'a> = Box<dyn Iterator<Item = Result<Pair, DiskError>> + 'a>;
 
 /// An ordered, transactional key-value disk.
 pub trait Disk {
@@ -80,4 +82,8 @@ pub trait Disk {
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, DiskError>;
     /// The pairs with `start <= key < end`, in key order.
     fn scan(&self, family: Family, start: &[u8], end: &[u8]) -> Result<Vec<Pair>, DiskError>;
+    /// The same one by one, for what should not be in memory twice.
+    fn walk(&self, family: Family, start: &[u8], end: &[u8]) -> Result<Walk<'_>, DiskError> {
+        Ok(Box::new(self.scan(family, start, end)?.into_iter().map(Ok)))
+    }
 }

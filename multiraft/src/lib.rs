@@ -56,7 +56,7 @@ mod store;
 
 pub use chore::{Chore, ChoreDone, ReadImage, Restore};
 pub use create::CreateError;
-pub use disk::{Batch, BatchSeq, Disk, DiskError, DiskView, Family, Pair, WriteOp};
+pub use disk::{Batch, BatchSeq, Disk, DiskError, DiskView, Family, Pair, Walk, WriteOp};
 pub use effects::{
     Applied, Effects, NotProposed, Proposed, RaftRole, ReadId, ReadReady, ReplicaStatus,
     RoleChange, RoleNow,

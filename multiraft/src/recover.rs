@@ -7,7 +7,7 @@ use raft::eraftpb::{Entry, EntryType, HardState};
 use sharklock_proto::internal::v1 as proto;
 use sharklock_rangemap::{Descriptor, RangeId};
 
-use crate::disk::{Disk, DiskError, Family};
+use crate::disk::{Disk, DiskError, Family, Pair};
 use crate::ident::StoreIdent;
 use crate::keys::{self, Key};
 use crate::log::Log;
@@ -249,26 +249,36 @@ fn read_image<M: StateMachine>(
     header: &proto::FlushHeader,
 ) -> Result<M, RecoverError> {
     let (start, end) = keys::rows_span(range);
-    let mut rows = Vec::new();
-    for (key, value) in disk.scan(Family::State, &start, &end)? {
-        let value = records::open_row(&key, value).map_err(|error| {
-            RecoverError::bad_value(&format!("the row {key:02x?} of range {range}"), error)
-        })?;
-        rows.push((keys::row_key(&key).to_vec(), value));
-    }
+    let mut rows = disk.walk(Family::State, &start, &end)?.map(|pair| open_row(range, pair?));
     let what = || format!("the image of range {range}");
     let Some(machine) = &header.machine else {
-        if !rows.is_empty() {
-            return Err(RecoverError::corrupt(what(), "it has rows before its first entry"));
-        }
-        return Ok(M::empty());
+        return match rows.next() {
+            Some(row) => {
+                row?;
+                Err(RecoverError::corrupt(what(), "it has rows before its first entry"))
+            }
+            None => Ok(M::empty()),
+        };
     };
-    let machine =
-        M::restore(machine, rows).map_err(|source| RecoverError::Image { range, source })?;
+    // The rows end at the first that cannot be read, and that is then what is wrong.
+    let mut unreadable = None;
+    let readable = rows.map_while(|row| row.map_err(|error| unreadable = Some(error)).ok());
+    let machine = M::restore(machine, readable);
+    if let Some(error) = unreadable {
+        return Err(error);
+    }
+    let machine = machine.map_err(|source| RecoverError::Image { range, source })?;
     let (found, expected) = (machine.state_hash(), header.state_hash);
     if found != expected {
         let why = format!("its hash is {found:016x}, the header says {expected:016x}");
         return Err(RecoverError::corrupt(what(), why));
     }
     Ok(machine)
+}
+
+fn open_row(range: RangeId, (key, value): Pair) -> Result<Pair, RecoverError> {
+    let value = records::open_row(&key, value).map_err(|error| {
+        RecoverError::bad_value(&format!("the row {key:02x?} of range {range}"), error)
+    })?;
+    Ok((keys::row_key(&key).to_vec(), value))
 }

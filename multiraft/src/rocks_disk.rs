@@ -13,7 +13,7 @@ use rocksdb::{
 };
 
 use crate::directory;
-use crate::disk::{Disk, DiskError, DiskView, Family, Pair, WriteOp};
+use crate::disk::{Disk, DiskError, DiskView, Family, Pair, Walk, WriteOp};
 use crate::rocks_log::{self, BATCH_END, BadLog, Mark};
 
 const FAMILIES: [Family; 3] = [Family::Raft, Family::State, Family::Meta];
@@ -234,19 +234,21 @@ impl Disk for RocksDisk {
     }
 
     fn scan(&self, family: Family, start: &[u8], end: &[u8]) -> Result<Vec<Pair>, DiskError> {
+        self.walk(family, start, end)?.collect()
+    }
+
+    fn walk(&self, family: Family, start: &[u8], end: &[u8]) -> Result<Walk<'_>, DiskError> {
         if start >= end {
-            return Ok(Vec::new());
+            return Ok(Box::new(std::iter::empty()));
         }
         let mut options = ReadOptions::default();
         options.set_iterate_lower_bound(start);
         options.set_iterate_upper_bound(end);
         let pairs = self.db.iterator_cf_opt(self.family(family), options, IteratorMode::Start);
-        pairs
-            .map(|pair| {
-                let (key, value) = pair.map_err(disk_error)?;
-                Ok((key.into_vec(), value.into_vec()))
-            })
-            .collect()
+        Ok(Box::new(pairs.map(|pair| {
+            let (key, value) = pair.map_err(disk_error)?;
+            Ok((key.into_vec(), value.into_vec()))
+        })))
     }
 }
 

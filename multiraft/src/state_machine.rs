@@ -40,8 +40,12 @@ pub trait StateMachine: Sized {
     fn state_hash(&self) -> u64;
 
     /// Builds the state from an image: what `header` said last, and all rows that `take_dirty` gave
-    /// and did not take back. The engine checks the hash afterwards.
-    fn restore(header: &[u8], rows: Vec<(Vec<u8>, Vec<u8>)>) -> Result<Self, CorruptImage>;
+    /// and did not take back, in byte order of their keys and one by one, so that they need not be in
+    /// memory beside the state. The engine checks the hash afterwards.
+    fn restore(
+        header: &[u8],
+        rows: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>,
+    ) -> Result<Self, CorruptImage>;
 }
 
 /// An image that cannot be read.

@@ -356,6 +356,12 @@ impl<M: StateMachine> Store<M> {
         self.replicas.get(&range).map(|replica| &replica.machine)
     }
 
+    /// The state of a range, for what its owner derives from it. To change what is replicated would
+    /// make this replica another than the rest.
+    pub fn machine_mut(&mut self, range: RangeId) -> Option<&mut M> {
+        self.replicas.get_mut(&range).map(|replica| &mut replica.machine)
+    }
+
     /// The descriptor of a range, as applied.
     pub fn descriptor(&self, range: RangeId) -> Option<&Descriptor> {
         self.replicas.get(&range).map(|replica| &replica.descriptor)
@@ -435,7 +441,10 @@ mod tests {
             self.0
         }
 
-        fn restore(header: &[u8], _rows: Vec<(Vec<u8>, Vec<u8>)>) -> Result<Self, CorruptImage> {
+        fn restore(
+            header: &[u8],
+            _rows: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>,
+        ) -> Result<Self, CorruptImage> {
             let header = header.try_into().map_err(|_| CorruptImage("no count".to_owned()))?;
             Ok(Self(u64::from_be_bytes(header)))
         }

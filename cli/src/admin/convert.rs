@@ -126,6 +126,9 @@ fn store(store: StoreStatus) -> Store {
         syncs: Wide(store.syncs),
         sync_p50_us: Wide(store.sync_p50_us),
         sync_p99_us: Wide(store.sync_p99_us),
+        state_bytes: Wide(store.state_bytes),
+        state_bytes_max: Wide(store.state_bytes_max),
+        state_alarm: store.state_alarm,
     }
 }
 

@@ -71,6 +71,12 @@ pub struct Store {
     pub sync_p50_us: Wide,
     /// 99th percentile of a durable write in the last minute, microseconds.
     pub sync_p99_us: Wide,
+    /// Memory of its locks, as it counts them.
+    pub state_bytes: Wide,
+    /// Memory beyond which it refuses acquires; 0: no bound.
+    pub state_bytes_max: Wide,
+    /// Most of that is used.
+    pub state_alarm: bool,
 }
 
 /// One range.
@@ -186,12 +192,25 @@ fn stores(stores: &[Store]) -> String {
             told(store.syncs.0.to_string()),
             told(micros(store.sync_p50_us)),
             told(micros(store.sync_p99_us)),
+            told(memory(store)),
         ]
     };
     let rows: Vec<_> = stores.iter().map(row).collect();
-    let header =
-        ["STORE", "ADDRESS", "STATE", "REPLICAS", "LEADERS", "UP", "SYNCS", "SYNC P50", "SYNC P99"];
+    let header = [
+        "STORE", "ADDRESS", "STATE", "REPLICAS", "LEADERS", "UP", "SYNCS", "SYNC P50", "SYNC P99",
+        "MEMORY",
+    ];
     table(&header, &rows)
+}
+
+/// What its locks take, and may: `12.5/3906.2 MiB`.
+fn memory(store: &Store) -> String {
+    let mib = |bytes: Wide| bytes.0 as f64 / f64::from(1 << 20);
+    let used = mib(store.state_bytes);
+    match store.state_bytes_max {
+        Wide(0) => format!("{used:.1} MiB"),
+        max => format!("{used:.1}/{:.1} MiB", mib(max)),
+    }
 }
 
 fn ranges(ranges: &[Range]) -> String {
@@ -265,6 +284,9 @@ mod tests {
             syncs: Wide(7),
             sync_p50_us: Wide(300),
             sync_p99_us: Wide(1_250),
+            state_bytes: Wide(3 << 19),
+            state_bytes_max: Wide(1 << 30),
+            state_alarm: false,
         }
     }
 
@@ -326,9 +348,12 @@ mod tests {
              2       127.0.0.1:7722  leads  4     0\n\
              3       127.0.0.1:7723  DOWN   4     9\n\
              \n\
-             STORE  ADDRESS         STATE     REPLICAS  LEADERS  UP     SYNCS  SYNC P50  SYNC P99\n\
-             1      127.0.0.1:7710  up        1         1        1m05s  7      0.30ms    1.25ms\n\
-             3      127.0.0.1:7730  DOWN 12s  1         0        -      -      -         -\n\
+             STORE  ADDRESS         STATE     REPLICAS  LEADERS  UP     SYNCS  SYNC P50  SYNC P99  \
+             MEMORY\n\
+             1      127.0.0.1:7710  up        1         1        1m05s  7      0.30ms    1.25ms    \
+             1.5/1024.0 MiB\n\
+             3      127.0.0.1:7730  DOWN 12s  1         0        -      -      -         -         \
+             -\n\
              \n\
              RANGE  NAMES         LEADER  REPLICAS                    TERM  APPLIED  LOCKS  HOLDS  \
              WAITERS\n\

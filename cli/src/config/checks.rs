@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use sharklock_client::ClusterId;
 
-use super::{Advertise, Listen, Roles, ServerConfig, Settings, Tunables, keys};
+use super::{Advertise, Listen, Memory, Roles, ServerConfig, Settings, Tunables, keys, machine};
 use crate::exit::{CONFIG, Failure};
 
 /// Masters decide by majority, and more than five only vote more slowly.
@@ -171,6 +171,30 @@ fn data_dir(settings: &Settings, roles: Roles) -> Result<Option<PathBuf>, Failur
     Ok(dir)
 }
 
+fn memory(settings: &Settings) -> Result<Memory, Failure> {
+    let usable = machine::usable_memory();
+    let (store, address) = ("memory.store_max", "memory.address_max");
+    let memory = Memory {
+        store_max: settings.bytes_of(store, usable),
+        address_max: settings.bytes_of(address, usable),
+        session_acquisitions: settings.number("memory.session_acquisitions"),
+        prefix_max: settings.quotas("memory.prefix_max"),
+    };
+    // An address whose bound is above the store's is only bounded by that one. That is no mistake
+    // where it is a default: whoever makes the store's small need not think of the other.
+    let (Some(store_max), Some(address_max)) = (memory.store_max, memory.address_max) else {
+        return Ok(memory);
+    };
+    if address_max > store_max && !settings.is_default(address) {
+        let (store, address) = (settings.told_by(store), settings.told_by(address));
+        return Err(refuse(format!(
+            "{address} is {address_max} bytes, above the {store_max} of {store}"
+        ))
+        .hint("make it smaller, or off: the store's bound holds for everybody"));
+    }
+    Ok(memory)
+}
+
 fn tunables(settings: &Settings) -> Result<Tunables, Failure> {
     let duration = |name| settings.duration(name);
     let small = |name| u32::try_from(settings.number(name)).expect("its kind has a small bound");
@@ -190,6 +214,7 @@ fn tunables(settings: &Settings) -> Result<Tunables, Failure> {
         snapshots_sending: small("snapshot.slots_sending"),
         snapshots_receiving: small("snapshot.slots_receiving"),
         ttl_min: duration("lease.ttl_min"),
+        memory: memory(settings)?,
     };
     // 1, 3 or 5: an even number tolerates no more losses than the odd one below it.
     if tunables.replicas.is_multiple_of(2) {
@@ -286,6 +311,41 @@ mod tests {
         let tunables = config.expect("it is good").tunables;
         assert_eq!((tunables.log_entries_max, tunables.snapshot_rate), (256, None));
         assert_eq!(tunables.ttl_min, Duration::from_secs(1));
+    }
+
+    #[test]
+    fn memory_is_a_share_a_size_or_unbounded() {
+        let memory = |more: &[(&str, &str)]| with(more).expect("it is good").tunables.memory;
+        let default = memory(&[]);
+        let usable = machine::usable_memory().expect("this machine tells");
+        assert_eq!(default.store_max, Some(usable / 100 * 50));
+        assert_eq!(default.address_max, Some(usable / 100 * 25));
+        assert_eq!((default.session_acquisitions, default.prefix_max), (10_000, vec![]));
+        let own = memory(&[
+            ("memory.store_max", "64MiB"),
+            ("memory.address_max", "off"),
+            ("memory.session_acquisitions", "500"),
+            ("memory.prefix_max", "jobs/=8MiB, a=b=64KiB"),
+        ]);
+        assert_eq!((own.store_max, own.address_max), (Some(64 << 20), None));
+        assert_eq!(own.prefix_max, [("jobs/".to_owned(), 8 << 20), ("a=b".to_owned(), 64 << 10)]);
+        // The default of an address is a share of the machine, and above a small bound.
+        assert!(memory(&[("memory.store_max", "1MiB")]).address_max.is_some());
+        for (more, told) in [
+            (("memory.store_max", "101%"), "a share of memory from 1% to 100%"),
+            (("memory.store_max", "0%"), "a share of memory from 1% to 100%"),
+            (("memory.store_max", "1KiB"), "1MiB to"),
+            (("memory.address_max", "2GiB"), "memory.address_max (--flag) is 2147483648 bytes"),
+            (("memory.session_acquisitions", "10001"), "a number, 1 to 10000"),
+            (("memory.prefix_max", "jobs/"), "PREFIX=SIZE, like jobs/=256MiB"),
+            (("memory.prefix_max", "=1MiB"), "PREFIX=SIZE"),
+            (("memory.prefix_max", "a=1MiB,a=2MiB"), "the prefix \"a\" stands there twice"),
+        ] {
+            let bound = ("memory.store_max", "1GiB");
+            let refused =
+                if more.0 == bound.0 { refused(&[more]) } else { refused(&[bound, more]) };
+            assert!(refused.contains(told), "{more:?}: {refused}");
+        }
     }
 
     #[test]

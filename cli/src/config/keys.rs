@@ -62,6 +62,10 @@ pub const KEYS: &[Key] = &[
     key("snapshot.slots_sending", Kind::Count(1, 100), "3"),
     key("snapshot.slots_receiving", Kind::Count(1, 100), "3"),
     key("lease.ttl_min", Kind::Duration(ms(500), ms(600_000)), "2s"),
+    key("memory.store_max", Kind::MemoryOrOff(MIB, 1024 * GIB), "50%"),
+    key("memory.address_max", Kind::MemoryOrOff(64 * KIB, 1024 * GIB), "25%"),
+    key("memory.session_acquisitions", Kind::Count(1, 10_000), "10000"),
+    without_default("memory.prefix_max", Kind::QuotaList(64 * KIB, 1024 * GIB)),
 ];
 
 /// The setting of this name.

@@ -3,6 +3,7 @@
 
 mod checks;
 mod keys;
+mod machine;
 mod settings;
 mod sources;
 mod value;
@@ -123,6 +124,21 @@ pub struct Tunables {
     pub snapshots_receiving: u32,
     /// Shortest lease that a client may ask for.
     pub ttl_min: Duration,
+    /// How much memory locks may take.
+    pub memory: Memory,
+}
+
+/// Bounds on the memory of this process's locks, bytes; absent: none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// Of all.
+    pub store_max: Option<u64>,
+    /// Of the clients at one address.
+    pub address_max: Option<u64>,
+    /// Acquisitions that a session may have open.
+    pub session_acquisitions: u64,
+    /// Of the locks under prefixes of their names.
+    pub prefix_max: Vec<(String, u64)>,
 }
 
 /// Reads everything: `file` is `--config` or `$SHARKLOCK_CONFIG`, `flags` is what the command line

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt::Write as _, net::SocketAddr, time::Duratio
 use super::{
     keys::KEYS,
     sources::{Origin, Said},
-    value::{Raw, Value},
+    value::{Raw, Value, quota},
 };
 use crate::exit::{CONFIG, Failure};
 
@@ -123,6 +123,20 @@ impl Settings {
             Some(Value::Off) => None,
             other => unreachable!("{name} holds {other:?}"),
         }
+    }
+
+    /// Bytes, or a share of `memory`; `None` for `off`, and for a share of what is not known.
+    pub fn bytes_of(&self, name: &str, memory: Option<u64>) -> Option<u64> {
+        match self.get(name) {
+            Some(Value::Percent(percent)) => Some(memory? / 100 * percent),
+            _ => self.number_or_off(name),
+        }
+    }
+
+    /// Prefixes of lock names with their bytes.
+    pub fn quotas(&self, name: &str) -> Vec<(String, u64)> {
+        let quotas = self.list(name).iter().filter_map(|word| quota(word));
+        quotas.map(|(prefix, bytes)| (prefix.to_owned(), bytes)).collect()
     }
 
     /// A number that cannot be `off`.

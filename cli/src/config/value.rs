@@ -29,6 +29,10 @@ pub enum Kind {
     Size(u64, u64),
     /// The same, or `off`.
     SizeOrOff(u64, u64),
+    /// The same, or a share of the memory that this process may use, as `50%`.
+    MemoryOrOff(u64, u64),
+    /// `PREFIX=SIZE` of several prefixes of lock names, each once.
+    QuotaList(u64, u64),
 }
 
 /// A setting's value.
@@ -48,8 +52,10 @@ pub enum Value {
     Count(u64),
     /// See [`Kind::Size`].
     Size(u64),
-    /// `off` of [`Kind::SizeOrOff`].
+    /// `off` of [`Kind::SizeOrOff`] and [`Kind::MemoryOrOff`].
     Off,
+    /// Percent, of [`Kind::MemoryOrOff`].
+    Percent(u64),
 }
 
 /// What a source says before it is read: flags and variables have text only.
@@ -77,8 +83,10 @@ impl Kind {
                 "false" => Ok(Value::Switch(false)),
                 _ => Err(self.wanted(text)),
             },
-            (Self::List | Self::ReachList, Raw::List(words)) => self.list(words.clone()),
-            (Self::List | Self::ReachList, Raw::Text(text)) => {
+            (Self::List | Self::ReachList | Self::QuotaList(..), Raw::List(words)) => {
+                self.list(words.clone())
+            }
+            (Self::List | Self::ReachList | Self::QuotaList(..), Raw::Text(text)) => {
                 let words = text.split(',').map(str::trim).filter(|word| !word.is_empty());
                 self.list(words.map(str::to_owned).collect())
             }
@@ -89,7 +97,8 @@ impl Kind {
                 | Self::Reach
                 | Self::Duration(..)
                 | Self::Size(..)
-                | Self::SizeOrOff(..),
+                | Self::SizeOrOff(..)
+                | Self::MemoryOrOff(..),
                 Raw::Text(text) | Raw::Quoted(text),
             ) => self.text(text),
             (_, Raw::Quoted(text) | Raw::Number(text)) => Err(self.wanted(text)),
@@ -108,11 +117,20 @@ impl Kind {
                 Ok(duration) if (from..=to).contains(&duration) => Ok(Value::Duration(duration)),
                 _ => Err(self.wanted(text)),
             },
-            Self::SizeOrOff(..) if text == "off" => Ok(Value::Off),
-            Self::Size(from, to) | Self::SizeOrOff(from, to) => match size(text) {
-                Some(bytes) if (from..=to).contains(&bytes) => Ok(Value::Size(bytes)),
-                _ => Err(self.wanted(text)),
-            },
+            Self::SizeOrOff(..) | Self::MemoryOrOff(..) if text == "off" => Ok(Value::Off),
+            Self::MemoryOrOff(..) if text.ends_with('%') => {
+                let percent = text.trim_end_matches('%').trim_end().parse();
+                match percent {
+                    Ok(percent @ 1..=100) => Ok(Value::Percent(percent)),
+                    _ => Err(self.wanted(text)),
+                }
+            }
+            Self::Size(from, to) | Self::SizeOrOff(from, to) | Self::MemoryOrOff(from, to) => {
+                match size(text) {
+                    Some(bytes) if (from..=to).contains(&bytes) => Ok(Value::Size(bytes)),
+                    _ => Err(self.wanted(text)),
+                }
+            }
             _ => Err(self.wanted(text)),
         }
     }
@@ -129,6 +147,14 @@ impl Kind {
         for (at, word) in words.iter().enumerate() {
             if self == Self::ReachList && !is_reachable(word) {
                 return Err(format!("expected HOST:PORT, like host-1:7720, got {word:?}"));
+            }
+            if let Self::QuotaList(from, to) = self {
+                let good = quota(word).filter(|(_, bytes)| (from..=to).contains(bytes));
+                let Some((prefix, _)) = good else { return Err(self.wanted(word)) };
+                let twin = words[..at].iter().filter_map(|other| quota(other));
+                if twin.into_iter().any(|(other, _)| other == prefix) {
+                    return Err(format!("the prefix {prefix:?} stands there twice"));
+                }
             }
             if words[..at].contains(word) {
                 return Err(format!("{word:?} stands there twice"));
@@ -155,6 +181,18 @@ impl fmt::Display for Kind {
                 write!(f, "a number with a unit of time, {from} to {to}")
             }
             Self::Count(from, to) => write!(f, "a number, {from} to {to}"),
+            Self::MemoryOrOff(from, to) => {
+                let (from, to) = (Value::Size(*from), Value::Size(*to));
+                write!(
+                    f,
+                    "off, a share of memory from 1% to 100%, or a number with a unit of bytes, \
+                     {from} to {to}"
+                )
+            }
+            Self::QuotaList(from, to) => {
+                let (from, to) = (Value::Size(*from), Value::Size(*to));
+                write!(f, "PREFIX=SIZE, like jobs/=256MiB, with a size of {from} to {to}")
+            }
             Self::Size(from, to) | Self::SizeOrOff(from, to) => {
                 let or = if matches!(self, Self::SizeOrOff(..)) { "off, or " } else { "" };
                 let (from, to) = (Value::Size(*from), Value::Size(*to));
@@ -186,6 +224,7 @@ impl fmt::Display for Value {
                 }
             }
             Self::Off => write!(f, "off"),
+            Self::Percent(percent) => write!(f, "{percent}%"),
         }
     }
 }
@@ -225,6 +264,13 @@ fn is_reachable(text: &str) -> bool {
     let letter = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
     let names = !host.is_empty() && host.chars().all(letter);
     names && port.parse::<u16>().is_ok_and(|port| port != 0)
+}
+
+/// A prefix of lock names and its bytes. The last `=` divides them: a name may have one.
+pub fn quota(text: &str) -> Option<(&str, u64)> {
+    let (prefix, bytes) = text.rsplit_once('=')?;
+    let prefix = prefix.trim();
+    Some((prefix, size(bytes.trim())?)).filter(|_| !prefix.is_empty())
 }
 
 fn size(text: &str) -> Option<u64> {

@@ -10,7 +10,9 @@ use std::{
 
 use prometheus::Registry;
 use sharklock_client::ClusterId;
-use sharklock_dataserver::{DataServer, DataServerConfig, Pace, StartError, Tuning};
+use sharklock_dataserver::{
+    DataServer, DataServerConfig, MemoryBounds, Pace, SESSION_ACQUISITIONS_MAX, StartError, Tuning,
+};
 use sharklock_gateway::{
     Config, Directory, Gateway, ServeError, StoreConnection, Stores, validate::Limits,
 };
@@ -23,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{health::Health, internal, link::InProcess, ports::ReservedPort};
 use crate::{
-    config::{Roles, ServerConfig, Tunables},
+    config::{Memory, Roles, ServerConfig, Tunables},
     exit::{CONFIG, Failure},
 };
 
@@ -241,6 +243,7 @@ async fn start_data(
         masters: masters(config, dialling)?,
         dialling,
         tuning: tuning(tunables),
+        memory: memory_bounds(&tunables.memory),
         sync_writes: config.sync_writes,
         registry: registry.clone(),
     })
@@ -272,6 +275,18 @@ fn pace(tunables: &Tunables) -> Pace {
         election_max: tunables.tick * ELECTION_TICKS_MAX,
         flush: tunables.image_flush,
         ..Pace::default()
+    }
+}
+
+fn memory_bounds(memory: &Memory) -> MemoryBounds {
+    let sessions = memory.session_acquisitions;
+    let prefixes = memory.prefix_max.iter();
+    MemoryBounds {
+        store: memory.store_max,
+        address: memory.address_max,
+        // As many as the state machine lets a session have: it says so itself.
+        session_acquisitions: (sessions < SESSION_ACQUISITIONS_MAX).then_some(sessions),
+        prefixes: prefixes.map(|(prefix, bytes)| (prefix.as_str().into(), *bytes)).collect(),
     }
 }
 

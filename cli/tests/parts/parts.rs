@@ -3,7 +3,9 @@
 use std::{path::Path, time::Duration};
 
 use prometheus::Registry;
-use sharklock_dataserver::{DataServer, DataServerConfig, Lane, LocalLink, StartError, Tuning};
+use sharklock_dataserver::{
+    DataServer, DataServerConfig, Lane, LocalLink, MemoryBounds, StartError, Tuning,
+};
 use sharklock_master::{Master, MasterConfig};
 use sharklock_proto::{
     internal::v1::{StoreCall, StoreReply, store_call, store_reply},
@@ -74,6 +76,7 @@ pub async fn data_server(
         masters: Masters::new(vec![master.to_owned()], Dialling::default()).expect("an address"),
         dialling: Dialling::default(),
         tuning,
+        memory: MemoryBounds::default(),
         sync_writes: true,
         registry: Registry::new(),
     })

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use prometheus::{
-    Histogram, HistogramOpts, IntCounter, IntGauge, Registry,
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
     core::{AtomicU64, GenericCounter},
 };
 
 use crate::{
+    memory::MemoryRefusals,
     ports::{Outputs, WorkerStats},
     worker::Worker,
 };
@@ -32,6 +33,9 @@ pub struct Metrics {
     peer_heartbeats: IntCounter,
     peer_snapshots: IntCounter,
     ranges_led: IntGauge,
+    state_bytes: IntGauge,
+    state_limit_bytes: IntGauge,
+    refusals: IntCounterVec,
     locks: IntGauge,
     holds: IntGauge,
     waiters: IntGauge,
@@ -58,6 +62,14 @@ impl Metrics {
             registry.register(Box::new(histogram.clone()))?;
             Ok(histogram)
         };
+        let refusals = IntCounterVec::new(
+            Opts::new(
+                "sharklock_store_memory_refusals_total",
+                "Acquires refused because locks take as much memory as they may, by reason.",
+            ),
+            &["reason"],
+        )?;
+        registry.register(Box::new(refusals.clone()))?;
         Ok(Self {
             sync_seconds: seconds(
                 "sharklock_store_sync_seconds",
@@ -115,6 +127,15 @@ impl Metrics {
                 "Pieces of snapshots, or answers to them, for other stores.",
             )?,
             ranges_led: gauge("sharklock_store_ranges_led", "Ranges that this store leads.")?,
+            state_bytes: gauge(
+                "sharklock_store_state_bytes",
+                "Memory of the locks of this store, as it counts them.",
+            )?,
+            state_limit_bytes: gauge(
+                "sharklock_store_state_limit_bytes",
+                "Memory of locks beyond which acquires are refused; 0: no bound.",
+            )?,
+            refusals,
             locks: gauge("sharklock_locks", "Locks with a holder or a waiter.")?,
             holds: gauge("sharklock_holds", "Live holds.")?,
             waiters: gauge("sharklock_waiters", "Waiting acquisitions.")?,
@@ -166,12 +187,29 @@ impl Metrics {
             log_entries += status.log_last + 1 - status.log_first.min(status.log_last + 1);
             unflushed += status.applied - status.flushed.min(status.applied);
         }
+        let memory = worker.memory();
+        self.state_bytes.set(memory.used() as i64);
+        self.state_limit_bytes.set(memory.bounds().store.unwrap_or(0) as i64);
+        self.show_refusals(memory.refusals());
         self.ranges_led.set(led as i64);
         self.locks.set(locks as i64);
         self.holds.set(holds as i64);
         self.waiters.set(waiters as i64);
         self.log_entries.set(log_entries as i64);
         self.unflushed_entries.set(unflushed as i64);
+    }
+
+    fn show_refusals(&self, refusals: MemoryRefusals) {
+        let MemoryRefusals { store, address, session, prefix } = refusals;
+        for (reason, total) in [
+            ("STORE_FULL", store),
+            ("ADDRESS_FULL", address),
+            ("SESSION_FULL", session),
+            ("PREFIX_FULL", prefix),
+        ] {
+            let metric = self.refusals.with_label_values(&[reason]);
+            metric.inc_by(total.saturating_sub(metric.get()));
+        }
     }
 
     fn show_stats(&self, stats: WorkerStats) {

@@ -43,6 +43,7 @@ use crate::{
         worker_thread::WorkerThread,
     },
     machine::LockRange,
+    memory::MemoryBounds,
     ports::Pace,
     worker::Worker,
 };
@@ -67,6 +68,8 @@ pub struct DataServerConfig {
     pub dialling: Dialling,
     /// What operators may tune.
     pub tuning: Tuning,
+    /// How much memory its locks may take, on this server.
+    pub memory: MemoryBounds,
     /// False breaks durability: acknowledged grants may be lost with the machine. Benchmarks only.
     pub sync_writes: bool,
     /// Where metrics are registered.
@@ -240,7 +243,8 @@ impl DataServer {
         let writer = Writer::new(disk, config.sync_writes, tick, times, metrics.clone());
         let writer = Arc::new(writer);
         let worker_thread = WorkerThread {
-            worker: Worker::new(clock.now(), store, config.tuning.pace),
+            worker: Worker::new(clock.now(), store, config.tuning.pace)
+                .with_memory_bounds(config.memory),
             clock,
             mailbox: Arc::clone(&mailbox),
             links: Arc::clone(&links),

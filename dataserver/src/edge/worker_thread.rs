@@ -152,14 +152,19 @@ impl<D: Disk> WorkerThread<D> {
         self.metrics.show(&self.worker);
         let (syncs, sync_p50_us, sync_p99_us) = self.sync_times.summary();
         let uptime_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
-        self.worker.set_store_status(v1::StoreStatus {
+        let memory = self.worker.memory();
+        let status = v1::StoreStatus {
             address: self.address.clone(),
             uptime_ms,
             syncs,
             sync_p50_us,
             sync_p99_us,
+            state_bytes: memory.used(),
+            state_bytes_max: memory.bounds().store.unwrap_or(0),
+            state_alarm: memory.alarm(),
             ..v1::StoreStatus::default()
-        });
+        };
+        self.worker.set_store_status(status);
         let replicas = self.worker.store().ranges().len();
         let reported = Reported {
             ranges: self.worker.reports(),

@@ -194,6 +194,14 @@ fn warn_of_stores(stores: &[StoreStatus], answered: &BTreeSet<u64>, warnings: &m
         };
         warnings.push(format!("store {store_id} at {address} {what}"));
     }
+    for StoreStatus { store_id, address, state_bytes, state_bytes_max, state_alarm, .. } in stores {
+        if *state_alarm {
+            warnings.push(format!(
+                "the locks of store {store_id} at {address} take {state_bytes} bytes of memory, and \
+                 beyond {state_bytes_max} (memory.store_max) nobody can acquire there"
+            ));
+        }
+    }
 }
 
 fn warn_of_ranges(ranges: &[RangeStatus], answered: &BTreeSet<u64>, warnings: &mut Vec<String>) {

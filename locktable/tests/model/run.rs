@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use sharklock_locktable::{
-    At, Command, Counts, FEATURE_LEVEL, Header, Lease, Limits, LockTable, Row, RowKey, Status,
+    At, Command, Counts, FEATURE_LEVEL, Header, Lease, Limits, LockTable, Name, Row, RowKey, Status,
 };
 
 use crate::{
@@ -51,6 +51,7 @@ impl Run {
             let header = Header { feature_level: level, ..table.header() };
             table = LockTable::restore_with_limits(limits, header, vec![]).expect("it is empty");
         }
+        table.count_prefixes(&prefixes());
         let (model, commands) = (Naive::new(limits, level), Commands::new(names()));
         let half = Half { table, model, image: BTreeMap::new(), commands };
         Self { limits, halves: vec![half], steps: 0, log, seen: Seen::default() }
@@ -137,7 +138,13 @@ impl Run {
         let rows = half.image.clone().into_iter().collect();
         let header = half.table.header();
         let restored = LockTable::restore_with_limits(self.limits, header, rows);
-        let restored = restored.expect("the rows are those of a table");
+        let mut restored = restored.expect("the rows are those of a table");
+        restored.count_prefixes(&prefixes());
+        for prefix in prefixes() {
+            let (is, was) = (&restored, &half.table);
+            assert_eq!(is.bytes_under(prefix.as_str()), was.bytes_under(prefix.as_str()));
+        }
+        assert_eq!(restored.bytes(), half.table.bytes());
         assert_eq!(restored.header(), header);
         assert_eq!(restored.rows(), half.table.rows());
         assert_eq!(restored.state_hash(), half.table.state_hash());
@@ -171,6 +178,14 @@ impl Run {
     }
 }
 
+/// Some that are prefixes of one another, and of names.
+fn prefixes() -> Vec<Name> {
+    let mut prefixes: Vec<Name> = names();
+    prefixes.truncate(2);
+    prefixes.push("".into());
+    prefixes
+}
+
 impl Half {
     fn apply(&mut self, at: At, command: Command, seen: &mut Seen) {
         let expected = self.model.apply(at, &command);
@@ -194,6 +209,7 @@ impl Half {
             finished: self.model.finished_count(),
         };
         assert_eq!(self.table.counts(), counts);
+        assert_eq!(self.table.bytes() == 0, expected.is_empty(), "{}", self.table.bytes());
         let header = self.table.header();
         assert_eq!(header.token_counter, self.model.tokens);
         assert_eq!(header.ring_next, self.model.gone_ever);

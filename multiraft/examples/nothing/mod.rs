@@ -30,7 +30,10 @@ impl StateMachine for Nothing {
         0
     }
 
-    fn restore(_header: &[u8], _rows: Vec<(Vec<u8>, Vec<u8>)>) -> Result<Self, CorruptImage> {
+    fn restore(
+        _header: &[u8],
+        _rows: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>,
+    ) -> Result<Self, CorruptImage> {
         Ok(Self)
     }
 }

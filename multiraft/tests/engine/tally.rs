@@ -72,7 +72,10 @@ impl StateMachine for Tally {
         hashes.fold(self.counter, u64::wrapping_add)
     }
 
-    fn restore(header: &[u8], rows: Vec<(Vec<u8>, Vec<u8>)>) -> Result<Self, CorruptImage> {
+    fn restore(
+        header: &[u8],
+        rows: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>,
+    ) -> Result<Self, CorruptImage> {
         let number = |bytes: &[u8]| {
             let bytes = <[u8; 8]>::try_from(bytes);
             bytes.map(u64::from_be_bytes).map_err(|_| CorruptImage("not a number".to_owned()))

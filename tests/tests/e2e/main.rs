@@ -15,6 +15,7 @@ mod health;
 mod hostile;
 mod lock_command;
 mod locks;
+mod memory;
 mod restart;
 mod workspace;
 

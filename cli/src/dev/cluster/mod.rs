@@ -209,6 +209,14 @@ fn recipe(args: &DevArgs, layout: &Layout, dir: &Path) -> Result<Recipe, Failure
     if settings.is_default("cluster.replicas") {
         variables.push(("SHARKLOCK_CLUSTER__REPLICAS".to_owned(), layout.replicas().to_string()));
     }
+    // All nodes share one machine.
+    let nodes = u64::from(args.nodes.unwrap_or(1));
+    for (name, percent) in [("memory.store_max", 50), ("memory.address_max", 25)] {
+        if settings.is_default(name) {
+            let name = format!("SHARKLOCK_{}", name.replace('.', "__").to_uppercase());
+            variables.push((name, format!("{}%", percent / nodes)));
+        }
+    }
     let mut arguments = Vec::new();
     if let Some(config) = &args.config {
         let config = config.canonicalize().unwrap_or_else(|_| config.clone());

@@ -1,0 +1,308 @@
+//! Bounds on the memory of a store's locks, and who may still acquire within them. The leader's
+//! admission asks before a command is queued, and nothing else does: apply never refuses for memory,
+//! since servers may have different bounds, and releases, cancels and keepalives are never refused.
+//!
+//! What is counted is what the tables hold as applied (`LockTable::bytes`), on all ranges of the store,
+//! led or followed, and what this leader has let in since and not seen applied.
+
+use std::collections::BTreeMap;
+
+use sharklock_locktable::{Acquire, LockTable, Name, SessionHandle, host_of};
+use sharklock_proto::internal::v1::store_error::Kind;
+
+use crate::{front::Front, wire};
+
+/// The alarm is raised when so much of the store's bound is used, percent.
+const ALARM_PERCENT: u64 = 80;
+/// It ends below this, so that a store near the line does not raise it again and again.
+const ALARM_ENDS_PERCENT: u64 = 70;
+/// How long somebody who found no room is asked to wait.
+const RETRY_AFTER_MS: u64 = 1_000;
+
+/// Acquisitions that the state machine lets one session have open in one range, whatever is
+/// configured.
+pub const SESSION_ACQUISITIONS_MAX: u64 = 10_000;
+
+/// What may be in memory; nothing is bounded by default.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MemoryBounds {
+    /// Bytes of all locks of this store.
+    pub store: Option<u64>,
+    /// Bytes of the locks of the clients at one address, in one range.
+    pub address: Option<u64>,
+    /// Acquisitions that one session may have open, in one range.
+    pub session_acquisitions: Option<u64>,
+    /// Bytes of the locks under a prefix of their names, in one range.
+    pub prefixes: Vec<(Name, u64)>,
+}
+
+/// How often which bound has refused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryRefusals {
+    /// The store's.
+    pub store: u64,
+    /// An address's.
+    pub address: u64,
+    /// A session's.
+    pub session: u64,
+    /// A prefix's.
+    pub prefix: u64,
+}
+
+/// What an acquire takes until it is applied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Charge {
+    bytes: u64,
+    session: SessionHandle,
+    host: Box<str>,
+    name: Name,
+}
+
+/// What was let in to one range and is not applied yet.
+///
+/// Invariants:
+/// - each count is the sum of the charges that were added and not removed, and none is 0.
+#[derive(Debug, Default)]
+pub struct Pending {
+    bytes: u64,
+    by_host: BTreeMap<Box<str>, u64>,
+    by_session: BTreeMap<SessionHandle, u64>,
+    by_prefix: BTreeMap<Name, u64>,
+}
+
+/// The memory of a store: its bounds, and how much of them is used.
+///
+/// Invariants:
+/// - `used` is the sum of what was last told of each range.
+#[derive(Debug, Default)]
+pub struct StoreMemory {
+    bounds: MemoryBounds,
+    used: u64,
+    alarm: bool,
+    refusals: MemoryRefusals,
+}
+
+impl Charge {
+    /// What this acquire will take.
+    pub fn of(acquire: &Acquire) -> Self {
+        Self {
+            bytes: acquire.bytes(),
+            session: acquire.acquisition.session,
+            host: host_of(&acquire.owner.address).into(),
+            name: acquire.name.clone(),
+        }
+    }
+}
+
+impl Pending {
+    /// Bytes in all.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// An acquire has been let in.
+    pub fn add(&mut self, charge: &Charge, bounds: &MemoryBounds) {
+        self.bytes += charge.bytes;
+        *self.by_host.entry(charge.host.clone()).or_default() += charge.bytes;
+        *self.by_session.entry(charge.session).or_default() += 1;
+        for (prefix, _) in bounds.of_name(&charge.name) {
+            *self.by_prefix.entry(prefix.clone()).or_default() += charge.bytes;
+        }
+    }
+
+    /// It has been applied, or never will be.
+    pub fn remove(&mut self, charge: &Charge) {
+        self.bytes -= charge.bytes;
+        take(&mut self.by_host, &charge.host, charge.bytes);
+        take(&mut self.by_session, &charge.session, 1);
+        let name = charge.name.as_str();
+        let prefixes = self.by_prefix.iter_mut().filter(|(it, _)| name.starts_with(it.as_str()));
+        prefixes.for_each(|(_, bytes)| *bytes -= charge.bytes);
+        self.by_prefix.retain(|_, bytes| *bytes > 0);
+    }
+
+    fn of_host(&self, host: &str) -> u64 {
+        self.by_host.get(host).copied().unwrap_or(0)
+    }
+}
+
+fn take<K: Ord>(from: &mut BTreeMap<K, u64>, key: &K, amount: u64) {
+    let Some(left) = from.get_mut(key) else { return };
+    *left -= amount;
+    if *left == 0 {
+        from.remove(key);
+    }
+}
+
+impl MemoryBounds {
+    fn of_name(&self, name: &Name) -> impl Iterator<Item = &(Name, u64)> {
+        self.prefixes.iter().filter(|(prefix, _)| name.as_str().starts_with(prefix.as_str()))
+    }
+
+    /// The prefixes that are to be counted.
+    pub fn counted(&self) -> Vec<Name> {
+        self.prefixes.iter().map(|(prefix, _)| prefix.clone()).collect()
+    }
+}
+
+impl StoreMemory {
+    /// Nothing used yet.
+    pub fn under(bounds: MemoryBounds) -> Self {
+        Self { bounds, ..Self::default() }
+    }
+
+    /// The bounds.
+    pub fn bounds(&self) -> &MemoryBounds {
+        &self.bounds
+    }
+
+    /// Bytes of all ranges.
+    pub fn used(&self) -> u64 {
+        self.used
+    }
+
+    /// Whether so much is used that somebody should know.
+    pub fn alarm(&self) -> bool {
+        self.alarm
+    }
+
+    /// How often what has refused.
+    pub fn refusals(&self) -> MemoryRefusals {
+        self.refusals
+    }
+
+    /// Follows what a range uses.
+    pub fn weigh(&mut self, front: &mut Front, table: &LockTable) {
+        let now = table.bytes() + front.pending.bytes();
+        self.tell(std::mem::replace(&mut front.weighed, now), now);
+    }
+
+    /// A range that used `before` uses `now`.
+    fn tell(&mut self, before: u64, now: u64) {
+        self.used = self.used - before + now;
+    }
+
+    /// Raises the alarm or ends it; whether it is another than before.
+    pub fn look(&mut self) -> bool {
+        let Some(bound) = self.bounds.store else { return false };
+        let percent = if self.alarm { ALARM_ENDS_PERCENT } else { ALARM_PERCENT };
+        let above = u128::from(self.used) * 100 >= u128::from(bound) * u128::from(percent);
+        std::mem::replace(&mut self.alarm, above) != above
+    }
+
+    /// Whether there is room for an acquire in a range, or why not. What the range knows already may
+    /// always come again: it takes nothing, and its client must hear how it went.
+    pub fn admit(
+        &mut self,
+        acquire: &Acquire,
+        charge: &Charge,
+        table: &LockTable,
+        pending: &Pending,
+    ) -> Result<(), Kind> {
+        let full = self.full(charge, table, pending);
+        let Some(full) = full.filter(|_| !table.knows(acquire.acquisition)) else { return Ok(()) };
+        let refusals = &mut self.refusals;
+        match full {
+            Full::Store { .. } => refusals.store += 1,
+            Full::Address { .. } => refusals.address += 1,
+            Full::Session { .. } => refusals.session += 1,
+            Full::Prefix { .. } => refusals.prefix += 1,
+        }
+        Err(wire::refused_for_now(full.reason(), &full.to_string(), RETRY_AFTER_MS))
+    }
+
+    fn full(&self, charge: &Charge, table: &LockTable, pending: &Pending) -> Option<Full> {
+        let MemoryBounds { store, address, session_acquisitions, .. } = self.bounds;
+        let is_over = |used: u64, max: &u64| used + charge.bytes > *max;
+        if let Some(max) = store.filter(|max| is_over(self.used, max)) {
+            return Some(Full::Store { used: self.used, max });
+        }
+        let of_host = |_: &u64| table.bytes_of_host(&charge.host) + pending.of_host(&charge.host);
+        if let Some(max) = address.filter(|max| is_over(of_host(max), max)) {
+            return Some(Full::Address { used: of_host(&max), max });
+        }
+        let waiting = pending.by_session.get(&charge.session).copied().unwrap_or(0);
+        let open = |_: &u64| table.open_acquisitions(charge.session) as u64 + waiting;
+        if let Some(max) = session_acquisitions.filter(|max| open(max) >= *max) {
+            return Some(Full::Session { max });
+        }
+        let mut prefixes = self.bounds.of_name(&charge.name);
+        let (prefix, max) = prefixes.find(|(prefix, max)| {
+            let waiting = pending.by_prefix.get(prefix).copied().unwrap_or(0);
+            is_over(table.bytes_under(prefix.as_str()) + waiting, max)
+        })?;
+        Some(Full::Prefix { prefix: prefix.clone(), max: *max })
+    }
+}
+
+/// What has no room.
+#[derive(Debug, thiserror::Error)]
+enum Full {
+    #[error(
+        "the locks of this store take {used} bytes of memory, and it may use {max} for them \
+         (memory.store_max); release some, or give it more"
+    )]
+    Store { used: u64, max: u64 },
+    #[error(
+        "the locks of the clients at this address take {used} bytes of memory in this range, and \
+         they may use {max} (memory.address_max); release some"
+    )]
+    Address { used: u64, max: u64 },
+    #[error(
+        "the session has {max} open acquisitions in this range, as many as it may \
+         (memory.session_acquisitions); release some first"
+    )]
+    Session { max: u64 },
+    #[error(
+        "the locks whose names begin with {prefix:?} may take {max} bytes of memory in this range \
+         (memory.prefix_max), and have no room for another; release some"
+    )]
+    Prefix { prefix: Name, max: u64 },
+}
+
+impl Full {
+    /// The API's reason.
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Store { .. } => "STORE_FULL",
+            Self::Address { .. } => "ADDRESS_FULL",
+            Self::Session { .. } => "SESSION_FULL",
+            Self::Prefix { .. } => "PREFIX_FULL",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sharklock_locktable::Limits;
+
+    use super::*;
+
+    #[test]
+    fn the_state_machine_has_that_bound() {
+        let max = Limits::default().acquisitions_per_session_max;
+        assert_eq!(max as u64, SESSION_ACQUISITIONS_MAX);
+    }
+
+    #[test]
+    fn the_alarm_is_raised_once_and_ends_well_below() {
+        let bounds = MemoryBounds { store: Some(1_000), ..MemoryBounds::default() };
+        let mut memory = StoreMemory::under(bounds);
+        let mut used = 0;
+        for (now, changes, alarm) in [
+            (799, false, false),
+            (800, true, true),
+            (1_200, false, true),
+            (799, false, true),
+            (700, false, true),
+            (699, true, false),
+            (799, false, false),
+        ] {
+            memory.tell(std::mem::replace(&mut used, now), now);
+            assert_eq!((memory.look(), memory.alarm()), (changes, alarm), "{now}");
+        }
+        let mut unbounded = StoreMemory::default();
+        unbounded.tell(0, u64::MAX);
+        assert!(!unbounded.look());
+    }
+}
