@@ -154,12 +154,17 @@ Examples:
     after_help = "\
 The command gets SHARKLOCK_NAME, SHARKLOCK_TOKEN (the fencing token),
 SHARKLOCK_FENCE_FLOOR (what a resource compares; the token, unless the lock is
-shared or of permits) and SHARKLOCK_SESSION. It runs in a process group of its
-own, to which SIGINT, SIGTERM, SIGHUP and SIGQUIT are passed on.
+shared or of permits) and SHARKLOCK_SESSION. Every signal that can be caught is
+passed on to it and to all that descends from it, whatever group or session it
+moved to: SIGKILL alone ends this process before them.
 
-If the lock cannot be kept, the group gets SIGTERM --grace before the lease may
-end, and SIGKILL before anyone else can hold the lock. What the command leaves
-running in its group when it ends is killed before the lock is released.
+If the lock cannot be kept, all of them get SIGTERM --grace before the lease may
+end, and SIGKILL before anyone else can hold the lock. The lock is released when
+none is left: what the command leaves running when it ends is named on stderr
+and waited for, unless --end-descendants or --leave-descendants is given.
+
+Not reached are processes of another user (sudo; they are named on stderr), and
+what others start for the command (systemd-run, cron, a container engine).
 
 Exit codes: the command's own, or 128+N if signal N ended it; 75 (or -E) not
 acquired; 79 the lock was lost and the command was stopped; 69 the cluster is
@@ -195,6 +200,14 @@ pub struct LockArgs {
     /// Time between SIGTERM and SIGKILL when the lock is being lost [default: 3s, at most ttl/3]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub grace: Option<Duration>,
+    /// Ends what the command leaves running: SIGTERM when it has ended, SIGKILL after --grace
+    #[arg(long)]
+    pub end_descendants: bool,
+    /// Releases the lock when the command ends, whatever it leaves running: for a command that
+    /// starts a daemon. GIVES UP THE PROMISE for what is left: it runs on without the lock, beside
+    /// the next holder, and nothing stops it
+    #[arg(long, conflicts_with = "end_descendants")]
+    pub leave_descendants: bool,
     /// Exit code when the lock was not acquired
     #[arg(short = 'E', long = "conflict-exit-code", value_name = "CODE", default_value_t = 75)]
     pub conflict_exit: u8,
@@ -513,6 +526,7 @@ mod tests {
         for line in [
             "sharklock lock n --try --timeout 1s",
             "sharklock lock n --shared -n 1 --of 2",
+            "sharklock lock n --end-descendants --leave-descendants -- true",
             "sharklock dev --ephemeral --data-dir d",
         ] {
             assert_eq!(parse(line).unwrap_err(), ErrorKind::ArgumentConflict, "{line}");

@@ -1,24 +1,33 @@
 //! `sharklock lock NAME -- CMD…`: acquire, run, stop in time, release (DESIGN D17).
 
 mod acquire;
+mod descendants;
+mod job;
 mod notices;
-mod process_group;
+mod proc;
+mod process_tree;
+mod report;
 mod run;
+mod self_wait;
+mod signal_number;
 mod signals;
 mod supervisor;
 mod terminal;
+mod watch;
 
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, raise};
+use nix::sys::signal::{self, raise};
+use rustix::process::Signal;
 use sharklock_client::{Client, Guard, ReleaseError};
 use tokio::time::Instant;
 
 use self::{
     notices::Notices,
     run::Outcome,
-    signals::{Arrived, Signals},
-    supervisor::{GraceTooLong, Terms},
+    self_wait::Outer,
+    signals::{Arrived, Blocked, Meaning, Signals, meaning},
+    supervisor::{GraceTooLong, Rest, Terms},
 };
 use crate::{
     args::{LockArgs, ReachArgs},
@@ -36,9 +45,10 @@ const LOOK_MAX: Duration = Duration::from_secs(1);
 /// else waits for: a round trip and a commit. Less where a time-out has been promised.
 const SETTLE_MAX: Duration = Duration::from_secs(1);
 
-/// Runs it on the calling thread, which must be the process's main thread: the command is killed
-/// when the thread that started it ends.
+/// Runs it on the calling thread, which must be the process's main thread and its only one: the
+/// command is killed when the thread that started it ends, and signals are blocked in all threads.
 pub fn run(reach: &ReachArgs, args: &LockArgs) -> Result<u8, Failure> {
+    check_permits(args)?;
     let terms = Terms::new(args.ttl, args.grace).map_err(|GraceTooLong { most }| {
         Failure::new(LOCK_USAGE, format!("--grace does not fit into --ttl {}", exact(args.ttl)))
             .cause("a healthy lock would be taken for a lost one between two renewals")
@@ -50,12 +60,15 @@ pub fn run(reach: &ReachArgs, args: &LockArgs) -> Result<u8, Failure> {
         .call_timeout(if args.try_only { TRY_MAX } else { LOOK_MAX })
         .build()
         .map_err(|why| Failure::new(LOCK_USAGE, why.to_string()))?;
+    let signals = Blocked::block()
+        .map_err(|why| Failure::new(INTERNAL, "cannot listen to signals").cause(why))?;
     // The session's heartbeats have threads of their own, so that nothing which happens to this
     // one can delay them.
     let runtime = runtime::start(2)?;
     let notices = Notices::start();
     let (started, ended) = (now(), client.ended());
-    let (result, patience) = match runtime.block_on(hold(client, args, terms, &notices)) {
+    let held = runtime.block_on(hold(client, args, terms, (signals, &notices)));
+    let (result, patience) = match held {
         // Whoever gave a time-out has been promised it: what is left of it is for the clean-up.
         End::NotAcquired(failure) => (Err(failure), args.timeout.map(|timeout| started + timeout)),
         End::Acquired(result) => (result, None),
@@ -68,6 +81,17 @@ pub fn run(reach: &ReachArgs, args: &LockArgs) -> Result<u8, Failure> {
     result
 }
 
+fn check_permits(args: &LockArgs) -> Result<(), Failure> {
+    match args.permits.zip(args.of) {
+        Some((permits, of)) if permits > of => {
+            let error = format!("-n {permits} takes more permits than the lock has: --of {of}");
+            Err(Failure::new(LOCK_USAGE, error)
+                .hint(format!("-n is how many to take, 1 to {of}; --of is how many there are")))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// How it went.
 enum End {
     /// The lock was not acquired.
@@ -76,19 +100,27 @@ enum End {
     Acquired(Result<u8, Failure>),
 }
 
-async fn hold(client: Client, args: &LockArgs, terms: Terms, notices: &Notices) -> End {
-    let mut signals = match Signals::listen() {
+async fn hold(
+    client: Client,
+    args: &LockArgs,
+    terms: Terms,
+    (signals, notices): (Blocked, &Notices),
+) -> End {
+    let mut signals = match signals.listen() {
         Ok(signals) => signals,
         Err(why) => {
             let failure = Failure::new(INTERNAL, "cannot listen to signals").cause(why);
             return End::NotAcquired(failure);
         }
     };
+    let outer = Outer::of_this_process();
     let acquired = tokio::select! {
         acquired = acquire::acquire(&client, args, notices) => acquired,
+        failure = outer.found_to_hold(&client, args, notices) => Err(failure),
         signal = stop_signal(&mut signals) => {
-            let waiting = format!("stopped by {signal} while waiting for lock {:?}", args.name);
-            Err(Failure::new(128 + signal as u8, waiting))
+            let signal_name = signal_number::name(signal);
+            let waiting = format!("stopped by {signal_name} while waiting for lock {:?}", args.name);
+            Err(Failure::new(signal_code(signal), waiting))
         }
     };
     let guard = match acquired {
@@ -98,7 +130,7 @@ async fn hold(client: Client, args: &LockArgs, terms: Terms, notices: &Notices) 
     End::Acquired(if args.command.is_empty() {
         hold_until_told(&client, guard, args, &mut signals).await
     } else {
-        hold_for_command(&client, guard, args, terms, (&mut signals, notices)).await
+        hold_for_command(&client, guard, (args, terms), &outer, (&mut signals, notices)).await
     })
 }
 
@@ -132,24 +164,34 @@ async fn hold_until_told(
 async fn hold_for_command(
     client: &Client,
     guard: Guard,
-    args: &LockArgs,
-    terms: Terms,
+    (args, terms): (&LockArgs, Terms),
+    outer: &Outer,
     (signals, notices): (&mut Signals, &Notices),
 ) -> Result<u8, Failure> {
-    let environment = [
+    let rest = match (args.leave_descendants, args.end_descendants) {
+        (true, _) => Rest::Left,
+        (false, true) => Rest::Ended,
+        (false, false) => Rest::AwaitedFor,
+    };
+    let mut environment = vec![
         ("SHARKLOCK_NAME", args.name.clone()),
         ("SHARKLOCK_TOKEN", guard.token().to_string()),
         ("SHARKLOCK_FENCE_FLOOR", guard.fence_floor().to_string()),
         ("SHARKLOCK_SESSION", client.session_handle().to_owned()),
     ];
-    match run::supervise(&guard, &args.command, &environment, terms, (signals, notices)).await {
+    // Whoever is left running may wait for the lock: this process does not wait for it.
+    if rest != Rest::Left {
+        environment.push(outer.variable(client.session_handle()));
+    }
+    let wishes = (terms, rest);
+    match run::supervise(&guard, &args.command, &environment, wishes, (signals, notices)).await {
         Ok(Outcome::Ended(status)) => {
             // The command did its work under the lock; what becomes of the release does not change
             // that. Without an answer the lease runs out by itself.
             if let Err(failure) = release(guard, signals).await {
                 notices.say(failure.to_string().trim_start_matches("error: ").trim_end());
             }
-            Ok(process_group::shell_code(status))
+            Ok(process_tree::shell_code(status))
         }
         // The command is gone. Only now the guard may go, which tells the cluster so.
         Ok(Outcome::Stopped(why)) => {
@@ -173,7 +215,7 @@ async fn release(guard: Guard, signals: &mut Signals) -> Result<(), Failure> {
         released = guard.release() => released,
         signal = stop_signal(signals) => {
             let hint = "it frees itself when its lease ends";
-            return Err(Failure::new(128 + signal as u8, format!("lock {name:?} may still be held"))
+            return Err(Failure::new(signal_code(signal), format!("lock {name:?} may still be held"))
                 .hint(hint));
         }
     };
@@ -189,14 +231,21 @@ async fn release(guard: Guard, signals: &mut Signals) -> Result<(), Failure> {
 /// it goes on.
 async fn stop_signal(signals: &mut Signals) -> Signal {
     loop {
-        match signals.next().await {
-            Arrived::PassOn(Signal::SIGTSTP) => {
-                let _ = raise(Signal::SIGSTOP);
+        let Arrived::Sent(signal) = signals.next().await else { continue };
+        match meaning(signal) {
+            Meaning::Pause => {
+                let _ = raise(signal::Signal::SIGSTOP);
             }
-            Arrived::PassOn(signal) => return signal,
-            Arrived::Child => {}
+            // Nobody has agreed on anything with this process.
+            Meaning::End | Meaning::Message => return signal,
+            Meaning::Continue | Meaning::News => {}
         }
     }
+}
+
+/// The exit code of who ends because of a signal, as shells have it.
+fn signal_code(signal: Signal) -> u8 {
+    u8::try_from(128 + signal.as_raw()).expect("signals are 1 to 64")
 }
 
 /// Waits until the client's session has ended: with its client and guards gone, it does so when

@@ -1,29 +1,33 @@
 //! Carries out what the supervisor decides: starts the command, watches it, the lock and the
-//! signals, and tells the supervisor the time.
+//! signals, and tells the supervisor what happened.
 
 use std::{ffi::OsString, io, process::ExitStatus, time::Duration};
 
-use nix::{
-    sys::signal::{Signal, raise},
-    time::{ClockId, clock_gettime},
-};
-use sharklock_client::{Guard, LostReason};
+use rustix::process::Signal;
+use sharklock_client::Guard;
 
 use super::{
+    job::Job,
     notices::Notices,
-    process_group::{Change, ProcessGroup},
-    signals::{Arrived, Signals},
-    supervisor::{Event, Moment, Order, Stopped, Supervisor, Terms},
-    terminal::Terminal,
+    process_tree::{Change, ProcessTree},
+    report::{REST_SETTLES, Report},
+    signals::{Arrived, Meaning, Signals, meaning},
+    supervisor::{Event, Moment, Order, Rest, Terms},
+    watch::Watch,
 };
-use crate::{
-    exit::{Failure, INTERNAL, NOT_EXECUTABLE, NOT_FOUND, UNREACHABLE},
-    render::short,
-};
+use crate::exit::{Failure, INTERNAL, NOT_EXECUTABLE, NOT_FOUND, UNREACHABLE};
 
 /// The longest sleep: timers stand still while the machine is suspended, so that the lease's clock
 /// is read again this soon after it goes on.
 const SLEEP_MAX: Duration = Duration::from_millis(200);
+/// The pause after a round of SIGKILL that found somebody new; it doubles while nobody new is
+/// found, up to [`SLEEP_MAX`]: who is left then cannot be killed at the moment.
+const KILL_AGAIN: Duration = Duration::from_millis(1);
+/// A look at all processes costs at most one part in so many of the time.
+const LOOK_SHARE: u32 = 100;
+/// Two signals that ask for the end, less than this apart, are one wish: timeout(1) sends each to
+/// its child and then to its group.
+const INSISTS_AFTER: Duration = Duration::from_secs(1);
 
 /// How the command ended.
 #[derive(Debug)]
@@ -34,61 +38,34 @@ pub enum Outcome {
     Stopped(String),
 }
 
-/// Runs `command` under `guard` until nothing of its process group is left.
+/// Runs `command` under `guard` until nothing that descends from it is left, or what is left is
+/// to be left alone.
 pub async fn supervise(
     guard: &Guard,
     command: &[OsString],
     environment: &[(&str, String)],
-    terms: Terms,
+    (terms, rest): (Terms, Rest),
     (signals, notices): (&mut Signals, &Notices),
 ) -> Result<Outcome, Failure> {
-    let mut watch = Watch::new(guard, terms);
+    let watch = Watch::new(guard, terms, rest);
     if watch.due() {
         return Err(Failure::new(UNREACHABLE, "the lock was granted but cannot be kept")
             .cause("its renewals are not answered"));
     }
-    let mut group =
-        ProcessGroup::start(command, environment).map_err(|why| cannot_start(&command[0], &why))?;
-    let mut job = Job { terminal: Terminal::of_this_process(), was_lent: false, suspended: false };
-    loop {
-        let event = watch.next(&mut group, signals, &mut job).await;
-        let order = watch.handle(event);
-        match order {
-            Some(Order::Terminate) => {
-                group.signal(Signal::SIGTERM);
-                group.signal(Signal::SIGCONT);
-                notices.say(format_args!(
-                    "lock {:?} is being lost ({}): SIGTERM to the command, SIGKILL in {} at most",
-                    guard.name(),
-                    watch.why(),
-                    short(watch.until_kill()),
-                ));
-            }
-            Some(Order::Kill) => group.signal(Signal::SIGKILL),
-            None => job.resume(&group),
-        }
-        if event == Event::Ended {
-            break;
-        }
-    }
-    let status = loop {
-        match group.reap() {
-            Some(status) => break status,
-            // Every end of a child is a signal; the sleep is for one that was told together with
-            // an earlier one.
-            None => {
-                tokio::select! {
-                    _ = signals.next() => {}
-                    () = tokio::time::sleep(SLEEP_MAX) => {}
-                }
-            }
-        }
+    let tree = ProcessTree::start(command, environment, signals.before())
+        .map_err(|why| cannot_start(&command[0], &why))?;
+    let mut run = Run {
+        report: Report::new(notices, guard.name()),
+        job: Job::of_this_process(),
+        next_look: Moment(Duration::ZERO),
+        kill_again: KILL_AGAIN,
+        asked_at: None,
+        ended: false,
+        watch,
+        tree,
     };
-    job.end();
-    Ok(match watch.supervisor.stopped() {
-        None => Outcome::Ended(status),
-        Some(_) => Outcome::Stopped(watch.why()),
-    })
+    let status = run.until_gone(signals).await;
+    Ok(run.watch.stopped().map_or(Outcome::Ended(status), Outcome::Stopped))
 }
 
 fn cannot_start(program: &OsString, why: &io::Error) -> Failure {
@@ -100,144 +77,163 @@ fn cannot_start(program: &OsString, why: &io::Error) -> Failure {
     Failure::new(code, format!("cannot run {program:?}")).cause(why)
 }
 
-/// The lease, the time, and what follows from them.
-struct Watch<'a> {
-    guard: &'a Guard,
-    supervisor: Supervisor,
-    start: Duration,
-    /// As the guard said last while it was valid: a lost guard says that nothing remains, but how
-    /// long nobody else can hold the lock does not change by the loss.
-    valid_until: Moment,
-    lost: Option<LostReason>,
+/// One command under its lock.
+struct Run<'a> {
+    watch: Watch<'a>,
+    tree: ProcessTree,
+    job: Job,
+    report: Report<'a>,
+    next_look: Moment,
+    kill_again: Duration,
+    /// When somebody asked first for the end of all.
+    asked_at: Option<Moment>,
+    /// The command's first process has ended.
+    ended: bool,
 }
 
-impl<'a> Watch<'a> {
-    fn new(guard: &'a Guard, terms: Terms) -> Self {
-        let valid_until = Moment(guard.remaining());
-        Self {
-            guard,
-            supervisor: Supervisor::new(terms),
-            start: boottime(),
-            valid_until,
-            lost: None,
+/// What this process was woken by.
+enum Woken {
+    Lost,
+    Sent(Signal),
+    Otherwise,
+}
+
+impl Run<'_> {
+    async fn until_gone(&mut self, signals: &mut Signals) -> ExitStatus {
+        loop {
+            let woken = self.next(signals).await;
+            let change = self.tree.poll();
+            if let Some(Change::Stopped(signal)) = change {
+                self.job.stopped(signal, &self.tree);
+            }
+            let gone = self.tree.gone();
+            if let Some(status) = gone {
+                // Whatever else has happened: their end came first.
+                self.watch.handle(Event::Gone);
+                self.job.end();
+                return status;
+            }
+            let event = self.event(&woken);
+            let order = self.watch.handle(event);
+            self.carry_out(order);
+            // Signals are passed on, and a pause ends, only after the lease was looked at: nobody
+            // may go on under a lease that is over.
+            if let Woken::Sent(signal) = woken {
+                self.pass_on(signal);
+            }
+            self.job.resume(&self.tree);
+            if change == Some(Change::Ended)
+                && !std::mem::replace(&mut self.ended, true)
+                && let Some(status) = self.command_ended()
+            {
+                return status;
+            }
+            self.look_around();
         }
     }
 
-    fn now(&self) -> Moment {
-        Moment(boottime().saturating_sub(self.start))
-    }
-
-    fn refresh(&mut self, now: Moment) {
-        let remaining = self.guard.remaining();
-        if !remaining.is_zero() {
-            self.valid_until = Moment(now.0 + remaining);
+    /// The command's own process has ended, and others run: gives its status if they are left.
+    fn command_ended(&mut self) -> Option<ExitStatus> {
+        self.job.end();
+        let order = self.watch.handle(Event::Ended);
+        self.carry_out(order);
+        if order == Some(Order::Leave) {
+            return Some(self.tree.leave());
         }
-    }
-
-    /// Whether the command would have to be stopped already.
-    fn due(&self) -> bool {
-        self.supervisor.wake_at(self.valid_until).is_some_and(|at| at <= self.now())
-    }
-
-    fn handle(&mut self, event: Event) -> Option<Order> {
-        let now = self.now();
-        self.refresh(now);
-        self.supervisor.handle(now, self.valid_until, event)
-    }
-
-    fn why(&self) -> String {
-        match (&self.lost, self.supervisor.stopped()) {
-            (Some(reason), Some(Stopped::Lost)) => reason.to_string(),
-            _ => "no renewal was answered in time".to_owned(),
+        if order.is_none() && self.watch.is_running() {
+            self.report.rest_begins(self.watch.now());
         }
+        None
     }
 
-    fn until_kill(&self) -> Duration {
-        let at = self.supervisor.wake_at(self.valid_until).unwrap_or(Moment(Duration::ZERO));
-        at.0.saturating_sub(self.now().0)
-    }
-
-    async fn next(
-        &mut self,
-        group: &mut ProcessGroup,
-        signals: &mut Signals,
-        job: &mut Job,
-    ) -> Event {
-        let now = self.now();
-        let wake_at = self.supervisor.wake_at(self.valid_until);
-        let sleep = wake_at.map_or(SLEEP_MAX, |at| at.0.saturating_sub(now.0).min(SLEEP_MAX));
+    async fn next(&mut self, signals: &mut Signals) -> Woken {
+        let longest = match () {
+            () if self.watch.is_killing() => self.kill_again,
+            () if self.ended => REST_SETTLES,
+            () => SLEEP_MAX,
+        };
+        let sleep = self.watch.until_order().map_or(longest, |until| until.min(longest));
         tokio::select! {
             biased;
-            reason = self.guard.lost(), if self.lost.is_none() => {
-                self.lost = Some(reason);
-                Event::Lost
-            }
+            () = self.watch.lost() => Woken::Lost,
             arrived = signals.next() => match arrived {
-                Arrived::PassOn(signal) => {
-                    group.signal(signal);
-                    Event::Woke
-                }
-                Arrived::Child => match group.poll() {
-                    Some(Change::Ended) => Event::Ended,
-                    Some(Change::Stopped(signal)) => {
-                        job.stopped(signal, group);
-                        Event::Woke
-                    }
-                    None => Event::Woke,
-                },
+                Arrived::Sent(signal) => Woken::Sent(signal),
+                Arrived::Child => Woken::Otherwise,
             },
-            () = tokio::time::sleep(sleep) => Event::Woke,
-        }
-    }
-}
-
-/// Job control: the command stops and goes on together with this process, and has the terminal
-/// when it asks for it.
-struct Job {
-    terminal: Option<Terminal>,
-    was_lent: bool,
-    suspended: bool,
-}
-
-impl Job {
-    /// The command was stopped. If it wants the terminal and can have it, it gets it. If it was
-    /// Ctrl-Z, this process stops too, so that the shell gets its prompt back; it returns from
-    /// here when the shell lets the job go on. A SIGSTOP from elsewhere is left alone.
-    fn stopped(&mut self, signal: Signal, group: &ProcessGroup) {
-        let Some(terminal) = &mut self.terminal else { return };
-        let wants_terminal = matches!(signal, Signal::SIGTTIN | Signal::SIGTTOU);
-        if wants_terminal && terminal.lend(group.id()) {
-            group.signal(Signal::SIGCONT);
-        } else if wants_terminal || signal == Signal::SIGTSTP {
-            self.was_lent = terminal.take_back() || wants_terminal;
-            // Nothing is renewed while this process stands still, so nobody in the group may go
-            // on, whatever it does with SIGTSTP.
-            group.signal(Signal::SIGSTOP);
-            let _ = raise(Signal::SIGSTOP);
-            self.suspended = true;
+            () = tokio::time::sleep(sleep) => Woken::Otherwise,
         }
     }
 
-    /// After a pause, once the supervisor has found the lease still good.
-    fn resume(&mut self, group: &ProcessGroup) {
-        if std::mem::take(&mut self.suspended) {
-            if let Some(terminal) = self.terminal.as_mut().filter(|_| self.was_lent) {
-                terminal.lend(group.id());
+    fn event(&mut self, woken: &Woken) -> Event {
+        match woken {
+            Woken::Lost => Event::Lost,
+            Woken::Sent(signal) if meaning(*signal) == Meaning::End => {
+                let now = self.watch.now();
+                let first = *self.asked_at.get_or_insert(now);
+                let again = now.0 >= first.0 + INSISTS_AFTER;
+                if self.ended && again { Event::Insisted } else { Event::Woke }
             }
-            group.signal(Signal::SIGCONT);
+            Woken::Sent(_) | Woken::Otherwise => Event::Woke,
         }
     }
 
-    fn end(&mut self) {
-        if let Some(terminal) = &mut self.terminal {
-            terminal.take_back();
+    fn carry_out(&mut self, order: Option<Order>) {
+        match order {
+            Some(Order::Terminate) => {
+                self.tree.signal(&[Signal::TERM, Signal::CONT]);
+                let until_kill = self.watch.until_order().unwrap_or_default();
+                match self.watch.stopped() {
+                    Some(why) => self.report.being_lost(&why, until_kill),
+                    None => self.report.rest_is_ended(&self.tree.running(), until_kill),
+                }
+            }
+            Some(Order::Kill) => {
+                self.tree.kill();
+            }
+            Some(Order::Leave) | None if self.watch.is_killing() => {
+                let new = self.tree.kill();
+                self.kill_again =
+                    if new > 0 { KILL_AGAIN } else { (self.kill_again * 2).min(SLEEP_MAX) };
+            }
+            Some(Order::Leave) | None => {}
         }
     }
-}
 
-/// Goes on while the machine is suspended, as leases do.
-fn boottime() -> Duration {
-    let now =
-        clock_gettime(ClockId::CLOCK_BOOTTIME).expect("Linux has had this clock since 2.6.39");
-    Duration::from(now)
+    fn pass_on(&mut self, signal: Signal) {
+        match meaning(signal) {
+            _ if self.watch.is_killing() => {}
+            Meaning::Continue => self.job.continued(),
+            // Who is stopped could not heed it.
+            Meaning::End => self.tree.signal(&[signal, Signal::CONT]),
+            Meaning::Pause => {
+                self.tree.signal(&[signal]);
+                self.job.pause_passed_on();
+                if self.ended {
+                    self.job.pause_rest(&self.tree);
+                }
+            }
+            Meaning::Message | Meaning::News => self.tree.signal(&[signal]),
+        }
+    }
+
+    /// Looks for what people must be told of, at a bounded cost.
+    fn look_around(&mut self) {
+        let begin = self.watch.now();
+        let rest_is_due = self.watch.is_running() && self.report.rest_is_due(begin);
+        if begin < self.next_look && !rest_is_due {
+            return;
+        }
+        let running = self.tree.running();
+        self.report.foreign(&running);
+        if rest_is_due {
+            self.report.rest(begin, &running);
+        }
+        // The kernel needs a moment to end somebody.
+        let settled = self.kill_again >= SLEEP_MAX || self.watch.until_lapse().is_zero();
+        if self.watch.is_killing() && settled {
+            self.report.survivors(&running, self.watch.until_lapse());
+        }
+        let took = self.watch.now().0 - begin.0;
+        self.next_look = Moment(self.watch.now().0 + took * LOOK_SHARE);
+    }
 }

@@ -1,8 +1,9 @@
 //! Decides what is done to the command that runs under a lock, and when (DESIGN D17).
 //!
-//! The command must not run when somebody else may hold the lock. So its process group is told to
-//! stop (SIGTERM) `grace` before the lease may end, is killed (SIGKILL) a margin before that, and
-//! the lock is given back only after the group is gone.
+//! The command, and all that it started, must not run when somebody else may hold the lock. So all
+//! are told to stop (SIGTERM) `grace` before the lease may end, are killed (SIGKILL) a margin before
+//! that, and the lock is given back only after the last of them is gone. What the command leaves
+//! running when it ends is waited for, unless its owner wished for something else.
 //!
 //! This is a state machine over time that is passed in: it starts no process, sends no signal and
 //! reads no clock. `lock/run.rs` tells it what happened and carries out its orders.
@@ -78,6 +79,17 @@ impl Terms {
     }
 }
 
+/// What becomes of those that the command leaves running when it ends, under a good lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// The lock is kept until they have ended.
+    AwaitedFor,
+    /// They are told to stop, then killed.
+    Ended,
+    /// They run on without the lock.
+    Left,
+}
+
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -85,18 +97,23 @@ pub enum Event {
     Woke,
     /// The client says that the lock is lost, or that an operator asked for its end.
     Lost,
-    /// The command's first process has ended; it is not reaped yet, so its group's id is still its
-    /// own.
+    /// Somebody who asked for the end of all asks again.
+    Insisted,
+    /// The command's first process has ended, and others run.
     Ended,
+    /// The first process and all others have ended.
+    Gone,
 }
 
-/// What to do to the command's process group.
+/// What to do about the command and all that it started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
     /// Send SIGTERM, and SIGCONT so that a stopped process can heed it.
     Terminate,
-    /// Send SIGKILL.
+    /// Send SIGKILL, again and again until all are gone.
     Kill,
+    /// Let them run, and give the lock back.
+    Leave,
 }
 
 /// Why the command was stopped.
@@ -108,78 +125,94 @@ pub enum Stopped {
     RanOut,
 }
 
+/// `why` says why the lock could not be kept; it is none where the command's own end, or somebody
+/// who insisted, is the reason: then the command's exit code is the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// The command runs and the lease is good.
+    /// The command, or what it left behind, runs and the lease is good.
     Running,
     /// SIGTERM was sent; what is left at `kill_at` is killed.
-    Terminated { why: Stopped, kill_at: Moment },
+    Terminated { why: Option<Stopped>, kill_at: Moment },
     /// SIGKILL was sent; the kernel ends the rest.
-    Killed { why: Stopped },
-    /// The first process has ended, SIGKILL was sent to what it left behind.
-    Ended { why: Option<Stopped> },
+    Killed { why: Option<Stopped> },
+    /// Nobody is left, or they are none of our business any more.
+    Over { why: Option<Stopped> },
 }
 
 /// Watches over one command.
 ///
 /// Invariants: states only follow in the order in which they stand above; after `Killed` and
-/// `Ended` no order is given any more; an order to kill comes no later than the first call at or
+/// `Over` no order is given any more; an order to kill comes no later than the first call at or
 /// after `valid_until` less the margin.
 #[derive(Debug)]
 pub struct Supervisor {
     terms: Terms,
+    rest: Rest,
     state: State,
 }
 
 impl Supervisor {
     /// For a command that was just started.
-    pub fn new(terms: Terms) -> Self {
-        Self { terms, state: State::Running }
+    pub fn new(terms: Terms, rest: Rest) -> Self {
+        Self { terms, rest, state: State::Running }
     }
 
     /// Takes in what happened at `now` and says what to do about it. `valid_until` is what the
     /// guard says at this moment; it only moves forward.
     pub fn handle(&mut self, now: Moment, valid_until: Moment, event: Event) -> Option<Order> {
-        if event == Event::Ended {
-            return self.ended(now, valid_until);
-        }
-        match self.state {
-            State::Running => {
-                let why = match event {
-                    Event::Lost => Stopped::Lost,
-                    _ if now >= self.terms.terminate_at(valid_until) => Stopped::RanOut,
-                    _ => return None,
-                };
-                // A renewal that still arrives does not move this: the command has been told to
-                // stop, and would be right to be half-way through that.
-                let kill_at = now.after(self.terms.grace).min(self.terms.kill_at(valid_until));
+        match (event, self.state) {
+            (_, State::Over { .. }) => None,
+            (Event::Gone, state) => {
+                // Their end was seen too late to know whether it came in time, as after a
+                // suspended laptop: success would be a guess.
+                let late = (now >= valid_until).then_some(Stopped::RanOut);
+                self.state = State::Over { why: state.why().or(late) };
+                None
+            }
+            (_, State::Killed { .. }) => None,
+            (Event::Insisted, state) => self.kill(state.why()),
+            (_, State::Terminated { why, kill_at }) => {
                 if now >= kill_at {
-                    self.state = State::Killed { why };
-                    Some(Order::Kill)
+                    self.kill(why)
                 } else {
-                    self.state = State::Terminated { why, kill_at };
-                    Some(Order::Terminate)
+                    None
                 }
             }
-            State::Terminated { why, kill_at } if now >= kill_at => {
-                self.state = State::Killed { why };
-                Some(Order::Kill)
+            (_, State::Running) if now >= self.terms.terminate_at(valid_until) => {
+                let why = if event == Event::Lost { Stopped::Lost } else { Stopped::RanOut };
+                self.terminate(now, valid_until, Some(why))
             }
-            State::Terminated { .. } | State::Killed { .. } | State::Ended { .. } => None,
+            (Event::Lost, State::Running) => self.terminate(now, valid_until, Some(Stopped::Lost)),
+            (Event::Ended, State::Running) => match self.rest {
+                Rest::AwaitedFor => None,
+                Rest::Ended => self.terminate(now, valid_until, None),
+                Rest::Left => {
+                    self.state = State::Over { why: None };
+                    Some(Order::Leave)
+                }
+            },
+            (Event::Woke, State::Running) => None,
         }
     }
 
-    /// What the first process leaves behind is killed in every case: the lock is released next.
-    fn ended(&mut self, now: Moment, valid_until: Moment) -> Option<Order> {
-        let why = match self.state {
-            // Its end was seen too late to know whether it came in time, as after a suspended
-            // laptop: success would be a guess.
-            State::Running if now >= valid_until => Some(Stopped::RanOut),
-            State::Running => None,
-            State::Terminated { why, .. } | State::Killed { why } => Some(why),
-            State::Ended { .. } => return None,
-        };
-        self.state = State::Ended { why };
+    /// A renewal that still arrives does not move the time of SIGKILL: the command has been told to
+    /// stop, and would be right to be half-way through that.
+    fn terminate(
+        &mut self,
+        now: Moment,
+        valid_until: Moment,
+        why: Option<Stopped>,
+    ) -> Option<Order> {
+        let kill_at = now.after(self.terms.grace).min(self.terms.kill_at(valid_until));
+        if now >= kill_at {
+            return self.kill(why);
+        }
+        self.state = State::Terminated { why, kill_at };
+        Some(Order::Terminate)
+    }
+
+    fn kill(&mut self, why: Option<Stopped>) -> Option<Order> {
+        self.state = State::Killed { why };
         Some(Order::Kill)
     }
 
@@ -188,17 +221,32 @@ impl Supervisor {
         match self.state {
             State::Running => Some(self.terms.terminate_at(valid_until)),
             State::Terminated { kill_at, .. } => Some(kill_at),
-            State::Killed { .. } | State::Ended { .. } => None,
+            State::Killed { .. } | State::Over { .. } => None,
         }
+    }
+
+    /// Whether no order was given yet.
+    pub fn is_running(&self) -> bool {
+        self.state == State::Running
+    }
+
+    /// Whether SIGKILL was ordered, and somebody is left.
+    pub fn is_killing(&self) -> bool {
+        matches!(self.state, State::Killed { .. })
     }
 
     /// Why the command was stopped; nothing while it runs, or when it ended by itself under a good
     /// lease: then its own exit code is the answer.
     pub fn stopped(&self) -> Option<Stopped> {
-        match self.state {
-            State::Running => None,
-            State::Terminated { why, .. } | State::Killed { why } => Some(why),
-            State::Ended { why } => why,
+        self.state.why()
+    }
+}
+
+impl State {
+    fn why(self) -> Option<Stopped> {
+        match self {
+            Self::Running => None,
+            Self::Terminated { why, .. } | Self::Killed { why } | Self::Over { why } => why,
         }
     }
 }
@@ -217,12 +265,20 @@ mod tests {
 
     /// A lease of 10 s with the default grace of 3 s and a margin of 0.5 s.
     fn supervisor() -> Supervisor {
-        Supervisor::new(Terms::new(ms(10_000), None).expect("the default fits"))
+        supervisor_with(Rest::AwaitedFor)
+    }
+
+    fn supervisor_with(rest: Rest) -> Supervisor {
+        Supervisor::new(Terms::new(ms(10_000), None).expect("the default fits"), rest)
     }
 
     /// Runs `script` of (now, valid_until, event, expected order), all times in milliseconds.
     fn check(script: &[(u64, u64, Event, Option<Order>)]) -> Supervisor {
-        let mut supervisor = supervisor();
+        check_with(Rest::AwaitedFor, script)
+    }
+
+    fn check_with(rest: Rest, script: &[(u64, u64, Event, Option<Order>)]) -> Supervisor {
+        let mut supervisor = supervisor_with(rest);
         for &(now, valid_until, event, expected) in script {
             let order = supervisor.handle(at(now), at(valid_until), event);
             assert_eq!(order, expected, "at {now} ms, valid until {valid_until} ms, {event:?}");
@@ -230,8 +286,8 @@ mod tests {
         supervisor
     }
 
-    use Event::{Ended, Lost, Woke};
-    use Order::{Kill, Terminate};
+    use Event::{Ended, Gone, Insisted, Lost, Woke};
+    use Order::{Kill, Leave, Terminate};
 
     #[test]
     fn a_renewed_lease_is_left_alone_for_ever() {
@@ -253,7 +309,8 @@ mod tests {
             (9_399, 9_900, Woke, None),
             (9_400, 9_900, Woke, Some(Kill)),
             (9_500, 9_900, Woke, None),
-            (9_600, 9_900, Ended, Some(Kill)),
+            (9_550, 9_900, Ended, None),
+            (9_600, 9_900, Gone, None),
         ]);
         assert_eq!(end.stopped(), Some(Stopped::RanOut));
     }
@@ -274,7 +331,7 @@ mod tests {
             (6_900, 9_900, Woke, Some(Terminate)),
             (7_000, 16_000, Woke, None),
             (9_400, 16_000, Woke, Some(Kill)),
-            (9_401, 16_000, Ended, Some(Kill)),
+            (9_401, 16_000, Gone, None),
         ]);
         assert_eq!(end.stopped(), Some(Stopped::RanOut));
     }
@@ -292,7 +349,7 @@ mod tests {
 
     #[test]
     fn a_lease_found_ended_kills_at_once() {
-        let end = check(&[(60_000, 9_900, Woke, Some(Kill)), (60_001, 9_900, Ended, Some(Kill))]);
+        let end = check(&[(60_000, 9_900, Woke, Some(Kill)), (60_001, 9_900, Gone, None)]);
         assert_eq!(end.stopped(), Some(Stopped::RanOut));
         let end = check(&[(9_400, 9_900, Lost, Some(Kill))]);
         assert_eq!(end.stopped(), Some(Stopped::Lost));
@@ -300,28 +357,96 @@ mod tests {
 
     #[test]
     fn a_command_that_ends_under_a_good_lease_speaks_for_itself() {
-        let end = check(&[(5_000, 9_900, Ended, Some(Kill)), (5_001, 9_900, Lost, None)]);
+        let end = check(&[(5_000, 9_900, Gone, None), (5_001, 9_900, Lost, None)]);
         assert_eq!(end.stopped(), None);
         assert_eq!(end.wake_at(at(9_900)), None);
+        // The end counts that was there first, however late within the lease it is seen.
+        assert_eq!(check(&[(9_899, 9_900, Gone, None)]).stopped(), None);
     }
 
     #[test]
     fn a_command_that_ended_when_told_to_stop_was_stopped() {
-        let end =
-            check(&[(1_000, 9_900, Lost, Some(Terminate)), (1_010, 9_900, Ended, Some(Kill))]);
+        let end = check(&[(1_000, 9_900, Lost, Some(Terminate)), (1_010, 9_900, Gone, None)]);
         assert_eq!(end.stopped(), Some(Stopped::Lost));
     }
 
     #[test]
     fn an_end_that_is_seen_after_the_lease_is_no_success() {
-        let end = check(&[(9_900, 9_900, Ended, Some(Kill))]);
-        assert_eq!(end.stopped(), Some(Stopped::RanOut));
+        for rest in [Rest::AwaitedFor, Rest::Ended, Rest::Left] {
+            let end = check_with(rest, &[(9_900, 9_900, Gone, None)]);
+            assert_eq!(end.stopped(), Some(Stopped::RanOut));
+            let script = [(9_900, 9_900, Ended, Some(Kill)), (9_901, 9_900, Gone, None)];
+            assert_eq!(check_with(rest, &script).stopped(), Some(Stopped::RanOut));
+        }
+    }
+
+    #[test]
+    fn what_the_command_leaves_running_is_waited_for_as_long_as_the_lease_is_renewed() {
+        let mut supervisor = supervisor();
+        assert_eq!(supervisor.handle(at(1_000), at(9_900), Ended), None);
+        assert_eq!(supervisor.handle(at(60_000), at(69_900), Woke), None);
+        assert_eq!(supervisor.wake_at(at(69_900)), Some(at(66_900)));
+        assert_eq!(supervisor.handle(at(66_900), at(69_900), Woke), Some(Terminate));
+        assert_eq!(supervisor.handle(at(69_400), at(69_900), Woke), Some(Kill));
+        assert_eq!(supervisor.handle(at(69_410), at(69_900), Gone), None);
+        assert_eq!(supervisor.stopped(), Some(Stopped::RanOut));
+    }
+
+    #[test]
+    fn what_is_left_is_ended_or_left_alone_where_its_owner_wants_it() {
+        let end = check_with(
+            Rest::Ended,
+            &[
+                (1_000, 9_900, Ended, Some(Terminate)),
+                (3_999, 12_900, Woke, None),
+                (4_000, 12_900, Woke, Some(Kill)),
+                (4_001, 12_900, Gone, None),
+            ],
+        );
+        assert_eq!(end.stopped(), None, "the command ended by itself");
+        let end = check_with(Rest::Left, &[(1_000, 9_900, Ended, Some(Leave))]);
+        assert_eq!(end.stopped(), None);
+        // A lock that is being lost is no reason to leave anybody.
+        let end = check_with(
+            Rest::Left,
+            &[
+                (1_000, 9_900, Lost, Some(Terminate)),
+                (1_001, 9_900, Ended, None),
+                (4_000, 9_900, Woke, Some(Kill)),
+                (4_001, 9_900, Gone, None),
+            ],
+        );
+        assert_eq!(end.stopped(), Some(Stopped::Lost));
+        // Nor does the lease wait for somebody who was told to stop a moment before its end.
+        check_with(
+            Rest::Ended,
+            &[(6_800, 9_900, Ended, Some(Terminate)), (9_400, 9_900, Woke, Some(Kill))],
+        );
+    }
+
+    #[test]
+    fn who_insists_gets_them_killed_and_the_commands_own_code() {
+        let end = check(&[
+            (1_000, 9_900, Ended, None),
+            (2_000, 9_900, Insisted, Some(Kill)),
+            (2_001, 9_900, Insisted, None),
+            (2_010, 9_900, Gone, None),
+        ]);
+        assert_eq!(end.stopped(), None);
+        let end = check(&[
+            (1_000, 9_900, Lost, Some(Terminate)),
+            (2_000, 9_900, Insisted, Some(Kill)),
+            (2_010, 9_900, Gone, None),
+        ]);
+        assert_eq!(end.stopped(), Some(Stopped::Lost));
     }
 
     #[test]
     fn a_grace_within_the_margin_means_no_warning() {
-        let mut supervisor =
-            Supervisor::new(Terms::new(ms(10_000), Some(ms(0))).expect("no grace fits"));
+        let mut supervisor = Supervisor::new(
+            Terms::new(ms(10_000), Some(ms(0))).expect("it fits"),
+            Rest::AwaitedFor,
+        );
         assert_eq!(supervisor.handle(at(9_399), at(9_900), Woke), None);
         assert_eq!(supervisor.handle(at(9_400), at(9_900), Woke), Some(Kill));
     }
@@ -348,7 +473,11 @@ mod tests {
                     let mut supervisor = supervisor();
                     let mut killed = false;
                     for now in (0..14_000).step_by(step) {
-                        let event = if now >= lost_at { Lost } else { Woke };
+                        let event = match now {
+                            3_300..6_600 => Ended,
+                            now if now >= lost_at => Lost,
+                            _ => Woke,
+                        };
                         let order = supervisor.handle(at(now), at(valid_until), event);
                         assert!(!(killed && order.is_some()));
                         killed |= order == Some(Kill);

@@ -7,7 +7,7 @@
 use std::fs::File;
 
 use nix::{
-    sys::signal::{SigSet, Signal},
+    sys::signal::{SigSet, SigmaskHow, Signal},
     unistd::{Pid, getpgrp, tcgetpgrp, tcsetpgrp},
 };
 
@@ -50,10 +50,10 @@ impl Terminal {
 fn set_foreground(tty: &File, group: Pid) -> bool {
     let mut ttou = SigSet::empty();
     ttou.add(Signal::SIGTTOU);
-    if ttou.thread_block().is_err() {
+    let Ok(before) = ttou.thread_swap_mask(SigmaskHow::SIG_BLOCK) else {
         return false;
-    }
+    };
     let set = tcsetpgrp(tty, group).is_ok();
-    let _ = ttou.thread_unblock();
+    let _ = before.thread_set_mask();
     set
 }

@@ -14,6 +14,7 @@ mod gateways;
 mod health;
 mod hostile;
 mod lock_command;
+mod lock_descendants;
 mod locks;
 mod memory;
 mod restart;

@@ -12,7 +12,7 @@ use std::{
 };
 
 use nix::{
-    sys::signal::{Signal, killpg},
+    sys::signal::{SigSet, Signal, killpg},
     unistd::Pid,
 };
 use tokio::{sync::oneshot, task::AbortHandle};
@@ -106,7 +106,7 @@ impl Node {
         // What addresses clients by is not for servers, and a config file is named explicitly.
         command.env_remove("SHARKLOCK_CONFIG").env_remove("SHARKLOCK_CLUSTER");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        let child = spawn_bound_to_this_thread(&mut command)?;
+        let child = spawn_bound_to_this_thread(&mut command, SigSet::thread_get_mask()?)?;
         let pid = child.id();
         let (was_ready, paused) = (false, false);
         let running = Running { child, was_ready, paused, ending: None, watch: None };
