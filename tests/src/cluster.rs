@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
@@ -53,7 +53,7 @@ pub struct Cluster {
     nodes: Vec<Node>,
     /// Between everybody.
     pub links: LinkProxy,
-    dir: TempDir,
+    _dir: TempDir,
 }
 
 #[derive(Debug)]
@@ -63,6 +63,7 @@ struct Node {
     own: IpAddr,
     /// Where others reach it.
     public: IpAddr,
+    data_dir: PathBuf,
     args: Vec<String>,
 }
 
@@ -77,7 +78,8 @@ impl Cluster {
         cluster
     }
 
-    async fn new(nodes: usize, settings: &str) -> Self {
+    /// The same, none of them started.
+    pub async fn new(nodes: usize, settings: &str) -> Self {
         let dir = TempDir::new().expect("a temporary directory can be made");
         let config = dir.path().join("config.toml");
         std::fs::write(&config, settings).expect("the directory is ours");
@@ -101,7 +103,6 @@ impl Cluster {
             let flags = [
                 ("--roles", "master,data,gateway".to_owned()),
                 ("--config", config.display().to_string()),
-                ("--data-dir", data_dir.display().to_string()),
                 ("--masters", masters.join(",")),
                 ("--listen-gateway", listen(GATEWAY)),
                 ("--listen-data", listen(DATA)),
@@ -111,9 +112,10 @@ impl Cluster {
                 ("--advertise-master", advertise(MASTER)),
             ];
             let args = flags.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]);
-            Node { process: None, own: own(node), public: public(node), args: args.collect() }
+            let args = args.collect();
+            Node { process: None, own: own(node), public: public(node), data_dir, args }
         };
-        Self { nodes: (0..nodes).map(node).collect(), links, dir }
+        Self { nodes: (0..nodes).map(node).collect(), links, _dir: dir }
     }
 
     /// Starts a node that does not run.
@@ -124,7 +126,7 @@ impl Cluster {
     /// The same, with a wrapper around the command (as `strace`).
     pub fn spawn_with(&mut self, node: usize, wrap: impl FnOnce(Command) -> Command) {
         let mut server = command(["server"]);
-        server.args(&self.nodes[node].args);
+        server.args(self.args(node));
         self.nodes[node].process = Some(Process::spawn(&mut wrap(server)));
     }
 
@@ -210,12 +212,18 @@ impl Cluster {
 
     /// A node's data directory.
     pub fn data_dir(&self, node: usize) -> PathBuf {
-        self.dir.path().join(format!("node-{}", node + 1))
+        self.nodes[node].data_dir.clone()
+    }
+
+    /// Before its first start: where a node keeps its data.
+    pub fn keep_data_in(&mut self, node: usize, dir: &Path) {
+        dir.clone_into(&mut self.nodes[node].data_dir);
     }
 
     /// A node's arguments, for a process that is to be another.
     pub fn args(&self, node: usize) -> Vec<String> {
-        self.nodes[node].args.clone()
+        let dir = self.nodes[node].data_dir.display().to_string();
+        [self.nodes[node].args.clone(), vec!["--data-dir".to_owned(), dir]].concat()
     }
 
     /// The cluster as a node's gateway sees it.

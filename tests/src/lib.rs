@@ -5,6 +5,7 @@
 //! deadline passes. Nothing here knows the product's inside; the verdicts are those of `history`.
 
 pub mod cluster;
+pub mod file_system;
 pub mod link_proxy;
 pub mod load;
 pub mod process;

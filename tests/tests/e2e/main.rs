@@ -17,6 +17,7 @@ mod lock_command;
 mod lock_descendants;
 mod locks;
 mod memory;
+mod power_cut;
 mod restart;
 mod workspace;
 
