@@ -4,10 +4,10 @@
 use std::time::Duration;
 
 use sharklock_locktable::{
-    Acquire, Acquisition, Command, End, EndCause, Ending, LockTable, Status, Token,
+    Acquire, Acquisition, Cancel, Command, End, EndCause, Ending, LockTable, Status, Token,
 };
 use sharklock_proto::{
-    internal::v1::{StoreCall, store_call::Body, store_error::Kind},
+    internal::v1::{self as internal, StoreCall, store_call::Body, store_error::Kind},
     v1,
 };
 use sharklock_rangemap::Bounds;
@@ -51,10 +51,11 @@ impl Admission<'_> {
         let to = self.to;
         let subscriber =
             (call.stream != 0).then_some(Subscriber { link: to.link, stream: call.stream });
+        let asker = (call.asker != 0).then_some(Subscriber { link: to.link, stream: call.asker });
         let caller = |call: &mut StoreCall| Caller::of(call).map_err(malformed);
         match body {
             Body::Acquire(request) => {
-                self.acquire(caller(&mut call)?, subscriber, request)?;
+                self.acquire(caller(&mut call)?, subscriber, asker, request)?;
             }
             Body::Release(_) | Body::Cancel(_) if self.front.is_overfull() => {
                 self.stats.overloads += 1;
@@ -68,11 +69,12 @@ impl Admission<'_> {
                 let cancel = wire::cancel(&caller(&mut call)?, request);
                 self.front.ask(Command::Cancel(cancel), Asker::Cancel(to));
             }
+            Body::Withdraw(request) => self.withdraw(&caller(&mut call)?, asker, request),
             Body::ForceRelease(request) => {
                 self.front.ask(force_release(request), Asker::ForceRelease(to));
             }
             Body::KeepAlive(request) => {
-                self.keep_alive(caller(&mut call)?, subscriber, request);
+                self.keep_alive(caller(&mut call)?, subscriber, asker, request);
             }
             Body::CheckToken(request) => self.look(Query::CheckToken(request))?,
             Body::GetLock(request) => self.look(Query::GetLock(request))?,
@@ -86,6 +88,7 @@ impl Admission<'_> {
         self,
         caller: Caller,
         subscriber: Option<Subscriber>,
+        asker: Option<Subscriber>,
         request: v1::AcquireRequest,
     ) -> Result<(), Kind> {
         if self.front.is_full() {
@@ -107,6 +110,8 @@ impl Admission<'_> {
         if let Some(subscriber) = subscriber {
             self.front.subscribers.insert(acquisition, subscriber);
         }
+        let status = self.table.status(name.as_str(), acquisition);
+        self.front.attempts.asked(acquisition, asker, &status);
         let stale_at = self.now + REQUEST_AGE_MAX.saturating_sub(self.age);
         self.front.pending.add(&charge, self.memory.bounds());
         self.memory.weigh(self.front, self.table);
@@ -115,17 +120,35 @@ impl Admission<'_> {
         Ok(())
     }
 
+    /// The caller of a unary Acquire has gone away. Nobody is answered: where this leader cannot
+    /// know that nobody else was told of the acquisition, its lease ends it.
+    fn withdraw(
+        self,
+        caller: &Caller,
+        asker: Option<Subscriber>,
+        request: internal::WithdrawAcquire,
+    ) {
+        let acquisition = caller.acquisition(request.acquisition_id);
+        let Some(asker) = asker.filter(|_| !self.front.is_overfull()) else { return };
+        if self.front.attempts.withdraw(acquisition, asker, request.gives_up) {
+            self.stats.withdrawals += 1;
+            let cancel = Cancel { acquisition, name: request.name.into() };
+            self.front.ask(Command::Cancel(cancel), Asker::Withdrawal(acquisition));
+        }
+    }
+
     /// Renews at receipt; the answer comes after a ReadIndex round, from the state of then. Not
-    /// answered: items whose end is pending, items too old to renew, and names that are not in
+    /// answered: items whose end is pending or which are withdrawn, items too old to renew, and names that are not in
     /// this range, of which nothing may be said.
     fn keep_alive(
         self,
         caller: Caller,
         subscriber: Option<Subscriber>,
+        asker: Option<Subscriber>,
         request: v1::KeepAliveRequest,
     ) {
         self.stats.keepalive_items += request.items.len() as u64;
-        let Front { leading, subscribers, reads, .. } = self.front;
+        let Front { leading, subscribers, attempts, reads, .. } = self.front;
         let clock = &mut leading.as_mut().expect("the worker has checked that it leads").clock;
         let mut items = request.items;
         items.retain(|item| {
@@ -138,6 +161,9 @@ impl Admission<'_> {
                 Status::Held { grant, .. } => LeaseKey::Hold(grant.token),
                 Status::Waiting { .. } => LeaseKey::Waiter(acquisition),
             };
+            if !attempts.may_tell(acquisition, asker) {
+                return false;
+            }
             if let Some(subscriber) = subscriber {
                 subscribers.insert(acquisition, subscriber);
             }
@@ -146,7 +172,7 @@ impl Admission<'_> {
             self.age <= interval && clock.renew(self.now, key) != Renewal::Pending
         });
         if !items.is_empty() {
-            let query = Query::KeepAlive { caller, seq: request.seq, items };
+            let query = Query::KeepAlive { caller, seq: request.seq, asker, items };
             reads.push(Read { to: self.to, query });
         }
     }

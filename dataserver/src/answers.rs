@@ -103,7 +103,7 @@ impl Answers<'_> {
     /// this replica leads; replayed and inherited entries push nothing.
     pub fn outcome(&mut self, asker: Asker, outcome: Outcome, clock: Option<&LeaseClock>) {
         let cancelled = match &asker {
-            Asker::Cancel(_) | Asker::Release(_) => true,
+            Asker::Cancel(_) | Asker::Release(_) | Asker::Withdrawal(_) => true,
             Asker::Clock | Asker::Acquire { .. } | Asker::ForceRelease(_) => false,
         };
         self.answer(asker, outcome.reply, &outcome.changes, clock);
@@ -125,7 +125,7 @@ impl Answers<'_> {
         let Some(to) = asker.reply_to() else { return };
         let position = Some(self.position);
         let body = match asker {
-            Asker::Clock => return,
+            Asker::Clock | Asker::Withdrawal(_) => return,
             Asker::Acquire { acquisition, name, seq, .. } => {
                 let mut response = v1::AcquireResponse {
                     position,

@@ -11,6 +11,7 @@ use sharklock_multiraft::ReadId;
 use sharklock_proto::v1;
 
 use crate::{
+    attempts::Attempts,
     codec,
     lease_clock::LeaseClock,
     memory::{Charge, Pending},
@@ -81,6 +82,8 @@ pub enum Asker {
     Release(ReplyTo),
     /// A cancel.
     Cancel(ReplyTo),
+    /// Callers that have gone away, see [`Attempts`]: nobody hears of it.
+    Withdrawal(Acquisition),
     /// An operator.
     ForceRelease(ReplyTo),
 }
@@ -89,7 +92,7 @@ impl Asker {
     /// Where an error goes.
     pub fn reply_to(&self) -> Option<ReplyTo> {
         match self {
-            Self::Clock => None,
+            Self::Clock | Self::Withdrawal(_) => None,
             Self::Acquire { to, .. }
             | Self::Release(to)
             | Self::Cancel(to)
@@ -116,6 +119,8 @@ pub enum Query {
         caller: Caller,
         /// The attempt, echoed per item.
         seq: u64,
+        /// The unary Acquire for which its gateway asks, if nobody else hears the answer.
+        asker: Option<Subscriber>,
         /// Those that were renewed or need no renewal.
         items: Vec<v1::KeepAliveItem>,
     },
@@ -179,6 +184,8 @@ pub struct Front {
     pub pending: Pending,
     /// What the store's memory was last told of this range.
     pub weighed: u64,
+    /// Who may have been told of acquisitions that could have to be withdrawn.
+    pub attempts: Attempts,
 }
 
 impl Front {
@@ -247,6 +254,7 @@ impl Front {
             if let Asker::Acquire { acquisition, charge, .. } = asker {
                 self.subscribers.remove(&acquisition);
                 self.pending.remove(&charge);
+                self.attempts.settled(acquisition, false);
             }
         }
         (self.commands, self.askers) = kept.into_iter().unzip();
@@ -289,6 +297,7 @@ impl Front {
     pub fn step_down(&mut self) -> (Vec<ReplyTo>, Vec<ReplyTo>) {
         self.leading = None;
         self.subscribers.clear();
+        self.attempts.clear();
         self.commands.clear();
         self.pending = Pending::default();
         let queued = self.askers.drain(..).filter_map(|asker| asker.reply_to());

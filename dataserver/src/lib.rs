@@ -7,6 +7,7 @@
 mod admission;
 mod agreement;
 mod answers;
+mod attempts;
 mod codec;
 mod condition_clock;
 #[cfg(feature = "edge")]

@@ -104,6 +104,8 @@ pub struct WorkerStats {
     pub wait_timeouts: u64,
     /// Keepalive items received.
     pub keepalive_items: u64,
+    /// Acquisitions cancelled since all their callers had gone away.
+    pub withdrawals: u64,
     /// Requests dropped for their age.
     pub stale_requests: u64,
     /// Acquires refused because too much was waiting.

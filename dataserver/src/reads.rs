@@ -13,6 +13,7 @@ use sharklock_rangemap::{Descriptor, RangeId};
 
 use crate::{
     answers::{ANSWER_BYTES_MAX, Answers, HOLDERS_SHOWN, Replies, within_budget},
+    attempts::Attempts,
     front::{Query, Read, ReplyTo},
     lease_clock::{LeaseClock, LeaseKey},
     machine::LockRange,
@@ -59,15 +60,17 @@ impl Replies {
 
 impl Answers<'_> {
     /// Answers a question that a ReadIndex round has cleared.
-    pub fn read(&mut self, read: Read, clock: &mut LeaseClock) {
+    pub fn read(&mut self, read: Read, clock: &mut LeaseClock, attempts: &mut Attempts) {
         let position = Some(self.position);
         let body = match read.query {
-            Query::KeepAlive { caller, seq, items } => {
+            Query::KeepAlive { caller, seq, asker, items } => {
                 let answers: Vec<_> = items
                     .into_iter()
                     .filter_map(|item| {
                         let acquisition = caller.acquisition(item.acquisition_id);
-                        self.keep_alive(item, acquisition, seq, clock)
+                        let answer = self.keep_alive(item, acquisition, seq, clock)?;
+                        let is_gone = answer.state() == v1::KeepAliveState::Gone;
+                        (is_gone || attempts.may_tell(acquisition, asker)).then_some(answer)
                     })
                     .collect();
                 if answers.is_empty() {

@@ -160,6 +160,11 @@ pub fn refusal(refusal: Refusal) -> store_error::Kind {
             "WOULD_DEADLOCK",
             "a shared hold cannot become exclusive; release it and acquire the lock exclusively",
         ),
+        Refusal::SharedReentry => (
+            "NOT_REENTERABLE",
+            "the hold is exclusive, and a shared acquire cannot join it; release it and acquire the \
+             lock shared",
+        ),
         Refusal::TooManyHolders { .. }
         | Refusal::TooManyWaiters { .. }
         | Refusal::TooManyAcquisitions { .. } => return limit(refusal),

@@ -8,7 +8,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use sharklock_locktable::{Change, Finished, Token};
+use sharklock_locktable::{Change, Finished, Outcome, Reply, Token};
 use sharklock_multiraft::{BatchSeq, Effects, EntryAt, NotProposed, ReadId, RoleNow, Store};
 use sharklock_proto::{
     internal::v1::{self as internal, RangeReport, StoreCall, store_call::Body},
@@ -19,6 +19,7 @@ use sharklock_rangemap::{Descriptor, RangeId};
 use crate::{
     admission::Admission,
     answers::Replies,
+    attempts::Attempts,
     codec,
     front::{Asker, Front, Leading, LinkId, Proposal, ReplyTo},
     lease_clock::{LeaseClock, LeaseKey, STALL_MIN},
@@ -510,6 +511,7 @@ impl Worker {
             let asker = askers.next().unwrap_or(Asker::Clock);
             let clock = front.leading.as_mut().map(|leading| &mut leading.clock);
             if let Some(clock) = clock {
+                follow(&mut front.attempts, &asker, &outcome);
                 for change in &outcome.changes {
                     clock.follow(now, change, table);
                     if let Change::Granted { acquisition, grant, from_queue: true, .. } = change
@@ -534,7 +536,7 @@ impl Worker {
         let applied = self.store.status(range).map_or(0, |status| status.applied);
         let mut answers = self.replies.at(now, descriptor, applied, table, &mut front.subscribers);
         for read in reads {
-            answers.read(read, &mut leading.clock);
+            answers.read(read, &mut leading.clock, &mut front.attempts);
         }
     }
 }
@@ -544,11 +546,25 @@ fn name_of(body: &Body) -> &str {
         Body::Acquire(request) => &request.name,
         Body::Release(request) => &request.name,
         Body::Cancel(request) => &request.name,
+        Body::Withdraw(request) => &request.name,
         Body::KeepAlive(request) => request.items.first().map_or("", |item| &item.name),
         Body::CheckToken(request) => &request.name,
         Body::GetLock(request) => &request.name,
         Body::ForceRelease(request) => &request.name,
         Body::ListLocks(_) | Body::Describe(_) => "",
+    }
+}
+
+/// What an applied command means for who waits for its acquisition.
+fn follow(attempts: &mut Attempts, asker: &Asker, outcome: &Outcome) {
+    outcome.changes.iter().for_each(|change| attempts.observe(change));
+    match asker {
+        Asker::Acquire { acquisition, .. } => {
+            let is_live = matches!(outcome.reply, Reply::Granted(_) | Reply::Queued { .. });
+            attempts.settled(*acquisition, is_live);
+        }
+        Asker::Withdrawal(acquisition) => attempts.withdrawn(*acquisition),
+        Asker::Clock | Asker::Release(_) | Asker::Cancel(_) | Asker::ForceRelease(_) => {}
     }
 }
 

@@ -6,7 +6,9 @@ use std::time::Duration;
 use sharklock_dataserver::{Input, LinkId, LockRange, Outputs, Pace, Worker};
 use sharklock_multiraft::{Config, Disk, SimDisk, Store, StoreIdent, bootstrap};
 use sharklock_proto::{
-    internal::v1::{StoreCall, StoreReply, store_call, store_error, store_reply},
+    internal::v1::{
+        StoreCall, StoreReply, WithdrawAcquire, store_call, store_error, store_reply,
+    },
     v1,
 };
 use sharklock_rangemap::{Bounds, Descriptor, Epoch, PeerId, RangeId, Replica, Role, StoreId};
@@ -85,6 +87,11 @@ impl Rig {
     }
 
     fn call(&mut self, session: u8, body: store_call::Body) -> u64 {
+        self.call_by(0, session, body)
+    }
+
+    /// A call that the unary Acquire `asker` makes; 0 for another's.
+    fn call_by(&mut self, asker: u64, session: u8, body: store_call::Body) -> u64 {
         let tag = self.next_tag;
         self.next_tag += 1;
         let call = StoreCall {
@@ -93,6 +100,7 @@ impl Rig {
             instance: 1,
             client_address: "127.0.0.1:4000".into(),
             stream: STREAM,
+            asker,
             body: Some(body),
             ..StoreCall::default()
         };
@@ -169,6 +177,12 @@ impl Rig {
         });
         events
     }
+}
+
+/// The caller of the unary Acquire that asked for `id` goes away.
+fn withdraw(id: u64, gives_up: bool) -> store_call::Body {
+    let name = "a".to_owned();
+    store_call::Body::Withdraw(WithdrawAcquire { name, acquisition_id: id, gives_up })
 }
 
 fn acquire(id: u64, wait_ms: Option<u64>) -> store_call::Body {
@@ -655,4 +669,149 @@ fn a_stalled_leader_forgets_nothing() {
     assert_eq!(rig.acquire(2, 7, Some(0)).outcome(), v1::AcquireOutcome::HeldByOther);
     rig.settle();
     assert_eq!(rig.acquire(2, 7, Some(0)).outcome(), v1::AcquireOutcome::HeldByOther);
+
+/// One unary Acquire and its end, in all the places where the end may find it.
+#[test]
+fn a_unary_acquire_whose_caller_goes_away_leaves_no_ghost() {
+    // Before its command is proposed, on its way to the disk, in the queue.
+    for settled in [0, 1, 2] {
+        let mut rig = Rig::new();
+        let held = rig.acquire(1, 1, None);
+        rig.call_by(7, 2, acquire(2, None));
+        match settled {
+            0 => {}
+            1 => {
+                let batch = rig.turn().batch.expect("the entry goes to the disk");
+                rig.call_by(7, 2, withdraw(2, true));
+                rig.disk.write(&batch.ops, batch.sync).expect("no fault was asked for");
+                rig.worker.handle(rig.now, Input::Persisted(batch.seq));
+            }
+            _ => rig.settle(),
+        }
+        rig.call_by(7, 2, withdraw(2, true));
+        rig.settle();
+        assert_eq!(rig.worker.stats().withdrawals, 1, "{settled}");
+        rig.release(1, 1, held.token);
+        assert_eq!(rig.events(), vec![], "nobody is told who has gone");
+        let next = rig.acquire(3, 3, Some(0));
+        assert_eq!(next.outcome(), v1::AcquireOutcome::Granted, "{settled}");
+        let again = rig.acquire(2, 2, None);
+        assert_eq!(again.gone_reason(), v1::GoneReason::Cancelled);
+    }
+}
+
+/// It was granted, and the answer never reached the caller.
+#[test]
+fn a_grant_that_was_never_delivered_is_given_back() {
+    let mut rig = Rig::new();
+    rig.call_by(7, 1, acquire(1, None));
+    rig.settle();
+    rig.call_by(7, 1, withdraw(1, true));
+    rig.settle();
+    assert_eq!(rig.acquire(2, 2, Some(0)).outcome(), v1::AcquireOutcome::Granted);
+}
+
+/// The first call runs into its deadline, the second has been answered, by another gateway or the
+/// same one; in whichever order their messages arrive.
+#[test]
+fn a_hold_of_which_another_attempt_was_told_outlives_the_one_that_is_withdrawn() {
+    for withdrawn in [7, 8] {
+        let mut rig = Rig::new();
+        rig.call_by(7, 1, acquire(1, None));
+        rig.call_by(8, 1, acquire(1, None));
+        rig.call_by(withdrawn, 1, withdraw(1, true));
+        rig.settle();
+        assert_eq!(rig.worker.stats().withdrawals, 0);
+        assert_eq!(rig.keep_alive(1, 1).state(), v1::KeepAliveState::Held);
+        assert_eq!(rig.acquire(2, 2, Some(0)).outcome(), v1::AcquireOutcome::HeldByOther);
+    }
+}
+
+#[test]
+fn what_a_session_stream_or_a_keepalive_was_told_of_is_not_withdrawn() {
+    let mut rig = Rig::new();
+    rig.call(1, acquire(1, None));
+    rig.call_by(7, 1, acquire(1, None));
+    rig.settle();
+    rig.call_by(7, 1, withdraw(1, true));
+    rig.settle();
+    assert_eq!(rig.keep_alive(1, 1).state(), v1::KeepAliveState::Held);
+
+    rig.call_by(9, 2, acquire(2, None));
+    rig.settle();
+    assert_eq!(rig.keep_alive(2, 2).state(), v1::KeepAliveState::Waiting);
+    rig.call_by(9, 2, withdraw(2, true));
+    rig.settle();
+    assert_eq!(rig.keep_alive(2, 2).state(), v1::KeepAliveState::Waiting);
+}
+
+/// Whatever a keepalive was told before the cancel is applied could be wrong a moment later.
+#[test]
+fn nothing_is_said_of_an_acquisition_while_its_withdrawal_is_on_its_way() {
+    let mut rig = Rig::new();
+    rig.call_by(7, 1, acquire(1, None));
+    rig.settle();
+    let items = vec![v1::KeepAliveItem { name: "a".into(), acquisition_id: 1 }];
+    let request = v1::KeepAliveRequest { seq: 900, items, ..v1::KeepAliveRequest::default() };
+    let before = rig.call(1, store_call::Body::KeepAlive(request.clone()));
+    rig.call_by(7, 1, withdraw(1, true));
+    let behind = rig.call(1, store_call::Body::KeepAlive(request));
+    rig.settle();
+    let answered: Vec<_> = rig.replies.iter().map(|reply| reply.tag).collect();
+    // The first one came before the withdrawal, and so the hold stays.
+    assert!(answered.contains(&before) && answered.contains(&behind), "{answered:?}");
+    assert_eq!(rig.worker.stats().withdrawals, 0);
+
+    let mut rig = Rig::new();
+    rig.call_by(7, 1, acquire(1, None));
+    rig.settle();
+    rig.call_by(7, 1, withdraw(1, true));
+    let items = vec![v1::KeepAliveItem { name: "a".into(), acquisition_id: 1 }];
+    let request = v1::KeepAliveRequest { seq: 900, items, ..v1::KeepAliveRequest::default() };
+    let behind = rig.call(1, store_call::Body::KeepAlive(request));
+    rig.settle();
+    assert_eq!(rig.worker.stats().withdrawals, 1);
+    assert!(rig.replies.iter().all(|reply| reply.tag != behind), "{:?}", rig.replies);
+    assert_eq!(rig.keep_alive(1, 1).state(), v1::KeepAliveState::Gone);
+}
+
+/// An older life of the leader may have answered another attempt: nobody knows any more.
+#[test]
+fn what_was_there_before_this_term_is_left_to_its_lease() {
+    let mut rig = Rig::new();
+    rig.call_by(7, 1, acquire(1, None));
+    rig.settle();
+    rig.crash();
+    rig.call_by(7, 1, withdraw(1, true));
+    rig.call_by(8, 1, acquire(1, None));
+    rig.settle();
+    rig.call_by(8, 1, withdraw(1, true));
+    rig.settle();
+    assert_eq!(rig.keep_alive(1, 1).state(), v1::KeepAliveState::Held);
+}
+
+/// Its connection broke: it may come again by another, and gives up there.
+#[test]
+fn a_lost_caller_ends_nothing_until_the_next_attempt_gives_up() {
+    let mut rig = Rig::new();
+    let held = rig.acquire(1, 1, None);
+    rig.call_by(7, 2, acquire(2, None));
+    rig.call_by(7, 2, withdraw(2, false));
+    rig.settle();
+    rig.call_by(8, 2, acquire(2, None));
+    rig.settle();
+    assert_eq!(rig.worker.stats().withdrawals, 0);
+    rig.call_by(8, 2, withdraw(2, true));
+    rig.settle();
+    rig.release(1, 1, held.token);
+    assert_eq!(rig.acquire(3, 3, Some(0)).outcome(), v1::AcquireOutcome::Granted);
+}
+
+/// On another stream or gateway: it finds nothing, and leaves nothing.
+#[test]
+fn a_withdrawal_that_overtakes_its_acquire_does_nothing() {
+    let mut rig = Rig::new();
+    rig.call_by(7, 1, withdraw(1, true));
+    rig.settle();
+    assert_eq!(rig.acquire(1, 1, None).outcome(), v1::AcquireOutcome::Granted);
 }

@@ -28,6 +28,7 @@ use crate::{
     observer::Observer,
     outbox::{Outbox, Settled},
     routing::{Routing, Target},
+    stream::Origin,
     streams::{OpenStream, Streams},
     tag::{CallNumber, StreamNumber, Tag},
     validate::Limits,
@@ -175,6 +176,11 @@ impl Hub {
         self.routing().linked()
     }
 
+    /// Limits of requests.
+    pub fn limits(&self) -> Limits {
+        self.config.limits
+    }
+
     /// How many streams are open.
     pub fn streams_open(&self) -> usize {
         self.streams.len()
@@ -227,6 +233,13 @@ impl Hub {
         self.links.send(store, lane, calls)
     }
 
+    /// Tells a store what it does not answer. What does not fit is lost.
+    pub(crate) fn tell(&self, store: StoreId, call: StoreCall) {
+        if self.links.send(store, Lane::Ordinary, vec![call]).is_err() {
+            tracing::debug!(%store, "a link is full: a withdrawal is left to the lease");
+        }
+    }
+
     /// Takes a keepalive of a stream into the next batch.
     pub(crate) fn add_keepalive(
         &self,
@@ -234,10 +247,12 @@ impl Hub {
         session: &crate::validate::Session,
         request: sharklock_proto::v1::KeepAliveRequest,
         caller: Caller,
-        events_to: StreamNumber,
+        origin: Origin<'_>,
     ) {
         let items = request.items.len();
-        let added = self.keepalives().add(now_us, session, request, caller, events_to);
+        let asker = if origin.is_unary { caller.stream } else { StreamNumber::GATEWAY };
+        let events_to = origin.events_to;
+        let added = self.keepalives().add(now_us, session, request, caller, events_to, asker);
         if let Err(failure) = added {
             let mut wakers = Vec::new();
             self.tell_keepalives(now_us, vec![(caller, items)], &failure, &mut wakers);
@@ -408,6 +423,7 @@ fn name_of(body: &Ask) -> Option<&str> {
         Ask::Acquire(request) => Some(&request.name),
         Ask::Release(request) => Some(&request.name),
         Ask::Cancel(request) => Some(&request.name),
+        Ask::Withdraw(request) => Some(&request.name),
         Ask::CheckToken(request) => Some(&request.name),
         Ask::GetLock(request) => Some(&request.name),
         Ask::ForceRelease(request) => Some(&request.name),

@@ -63,6 +63,8 @@ struct Attempt {
     /// Where events go: the stream that named the item last; the gateway's own, which is none,
     /// leaves them where they go now.
     events_to: StreamNumber,
+    /// The unary Acquire whose caller alone hears the answer; the gateway's own where another does.
+    asker: StreamNumber,
 }
 
 /// An item that was sent and is not answered.
@@ -111,7 +113,8 @@ pub struct KeepAlives {
 
 impl KeepAlives {
     /// Takes a call's items in. Events of what it names go to `events_to` from then on, unless that
-    /// is [`StreamNumber::GATEWAY`].
+    /// is [`StreamNumber::GATEWAY`]. `asker` is the caller's stream if that is a unary Acquire, and
+    /// the gateway's own otherwise.
     pub fn add(
         &mut self,
         now_us: u64,
@@ -119,12 +122,13 @@ impl KeepAlives {
         request: KeepAliveRequest,
         caller: Caller,
         events_to: StreamNumber,
+        asker: StreamNumber,
     ) -> Result<(), Failure> {
         if self.named + request.items.len() > NAMED_MAX {
             return Err(Failure::overloaded("too many keepalives wait in this gateway"));
         }
         self.named += request.items.len();
-        let attempt = Attempt { seq: request.seq, arrived_us: now_us, events_to };
+        let attempt = Attempt { seq: request.seq, arrived_us: now_us, events_to, asker };
         for KeepAliveItem { name, acquisition_id } in request.items {
             let (handle, instance) = (session.handle().clone(), session.instance());
             let item = Item { handle, instance, acquisition_id, name };
@@ -144,7 +148,7 @@ impl KeepAlives {
     /// Everything that waits, as calls of one batch per store. `route` says where a name goes.
     pub fn flush(&mut self, now_us: u64, route: impl Fn(&str) -> Option<Target>) -> Flushed {
         self.flushed_us = Some(now_us);
-        type Group = (Target, Bytes, u64, u64, StreamNumber);
+        type Group = (Target, Bytes, u64, u64, StreamNumber, StreamNumber);
         let mut groups: BTreeMap<Group, Vec<(Item, Waiting)>> = BTreeMap::new();
         let mut told: BTreeMap<Caller, usize> = BTreeMap::new();
         for (item, waiting) in std::mem::take(&mut self.waiting) {
@@ -152,8 +156,8 @@ impl KeepAlives {
                 self.tell(waiting.callers, &mut told);
                 continue;
             };
-            let Attempt { seq, events_to, .. } = waiting.attempt;
-            let group = (target, item.handle.clone(), item.instance, seq, events_to);
+            let Attempt { seq, events_to, asker, .. } = waiting.attempt;
+            let group = (target, item.handle.clone(), item.instance, seq, events_to, asker);
             groups.entry(group).or_default().push((item, waiting));
         }
         let mut calls = Vec::with_capacity(groups.len());
@@ -278,6 +282,9 @@ impl KeepAlives {
                     // One attempt by two ways: it is as old as its first arrival.
                     attempt.arrived_us = attempt.arrived_us.min(newer.attempt.arrived_us);
                 }
+                if newer.attempt.asker != attempt.asker {
+                    attempt.asker = StreamNumber::GATEWAY;
+                }
                 if newer.attempt.events_to != StreamNumber::GATEWAY {
                     attempt.events_to = newer.attempt.events_to;
                 }
@@ -325,6 +332,7 @@ impl KeepAlives {
             instance,
             client_address: String::new(),
             stream: u64::from(attempt.events_to.0),
+            asker: u64::from(attempt.asker.0),
             body: Some(Body::KeepAlive(request)),
         }
     }

@@ -28,7 +28,7 @@ pub use link::{Lane, StoreLink, StoreLinks};
 pub use observer::Observer;
 pub use port::SessionPort;
 pub use sharklock_rangemap::StoreId;
-pub use stream::{Numbered, StreamHandle};
+pub use stream::{Numbered, Origin, StreamHandle};
 
 #[cfg(feature = "edge")]
 mod edge;

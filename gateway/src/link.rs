@@ -40,7 +40,9 @@ impl Lane {
     pub fn of(body: &Body) -> Self {
         match body {
             Body::KeepAlive(_) | Body::Release(_) | Body::Cancel(_) => Self::Urgent,
+            // A withdrawal stays behind its acquire.
             Body::Acquire(_)
+            | Body::Withdraw(_)
             | Body::CheckToken(_)
             | Body::GetLock(_)
             | Body::ListLocks(_)

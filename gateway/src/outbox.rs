@@ -86,6 +86,7 @@ impl CallKind {
             store_call::Body::ListLocks(_) => Self::ListLocks,
             store_call::Body::ForceRelease(_) => Self::ForceRelease,
             store_call::Body::Describe(_) => Self::Describe,
+            store_call::Body::Withdraw(_) => unreachable!("nobody waits for its answer"),
         }
     }
 

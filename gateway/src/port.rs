@@ -15,7 +15,7 @@ use crate::{
     hub::Hub,
     observer::Observer,
     outbox::{Answer, Overrun},
-    stream::StreamHandle,
+    stream::{Origin, StreamHandle},
     tag::StreamNumber,
     validate::{self, Frame, HandleCache},
 };
@@ -53,7 +53,9 @@ impl SessionPort {
         let calls = calls
             .into_iter()
             .map(|call| (call.call_id, validate::call(&limits, &frame, call.body)));
-        self.handle.submit(now_us, calls, self.handle.number(), &self.address);
+        let events_to = self.handle.number();
+        let origin = Origin { events_to, is_unary: false, address: &self.address };
+        self.handle.submit(now_us, calls, origin);
         Ok(())
     }
 

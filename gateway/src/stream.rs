@@ -6,7 +6,7 @@ use std::{
 };
 
 use sharklock_proto::{
-    internal::v1::{StoreCall, store_call::Body as Ask},
+    internal::v1::{StoreCall, WithdrawAcquire, store_call::Body as Ask},
     v1::KeepAliveRequest,
 };
 use sharklock_rangemap::StoreId;
@@ -19,12 +19,24 @@ use crate::{
     outbox::{Answer, CallKind, Outbox, Overrun},
     routing::Target,
     streams::OpenStream,
-    tag::{StreamNumber, Tag},
+    tag::{CallNumber, StreamNumber, Tag},
     validate::{Checked, Session},
 };
 
 /// A call of a stream: the client's number of it, and the call or why it is none.
 pub type Numbered = (u64, Result<Checked, Failure>);
+
+/// Where the calls of a stream come from, and who hears of them.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin<'a> {
+    /// Events of what they name go there.
+    pub events_to: StreamNumber,
+    /// The stream is that of one unary Acquire, whose caller alone hears of it: it may be
+    /// [withdrawn](StreamHandle::withdraw).
+    pub is_unary: bool,
+    /// The client's address, for people.
+    pub address: &'a str,
+}
 
 /// The owner's side of an open stream.
 pub struct StreamHandle {
@@ -49,14 +61,13 @@ impl StreamHandle {
     }
 
     /// Sends calls, one batch per store and lane, and answers at once those that cannot be sent.
-    /// Events of what they name go to `events_to`. `address` is the client's, for people.
     pub fn submit(
         &self,
         now_us: u64,
         calls: impl Iterator<Item = Numbered>,
-        events_to: StreamNumber,
-        address: &str,
+        origin: Origin<'_>,
     ) {
+        let asker = if origin.is_unary { self.stream.number } else { StreamNumber::GATEWAY };
         let mut batch = Batch::default();
         for (call_id, checked) in calls {
             match checked {
@@ -70,8 +81,9 @@ impl StreamHandle {
                         (session, body) => {
                             let made = StoreCall {
                                 tag: call_id,
-                                client_address: shown_address(&body, address),
-                                stream: u64::from(events_to.0),
+                                client_address: shown_address(&body, origin.address),
+                                stream: u64::from(origin.events_to.0),
+                                asker: u64::from(asker.0),
                                 ..addressed(session, body)
                             };
                             self.route(made, to, &mut batch);
@@ -83,7 +95,27 @@ impl StreamHandle {
         self.open_calls(now_us, &mut batch);
         self.send(now_us, Lane::Urgent, batch.urgent);
         self.send(now_us, Lane::Ordinary, batch.ordinary);
-        self.keep_alive(now_us, batch.keepalives, events_to);
+        self.keep_alive(now_us, batch.keepalives, origin);
+    }
+
+    /// The caller of the unary Acquire whose stream this is has gone away unanswered. If it `gives_up`,
+    /// the acquisition is cancelled, unless its leader cannot rule out that somebody else has been told
+    /// of it, by another attempt; otherwise it may ask again by another way. Nothing is answered, and
+    /// what gets lost is left to the lease.
+    pub fn withdraw(&self, session: &Session, name: &str, acquisition_id: u64, gives_up: bool) {
+        let name = name.to_owned();
+        let body = Ask::Withdraw(WithdrawAcquire { name, acquisition_id, gives_up });
+        let Some(target) = self.hub.target(&body) else { return };
+        // Under a number that no call has: an error that comes back finds nobody.
+        let tag = Tag { stream: self.stream.number, call: CallNumber(0) };
+        let call = StoreCall {
+            tag: tag.to_wire(),
+            range_id: target.range_id,
+            version: target.version,
+            asker: u64::from(self.stream.number.0),
+            ..addressed(Some(session.clone()), body)
+        };
+        self.hub.tell(target.store, call);
     }
 
     /// Takes answers and events, at most a message full; None when there are none.
@@ -178,14 +210,14 @@ impl StreamHandle {
         }
     }
 
-    fn keep_alive(&self, now_us: u64, calls: Vec<KeepAlive>, events_to: StreamNumber) {
+    fn keep_alive(&self, now_us: u64, calls: Vec<KeepAlive>, origin: Origin<'_>) {
         if calls.is_empty() {
             return;
         }
         for KeepAlive { tag, session, request } in calls {
             let call = Tag::from_wire(tag).call;
             let caller = Caller { stream: self.stream.number, call };
-            self.hub.add_keepalive(now_us, &session, request, caller, events_to);
+            self.hub.add_keepalive(now_us, &session, request, caller, origin);
         }
         self.hub.send_keepalives_or_wait(now_us);
     }

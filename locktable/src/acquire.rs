@@ -208,6 +208,9 @@ fn refusal_to_join(hold: &HoldRow, acquire: &Acquire) -> Option<Refusal> {
     if is_owner && (hold.mode, acquire.mode) == (Mode::Shared, Mode::Exclusive) {
         return Some(Refusal::WouldDeadlock);
     }
+    if is_owner && (hold.mode, acquire.mode) == (Mode::Exclusive, Mode::Shared) {
+        return Some(Refusal::SharedReentry);
+    }
     let may_join = is_owner && hold.mode == acquire.mode && hold.ending().is_none();
     (!may_join).then_some(Refusal::NotReenterable)
 }

@@ -151,6 +151,9 @@ pub enum Refusal {
     /// Re-entry names a live shared hold and wants it exclusive: two upgraders would wait for each
     /// other for ever, so nobody may upgrade (D8).
     WouldDeadlock,
+    /// Re-entry names a live exclusive hold of its owner and wants it shared: it would share what
+    /// the other acquisitions on that hold take for theirs alone.
+    SharedReentry,
     /// Nobody waits and it would fit, but every seat of the lock is taken.
     TooManyHolders {
         /// Seats of a lock.

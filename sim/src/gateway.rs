@@ -4,8 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use sharklock_gateway::{Hub, HubConfig, Lane, SessionPort, StoreId, StoreLinks, StreamHandle};
+use sharklock_gateway::validate::{self, Frame, Session};
+use sharklock_gateway::{
+    Hub, HubConfig, Lane, Origin, SessionPort, StoreId, StoreLinks, StreamHandle,
+};
 use sharklock_proto::internal::v1::StoreCall;
+use sharklock_proto::v1::AcquireRequest;
 
 use crate::clock::DriftingClock;
 use crate::streams::{ConnId, Half, Payload};
@@ -36,6 +40,8 @@ pub struct GatewayProcess {
     pub clients: BTreeMap<ConnId, Ports>,
     /// Streams over which others repeat old requests; nobody reads them.
     pub ghosts: Vec<(u64, SessionPort)>,
+    /// Unary Acquires that repeat old ones.
+    pub unary: Vec<UnaryGhost>,
     /// The operator's stream.
     pub operator: StreamHandle,
     /// What the operator has asked, by call id.
@@ -135,6 +141,7 @@ impl GatewayNode {
             stores: BTreeMap::new(),
             clients: BTreeMap::new(),
             ghosts: Vec::new(),
+            unary: Vec::new(),
             operator,
             asked: BTreeMap::new(),
             last_call: 0,
@@ -155,6 +162,40 @@ impl GatewayNode {
         let process = self.process.as_ref()?;
         let due = Duration::from_micros(process.hub.next_due_us());
         Some(self.clock.when(process.born + due)?.max(now_ns + 1_000))
+    }
+}
+
+/// A unary Acquire that repeats what a client asked for on a stream, and whose caller goes away. It is
+/// read by nobody.
+pub struct UnaryGhost {
+    /// When its caller goes away.
+    pub until_ns: u64,
+    handle: StreamHandle,
+    session: Session,
+    acquire: AcquireRequest,
+}
+
+impl UnaryGhost {
+    /// None: the gateway takes no more streams, or the call is not in order.
+    pub fn ask(
+        hub: &Arc<Hub>,
+        now_us: u64,
+        until_ns: u64,
+        frame: &Frame,
+        acquire: AcquireRequest,
+    ) -> Option<Self> {
+        let handle = StreamHandle::open(hub).ok()?;
+        let checked = validate::acquire(&hub.limits(), frame, acquire.clone()).ok()?;
+        let session = checked.session()?.clone();
+        let origin = Origin { events_to: handle.number(), is_unary: true, address: "ghost" };
+        handle.submit(now_us, [(1, Ok(checked))].into_iter(), origin);
+        Some(Self { until_ns, handle, session, acquire })
+    }
+
+    /// Its caller goes away.
+    pub fn withdraw(&self, gives_up: bool) {
+        let AcquireRequest { name, acquisition_id, .. } = &self.acquire;
+        self.handle.withdraw(&self.session, name, *acquisition_id, gives_up);
     }
 }
 

@@ -1,7 +1,7 @@
 //! What happens to gateways: connections, calls, ticks, an operator's wishes, starts and ends.
 
 use sharklock_gateway::outbox::Answer;
-use sharklock_gateway::{StoreId, validate};
+use sharklock_gateway::{Origin, StoreId, validate};
 use sharklock_history::{LockId, Position, Record, What};
 use sharklock_proto::internal::v1::store_reply::Body;
 use sharklock_proto::v1::{self, CheckTokenRequest, ForceReleaseRequest, GetLockRequest};
@@ -182,6 +182,10 @@ impl World {
         }
         process.hub.tick(now_us);
         process.ghosts.retain(|(until, _)| *until > now);
+        for ghost in process.unary.extract_if(.., |ghost| ghost.until_ns <= now) {
+            ghost.withdraw(!self.dice.faults.one_in(4));
+            self.counters.add("unary acquires withdrawn", 1);
+        }
         self.after_gateway(number);
     }
 
@@ -300,7 +304,8 @@ impl World {
         let look = Look { asked_ns: self.now, name, token: token.filter(|_| is_check) };
         process.asked.insert(call, look);
         let stream = process.operator.number();
-        process.operator.submit(now_us, [(call, checked)].into_iter(), stream, "operator");
+        let origin = Origin { events_to: stream, is_unary: false, address: "operator" };
+        process.operator.submit(now_us, [(call, checked)].into_iter(), origin);
         self.after_gateway(number);
     }
 

@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
+use sharklock_gateway::validate::Frame;
 use sharklock_proto::v1::{SessionRequest, session_call};
 
+use crate::gateway::UnaryGhost;
 use crate::note;
 use crate::streams::Half;
 use crate::world::{S, World};
@@ -91,6 +93,22 @@ impl World {
             self,
             "a ghost repeats what instance {instance} sent at {at_ns} ({half:?}) to g{number}"
         );
+        let acquire = request.calls.iter().find_map(|call| match &call.body {
+            Some(session_call::Body::Acquire(acquire)) => Some(acquire.clone()),
+            _ => None,
+        });
+        if let Some(acquire) = acquire
+            && self.dice.faults.one_in(3)
+        {
+            // As a unary call whose caller will go away.
+            let frame = Frame::of_call(&request.session_id, instance);
+            let until_ns = self.now + self.dice.faults.below(5 * S);
+            let hub = &process.hub;
+            process.unary.extend(UnaryGhost::ask(hub, now_us, until_ns, &frame, acquire));
+            self.checks.liveness.died_again(instance, self.now);
+            self.after_gateway(number);
+            return;
+        }
         self.checks.liveness.died_again(instance, self.now);
         if !request.calls.is_empty() && port.take_in(now_us, request).is_ok() {
             process.ghosts.push((self.now + 5 * S, port));

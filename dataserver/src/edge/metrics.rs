@@ -24,6 +24,7 @@ pub struct Metrics {
     expiries: IntCounter,
     wait_timeouts: IntCounter,
     keepalive_items: IntCounter,
+    withdrawals: IntCounter,
     stale_requests: IntCounter,
     overloads: IntCounter,
     stalls: IntCounter,
@@ -93,6 +94,10 @@ impl Metrics {
             keepalive_items: counter(
                 "sharklock_keepalive_items_total",
                 "Acquisitions named by keepalives.",
+            )?,
+            withdrawals: counter(
+                "sharklock_lock_withdrawals_total",
+                "Acquisitions cancelled since the callers of their unary acquires had gone away.",
             )?,
             stale_requests: counter(
                 "sharklock_store_stale_requests_total",
@@ -223,6 +228,7 @@ impl Metrics {
         follow(&self.expiries, stats.expiries);
         follow(&self.wait_timeouts, stats.wait_timeouts);
         follow(&self.keepalive_items, stats.keepalive_items);
+        follow(&self.withdrawals, stats.withdrawals);
         follow(&self.stale_requests, stats.stale_requests);
         follow(&self.overloads, stats.overloads);
         follow(&self.stalls, stats.stalls);

@@ -1,7 +1,7 @@
 //! A unary Acquire: it is answered when the outcome is final, so until then the gateway does what a
 //! client on a stream does for itself. It keeps the place in the queue alive, and listens.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use sharklock_proto::{
     internal::v1::{store_call, store_reply::Body},
@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::{
     exchange::{Exchange, RETRY_EVERY, ask, expect_body},
     host::Host,
+    listen::Peer,
     session::stopping,
 };
 use crate::{
@@ -38,17 +39,17 @@ const HOLDERS_MAX: usize = 8;
 const ACQUIRE: u64 = 1;
 const KEEP_ALIVE: u64 = 2;
 
-/// Acquires, and waits for the final outcome. A caller that goes away is not spoken for: it may have
-/// asked again by another connection and hold the lock by now, and a cancel in its name would end
-/// that hold. Its place in the queue, or a hold of which it never heard, ends at its ttl.
+/// Acquires, and waits for the final outcome. A caller that goes away before has withdrawn what it
+/// asked for, see [`StreamHandle::withdraw`](crate::StreamHandle::withdraw).
 pub(super) async fn acquire(
     host: &Arc<Host>,
-    address: SocketAddr,
+    peer: Peer,
     checked: Checked,
 ) -> Result<AcquireResponse, Failure> {
     let exchange = Exchange::open(host)?;
-    let mut waiter = Waiter::new(exchange, address.to_string(), checked);
+    let mut waiter = Waiter::new(exchange, peer, checked);
     let mut outcome = waiter.outcome().await;
+    waiter.has_ended = true;
     if let Ok(response) = &mut outcome
         && response.outcome() == AcquireOutcome::WaitTimedOut
         && response.holders.is_empty()
@@ -73,9 +74,10 @@ async fn look(
     Ok((holders, lock.waiters_count))
 }
 
-/// A caller that waits.
+/// A caller that waits. If it is dropped without an outcome, its caller has gone away.
 struct Waiter {
     exchange: Exchange,
+    peer: Peer,
     address: String,
     checked: Checked,
     session: Session,
@@ -86,17 +88,23 @@ struct Waiter {
     unanswered: u32,
     /// The last attempt that was not done.
     failure: Option<Failure>,
+    /// A store has said what became of it.
+    is_decided: bool,
+    /// The caller is told something.
+    has_ended: bool,
 }
 
 impl Waiter {
-    fn new(exchange: Exchange, address: String, checked: Checked) -> Self {
+    fn new(exchange: Exchange, peer: Peer, checked: Checked) -> Self {
         let session = checked.session().expect("an acquire has a session").clone();
         let store_call::Body::Acquire(request) = checked.body() else {
             unreachable!("validate::acquire() makes an acquire");
         };
         let request = request.clone();
+        let address = peer.address.to_string();
         Self {
             exchange,
+            peer,
             address,
             checked,
             session,
@@ -104,6 +112,8 @@ impl Waiter {
             queued: None,
             unanswered: 0,
             failure: None,
+            is_decided: false,
+            has_ended: false,
         }
     }
 
@@ -118,6 +128,7 @@ impl Waiter {
                 answers = self.exchange.answers() => {
                     for answer in answers? {
                         if let Some(outcome) = self.on_answer(answer) {
+                            self.is_decided = outcome.is_ok();
                             return outcome;
                         }
                     }
@@ -301,6 +312,18 @@ impl Waiter {
             ttl_ms: self.request.ttl_ms.unwrap_or(validate::TTL_MS_DEFAULT),
             ..AcquireResponse::default()
         }
+    }
+}
+
+impl Drop for Waiter {
+    /// Whoever hung up, or let the deadline pass, gives up. Whose connection broke, or who is told
+    /// that the outcome is not known, may ask again. A gateway that stops speaks for nobody.
+    fn drop(&mut self) {
+        if self.is_decided || self.exchange.host().stopping.is_cancelled() {
+            return;
+        }
+        let was_dropped = !self.has_ended;
+        self.exchange.withdraw(&self.checked, was_dropped && !self.peer.is_lost());
     }
 }
 

@@ -15,7 +15,7 @@ use crate::{
     failure::{Failure, Reason},
     outbox::{Answer, CallKind},
     port::too_far_behind,
-    stream::StreamHandle,
+    stream::{Origin, StreamHandle},
     tag::StreamNumber,
     validate::Checked,
 };
@@ -43,7 +43,7 @@ impl Exchange {
         self.handle.number()
     }
 
-    /// Sends an attempt; its answers come under `call_id`.
+    /// Sends an attempt; its answers come under `call_id`. Who listens to events is a unary Acquire.
     pub(super) fn send(
         &self,
         call_id: u64,
@@ -52,7 +52,18 @@ impl Exchange {
         address: &str,
     ) {
         let call = std::iter::once((call_id, Ok(checked)));
-        self.handle.submit(self.host.now_us(), call, events_to, address);
+        let is_unary = events_to == self.number();
+        let origin = Origin { events_to, is_unary, address };
+        self.handle.submit(self.host.now_us(), call, origin);
+    }
+
+    /// See [`StreamHandle::withdraw`].
+    pub(super) fn withdraw(&self, checked: &Checked, gives_up: bool) {
+        if let (Some(session), store_call::Body::Acquire(request)) =
+            (checked.session(), checked.body())
+        {
+            self.handle.withdraw(session, &request.name, request.acquisition_id, gives_up);
+        }
     }
 
     /// The next answers; waits until there are some.

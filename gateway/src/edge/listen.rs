@@ -7,7 +7,10 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -114,7 +117,7 @@ impl Table {
             tracing::debug!(%error, "a connection keeps Nagle's delay");
         }
         let waits = Arc::new(Semaphore::new(self.bounds.waits_per_connection));
-        let peer = Peer { address: from, waits };
+        let peer = Peer { address: from, waits, is_lost: Arc::default() };
         Some(Connection::new(socket, peer, seat, self.bounds.preface_within))
     }
 }
@@ -133,6 +136,14 @@ pub(super) struct Peer {
     /// A unary Acquire that waits has one of these: half of the connection's streams, so that
     /// waits leave room for the keepalives and releases beside them (D16).
     pub(super) waits: Arc<Semaphore>,
+    is_lost: Arc<AtomicBool>,
+}
+
+impl Peer {
+    /// The connection has ended: its streams end with it, whatever their callers want.
+    pub(super) fn is_lost(&self) -> bool {
+        self.is_lost.load(Ordering::Acquire)
+    }
 }
 
 impl Drop for Seat {
@@ -170,6 +181,12 @@ impl Connection {
         let preface = Some(Preface { missing: PREFACE_BYTES, late });
         Self { socket, preface, peer, _seat: seat }
     }
+
+    fn note_failure(&self, written: &Poll<io::Result<usize>>) {
+        if matches!(written, Poll::Ready(Err(_))) {
+            self.peer.is_lost.store(true, Ordering::Release);
+        }
+    }
 }
 
 impl Connected for Connection {
@@ -188,6 +205,11 @@ impl AsyncRead for Connection {
     ) -> Poll<io::Result<()>> {
         let filled = buffer.filled().len();
         let read = Pin::new(&mut self.socket).poll_read(cx, buffer);
+        if let Poll::Ready(result) = &read
+            && (result.is_err() || buffer.filled().len() == filled)
+        {
+            self.peer.is_lost.store(true, Ordering::Release);
+        }
         let Some(preface) = &mut self.preface else { return read };
         match read {
             Poll::Ready(result) => {
@@ -213,7 +235,9 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.socket).poll_write(cx, bytes);
+        self.note_failure(&written);
+        written
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -229,7 +253,9 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write_vectored(cx, parts)
+        let written = Pin::new(&mut self.socket).poll_write_vectored(cx, parts);
+        self.note_failure(&written);
+        written
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -81,11 +81,11 @@ impl LockService for Locks {
             let waits = request.wait_ms != Some(0);
             let frame = Frame::of_call(&request.session_id, request.instance);
             let checked = validate::acquire(&self.host.config.limits, &frame, request)?;
-            let _permit = match waits.then(|| peer.waits.try_acquire_owned()).transpose() {
+            let _permit = match waits.then(|| peer.waits.clone().try_acquire_owned()).transpose() {
                 Ok(permit) => permit,
                 Err(_none_left) => return Err(Failure::overloaded(TOO_MANY_WAITS)),
             };
-            acquire::acquire(&self.host, peer.address, checked).await
+            acquire::acquire(&self.host, peer, checked).await
         })
         .await
     }

@@ -18,7 +18,11 @@ use sharklock_rangemap::HOPS_MAX;
 
 use super::*;
 use crate::{
-    SessionPort, describing::DESCRIBE_WITHIN_US, failure::Reason, keepalives::FLUSH_EVERY_US,
+    Origin, SessionPort, StreamHandle,
+    describing::DESCRIBE_WITHIN_US,
+    failure::Reason,
+    keepalives::FLUSH_EVERY_US,
+    validate::{Frame, Session},
 };
 
 const A: StoreId = StoreId(1);
@@ -514,6 +518,60 @@ fn events_reach_their_stream_and_those_of_closed_streams_nobody() {
     let number = front.port.number().0;
     front.hub.dispatch(front.now_us, A, vec![event(number), event(closed)]);
     assert_eq!(front.heard(), one(0, "event a"));
+}
+
+/// A unary Acquire on a stream of its own, as the edge makes it.
+fn unary(front: &mut Front, id: u64) -> (StreamHandle, Session) {
+    let acquire = AcquireRequest {
+        name: "a".to_owned(),
+        acquisition_id: id,
+        seq: id,
+        mode: 1,
+        ..AcquireRequest::default()
+    };
+    let frame = Frame::of_call(&Bytes::from_static(&[7; 16]), 1);
+    let limits = front.hub.limits();
+    let checked = crate::validate::acquire(&limits, &frame, acquire).expect("it is good");
+    let session = checked.session().expect("an acquire has one").clone();
+    let handle = StreamHandle::open(&front.hub).expect("there is room");
+    let origin = Origin { events_to: handle.number(), is_unary: true, address: "10.0.0.1:5" };
+    handle.submit(front.now_us, [(1, Ok(checked))].into_iter(), origin);
+    (handle, session)
+}
+
+/// On the lane of its acquire, so that it cannot overtake it.
+#[test]
+fn a_withdrawal_follows_its_acquire_under_the_same_number() {
+    let mut front = Front::new(&[1, 2], 2);
+    front.acquire("a");
+    assert_eq!(front.sent_one().1.asker, 0, "a stream speaks for itself");
+    let (handle, session) = unary(&mut front, 9);
+    let (to, asked) = front.sent_one();
+    assert_eq!((to, asked.asker), (B, u64::from(handle.number().0)));
+    handle.withdraw(&session, "a", 9, true);
+    drop(handle);
+    let (to, withdrawn) = front.sent_one();
+    assert_eq!((to, withdrawn.asker, withdrawn.range_id), (B, asked.asker, 1));
+    assert_eq!((&withdrawn.session, withdrawn.instance), (&asked.session, asked.instance));
+    let lane = |call: &StoreCall| Lane::of(call.body.as_ref().expect("it has a body"));
+    assert_eq!(lane(&withdrawn), lane(&asked));
+    // An error that comes back all the same finds nobody.
+    front.reply(B, &withdrawn, not_leader(1));
+    assert_eq!(front.heard(), vec![]);
+    assert_eq!(front.hub.calls_open(), 1);
+}
+
+/// Nobody leads, or the link is full: the lease ends it.
+#[test]
+fn a_withdrawal_that_cannot_be_sent_is_forgotten() {
+    let mut front = Front::new(&[1], 1);
+    let (handle, session) = unary(&mut front, 9);
+    front.sent();
+    front.wires.full.lock().unwrap().insert(A);
+    handle.withdraw(&session, "a", 9, true);
+    front.hub.link_lost(front.now_us, A);
+    handle.withdraw(&session, "a", 9, true);
+    assert_eq!(front.sent_calls(), vec![]);
 }
 
 #[test]

@@ -9,6 +9,8 @@ use sharklock_proto::{
 use super::*;
 use crate::validate::Frame;
 
+const NOBODY: StreamNumber = StreamNumber::GATEWAY;
+
 fn session(of: u8) -> Session {
     let frame = Frame::of_call(&Bytes::copy_from_slice(&[of; 16]), 1);
     let request = sharklock_proto::v1::CancelRequest {
@@ -35,7 +37,7 @@ fn keepalive(seq: u64, items: &[(&str, u64)]) -> KeepAliveRequest {
 #[track_caller]
 fn add(keepalives: &mut KeepAlives, now_us: u64, from: Caller, seq: u64, items: &[(&str, u64)]) {
     keepalives
-        .add(now_us, &session(1), keepalive(seq, items), from, from.stream)
+        .add(now_us, &session(1), keepalive(seq, items), from, from.stream, NOBODY)
         .expect("there is room");
 }
 
@@ -151,7 +153,7 @@ fn sessions_instances_names_and_ids_are_apart() {
         let checked = crate::validate::keep_alive(&frame, keepalive(5, items)).expect("good");
         let session = checked.session().expect("a keepalive has one");
         let from = caller(1, call);
-        keepalives.add(0, session, keepalive(5, items), from, from.stream).expect("room");
+        keepalives.add(0, session, keepalive(5, items), from, from.stream, NOBODY).expect("room");
     };
     add(1, 1, &[("a", 1)], 1);
     add(2, 1, &[("a", 1)], 2);
@@ -237,7 +239,7 @@ fn events_go_to_the_stream_that_named_an_item_last_and_stay_for_who_wants_none()
     let mut add = |stream, events_to, seq| {
         let request = keepalive(seq, &[("a", 1)]);
         let events_to = StreamNumber(events_to);
-        keepalives.add(0, &session(1), request, caller(stream, 1), events_to).expect("room");
+        keepalives.add(0, &session(1), request, caller(stream, 1), events_to, NOBODY).expect("room");
     };
     add(1, 1, 9);
     add(2, 2, 8);
@@ -245,6 +247,27 @@ fn events_go_to_the_stream_that_named_an_item_last_and_stay_for_who_wants_none()
     let calls = flush(&mut keepalives, 0);
     assert_eq!(calls.len(), 1);
     assert_eq!((calls[0].stream, body(&calls[0]).seq), (2, 10));
+}
+
+/// The store must know whether anybody but the waiting call itself hears the answer.
+#[test]
+fn the_keepalive_of_a_unary_acquire_says_so_unless_somebody_else_named_the_item_too() {
+    let asker = |others: &[(u32, u32)]| {
+        let mut keepalives = KeepAlives::default();
+        for (stream, asker) in [(3, 3)].iter().chain(others) {
+            let (request, from) = (keepalive(5, &[("a", 1)]), caller(*stream, 1));
+            let (stream, asker) = (StreamNumber(*stream), StreamNumber(*asker));
+            keepalives.add(0, &session(1), request, from, stream, asker).expect("room");
+        }
+        let calls = flush(&mut keepalives, 0);
+        assert_eq!(calls.len(), 1);
+        calls[0].asker
+    };
+    assert_eq!(asker(&[]), 3);
+    assert_eq!(asker(&[(3, 3)]), 3);
+    for others in [&[(4, 4)][..], &[(4, 0)], &[(4, 0), (3, 3)]] {
+        assert_eq!(asker(others), 0, "{others:?}");
+    }
 }
 
 #[test]
@@ -269,7 +292,7 @@ fn a_failed_call_is_told_to_its_callers_item_by_item() {
     let mut keepalives = KeepAlives::default();
     let mut add = |from, named: &[(&str, u64)]| {
         let request = keepalive(5, named);
-        keepalives.add(0, &session(1), request, from, StreamNumber::GATEWAY).expect("room");
+        keepalives.add(0, &session(1), request, from, StreamNumber::GATEWAY, NOBODY).expect("room");
     };
     add(caller(1, 1), &[("a", 1), ("a", 2)]);
     add(caller(2, 1), &[("a", 2)]);
@@ -326,7 +349,7 @@ fn there_is_a_bound_and_what_is_over_it_leaves_nothing_behind() {
     }
     assert_eq!(keepalives.named(), NAMED_MAX);
     let over =
-        keepalives.add(0, &session(1), keepalive(6, &[("b", 1)]), caller(2, 1), StreamNumber(2));
+        keepalives.add(0, &session(1), keepalive(6, &[("b", 1)]), caller(2, 1), StreamNumber(2), NOBODY);
     assert_eq!(over.expect_err("it is full").reason, Reason::Overloaded);
     assert_eq!(keepalives.named(), NAMED_MAX);
     let calls = flush(&mut keepalives, 0);

@@ -334,6 +334,9 @@ impl Naive {
         if hold.mode == Mode::Shared && *mode == Mode::Exclusive {
             return Reply::Refused(Refusal::WouldDeadlock);
         }
+        if hold.mode == Mode::Exclusive && *mode == Mode::Shared {
+            return Reply::Refused(Refusal::SharedReentry);
+        }
         if hold.mode != *mode || hold.notice.is_some() {
             return Reply::Refused(Refusal::NotReenterable);
         }

@@ -12,7 +12,8 @@ const MUST_BE_SEEN: &str = "Granted Queued StillHeld Released Cancelled Holds Ag
     Finished::Unknown Finished::Released Finished::Cancelled Finished::Expired \
     Finished::WaitTimedOut Finished::TryRefused Finished::ForceReleased Finished::HoldLost \
     Finished::Orphaned Finished::Reclaimed Finished::HeldTooLong Finished::AskedFor \
-    Refused::ModeMismatch Refused::WouldDeadlock Refused::TooManyHolders Refused::TooManyWaiters \
+    Refused::ModeMismatch Refused::WouldDeadlock Refused::SharedReentry Refused::TooManyHolders \
+    Refused::TooManyWaiters \
     Refused::TooManyAcquisitions Refused::AcquisitionReused Refused::NotReenterable \
     Refused::HoldEnding Refused::LeaseShortened Refused::NotReclaimable Refused::NotWaiting \
     Refused::FeatureLevel \
@@ -39,7 +40,7 @@ const _: fn(&Reply, &Refusal, &ConditionFlaw, &Change, EndingCause) =
             Refusal::TooManyAcquisitions { .. } | Refusal::AcquisitionReused => {}
             Refusal::NotReenterable | Refusal::Condition(_) | Refusal::HoldEnding => {}
             Refusal::LeaseShortened | Refusal::NotReclaimable | Refusal::NotWaiting => {}
-            Refusal::FeatureLevel => {}
+            Refusal::FeatureLevel | Refusal::SharedReentry => {}
         }
         match flaw {
             ConditionFlaw::ZeroDuration | ConditionFlaw::MissedTooFew => {}

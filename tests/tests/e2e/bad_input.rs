@@ -346,6 +346,14 @@ async fn rules_of_the_lock_are_failed_preconditions() {
         ..a.acquire("n")
     };
     assert_eq!(refused(other_owner).await, "NOT_REENTERABLE");
+    let shared = AcquireRequest {
+        mode: LockMode::Shared.into(),
+        reenter_token: Some(granted.token),
+        ..a.acquire("n")
+    };
+    let status = locks.acquire(shared).await.unwrap_err();
+    assert_eq!(reason(&status), "NOT_REENTERABLE");
+    assert!(status.message().contains("release it and acquire the lock shared"), "{status}");
     let shared = AcquireRequest { mode: LockMode::Shared.into(), ..a.acquire("s") };
     let shared = locks.acquire(shared).await.unwrap().into_inner();
     let upgrade = AcquireRequest { reenter_token: Some(shared.token), ..a.acquire("s") };

@@ -19,6 +19,7 @@ mod locks;
 mod memory;
 mod power_cut;
 mod restart;
+mod unary;
 mod workspace;
 
 /// Clusters under load take the whole machine: one at a time.
