@@ -204,6 +204,7 @@ async fn open(endpoint: Endpoint, id: &SessionId) -> Result<Box<Streams>, String
         outbox: Arc::clone(outbox),
         session_id: id.secret(),
         instance: id.instance(),
+        has_greeted: false,
     };
     let mut acquires = LockServiceClient::new(channel.clone());
     let mut urgent = LockServiceClient::new(channel.clone());

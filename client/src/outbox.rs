@@ -64,18 +64,26 @@ pub(crate) struct Outgoing {
     /// The session's secret goes into every frame and nowhere else.
     pub(crate) session_id: Bytes,
     pub(crate) instance: u64,
+    /// The first message has gone: a server ends streams that say nothing, and this one may have
+    /// nothing to say for long.
+    pub(crate) has_greeted: bool,
 }
 
 impl Stream for Outgoing {
     type Item = v1::SessionRequest;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let mut waiting = self.outbox.lock();
+        let Self { outbox, session_id, instance, has_greeted } = self.get_mut();
+        let mut waiting = outbox.lock();
         if waiting.closed {
             return Poll::Ready(None);
         }
-        let Self { session_id, instance, .. } = &*self;
-        let message = take_message(&mut waiting.calls, session_id, *instance);
+        let mut message = take_message(&mut waiting.calls, session_id, *instance);
+        if !std::mem::replace(has_greeted, true) {
+            let session_id = session_id.clone();
+            let nothing = v1::SessionRequest { session_id, instance: *instance, calls: Vec::new() };
+            message.get_or_insert(nothing);
+        }
         if message.is_none() {
             waiting.waker = Some(cx.waker().clone());
             return Poll::Pending;

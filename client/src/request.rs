@@ -130,7 +130,7 @@ pub struct Holder {
     pub owner: String,
     /// The address that the holder's gateway saw.
     pub address: String,
-    /// As given by the holder.
+    /// As given by the holder; empty in answers to acquires.
     pub attributes: BTreeMap<String, String>,
     /// How it is held or wanted.
     pub mode: HeldMode,

@@ -233,7 +233,8 @@ impl Answers<'_> {
         let Some(view) = self.table.lock(name.as_str(), HOLDERS_SHOWN, 0) else { return };
         response.waiters = u32::try_from(view.waiters_count).unwrap_or(u32::MAX);
         response.retry_after_ms = self.retry_after_ms(&view, clock);
-        response.holders = view.holds.into_iter().map(|hold| self.holder(hold, clock)).collect();
+        let in_short = |hold| self.holder_in_short(hold, clock);
+        response.holders = view.holds.into_iter().map(in_short).collect();
     }
 
     /// Pushes what a change means to the streams that listen. What a client did to itself it

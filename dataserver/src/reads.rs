@@ -174,10 +174,19 @@ impl Answers<'_> {
     }
 
     pub fn holder(&self, hold: HoldView, clock: Option<&LeaseClock>) -> v1::Holder {
+        let remaining = self.remaining_of(&hold, clock);
+        wire::holder(hold, remaining)
+    }
+
+    pub fn holder_in_short(&self, hold: HoldView, clock: Option<&LeaseClock>) -> v1::Holder {
+        let remaining = self.remaining_of(&hold, clock);
+        wire::holder_in_short(hold, remaining)
+    }
+
+    fn remaining_of(&self, hold: &HoldView, clock: Option<&LeaseClock>) -> u64 {
         // An orphan has no lease.
         let clock = clock.filter(|_| !hold.orphaned);
-        let remaining = self.remaining(LeaseKey::Hold(hold.grant.token), hold.grant.ttl_ms, clock);
-        wire::holder(hold, remaining)
+        self.remaining(LeaseKey::Hold(hold.grant.token), hold.grant.ttl_ms, clock)
     }
 
     fn waiter(&self, waiter: WaiterView, clock: Option<&LeaseClock>) -> v1::Holder {

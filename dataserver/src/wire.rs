@@ -266,14 +266,14 @@ pub fn granted(response: &mut v1::AcquireResponse, grant: Grant) {
     response.ttl_ms = grant.ttl_ms;
 }
 
-/// A hold for people.
-pub fn holder(hold: HoldView, remaining_ms: u64) -> v1::Holder {
+/// A hold for people, without what its client said of itself at length: an answer to somebody who only
+/// tried must be cheap, and `GetLock` shows the rest.
+pub fn holder_in_short(hold: HoldView, remaining_ms: u64) -> v1::Holder {
     let (mode, permits) = mode(hold.mode);
     v1::Holder {
         session: hold.acquisition.session.to_string(),
         owner_id: hold.owner.id.clone(),
         client_address: hold.owner.address.clone(),
-        attributes: hold.owner.attributes.iter().cloned().collect(),
         mode: mode.into(),
         permits,
         token: hold.grant.token.0,
@@ -284,7 +284,14 @@ pub fn holder(hold: HoldView, remaining_ms: u64) -> v1::Holder {
         open_acquisitions: hold.open,
         ending_reason: hold.ending.unwrap_or_default(),
         acquisition_id: hold.acquisition.id.0,
+        ..v1::Holder::default()
     }
+}
+
+/// A hold for people.
+pub fn holder(hold: HoldView, remaining_ms: u64) -> v1::Holder {
+    let attributes = hold.owner.attributes.iter().cloned().collect();
+    v1::Holder { attributes, ..holder_in_short(hold, remaining_ms) }
 }
 
 /// A waiter for people.

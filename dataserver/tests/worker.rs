@@ -6,9 +6,7 @@ use std::time::Duration;
 use sharklock_dataserver::{Input, LinkId, LockRange, Outputs, Pace, Worker};
 use sharklock_multiraft::{Config, Disk, SimDisk, Store, StoreIdent, bootstrap};
 use sharklock_proto::{
-    internal::v1::{
-        StoreCall, StoreReply, WithdrawAcquire, store_call, store_error, store_reply,
-    },
+    internal::v1::{StoreCall, StoreReply, WithdrawAcquire, store_call, store_error, store_reply},
     v1,
 };
 use sharklock_rangemap::{Bounds, Descriptor, Epoch, PeerId, RangeId, Replica, Role, StoreId};
@@ -669,6 +667,7 @@ fn a_stalled_leader_forgets_nothing() {
     assert_eq!(rig.acquire(2, 7, Some(0)).outcome(), v1::AcquireOutcome::HeldByOther);
     rig.settle();
     assert_eq!(rig.acquire(2, 7, Some(0)).outcome(), v1::AcquireOutcome::HeldByOther);
+}
 
 /// One unary Acquire and its end, in all the places where the end may find it.
 #[test]
@@ -683,7 +682,7 @@ fn a_unary_acquire_whose_caller_goes_away_leaves_no_ghost() {
             1 => {
                 let batch = rig.turn().batch.expect("the entry goes to the disk");
                 rig.call_by(7, 2, withdraw(2, true));
-                rig.disk.write(&batch.ops, batch.sync).expect("no fault was asked for");
+                rig.disk.write(&batch.ops, true).expect("no fault was asked for");
                 rig.worker.handle(rig.now, Input::Persisted(batch.seq));
             }
             _ => rig.settle(),

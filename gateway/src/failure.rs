@@ -130,6 +130,8 @@ reasons! {
     RangeMoved = "RANGE_MOVED", Unavailable;
     /// It may or may not have been done.
     Indeterminate = "INDETERMINATE", Unavailable;
+    /// A Session stream said nothing after it was opened.
+    SilentStream = "SILENT_STREAM", DeadlineExceeded;
     /// This gateway is stopping.
     ShuttingDown = "SHUTTING_DOWN", Unavailable;
     /// A call that changes nothing was not answered in time.

@@ -53,7 +53,8 @@ pub struct HubConfig {
     pub limits: Limits,
     /// Calls that wait for stores; acquires stop at half of it (D16).
     pub calls_open_max: usize,
-    /// Session streams and unary calls open at a time.
+    /// Session streams and unary calls open at a time. A quarter is kept for unary keepalives,
+    /// releases and cancels (D16).
     pub streams_max: usize,
     /// Bytes of answers that wait for clients to read; from half of it on, streams that are more
     /// than 64 KiB behind are ended.
@@ -67,7 +68,7 @@ impl Default for HubConfig {
             limits: Limits::default(),
             calls_open_max: 65_536,
             streams_max: 65_536,
-            outbox_bytes_max: 512 << 20,
+            outbox_bytes_max: 256 << 20,
         }
     }
 }
@@ -201,8 +202,11 @@ impl Hub {
         self.keepalives().named()
     }
 
-    pub(crate) fn open_stream(&self) -> Result<Arc<OpenStream>, Failure> {
-        if self.streams.len() >= self.config.streams_max {
+    /// `is_urgent`: for a unary call that must find room when nothing else does.
+    pub(crate) fn open_stream(&self, is_urgent: bool) -> Result<Arc<OpenStream>, Failure> {
+        let max = self.config.streams_max;
+        let bound = if is_urgent { max } else { max - max / 4 };
+        if self.streams.len() >= bound {
             let message = "too many streams are open in this gateway: retry, or use another one";
             return Err(Failure::overloaded(message));
         }

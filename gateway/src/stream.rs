@@ -47,7 +47,13 @@ pub struct StreamHandle {
 impl StreamHandle {
     /// Opens a stream; it is closed when this is dropped. Fails when too many are open.
     pub fn open(hub: &Arc<Hub>) -> Result<Self, Failure> {
-        Ok(Self { hub: Arc::clone(hub), stream: hub.open_stream()? })
+        Ok(Self { hub: Arc::clone(hub), stream: hub.open_stream(false)? })
+    }
+
+    /// As [`open`](Self::open), for one keepalive, release or cancel: they find room when nothing else
+    /// does.
+    pub fn open_urgent(hub: &Arc<Hub>) -> Result<Self, Failure> {
+        Ok(Self { hub: Arc::clone(hub), stream: hub.open_stream(true)? })
     }
 
     /// The gateway's number of this stream.
@@ -61,12 +67,7 @@ impl StreamHandle {
     }
 
     /// Sends calls, one batch per store and lane, and answers at once those that cannot be sent.
-    pub fn submit(
-        &self,
-        now_us: u64,
-        calls: impl Iterator<Item = Numbered>,
-        origin: Origin<'_>,
-    ) {
+    pub fn submit(&self, now_us: u64, calls: impl Iterator<Item = Numbered>, origin: Origin<'_>) {
         let asker = if origin.is_unary { self.stream.number } else { StreamNumber::GATEWAY };
         let mut batch = Batch::default();
         for (call_id, checked) in calls {

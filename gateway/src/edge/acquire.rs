@@ -1,13 +1,19 @@
 //! A unary Acquire: it is answered when the outcome is final, so until then the gateway does what a
 //! client on a stream does for itself. It keeps the place in the queue alive, and listens.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use sharklock_proto::{
     internal::v1::{store_call, store_reply::Body},
     v1::{
         AcquireOutcome, AcquireRequest, AcquireResponse, AcquisitionEvent, AcquisitionEventKind,
-        GetLockRequest, GoneReason, KeepAliveAnswer, KeepAliveItem, KeepAliveRequest,
+        GetLockRequest, GoneReason, Holder, KeepAliveAnswer, KeepAliveItem, KeepAliveRequest,
         KeepAliveState, Position,
     },
 };
@@ -21,7 +27,7 @@ use super::{
 };
 use crate::{
     failure::{Failure, Reason},
-    outbox::Answer,
+    outbox::{Answer, CallKind},
     validate::{self, Checked, Session},
 };
 
@@ -45,11 +51,11 @@ pub(super) async fn acquire(
     host: &Arc<Host>,
     peer: Peer,
     checked: Checked,
-) -> Result<AcquireResponse, Failure> {
-    let exchange = Exchange::open(host)?;
+) -> Result<(AcquireResponse, Undelivered), Failure> {
+    let exchange = Exchange::open(host, CallKind::Acquire)?;
     let mut waiter = Waiter::new(exchange, peer, checked);
     let mut outcome = waiter.outcome().await;
-    waiter.has_ended = true;
+    waiter.has_failed = outcome.is_err();
     if let Ok(response) = &mut outcome
         && response.outcome() == AcquireOutcome::WaitTimedOut
         && response.holders.is_empty()
@@ -60,21 +66,31 @@ pub(super) async fn acquire(
             (response.holders, response.waiters) = (holders, waiters);
         }
     }
-    outcome
+    Ok((outcome?, Undelivered(Arc::new(waiter))))
 }
 
-async fn look(
-    host: &Arc<Host>,
-    name: String,
-) -> Result<(Vec<sharklock_proto::v1::Holder>, u32), Failure> {
+/// An answer on its way to the caller. Dropped before it is [delivered](Self::delivered), it was
+/// never heard: then nobody holds what it granted.
+#[derive(Clone)]
+pub(super) struct Undelivered(Arc<Waiter>);
+
+impl Undelivered {
+    /// The transport has it.
+    pub(super) fn delivered(&self) {
+        self.0.is_answered.store(true, Ordering::Release);
+    }
+}
+
+async fn look(host: &Arc<Host>, name: String) -> Result<(Vec<Holder>, u32), Failure> {
     let checked = validate::get_lock(GetLockRequest { name, waiters_max: 1 })?;
     let response = expect_body!(ask(host, checked).await, GetLock)?;
     let lock = response.lock.unwrap_or_default();
-    let holders = lock.holders.into_iter().take(HOLDERS_MAX).collect();
+    let in_short = |holder| Holder { attributes: Default::default(), ..holder };
+    let holders = lock.holders.into_iter().take(HOLDERS_MAX).map(in_short).collect();
     Ok((holders, lock.waiters_count))
 }
 
-/// A caller that waits. If it is dropped without an outcome, its caller has gone away.
+/// A caller that waits. If it is dropped before it is answered, its caller has gone away.
 struct Waiter {
     exchange: Exchange,
     peer: Peer,
@@ -88,10 +104,10 @@ struct Waiter {
     unanswered: u32,
     /// The last attempt that was not done.
     failure: Option<Failure>,
-    /// A store has said what became of it.
-    is_decided: bool,
-    /// The caller is told something.
-    has_ended: bool,
+    /// The caller has been told what a store said, or will be.
+    is_answered: AtomicBool,
+    /// The caller is told that the outcome is not known.
+    has_failed: bool,
 }
 
 impl Waiter {
@@ -112,8 +128,8 @@ impl Waiter {
             queued: None,
             unanswered: 0,
             failure: None,
-            is_decided: false,
-            has_ended: false,
+            is_answered: AtomicBool::new(false),
+            has_failed: false,
         }
     }
 
@@ -128,7 +144,6 @@ impl Waiter {
                 answers = self.exchange.answers() => {
                     for answer in answers? {
                         if let Some(outcome) = self.on_answer(answer) {
-                            self.is_decided = outcome.is_ok();
                             return outcome;
                         }
                     }
@@ -319,11 +334,12 @@ impl Drop for Waiter {
     /// Whoever hung up, or let the deadline pass, gives up. Whose connection broke, or who is told
     /// that the outcome is not known, may ask again. A gateway that stops speaks for nobody.
     fn drop(&mut self) {
-        if self.is_decided || self.exchange.host().stopping.is_cancelled() {
+        let is_answered = self.is_answered.load(Ordering::Acquire);
+        if is_answered || self.exchange.host().stopping.is_cancelled() {
             return;
         }
-        let was_dropped = !self.has_ended;
-        self.exchange.withdraw(&self.checked, was_dropped && !self.peer.is_lost());
+        let gives_up = !self.has_failed && !self.peer.is_lost();
+        self.exchange.withdraw(&self.checked, gives_up);
     }
 }
 

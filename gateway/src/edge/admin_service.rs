@@ -16,8 +16,7 @@ use super::{
     cluster_view::{Masters, Seen, picture},
     exchange::{ask, expect_body},
     host::Host,
-    listen::Peer,
-    lock_service::unary,
+    lock_service::{admit, peer, unary},
 };
 use crate::{
     StoreId,
@@ -97,9 +96,11 @@ impl Admin {
 impl AdminService for Admin {
     async fn get_status(
         &self,
-        _request: Request<GetStatusRequest>,
+        request: Request<GetStatusRequest>,
     ) -> Result<Response<GetStatusResponse>, Status> {
+        let peer = peer(&request);
         unary(&self.host, NAME, "GetStatus", async {
+            let _call = admit(&self.host, &peer)?;
             let seen = look(&self.host).await?;
             let mut picture = picture(seen, &self.host.config.version);
             if let Some(served) = self.host.cluster.id() {
@@ -114,14 +115,15 @@ impl AdminService for Admin {
         &self,
         request: Request<ForceReleaseRequest>,
     ) -> Result<Response<ForceReleaseResponse>, Status> {
-        let peer = request.extensions().get::<Peer>().map(|peer| peer.address);
+        let peer = peer(&request);
         unary(&self.host, NAME, "ForceRelease", async {
+            let _call = admit(&self.host, &peer)?;
             let request = request.into_inner();
             let (now, operator) = (request.now, request.operator.clone());
             let checked = validate::force_release(request)?;
             // Who overrules a holder leaves a trace, whatever comes of it. No lock name: logs are
             // read by more people than locks.
-            tracing::warn!(?peer, operator = ?operator, now, "an operator releases a lock by force");
+            tracing::warn!(peer = %peer.address, operator = ?operator, now, "an operator releases a lock by force");
             expect_body!(ask(&self.host, checked).await, ForceRelease)
         })
         .await

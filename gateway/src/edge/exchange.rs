@@ -30,8 +30,12 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
-    pub(super) fn open(host: &Arc<Host>) -> Result<Self, Failure> {
-        Ok(Self { handle: StreamHandle::open(&host.hub)?, host: host.clone() })
+    pub(super) fn open(host: &Arc<Host>, kind: CallKind) -> Result<Self, Failure> {
+        let handle = match kind.is_urgent() {
+            true => StreamHandle::open_urgent(&host.hub),
+            false => StreamHandle::open(&host.hub),
+        };
+        Ok(Self { handle: handle?, host: host.clone() })
     }
 
     pub(super) fn host(&self) -> &Arc<Host> {
@@ -82,7 +86,7 @@ pub(super) async fn ask(host: &Arc<Host>, checked: Checked) -> Result<Body, Fail
         store_call::Body::KeepAlive(request) => request.items.len(),
         _ => 1,
     };
-    let exchange = Exchange::open(host)?;
+    let exchange = Exchange::open(host, kind)?;
     let mut hops = Hops::default();
     let mut attempt = 0;
     loop {

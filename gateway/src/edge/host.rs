@@ -7,13 +7,20 @@ use std::{
 };
 
 use sharklock_proto::internal::v1::StoreAddress;
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    sync::{Notify, Semaphore},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Config, Readiness, cluster::Served, directory::Masters, links::Links, metrics::Metrics,
+    quota::Quota, seats::Seats,
 };
 use crate::{Hub, HubConfig, Observer, StoreId, StoreLink, failure::Reason, outbox::Settled};
+
+/// Looks on their way at a time.
+const LOOKS_MAX: usize = 64;
 
 /// See the module.
 pub(super) struct Host {
@@ -21,6 +28,13 @@ pub(super) struct Host {
     pub(super) config: Config,
     pub(super) metrics: Arc<Metrics>,
     pub(super) news: Arc<News>,
+    /// Answers that clients have not taken, bytes.
+    pub(super) unread: Arc<Quota>,
+    /// Unary calls that are not keepalives, releases or cancels.
+    pub(super) calls: Arc<Quota>,
+    pub(super) seats: Arc<Seats>,
+    /// Looks on their way: each may become an answer of a megabyte.
+    pub(super) looks: Arc<Semaphore>,
     /// Set when the gateway stops.
     pub(super) stopping: CancellationToken,
     /// Asked for `GetStatus`, and watched for routes.
@@ -52,7 +66,13 @@ impl Host {
         if let Some(told) = &config.cluster {
             cluster.take(told).expect("it is the first");
         }
+        let streams_max = config.streams_max;
         Self {
+            unread: Quota::whole(config.unread_bytes_max),
+            // A quarter for them, a half for Session streams; the rest is for what may not wait.
+            calls: Quota::whole(streams_max / 4),
+            seats: Seats::new(streams_max / 2, config.streams_per_ip_max, metrics.clone()),
+            looks: Arc::new(Semaphore::new(LOOKS_MAX)),
             hub: Hub::new(bounds, links.clone(), news.clone()),
             config,
             metrics,
@@ -108,6 +128,7 @@ impl Host {
         let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         self.metrics.calls_open.set(gauge(self.hub.calls_open()));
         self.metrics.outbox_bytes.set(gauge(self.hub.outbox_bytes()));
+        self.metrics.unread_bytes.set(gauge(self.unread.used()));
         self.metrics.keepalive_items.set(gauge(self.hub.keepalive_items()));
     }
 }

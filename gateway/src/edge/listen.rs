@@ -8,7 +8,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll},
@@ -19,17 +19,21 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{Semaphore, mpsc},
-    time::{Sleep, sleep},
+    time::{Instant, MissedTickBehavior, Sleep, interval, sleep},
 };
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 
-use super::metrics::Metrics;
+use super::{metrics::Metrics, quota::Quota, unread::Unread};
 
 /// Accepted connections that wait for the server to take them.
 pub(super) const ACCEPTED_MAX: usize = 64;
 /// After an accept that failed for want of file descriptors or memory.
 const BACK_OFF: Duration = Duration::from_millis(100);
+/// How often connections whose clients do not read are looked for.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Looks of one connection that are on their way; more wait.
+const LOOKS_PER_CONNECTION: usize = 8;
 /// Length of HTTP/2's connection preface.
 const PREFACE_BYTES: usize = 24;
 
@@ -42,20 +46,42 @@ pub(super) struct Bounds {
     pub(super) waits_per_connection: usize,
     /// Until the connection preface must have arrived.
     pub(super) preface_within: Duration,
+    /// How long an answer may wait without a byte of it being taken.
+    pub(super) read_within: Duration,
+}
+
+/// What all connections share; one address may use a quarter of each.
+#[derive(Clone, Debug)]
+pub(super) struct Shares {
+    pub(super) unread: Arc<Quota>,
+    pub(super) calls: Arc<Quota>,
+}
+
+impl Shares {
+    fn of_address(&self) -> Self {
+        let quarter = |whole: &Arc<Quota>| whole.part("address", whole.max() / 4);
+        Self { unread: quarter(&self.unread), calls: quarter(&self.calls) }
+    }
 }
 
 /// Accepts until told to stop, or until nobody takes connections any more.
 pub(super) async fn accept(
     listener: TcpListener,
-    bounds: Bounds,
+    (bounds, shares): (Bounds, Shares),
     metrics: Arc<Metrics>,
     stop: CancellationToken,
     accepted: mpsc::Sender<io::Result<Connection>>,
 ) {
-    let table = Arc::new(Table { bounds, metrics, open: Mutex::default() });
+    let table = Arc::new(Table { bounds, shares, metrics, open: Mutex::default() });
+    let mut looks = interval(LOOK_EVERY);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let socket = tokio::select! {
             () = stop.cancelled() => return,
+            _ = looks.tick() => {
+                table.give_up_late();
+                continue;
+            }
             accept = listener.accept() => accept,
         };
         match socket {
@@ -87,9 +113,22 @@ fn is_exhaustion(error: &io::Error) -> bool {
 /// The open connections, counted by address.
 struct Table {
     bounds: Bounds,
+    shares: Shares,
     metrics: Arc<Metrics>,
-    /// In all, and per address.
-    open: Mutex<(usize, BTreeMap<IpAddr, usize>)>,
+    open: Mutex<Open>,
+}
+
+#[derive(Default)]
+struct Open {
+    by_ip: BTreeMap<IpAddr, OfAddress>,
+    last: u64,
+    /// By the connections' numbers.
+    unread: BTreeMap<u64, Arc<Unread>>,
+}
+
+struct OfAddress {
+    connections: usize,
+    shares: Shares,
 }
 
 impl Table {
@@ -97,28 +136,50 @@ impl Table {
     /// learns nothing, who is refused tries another gateway.
     fn admit(self: &Arc<Self>, socket: TcpStream, from: SocketAddr) -> Option<Connection> {
         let ip = from.ip().to_canonical();
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let (all, by_ip) = &mut *open;
-        if *all >= self.bounds.connections_max {
+        let mut open = self.open();
+        if open.unread.len() >= self.bounds.connections_max {
             self.metrics.connection_refused("all");
             return None;
         }
-        let of_ip = by_ip.entry(ip).or_default();
-        if *of_ip >= self.bounds.connections_per_ip_max {
+        let shares = || OfAddress { connections: 0, shares: self.shares.of_address() };
+        let of_ip = open.by_ip.entry(ip).or_insert_with(shares);
+        if of_ip.connections >= self.bounds.connections_per_ip_max {
             self.metrics.connection_refused("address");
             return None;
         }
-        *of_ip += 1;
-        *all += 1;
+        of_ip.connections += 1;
+        let shares = of_ip.shares.clone();
+        open.last += 1;
+        let number = open.last;
+        let unread = Arc::new(Unread::new(&shares.unread));
+        open.unread.insert(number, unread.clone());
         self.metrics.connections.inc();
         drop(open);
-        let seat = Seat { table: self.clone(), ip };
+        let seat = Seat { table: self.clone(), ip, number };
         if let Err(error) = socket.set_nodelay(true) {
             tracing::debug!(%error, "a connection keeps Nagle's delay");
         }
         let waits = Arc::new(Semaphore::new(self.bounds.waits_per_connection));
-        let peer = Peer { address: from, waits, is_lost: Arc::default() };
+        let looks = Arc::new(Semaphore::new(LOOKS_PER_CONNECTION));
+        let (calls, is_lost) = (shares.calls, Arc::default());
+        let peer = Peer { address: from, waits, looks, calls, unread, is_lost };
         Some(Connection::new(socket, peer, seat, self.bounds.preface_within))
+    }
+
+    /// Closes connections whose clients do not read.
+    fn give_up_late(&self) {
+        let now = Instant::now();
+        let open: Vec<_> = self.open().unread.values().cloned().collect();
+        for unread in open {
+            if unread.give_up_if_late(now, self.bounds.read_within) {
+                self.metrics.connection_given_up();
+            }
+        }
+    }
+
+    fn open(&self) -> MutexGuard<'_, Open> {
+        // A panic cannot leave the table half changed.
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -126,6 +187,7 @@ impl Table {
 struct Seat {
     table: Arc<Table>,
     ip: IpAddr,
+    number: u64,
 }
 
 /// What a request knows of its connection.
@@ -136,6 +198,12 @@ pub(super) struct Peer {
     /// A unary Acquire that waits has one of these: half of the connection's streams, so that
     /// waits leave room for the keepalives and releases beside them (D16).
     pub(super) waits: Arc<Semaphore>,
+    /// A look that is on its way has one of these.
+    pub(super) looks: Arc<Semaphore>,
+    /// Unary calls that can wait, of the connection's address.
+    pub(super) calls: Arc<Quota>,
+    /// Answers that the client has not taken.
+    pub(super) unread: Arc<Unread>,
     is_lost: Arc<AtomicBool>,
 }
 
@@ -148,13 +216,12 @@ impl Peer {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        let mut open = self.table.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let (all, by_ip) = &mut *open;
-        *all -= 1;
-        if let Some(of_ip) = by_ip.get_mut(&self.ip) {
-            *of_ip -= 1;
-            if *of_ip == 0 {
-                by_ip.remove(&self.ip);
+        let mut open = self.table.open();
+        open.unread.remove(&self.number);
+        if let Some(of_ip) = open.by_ip.get_mut(&self.ip) {
+            of_ip.connections -= 1;
+            if of_ip.connections == 0 {
+                open.by_ip.remove(&self.ip);
             }
         }
         self.table.metrics.connections.dec();
@@ -182,10 +249,21 @@ impl Connection {
         Self { socket, preface, peer, _seat: seat }
     }
 
-    fn note_failure(&self, written: &Poll<io::Result<usize>>) {
-        if matches!(written, Poll::Ready(Err(_))) {
-            self.peer.is_lost.store(true, Ordering::Release);
+    fn note(&self, written: &Poll<io::Result<usize>>) {
+        match written {
+            Poll::Ready(Ok(bytes)) => self.peer.unread.written(Some(*bytes)),
+            Poll::Ready(Err(_)) => self.peer.is_lost.store(true, Ordering::Release),
+            Poll::Pending => {}
         }
+    }
+
+    /// The client does not read: nothing more is written or read.
+    fn check(&self) -> io::Result<()> {
+        if !self.peer.unread.is_given_up() {
+            return Ok(());
+        }
+        self.peer.is_lost.store(true, Ordering::Release);
+        Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read its answers"))
     }
 }
 
@@ -203,12 +281,16 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        self.check()?;
         let filled = buffer.filled().len();
         let read = Pin::new(&mut self.socket).poll_read(cx, buffer);
         if let Poll::Ready(result) = &read
             && (result.is_err() || buffer.filled().len() == filled)
         {
             self.peer.is_lost.store(true, Ordering::Release);
+        }
+        if read.is_pending() {
+            self.peer.unread.connection_waits(cx);
         }
         let Some(preface) = &mut self.preface else { return read };
         match read {
@@ -235,13 +317,19 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.check()?;
         let written = Pin::new(&mut self.socket).poll_write(cx, bytes);
-        self.note_failure(&written);
+        self.note(&written);
         written
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(cx)
+        let flushed = Pin::new(&mut self.socket).poll_flush(cx);
+        if let Poll::Ready(Ok(())) = flushed {
+            // HTTP/2 flushes when it has nothing left that the client's windows let through.
+            self.peer.unread.written(None);
+        }
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -253,8 +341,9 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.check()?;
         let written = Pin::new(&mut self.socket).poll_write_vectored(cx, parts);
-        self.note_failure(&written);
+        self.note(&written);
         written
     }
 
@@ -281,6 +370,7 @@ mod tests {
         connections_per_ip_max: 2,
         waits_per_connection: 1,
         preface_within: PATIENCE,
+        read_within: PATIENCE,
     };
 
     /// A listener under `bounds`, and what it lets in.
@@ -289,7 +379,9 @@ mod tests {
         let address = listener.local_addr().expect("it is bound");
         let metrics = Arc::new(Metrics::new(&Registry::new()).expect("the names are distinct"));
         let (accepted, connections) = mpsc::channel(ACCEPTED_MAX);
-        tokio::spawn(accept(listener, bounds, metrics, CancellationToken::new(), accepted));
+        let shares = Shares { unread: Quota::whole(1 << 20), calls: Quota::whole(100) };
+        let stop = CancellationToken::new();
+        tokio::spawn(accept(listener, (bounds, shares), metrics, stop, accepted));
         (address, connections)
     }
 

@@ -8,6 +8,7 @@ use sharklock_proto::v1::{
     KeepAliveRequest, KeepAliveResponse, ListLocksRequest, ListLocksResponse, ReleaseRequest,
     ReleaseResponse, SessionRequest, lock_service_server::LockService,
 };
+use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 use tonic::{Request, Response, Status, Streaming};
 use tracing::Instrument as _;
 
@@ -17,6 +18,7 @@ use super::{
     host::Host,
     listen::Peer,
     metrics::Rpc,
+    quota::{Full, Taken},
     session::{SessionStream, no_cluster},
     status::status,
 };
@@ -62,8 +64,47 @@ pub(super) async fn unary<T>(
     }
 }
 
-fn peer<T>(request: &Request<T>) -> Peer {
+pub(super) fn peer<T>(request: &Request<T>) -> Peer {
     request.extensions().get::<Peer>().expect("every connection is a listen::Connection").clone()
+}
+
+/// Takes a call that can wait, as long as its client, its address and all together leave room. What it
+/// gives is kept until the call is answered.
+pub(super) fn admit(host: &Host, peer: &Peer) -> Result<Taken, Failure> {
+    let refused = |full: Full, what: &str| {
+        host.metrics.call_refused(full.of);
+        let Full { of, max } = full;
+        let message = format!("the {of} {what}, which is its bound; nothing was done");
+        Failure::overloaded(&message).with("limit", of).with("max", max)
+    };
+    let unread = |full: Full| {
+        let what = format!("leaves {} bytes of answers unread", full.max);
+        refused(full, &what)
+    };
+    peer.unread.check().map_err(unread)?;
+    let too_many = |full: Full| {
+        let what = format!("has {} unary calls open", full.max);
+        refused(full, &what)
+    };
+    peer.calls.take(1).map_err(too_many)
+}
+
+/// As [`admit`], for a call whose answer may be large: waits until few enough are on their way.
+pub(super) async fn admit_look(
+    host: &Host,
+    peer: &Peer,
+) -> Result<(Taken, [OwnedSemaphorePermit; 2]), Failure> {
+    let call = admit(host, peer)?;
+    let permits = async {
+        let of_connection = peer.looks.clone().acquire_owned().await;
+        [of_connection, host.looks.clone().acquire_owned().await]
+    };
+    let too_many = "too many looks at locks are on their way; nothing was done: retry later";
+    let permits = timeout(host.config.unary_deadline, permits).await;
+    let permits = permits.map_err(|_elapsed| Failure::overloaded(too_many))?;
+    // Others may have been answered meanwhile, and not been read.
+    drop(admit(host, peer)?);
+    Ok((call, permits.map(|permit| permit.expect("no semaphore is closed"))))
 }
 
 const TOO_MANY_WAITS: &str = "too many acquires wait on this connection; nothing was done: use a \
@@ -77,7 +118,9 @@ impl LockService for Locks {
     ) -> Result<Response<AcquireResponse>, Status> {
         let peer = peer(&request);
         let request = request.into_inner();
-        unary(&self.host, NAME, "Acquire", async {
+        let mut undelivered = None;
+        let answered = unary(&self.host, NAME, "Acquire", async {
+            let _call = admit(&self.host, &peer)?;
             let waits = request.wait_ms != Some(0);
             let frame = Frame::of_call(&request.session_id, request.instance);
             let checked = validate::acquire(&self.host.config.limits, &frame, request)?;
@@ -85,9 +128,13 @@ impl LockService for Locks {
                 Ok(permit) => permit,
                 Err(_none_left) => return Err(Failure::overloaded(TOO_MANY_WAITS)),
             };
-            acquire::acquire(&self.host, peer, checked).await
-        })
-        .await
+            let (response, answer) = acquire::acquire(&self.host, peer, checked).await?;
+            undelivered = Some(answer);
+            Ok(response)
+        });
+        let mut answered = answered.await?;
+        answered.extensions_mut().insert(undelivered.expect("it comes with every answer"));
+        Ok(answered)
     }
 
     async fn release(
@@ -133,7 +180,9 @@ impl LockService for Locks {
         &self,
         request: Request<CheckTokenRequest>,
     ) -> Result<Response<CheckTokenResponse>, Status> {
+        let peer = peer(&request);
         unary(&self.host, NAME, "CheckToken", async {
+            let _call = admit(&self.host, &peer)?;
             let checked = validate::check_token(request.into_inner())?;
             expect_body!(ask(&self.host, checked).await, CheckToken)
         })
@@ -144,7 +193,9 @@ impl LockService for Locks {
         &self,
         request: Request<GetLockRequest>,
     ) -> Result<Response<GetLockResponse>, Status> {
+        let peer = peer(&request);
         unary(&self.host, NAME, "GetLock", async {
+            let _look = admit_look(&self.host, &peer).await?;
             let checked = validate::get_lock(request.into_inner())?;
             expect_body!(ask(&self.host, checked).await, GetLock)
         })
@@ -155,7 +206,9 @@ impl LockService for Locks {
         &self,
         request: Request<ListLocksRequest>,
     ) -> Result<Response<ListLocksResponse>, Status> {
+        let peer = peer(&request);
         unary(&self.host, NAME, "ListLocks", async {
+            let _look = admit_look(&self.host, &peer).await?;
             let checked = validate::list_locks(request.into_inner())?;
             expect_body!(ask(&self.host, checked).await, ListLocks)
         })
@@ -182,15 +235,16 @@ impl LockService for Locks {
         let address = peer(&request).address;
         let rpc = Rpc { form: "bidi_stream", service: NAME, method: "Session" };
         let mut rpc = self.host.metrics.rpc(rpc);
+        let ip = address.ip().to_canonical();
         let address = address.to_string();
-        let opened = SessionStream::open(&self.host, address.clone());
-        let port = opened.map_err(|failure| {
+        let opened = SessionStream::open(&self.host, ip, address.clone());
+        let (port, seat) = opened.map_err(|failure| {
             self.host.metrics.failed(failure.reason);
             let status = status(failure);
             rpc.set_code(status.code());
             status
         })?;
         let (host, calls) = (self.host.clone(), request.into_inner());
-        Ok(Response::new(SessionStream::new(host, port, calls, &address, rpc)))
+        Ok(Response::new(SessionStream::new(host, (port, seat), calls, &address, rpc)))
     }
 }

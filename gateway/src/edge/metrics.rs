@@ -37,6 +37,11 @@ pub(super) struct Metrics {
     pub(super) keepalive_items: IntGauge,
     pub(super) connections: IntGauge,
     connections_refused: IntCounterVec,
+    connections_given_up: IntCounter,
+    calls_refused: IntCounterVec,
+    streams_refused: IntCounterVec,
+    streams_ended: IntCounterVec,
+    pub(super) unread_bytes: IntGauge,
     pub(super) ready: IntGauge,
 }
 
@@ -105,6 +110,29 @@ impl Metrics {
                 "Connections closed at once, by the limit they hit.",
                 &["limit"],
             )?,
+            connections_given_up: make.counter(
+                "sharklock_gateway_connections_given_up_total",
+                "Connections closed since their clients did not read.",
+            )?,
+            calls_refused: make.counters(
+                "sharklock_gateway_calls_refused_total",
+                "Unary calls refused for what was open or unread already, by whose limit they hit.",
+                &["limit"],
+            )?,
+            streams_refused: make.counters(
+                "sharklock_gateway_streams_refused_total",
+                "Session streams refused, by whose limit they hit.",
+                &["limit"],
+            )?,
+            streams_ended: make.counters(
+                "sharklock_gateway_streams_ended_total",
+                "Session streams ended: silent, or displaced by a newcomer.",
+                &["why"],
+            )?,
+            unread_bytes: make.gauge(
+                "sharklock_gateway_unread_bytes",
+                "Answers handed to HTTP/2 that clients have not taken.",
+            )?,
             ready: make.gauge("sharklock_gateway_ready", "Whether calls have a chance.")?,
         })
     }
@@ -120,6 +148,22 @@ impl Metrics {
 
     pub(super) fn connection_refused(&self, limit: &str) {
         self.connections_refused.with_label_values(&[limit]).inc();
+    }
+
+    pub(super) fn connection_given_up(&self) {
+        self.connections_given_up.inc();
+    }
+
+    pub(super) fn call_refused(&self, limit: &str) {
+        self.calls_refused.with_label_values(&[limit]).inc();
+    }
+
+    pub(super) fn stream_refused(&self, limit: &str) {
+        self.streams_refused.with_label_values(&[limit]).inc();
+    }
+
+    pub(super) fn stream_ended(&self, why: &str) {
+        self.streams_ended.with_label_values(&[why]).inc();
     }
 
     /// Counts an RPC from now until the returned value is dropped.

@@ -10,11 +10,15 @@ mod host;
 mod links;
 mod listen;
 mod lock_service;
+mod metered;
 mod metrics;
+mod quota;
 mod remote_link;
+mod seats;
 mod session;
 mod status;
 mod stores;
+mod unread;
 
 use std::{
     sync::{
@@ -47,7 +51,13 @@ use tonic_health::{
 };
 use tower::layer::util::{Identity, Stack};
 
-use self::{cluster::NameCluster, host::Host, listen::Bounds, metrics::Metrics};
+use self::{
+    cluster::NameCluster,
+    host::Host,
+    listen::{Bounds, Shares},
+    metered::Meter,
+    metrics::Metrics,
+};
 pub use self::{directory::Directory, stores::Stores};
 use crate::{StoreId, StoreLink, validate::Limits};
 
@@ -68,8 +78,8 @@ const PING_EVERY: Duration = Duration::from_secs(10);
 const PONG_WITHIN: Duration = Duration::from_secs(5);
 /// What a client may have sent on one stream, and on all of one connection, without being read: a
 /// stream that does not read its answers must leave room for the others' keepalives.
-const STREAM_WINDOW_BYTES: u32 = 256 << 10;
-const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+const STREAM_WINDOW_BYTES: u32 = 64 << 10;
+const CONNECTION_WINDOW_BYTES: u32 = 256 << 10;
 
 /// How often gauges are published.
 const PUBLISH_EVERY: Duration = Duration::from_secs(1);
@@ -89,11 +99,22 @@ pub struct Config {
     pub unary_deadline: Duration,
     /// Calls that wait for stores; acquires stop at half of it (D16).
     pub calls_open_max: usize,
-    /// Session streams and unary calls open at a time.
+    /// Session streams and unary calls open at a time: Session streams may use half of it, and unary
+    /// calls that can wait a quarter, of which one address has a quarter.
     pub streams_max: usize,
+    /// Session streams from one IP address. Beyond it a newcomer takes the place of one that holds
+    /// nothing.
+    pub streams_per_ip_max: usize,
+    /// Until a new Session stream must have said something.
+    pub first_word_within: Duration,
     /// Bytes of answers that wait for clients to read; from half of it on, streams that are more
     /// than 64 KiB behind are ended.
     pub outbox_bytes_max: usize,
+    /// Bytes of answers handed to HTTP/2 that clients have not taken; one address may have a quarter
+    /// of it. Beyond that, calls that can wait are refused.
+    pub unread_bytes_max: usize,
+    /// A connection is closed when nothing of an answer was taken for so long.
+    pub read_within: Duration,
     /// Open connections; more are closed at once.
     pub connections_max: usize,
     /// Open connections from one IP address.
@@ -114,7 +135,11 @@ impl Default for Config {
             unary_deadline: Duration::from_secs(5),
             calls_open_max: 65_536,
             streams_max: 65_536,
-            outbox_bytes_max: 512 << 20,
+            streams_per_ip_max: 8_192,
+            first_word_within: Duration::from_secs(10),
+            outbox_bytes_max: 256 << 20,
+            unread_bytes_max: 256 << 20,
+            read_within: Duration::from_secs(30),
             connections_max: 10_000,
             connections_per_ip_max: 1_000,
             preface_within: Duration::from_secs(5),
@@ -232,11 +257,13 @@ impl Gateway {
             connections_per_ip_max: host.config.connections_per_ip_max,
             waits_per_connection: STREAMS_PER_CONNECTION as usize / 2,
             preface_within: host.config.preface_within,
+            read_within: host.config.read_within,
         };
+        let shares = Shares { unread: host.unread.clone(), calls: host.calls.clone() };
         let stopping = host.stopping.clone();
         tasks.spawn(listen::accept(
             listener,
-            bounds,
+            (bounds, shares),
             host.metrics.clone(),
             stopping.clone(),
             accepted,
@@ -284,10 +311,14 @@ impl Gateway {
 /// The health service's name for [`Readiness`].
 const READINESS: &str = "readiness";
 
+/// Around all services, from the inside out.
+type Layers = Stack<NameCluster, Stack<Meter, Identity>>;
+
 /// Every limit that tonic would leave open, set (reliability.md §6.3). No server-wide timeout, load
 /// shedding or rate limit: they would hit waits, keepalives and releases.
-fn server() -> Server {
+fn server() -> Server<Stack<Meter, Identity>> {
     Server::builder()
+        .layer(Meter)
         .max_concurrent_streams(STREAMS_PER_CONNECTION)
         .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS_MAX))
         .http2_max_local_error_reset_streams(Some(ERROR_RESETS_MAX))
@@ -302,7 +333,7 @@ fn server() -> Server {
 fn services(
     host: &Arc<Host>,
     health: HealthServer<impl Health>,
-) -> Result<Router<Stack<NameCluster, Identity>>, tonic_reflection::server::Error> {
+) -> Result<Router<Layers>, tonic_reflection::server::Error> {
     let locks = LockServiceServer::new(lock_service::Locks::new(host.clone()))
         .max_decoding_message_size(RECEIVED_BYTES_MAX)
         .max_encoding_message_size(SENT_BYTES_MAX);

@@ -239,7 +239,9 @@ fn events_go_to_the_stream_that_named_an_item_last_and_stay_for_who_wants_none()
     let mut add = |stream, events_to, seq| {
         let request = keepalive(seq, &[("a", 1)]);
         let events_to = StreamNumber(events_to);
-        keepalives.add(0, &session(1), request, caller(stream, 1), events_to, NOBODY).expect("room");
+        keepalives
+            .add(0, &session(1), request, caller(stream, 1), events_to, NOBODY)
+            .expect("room");
     };
     add(1, 1, 9);
     add(2, 2, 8);
@@ -348,8 +350,14 @@ fn there_is_a_bound_and_what_is_over_it_leaves_nothing_behind() {
         add(&mut keepalives, 0, caller(1, call), 5, &many);
     }
     assert_eq!(keepalives.named(), NAMED_MAX);
-    let over =
-        keepalives.add(0, &session(1), keepalive(6, &[("b", 1)]), caller(2, 1), StreamNumber(2), NOBODY);
+    let over = keepalives.add(
+        0,
+        &session(1),
+        keepalive(6, &[("b", 1)]),
+        caller(2, 1),
+        StreamNumber(2),
+        NOBODY,
+    );
     assert_eq!(over.expect_err("it is full").reason, Reason::Overloaded);
     assert_eq!(keepalives.named(), NAMED_MAX);
     let calls = flush(&mut keepalives, 0);

@@ -25,18 +25,18 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Frame types and flags of RFC 9113.
-const DATA: u8 = 0x0;
-const HEADERS: u8 = 0x1;
+pub(crate) const DATA: u8 = 0x0;
+pub(crate) const HEADERS: u8 = 0x1;
 const RST_STREAM: u8 = 0x3;
-const SETTINGS: u8 = 0x4;
-const END_STREAM: u8 = 0x1;
-const END_HEADERS: u8 = 0x4;
-const ACK: u8 = 0x1;
+pub(crate) const SETTINGS: u8 = 0x4;
+pub(crate) const END_STREAM: u8 = 0x1;
+pub(crate) const END_HEADERS: u8 = 0x4;
+pub(crate) const ACK: u8 = 0x1;
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).expect("frames are small").to_be_bytes();
     let mut frame = vec![length[1], length[2], length[3], kind, flags];
     frame.extend(stream.to_be_bytes());
@@ -45,7 +45,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 }
 
 /// HPACK without tables and without Huffman: each a literal that is never indexed.
-fn header_block(path: &str) -> Vec<u8> {
+pub(crate) fn header_block(path: &str) -> Vec<u8> {
     let fields = [
         (":method", "POST"),
         (":scheme", "http"),
@@ -66,7 +66,7 @@ fn header_block(path: &str) -> Vec<u8> {
 }
 
 /// A gRPC message: not compressed, its length, its bytes.
-fn message(body: &[u8]) -> Vec<u8> {
+pub(crate) fn message(body: &[u8]) -> Vec<u8> {
     let mut message = vec![0];
     message.extend(u32::try_from(body.len()).expect("messages are small").to_be_bytes());
     message.extend(body);
@@ -92,7 +92,7 @@ fn connection(calls: &[(&str, Vec<u8>)]) -> Vec<u8> {
 }
 
 const ACQUIRE: &str = "/sharklock.v1.LockService/Acquire";
-const SESSION: &str = "/sharklock.v1.LockService/Session";
+pub(crate) const SESSION: &str = "/sharklock.v1.LockService/Session";
 
 /// Good calls, encoded, with their paths.
 fn good_calls() -> Vec<(&'static str, Vec<u8>)> {

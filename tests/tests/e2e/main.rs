@@ -11,6 +11,7 @@ mod dev_cluster;
 mod durability;
 mod faults;
 mod gateways;
+mod greedy;
 mod health;
 mod hostile;
 mod lock_command;
