@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use sharklock_locktable::{
-    Acquisition, Change, Finished, LockTable, Name, Outcome, Reply, Status, Token,
+    Acquisition, Change, Finished, Grant, LockTable, Name, Outcome, Reply, Status, Token,
 };
 use sharklock_proto::{
     internal::v1::{self as internal, StoreReply, store_error::Kind, store_reply::Body},
@@ -39,12 +39,12 @@ impl Replies {
         self.by_link.remove(&link);
     }
 
-    /// Answers from the state of a range at an index of its log.
+    /// Answers as of an index of a range's log, from a table that has `applied` so much.
     pub fn at<'a>(
         &'a mut self,
         now: Duration,
         descriptor: &Descriptor,
-        index: u64,
+        (index, applied): (u64, u64),
         table: &'a LockTable,
         subscribers: &'a mut BTreeMap<Acquisition, Subscriber>,
     ) -> Answers<'a> {
@@ -54,7 +54,7 @@ impl Replies {
             version: descriptor.epoch.version,
             applied_index: index,
         };
-        Answers { replies: self, now, position, table, subscribers }
+        Answers { replies: self, now, position, applied, table, subscribers }
     }
 
     /// Something could not be done.
@@ -94,6 +94,9 @@ pub struct Answers<'a> {
     pub replies: &'a mut Replies,
     pub now: Duration,
     pub position: v1::Position,
+    /// Up to here the table goes, which may be beyond `position`: entries of one turn are answered
+    /// together.
+    applied: u64,
     pub table: &'a LockTable,
     subscribers: &'a mut BTreeMap<Acquisition, Subscriber>,
 }
@@ -189,15 +192,7 @@ impl Answers<'_> {
         clock: Option<&LeaseClock>,
     ) {
         let how = match reply {
-            // A duplicate may find its hold ending. To say "granted" with its seq would renew what
-            // nothing may renew any more (hole 12), so it hears how this will end; its client
-            // then cancels, which acknowledges.
-            Reply::Granted(_) if self.is_ending(name, acquisition) => {
-                response.set_outcome(v1::AcquireOutcome::Gone);
-                response.set_gone_reason(v1::GoneReason::ForceReleased);
-                return;
-            }
-            Reply::Granted(grant) => return wire::granted(response, grant),
+            Reply::Granted(grant) => return self.granted(response, acquisition, name, grant),
             Reply::Queued { place, ttl_ms } => {
                 response.set_outcome(v1::AcquireOutcome::Queued);
                 response.place = place;
@@ -219,9 +214,30 @@ impl Answers<'_> {
         self.subscribers.contains_key(&acquisition)
     }
 
-    fn is_ending(&self, name: &Name, acquisition: Acquisition) -> bool {
-        let status = self.table.status(name.as_str(), acquisition);
-        matches!(status, Status::Held { ending: Some(_), .. })
+    /// Says "granted" only of what still stands. A duplicate may find its hold ending, and to say so
+    /// with its seq would renew what nothing may renew any more (hole 12): it hears how this will end,
+    /// and its client then cancels, which acknowledges. And what was applied in one turn with the
+    /// grant may have ended it: then this is known, and told as of there.
+    fn granted(
+        &self,
+        response: &mut v1::AcquireResponse,
+        acquisition: Acquisition,
+        name: &Name,
+        grant: Grant,
+    ) {
+        let reason = match self.table.status(name.as_str(), acquisition) {
+            Status::Held { ending: Some(_), .. } => v1::GoneReason::ForceReleased,
+            Status::Finished(how) => {
+                response.position =
+                    Some(v1::Position { applied_index: self.applied, ..self.position });
+                wire::gone_reason(how)
+            }
+            Status::Held { .. } | Status::Waiting { .. } => {
+                return wire::granted(response, grant);
+            }
+        };
+        response.set_outcome(v1::AcquireOutcome::Gone);
+        response.set_gone_reason(reason);
     }
 
     fn show_holders(

@@ -505,7 +505,9 @@ impl Worker {
         self.memory.weigh(front, table);
         let Some(outcomes) = output else { return };
         let descriptor = self.store.descriptor(range).expect("a range has its descriptor");
-        let mut answers = self.replies.at(now, descriptor, at.index, table, &mut front.subscribers);
+        let applied = self.store.status(range).map_or(at.index, |status| status.applied);
+        let (at, subscribers) = ((at.index, applied), &mut front.subscribers);
+        let mut answers = self.replies.at(now, descriptor, at, table, subscribers);
         let mut askers = askers.into_iter();
         for outcome in outcomes {
             let asker = askers.next().unwrap_or(Asker::Clock);
@@ -534,7 +536,8 @@ impl Worker {
         let table = self.store.machine(range).expect("a leading replica has its state").table();
         let descriptor = self.store.descriptor(range).expect("a range has its descriptor");
         let applied = self.store.status(range).map_or(0, |status| status.applied);
-        let mut answers = self.replies.at(now, descriptor, applied, table, &mut front.subscribers);
+        let (at, subscribers) = ((applied, applied), &mut front.subscribers);
+        let mut answers = self.replies.at(now, descriptor, at, table, subscribers);
         for read in reads {
             answers.read(read, &mut leading.clock, &mut front.attempts);
         }

@@ -814,3 +814,27 @@ fn a_withdrawal_that_overtakes_its_acquire_does_nothing() {
     rig.settle();
     assert_eq!(rig.acquire(1, 1, None).outcome(), v1::AcquireOutcome::Granted);
 }
+
+/// A duplicate acquire and the end of its hold, which was ending, may be applied in one turn. To say
+/// "granted" with its seq would give the hold a lease that nobody keeps.
+#[test]
+fn a_duplicate_that_is_applied_with_the_end_of_its_ending_hold_is_not_told_that_it_holds() {
+    let mut rig = Rig::new();
+    let held = rig.acquire(1, 1, None);
+    rig.force_release(false);
+    let again = rig.call(1, acquire(1, None));
+    rig.release_later(1, 1, held.token);
+    rig.settle();
+    let store_reply::Body::Acquire(response) = rig.answer(again) else { panic!("an error") };
+    assert_eq!(response.outcome(), v1::AcquireOutcome::Gone, "{response:?}");
+}
+
+impl Rig {
+    /// Asks for a release, and does not wait for it.
+    fn release_later(&mut self, session: u8, id: u64, token: u64) {
+        let name = "a".to_owned();
+        let request =
+            v1::ReleaseRequest { name, token, acquisition_id: id, ..v1::ReleaseRequest::default() };
+        self.call(session, store_call::Body::Release(request));
+    }
+}
