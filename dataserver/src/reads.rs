@@ -45,6 +45,7 @@ impl Replies {
             store: Some(v1::StoreStatus {
                 store_id: store.ident().store.0,
                 ident: hex(&store.ident().ident),
+                lost_replicas: lost_replicas(store),
                 ..status.clone()
             }),
             ranges: ranges.iter().filter_map(described).collect(),
@@ -56,6 +57,14 @@ impl Replies {
         };
         self.reply(to, Body::Describe(description));
     }
+}
+
+/// The replicas to which the store's disk counts as lost, each with why, for people.
+pub fn lost_replicas(store: &Store<LockRange>) -> Vec<String> {
+    store
+        .lost()
+        .map(|(range, why)| format!("its replica of range {range} is lost: {why}"))
+        .collect()
 }
 
 impl Answers<'_> {

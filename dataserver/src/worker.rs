@@ -27,7 +27,7 @@ use crate::{
     memory::{MemoryBounds, StoreMemory},
     ports::{Input, Outputs, Pace, REQUEST_AGE_MAX, WorkerStats},
     range_age::RangeAge,
-    wire,
+    reads, wire,
 };
 
 /// See the module.
@@ -178,8 +178,17 @@ impl Worker {
     /// Whether each range here knows a leader, this store or another. A store without ranges lacks
     /// none.
     pub fn knows_leaders(&self) -> bool {
+        // One that is lost hears nobody; what it knew when it stopped means nothing.
+        if self.store.lost().next().is_some() {
+            return false;
+        }
         let mut ranges = self.fronts.keys();
         ranges.all(|range| self.store.leader_of(*range).is_some())
+    }
+
+    /// The replicas to which the disk counts as lost, each with why, for people.
+    pub fn lost_replicas(&self) -> Vec<String> {
+        reads::lost_replicas(&self.store)
     }
 
     /// What the master is told of the ranges that this store leads and answers for, by id.

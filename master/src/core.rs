@@ -244,7 +244,13 @@ impl MasterCore {
 
     /// Whether some master leads, as far as this one knows.
     pub fn knows_leader(&self) -> bool {
-        self.leads() || self.leader.is_some()
+        self.lost().is_none() && (self.leads() || self.leader.is_some())
+    }
+
+    /// Why this master's disk counts as lost, for people, if it does: it takes no part any more.
+    pub fn lost(&self) -> Option<String> {
+        let (_, why) = self.store.lost().next()?;
+        Some(format!("this master is lost: {why}"))
     }
 
     /// The engine, for its status.

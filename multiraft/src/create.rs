@@ -62,6 +62,7 @@ pub(crate) fn newborn<M: StateMachine>(descriptor: Descriptor) -> Loaded<M> {
         machine: M::empty(),
         applied: EntryAt { index: INITIAL, term: INITIAL },
         flushed: INITIAL,
+        lost: None,
         descriptor,
     }
 }

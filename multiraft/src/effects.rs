@@ -1,5 +1,7 @@
 //! What a turn asks its owner to do.
 
+use std::fmt;
+
 use sharklock_proto::internal::v1::{Heartbeats, RangeMessage, SnapshotMessage};
 use sharklock_rangemap::{RangeId, StoreId};
 
@@ -132,6 +134,28 @@ pub enum NotProposed {
     /// The replica was stopped by an alarm, see [`crate::Dropped::LostLog`].
     #[error("this replica is stopped because its log lost entries")]
     Stopped,
+}
+
+/// Why a disk counts as lost to a replica: what it had acknowledged is not on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LostLog {
+    /// The leader knew this entry to be on it.
+    pub commit: u64,
+    /// Where its log ended.
+    pub last: u64,
+}
+
+impl fmt::Display for LostLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { commit, last } = self;
+        write!(
+            f,
+            "its log ended at entry {last}, but its leader knew entry {commit} to be on this disk, so \
+             an older copy was put back or writes were lost. This replica takes no part in its range \
+             any more, also after a restart, and the others go on without it. Put the original disk \
+             back if it still exists; if not, leave this store as it is"
+        )
+    }
 }
 
 /// What a replica is doing.

@@ -60,8 +60,8 @@ pub enum Dropped {
     #[error("malformed: {0}")]
     Malformed(&'static str),
     /// The leader knows more of this replica's log to be durable than this replica has: what it
-    /// once acknowledged is gone, for instance with an old copy of its disk. It was stopped, an
-    /// operator must remove it. It must not vote, so it does nothing any more.
+    /// once acknowledged is gone, for instance with an old copy of its disk. It must not vote, so it
+    /// does nothing any more, in this life and in all later ones.
     #[error("the leader knows entry {commit} to be here, but the log ends at {last}")]
     LostLog {
         /// The commit index of the heartbeat.

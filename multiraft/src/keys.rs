@@ -16,6 +16,7 @@ const TAG_ENTRY: u8 = 0x01;
 const TAG_HARD_STATE: u8 = 0x01;
 const TAG_TRUNCATED: u8 = 0x02;
 const TAG_HEADER: u8 = 0x03;
+const TAG_LOST: u8 = 0x04;
 
 /// A record's place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +40,10 @@ pub(crate) enum Key<'a> {
     /// Header of the image; with it a range exists. Written by a flush only.
     /// `Meta`: range · 0x03 → `FlushHeader`.
     Header(RangeId),
+    /// That the disk counts as lost to this replica. Written when that is found out, before anything
+    /// else of it leaves, and never removed.
+    /// `Meta`: range · 0x04 → `LostRecord`.
+    Lost(RangeId),
 }
 
 impl Key<'_> {
@@ -47,7 +52,11 @@ impl Key<'_> {
         match self {
             Self::Entry(..) => Family::Raft,
             Self::Row(..) => Family::State,
-            Self::Ident | Self::HardState(_) | Self::Truncated(_) | Self::Header(_) => Family::Meta,
+            Self::Ident
+            | Self::HardState(_)
+            | Self::Truncated(_)
+            | Self::Header(_)
+            | Self::Lost(_) => Family::Meta,
         }
     }
 
@@ -71,6 +80,7 @@ impl Key<'_> {
             Self::HardState(range) => tagged(range, TAG_HARD_STATE),
             Self::Truncated(range) => tagged(range, TAG_TRUNCATED),
             Self::Header(range) => tagged(range, TAG_HEADER),
+            Self::Lost(range) => tagged(range, TAG_LOST),
         }
     }
 
@@ -84,6 +94,7 @@ impl Key<'_> {
             (_, [TAG_HARD_STATE]) => Some(Self::HardState(range)),
             (_, [TAG_TRUNCATED]) => Some(Self::Truncated(range)),
             (_, [TAG_HEADER]) => Some(Self::Header(range)),
+            (_, [TAG_LOST]) => Some(Self::Lost(range)),
             _ => None,
         }
     }

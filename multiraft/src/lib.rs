@@ -58,7 +58,7 @@ pub use chore::{Chore, ChoreDone, ReadImage, Restore};
 pub use create::CreateError;
 pub use disk::{Batch, BatchSeq, Disk, DiskError, DiskView, Family, Pair, Walk, WriteOp};
 pub use effects::{
-    Applied, Effects, NotProposed, Proposed, RaftRole, ReadId, ReadReady, ReplicaStatus,
+    Applied, Effects, LostLog, NotProposed, Proposed, RaftRole, ReadId, ReadReady, ReplicaStatus,
     RoleChange, RoleNow,
 };
 pub use guard::Dropped;

@@ -3,9 +3,10 @@
 
 use raft::Ready;
 use raft::eraftpb::{Entry, EntryType, HardState, Message, MessageType};
+use sharklock_proto::internal::v1::LostRecord;
 
 use crate::disk::WriteOp;
-use crate::effects::{Applied, Effects};
+use crate::effects::{Applied, Effects, LostLog};
 use crate::install;
 use crate::keys::{self, Key};
 use crate::replica::{PendingRead, Replica, parse_read_context};
@@ -59,6 +60,10 @@ pub(crate) fn drive<M: StateMachine>(
     effects: &mut Effects<M::Output>,
 ) {
     if replica.is_stopped() {
+        if let Some(LostLog { commit, last }) = replica.take_new_loss() {
+            let record = LostRecord { commit, last };
+            staging.put(records::put(Key::Lost(replica.range()), &record));
+        }
         replica.saving.released.clear();
         replica.forget_arrived();
     } else {

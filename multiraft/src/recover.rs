@@ -8,6 +8,7 @@ use sharklock_proto::internal::v1 as proto;
 use sharklock_rangemap::{Descriptor, RangeId};
 
 use crate::disk::{Disk, DiskError, Family, Pair};
+use crate::effects::LostLog;
 use crate::ident::StoreIdent;
 use crate::keys::{self, Key};
 use crate::log::Log;
@@ -79,6 +80,7 @@ struct MetaRecords {
     hard_state: Option<proto::HardStateRecord>,
     truncated: Option<proto::TruncatedRecord>,
     header: Option<proto::FlushHeader>,
+    lost: Option<proto::LostRecord>,
 }
 
 /// Every range on the disk, with its log and its machine as of all that is known to be committed.
@@ -106,6 +108,10 @@ fn read_meta(disk: &impl Disk) -> Result<BTreeMap<RangeId, MetaRecords>, Recover
             Some(Key::Header(range)) => {
                 let record = open(&key, value, || format!("the image header of range {range}"))?;
                 ranges.entry(range).or_default().header = Some(record);
+            }
+            Some(Key::Lost(range)) => {
+                let record = open(&key, value, || format!("the loss of range {range}"))?;
+                ranges.entry(range).or_default().lost = Some(record);
             }
             Some(Key::Ident) => {}
             Some(Key::Entry(..) | Key::Row(..)) | None => {
@@ -159,7 +165,8 @@ fn load_range<M: StateMachine>(
     }
     let conf_state = records::conf_state(&descriptor);
     let log = Log::new(hard_state, conf_state, (truncated.index, truncated.term), entries);
-    Ok(Loaded { descriptor, log, machine, applied, flushed: flushed.index })
+    let lost = meta.lost.map(|record| LostLog { commit: record.commit, last: record.last });
+    Ok(Loaded { descriptor, log, machine, applied, flushed: flushed.index, lost })
 }
 
 fn read_descriptor(

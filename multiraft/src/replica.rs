@@ -10,7 +10,8 @@ use sharklock_proto::internal::v1::RangeMessage;
 use sharklock_rangemap::{Descriptor, PeerId, RangeId, Role, StoreId};
 
 use crate::effects::{
-    Effects, NotProposed, Proposed, RaftRole, ReadId, ReadReady, ReplicaStatus, RoleChange, RoleNow,
+    Effects, LostLog, NotProposed, Proposed, RaftRole, ReadId, ReadReady, ReplicaStatus,
+    RoleChange, RoleNow,
 };
 use crate::election::{self, HEARTBEAT_TICKS, TIMEOUT_TICKS_END, TIMEOUT_TICKS_MIN, Timeout};
 use crate::guard::{self, Dropped, Standing};
@@ -52,12 +53,15 @@ pub(crate) struct Loaded<M> {
     pub applied: EntryAt,
     /// Up to where the image on the disk has it.
     pub flushed: u64,
+    /// It was stopped in an earlier life.
+    pub lost: Option<LostLog>,
 }
 
 /// Invariants:
 /// - `flushed <= flush_staged <= applied.index <= commit` (S12);
 /// - `machine` has exactly the entries up to `applied` applied;
-/// - nothing leaves that depends on what is not durable (`saving`).
+/// - nothing leaves that depends on what is not durable (`saving`);
+/// - once it is `lost`, nothing leaves at all: it neither votes, acknowledges, campaigns nor leads.
 pub(crate) struct Replica<M> {
     pub address: Address,
     /// As applied.
@@ -74,7 +78,10 @@ pub(crate) struct Replica<M> {
     pub reads: Vec<PendingRead>,
     /// What the owner was last told.
     announced: RoleNow,
-    stopped: bool,
+    /// The disk counts as lost: it is stopped, for ever.
+    lost: Option<LostLog>,
+    /// That is in no batch yet.
+    loss_is_new: bool,
     campaigns: u64,
     /// The term since whose election it leads in step with the ticks of its store.
     in_step_since: Option<u64>,
@@ -86,7 +93,7 @@ pub(crate) struct Replica<M> {
 
 impl<M: StateMachine> Replica<M> {
     pub(crate) fn new(address: Address, loaded: Loaded<M>) -> raft::Result<Self> {
-        let Loaded { descriptor, log, machine, applied, flushed } = loaded;
+        let Loaded { descriptor, log, machine, applied, flushed, lost } = loaded;
         let config = Config {
             id: address.peer.0,
             election_tick: TIMEOUT_TICKS_MIN,
@@ -127,7 +134,8 @@ impl<M: StateMachine> Replica<M> {
             install: Install::default(),
             reads: Vec::new(),
             announced,
-            stopped: false,
+            lost,
+            loss_is_new: false,
             campaigns: 0,
             in_step_since: None,
             senders: BTreeMap::new(),
@@ -152,7 +160,17 @@ impl<M: StateMachine> Replica<M> {
     }
 
     pub(crate) fn is_stopped(&self) -> bool {
-        self.stopped
+        self.lost.is_some()
+    }
+
+    /// Why the disk counts as lost, if it does.
+    pub(crate) fn lost(&self) -> Option<LostLog> {
+        self.lost
+    }
+
+    /// The same, once, when it has just been found out.
+    pub(crate) fn take_new_loss(&mut self) -> Option<LostLog> {
+        self.lost.filter(|_| std::mem::take(&mut self.loss_is_new))
     }
 
     /// Whether nobody else votes.
@@ -178,7 +196,7 @@ impl<M: StateMachine> Replica<M> {
         let waits = self.votes_alone()
             && self.raw.raft.state != StateRole::Leader
             && self.raw.raft.raft_log.persisted != self.raw.raft.raft_log.last_index();
-        if self.stopped || waits || self.install.writing.is_some() {
+        if self.is_stopped() || waits || self.install.writing.is_some() {
             return false;
         }
         let led = self.raw.raft.state == StateRole::Leader;
@@ -202,7 +220,7 @@ impl<M: StateMachine> Replica<M> {
 
     /// A message from a peer; `ticks` counts those of the store.
     pub(crate) fn step(&mut self, message: RangeMessage, ticks: u64) -> Result<(), Dropped> {
-        if self.stopped {
+        if self.is_stopped() {
             return Err(Dropped::Stopped);
         }
         let sender = (PeerId(message.from_peer), StoreId(message.from_store));
@@ -222,9 +240,10 @@ impl<M: StateMachine> Replica<M> {
             Ok(message) => message,
             Err(dropped) => {
                 if let Dropped::LostLog { commit, last } = dropped {
-                    let (range, peer) = (self.range(), sender.0);
-                    tracing::error!(%range, %peer, commit, last, "log lost entries, replica stops");
-                    self.stopped = true;
+                    let (range, peer, why) = (self.range(), sender.0, LostLog { commit, last });
+                    tracing::error!(%range, %peer, "a replica's disk counts as lost: {why}");
+                    self.lost = Some(why);
+                    self.loss_is_new = true;
                 }
                 return Err(dropped);
             }
@@ -270,7 +289,7 @@ impl<M: StateMachine> Replica<M> {
     }
 
     fn leads(&self) -> Result<(), NotProposed> {
-        if self.stopped {
+        if self.is_stopped() {
             return Err(NotProposed::Stopped);
         }
         // A follower's raft-rs would forward it to its leader.
@@ -285,7 +304,7 @@ impl<M: StateMachine> Replica<M> {
         let range = self.range();
         let term = self.raw.raft.term;
         let follower = RoleNow::Follower { term, leader: self.other_leader() };
-        let leads = !self.stopped && self.raw.raft.state == StateRole::Leader;
+        let leads = !self.is_stopped() && self.raw.raft.state == StateRole::Leader;
         let now = match leads && self.applied.term == term {
             true => RoleNow::Leader { term },
             false => follower,
@@ -304,7 +323,7 @@ impl<M: StateMachine> Replica<M> {
     /// Hands out the reads whose index is applied, and forgets those of another leadership.
     pub(crate) fn answer_reads<O>(&mut self, effects: &mut Effects<O>) {
         let (range, applied) = (self.range(), self.applied.index);
-        let leads = !self.stopped && self.raw.raft.state == StateRole::Leader;
+        let leads = !self.is_stopped() && self.raw.raft.state == StateRole::Leader;
         let term = self.raw.raft.term;
         self.reads.retain(|pending| {
             if !leads || pending.term != term {
@@ -358,7 +377,7 @@ impl<M: StateMachine> Replica<M> {
     pub(crate) fn status(&self) -> ReplicaStatus {
         let raft = &self.raw.raft;
         let role = match raft.state {
-            _ if self.stopped => RaftRole::Stopped,
+            _ if self.is_stopped() => RaftRole::Stopped,
             StateRole::Leader => RaftRole::Leader,
             StateRole::Candidate | StateRole::PreCandidate => RaftRole::Candidate,
             StateRole::Follower => RaftRole::Follower,

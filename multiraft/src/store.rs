@@ -13,7 +13,7 @@ use sharklock_rangemap::{Descriptor, RangeId, StoreId};
 use crate::chore::{Chore, ChoreDone};
 use crate::create::{self, CreateError};
 use crate::disk::{BatchSeq, Disk};
-use crate::effects::{Effects, NotProposed, Proposed, ReadId, ReplicaStatus};
+use crate::effects::{Effects, LostLog, NotProposed, Proposed, ReadId, ReplicaStatus};
 use crate::guard::Dropped;
 use crate::ident::{self, StoreIdent, read_ident};
 use crate::log::LogLimits;
@@ -134,7 +134,9 @@ impl<M: StateMachine> Store<M> {
         };
         let refused = |error: raft::Error| corrupt(format!("Raft refuses its state: {error}"));
         let mut replica = Replica::new(address, loaded).map_err(refused)?;
-        if replica.votes_alone() {
+        if let Some(why) = replica.lost() {
+            tracing::error!(%range, "a replica's disk counts as lost: {why}");
+        } else if replica.votes_alone() {
             replica.campaign().map_err(refused)?;
         }
         self.by_start.insert(start, range);
@@ -384,6 +386,11 @@ impl<M: StateMachine> Store<M> {
     /// for a range that is not here.
     pub fn leader_of(&self, range: RangeId) -> Option<StoreId> {
         self.replicas.get(&range)?.leader()
+    }
+
+    /// The replicas to which this disk counts as lost, and why: they are stopped, for ever.
+    pub fn lost(&self) -> impl Iterator<Item = (RangeId, LostLog)> {
+        self.replicas.iter().filter_map(|(range, replica)| Some((*range, replica.lost()?)))
     }
 
     /// How a replica stands.

@@ -143,6 +143,12 @@ impl Cluster {
         .await;
     }
 
+    /// Status and text of a node's `/readyz`, if it answers.
+    pub async fn readiness(&self, node: usize) -> Option<(u16, String)> {
+        let admin = SocketAddr::new(self.nodes[node].own, ADMIN).to_string();
+        crate::server::get(&admin, "/readyz").await.ok()
+    }
+
     /// A running node's process.
     pub fn process(&mut self, node: usize) -> &mut Process {
         self.nodes[node].process.as_mut().expect("it runs")

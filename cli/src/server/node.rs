@@ -133,9 +133,10 @@ impl Node {
         };
         if let Some(port) = data {
             let data = start_data(config, open(port, "data")?, registry).await?;
-            let ready = data.ready();
+            let (ready, lost) = (data.ready(), data.lost());
             health.started("data", move || {
-                (!*ready.borrow()).then(|| "a range here knows no leader".to_owned())
+                let lost = lost.borrow().first().cloned();
+                lost.or_else(|| (!*ready.borrow()).then(|| "a range here knows no leader".into()))
             });
             if let Some(stores) = stores {
                 let (link, replies) = data.connect();
@@ -170,8 +171,11 @@ impl Node {
         };
         let master = Master::start(settings, listener).await;
         let master = master.map_err(|why| refused_master(&why))?;
-        let ready = master.ready();
-        health.started("master", move || (!*ready.borrow()).then(|| "no master leads".to_owned()));
+        let (ready, lost) = (master.ready(), master.lost());
+        health.started("master", move || {
+            let lost = lost.borrow().clone();
+            lost.or_else(|| (!*ready.borrow()).then(|| "no master leads".into()))
+        });
         self.master = Some(master);
         Ok(())
     }

@@ -145,6 +145,7 @@ pub struct DataServer {
     mailbox: Arc<Mailbox>,
     links: Arc<Links>,
     ready: watch::Receiver<bool>,
+    lost: watch::Receiver<Vec<String>>,
     ident: StoreIdent,
     address: String,
     threads: Vec<JoinHandle<()>>,
@@ -189,6 +190,12 @@ impl DataServer {
     /// True while every range here knows a leader, which a store without ranges fulfils.
     pub fn ready(&self) -> watch::Receiver<bool> {
         self.ready.clone()
+    }
+
+    /// The replicas to which its disk counts as lost, each with why, in words for people: with one
+    /// it is never ready.
+    pub fn lost(&self) -> watch::Receiver<Vec<String>> {
+        self.lost.clone()
     }
 
     /// Where peers and gateways find it.
@@ -237,6 +244,7 @@ impl DataServer {
         let (chore_sender, chore_receiver) = mpsc::channel();
         let reader = disk.reader();
         let (ready_sender, ready) = watch::channel(false);
+        let (lost_sender, lost) = watch::channel(Vec::new());
         let mut clock = ServerClock::start();
         let tick = config.tuning.pace.tick;
         let times = Arc::clone(&sync_times);
@@ -256,6 +264,7 @@ impl DataServer {
             sync_times,
             metrics,
             ready: ready_sender,
+            lost: lost_sender,
             address: config.advertise,
             hand_over_within: config.tuning.pace.election_max,
         };
@@ -286,7 +295,18 @@ impl DataServer {
             spawn_counted(port, alive.clone()),
             spawn_counted(heart.beat(stopping.clone()), alive),
         ];
-        Ok(Self { mailbox, links, ready, ident, address, threads, tasks, tasks_end, stopping })
+        Ok(Self {
+            mailbox,
+            links,
+            ready,
+            lost,
+            ident,
+            address,
+            threads,
+            tasks,
+            tasks_end,
+            stopping,
+        })
     }
 }
 

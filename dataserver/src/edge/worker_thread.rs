@@ -61,6 +61,8 @@ pub struct WorkerThread<D> {
     pub metrics: Metrics,
     /// True while each range here knows a leader.
     pub ready: watch::Sender<bool>,
+    /// The replicas to which the disk counts as lost, each with why.
+    pub lost: watch::Sender<Vec<String>>,
     /// How long a stopping store waits until others lead: the longest election time-out.
     pub hand_over_within: Duration,
     /// Shown in the status.
@@ -109,6 +111,10 @@ impl<D: Disk> WorkerThread<D> {
             outputs = self.worker.end_turn(now, wall_unix_ms(), false);
         }
         self.metrics.turned(begin.elapsed());
+        let count = self.worker.store().lost().count();
+        if self.lost.borrow().len() != count {
+            self.lost.send_replace(self.worker.lost_replicas());
+        }
         let ready = self.worker.knows_leaders();
         self.ready.send_if_modified(|before| std::mem::replace(before, ready) != ready);
     }

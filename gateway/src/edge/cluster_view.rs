@@ -194,6 +194,11 @@ fn warn_of_stores(stores: &[StoreStatus], answered: &BTreeSet<u64>, warnings: &m
         };
         warnings.push(format!("store {store_id} at {address} {what}"));
     }
+    for StoreStatus { store_id, address, lost_replicas, .. } in stores {
+        warnings.extend(
+            lost_replicas.iter().map(|why| format!("store {store_id} at {address}: {why}")),
+        );
+    }
     for StoreStatus { store_id, address, state_bytes, state_bytes_max, state_alarm, .. } in stores {
         if *state_alarm {
             warnings.push(format!(

@@ -141,6 +141,7 @@ pub struct Master {
     desk: Desk,
     cluster_id: [u8; 16],
     ready: watch::Receiver<bool>,
+    lost: watch::Receiver<Option<String>>,
     thread: JoinHandle<()>,
     port: Port,
     stopping: CancellationToken,
@@ -182,6 +183,11 @@ impl Master {
         self.ready.clone()
     }
 
+    /// Why its disk counts as lost, in words for people, if it does: it is never ready then.
+    pub fn lost(&self) -> watch::Receiver<Option<String>> {
+        self.lost.clone()
+    }
+
     /// The cluster.
     pub fn cluster_id(&self) -> [u8; 16] {
         self.cluster_id
@@ -214,6 +220,7 @@ impl Master {
         acceptor.set_peers(&others);
         peers.set_peers(others);
         let (ready_sender, ready) = watch::channel(false);
+        let (lost_sender, lost) = watch::channel(None);
         let tuning = config.tuning;
         let settings = Settings {
             cluster_id: member.formed.cluster_id(),
@@ -231,6 +238,7 @@ impl Master {
             peers,
             metrics,
             ready: ready_sender,
+            lost: lost_sender,
             started: now(),
             hand_over_within: tuning.tick * ELECTION_TICKS_MAX,
         };
@@ -240,7 +248,7 @@ impl Master {
             .map_err(StartError::Thread)?;
         front.open(desk.clone(), acceptor);
         let cluster_id = member.formed.cluster_id();
-        Ok(Self { desk, cluster_id, ready, thread, port, stopping })
+        Ok(Self { desk, cluster_id, ready, lost, thread, port, stopping })
     }
 }
 

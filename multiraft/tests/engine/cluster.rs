@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sharklock_multiraft::{DiskError, Dropped, Proposed, ReadId};
+use sharklock_multiraft::{DiskError, Dropped, Proposed, RaftRole, ReadId};
 use sharklock_proto::internal::v1::{Heartbeats, RangeMessage, SnapshotMessage};
 use sharklock_rangemap::RangeId;
 
@@ -33,6 +33,8 @@ pub struct Cluster {
     pub nodes: BTreeMap<u64, Node>,
     /// Stores that no message reaches or leaves.
     pub isolated: BTreeSet<u64>,
+    /// A store whose disk is an older copy: it stops when it hears of it, and speaks no more.
+    pub lost: Option<u64>,
     pub in_transit: Vec<Packet>,
     pub checks: Checks,
 }
@@ -46,6 +48,7 @@ impl Cluster {
         Self {
             nodes: layout.stores().map(|store| (store, Node::fresh_in(store, layout))).collect(),
             isolated: BTreeSet::new(),
+            lost: None,
             in_transit: Vec::new(),
             checks: Checks::of_voters(layout.voters),
         }
@@ -62,7 +65,9 @@ impl Cluster {
         let messages = messages.into_iter().map(Box::new).map(Packet::Message);
         let snapshots = snapshots.into_iter().map(Box::new).map(Packet::Snapshot);
         let heartbeats = heartbeats.into_iter().map(Packet::Heartbeats);
+        let is_stopped = self.lost == Some(store) && node.status().role == RaftRole::Stopped;
         for packet in messages.chain(heartbeats).chain(snapshots) {
+            assert!(!is_stopped, "{store} is stopped and sends {packet:?}");
             self.checks.sent(&packet);
             self.in_transit.push(packet);
         }
@@ -92,7 +97,8 @@ impl Cluster {
 
     /// A packet reaches its store, if that is up. The guard must let an honest one in.
     pub fn arrive(&mut self, packet: Packet) {
-        let Some(node) = self.nodes.get_mut(&packet.ends().1) else { return };
+        let to = packet.ends().1;
+        let Some(node) = self.nodes.get_mut(&to) else { return };
         let dropped = match packet {
             Packet::Message(message) => {
                 let kind = message.message.as_ref().map(|body| body.msg_type);
@@ -107,6 +113,8 @@ impl Cluster {
         };
         // A leadership that is handed over late is not taken: another may lead by then.
         let dropped = dropped.filter(|(_, why)| !matches!(why, Dropped::NotMyLeader(_)));
+        let is_lost = |why: &Dropped| matches!(why, Dropped::LostLog { .. } | Dropped::Stopped);
+        let dropped = dropped.filter(|(_, why)| self.lost != Some(to) || !is_lost(why));
         assert_eq!(dropped, None, "an honest message was refused");
     }
 

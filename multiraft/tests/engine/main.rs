@@ -8,6 +8,7 @@ mod damaged_disk;
 mod flush;
 mod guard;
 mod installs;
+mod lost_disk;
 mod network;
 mod node;
 mod power_loss;
