@@ -71,6 +71,7 @@ impl World {
                 let is_new = talked.heard > 0 && talked.heard_ns + ENDED_KNOWN_NS < self.now;
                 if is_new && let Some(taken) = process.taken.get_mut(&id) {
                     taken.wishes += 1;
+                    self.checks.finished.wished_anew(process.instance, id);
                     self.mark("acquisitions that became new wishes", number);
                 }
                 return;

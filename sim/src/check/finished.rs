@@ -1,7 +1,7 @@
 //! S11: what its client was told to be over is over for ever, on every replica that has applied as
 //! much as the one that said so.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sharklock_locktable::{Acquisition, Lease, LockTable};
 
@@ -9,14 +9,26 @@ use sharklock_locktable::{Acquisition, Lease, LockTable};
 #[derive(Debug, Default)]
 pub struct Finished {
     over: BTreeMap<(u64, u64), u64>,
+    /// Those of which nothing is said any more, by the same names.
+    anew: BTreeSet<(u64, u64)>,
 }
 
 impl Finished {
     /// A client was told that an acquisition is over, which stands in the log at this index at the
     /// latest.
     pub fn told(&mut self, instance: u64, id: u64, index: u64) {
+        if self.anew.contains(&(instance, id)) {
+            return;
+        }
         let known = self.over.entry((instance, id)).or_insert(index);
         *known = index.min(*known);
+    }
+
+    /// A client asks again so long after the last answer that its end may be forgotten by now: it
+    /// is a new wish then (SEMANTICS.md), which may be granted behind the end that is still told.
+    pub fn wished_anew(&mut self, instance: u64, id: u64) {
+        self.over.remove(&(instance, id));
+        self.anew.insert((instance, id));
     }
 
     /// Looks for such acquisitions among those that are open on a replica.
