@@ -77,10 +77,10 @@ async fn power_is_cut(kind: Kind, nodes: usize, rounds: u32, seed: u64) {
     let mut guards = Vec::new();
     let mut last = 0;
     for round in 0..rounds {
-        let lock = client.lock(&format!("held/{round}")).ttl(Duration::from_secs(600));
+        let lock = client.lock(&format!("held/{round}")).ttl(Duration::from_secs(600)).wait(SOON);
         guards.push(lock.acquire().await.expect("it is free"));
         for cycle in 0..5 {
-            let guard = client.lock("cycled").acquire().await.expect("it is free");
+            let guard = client.lock("cycled").wait(SOON).acquire().await.expect("it is free");
             let token = u64::from(guard.token());
             assert!(token > last, "{token} after {last} in {round}.{cycle}");
             last = token;
