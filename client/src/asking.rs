@@ -23,7 +23,7 @@ use crate::{
 /// An endpoint that has not answered by then is asked again only when it is dialled.
 const LATE_AFTER: Duration = Duration::from_secs(5);
 
-/// See the module.
+/// The question while it is asked: polled until enough is known.
 pub(crate) struct Asking {
     asked: Race<Result<ClusterId, String>>,
     clusters: Arc<Clusters>,

@@ -12,7 +12,7 @@ use crate::{
     status::explain,
 };
 
-/// See the module. What is decided, [`Membership`] decides.
+/// What is known so far, and news of it. What follows from it, [`Membership`] decides.
 #[derive(Debug)]
 pub(crate) struct Clusters(watch::Sender<Membership>);
 

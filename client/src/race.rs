@@ -9,7 +9,7 @@ use std::{
 /// One endpoint's part.
 type Runner<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// See the module. Dropping it drops all that still run.
+/// The futures that still run, by endpoint. Dropping it drops them.
 pub(crate) struct Race<T> {
     running: Vec<(usize, Runner<T>)>,
 }

@@ -70,6 +70,7 @@ pub trait DiskView {
         see: &mut dyn FnMut(&[u8], &[u8]),
     ) -> Result<(), DiskError>;
 }
+
 /// See [`Disk::walk`].
 pub type Walk<'a> = Box<dyn Iterator<Item = Result<Pair, DiskError>> + 'a>;
 

@@ -15,7 +15,7 @@ use tower::{Layer, Service};
 
 const NAME: HeaderName = HeaderName::from_static(CLUSTER_ID);
 
-/// See the module. Empty until somebody has named a cluster.
+/// The cluster of this gateway. It is empty until somebody has named one, and never changes then.
 #[derive(Debug, Default)]
 pub(super) struct Served(OnceLock<Cluster>);
 

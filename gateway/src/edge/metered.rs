@@ -31,7 +31,7 @@ const PIECE_BYTES: usize = 16 << 10;
 /// Frames up to this size go out whole. Of each stream so much may stand in h2 uncounted.
 const WHOLE_BYTES: usize = 1 << 10;
 
-/// See the module.
+/// The layer that counts the answers of a service.
 #[derive(Clone, Copy)]
 pub(super) struct Meter;
 
@@ -76,7 +76,7 @@ where
     }
 }
 
-/// See the module.
+/// A response body whose bytes are charged to its connection until HTTP/2 may send them.
 pub(super) struct Metered {
     inner: Body,
     unread: Arc<Unread>,

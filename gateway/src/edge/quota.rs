@@ -6,7 +6,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-/// See the module.
+/// One bound and what is used of it; taking from it takes from the bounds around it, too.
 #[derive(Debug)]
 pub(super) struct Quota {
     used: AtomicUsize,

@@ -24,7 +24,7 @@ enum Standing {
     Idle,
 }
 
-/// See the module.
+/// All places of a gateway, and who has them.
 pub(super) struct Seats {
     max: usize,
     per_address_max: usize,

@@ -22,7 +22,7 @@ pub(super) const CONNECTION_BYTES_MAX: usize = 8 << 20;
 /// makes nothing faster.
 const TRANSPORT_BYTES_MAX: usize = 256 << 10;
 
-/// See the module.
+/// The unread bytes of one connection.
 ///
 /// Invariants:
 /// - `quota` counts what answers hold and what the transport was given and has not written;
