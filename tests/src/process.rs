@@ -124,10 +124,11 @@ fn last_lines(text: &str, count: usize) -> String {
     last.iter().map(|line| line.chars().take(2_000).chain(['\n']).collect::<String>()).collect()
 }
 
-/// A call of the binary under test.
+/// A call of the binary under test, which heeds all signals even if the tests were started without
+/// some: shells start background jobs with SIGINT ignored, and `sharklock lock` leaves it so.
 pub fn command<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Command {
-    let mut command = Command::new(sharklock());
-    command.args(args);
+    let mut command = Command::new("env");
+    command.arg("--default-signal").arg(sharklock()).args(args);
     for variable in ["SHARKLOCK_ENDPOINTS", "SHARKLOCK_CLUSTER", "SHARKLOCK_OUTPUT"] {
         command.env_remove(variable);
     }

@@ -23,11 +23,10 @@ const SOON: Duration = Duration::from_secs(20);
 const STUBBORN: &str = "trap '' TERM INT HUP\necho $$ >> $1\ni=0\n\
                         while [ $i -lt 6000 ]; do i=$((i + 1)); sleep 0.01; done\n";
 
-/// `sharklock lock ARGS`, which heeds all signals even if the tests were started without some.
+/// `sharklock lock ARGS`.
 fn lock(server: &Server, args: &[&str]) -> Command {
-    let mut command = Command::new("env");
-    command.arg("--default-signal").arg(sharklock()).arg("lock").args(args);
-    command.env("SHARKLOCK_ENDPOINTS", server.endpoint());
+    let mut command = server.cli(&["lock"]);
+    command.args(args);
     command
 }
 
