@@ -30,7 +30,7 @@ struct Talked {
     newest: u64,
     /// The newest of them that was answered.
     heard: u64,
-    /// When that was, true time.
+    /// When that was, true time; before that, when it was first asked for.
     heard_ns: u64,
     /// The gateway that was last asked to close it.
     closed_at: Option<usize>,
@@ -67,8 +67,11 @@ impl World {
             Some(Body::Acquire(it)) => {
                 let id = it.acquisition_id;
                 let talked = process.talk.of(id);
+                if talked.newest == 0 {
+                    talked.heard_ns = self.now;
+                }
                 talked.newest = seq;
-                let is_new = talked.heard > 0 && talked.heard_ns + ENDED_KNOWN_NS < self.now;
+                let is_new = talked.heard_ns + ENDED_KNOWN_NS < self.now;
                 if is_new && let Some(taken) = process.taken.get_mut(&id) {
                     taken.wishes += 1;
                     self.checks.finished.wished_anew(process.instance, id);

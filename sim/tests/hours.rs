@@ -115,3 +115,14 @@ fn twenty_simulated_hours_break_nothing_and_see_everything() {
     let rare: Vec<_> = FLOORS.iter().filter(is_rare).collect();
     assert!(rare.is_empty(), "too rare: {rare:?}");
 }
+
+/// Seeds that were broken once, too far from 1 for the hours above to reach them.
+#[test]
+fn seeds_that_were_broken_stay_whole() {
+    // A duplicate of an ending hold whose end came in the same turn was told that it holds; a client
+    // that stood still for 72 s asked again for what had ended and been forgotten.
+    for seed in [771_312, 771_350] {
+        let outcome = run(seed, Options::draw(seed), None);
+        assert!(outcome.violations.is_empty(), "seed {seed}: {:?}", outcome.violations);
+    }
+}
