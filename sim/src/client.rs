@@ -25,6 +25,8 @@ pub struct ClientNode {
     pub process: Option<ClientProcess>,
     /// Until when the process stands still.
     pub paused_until: u64,
+    /// Dials that were due while it stood still, with their lives and when they began.
+    pub dials_due: Vec<(u32, u64, u64)>,
     /// What has arrived meanwhile. `None`: the connection is gone.
     pub backlog: Vec<(ConnId, Option<Payload>)>,
     /// The session's id. A new life may go on under the old one, as another instance.
@@ -147,7 +149,15 @@ impl ClientNode {
     /// A machine without a process.
     pub fn new(clock: DriftingClock, secret: Bytes) -> Self {
         let backlog = Vec::new();
-        Self { clock, life: 0, process: None, paused_until: 0, backlog, secret }
+        Self {
+            clock,
+            life: 0,
+            process: None,
+            paused_until: 0,
+            dials_due: Vec::new(),
+            backlog,
+            secret,
+        }
     }
 
     /// Begins a life.

@@ -77,11 +77,15 @@ impl World {
         if client.paused_until > self.now || client.process.is_none() {
             return;
         }
+        let dials = std::mem::take(&mut client.dials_due);
         for (conn, payload) in std::mem::take(&mut client.backlog) {
             self.client_takes(number, conn, payload);
             self.client_turn(number);
         }
         self.client_turn(number);
+        for (life, dial, since) in dials {
+            self.client_dials(number, life, dial, since);
+        }
     }
 
     pub(crate) fn heal_clients(&mut self) {
@@ -176,8 +180,7 @@ impl World {
             return;
         }
         if client.paused_until > self.now {
-            let at = client.paused_until;
-            return self.queue.plan(at, Event::ClientDials { client: number, life, dial, since });
+            return client.dials_due.push((life, dial, since));
         }
         let at = if is_spare { process.spare_at } else { process.rotation.current() };
         let number_of_gateway = 1 + at;
