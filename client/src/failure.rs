@@ -47,7 +47,9 @@ impl Failure {
     /// The reason decides; where it is missing or new, the code.
     pub fn verdict(&self) -> Verdict {
         match self.reason.as_str() {
-            "NO_LEADER" | "NOT_LEADER" | "RANGE_MOVED" | "OVERLOADED" => return Verdict::NotDone,
+            "NO_LEADER" | "NOT_LEADER" | "RANGE_MOVED" | "OVERLOADED" | "TOO_OLD" => {
+                return Verdict::NotDone;
+            }
             "INDETERMINATE" => return Verdict::NotKnown,
             _ => {}
         }
@@ -117,6 +119,7 @@ mod tests {
         for (code, reason, verdict) in [
             (14, "NO_LEADER", Verdict::NotDone),
             (14, "RANGE_MOVED", Verdict::NotDone),
+            (14, "TOO_OLD", Verdict::NotDone),
             (8, "OVERLOADED", Verdict::NotDone),
             (14, "INDETERMINATE", Verdict::NotKnown),
             (14, "", Verdict::NotKnown),

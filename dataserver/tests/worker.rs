@@ -633,7 +633,7 @@ fn what_may_be_a_forgotten_duplicate_is_not_done_and_asking_again_is_answered() 
     rig.pass(2 * SECOND);
     assert!(rig.is_indeterminate(8, 2_500));
     assert!(!rig.is_indeterminate(8, 0), "asked again");
-    let store_reply::Body::Acquire(answer) = rig.aged_try(8, 25_000) else { panic!("an error") };
+    let store_reply::Body::Acquire(answer) = rig.aged_try(8, 10_000) else { panic!("an error") };
     assert_eq!(answer.outcome(), v1::AcquireOutcome::Granted, "what is known has no age");
 }
 

@@ -128,6 +128,8 @@ reasons! {
     NoLeader = "NO_LEADER", Unavailable;
     /// The range's bounds have moved; nothing was done, and the new bounds are known now.
     RangeMoved = "RANGE_MOVED", Unavailable;
+    /// The call may have waited for too long before it was read; nothing was done.
+    TooOld = "TOO_OLD", Unavailable;
     /// It may or may not have been done.
     Indeterminate = "INDETERMINATE", Unavailable;
     /// A Session stream said nothing after it was opened.

@@ -22,11 +22,12 @@ use sharklock_rangemap::StoreId;
 
 use crate::{
     describing::{Describing, Due},
-    failure::Failure,
+    failure::{Failure, Reason},
     keepalives::{Caller, Flushed, KeepAlives},
     link::{Lane, StoreLinks},
     observer::Observer,
     outbox::{Outbox, Settled},
+    presence::{Presence, SHOWN_EVERY_US},
     routing::{Routing, Target},
     stream::Origin,
     streams::{OpenStream, Streams},
@@ -36,12 +37,16 @@ use crate::{
 
 mod replies;
 
-/// A call is given up after this long: stores drop what is older (D5).
+/// A call that is older is refused, here or by its store (D5). Beside it go the 15 s that it may spend
+/// on the way to this gateway before pings end its connection, and the 4 s on the way to a store:
+/// together they are less than what stores remember of acquisitions that have ended.
+pub const CALL_AGE_MAX_US: u64 = 10_000_000;
+/// A call that is not answered is given up after this long.
 pub const CALL_LIFE_US: u64 = 30_000_000;
 /// How often unanswered calls are looked for.
 pub const SWEEP_EVERY_US: u64 = 5_000_000;
 /// How often stores that say nothing are looked for.
-const LISTEN_EVERY_US: u64 = 500_000;
+const LISTEN_EVERY_US: u64 = SHOWN_EVERY_US;
 /// A store that owes an answer for so long is asked to describe itself, which shows whether the
 /// store is silent or only the range.
 const OWED_MAX_US: u64 = 1_000_000;
@@ -86,6 +91,7 @@ pub struct Hub {
     routing: RwLock<Routing>,
     describing: Mutex<Describing>,
     keepalives: Mutex<KeepAlives>,
+    presence: Presence,
     next_sweep_us: AtomicU64,
     next_listen_us: AtomicU64,
 }
@@ -105,6 +111,7 @@ impl Hub {
             routing: RwLock::default(),
             describing: Mutex::default(),
             keepalives: Mutex::default(),
+            presence: Presence::default(),
             next_sweep_us: AtomicU64::new(SWEEP_EVERY_US),
             next_listen_us: AtomicU64::new(LISTEN_EVERY_US),
         })
@@ -142,8 +149,14 @@ impl Hub {
         self.routing_mut().learn_routes(&update.routes);
     }
 
-    /// Does what is due at `now_us`: keepalives that wait, questions to stores, calls to give up.
+    /// Does what is due at `now_us`: keepalives that wait, questions to stores, calls to give up. That
+    /// it is called late shows that the gateway stood still.
     pub fn tick(&self, now_us: u64) {
+        if let Some(still_us) = self.presence.show(now_us) {
+            let still_ms = still_us / 1_000;
+            tracing::warn!(still_ms, "this gateway stood still: calls that waited count as old");
+            self.observer.stood_still();
+        }
         self.flush_keepalives(now_us);
         if self.next_listen_us.load(Ordering::Relaxed) <= now_us {
             self.next_listen_us.store(now_us + LISTEN_EVERY_US, Ordering::Relaxed);
@@ -220,6 +233,21 @@ impl Hub {
         self.observer.stream_closed();
     }
 
+    /// Since when a call may have waited that is read at `now_us`.
+    ///
+    /// # Errors
+    /// It may be so old that what it was about has been forgotten: its client asks again.
+    pub(crate) fn arrived_us(&self, now_us: u64) -> Result<u64, Failure> {
+        let arrived_us = self.presence.arrived_us(now_us);
+        if now_us - arrived_us <= CALL_AGE_MAX_US {
+            return Ok(arrived_us);
+        }
+        let message = "this gateway stood still, and the call may have waited for too long; nothing \
+                       was done: retry";
+        let retry_us = self.presence.catching_up_us(now_us);
+        Err(Failure::new(Reason::TooOld, message).retry_after(retry_us.div_ceil(1_000).max(1)))
+    }
+
     /// How many more calls may be open.
     pub(crate) fn room(&self) -> usize {
         self.config.calls_open_max.saturating_sub(self.calls_open())
@@ -248,6 +276,7 @@ impl Hub {
     pub(crate) fn add_keepalive(
         &self,
         now_us: u64,
+        arrived_us: u64,
         session: &crate::validate::Session,
         request: sharklock_proto::v1::KeepAliveRequest,
         caller: Caller,
@@ -256,7 +285,7 @@ impl Hub {
         let items = request.items.len();
         let asker = if origin.is_unary { caller.stream } else { StreamNumber::GATEWAY };
         let events_to = origin.events_to;
-        let added = self.keepalives().add(now_us, session, request, caller, events_to, asker);
+        let added = self.keepalives().add(arrived_us, session, request, caller, events_to, asker);
         if let Err(failure) = added {
             let mut wakers = Vec::new();
             self.tell_keepalives(now_us, vec![(caller, items)], &failure, &mut wakers);

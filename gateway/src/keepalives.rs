@@ -112,12 +112,12 @@ pub struct KeepAlives {
 }
 
 impl KeepAlives {
-    /// Takes a call's items in. Events of what it names go to `events_to` from then on, unless that
+    /// Takes in the items of a call that came at `arrived_us`. Events of what it names go to `events_to` from then on, unless that
     /// is [`StreamNumber::GATEWAY`]. `asker` is the caller's stream if that is a unary Acquire, and
     /// the gateway's own otherwise.
     pub fn add(
         &mut self,
-        now_us: u64,
+        arrived_us: u64,
         session: &Session,
         request: KeepAliveRequest,
         caller: Caller,
@@ -128,7 +128,7 @@ impl KeepAlives {
             return Err(Failure::overloaded("too many keepalives wait in this gateway"));
         }
         self.named += request.items.len();
-        let attempt = Attempt { seq: request.seq, arrived_us: now_us, events_to, asker };
+        let attempt = Attempt { seq: request.seq, arrived_us, events_to, asker };
         for KeepAliveItem { name, acquisition_id } in request.items {
             let (handle, instance) = (session.handle().clone(), session.instance());
             let item = Item { handle, instance, acquisition_id, name };

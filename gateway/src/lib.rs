@@ -17,6 +17,7 @@ mod hub;
 mod link;
 mod observer;
 mod port;
+mod presence;
 mod stream;
 mod streams;
 

@@ -26,6 +26,8 @@ pub trait Observer: Send + Sync + 'static {
     fn keepalive_batch(&self) {}
     /// A call that a store did not do was sent to another.
     fn sent_again(&self) {}
+    /// The gateway has noticed that it stood still.
+    fn stood_still(&self) {}
     /// Whether calls have a chance is not as it was.
     fn ready_changed(&self, _ready: bool) {}
     /// [`Hub::next_due_us`](crate::Hub::next_due_us) may be earlier than it was.

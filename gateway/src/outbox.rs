@@ -197,7 +197,7 @@ impl Outbox {
         call_id: u64,
         kind: CallKind,
         items: usize,
-        now_us: u64,
+        opened_us: u64,
     ) -> Option<CallNumber> {
         let bound = if kind.is_urgent() { CALLS_OPEN_MAX } else { CALLS_OPEN_MAX / 2 };
         if self.overrun || self.calls_open() >= bound {
@@ -213,7 +213,7 @@ impl Outbox {
         slot.open = Some(OpenCall {
             call_id,
             kind,
-            opened_us: now_us,
+            opened_us,
             remaining: items,
             failure: None,
             sent_to: None,

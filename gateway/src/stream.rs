@@ -70,8 +70,10 @@ impl StreamHandle {
     pub fn submit(&self, now_us: u64, calls: impl Iterator<Item = Numbered>, origin: Origin<'_>) {
         let asker = if origin.is_unary { self.stream.number } else { StreamNumber::GATEWAY };
         let mut batch = Batch::default();
+        let arrived = self.hub.arrived_us(now_us);
+        let arrived_us = *arrived.as_ref().unwrap_or(&now_us);
         for (call_id, checked) in calls {
-            match checked {
+            match arrived.as_ref().map_err(Clone::clone).and(checked) {
                 Err(failure) => batch.refused.push((call_id, failure)),
                 Ok(checked) => {
                     let to = checked.store();
@@ -82,6 +84,7 @@ impl StreamHandle {
                         (session, body) => {
                             let made = StoreCall {
                                 tag: call_id,
+                                age_ms: (now_us - arrived_us).div_ceil(1_000),
                                 client_address: shown_address(&body, origin.address),
                                 stream: u64::from(origin.events_to.0),
                                 asker: u64::from(asker.0),
@@ -93,10 +96,10 @@ impl StreamHandle {
                 }
             }
         }
-        self.open_calls(now_us, &mut batch);
+        self.open_calls(arrived_us, &mut batch);
         self.send(now_us, Lane::Urgent, batch.urgent);
         self.send(now_us, Lane::Ordinary, batch.ordinary);
-        self.keep_alive(now_us, batch.keepalives, origin);
+        self.keep_alive(now_us, arrived_us, batch.keepalives, origin);
     }
 
     /// The caller of the unary Acquire whose stream this is has gone away unanswered. If it `gives_up`,
@@ -159,7 +162,7 @@ impl StreamHandle {
     }
 
     /// Gives every call its tag, and answers those that find no room.
-    fn open_calls(&self, now_us: u64, batch: &mut Batch) {
+    fn open_calls(&self, arrived_us: u64, batch: &mut Batch) {
         let hub = &*self.hub;
         let number = self.stream.number;
         let max = hub.config.calls_open_max;
@@ -168,7 +171,7 @@ impl StreamHandle {
             // Acquires and looks stop at half of the bound (D16).
             let kept_free = if kind.is_urgent() { 0 } else { max / 2 };
             let opened =
-                (room > kept_free).then(|| outbox.open(*tag, kind, items, now_us)).flatten();
+                (room > kept_free).then(|| outbox.open(*tag, kind, items, arrived_us)).flatten();
             match opened {
                 Some(call) => {
                     room -= 1;
@@ -211,14 +214,14 @@ impl StreamHandle {
         }
     }
 
-    fn keep_alive(&self, now_us: u64, calls: Vec<KeepAlive>, origin: Origin<'_>) {
+    fn keep_alive(&self, now_us: u64, arrived_us: u64, calls: Vec<KeepAlive>, origin: Origin<'_>) {
         if calls.is_empty() {
             return;
         }
         for KeepAlive { tag, session, request } in calls {
             let call = Tag::from_wire(tag).call;
             let caller = Caller { stream: self.stream.number, call };
-            self.hub.add_keepalive(now_us, &session, request, caller, origin);
+            self.hub.add_keepalive(now_us, arrived_us, &session, request, caller, origin);
         }
         self.hub.send_keepalives_or_wait(now_us);
     }

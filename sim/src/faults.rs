@@ -10,6 +10,9 @@ use crate::note;
 use crate::store::STORES;
 use crate::world::{Event, MS, S, World};
 
+/// What has ended is remembered for 35 s, and up to 5 s more.
+const MEMORY_NS: u64 = 40 * S;
+
 /// A kind of fault. The options of the same names say what each is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
@@ -178,7 +181,9 @@ impl World {
             }
             Fault::PauseGateway => {
                 let number = 1 + self.dice.faults.below(self.options.gateways) as usize;
-                self.pause(Node::Gateway(number), length);
+                // Some are paused for longer than anything is remembered.
+                let longer = if self.dice.faults.one_in(4) { MEMORY_NS } else { 0 };
+                self.pause(Node::Gateway(number), length + longer);
             }
             Fault::CrashClient => {
                 let number = 1 + self.dice.faults.below(self.options.clients) as usize;

@@ -9,7 +9,7 @@ use sharklock_gateway::{
     Hub, HubConfig, Lane, Origin, SessionPort, StoreId, StoreLinks, StreamHandle,
 };
 use sharklock_proto::internal::v1::StoreCall;
-use sharklock_proto::v1::AcquireRequest;
+use sharklock_proto::v1::{AcquireRequest, SessionRequest};
 
 use crate::clock::DriftingClock;
 use crate::streams::{ConnId, Half, Payload};
@@ -26,6 +26,8 @@ pub struct GatewayNode {
     pub paused_until: u64,
     /// What has arrived meanwhile. `None`: the connection is gone.
     pub backlog: Vec<(ConnId, Option<Payload>)>,
+    /// Old calls that have come again meanwhile, each with the instance that it is of.
+    pub late: Vec<(u64, SessionRequest)>,
 }
 
 /// A life of a gateway.
@@ -125,7 +127,14 @@ impl StoreLinks for ToStores {
 impl GatewayNode {
     /// A machine without a process.
     pub fn new(clock: DriftingClock) -> Self {
-        Self { clock, life: 0, process: None, paused_until: 0, backlog: Vec::new() }
+        Self {
+            clock,
+            life: 0,
+            process: None,
+            paused_until: 0,
+            backlog: Vec::new(),
+            late: Vec::new(),
+        }
     }
 
     /// Begins a life.

@@ -22,6 +22,7 @@ impl World {
         }
         gateway.paused_until = 0;
         gateway.backlog.clear();
+        gateway.late.clear();
         gateway.start(now);
         let life = gateway.life;
         note!(self, "g{number} starts, life {life}");
@@ -38,6 +39,7 @@ impl World {
             return;
         }
         gateway.backlog.clear();
+        gateway.late.clear();
         note!(self, "g{number} ends");
         let silently = self.dice.faults.one_in(3);
         for (conn, end) in self.streams.of(Node::Gateway(number)) {
@@ -60,6 +62,7 @@ impl World {
         for (conn, payload) in std::mem::take(&mut gateway.backlog) {
             self.gateway_receives(number, conn, payload);
         }
+        self.late_ghosts_speak(number);
         self.after_gateway(number);
     }
 

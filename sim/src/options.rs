@@ -115,7 +115,7 @@ options! {
     stream_lag_ppm,
     /// for up to this long.
     stream_lag_max_ms,
-    /// A connection that is silent for so long counts as lost.
+    /// A connection that is silent for so long counts as lost, at most 2 s later.
     silence_ms,
     /// Clocks run wrong by up to this.
     drift_ppm,
@@ -280,7 +280,7 @@ impl Options {
         self.stream_delay_us = dice.scale(100, 50_000);
         self.stream_lag_ppm = *dice.pick(&[0, 0, 1_000, 20_000, 100_000]);
         self.stream_lag_max_ms = dice.scale(50, 4_000);
-        self.silence_ms = dice.between(3_000, 20_000);
+        self.silence_ms = dice.between(3_000, 13_000);
         self.drift_ppm = *dice.pick(&[0, 100, 10_000, 10_000]);
         self.drift_mean_ms = *dice.pick(&[0, 5_000, 60_000]);
     }

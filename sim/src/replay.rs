@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
+use sharklock_gateway::SessionPort;
 use sharklock_gateway::validate::Frame;
 use sharklock_proto::v1::{SessionRequest, session_call};
 
@@ -12,8 +13,8 @@ use crate::world::{S, World};
 
 /// Calls of clients that may come again.
 const CAPTURED_MAX: usize = 512;
-/// Late requests are at most so old (holes.md): stores drop what is older.
-const AGE_MAX_NS: u64 = 30 * S;
+/// A request spends at most so long on its way to a gateway: pings end the connection (10 s and 5 s).
+const AGE_MAX_NS: u64 = 15 * S;
 
 /// A call that was seen on the network.
 #[derive(Clone, Debug)]
@@ -70,16 +71,9 @@ impl World {
         let at = self.dice.faults.below(captured.len() as u64) as usize;
         let Captured { at_ns, instance, half, mut request } = captured[at].clone();
         let number = 1 + self.dice.faults.below(self.gateways.len() as u64) as usize;
-        let gateway = &mut self.gateways[number - 1];
-        let now_us = gateway.now_us(self.now);
-        if gateway.paused_until > self.now {
+        if self.gateways[number - 1].process.is_none() {
             return;
         }
-        let Some(process) = &mut gateway.process else { return };
-        let Ok(mut port) = sharklock_gateway::SessionPort::open(&process.hub, "ghost".to_owned())
-        else {
-            return;
-        };
         request.calls.retain(|call| {
             let Some(session_call::Body::Acquire(it)) = &call.body else { return true };
             let key = (instance, it.acquisition_id);
@@ -93,6 +87,27 @@ impl World {
             self,
             "a ghost repeats what instance {instance} sent at {at_ns} ({half:?}) to g{number}"
         );
+        self.checks.liveness.died_again(instance, self.now);
+        let gateway = &mut self.gateways[number - 1];
+        if gateway.paused_until > self.now {
+            return gateway.late.push((instance, request));
+        }
+        self.ghost_speaks(number, instance, request);
+    }
+
+    /// What came while a gateway stood still is read.
+    pub(crate) fn late_ghosts_speak(&mut self, number: usize) {
+        for (instance, request) in std::mem::take(&mut self.gateways[number - 1].late) {
+            self.counters.count("old calls that a gateway reads late");
+            self.ghost_speaks(number, instance, request);
+        }
+    }
+
+    fn ghost_speaks(&mut self, number: usize, instance: u64, request: SessionRequest) {
+        let gateway = &mut self.gateways[number - 1];
+        let now_us = gateway.now_us(self.now);
+        let Some(process) = &mut gateway.process else { return };
+        self.checks.liveness.died_again(instance, self.now);
         let acquire = request.calls.iter().find_map(|call| match &call.body {
             Some(session_call::Body::Acquire(acquire)) => Some(acquire.clone()),
             _ => None,
@@ -105,12 +120,13 @@ impl World {
             let until_ns = self.now + self.dice.faults.below(5 * S);
             let hub = &process.hub;
             process.unary.extend(UnaryGhost::ask(hub, now_us, until_ns, &frame, acquire));
-            self.checks.liveness.died_again(instance, self.now);
             self.after_gateway(number);
             return;
         }
-        self.checks.liveness.died_again(instance, self.now);
-        if !request.calls.is_empty() && port.take_in(now_us, request).is_ok() {
+        let opened = SessionPort::open(&process.hub, "ghost".to_owned());
+        if let (false, Ok(mut port)) = (request.calls.is_empty(), opened)
+            && port.take_in(now_us, request).is_ok()
+        {
             process.ghosts.push((self.now + 5 * S, port));
         }
         self.after_gateway(number);

@@ -5,6 +5,9 @@ use crate::note;
 use crate::streams::{ConnId, End, Payload};
 use crate::world::{Event, MS, World};
 
+/// Gateways and stores ping each other every 2 s and wait 2 s: half of it is up to the dice.
+const STORE_SILENCE_MS: u64 = 2_000;
+
 impl World {
     /// Sends over a connection, from the other end to this one.
     pub(crate) fn send(&mut self, id: ConnId, to: End, payload: Payload) {
@@ -116,10 +119,14 @@ impl World {
 
     /// Connections with a blocked way are given up after a while, by each end on its own.
     pub(crate) fn sweep_streams(&mut self) {
-        let limit = self.options.silence_ms * MS;
         for id in self.streams.ids() {
             let Some(conn) = self.streams.get_mut(id) else { continue };
             let (dialler, listener) = (conn.node(End::Dialler), conn.node(End::Listener));
+            let towards_store =
+                [dialler, listener].iter().any(|node| matches!(node, Node::Store(_)));
+            let silence_ms = self.options.silence_ms;
+            let limit_ms =
+                if towards_store { silence_ms.min(STORE_SILENCE_MS) } else { silence_ms };
             let silent = self.links.is_blocked(dialler, listener)
                 || self.links.is_blocked(listener, dialler);
             if !silent {
@@ -127,7 +134,7 @@ impl World {
                 continue;
             }
             let since = *conn.silent_since.get_or_insert(self.now);
-            if self.now - since >= limit {
+            if self.now - since >= limit_ms * MS {
                 conn.silent_since = Some(self.now);
                 for end in [End::Dialler, End::Listener] {
                     let at = self.now + self.dice.streams.below(2_000 * MS);

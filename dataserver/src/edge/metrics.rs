@@ -101,7 +101,7 @@ impl Metrics {
             )?,
             stale_requests: counter(
                 "sharklock_store_stale_requests_total",
-                "Requests dropped because they were older than 30 s.",
+                "Requests dropped because they were older than 10 s.",
             )?,
             overloads: counter(
                 "sharklock_store_overloads_total",

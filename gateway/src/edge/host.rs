@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::time::{ClockId, clock_gettime};
 use sharklock_proto::internal::v1::StoreAddress;
 use tokio::{
     sync::{Notify, Semaphore},
@@ -44,7 +45,8 @@ pub(super) struct Host {
     links: Arc<Links>,
     /// The stores that the masters have named, by id. Behind a lock of its own, held only to copy.
     named: Mutex<BTreeMap<StoreId, StoreAddress>>,
-    started: Instant,
+    /// A reading of `boottime`.
+    started: Duration,
 }
 
 impl Host {
@@ -82,18 +84,19 @@ impl Host {
             cluster,
             links,
             named: Mutex::default(),
-            started: Instant::now(),
+            started: boottime(),
         }
     }
 
-    /// The gateway's clock.
+    /// The gateway's clock. It goes on while the machine is suspended, as time does for what waits in
+    /// its sockets.
     pub(super) fn now_us(&self) -> u64 {
-        self.started.elapsed().as_micros() as u64
+        boottime().saturating_sub(self.started).as_micros() as u64
     }
 
-    /// A reading of the gateway's clock as tokio's timers take it.
+    /// When the gateway's clock will read `at_us`, as tokio's timers take it.
     pub(super) fn instant(&self, at_us: u64) -> Instant {
-        self.started + Duration::from_micros(at_us)
+        Instant::now() + Duration::from_micros(at_us.saturating_sub(self.now_us()))
     }
 
     /// A store is connected: calls go to it.
@@ -131,6 +134,13 @@ impl Host {
         self.metrics.unread_bytes.set(gauge(self.unread.used()));
         self.metrics.keepalive_items.set(gauge(self.hub.keepalive_items()));
     }
+}
+
+/// Time since the machine was started, suspension included.
+fn boottime() -> Duration {
+    let time = clock_gettime(ClockId::Boottime);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 /// What the core tells: counted, and handed to the tasks that wait for it.
@@ -172,6 +182,10 @@ impl Observer for News {
 
     fn late_reply(&self) {
         self.metrics.late_replies.inc();
+    }
+
+    fn stood_still(&self) {
+        self.metrics.stalls.inc();
     }
 
     fn keepalive_batch(&self) {

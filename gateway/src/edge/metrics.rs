@@ -32,6 +32,7 @@ pub(super) struct Metrics {
     pub(super) events_dropped: IntCounter,
     pub(super) overruns: IntCounter,
     pub(super) late_replies: IntCounter,
+    pub(super) stalls: IntCounter,
     pub(super) keepalive_batches: IntCounter,
     pub(super) sent_again: IntCounter,
     pub(super) keepalive_items: IntGauge,
@@ -93,6 +94,10 @@ impl Metrics {
             late_replies: make.counter(
                 "sharklock_gateway_late_replies_total",
                 "Replies whose call or stream was gone.",
+            )?,
+            stalls: make.counter(
+                "sharklock_gateway_stalls_total",
+                "Times the gateway stood still for over a second; what waited meanwhile counts as old.",
             )?,
             keepalive_batches: make
                 .counter("sharklock_gateway_keepalive_batches_total", "Keepalive batches sent.")?,

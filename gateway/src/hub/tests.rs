@@ -248,6 +248,50 @@ fn a_call_that_met_a_follower_goes_to_the_leader_at_once_and_tells_its_age() {
     assert_eq!(front.sent_one().0, C);
 }
 
+/// Ticks as the gateway does while it runs.
+fn run(front: &mut Front, us: u64) {
+    let end_us = front.now_us + us;
+    while front.now_us < end_us {
+        front.pass(LISTEN_EVERY_US.min(end_us - front.now_us));
+    }
+    front.sent();
+}
+
+#[test]
+fn what_waited_while_the_gateway_stood_still_tells_its_age() {
+    let mut front = Front::new(&[1], 1);
+    run(&mut front, 3_000_000);
+    front.now_us += 4_000_000;
+    // One is read before the gateway has noticed, the others after.
+    front.acquire("a");
+    assert_eq!(front.sent_one().1.age_ms, 4_000);
+    front.hub.tick(front.now_us);
+    front.sent();
+    front.acquire("b");
+    assert_eq!(front.sent_one().1.age_ms, 4_000);
+    front.keep_alive(8, 3);
+    assert_eq!(front.sent_one().1.age_ms, 4_000);
+    run(&mut front, 3_000_000);
+    front.acquire("c");
+    assert_eq!(front.sent_one().1.age_ms, 0, "it has caught up");
+}
+
+#[test]
+fn what_may_have_waited_for_too_long_is_refused_until_the_gateway_has_caught_up() {
+    let mut front = Front::new(&[1], 1);
+    run(&mut front, 3_000_000);
+    front.now_us += CALL_AGE_MAX_US + 1;
+    let early = front.acquire("a");
+    front.hub.tick(front.now_us);
+    let late = front.keep_alive(8, 3);
+    assert_eq!(front.sent_calls(), []);
+    let told = |id| (id, "TOO_OLD".to_owned());
+    assert_eq!(front.heard(), [told(early), told(late)]);
+    run(&mut front, 2_000_000);
+    front.acquire("a");
+    assert_eq!(front.sent_one().1.age_ms, 0);
+}
+
 #[test]
 fn stores_that_point_at_each_other_are_not_believed_for_ever() {
     let mut front = Front::new(&[1, 2, 3], 1);
