@@ -359,13 +359,13 @@ impl Options {
         self.impostor_mean_ms = if come && self.has_faults() { mean } else { 0 };
     }
 
-    /// In a part of the runs logs are so short that who was away needs a snapshot, and chunks so
+    /// In two of three runs logs are so short that who was away needs a snapshot, and chunks so
     /// small that much can go wrong on the way.
     fn draw_snapshots(&mut self, dice: &mut Dice) {
-        let short = dice.one_in(2);
+        let short = !dice.one_in(3);
         let (hands_over, mean) = (dice.one_in(3), dice.scale(5_000, 120_000));
         self.hand_over_mean_ms = if hands_over && self.has_faults() { mean } else { 0 };
-        let log_max = dice.scale(10, 150);
+        let log_max = dice.scale(10, 100);
         self.log_max = if short { log_max } else { 0 };
         self.snapshot_chunk_bytes = dice.scale(256, 16_384);
         self.snapshot_window_chunks = dice.between(1, 8);

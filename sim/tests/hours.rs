@@ -40,7 +40,7 @@ const FLOORS: [(&str, u64); 53] = [
     ("fault: gateway crash", 50),
     ("fault: client crash", 100),
     ("fault: hand-over", 50),
-    ("snapshots installed", 100),
+    ("snapshots installed", 200),
     ("snapshots installed under load", 50),
     // What is rare in itself, and must not become so rare that nothing is proved by it.
     ("ambushes", 1_000),
