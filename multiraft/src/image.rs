@@ -104,8 +104,9 @@ fn held_by_all<M: StateMachine>(replica: &Replica<M>) -> u64 {
 
 /// Up to and including which index to cut the log, if at all: never behind the durable image.
 /// What all replicas have is cut in steps of a floor, so that a flush seldom carries a deletion,
-/// and down to the floor; over a maximum the log is cut back to it whoever still needs it. For
-/// what is held, the maxima are higher.
+/// and down to the floor. Over a maximum the log is cut back to three quarters of it, whoever still
+/// needs it: were it cut back to the maximum only, each entry would be over it again, and flush the
+/// range. For what is held, the maxima are higher.
 fn cut(
     log: &Log,
     limits: &LogLimits,
@@ -121,12 +122,14 @@ fn cut(
     }
     let mut bytes = log.bytes();
     let (mut next, mut len) = (log.first(), log.len());
+    let (mut goal, three_quarters) = (*limits, limits.three_quarters());
     while next <= flushed {
         let hold = hold.filter(|hold| hold.from < next);
-        let limits = hold.map_or(*limits, |hold| hold.extend(limits));
+        let limits = hold.map_or(goal, |hold| hold.extend(limits));
         if len <= limits.entries_max && bytes <= limits.bytes_max {
             break;
         }
+        goal = three_quarters;
         bytes -= log.size_at(next);
         len -= 1;
         index = index.max(next);

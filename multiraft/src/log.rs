@@ -30,6 +30,14 @@ impl Default for LogLimits {
     }
 }
 
+impl LogLimits {
+    /// What a log that was over a maximum is cut back to.
+    pub(crate) fn three_quarters(self) -> Self {
+        let Self { entries_floor, entries_max, bytes_max } = self;
+        Self { entries_floor, entries_max: entries_max / 4 * 3, bytes_max: bytes_max / 4 * 3 }
+    }
+}
+
 /// Invariants:
 /// - entries are contiguous from `truncated.0 + 1`, their terms never fall and are never below
 ///   `truncated.1`;

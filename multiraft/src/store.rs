@@ -414,6 +414,7 @@ mod tests {
     use sharklock_rangemap::{Bounds, Epoch, PeerId, Replica as Member, Role};
 
     use super::*;
+    use crate::disk::WriteOp;
     use crate::ident::bootstrap;
     use crate::sim_disk::SimDisk;
     use crate::state_machine::{CorruptImage, DirtyRow, EntryAt};
@@ -457,10 +458,8 @@ mod tests {
         }
     }
 
-    /// The persist completion of a replica must not reach the one that took its place (TiKV
-    /// lost entries that way: raft.md, mistake 3).
-    #[test]
-    fn a_completion_for_an_earlier_incarnation_is_ignored() {
+    /// A disk with a range of one member.
+    fn one_range() -> SimDisk {
         let ident = StoreIdent { cluster_id: [1; 16], store: StoreId(1), ident: [2; 16] };
         let member = Member { peer: PeerId(3), store: StoreId(1), role: Role::Voter };
         let first = Descriptor {
@@ -471,6 +470,14 @@ mod tests {
         };
         let mut disk = SimDisk::default();
         disk.write(&bootstrap(&ident, &first), true).expect("no fault is planned");
+        disk
+    }
+
+    /// The persist completion of a replica must not reach the one that took its place (TiKV
+    /// lost entries that way: raft.md, mistake 3).
+    #[test]
+    fn a_completion_for_an_earlier_incarnation_is_ignored() {
+        let disk = one_range();
         let recover = || Store::<Count>::recover(Config::default(), &disk).expect("it is fresh");
 
         let mut store = recover();
@@ -478,10 +485,10 @@ mod tests {
         store.turn(&mut effects);
         let seq = effects.batch.take().expect("the campaign goes to the disk").seq;
 
-        let mut replacement = recover().replicas.remove(&first.range).expect("it is there");
+        let mut replacement = recover().replicas.remove(&RangeId(7)).expect("it is there");
         replacement.address.incarnation = Incarnation(99);
-        store.replicas.insert(first.range, replacement);
-        store.work.insert(first.range);
+        store.replicas.insert(RangeId(7), replacement);
+        store.work.insert(RangeId(7));
         store.turn(&mut effects);
         store.persisted(seq);
         store.turn(&mut effects);
@@ -491,5 +498,31 @@ mod tests {
         store.persisted(seq);
         store.turn(&mut effects);
         assert_eq!(effects.applied.len(), 1);
+    }
+
+    /// Were the log cut back to its maximum only, each entry would be over it and flush the range.
+    #[test]
+    fn a_log_at_its_maximum_does_not_flush_its_range_with_every_entry() {
+        const ENTRIES: u64 = 300;
+        let (mut config, mut disk) = (Config::default(), one_range());
+        config.log = LogLimits { entries_floor: 64, entries_max: 1 << 20, bytes_max: 10_000 };
+        let mut store = Store::<Count>::recover(config, &disk).expect("it is fresh");
+        let mut effects = Effects::default();
+        let mut flushes = 0;
+        let mut settle = |store: &mut Store<Count>| loop {
+            store.turn(&mut effects);
+            let Some(batch) = effects.batch.take() else { return };
+            let cuts = |op: &&WriteOp| matches!(op, WriteOp::DeleteRange(..));
+            flushes += batch.ops.iter().filter(cuts).count() as u64;
+            disk.write(&batch.ops, true).expect("no fault is planned");
+            store.persisted(batch.seq);
+        };
+        settle(&mut store);
+        for _ in 0..ENTRIES {
+            store.propose(RangeId(7), vec![7; 500]).expect("it leads");
+            settle(&mut store);
+        }
+        assert!(flushes > 10, "the log is cut: {flushes} times");
+        assert!(flushes < ENTRIES / 3, "{flushes} flushes of {ENTRIES} entries");
     }
 }
