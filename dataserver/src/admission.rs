@@ -10,7 +10,7 @@ use sharklock_proto::{
     internal::v1::{self as internal, StoreCall, store_call::Body, store_error::Kind},
     v1,
 };
-use sharklock_rangemap::Bounds;
+use sharklock_rangemap::Descriptor;
 
 use crate::{
     front::{Asker, Front, LOOKS_QUEUED_MAX, Leading, Query, Read, ReplyTo, Subscriber},
@@ -37,8 +37,8 @@ pub struct Admission<'a> {
     pub front: &'a mut Front,
     /// The range's state as applied.
     pub table: &'a LockTable,
-    /// The range's names.
-    pub bounds: &'a Bounds,
+    /// The range's names, and their version.
+    pub descriptor: &'a Descriptor,
     /// The store's memory.
     pub memory: &'a mut StoreMemory,
     /// What is counted.
@@ -78,7 +78,10 @@ impl Admission<'_> {
             }
             Body::CheckToken(request) => self.look(Query::CheckToken(request))?,
             Body::GetLock(request) => self.look(Query::GetLock(request))?,
-            Body::ListLocks(request) => self.look(Query::ListLocks(request))?,
+            Body::ListLocks(request) => {
+                let version = self.descriptor.epoch.version;
+                self.look(Query::ListLocks(request, version))?;
+            }
             Body::Describe(_) => unreachable!("a store describes itself without a range"),
         }
         Ok(())
@@ -152,7 +155,7 @@ impl Admission<'_> {
         let clock = &mut leading.as_mut().expect("the worker has checked that it leads").clock;
         let mut items = request.items;
         items.retain(|item| {
-            if !self.bounds.contains(item.name.as_bytes()) {
+            if !self.descriptor.bounds.contains(item.name.as_bytes()) {
                 return false;
             }
             let acquisition = caller.acquisition(item.acquisition_id);

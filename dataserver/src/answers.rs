@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use sharklock_locktable::{
     Acquisition, Change, Finished, Grant, LockTable, Name, Outcome, Reply, Status, Token,
 };
+use sharklock_multiraft::Store;
 use sharklock_proto::{
     internal::v1::{self as internal, StoreReply, store_error::Kind, store_reply::Body},
     v1,
@@ -14,7 +15,8 @@ use sharklock_rangemap::{Descriptor, RangeId, StoreId};
 use crate::{
     front::{Asker, LinkId, ReplyTo, Subscriber},
     lease_clock::LeaseClock,
-    wire,
+    machine::LockRange,
+    moved, wire,
 };
 
 /// Holders shown to whoever has to wait.
@@ -39,22 +41,25 @@ impl Replies {
         self.by_link.remove(&link);
     }
 
-    /// Answers as of an index of a range's log, from a table that has `applied` so much.
+    /// Answers as of an index of a range's log, from a table that has `applied` so much. The range
+    /// is in the store.
     pub fn at<'a>(
         &'a mut self,
         now: Duration,
-        descriptor: &Descriptor,
+        store: &'a Store<LockRange>,
+        range: RangeId,
         (index, applied): (u64, u64),
-        table: &'a LockTable,
         subscribers: &'a mut BTreeMap<Acquisition, Subscriber>,
     ) -> Answers<'a> {
+        let table = store.machine(range).expect("a range has its state").table();
+        let descriptor = store.descriptor(range).expect("a range has its descriptor");
         let position = v1::Position {
             range_id: descriptor.range.0,
             conf_ver: descriptor.epoch.conf_ver,
             version: descriptor.epoch.version,
             applied_index: index,
         };
-        Answers { replies: self, now, position, applied, table, subscribers }
+        Answers { replies: self, now, position, applied, store, descriptor, table, subscribers }
     }
 
     /// Something could not be done.
@@ -97,6 +102,9 @@ pub struct Answers<'a> {
     /// Up to here the table goes, which may be beyond `position`: entries of one turn are answered
     /// together.
     applied: u64,
+    store: &'a Store<LockRange>,
+    /// As of `applied`, too.
+    pub descriptor: &'a Descriptor,
     pub table: &'a LockTable,
     subscribers: &'a mut BTreeMap<Acquisition, Subscriber>,
 }
@@ -129,6 +137,16 @@ impl Answers<'_> {
         let position = Some(self.position);
         let body = match asker {
             Asker::Clock | Asker::Withdrawal(_) => return,
+            // The others hear how their command ended, which was true where it stands. What an acquire
+            // hears is made of the table as well (see `granted`), so that it is repeated, under its
+            // id; only of a refusal is it known that nothing was done.
+            Asker::Acquire { acquisition, name, .. } if self.has_left(name.as_str()) => {
+                self.subscribers.remove(&acquisition);
+                return match reply {
+                    Reply::Refused(_) => self.fail_moved(to, name.as_str()),
+                    _ => self.replies.indeterminate(to),
+                };
+            }
             Asker::Acquire { acquisition, name, seq, .. } => {
                 let mut response = v1::AcquireResponse {
                     position,
@@ -207,6 +225,18 @@ impl Answers<'_> {
         if matches!(how, Finished::TryRefused | Finished::WaitTimedOut) {
             self.show_holders(response, name, clock);
         }
+    }
+
+    /// Whether the name is outside the bounds that the range has where the table stands, so that the
+    /// table says nothing of it.
+    pub fn has_left(&self, name: &str) -> bool {
+        !self.descriptor.bounds.contains(name.as_bytes())
+    }
+
+    /// Nothing was done, since the name has left the range.
+    pub fn fail_moved(&mut self, to: ReplyTo, name: &str) {
+        let range = self.descriptor.range;
+        self.replies.fail(to, moved::epoch_not_match(self.store, Some(range), name));
     }
 
     /// Whether a push about the acquisition would reach somebody.

@@ -121,6 +121,13 @@ impl Attempts {
         self.forget_unless(acquisition, false);
     }
 
+    /// Names have left the range: what is open no more has, or has ended.
+    pub fn keep_open(&mut self, is_open: impl Fn(Acquisition) -> bool) {
+        self.0.retain(|acquisition, asked| {
+            asked.in_flight > 0 || asked.is_withdrawn || is_open(*acquisition)
+        });
+    }
+
     /// Forgets all, at step-down.
     pub fn clear(&mut self) {
         self.0.clear();

@@ -78,18 +78,29 @@ fn owner_weight(owner: &Owner) -> usize {
 /// What one Raft entry says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogBatch {
-    /// The leader's wall clock, for people.
-    pub stamped_unix_ms: u64,
-    /// What the leader has counted since its entry before, for [`sharklock_locktable::LockTable::pass`].
-    pub passed_ms: u64,
+    /// Beside the commands.
+    pub head: BatchHead,
     /// The commands of one turn.
     pub commands: Vec<Command>,
 }
 
+/// What an entry says beside its commands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchHead {
+    /// The version of the range's descriptor under which the commands were admitted, from 1 on. A
+    /// range that has another when the entry is applied applies none of them.
+    pub version: u64,
+    /// The leader's wall clock, for people.
+    pub stamped_unix_ms: u64,
+    /// What the leader has counted since its entry before, for [`sharklock_locktable::LockTable::pass`].
+    pub passed_ms: u64,
+}
+
 /// Encodes the commands of one turn as the data of one Raft entry. See [`LogBatch`].
-pub fn encode_batch(stamped_unix_ms: u64, passed_ms: u64, commands: &[Command]) -> Vec<u8> {
+pub fn encode_batch(head: BatchHead, commands: &[Command]) -> Vec<u8> {
     let commands = commands.iter().map(command_to_record).collect();
-    let batch = record::LogBatch { stamped_unix_ms, commands, passed_ms };
+    let BatchHead { version, stamped_unix_ms, passed_ms } = head;
+    let batch = record::LogBatch { stamped_unix_ms, commands, passed_ms, version };
     let mut data = Vec::with_capacity(1 + batch.encoded_len());
     data.push(LOG_FORMAT);
     batch.encode(&mut data).expect("a Vec grows as needed");
@@ -104,9 +115,13 @@ pub fn decode_batch(data: &[u8]) -> Result<LogBatch, DecodeError> {
     }
     let batch = record::LogBatch::decode(body)
         .map_err(|error| DecodeError::Malformed(error.to_string()))?;
-    let record::LogBatch { stamped_unix_ms, passed_ms, commands } = batch;
+    let record::LogBatch { stamped_unix_ms, passed_ms, commands, version } = batch;
+    if version == 0 {
+        return Err(DecodeError::Field("version"));
+    }
+    let head = BatchHead { version, stamped_unix_ms, passed_ms };
     let commands = commands.into_iter().map(command_from_record).collect::<Result<_, _>>()?;
-    Ok(LogBatch { stamped_unix_ms, passed_ms, commands })
+    Ok(LogBatch { head, commands })
 }
 
 fn command_to_record(command: &Command) -> record::LogCommand {
@@ -374,6 +389,9 @@ mod tests {
 
     use super::*;
 
+    const HEAD: BatchHead =
+        BatchHead { version: u64::MAX, stamped_unix_ms: u64::MAX, passed_ms: u64::MAX };
+
     fn acquisition(id: u64) -> Acquisition {
         Acquisition {
             session: SessionHandle([7; 16]),
@@ -530,34 +548,42 @@ mod tests {
 
     #[test]
     fn every_command_survives_the_log() {
-        let (stamped_unix_ms, passed_ms, commands) = (1_700_000_000_000, 7, every_command());
-        let data = encode_batch(stamped_unix_ms, passed_ms, &commands);
-        assert_eq!(decode_batch(&data), Ok(LogBatch { stamped_unix_ms, passed_ms, commands }));
+        let head = BatchHead { version: 3, stamped_unix_ms: 1_700_000_000_000, passed_ms: 7 };
+        let commands = every_command();
+        let data = encode_batch(head, &commands);
+        assert_eq!(decode_batch(&data), Ok(LogBatch { head, commands }));
     }
 
     #[test]
     fn no_command_is_longer_than_its_weight() {
-        let empty = encode_batch(u64::MAX, u64::MAX, &[]).len();
+        let empty = encode_batch(HEAD, &[]).len();
         for command in every_command() {
             let weight = weight(&command);
             let commands = std::slice::from_ref(&command);
-            let encoded = encode_batch(u64::MAX, u64::MAX, commands).len() - empty;
+            let encoded = encode_batch(HEAD, commands).len() - empty;
             assert!(encoded <= weight, "{encoded} > {weight}: {command:?}");
         }
     }
 
     #[test]
     fn another_format_is_refused() {
-        let mut data = encode_batch(1, 1, &every_command());
+        let mut data = encode_batch(HEAD, &every_command());
         data[0] = LOG_FORMAT + 1;
         assert_eq!(decode_batch(&data), Err(DecodeError::Format(LOG_FORMAT + 1)));
         assert_eq!(decode_batch(&[]), Err(DecodeError::Empty));
     }
 
+    /// Without one nothing says whether the range still has the names.
+    #[test]
+    fn an_entry_without_a_version_is_refused() {
+        let data = encode_batch(BatchHead { version: 0, ..HEAD }, &every_command());
+        assert_eq!(decode_batch(&data), Err(DecodeError::Field("version")));
+    }
+
     /// A command of a later version has a field that this one does not know.
     #[test]
     fn an_unknown_command_is_an_error_and_is_not_skipped() {
-        let mut batch = record::LogBatch::default();
+        let mut batch = record::LogBatch { version: 1, ..record::LogBatch::default() };
         batch.commands.push(record::LogCommand { body: None });
         let mut data = vec![LOG_FORMAT];
         batch.encode(&mut data).expect("a Vec grows as needed");
@@ -566,7 +592,7 @@ mod tests {
 
     #[test]
     fn damaged_bytes_are_errors_and_never_panics() {
-        let data = encode_batch(1, 1, &every_command());
+        let data = encode_batch(HEAD, &every_command());
         for position in 1..data.len() {
             for flip in [1u8, 0x80, 0xff] {
                 let mut damaged = data.clone();

@@ -82,6 +82,31 @@ impl ConditionClock {
         self.stop(TimeKey::AskGrace(token));
     }
 
+    /// Ends the times of names that have left the range.
+    pub fn stop_those_of(&mut self, is_gone: impl Fn(&Name) -> bool) {
+        let gone: Vec<_> = self
+            .times
+            .iter()
+            .filter(|(_, time)| is_gone(&time.name))
+            .map(|(key, _)| *key)
+            .collect();
+        gone.into_iter().for_each(|key| self.stop(key));
+    }
+
+    /// A time was over, and what was proposed of it was not applied: it is over still, unless another
+    /// runs in its place.
+    pub fn again(&mut self, now: Duration, time_up: &TimeUp) {
+        let TimeUp { name, token, what, .. } = time_up;
+        let (key, revision) = match *what {
+            Timed::LockDelay => (TimeKey::LockDelay(*token), 0),
+            Timed::MaxHold { revision } => (TimeKey::MaxHold(*token), revision),
+            Timed::AskGrace { revision } => (TimeKey::AskGrace(*token), revision),
+        };
+        if !self.times.contains_key(&key) {
+            self.begin(now, key, name.clone(), 0, revision);
+        }
+    }
+
     /// The times of a hold go on under another token.
     pub fn rename_hold(&mut self, before: Token, after: Token) {
         for key in [TimeKey::MaxHold, TimeKey::AskGrace] {

@@ -128,8 +128,9 @@ pub enum Query {
     CheckToken(v1::CheckTokenRequest),
     /// One lock.
     GetLock(v1::GetLockRequest),
-    /// A page of locks.
-    ListLocks(v1::ListLocksRequest),
+    /// A page of locks, and the version of the descriptor under which it was asked for: of a range
+    /// that has lost names since, a page would lack them without a word.
+    ListLocks(v1::ListLocksRequest, u64),
 }
 
 /// One entry on its way through the log.
@@ -150,6 +151,8 @@ pub struct Leading {
     pub clock: LeaseClock,
     /// How old the range is.
     pub age: RangeAge,
+    /// The version of the range's descriptor under which everything that is queued was admitted.
+    pub version: u64,
 }
 
 /// The soft state of one range.
@@ -158,6 +161,7 @@ pub struct Leading {
 /// - `leading` is set only from the apply of the leader's own first entry until step-down;
 ///   without it nothing is queued here and nothing with a seq is answered;
 /// - `commands` and `askers` have equal lengths;
+/// - what is queued names nothing outside the bounds that the range has in `leading.version`;
 /// - `proposals` are in order of their indices;
 /// - `pending` has the charges of all askers here, waiting or proposed;
 /// - every question gets at most one answer, and exactly one unless its link or the leadership is
@@ -245,20 +249,35 @@ impl Front {
         if !self.askers.iter().any(is_stale) {
             return 0;
         }
+        self.take_out(|_, asker| is_stale(asker)).len() as u64
+    }
+
+    /// Takes commands out of the queue that will not be proposed.
+    pub fn take_out(&mut self, goes: impl Fn(&Command, &Asker) -> bool) -> Vec<(Command, Asker)> {
         let (commands, askers) = (self.commands.drain(..), self.askers.drain(..));
-        let pairs: Vec<_> = commands.zip(askers).collect();
-        let before = pairs.len();
-        let (stale, kept): (Vec<_>, Vec<_>) =
-            pairs.into_iter().partition(|(_, asker)| is_stale(asker));
-        for (_, asker) in stale {
-            if let Asker::Acquire { acquisition, charge, .. } = asker {
-                self.subscribers.remove(&acquisition);
-                self.pending.remove(&charge);
-                self.attempts.settled(acquisition, false);
-            }
-        }
+        let (gone, kept): (Vec<_>, Vec<_>) =
+            commands.zip(askers).partition(|(command, asker)| goes(command, asker));
         (self.commands, self.askers) = kept.into_iter().unzip();
-        (before - self.commands.len()) as u64
+        for (_, asker) in &gone {
+            if let Asker::Acquire { charge, .. } = asker {
+                self.pending.remove(charge);
+            }
+            self.not_done(asker);
+        }
+        gone
+    }
+
+    /// A command of somebody was not done, and will not be.
+    pub fn not_done(&mut self, asker: &Asker) {
+        match asker {
+            Asker::Acquire { acquisition, .. } => {
+                self.subscribers.remove(acquisition);
+                self.attempts.settled(*acquisition, false);
+            }
+            // Nobody waits for it. It is left to its lease, wherever its name is.
+            Asker::Withdrawal(acquisition) => self.attempts.withdrawn(*acquisition),
+            Asker::Clock | Asker::Release(_) | Asker::Cancel(_) | Asker::ForceRelease(_) => {}
+        }
     }
 
     /// The askers of the entry that was applied at (index, term), and those whose entries can no

@@ -17,6 +17,7 @@ use sharklock_locktable::{
 use crate::condition_clock::{ConditionClock, TimeKey};
 
 mod inherited;
+mod moved;
 
 use inherited::Inherited;
 

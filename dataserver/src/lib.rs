@@ -17,13 +17,14 @@ mod image;
 mod lease_clock;
 mod machine;
 mod memory;
+mod moved;
 mod ports;
 mod range_age;
 mod reads;
 mod wire;
 mod worker;
 
-pub use codec::{DecodeError, LogBatch, decode_batch, encode_batch};
+pub use codec::{BatchHead, DecodeError, LogBatch, decode_batch, encode_batch};
 pub use condition_clock::TimeKey;
 #[cfg(feature = "edge")]
 pub use edge::{DataServer, DataServerConfig, Lane, LocalLink, StartError, Tuning};

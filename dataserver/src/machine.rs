@@ -1,6 +1,6 @@
 //! A lock table as the state machine of a range: decodes entries, encodes its image.
 
-use sharklock_locktable::{At, LockTable, Name, Outcome, RestoreError, Restoring};
+use sharklock_locktable::{At, Command, LockTable, Name, Outcome, RestoreError, Restoring};
 use sharklock_multiraft::{CorruptImage, DirtyRow, EntryAt, StateMachine};
 
 use crate::{
@@ -8,8 +8,15 @@ use crate::{
     image,
 };
 
-/// What applying one entry did: one outcome per command, in order.
-pub type LockRangeOutput = Vec<Outcome>;
+/// What applying one entry did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LockRangeOutput {
+    /// The outcome of each command, in order.
+    Done(Vec<Outcome>),
+    /// The range has other bounds than those under which the entry was proposed. None of its
+    /// commands was applied; these are all of them, in order.
+    Moved(Vec<Command>),
+}
 
 /// The replicated state of a range of locks.
 #[derive(Debug)]
@@ -36,16 +43,25 @@ impl StateMachine for LockRange {
         Self { table: LockTable::new() }
     }
 
-    fn apply(&mut self, at: EntryAt, data: &[u8]) -> Self::Output {
+    fn apply(&mut self, at: EntryAt, version: u64, data: &[u8]) -> Self::Output {
         let batch = match codec::decode_batch(data) {
             Ok(batch) => batch,
             // Skipping it would let this replica diverge from those that understand it (D19).
             Err(error) => panic!("entry {} of term {}: {error}", at.index, at.term),
         };
-        let LogBatch { stamped_unix_ms, passed_ms, commands } = batch;
-        let at = At { index: at.index, term: at.term, stamped_unix_ms };
-        self.table.pass(passed_ms);
-        commands.into_iter().map(|command| self.table.apply(at, command)).collect()
+        let LogBatch { head, commands } = batch;
+        let at = At { index: at.index, term: at.term, stamped_unix_ms: head.stamped_unix_ms };
+        // Time has passed for the range whatever became of its names. The leader has counted it as
+        // proposed; if the table did not follow, it would be behind for ever, and a request would
+        // seem to have been asked later than it was: a late copy could pass for a new one.
+        self.table.pass(head.passed_ms);
+        // A split may stand between this entry's proposal and its place in the log (D12). Where a
+        // name has moved, the child decides about it, so that here nothing may be decided.
+        if head.version != version {
+            return LockRangeOutput::Moved(commands);
+        }
+        let outcomes = commands.into_iter().map(|command| self.table.apply(at, command));
+        LockRangeOutput::Done(outcomes.collect())
     }
 
     fn take_dirty(&mut self) -> Vec<DirtyRow> {
@@ -95,10 +111,13 @@ mod tests {
 
     use sharklock_locktable::{
         Acquire, Acquisition, AcquisitionId, Command, Ending, Instance, Mode, Owner, Release,
-        SessionHandle, Token, Wait,
+        Reply, SessionHandle, Token, Wait,
     };
 
     use super::*;
+    use crate::codec::BatchHead;
+
+    const VERSION: u64 = 4;
 
     fn acquire(id: u64, name: &str, mode: Mode) -> Command {
         let session = SessionHandle([u8::try_from(id).expect("small"); 16]);
@@ -120,8 +139,18 @@ mod tests {
     }
 
     fn apply(range: &mut LockRange, index: u64, commands: Vec<Command>) {
-        let data = codec::encode_batch(1_000 + index, 10, &commands);
-        range.apply(EntryAt { index, term: 1 }, &data);
+        apply_under(range, (VERSION, VERSION), index, commands);
+    }
+
+    /// Applies an entry that was proposed under the first version to a range that has the second.
+    fn apply_under(
+        range: &mut LockRange,
+        (proposed, version): (u64, u64),
+        index: u64,
+        commands: Vec<Command>,
+    ) -> LockRangeOutput {
+        let head = BatchHead { version: proposed, stamped_unix_ms: 1_000 + index, passed_ms: 10 };
+        range.apply(EntryAt { index, term: 1 }, version, &codec::encode_batch(head, &commands))
     }
 
     fn busy_range() -> LockRange {
@@ -202,5 +231,49 @@ mod tests {
                 }
             }
         }
+    }
+
+    fn grants(output: LockRangeOutput) -> Vec<Token> {
+        let LockRangeOutput::Done(outcomes) = output else { panic!("{output:?}") };
+        let granted = outcomes.into_iter().map(|outcome| match outcome.reply {
+            Reply::Granted(grant) => grant.token,
+            other => panic!("{other:?}"),
+        });
+        granted.collect()
+    }
+
+    /// Two holders of one name: a leader proposes an acquire while a split is on its way through its
+    /// log. The name is free in the parent then, since the child has it with its holder.
+    #[test]
+    fn a_batch_that_commits_behind_a_split_grants_no_name_that_has_moved() {
+        let mut parent = LockRange::empty();
+        let first = acquire(1, "m", Mode::Exclusive);
+        assert_eq!(grants(apply_under(&mut parent, (4, 4), 6, vec![first])).len(), 1);
+        let child = LockRange { table: parent.table.split_off("m") };
+        let before = parent.table().rows();
+
+        let late = vec![acquire(2, "m", Mode::Exclusive), acquire(3, "a", Mode::Exclusive)];
+        let output = apply_under(&mut parent, (4, 5), 7, late.clone());
+        assert_eq!(output, LockRangeOutput::Moved(late), "nothing of it, whatever the name");
+        assert_eq!(parent.table().rows(), before);
+        assert_eq!(child.table().counts().holds + parent.table().counts().holds, 1);
+
+        // What is proposed anew is decided; also what an earlier version could not know.
+        let again = vec![acquire(3, "a", Mode::Exclusive)];
+        assert_eq!(grants(apply_under(&mut parent, (5, 5), 8, again)).len(), 1);
+        let ahead = vec![acquire(4, "b", Mode::Exclusive)];
+        let output = apply_under(&mut parent, (6, 5), 9, ahead.clone());
+        assert_eq!(output, LockRangeOutput::Moved(ahead), "a newer version waits, too");
+    }
+
+    /// The leader counts what it has proposed. Were the table behind by what was dropped, a late copy
+    /// of a request would seem newer than the end of what it asked for.
+    #[test]
+    fn time_passes_also_with_an_entry_of_which_nothing_is_applied() {
+        let mut range = LockRange::empty();
+        let age_ms = range.table().age_ms();
+        apply_under(&mut range, (4, 4), 6, vec![]);
+        apply_under(&mut range, (4, 5), 7, vec![acquire(1, "a", Mode::Exclusive)]);
+        assert_eq!(range.table().age_ms(), age_ms + 20);
     }
 }

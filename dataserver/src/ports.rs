@@ -110,6 +110,8 @@ pub struct WorkerStats {
     pub withdrawals: u64,
     /// Requests dropped for their age.
     pub stale_requests: u64,
+    /// Commands that were not applied since their range's bounds had changed on the way.
+    pub moved: u64,
     /// Acquires refused because too much was waiting.
     pub overloads: u64,
     /// Stalls of the loop or the disk that were credited to leases.

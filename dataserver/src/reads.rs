@@ -68,13 +68,18 @@ pub fn lost_replicas(store: &Store<LockRange>) -> Vec<String> {
 }
 
 impl Answers<'_> {
-    /// Answers a question that a ReadIndex round has cleared.
+    /// Answers a question that a ReadIndex round has cleared. It may have been admitted before the
+    /// range lost names: of those this table says nothing, least of all that something is gone.
     pub fn read(&mut self, read: Read, clock: &mut LeaseClock, attempts: &mut Attempts) {
+        if let Some(name) = self.left_by(&read.query) {
+            return self.fail_moved(read.to, &name);
+        }
         let position = Some(self.position);
         let body = match read.query {
             Query::KeepAlive { caller, seq, asker, items } => {
                 let answers: Vec<_> = items
                     .into_iter()
+                    .filter(|item| !self.has_left(&item.name))
                     .filter_map(|item| {
                         let acquisition = caller.acquisition(item.acquisition_id);
                         let answer = self.keep_alive(item, acquisition, seq, clock)?;
@@ -99,9 +104,24 @@ impl Answers<'_> {
                 let lock = view.map(|view| self.lock_info(view, Some(clock)));
                 Body::GetLock(v1::GetLockResponse { position, lock })
             }
-            Query::ListLocks(request) => Body::ListLocks(self.list(&request, clock)),
+            Query::ListLocks(request, _) => Body::ListLocks(self.list(&request, clock)),
         };
         self.replies.reply(read.to, body);
+    }
+
+    /// The name that a look is about which the range has lost since it was admitted.
+    fn left_by(&self, query: &Query) -> Option<String> {
+        let (name, has_left) = match query {
+            // Item by item: its gateway sends those again that are not answered.
+            Query::KeepAlive { .. } => return None,
+            Query::CheckToken(request) => (&request.name, self.has_left(&request.name)),
+            Query::GetLock(request) => (&request.name, self.has_left(&request.name)),
+            Query::ListLocks(request, version) => {
+                let from = (&request.page_token).max(&request.prefix);
+                (from, self.descriptor.epoch.version != *version)
+            }
+        };
+        has_left.then(|| name.clone())
     }
 
     /// None while its end is pending: whatever is said now could be wrong a moment later (D7).

@@ -8,7 +8,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use sharklock_locktable::{Change, Finished, Outcome, Reply, Token};
+use sharklock_locktable::{Change, Command, Finished, Outcome, Reply, Token};
 use sharklock_multiraft::{BatchSeq, Effects, EntryAt, NotProposed, ReadId, RoleNow, Store};
 use sharklock_proto::{
     internal::v1::{self as internal, RangeReport, StoreCall, store_call::Body},
@@ -20,11 +20,12 @@ use crate::{
     admission::Admission,
     answers::Replies,
     attempts::Attempts,
-    codec,
+    codec::{self, BatchHead},
     front::{Asker, Front, Leading, LinkId, Proposal, ReplyTo},
     lease_clock::{LeaseClock, LeaseKey, STALL_MIN},
     machine::{LockRange, LockRangeOutput},
     memory::{MemoryBounds, StoreMemory},
+    moved,
     ports::{Input, Outputs, Pace, REQUEST_AGE_MAX, WorkerStats},
     range_age::RangeAge,
     reads, wire,
@@ -354,9 +355,8 @@ impl Worker {
         }
         let table = self.store.machine(range).expect("a leading replica has its state").table();
         let descriptor = self.store.descriptor(range).expect("a range has its descriptor");
-        let bounds = &descriptor.bounds;
         let Self { memory, stats, .. } = self;
-        let admission = Admission { now, age, to, front, table, bounds, memory, stats };
+        let admission = Admission { now, age, to, front, table, descriptor, memory, stats };
         let asked = admission.admit(call, body);
         if let Err(kind) = asked {
             self.replies.fail(to, kind);
@@ -379,15 +379,8 @@ impl Worker {
             {
                 Ok(descriptor.range)
             }
-            _ => Err(self.epoch_not_match()),
+            _ => Err(moved::epoch_not_match(&self.store, range, name)),
         }
-    }
-
-    fn epoch_not_match(&self) -> internal::store_error::Kind {
-        let ranges = self.store.ranges().into_iter();
-        let descriptors =
-            ranges.filter_map(|range| self.store.descriptor(range)).map(wire::descriptor).collect();
-        internal::store_error::Kind::EpochNotMatch(internal::EpochNotMatch { descriptors })
     }
 
     fn begin_reads(&mut self) {
@@ -407,13 +400,16 @@ impl Worker {
         for (&range, front) in &mut self.fronts {
             self.stats.stale_requests += front.drop_stale(now);
             let count = front.entry_len();
-            let Some(Leading { age, .. }) = &mut front.leading else { continue };
+            let Some(Leading { age, version, .. }) = &mut front.leading else { continue };
             let table = self.store.machine(range).expect("a leading replica has its state").table();
             if count == 0 && !age.is_due(table.forgets_at_ms()) {
                 continue;
             }
             let (passed_ms, commands) = (age.unproposed_ms(), &front.commands[..count]);
-            let data = codec::encode_batch(wall_unix_ms, passed_ms, commands);
+            let descriptor = self.store.descriptor(range).expect("a range has its descriptor");
+            moved::assert_inside(descriptor, commands);
+            let head = BatchHead { version: *version, stamped_unix_ms: wall_unix_ms, passed_ms };
+            let data = codec::encode_batch(head, commands);
             match self.store.propose(range, data) {
                 Ok(proposed) => {
                     age.proposed(passed_ms);
@@ -433,13 +429,52 @@ impl Worker {
         }
     }
 
+    /// The bounds of a range to which something was applied may have changed by that.
+    fn follow_bounds(&mut self, range: RangeId) {
+        let Some(front) = self.fronts.get_mut(&range) else { return };
+        let table = self.store.machine(range).expect("it has just been applied to").table();
+        let descriptor = self.store.descriptor(range).expect("a range has its descriptor");
+        for (to, name) in front.follow_bounds(descriptor, table) {
+            let moved = moved::epoch_not_match(&self.store, Some(range), name.as_str());
+            self.replies.fail(to, moved);
+        }
+    }
+
+    /// An entry whose range had other bounds by the time that it was its turn.
+    fn not_applied(
+        &mut self,
+        now: Duration,
+        range: RangeId,
+        commands: Vec<Command>,
+        askers: Vec<Asker>,
+    ) {
+        let front = self.fronts.get_mut(&range).expect("every range has a front");
+        let bounds = &self.store.descriptor(range).expect("a range has its descriptor").bounds;
+        self.stats.moved += commands.len() as u64;
+        let mut askers = askers.into_iter();
+        for command in commands {
+            let asker = askers.next().unwrap_or(Asker::Clock);
+            front.not_applied(now, &command, &asker, bounds);
+            let Some(to) = asker.reply_to() else { continue };
+            let name = command.names().next().map_or("", |name| name.as_str());
+            self.replies.fail(to, moved::epoch_not_match(&self.store, Some(range), name));
+        }
+    }
+
     /// Follows what the engine did, in the order in which it says so: entries applied, reads
     /// cleared, leadership won and lost.
     fn follow_effects(&mut self, now: Duration) {
         let mut effects = std::mem::take(&mut self.effects);
+        let mut ranges = Vec::new();
         for applied in effects.applied.drain(..) {
+            if ranges.last() != Some(&applied.range) {
+                ranges.push(applied.range);
+            }
             self.applied(now, applied.range, applied.at, applied.output);
         }
+        // Behind everything that was applied before the bounds changed and is about names that have
+        // left: the clock has followed that, too.
+        ranges.into_iter().for_each(|range| self.follow_bounds(range));
         for ready in effects.reads.drain(..) {
             self.answer_reads(now, ready.range, ready.read);
         }
@@ -459,7 +494,8 @@ impl Worker {
         let counts = table.counts();
         tracing::info!(%range, term, leases = counts.holds + counts.waiters, "leading");
         let age = RangeAge::promote(now, table.age_ms());
-        front.leading = Some(Leading { clock, age });
+        let version = self.store.descriptor(range).expect("it leads the range").epoch.version;
+        front.leading = Some(Leading { clock, age, version });
         self.stats.promotions += 1;
     }
 
@@ -512,11 +548,16 @@ impl Worker {
         }
         let table = self.store.machine(range).expect("it has just been applied to").table();
         self.memory.weigh(front, table);
-        let Some(outcomes) = output else { return };
-        let descriptor = self.store.descriptor(range).expect("a range has its descriptor");
+        let outcomes = match output {
+            None => return,
+            Some(LockRangeOutput::Done(outcomes)) => outcomes,
+            Some(LockRangeOutput::Moved(commands)) => {
+                return self.not_applied(now, range, commands, askers);
+            }
+        };
         let applied = self.store.status(range).map_or(at.index, |status| status.applied);
         let (at, subscribers) = ((at.index, applied), &mut front.subscribers);
-        let mut answers = self.replies.at(now, descriptor, at, table, subscribers);
+        let mut answers = self.replies.at(now, &self.store, range, at, subscribers);
         let mut askers = askers.into_iter();
         for outcome in outcomes {
             let asker = askers.next().unwrap_or(Asker::Clock);
@@ -542,11 +583,9 @@ impl Worker {
         let Some(front) = self.fronts.get_mut(&range) else { return };
         let reads = front.cleared_by(read);
         let Some(leading) = &mut front.leading else { return };
-        let table = self.store.machine(range).expect("a leading replica has its state").table();
-        let descriptor = self.store.descriptor(range).expect("a range has its descriptor");
         let applied = self.store.status(range).map_or(0, |status| status.applied);
         let (at, subscribers) = ((applied, applied), &mut front.subscribers);
-        let mut answers = self.replies.at(now, descriptor, at, table, subscribers);
+        let mut answers = self.replies.at(now, &self.store, range, at, subscribers);
         for read in reads {
             answers.read(read, &mut leading.clock, &mut front.attempts);
         }
@@ -589,3 +628,6 @@ fn count(stats: &mut WorkerStats, change: &Change) {
         _ => {}
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -111,6 +111,27 @@ impl Command {
             | Self::Revoke(_) => 2,
         }
     }
+
+    /// The locks that it names; none where it concerns all of the range. Apply touches no others.
+    pub fn names(&self) -> impl Iterator<Item = &Name> {
+        let (one, items) = match self {
+            Self::Acquire(acquire) => (Some(&acquire.name), &[][..]),
+            Self::Release(release) => (Some(&release.name), &[][..]),
+            Self::Cancel(cancel) => (Some(&cancel.name), &[][..]),
+            Self::Expire(expire) => (None, expire.items.as_slice()),
+            Self::WaitTimeout(timeout) => (Some(&timeout.name), &[][..]),
+            Self::Ending(ending) => (Some(&ending.name), &[][..]),
+            Self::End(end) => (Some(&end.name), &[][..]),
+            Self::SetCondition(set) => (Some(&set.name), &[][..]),
+            Self::Claim(claim) => (Some(&claim.name), &[][..]),
+            Self::Reclaim(reclaim) => (Some(&reclaim.name), &[][..]),
+            Self::Ask(ask) => (Some(&ask.name), &[][..]),
+            Self::Downgrade(downgrade) => (Some(&downgrade.name), &[][..]),
+            Self::TimeUp(time_up) => (Some(&time_up.name), &[][..]),
+            Self::Revoke(_) | Self::RaiseFeatureLevel(_) => (None, &[][..]),
+        };
+        one.into_iter().chain(items.iter().map(ExpireItem::name))
+    }
 }
 
 /// See [`Command::Acquire`].
@@ -191,6 +212,15 @@ pub enum ExpireItem {
         /// The waiter.
         acquisition: Acquisition,
     },
+}
+
+impl ExpireItem {
+    /// The lock.
+    pub fn name(&self) -> &Name {
+        match self {
+            Self::Hold { name, .. } | Self::Waiter { name, .. } => name,
+        }
+    }
 }
 
 /// See [`Command::WaitTimeout`]. Nothing happens unless the entry's term is `proposer_term` and

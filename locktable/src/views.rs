@@ -27,6 +27,11 @@ impl LockTable {
         status.expect("an open acquisition stands where the index of sessions says")
     }
 
+    /// Whether the acquisition is open, under whatever name.
+    pub fn is_open(&self, acquisition: Acquisition) -> bool {
+        self.ledger.sessions.get(acquisition).is_some()
+    }
+
     /// Whether the acquisition is open, or its end is remembered, under whatever name.
     pub fn knows(&self, acquisition: Acquisition) -> bool {
         self.ledger.is_known(acquisition)

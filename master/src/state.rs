@@ -184,7 +184,7 @@ impl StateMachine for ClusterState {
         }
     }
 
-    fn apply(&mut self, _at: EntryAt, data: &[u8]) -> Vec<Answer> {
+    fn apply(&mut self, _at: EntryAt, _version: u64, data: &[u8]) -> Vec<Answer> {
         let commands = decode_batch(data).commands.into_iter();
         let body = |command: MasterCommand| command.body.expect("an unknown command: upgrade");
         commands.map(|command| self.apply_one(body(command))).collect()

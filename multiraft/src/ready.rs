@@ -208,7 +208,8 @@ fn apply<M: StateMachine>(
     let range = replica.range();
     for entry in &committed {
         let at = EntryAt { index: entry.index, term: entry.term };
-        let output = apply_entry(&mut replica.machine, entry);
+        let version = replica.descriptor.epoch.version;
+        let output = apply_entry(&mut replica.machine, version, entry);
         replica.applied = at;
         effects.applied.push(Applied { range, at, output });
     }
@@ -217,15 +218,19 @@ fn apply<M: StateMachine>(
     }
 }
 
-/// Applies one entry; `None` for a leader's empty one.
-pub(crate) fn apply_entry<M: StateMachine>(machine: &mut M, entry: &Entry) -> Option<M::Output> {
+/// Applies one entry to a range of that version; `None` for a leader's empty one.
+pub(crate) fn apply_entry<M: StateMachine>(
+    machine: &mut M,
+    version: u64,
+    entry: &Entry,
+) -> Option<M::Output> {
     assert_eq!(
         entry.entry_type,
         EntryType::EntryNormal,
         "guard and recovery let no membership change in"
     );
     let at = EntryAt { index: entry.index, term: entry.term };
-    (!entry.data.is_empty()).then(|| machine.apply(at, &entry.data))
+    (!entry.data.is_empty()).then(|| machine.apply(at, version, &entry.data))
 }
 
 /// The `Ready` of this number and all before it are durable.

@@ -160,7 +160,7 @@ fn load_range<M: StateMachine>(
         .iter()
         .filter(|entry| flushed.index < entry.index && entry.index <= hard_state.commit)
     {
-        ready::apply_entry(&mut machine, entry);
+        ready::apply_entry(&mut machine, descriptor.epoch.version, entry);
         applied = EntryAt { index: entry.index, term: entry.term };
     }
     let conf_state = records::conf_state(&descriptor);

@@ -22,9 +22,12 @@ pub trait StateMachine: Sized {
     /// The state before the first entry.
     fn empty() -> Self;
 
-    /// Applies the data of one entry. Panics on data it does not understand: skipping it would
-    /// let replicas diverge (D19).
-    fn apply(&mut self, at: EntryAt, data: &[u8]) -> Self::Output;
+    /// Applies the data of one entry. `version` is that of the range's descriptor as all entries
+    /// before this one have left it: the same on every replica, and after a restart. Data that was
+    /// proposed under another version may be about names that have left the range, so a machine
+    /// that has names compares (D12). Panics on data it does not understand: skipping it would let
+    /// replicas diverge (D19).
+    fn apply(&mut self, at: EntryAt, version: u64, data: &[u8]) -> Self::Output;
 
     /// Rows that changed since the last call, each once, for the image (D4).
     fn take_dirty(&mut self) -> Vec<DirtyRow>;

@@ -429,7 +429,7 @@ mod tests {
             Self(0)
         }
 
-        fn apply(&mut self, _at: EntryAt, _data: &[u8]) {
+        fn apply(&mut self, _at: EntryAt, _version: u64, _data: &[u8]) {
             self.0 += 1;
         }
 

@@ -26,6 +26,7 @@ pub struct Metrics {
     keepalive_items: IntCounter,
     withdrawals: IntCounter,
     stale_requests: IntCounter,
+    moved: IntCounter,
     overloads: IntCounter,
     stalls: IntCounter,
     promotions: IntCounter,
@@ -102,6 +103,10 @@ impl Metrics {
             stale_requests: counter(
                 "sharklock_store_stale_requests_total",
                 "Requests dropped because they were older than 10 s.",
+            )?,
+            moved: counter(
+                "sharklock_range_moved_commands_total",
+                "Commands not applied since their range's bounds had changed: they are repeated.",
             )?,
             overloads: counter(
                 "sharklock_store_overloads_total",
@@ -230,6 +235,7 @@ impl Metrics {
         follow(&self.keepalive_items, stats.keepalive_items);
         follow(&self.withdrawals, stats.withdrawals);
         follow(&self.stale_requests, stats.stale_requests);
+        follow(&self.moved, stats.moved);
         follow(&self.overloads, stats.overloads);
         follow(&self.stalls, stats.stalls);
         follow(&self.promotions, stats.promotions);

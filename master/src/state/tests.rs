@@ -125,7 +125,7 @@ proptest! {
                 continue;
             };
             let at = EntryAt { index, term: 1 };
-            let answers = state.apply(at, &encode_batch(vec![command]));
+            let answers = state.apply(at, 1, &encode_batch(vec![command]));
             check(&mut naive, step, answers[0]);
             let epochs = state.ranges().iter().map(|range| {
                 (range.range.0, (range.epoch.version, range.epoch.conf_ver))
@@ -138,7 +138,7 @@ proptest! {
 #[test]
 #[should_panic(expected = "newer format")]
 fn an_entry_of_a_newer_format_stops_the_master() {
-    ClusterState::empty().apply(EntryAt { index: 6, term: 6 }, &[9, 1, 2]);
+    ClusterState::empty().apply(EntryAt { index: 6, term: 6 }, 1, &[9, 1, 2]);
 }
 
 #[test]
@@ -146,14 +146,14 @@ fn an_entry_of_a_newer_format_stops_the_master() {
 fn an_unknown_command_stops_the_master() {
     let mut data = vec![FORMAT];
     MasterBatch { commands: vec![MasterCommand { body: None }] }.encode_raw(&mut data);
-    ClusterState::empty().apply(EntryAt { index: 6, term: 6 }, &data);
+    ClusterState::empty().apply(EntryAt { index: 6, term: 6 }, 1, &data);
 }
 
 #[test]
 fn a_corrupt_image_is_refused() {
     let mut state = ClusterState::empty();
     let register = command(&Step::Register(1, 1)).expect("a command");
-    state.apply(EntryAt { index: 6, term: 6 }, &encode_batch(vec![register]));
+    state.apply(EntryAt { index: 6, term: 6 }, 1, &encode_batch(vec![register]));
     let (header, rows) = (state.header(), state.rows());
     let mut unknown = rows.clone();
     unknown[0].0 = b"?".to_vec();

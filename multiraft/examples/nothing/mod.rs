@@ -12,7 +12,7 @@ impl StateMachine for Nothing {
         Self
     }
 
-    fn apply(&mut self, _at: EntryAt, _data: &[u8]) {}
+    fn apply(&mut self, _at: EntryAt, _version: u64, _data: &[u8]) {}
 
     fn take_dirty(&mut self) -> Vec<DirtyRow> {
         Vec::new()

@@ -92,7 +92,7 @@ fn check(disk: SimDisk, reported: usize) {
     let mut machine = Tally::empty();
     let mut states = vec![machine.state_hash()];
     for command in commands() {
-        machine.apply(EntryAt { index: 0, term: 0 }, &command);
+        machine.apply(EntryAt { index: 0, term: 0 }, 1, &command);
         states.push(machine.state_hash());
     }
     let found = states.iter().rposition(|hash| *hash == node.status().state_hash);

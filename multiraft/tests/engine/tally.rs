@@ -31,7 +31,7 @@ impl StateMachine for Tally {
         Self::default()
     }
 
-    fn apply(&mut self, _at: EntryAt, data: &[u8]) -> u64 {
+    fn apply(&mut self, _at: EntryAt, _version: u64, data: &[u8]) -> u64 {
         let text = std::str::from_utf8(data).expect("entries of this test are text");
         let (verb, word) = text.split_at(1);
         match verb {

@@ -1,0 +1,106 @@
+//! What a change of a range's bounds means for what its leader has on the way (D12): whatever names
+//! something that has left the range is done elsewhere, and its gateway is told where.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use sharklock_locktable::{Acquisition, Command, LockTable, Name};
+use sharklock_multiraft::Store;
+use sharklock_proto::internal::v1::{self as internal, store_error::Kind};
+use sharklock_rangemap::{Bounds, Descriptor, RangeId};
+
+use crate::{
+    front::{Asker, Front, ReplyTo},
+    machine::LockRange,
+    wire,
+};
+
+/// Not done, since the range that was `asked` has not the bounds that its gateway believes in, or not
+/// this name. Says what bounds it has, and which range here has the name, so far as they are here.
+pub fn epoch_not_match(store: &Store<LockRange>, asked: Option<RangeId>, name: &str) -> Kind {
+    let has_it = store.range_at(name.as_bytes()).filter(|range| Some(*range) != asked);
+    let known = asked.into_iter().chain(has_it).filter_map(|range| store.descriptor(range));
+    Kind::EpochNotMatch(internal::EpochNotMatch {
+        descriptors: known.map(wire::descriptor).collect(),
+    })
+}
+
+/// Whether a command is about a name outside the bounds.
+fn is_outside(bounds: &Bounds, command: &Command) -> bool {
+    command.names().any(|name| !bounds.contains(name.as_str().as_bytes()))
+}
+
+/// # Panics
+/// If a command names something outside the range: its entry would decide about a lock that another
+/// range has.
+pub fn assert_inside(descriptor: &Descriptor, commands: &[Command]) {
+    let Descriptor { range, bounds, epoch, .. } = descriptor;
+    if let Some(command) = commands.iter().find(|command| is_outside(bounds, command)) {
+        panic!("range {range} ({epoch}) has only {bounds:?}, and is to propose {command:?}");
+    }
+}
+
+impl Front {
+    /// Follows the bounds of the range, if they have changed: clock and queue keep what is inside.
+    /// Gives back who is to be told that the name of a call has moved. `table` has lost the names.
+    ///
+    /// Questions stay: what is read for them is compared with the bounds of that moment.
+    pub fn follow_bounds(
+        &mut self,
+        descriptor: &Descriptor,
+        table: &LockTable,
+    ) -> Vec<(ReplyTo, Name)> {
+        let Descriptor { bounds, epoch, .. } = descriptor;
+        let Some(leading) = self.leading.as_mut().filter(|it| it.version != epoch.version) else {
+            return Vec::new();
+        };
+        leading.version = epoch.version;
+        leading.clock.shrink_to(bounds);
+        for command in &mut self.commands {
+            if let Command::Expire(expire) = command {
+                expire.items.retain(|item| bounds.contains(item.name().as_str().as_bytes()));
+            }
+        }
+        let is_void = |command: &Command| match command {
+            Command::Expire(expire) => expire.items.is_empty(),
+            command => is_outside(bounds, command),
+        };
+        let gone = self.take_out(|command, _| is_void(command));
+        self.forget_moved(table);
+        let told = gone.iter().filter_map(|(command, asker)| {
+            Some((asker.reply_to()?, command.names().next()?.clone()))
+        });
+        told.collect()
+    }
+
+    /// A command of an entry that came too late to be applied: see
+    /// [`LockRangeOutput::Moved`](crate::LockRangeOutput::Moved).
+    ///
+    /// What a clock asked for it asks again. A withdrawal is not repeated: an acquire that came
+    /// after it would then stand before it in the log and be answered, and what it got be cancelled
+    /// all the same. The lease ends it.
+    pub fn not_applied(
+        &mut self,
+        now: Duration,
+        command: &Command,
+        asker: &Asker,
+        bounds: &Bounds,
+    ) {
+        match (asker, &mut self.leading) {
+            (Asker::Clock, Some(leading)) => leading.clock.not_applied(now, command, bounds),
+            _ => self.not_done(asker),
+        }
+    }
+
+    /// Forgets who listens to acquisitions that are neither open here nor asked for.
+    fn forget_moved(&mut self, table: &LockTable) {
+        let proposed = self.proposals.iter().flat_map(|proposal| &proposal.askers);
+        let asked = self.askers.iter().chain(proposed).filter_map(|asker| match asker {
+            Asker::Acquire { acquisition, .. } => Some(*acquisition),
+            _ => None,
+        });
+        let asked: BTreeSet<Acquisition> = asked.collect();
+        self.subscribers
+            .retain(|acquisition, _| asked.contains(acquisition) || table.is_open(*acquisition));
+        self.attempts.keep_open(|acquisition| table.is_open(acquisition));
+    }
+}
