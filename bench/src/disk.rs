@@ -25,7 +25,7 @@ const IDLE_SAMPLES: usize = 200;
 const IDLE_INTERVAL: Duration = Duration::from_millis(2);
 /// Between two samples during the load: 20 small writes a second beside thousands.
 const LOADED_INTERVAL: Duration = Duration::from_millis(50);
-/// As in `baseline.md`: about what a batch of lock commands weighs.
+/// About what a batch of lock commands weighs.
 const SAMPLE_BYTES: usize = 512;
 
 /// Samples a quiet disk.

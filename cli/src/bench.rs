@@ -11,7 +11,7 @@ use crate::{
     render::{print, printable, table},
 };
 
-/// Connections unless told otherwise, as in `baseline.md`.
+/// Connections unless told otherwise.
 const CONNECTIONS_DEFAULT_MAX: u32 = 8;
 
 /// Runs the load, prints the report, and writes it as JSON where asked.

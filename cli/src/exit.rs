@@ -1,6 +1,6 @@
 //! How a run of `sharklock` ends: exit codes, and the three lines that say why.
 //!
-//! The codes are user interface (DESIGN D17, D18; the numbers above 63 are those of sysexits.h).
+//! The codes are user interface (D17, D18; the numbers above 63 are those of sysexits.h).
 
 use std::{fmt, io::Write as _, process::ExitCode};
 

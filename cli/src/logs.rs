@@ -19,7 +19,7 @@ pub const SERVER: &str = "warn,sharklock=info";
 pub const COMMAND: &str = "error";
 
 /// Starts logging, and makes every panic an event and the end of the process: a task that died
-/// half-way would leave the others to serve a state that nobody understands (DESIGN D5).
+/// half-way would leave the others to serve a state that nobody understands (D5).
 pub fn start(default_filter: &str) -> Result<(), Failure> {
     let filter = filter(default_filter, |name| env::var(name).ok())?;
     let terminal = io::stderr().is_terminal();

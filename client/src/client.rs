@@ -22,7 +22,7 @@ use crate::{
     session_task,
 };
 
-/// Where a gateway of `sharklock dev` answers (DESIGN §5).
+/// Where a gateway of `sharklock dev` answers (decisions.md, *Defaults*).
 pub const ENDPOINT_DEFAULT: &str = "http://127.0.0.1:7700";
 
 /// Names the endpoints for [`Client::from_env`], separated by commas.

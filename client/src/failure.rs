@@ -1,5 +1,5 @@
-//! A call that a server did not do, or that got no answer: what that says about retrying. The table
-//! of codes and reasons is `reliability.md` §5 and D15.
+//! A call that a server did not do, or that got no answer: what that says about retrying. What
+//! codes and reasons mean is decided in D15.
 
 use std::{sync::Arc, time::Duration};
 

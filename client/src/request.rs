@@ -12,10 +12,10 @@ use crate::{
     ids::{AcquisitionId, FencingToken},
 };
 
-/// The lease that a lock gets unless told otherwise (DESIGN §5).
+/// The lease that a lock gets unless told otherwise (decisions.md, *Defaults*).
 pub const TTL_DEFAULT: Duration = Duration::from_secs(10);
 
-/// The longest lease (DESIGN §5).
+/// The longest lease (decisions.md, *Defaults*).
 const TTL_MAX: Duration = Duration::from_secs(600);
 
 /// The longest wait with an end (lock.proto).

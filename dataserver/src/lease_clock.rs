@@ -28,7 +28,7 @@ pub const DRIFT_PERMILLE: u32 = 10;
 /// A loop or disk stall longer than this is credited to every lease (D7).
 pub const STALL_MIN: Duration = Duration::from_millis(500);
 
-/// Most expiries in one command: bounds the work of one apply (raft.md §10, story 21).
+/// Most expiries in one command: bounds the work of one apply (failure story 21).
 const EXPIRE_ITEMS_MAX: usize = 1_000;
 
 /// Most alarms looked at in one turn. After a stall each alarm stands too early, once.

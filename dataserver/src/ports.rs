@@ -66,7 +66,7 @@ pub struct Outputs {
     pub chores: Vec<Chore<LockRange>>,
 }
 
-/// The pace of a worker (DESIGN §5).
+/// The pace of a worker (decisions.md, *Defaults*).
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
     /// Raft's tick.

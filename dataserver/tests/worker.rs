@@ -337,7 +337,7 @@ fn a_forced_release_waits_for_the_holder_or_its_lease() {
     assert_eq!(rig.events()[0].kind(), v1::AcquisitionEventKind::Granted);
 }
 
-/// holes.md 12: from Ending on nothing renews, a late duplicate of the acquire neither.
+/// Hole 12: from Ending on nothing renews, nor does a late duplicate of the acquire.
 #[test]
 fn a_duplicate_acquire_of_an_ending_hold_is_not_told_that_it_holds() {
     let mut rig = Rig::new();

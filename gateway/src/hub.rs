@@ -67,7 +67,7 @@ pub struct HubConfig {
 }
 
 impl Default for HubConfig {
-    /// `reliability.md` §6.3.
+    /// Those of decisions.md, *Defaults*.
     fn default() -> Self {
         Self {
             limits: Limits::default(),

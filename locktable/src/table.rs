@@ -27,7 +27,7 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// Those of DESIGN §5 and D8.
+    /// Those of D8, and of decisions.md, *Defaults*.
     fn default() -> Self {
         Self {
             seats_per_lock_max: 10_000,

@@ -15,7 +15,7 @@ use crate::{
 /// Random identity of one life of a store's process.
 pub type Life = [u8; 16];
 
-/// When a silent store counts as what (DESIGN §5).
+/// When a silent store counts as what (decisions.md, *Defaults*).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Without a heartbeat for so long it is disconnected: its process may have ended.

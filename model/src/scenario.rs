@@ -16,7 +16,7 @@ pub struct Break {
 pub struct Scenario {
     /// On the command line.
     pub name: &'static str,
-    /// The story of `holes.md` that it tells; 0 for none.
+    /// The hole (`holes.md`) that it tells; 0 for none.
     pub hole: u8,
     /// In a sentence.
     pub story: &'static str,

@@ -10,7 +10,7 @@ use sharklock_model::{
     story,
 };
 
-/// The holes of the design notes that concern D7–D9, each of which wants a counter-example here.
+/// The holes that concern D7–D9 (`holes.md`), each of which wants a counter-example here.
 const HOLES: [u8; 19] = [1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 13, 14, 15, 16, 17, 18, 20, 21, 22];
 
 /// Set by `make long`: also what takes minutes.

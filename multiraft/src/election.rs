@@ -1,4 +1,5 @@
-//! Timing of elections, in ticks, without randomness of its own (raft.md §9).
+//! Timing of elections, in ticks, without randomness of its own (raft.md, *Elections without
+//! randomness*).
 
 use sharklock_rangemap::{PeerId, RangeId};
 use twox_hash::XxHash3_64;

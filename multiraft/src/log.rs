@@ -12,7 +12,7 @@ use raft::{Error, GetEntriesContext, RaftState, Storage, StorageError};
 /// Counted for each entry beside its data: its share of the queue and of the allocator.
 const ENTRY_OVERHEAD_BYTES: u64 = 128;
 
-/// How much log a range keeps (DESIGN §5).
+/// How much log a range keeps (decisions.md, *Defaults*).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogLimits {
     /// So many entries are kept as long as they are within the maxima: a follower that was away

@@ -474,7 +474,7 @@ mod tests {
     }
 
     /// The persist completion of a replica must not reach the one that took its place (TiKV
-    /// lost entries that way: raft.md, mistake 3).
+    /// lost entries that way: mistake 3 of failures.md).
     #[test]
     fn a_completion_for_an_earlier_incarnation_is_ignored() {
         let disk = one_range();

@@ -1,7 +1,8 @@
 //! A set of descriptors that never overlap, and which of two that overlap is right.
 //!
-//! It owns the acceptance rule of `raft.md` §6 and the tiling check (S10). It does not know who
-//! leads a range (see `route_cache`), nor where descriptors come from.
+//! It owns the rule of acceptance (ranges.md, *Which of two descriptors is right*) and the tiling
+//! check (S10). It does not know who leads a range (see `route_cache`), nor where descriptors come
+//! from.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -26,7 +26,7 @@ const DATA: u16 = 7710;
 const MASTER: u16 = 7720;
 const ADMIN: u16 = 7790;
 
-/// The column of DESIGN §5 for chaos tests.
+/// The values for chaos tests (decisions.md, *Defaults*).
 pub const CHAOS: &str = "\
 [raft]
 tick = \"50ms\"

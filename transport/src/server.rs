@@ -29,7 +29,8 @@ const STOP_WITHIN: Duration = Duration::from_secs(1);
 #[error("the gRPC server of an internal port failed")]
 pub struct ServeError(#[from] tonic::transport::Error);
 
-/// A server with the limits of internal ports (`reliability.md` §6.3), to add services to.
+/// A server with the limits of internal ports (gateway.md, *Limits of the server*), to add services
+/// to.
 pub fn server() -> Server {
     Server::builder()
         .max_concurrent_streams(STREAMS_PER_CONNECTION)

@@ -31,9 +31,9 @@ pub const ADMIN_PORT: u16 = 7790;
 /// The endpoint of a gateway on this machine, used when none is given.
 pub const DEFAULT_ENDPOINT: &str = "http://127.0.0.1:7700";
 
-/// A lease cannot be shorter (DESIGN §5).
+/// A lease cannot be shorter (decisions.md, *Defaults*).
 const TTL_MIN: Duration = Duration::from_secs(2);
-/// A lease cannot be longer (DESIGN §5).
+/// A lease cannot be longer (decisions.md, *Defaults*).
 const TTL_MAX: Duration = Duration::from_secs(600);
 /// Longer than any session of work, short enough that arithmetic on it cannot overflow.
 const DURATION_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
@@ -457,7 +457,8 @@ fn cluster(id: &str) -> Result<Cluster, BadClusterId> {
     }
 }
 
-/// The limits of DESIGN §5, checked here so that a bad name costs no round trip.
+/// The limits of names (decisions.md, *Defaults*), checked here so that a bad name costs no round
+/// trip.
 fn lock_name(text: &str) -> Result<String, String> {
     bounded_text(text, 512, "a lock name")
 }

@@ -32,8 +32,8 @@ const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
-/// In order of their sections. The defaults of knobs are those of DESIGN §5; their bounds leave room for its
-/// column for chaos tests.
+/// In order of their sections (decisions.md, *Defaults*). The bounds leave room for chaos tests,
+/// which set knobs far lower.
 pub const KEYS: &[Key] = &[
     without_default("server.roles", Kind::List),
     without_default("server.data_dir", Kind::Text),

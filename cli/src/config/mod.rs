@@ -91,7 +91,7 @@ pub struct Advertise {
     pub master: Option<String>,
 }
 
-/// The knobs of DESIGN §5 that a configuration may turn.
+/// The knobs that a configuration may turn (decisions.md, *Defaults*).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tunables {
     /// Replicas of the cluster's first range.

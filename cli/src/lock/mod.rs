@@ -1,4 +1,4 @@
-//! `sharklock lock NAME -- CMD…`: acquire, run, stop in time, release (DESIGN D17).
+//! `sharklock lock NAME -- CMD…`: acquire, run, stop in time, release (D17).
 
 mod acquire;
 mod descendants;

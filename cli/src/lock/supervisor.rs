@@ -1,4 +1,4 @@
-//! Decides what is done to the command that runs under a lock, and when (DESIGN D17).
+//! Decides what is done to the command that runs under a lock, and when (D17).
 //!
 //! The command, and all that it started, must not run when somebody else may hold the lock. So all
 //! are told to stop (SIGTERM) `grace` before the lease may end, are killed (SIGKILL) a margin before
@@ -35,7 +35,7 @@ const KILL_MARGIN_DIVISOR: u32 = 20;
 /// The grace period when none is given, unless a third of the lease is shorter.
 const GRACE_DEFAULT: Duration = Duration::from_secs(3);
 
-/// How often a lease is renewed: a third of it, at most this (DESIGN D7).
+/// How often a lease is renewed: a third of it, at most this (D7).
 const RENEWAL_INTERVAL_MAX: Duration = Duration::from_secs(5);
 
 /// The times that a lease and its owner's wishes fix.

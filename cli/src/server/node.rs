@@ -29,7 +29,7 @@ use crate::{
     exit::{CONFIG, Failure},
 };
 
-/// Raft's longest election time-out, in ticks (DESIGN §5).
+/// Raft's longest election time-out, in ticks (decisions.md, *Defaults*).
 const ELECTION_TICKS_MAX: u32 = 20;
 /// A snapshot without progress for so long has failed.
 const SNAPSHOT_IDLE_MAX: Duration = Duration::from_secs(10);

@@ -76,7 +76,7 @@ pub struct DataServerConfig {
     pub registry: Registry,
 }
 
-/// What operators may tune; equal on all stores of a cluster (DESIGN §5).
+/// What operators may tune; equal on all stores of a cluster (decisions.md, *Defaults*).
 #[derive(Clone, Copy, Debug)]
 pub struct Tuning {
     /// Ticks, elections, flushes.

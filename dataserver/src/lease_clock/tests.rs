@@ -69,7 +69,7 @@ fn while_its_end_is_pending_a_hold_is_not_renewed() {
     assert!(clock.is_pending(LeaseKey::Hold(Token(5))));
 }
 
-/// holes.md 6: another acquisition joined before the Expire was applied.
+/// Hole 6: another acquisition joined before the Expire was applied.
 #[test]
 fn an_expire_that_missed_starts_the_lease_anew() {
     let mut clock = clock();
@@ -136,7 +136,7 @@ fn a_wait_ends_by_its_own_alarm_and_the_lease_goes_on() {
         proposer_term: 7,
     });
     assert_eq!(clock.due(at(3_000)), vec![timeout]);
-    // holes.md 18: it was granted before the time-out was applied; nothing is left behind.
+    // Hole 18: it was granted before the time-out was applied; nothing is left behind.
     clock.observe(at(3_001), &granted(1, 5, true));
     assert_eq!(clock.next_alarm(), Some(at(10_100)));
     let ended = Change::HoldEnded {
@@ -185,7 +185,7 @@ fn a_new_leader_gives_every_lease_in_full_plus_an_election() {
     assert_eq!(clock.next_alarm(), Some(at(13_100)));
 }
 
-/// holes.md 7: after a stall, renewals that waited behind it are heard first.
+/// Hole 7: after a stall, renewals that waited behind it are heard first.
 #[test]
 fn a_stall_is_credited_once_per_ttl_and_pauses_expiry() {
     let mut clock = clock();

@@ -126,7 +126,7 @@ pub struct Config {
 }
 
 impl Default for Config {
-    /// DESIGN §5 and `reliability.md` §6.3.
+    /// Those of decisions.md, *Defaults*.
     fn default() -> Self {
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -314,8 +314,8 @@ const READINESS: &str = "readiness";
 /// Around all services, from the inside out.
 type Layers = Stack<NameCluster, Stack<Meter, Identity>>;
 
-/// Every limit that tonic would leave open, set (reliability.md §6.3). No server-wide timeout, load
-/// shedding or rate limit: they would hit waits, keepalives and releases.
+/// Every limit that tonic would leave open, set (gateway.md, *Limits of the server*). No
+/// server-wide timeout, load shedding or rate limit: they would hit waits, keepalives and releases.
 fn server() -> Server<Stack<Meter, Identity>> {
     Server::builder()
         .layer(Meter)

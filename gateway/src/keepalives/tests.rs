@@ -114,7 +114,7 @@ fn items(named: &[(&str, u64)]) -> Vec<(String, u64)> {
     named.iter().map(|&(name, id)| (name.to_owned(), id)).collect()
 }
 
-/// holes.md 10: highest-seq deduplication of whole messages would drop seq 5, and with it a1, a2.
+/// Hole 10: highest-seq deduplication of whole messages would drop seq 5, and with it a1, a2.
 #[test]
 fn a_later_keepalive_for_other_items_takes_nothing_away_from_an_earlier_one() {
     let mut keepalives = KeepAlives::default();

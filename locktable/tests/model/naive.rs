@@ -1,4 +1,4 @@
-//! The rules of DESIGN D8, D9 and D11 once more, as plainly as they can be said: flat lists, linear
+//! The rules of D8, D9 and D11 once more, as plainly as they can be said: flat lists, linear
 //! scans, everything looked up anew. Of the crate under test it uses the types of commands and
 //! outcomes and nothing else. Here is what grants, queues and closes; `naive_terms` has conditions
 //! and what takes holds away.

@@ -42,7 +42,7 @@ use crate::{
 
 /// Largest frame of another master, as between data servers.
 const FRAME_BYTES_MAX: usize = 32 << 20;
-/// The longest election time-out, in ticks (DESIGN §5).
+/// The longest election time-out, in ticks (decisions.md, *Defaults*).
 const ELECTION_TICKS_MAX: u32 = 20;
 
 /// How to start a master.
@@ -66,7 +66,7 @@ pub struct MasterConfig {
     pub registry: Registry,
 }
 
-/// What operators may tune; equal on all masters (DESIGN §5).
+/// What operators may tune; equal on all masters (decisions.md, *Defaults*).
 #[derive(Clone, Copy, Debug)]
 pub struct Tuning {
     /// Raft's tick.

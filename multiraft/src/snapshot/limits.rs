@@ -1,4 +1,4 @@
-//! How fast and how many: what snapshots may take from everything else (DESIGN §5).
+//! How fast and how many: what snapshots may take from everything else (decisions.md, *Defaults*).
 
 /// Limits of a store's snapshots, each way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

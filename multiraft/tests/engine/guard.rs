@@ -151,7 +151,7 @@ fn bodies_are_checked() {
     }
 }
 
-/// One such message aborted any raft-rs process (`reliability.md`, surprise 6).
+/// One such message aborted any raft-rs process (raft.md, *The guard*).
 #[test]
 fn a_forged_heartbeat_stops_its_replica_and_not_the_process() {
     for forger in [from(102, 2, heartbeat()), from(999, 4, heartbeat())] {

@@ -160,7 +160,8 @@ const FLOOR_SHORT: Counts = Counts {
 };
 
 /// raft-rs draws its election timeouts at random; the engine replaces them after every tick and
-/// step. Otherwise one seed would make a different run each time (raft.md, section 9).
+/// step. Otherwise one seed would make a different run each time (raft.md, *Elections without
+/// randomness*).
 #[test]
 fn one_seed_makes_one_run_byte_for_byte() {
     for seed in [1, 2, 3, 5, 8, 13] {

@@ -1,5 +1,5 @@
 //! L5: a core of stores that reach each other keeps its leader, whatever the others do
-//! (Cloudflare lost its control plane to one bad link for six hours in 2020: raft.md, story 7).
+//! (Cloudflare lost its control plane to one bad link for six hours in 2020: failure story 7).
 
 use sharklock_multiraft::{RoleChange, RoleNow};
 

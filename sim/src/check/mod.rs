@@ -1,4 +1,5 @@
-//! What must hold, whatever happens (DESIGN §4). Each checker watches from outside, in true time.
+//! What must hold, whatever happens (invariants.md). Each checker watches from outside, in true
+//! time.
 
 mod beliefs;
 mod finished;
@@ -13,7 +14,7 @@ pub use replicas::Replicas;
 /// A broken promise.
 #[derive(Clone, Debug)]
 pub struct Violation {
-    /// Which: a letter of DESIGN §4, or "panic".
+    /// Which: a number of invariants.md, or "panic".
     pub rule: &'static str,
     /// When it was found, true time.
     pub at_ns: u64,

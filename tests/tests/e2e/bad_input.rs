@@ -69,7 +69,7 @@ impl Call {
 
 type Row = (&'static str, Call, Code, &'static str);
 
-/// The rows of `reliability.md` §5 that one call shows, each broken in one place only.
+/// Bad input that one call shows, each broken in one place only, with the reason that answers it.
 fn rows(session: &Session) -> Vec<Row> {
     let mut rows: Vec<Row> = Vec::new();
     let bad = Code::InvalidArgument;
