@@ -18,7 +18,7 @@ use crate::{
     worker::{Notes, Window, Worker},
 };
 
-/// What the workers do.
+/// The work of the workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Workload {
@@ -35,7 +35,7 @@ pub struct Load {
     pub endpoints: Vec<String>,
     /// The cluster that is meant, if it is to be sure.
     pub cluster: Option<ClusterId>,
-    /// What the workers do.
+    /// The work of the workers.
     pub workload: Workload,
     /// Workers that run at the same time; at least 1.
     pub clients: u32,
@@ -47,7 +47,7 @@ pub struct Load {
     pub warmup: Duration,
     /// Of measuring.
     pub duration: Duration,
-    /// Where to measure the disk; best where the server writes.
+    /// The directory in which the disk is measured; best the one that the server writes to.
     pub fsync_dir: PathBuf,
 }
 
@@ -65,7 +65,7 @@ pub enum LoadError {
     Disk {
         /// The directory asked for.
         dir: String,
-        /// What the system says.
+        /// The system's words.
         why: std::io::Error,
     },
 }
@@ -73,7 +73,7 @@ pub enum LoadError {
 /// How long the cluster may take to answer the first call.
 const PROBE_MAX: Duration = Duration::from_secs(5);
 /// How long workers may take to end after the time is over: a queue of all of them, and a server
-/// that comes back. What is still running then is counted as an error.
+/// that comes back. A cycle that is still running then is counted as an error.
 const DRAIN_MAX: Duration = Duration::from_secs(30);
 /// Cycles that one run keeps notes of: 2 GB.
 const CYCLES_MAX: u32 = 20_000_000;

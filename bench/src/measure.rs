@@ -53,7 +53,7 @@ pub fn latencies(samples: impl IntoIterator<Item = Duration>) -> Latencies {
 pub fn fairness(grants: &[u64]) -> Fairness {
     let sum: f64 = grants.iter().map(|&n| n as f64).sum();
     let squares: f64 = grants.iter().map(|&n| n as f64 * n as f64).sum();
-    // Jain's index: (Σx)² / (n·Σx²). Where nobody got anything, nobody got more than another.
+    // Jain's index: (Σx)² / (n·Σx²). If nobody got anything, nobody got more than another.
     let jain = if squares == 0.0 { 1.0 } else { sum * sum / (grants.len() as f64 * squares) };
     Fairness {
         grants_min: grants.iter().copied().min().unwrap_or(0),

@@ -10,7 +10,7 @@ use crate::load::Workload;
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "schema", rename = "sharklock.v1.Bench")]
 pub struct Report {
-    /// What the workers did.
+    /// The work that the workers did.
     pub workload: Workload,
     /// Workers.
     pub clients: u32,
@@ -38,7 +38,7 @@ pub struct Report {
     pub fairness: Option<Fairness>,
     /// The disk in the same run.
     pub disk: Disk,
-    /// What the judges say of every grant of the run.
+    /// The judgement of every grant of the run.
     pub history: Judged,
 }
 
@@ -92,7 +92,7 @@ pub struct Fairness {
 /// `fdatasync` of 512 appended bytes.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Disk {
-    /// Where it was measured.
+    /// The directory that was measured.
     pub dir: String,
     /// F: the smaller median of the two below, microseconds. Other work on the machine delays the
     /// one, the load itself the other, and neither is the disk's doing.

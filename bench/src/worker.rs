@@ -41,7 +41,7 @@ impl Window {
     }
 }
 
-/// What a worker needs.
+/// The needs of a worker.
 #[derive(Debug)]
 pub struct Worker {
     /// Shared with the other workers of its connection.
@@ -56,7 +56,7 @@ pub struct Worker {
     pub cycles_max: u32,
 }
 
-/// What a worker saw.
+/// The record of a worker.
 #[derive(Debug, Default)]
 pub struct Notes {
     /// Every call whose outcome matters.

@@ -55,7 +55,7 @@ impl Failure {
         self
     }
 
-    /// What is wrong, on one line, where it is part of a longer text.
+    /// The fault on one line, where it is part of a longer text.
     pub fn told(&self) -> String {
         one_line(&self.error)
     }

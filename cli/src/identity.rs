@@ -1,4 +1,4 @@
-//! Who this process is, for people who look at a lock.
+//! The identity of this process, for people who look at a lock.
 
 use std::{env, process};
 

@@ -1,4 +1,4 @@
-//! Where log events and panics go: to stderr, readable on a terminal, JSON elsewhere.
+//! Log events and panics go to stderr: readable on a terminal, JSON elsewhere.
 
 use std::{
     backtrace::Backtrace,
@@ -13,9 +13,9 @@ use crate::exit::{Failure, USAGE};
 /// Variables that may hold the filter, the first one set wins.
 const FILTER_VARIABLES: [&str; 2] = ["SHARKLOCK_LOG", "RUST_LOG"];
 
-/// What a server logs unless told otherwise: its own events, and its libraries' warnings.
+/// The filter of a server unless told otherwise: its own events, and its libraries' warnings.
 pub const SERVER: &str = "warn,sharklock=info";
-/// What a command logs unless told otherwise: its result says the rest.
+/// The filter of a command unless told otherwise: its result says the rest.
 pub const COMMAND: &str = "error";
 
 /// Starts logging, and makes every panic an event and the end of the process: a task that died

@@ -1,4 +1,4 @@
-//! What a child does between fork and exec, which needs `unsafe`.
+//! The steps of a child between fork and exec, which need `unsafe`.
 //!
 //! It does not know what is run, nor why.
 #![expect(unsafe_code, reason = "`pre_exec` is unsafe by its contract; see the SAFETY comment")]

@@ -58,7 +58,7 @@ impl Asking {
                 return Poll::Ready(());
             }
             match self.asked.poll(cx) {
-                // Whoever is another's is said to be so, once.
+                // An endpoint of another cluster is reported as such, once.
                 Poll::Ready((at, Ok(cluster))) => drop(self.clusters.said(at, cluster)),
                 Poll::Ready((at, Err(why))) => {
                     tracing::debug!(endpoint = at, why, "an endpoint does not name its cluster");

@@ -54,7 +54,7 @@ pub struct LockSeen {
     pub lock: Option<LockInfo>,
 }
 
-/// What became of a token.
+/// The state of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TokenChecked {
     /// When and where.
@@ -66,7 +66,7 @@ pub struct TokenChecked {
     pub fence_floor: Option<FencingToken>,
 }
 
-/// What a force-release did.
+/// The outcome of a force-release.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ForceReleased {
     /// When and where.
@@ -249,7 +249,7 @@ impl Client {
     }
 }
 
-/// What every server would refuse is refused also where there is nothing to end.
+/// Refuses words that every server would refuse, also where there is nothing to end.
 fn check_words(
     field: &str,
     reason: &str,
@@ -283,7 +283,7 @@ enum Repeat {
     UnlessSent,
 }
 
-/// What came back.
+/// An answer, and how it was come by.
 struct Answered<R> {
     response: R,
     /// No attempt before this one may have been done.

@@ -22,7 +22,7 @@ use crate::{
     session_task,
 };
 
-/// Where a gateway of `sharklock dev` answers (decisions.md, *Defaults*).
+/// The address of a gateway of `sharklock dev` (decisions.md, *Defaults*).
 pub const ENDPOINT_DEFAULT: &str = "http://127.0.0.1:7700";
 
 /// Names the endpoints for [`Client::from_env`], separated by commas.
@@ -161,10 +161,11 @@ impl fmt::Debug for Client {
 
 /// Configures a [`Client`].
 ///
-/// What is not configured: connecting to one endpoint takes at most 3 s; after 250 ms, or a quarter
-/// of the time-out if that is less, the next is tried beside it, and the first that works serves. When
-/// none does, all are tried again after a pause that grows from 50 ms to 1 s. A silent connection is
-/// found within 10 s, or after one heartbeat interval without an answer while a lock is held.
+/// Some times are fixed: connecting to one endpoint takes at most 3 s; after 250 ms, or a quarter
+/// of the time-out if that is less, the next is tried beside it, and the first that works serves.
+/// When none does, all are tried again after a pause that grows from 50 ms to 1 s. A silent
+/// connection is found within 10 s, or after one heartbeat interval without an answer while a lock
+/// is held.
 #[must_use = "nothing is made before `build`"]
 #[derive(Clone, Debug)]
 pub struct ClientBuilder {
@@ -228,7 +229,8 @@ impl ClientBuilder {
         }
     }
 
-    /// Who this client is, for people, as `billing@host-3`: the owner shown with its locks.
+    /// The name of this client for people, as `billing@host-3`: it is the owner shown with its
+    /// locks.
     pub fn identity(mut self, identity: &str) -> Self {
         identity.clone_into(&mut self.identity);
         self

@@ -19,7 +19,7 @@ impl ClusterId {
         Self(bytes)
     }
 
-    /// What the hex digits stand for.
+    /// The bytes that the hex digits stand for.
     pub const fn to_bytes(self) -> [u8; 16] {
         self.0
     }
@@ -90,7 +90,7 @@ impl ClusterMismatch {
     }
 }
 
-/// What a client knows of one of its endpoints.
+/// The last word of one endpoint, as the client knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Word {
     /// It has not been heard yet.
@@ -101,7 +101,7 @@ enum Word {
     Named(ClusterId),
 }
 
-/// Where a client stands.
+/// The client's relation to its endpoints' clusters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Standing {
     /// Too little is known to begin: others may name another cluster.
@@ -112,10 +112,10 @@ pub enum Standing {
     Refused(ClusterMismatch),
 }
 
-/// What all endpoints of a client have said. A client that was told its cluster leaves the endpoints of
-/// others aside. One that was not told asks them all, and begins with what they agree about: when more
-/// than half of the list, or all that are heard in time, name one cluster. As soon as two are named it
-/// goes no further.
+/// The words of all endpoints of a client. A client that was told its cluster leaves the endpoints
+/// of others aside. One that was not told asks them all, and begins with what they agree about:
+/// when more than half of the list, or all that are heard in time, name one cluster. As soon as two
+/// are named it goes no further.
 ///
 /// Invariants:
 /// - `begun` is set once, and is `told` where there is one;
@@ -145,7 +145,7 @@ impl Membership {
         self.begin();
     }
 
-    /// An endpoint cannot be reached. What it said before still stands. True: that is news.
+    /// An endpoint cannot be reached. Its earlier word still stands. True: that is news.
     pub fn silent(&mut self, at: usize) -> bool {
         let word = &mut self.endpoints[at].1;
         let is_news = *word == Word::Awaited;
@@ -171,7 +171,7 @@ impl Membership {
         is_news
     }
 
-    /// Where the client stands.
+    /// The client's relation to its endpoints' clusters.
     pub fn standing(&self) -> Standing {
         match (&self.refused, self.begun) {
             (Some(mismatch), _) => Standing::Refused(mismatch.clone()),
@@ -340,7 +340,7 @@ mod tests {
         assert!(three.keeps_guards() && three.is_ours(0) && !three.is_ours(2));
         three.said(1, B);
         assert!(!three.keeps_guards());
-        // What was begun with was the minority's.
+        // The client began with the cluster of the minority.
         let mut three = of(3, None);
         three.said(0, A);
         three.time_is_up();

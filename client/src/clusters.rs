@@ -1,4 +1,4 @@
-//! What the endpoints of a client say about their clusters, for its session and its calls alike.
+//! The words of a client's endpoints about their clusters, for its session and its calls alike.
 
 use sharklock_proto::{
     CLUSTER_ID,
@@ -12,7 +12,7 @@ use crate::{
     status::explain,
 };
 
-/// What is known so far, and news of it. What follows from it, [`Membership`] decides.
+/// The state of knowledge, and news of it. [`Membership`] decides what follows from it.
 #[derive(Debug)]
 pub(crate) struct Clusters(watch::Sender<Membership>);
 
@@ -86,7 +86,7 @@ pub(crate) fn named(metadata: &MetadataMap) -> Option<ClusterId> {
     metadata.get(CLUSTER_ID)?.to_str().ok()?.parse().ok()
 }
 
-/// What is wrong with an answer that names no cluster, for people.
+/// The fault of an answer that names no cluster, in words for people.
 pub(crate) const UNNAMED: &str = "it does not say to which cluster it belongs";
 
 /// Asks a gateway for its cluster. The error is for people.

@@ -39,7 +39,7 @@ const MESSAGES_PER_TURN_MAX: usize = 32;
 
 type Dialled = Result<Box<Streams>, String>;
 
-/// Whom to dial, and as who.
+/// The endpoints to dial, and the session that dials.
 pub(crate) struct Dialler {
     endpoints: Vec<Endpoint>,
     clusters: Arc<Clusters>,

@@ -1,4 +1,4 @@
-//! What a user writes as an endpoint, and how a connection to it behaves.
+//! An endpoint as a user writes it, and how a connection to it behaves.
 
 use std::time::Duration;
 

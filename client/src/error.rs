@@ -1,4 +1,4 @@
-//! What can go wrong, one small enum per public operation. The distinctions are those a caller acts
+//! The errors, one small enum per public operation. The distinctions are those a caller acts
 //! on: refused, out of reach, may or may not have happened, lost.
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -72,7 +72,7 @@ pub enum AcquireError {
     Held {
         /// The lock.
         name: Arc<str>,
-        /// Who holds it, at most 8; empty when others only queue, or the answer was a late one.
+        /// The holders, at most 8; empty when others only queue, or the answer was a late one.
         holders: Vec<Holder>,
         /// How many wait.
         waiters: u32,
@@ -82,7 +82,7 @@ pub enum AcquireError {
     WaitTimedOut {
         /// The lock.
         name: Arc<str>,
-        /// Who held it when last heard of, at most 8.
+        /// The holders when last heard of, at most 8.
         holders: Vec<Holder>,
         /// The place in the queue when last heard of; 1 is next.
         place: Option<u32>,
@@ -281,7 +281,7 @@ pub enum ConfigError {
     Endpoint {
         /// As it was given.
         endpoint: String,
-        /// What is wrong with it.
+        /// The fault, in words.
         why: String,
     },
     /// An environment variable is not the id of a cluster.

@@ -32,7 +32,7 @@ pub struct Failure {
     pub retry_after: Duration,
 }
 
-/// What a failure says about its call.
+/// The meaning of a failure for its call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Surely not done; the same call may succeed later.

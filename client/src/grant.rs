@@ -1,4 +1,4 @@
-//! What a grant tells its holder.
+//! The contents of a grant, for its holder.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ pub struct Grant {
     pub id: AcquisitionId,
     /// The fencing token.
     pub token: FencingToken,
-    /// What a resource compares and raises: the token itself for an exclusive hold.
+    /// The number that a resource compares and raises: the token itself for an exclusive hold.
     pub fence_floor: FencingToken,
     /// End of the lease on the client's clock.
     pub valid_until: Duration,
-    /// Where in its range's log the grant was seen.
+    /// The place in its range's log at which the grant was seen.
     pub position: Position,
 }

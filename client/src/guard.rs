@@ -73,7 +73,7 @@ impl Guard {
         self.grant.id
     }
 
-    /// Where in its range's log the grant was seen.
+    /// The place in its range's log at which the grant was seen.
     pub fn position(&self) -> Position {
         self.grant.position
     }
@@ -134,7 +134,7 @@ impl Guard {
     /// Runs `work` while the lock is held, and drops it, at its next await, when the lock is lost.
     ///
     /// # Errors
-    /// [`LockLost`] when the lock was lost before `work` had ended. What `work` did so far stays
+    /// [`LockLost`] when the lock was lost before `work` had ended. The effects of `work` so far stay
     /// done; the resource's check of the token is what keeps a late write out.
     pub async fn run<F: Future>(&self, work: F) -> Result<F::Output, LockLost> {
         let mut work = pin!(work);

@@ -34,7 +34,7 @@ pub(crate) struct Returned {
     pub(crate) reply: Option<oneshot::Sender<Result<(), ReleaseError>>>,
 }
 
-/// What every handle of one client shares with its session task.
+/// The part that all handles of one client share with its session task.
 #[derive(Debug)]
 pub(crate) struct SessionHandle {
     pub(crate) commands: mpsc::Sender<AcquireCommand>,

@@ -23,7 +23,7 @@ use crate::{
     session_id::SessionId,
 };
 
-/// Where the connection stands.
+/// The state of the connection.
 enum State {
     /// Nobody needs one.
     Idle,
@@ -36,7 +36,7 @@ enum State {
 /// The answer of a gateway that lives, whatever it is; the error is for people.
 type Check = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
 
-/// What the connections report.
+/// The reports of the connections.
 pub(crate) enum LinkEvent {
     /// Both streams are open.
     Connected,

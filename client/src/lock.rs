@@ -69,7 +69,7 @@ impl LockBuilder {
         self
     }
 
-    /// Who holds it, for people; the client's identity unless set. Up to 256 bytes.
+    /// The owner's name for people; the client's identity unless set. Up to 256 bytes.
     pub fn owner(mut self, owner: &str) -> Self {
         self.request.owner = Arc::from(owner);
         self

@@ -1,4 +1,4 @@
-//! What one acquisition asks for, and how locks and their holders look to people. Plain values: the
+//! The wish of one acquisition, and how locks and their holders look to people. Plain values: the
 //! builder fills a [`Request`], the session core keeps it for retries.
 
 use std::{
@@ -53,7 +53,7 @@ pub enum Wait {
     Unbounded,
 }
 
-/// What one acquisition asks for.
+/// The wish of one acquisition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
     /// The lock: 1 to 512 bytes without control characters.
@@ -66,7 +66,7 @@ pub struct Request {
     pub wait: Wait,
     /// Join the live hold with this token instead of asking for a grant.
     pub reenter: Option<FencingToken>,
-    /// Who holds it, for people: up to 256 bytes.
+    /// The owner's name for people: up to 256 bytes.
     pub owner: Arc<str>,
     /// Shown with the lock; keys and values together up to 4,096 bytes.
     pub attributes: BTreeMap<String, String>,
@@ -126,7 +126,7 @@ impl Request {
 pub struct Holder {
     /// The session's handle as hex. It tells sessions apart and opens nothing.
     pub session: String,
-    /// Who, as the holder named itself; may be empty.
+    /// The name that the holder gave itself; it may be empty.
     pub owner: String,
     /// The address that the holder's gateway saw.
     pub address: String,

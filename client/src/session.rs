@@ -145,7 +145,7 @@ struct Echo {
     sent: Duration,
 }
 
-/// What a call named.
+/// The acquisitions that a call named.
 #[derive(Debug)]
 enum Asked {
     Acquire {
@@ -276,7 +276,7 @@ impl SessionCore {
     /// A gateway that answers only that it cannot help is left when there is another, which may know
     /// more; when others were no better, the range has no leader, and each is given ever more time.
     fn fruitless(&mut self, now: Duration, effects: &mut Effects) {
-        // What is repeated is repeated within a second: an older story is over.
+        // Repetitions follow within a second, so an older failure belongs to a story that is over.
         let goes_on = |(_, last): &(Duration, Duration)| *last + FRUITLESS_FOR > now;
         let since = self.fruitless.filter(goes_on).map_or(now, |(since, _)| since);
         self.fruitless = Some((since, now));

@@ -59,7 +59,7 @@ type ReleaseReply = oneshot::Sender<Result<(), ReleaseError>>;
 struct SessionTask {
     driver: Driver<Notify, AcquireReply, ReleaseReply>,
     link: Link,
-    /// What the endpoints have said of their clusters.
+    /// The words of the endpoints about their clusters.
     known: watch::Receiver<Membership>,
     clock: Arc<Clock>,
     commands: mpsc::Receiver<AcquireCommand>,
@@ -132,7 +132,7 @@ impl SessionTask {
         self.timer.arm(now, self.driver.next_due());
     }
 
-    /// What is new about clusters counts before what has come meanwhile.
+    /// Heeds news about clusters before anything that has come meanwhile.
     fn heed(&mut self) {
         let known = self.known.borrow_and_update();
         self.link.heed(&known);

@@ -1,4 +1,4 @@
-//! What a gRPC status means to a client.
+//! The meaning of a gRPC status to a client.
 
 use std::error::Error;
 
@@ -36,7 +36,7 @@ pub(crate) fn failure(status: &Status) -> Failure {
     }
 }
 
-/// What a person can act on: the server's words, or the innermost cause ("connection refused").
+/// Words that a person can act on: the server's, or the innermost cause ("connection refused").
 pub(crate) fn explain(status: &Status) -> String {
     match (Error::source(status), status.message()) {
         (Some(source), _) => innermost(source),

@@ -37,14 +37,14 @@ pub fn check(records: &[Record]) -> Report {
     report
 }
 
-/// What the judges found.
+/// The findings of the judges.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// The first thousand violations, in words.
     pub violations: Vec<Violation>,
     /// How many there are in all. One fault of the service may break several rules.
     pub violations_count: u64,
-    /// What the history holds: a clean report on nothing proves nothing.
+    /// The size of the history: a clean report on nothing proves nothing.
     pub counts: Counts,
 }
 
@@ -81,7 +81,7 @@ pub struct Violation {
     pub kind: Kind,
     /// Of which lock.
     pub lock: LockId,
-    /// What shows it: tokens and times.
+    /// The evidence: tokens and times.
     pub message: String,
 }
 

@@ -1,4 +1,4 @@
-//! What clients of a lock service did and saw, and independent judges of it.
+//! Histories of what clients of a lock service did and saw, and independent judges of them.
 //!
 //! A history is written down by clients ([`Recorder`]), on the monotonic clock of one machine, and
 //! judged afterwards ([`check()`]). The judges share no code with the product: an oracle that shares

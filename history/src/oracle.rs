@@ -12,7 +12,7 @@ use std::fmt;
 pub struct FencingOracle {
     /// The largest token seen; 0: none.
     mark: u64,
-    /// Who came with it.
+    /// The acquisition that came with it.
     owner: u64,
     /// How many writes were accepted.
     version: u64,
@@ -21,12 +21,12 @@ pub struct FencingOracle {
     faults: Vec<OracleFault>,
 }
 
-/// What a read gives: hand `version` back with the write that follows.
+/// The result of a read: hand `version` back with the write that follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Versioned {
     /// How many writes came before.
     pub version: u64,
-    /// What the last of them wrote; 0 at first.
+    /// The value of the last write; 0 at first.
     pub value: u64,
 }
 
@@ -47,23 +47,23 @@ impl fmt::Display for StaleToken {
 
 impl std::error::Error for StaleToken {}
 
-/// What must never happen, whatever pauses and crashes: the lock service broke its promise.
+/// A violation that no pause or crash excuses: the lock service broke its promise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OracleFault {
     /// Two owners came with one token.
     TwoOwners {
         /// The token.
         token: u64,
-        /// Who came first.
+        /// The one that came first.
         first: u64,
-        /// Who came then.
+        /// The one that came then.
         second: u64,
     },
     /// A write passed the fence although the value had changed since its owner read it.
     LostUpdate {
         /// The write's token.
         token: u64,
-        /// Who wrote.
+        /// The writer.
         owner: u64,
         /// The version that the owner had read.
         read: u64,
@@ -112,7 +112,7 @@ impl FencingOracle {
         Ok(())
     }
 
-    /// What the fence could not stop; empty is what the service promises.
+    /// The violations that the fence could not stop; the service promises that there are none.
     pub fn faults(&self) -> &[OracleFault] {
         &self.faults
     }

@@ -36,14 +36,14 @@ pub struct Record {
     pub invoked: u64,
     /// When its answer was there; where there is none, when the client gave up.
     pub returned: u64,
-    /// Where the answer holds.
+    /// The position at which the answer holds.
     pub position: Position,
     /// The answer.
     pub what: What,
 }
 
-/// What an answer says. A waiting acquisition has a `Queued` record for each time that it was told
-/// its place, with the times of the call that was answered, and another for what became of it.
+/// The content of an answer. A waiting acquisition has a `Queued` record for each time that it was
+/// told its place, with the times of the call that was answered, and another for what became of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
     /// The lock was granted; with everything that happened to the hold afterwards.
@@ -82,7 +82,7 @@ pub enum What {
 pub struct Hold {
     /// The fencing token.
     pub token: u64,
-    /// What a resource compares and raises.
+    /// The number that a resource compares and raises.
     pub fence_floor: u64,
     /// Until when the client may rely on the hold: the moment at which it sent the last call that
     /// was answered, plus the lease, less the clocks' share.

@@ -186,7 +186,7 @@ pub enum ReadError {
     Line {
         /// Counted from 1.
         line: usize,
-        /// What is wrong with it.
+        /// The fault, in words.
         why: String,
     },
 }

@@ -1,5 +1,5 @@
-//! What one acquire and release of a free lock cost, and what a place in a long queue costs. Prints
-//! a table; run it with `cargo bench -p sharklock-locktable`.
+//! The cost of one acquire and release of a free lock, and of finding a place in a long queue.
+//! Prints a table; run it with `cargo bench -p sharklock-locktable`.
 
 #![expect(clippy::disallowed_methods, reason = "a benchmark measures time")]
 

@@ -58,7 +58,7 @@ impl LockTable {
         })
     }
 
-    /// Where the first arrival of an acquisition stands, or the answer to any duplicate of it: it is
+    /// The place of an acquisition's first arrival, or the answer to any duplicate of it: it is
     /// over, or was for another lock. Nothing for an acquisition that is new.
     pub(crate) fn first_arrival(
         &self,

@@ -1,5 +1,5 @@
-//! What a client and the table agree about a live hold (D9): SetCondition, Claim, and the mark that
-//! Ask leaves; and Downgrade, by which a client gives up a part of its hold (D8).
+//! Agreements of a client and the table about a live hold (D9): SetCondition, Claim, and the mark
+//! that Ask leaves; and Downgrade, by which a client gives up a part of its hold (D8).
 
 use crate::{
     Acquisition, Ask, At, Change, Claim, ConditionFlaw, Downgrade, Finished, Grant, HoldRow,

@@ -1,9 +1,9 @@
-//! What can happen to a lock table. Commands come out of the range's Raft log, in order; nothing
+//! The commands of a lock table. Commands come out of the range's Raft log, in order; nothing
 //! else changes a table.
 
 use crate::{Acquisition, AcquisitionId, Condition, Name, SessionHandle, Token};
 
-/// Where in the log a command stands, and when its leader proposed it.
+/// The place of a command in the log, and when its leader proposed it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct At {
     /// Raft index of the entry. Several commands of one entry share it.
@@ -41,7 +41,7 @@ pub enum Wait {
     Unbounded,
 }
 
-/// Who acquires, for people.
+/// The acquirer, as people see it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Owner {
     /// Given by the client.
@@ -149,9 +149,10 @@ pub struct Acquire {
     pub wait: Wait,
     /// Join the live hold with this token instead of asking for a grant.
     pub reenter: Option<Token>,
-    /// Who, for people; re-entry also demands the same `id`.
+    /// The acquirer, as people see it; re-entry also demands the same `id`.
     pub owner: Owner,
-    /// What may end the hold; none is the default, `on_expiry`. A re-entry brings none.
+    /// The condition under which the hold may end; none is the default, `on_expiry`. A re-entry
+    /// brings none.
     pub condition: Option<Box<Condition>>,
     /// Age of the range when a gateway got this request, at the earliest: if something that ended
     /// then may be forgotten, this may be a copy of it. 0 is earlier than all.
@@ -183,7 +184,7 @@ pub struct Cancel {
 /// See [`Command::Expire`]. Nothing happens unless the entry's term is `proposer_term` (D7).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expire {
-    /// What the leader saw unrenewed.
+    /// The leases that the leader saw unrenewed.
     pub items: Vec<ExpireItem>,
     /// Term of the leader that decided.
     pub proposer_term: u64,
@@ -244,7 +245,7 @@ pub struct Ending {
     pub token: Option<Token>,
     /// Why, shown to the holder.
     pub reason: String,
-    /// Who asked, for the record.
+    /// The operator who asked, for the record.
     pub operator: String,
 }
 
@@ -274,7 +275,7 @@ pub enum EndCause {
     Operator {
         /// Why, for the record.
         reason: String,
-        /// Who asked, for the record.
+        /// The operator who asked, for the record.
         operator: String,
     },
 }
@@ -322,7 +323,7 @@ pub struct Reclaim {
     pub name: Name,
     /// The hold as the session knew it.
     pub token: Token,
-    /// Who, for people.
+    /// The acquirer, as people see it.
     pub owner: Owner,
     /// See [`Acquire::asked_ms`].
     pub asked_ms: u64,
@@ -356,7 +357,7 @@ pub struct TimeUp {
     pub name: Name,
     /// The hold, or the ended one whose delay runs.
     pub token: Token,
-    /// What is over.
+    /// The time that is over.
     pub what: Timed,
     /// Term of the leader that decided.
     pub proposer_term: u64,
@@ -382,11 +383,11 @@ pub enum Timed {
 /// See [`Command::Revoke`]. Its waiters leave at once; its holds get the notice of an Ending.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Revoke {
-    /// Whose.
+    /// The session.
     pub session: SessionHandle,
     /// Why, shown to the holder.
     pub reason: String,
-    /// Who asked, for the record.
+    /// The operator who asked, for the record.
     pub operator: String,
 }
 

@@ -1,15 +1,15 @@
 //! The grammar of conditions (D9): what a client agrees may end its hold. Closed, so that apply can
 //! evaluate it; what each clause does is told where it acts.
 
-/// What may end a hold beside its own client: exactly one rule about its lease, and any of three
-/// clauses.
+/// The agreement about what may end a hold beside its own client: exactly one rule about its lease,
+/// and any of three clauses.
 ///
 /// Refused combinations (see [`ConditionFlaw`]): `hold` with `max_hold` or `ask_holder`, because a
 /// claimed `hold` ends only by its session or an operator, and the clauses would end it at a clock's
 /// or a waiter's word.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Condition {
-    /// What the end of the lease does.
+    /// The effect of the lease's end.
     pub lease: LeaseRule,
     /// `lock_delay(d)`, milliseconds: after an end that its client did not ask for, of a grant that
     /// its client was told of, the seat or the permits stay taken for so long.
@@ -22,7 +22,7 @@ pub struct Condition {
     pub ask_grace_ms: Option<u64>,
 }
 
-/// What the end of its lease does to a hold.
+/// The effect of its lease's end on a hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LeaseRule {
     /// `on_expiry`: it ends.
@@ -68,7 +68,7 @@ impl Condition {
         *self == Self::default()
     }
 
-    /// What is wrong with it for a hold of this ttl.
+    /// The fault of this condition for a hold of this ttl, if it has one.
     pub(crate) fn flaw(&self, ttl_ms: u64) -> Option<ConditionFlaw> {
         let durations = [self.lock_delay_ms, self.max_hold_ms, self.ask_grace_ms];
         if durations.contains(&Some(0)) {

@@ -8,9 +8,9 @@
 //! grows faster than true time (a leader that stalls counts less, none at all counts nothing), so
 //! nothing is forgotten early.
 //!
-//! Who sends ids without order, or a new life for each, makes the bits many. The oldest generations
-//! then leave before their time, and from then on whatever was asked at that age or before is in
-//! doubt: it may have ended, and may not be done.
+//! A client that sends ids without order, or a new life for each, makes the bits many. The oldest
+//! generations then leave before their time, and from then on whatever was asked at that age or
+//! before is in doubt: it may have ended, and may not be done.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -66,7 +66,7 @@ struct LifeKey {
     page: u32,
 }
 
-/// Where an id stands: the page, the block in it, the bit in that.
+/// The place of an id: the page, the block in it, the bit in that.
 fn place(acquisition: Acquisition) -> (LifeKey, u32, u32) {
     let Acquisition { session, instance, id: AcquisitionId(id) } = acquisition;
     let block = id >> BLOCK_BITS;
@@ -168,7 +168,7 @@ struct Life {
     ids: Ids,
 }
 
-/// What the image lacks of a generation.
+/// The part of a generation that the image lacks.
 #[derive(Clone, Debug)]
 enum Unflushed {
     These(Vec<Acquisition>),
@@ -212,9 +212,9 @@ pub struct EndedRow {
 /// See [`EndedRow`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndedLife {
-    /// Whose.
+    /// The session.
     pub session: SessionHandle,
-    /// In which life.
+    /// The life of the client under it.
     pub instance: Instance,
     /// The upper 27 bits of the ids.
     pub page: u32,
@@ -382,7 +382,7 @@ impl Ended {
         Some(oldest.ring_next)
     }
 
-    /// What belongs to the state and is in no id: for the hash.
+    /// The part of the state that is in no id, for the hash.
     pub(crate) fn spans(&self) -> impl Iterator<Item = [u64; 4]> {
         self.generations.iter().map(|it| [it.number, it.first_ms, it.last_ms, it.ring_next])
     }

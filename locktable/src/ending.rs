@@ -153,7 +153,7 @@ impl Lock {
             (EndingCause::Reclaim, Some(_)) => {
                 self.hand_over(step, token, Finished::Reclaimed);
             }
-            // Who wanted it is gone again, which takes nothing from what the session has claimed.
+            // The reclaimer is gone again, which takes nothing from what the session has claimed.
             (EndingCause::Reclaim, None) if hold.row.extras().claimed => self.orphan(step, token),
             (cause, _) => self.take_away(step, token, cause.how(), told),
         }
@@ -177,7 +177,7 @@ impl Lock {
             let reason = "a waiter asked for the lock";
             return self.begin_ending(step, token, EndingCause::AskGrace, reason, None);
         }
-        // Nobody wants it any more. Who comes later may ask anew.
+        // Nobody wants it any more. A later waiter may ask anew.
         self.change_hold(step.name, step.ledger, token, |hold| {
             hold.change_extras(|extras| extras.asked_unix_ms = None);
         });

@@ -51,7 +51,8 @@ impl LockTable {
         Reply::Done
     }
 
-    /// Takes a waiter out. What is granted already, or was never here, stays as it is (hole 18).
+    /// Takes a waiter out. An acquisition that is granted already, or was never here, stays as it
+    /// is (hole 18).
     fn end_wait(
         &mut self,
         at: At,

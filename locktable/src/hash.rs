@@ -5,9 +5,9 @@
 //!
 //! The encoding of a component is fixed, because hashes are stored with the image: a tag byte, then
 //! its fields in the order of their declaration, integers little-endian, strings and lists preceded
-//! by their length as u64, an option as a byte 0 or 1 before its value. What feature level 2 has
-//! added follows only where it is not the default, so that rows of level 1 hash as they did; ended ids
-//! and the age come with level 3.
+//! by their length as u64, an option as a byte 0 or 1 before its value. A field that feature level
+//! 2 has added follows only where it is not the default, so that rows of level 1 hash as they did;
+//! ended ids and the age come with level 3.
 
 use twox_hash::XxHash3_64;
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::{DelayRow, HoldRow, Mode, Token, dirty::RowState, hash::Digest};
 
-/// What a live lock is: all its holders and waiters agree on it (D8).
+/// The kind of a live lock: all its holders and waiters agree on it (D8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// Exclusive and shared.
@@ -115,7 +115,7 @@ impl Holds {
         self.len() + self.delays_len()
     }
 
-    /// What takes the seats, each by token.
+    /// The holds and delays that take the seats, each by token.
     pub(crate) fn into_seats(self) -> (Vec<Hold>, Vec<Delay>) {
         let holds = self.by_token.into_iter().map(|hold| *hold).collect();
         let delays = self.delays.into_iter().flat_map(|delays| delays.into_values()).collect();

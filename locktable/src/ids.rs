@@ -3,8 +3,8 @@
 
 use std::{fmt, sync::Arc};
 
-/// What is known of a session: 128 bits of the SHA-256 of its id. The id itself is a bearer secret
-/// and never comes here.
+/// The name of a session on servers: 128 bits of the SHA-256 of its id. The id itself is a bearer
+/// secret and never comes here.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionHandle(pub [u8; 16]);
 
@@ -31,7 +31,7 @@ pub struct AcquisitionId(pub u64);
 /// One Acquire of one instance of one session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Acquisition {
-    /// Whose.
+    /// The session.
     pub session: SessionHandle,
     /// In which of its lives.
     pub instance: Instance,

@@ -9,7 +9,7 @@ use crate::{
 };
 
 impl LockTable {
-    /// What of the state is not in rows. Belongs to the same batch as the rows.
+    /// The part of the state that is not in rows. It belongs to the same batch as the rows.
     pub fn header(&self) -> Header {
         self.ledger.header()
     }

@@ -25,7 +25,7 @@ pub enum Lease {
         acquisitions: Vec<Acquisition>,
         /// It is ending: nothing renews it, and End is due after the lease in full.
         ending: bool,
-        /// What may end it. Its times begin anew, too.
+        /// The condition under which it may end. Its times begin anew, too.
         agreement: Agreement,
         /// A waiter has asked for the lock.
         asked: bool,
@@ -60,16 +60,16 @@ pub struct LeaseCursor {
     spot: Spot,
 }
 
-/// Where a lease stands in its lock.
+/// The place of a lease in its lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Spot {
     Delay(Token),
-    /// With the lease of who reclaims it.
+    /// With the lease of its reclaimer.
     Hold(Token),
     Waiter(u64),
 }
 
-/// What has a lease there.
+/// The owner of a lease at that place.
 #[derive(Clone, Copy)]
 enum Leased<'a> {
     Delay(&'a DelayRow),

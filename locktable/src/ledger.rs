@@ -1,5 +1,6 @@
-//! What a range keeps beside its locks: counters, the index of sessions, the ring, the state hash,
-//! what is dirty. One lock and the ledger can be borrowed together; that is why it is one struct.
+//! The books of a range beside its locks: counters, the index of sessions, the ring, the state
+//! hash, what is dirty. One lock and the ledger can be borrowed together; that is why it is one
+//! struct.
 
 use crate::{
     Acquisition, AcquisitionId, DelayRow, FEATURE_LEVEL, Finished, FinishedRow, Header, HoldRow,
@@ -237,7 +238,8 @@ impl Ledger {
         let before = self.feature_level;
         self.feature_level = before.max(level);
         if before < 3 && level >= 3 {
-            // What the ring has lost until now has ended, too, and nobody knows which that is.
+            // Acquisitions that the ring has lost until now have ended, too, and nobody knows which
+            // those are.
             self.ended.begin();
             let known: Vec<_> = self.ring.iter().map(|(_, entry)| entry.row.acquisition).collect();
             let ring_next = self.ring.next();

@@ -18,7 +18,7 @@ use crate::{
     usage,
 };
 
-/// What surrounds a lock while a command works on it.
+/// The surroundings of a lock while a command works on it.
 pub(crate) struct Step<'a> {
     pub(crate) at: At,
     pub(crate) name: &'a Name,
@@ -37,7 +37,7 @@ impl Step<'_> {
     }
 }
 
-/// What an acquisition wants of a lock.
+/// The wish of an acquisition for a lock.
 #[derive(Debug)]
 pub(crate) struct Request {
     pub(crate) acquisition: Acquisition,
@@ -87,7 +87,7 @@ impl Lock {
         self.holds.is_vacant() && self.queue.is_empty()
     }
 
-    /// What the lock is while it lives. Waiters are of the kind of the holds.
+    /// The kind of the lock while it lives. Waiters are of the kind of the holds.
     pub(crate) fn kind(&self) -> Option<Kind> {
         self.holds.some_mode().map(Mode::kind)
     }
@@ -268,7 +268,8 @@ impl Lock {
     ) {
         let Some(row) = self.end(step, token, how) else { return };
         let (mode, extras) = (row.mode, row.extras());
-        // Who claimed it or agreed to something about it knew its token, whatever the leader knows.
+        // A client that claimed it, or agreed to something about it, knew its token, whatever the
+        // leader knows.
         let told = told || extras.claimed || extras.revision > 0;
         let Some(delay_ms) = extras.condition.lock_delay_ms.filter(|_| told) else { return };
         let since_unix_ms = step.at.stamped_unix_ms;
@@ -277,8 +278,8 @@ impl Lock {
         step.changes.push(Change::DelayBegan { token, name: step.name.clone(), delay_ms });
     }
 
-    /// Ends a hold with everything open on it, and who reclaims it with it. The caller serves the
-    /// queue afterwards. What it was.
+    /// Ends a hold with everything open on it, and its reclaimer with it. The caller serves the
+    /// queue afterwards. Returns the hold as it was.
     pub(crate) fn end(
         &mut self,
         step: &mut Step<'_>,
@@ -335,7 +336,7 @@ impl Lock {
 }
 
 impl Lock {
-    /// What it weighs; see `usage`.
+    /// The weight of the lock; see `usage`.
     pub(crate) fn bytes(&self, name: &Name) -> u64 {
         let floor = self.fence_floor.as_ref().map_or(0, |_| usage::floor_bytes(name));
         let holds = self.holds.iter().map(|hold| usage::hold_bytes(name, &hold.row));

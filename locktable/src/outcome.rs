@@ -1,4 +1,4 @@
-//! What a command did: the answer to whoever asked, and the changes that the leader's soft state
+//! The outcome of a command: the answer to its asker, and the changes that the leader's soft state
 //! (lease clock, pushes) follows.
 
 use std::sync::Arc;
@@ -31,8 +31,8 @@ pub enum Reply {
     /// To an acquire, release or cancel: that acquisition has ended already, or ended by this very
     /// command where `Released` and `Cancelled` do not say so (a refused try, a lost hold).
     Finished(Finished),
-    /// To an acquire or reclaim: nothing was done, since it may be a late copy of one that has ended
-    /// and is forgotten. Whoever still wants it asks again. Recorded nowhere.
+    /// To an acquire or reclaim: nothing was done, since it may be a late copy of one that has
+    /// ended and is forgotten. A client that still wants it asks again. It is recorded nowhere.
     Indeterminate,
     /// A rule forbids it. Deterministic; recorded nowhere.
     Refused(Refusal),
@@ -48,17 +48,17 @@ pub enum Reply {
     /// To Ending, an operator's End and Revoke: what it concerned, as it was before. To an ask: the
     /// holds that carry the mark now.
     Holds(Vec<HoldView>),
-    /// To a claim or a change of the condition: what is agreed now. Where the revision is not the
+    /// To a claim or a change of the condition: what is agreed now. If the revision is not the
     /// one that the command named (or the next, for a change), the command did nothing.
     Agreed(Agreement),
     /// To commands of the leader's clock: see the changes.
     Done,
 }
 
-/// What a client and the table have agreed about a hold.
+/// The agreement of a client and the table about a hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Agreement {
-    /// What may end the hold.
+    /// The condition under which the hold may end.
     pub condition: Condition,
     /// Counts the changes of the condition since the grant.
     pub revision: u64,
@@ -73,7 +73,7 @@ pub struct Agreement {
 pub struct Grant {
     /// The fencing token.
     pub token: Token,
-    /// What a resource compares and raises (D11): `token` itself for an exclusive hold.
+    /// The number that a resource compares and raises (D11): `token` itself for an exclusive hold.
     pub fence_floor: Token,
     /// Lease, milliseconds.
     pub ttl_ms: u64,
@@ -213,7 +213,7 @@ pub enum Change {
         grant: Grant,
         /// It waited before.
         from_queue: bool,
-        /// What may end it; none is the default. Its revision is 0.
+        /// The condition under which it may end; none is the default. Its revision is 0.
         condition: Option<Box<Condition>>,
     },
     /// Another acquisition of the same instance joined a hold (re-entry).
@@ -302,7 +302,7 @@ pub enum Change {
         token: Token,
         /// The lock.
         name: Name,
-        /// What is agreed now.
+        /// The agreement as it is now.
         agreement: Agreement,
         /// Whether it carries a waiter's mark still.
         asked: bool,
@@ -379,19 +379,20 @@ pub struct HoldView {
     pub grant: Grant,
     /// How it is held.
     pub mode: Mode,
-    /// Who, for people. Shared with the table: a look copies no attributes.
+    /// The owner, as people see it. It is shared with the table, so that a look copies no
+    /// attributes.
     pub owner: Arc<Owner>,
     /// When, for people.
     pub granted_unix_ms: u64,
     /// Set when ending: why, for people.
     pub ending: Option<String>,
-    /// What may end it.
+    /// The condition under which it may end.
     pub agreement: Agreement,
     /// It has no lease any more, and its client does not count on it.
     pub orphaned: bool,
     /// A waiter has asked for the lock.
     pub asked: bool,
-    /// Who gets it at its end.
+    /// The acquisition that gets it at its end.
     pub reclaimer: Option<Acquisition>,
 }
 
@@ -406,11 +407,12 @@ pub struct WaiterView {
     pub ttl_ms: u64,
     /// When its wait ends.
     pub wait: Wait,
-    /// Who, for people. Shared with the table: a look copies no attributes.
+    /// The owner, as people see it. It is shared with the table, so that a look copies no
+    /// attributes.
     pub owner: Arc<Owner>,
     /// When, for people.
     pub queued_unix_ms: u64,
-    /// What may end its hold, once it holds.
+    /// The condition of its hold, once it holds.
     pub condition: Condition,
 }
 

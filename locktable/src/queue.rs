@@ -57,7 +57,7 @@ impl Queue {
         Some(&blocks.blocks[block][index])
     }
 
-    /// Where the waiter stands; 1 is next.
+    /// The place of the waiter; 1 is next.
     pub(crate) fn place(&self, ticket: u64) -> Option<u32> {
         let blocks = self.blocks.as_ref()?;
         let (block, index) = blocks.find(ticket)?;

@@ -137,7 +137,7 @@ impl Lock {
         Reply::Queued { place: 1, ttl_ms }
     }
 
-    /// Who reclaims the hold is no more. The hold goes on ending: its older life has been told.
+    /// The reclaimer of the hold is no more. The hold goes on ending: its older life has been told.
     pub(crate) fn drop_reclaimer(&mut self, step: &mut Step<'_>, token: Token, how: Finished) {
         let Some(hold) = self.holds.get(token) else { return };
         let Some(acquisition) = hold.row.reclaimer().map(|reclaimer| reclaimer.acquisition) else {
@@ -153,8 +153,8 @@ impl Lock {
         step.waiter_left(acquisition, how);
     }
 
-    /// The hold ends, and a new one of who reclaims it begins in its place: nobody who waits may
-    /// come between, so this does not serve the queue. What was claimed stays claimed: the
+    /// The hold ends, and a new one of its reclaimer begins in its place: no waiter may
+    /// come between, so this does not serve the queue. A claimed hold stays claimed: the
     /// session has seen that grant, and a lost answer must not take the protection away.
     pub(crate) fn hand_over(
         &mut self,

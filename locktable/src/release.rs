@@ -13,7 +13,7 @@ impl LockTable {
     pub(crate) fn release(&mut self, at: At, release: Release, changes: &mut Vec<Change>) -> Reply {
         let Release { acquisition, ref name, token, all } = release;
         let released = self.with_lock(at, name, changes, |lock, step| {
-            // Whoever else knows the token has no say about it (hole 13).
+            // Another session that knows the token has no say about it (hole 13).
             lock.holds.get(token).filter(|hold| hold.row.is_of_owner(acquisition))?;
             Some(if all {
                 lock.release_all(step, token, acquisition)

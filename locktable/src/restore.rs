@@ -78,8 +78,8 @@ pub struct Restoring {
     header: Header,
     table: LockTable,
     last: Option<RowKey>,
-    /// What looks at holds, and at one another. A store keeps some of these rows before those of holds,
-    /// and they are few.
+    /// Rows whose checks look at holds, and at one another. A store keeps some of these rows before
+    /// those of holds, and they are few.
     finished: Vec<(RowKey, Row)>,
 }
 

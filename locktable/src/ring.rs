@@ -44,7 +44,7 @@ pub(crate) struct Ring {
     first: u64,
     index: BTreeMap<u64, u64>,
     len_max: usize,
-    /// What the image has, as `first` and `next` were at the last flush.
+    /// The part that the image has: `first` and `next` as they were at the last flush.
     image: Range<u64>,
 }
 

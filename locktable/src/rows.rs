@@ -22,7 +22,7 @@ pub const FEATURE_LEVEL: u64 = 3;
 /// ring whole: small enough for that, large enough that 65,536 make only 256 rows.
 pub const RING_ROW_LEN: u64 = 256;
 
-/// What of a table is not in rows.
+/// The part of a table that is not in rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
     /// Upper 16 bits of every token granted from here on; raised by a restored backup (D11).
@@ -45,12 +45,13 @@ pub struct Header {
     pub ended_next: u64,
 }
 
-/// Names a row. What a lock has is in rows of their own, so that none of them grows with the number of
-/// its holders: a change writes what has changed. The order is that in which a table is restored.
+/// Names a row. Each thing that a lock has is in a row of its own, so that no row grows with the
+/// number of its holders: a change writes what has changed. The order is that in which a table is
+/// restored.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RowKey {
-    /// What a live lock has beside its holds, delays and waiters. One that is held exclusively has
-    /// nothing, and no such row.
+    /// The state of a live lock beside its holds, delays and waiters. One that is held exclusively
+    /// has nothing, and no such row.
     Lock(Name),
     /// A hold: its lock and its token.
     Hold(Name, Token),
@@ -83,7 +84,7 @@ pub enum Row {
     Ring(Vec<FinishedRow>),
 }
 
-/// What a lock has that is held by sharers or permits.
+/// The state of a lock that is held by sharers or permits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LockRow {
     /// Token of the first shared or permit grant since the lock was last exclusive or without a
@@ -119,11 +120,11 @@ pub struct DelayRow {
 pub struct HoldRow {
     /// The fencing token; names the hold.
     pub token: Token,
-    /// Whose.
+    /// The session.
     pub session: SessionHandle,
-    /// In which life.
+    /// The life of the client under it.
     pub instance: Instance,
-    /// What is open on it.
+    /// The acquisitions that are open on it.
     pub open_ids: Vec<AcquisitionId>,
     /// The highest id that ever joined it: what an Expire must know of (hole 6).
     pub newest_id: AcquisitionId,
@@ -131,19 +132,20 @@ pub struct HoldRow {
     pub mode: Mode,
     /// Lease, milliseconds.
     pub ttl_ms: u64,
-    /// Who, for people. Shared with the session's others, which mostly say the same.
+    /// The owner, as people see it. It is shared with the session's others, which mostly say the
+    /// same.
     pub owner: Arc<Owner>,
     /// When, by the clock of the leader of that time; for people.
     pub granted_unix_ms: u64,
-    /// What few holds have. None exactly where it would be the default: equal states have equal
-    /// rows, and an ordinary hold pays for none of it.
+    /// The state that few holds have. It is `None` exactly where it would be the default: equal
+    /// states have equal rows, and an ordinary hold pays for none of it.
     pub extras: Option<Box<Extras>>,
 }
 
 /// See [`HoldRow::extras`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Extras {
-    /// What may end the hold.
+    /// The condition under which the hold may end.
     pub condition: Condition,
     /// Counts the changes of the condition since the grant.
     pub revision: u64,
@@ -170,7 +172,7 @@ pub struct EndingMark {
     pub cause: EndingCause,
     /// For people: an operator's words, else the cause's.
     pub reason: String,
-    /// Who gets the hold when it ends. None where the reclaiming acquisition is gone again.
+    /// The acquisition that gets the hold when it ends. It is `None` where that one is gone again.
     pub reclaimer: Option<Reclaimer>,
 }
 
@@ -221,11 +223,12 @@ impl EndingCause {
 pub struct Reclaimer {
     /// The acquisition that will hold.
     pub acquisition: Acquisition,
-    /// Who, for people. Shared with the session's others, which mostly say the same.
+    /// The owner, as people see it. It is shared with the session's others, which mostly say the
+    /// same.
     pub owner: Arc<Owner>,
 }
 
-/// What an ordinary hold has.
+/// The extras of an ordinary hold.
 static NO_EXTRAS: Extras = Extras {
     condition: Condition {
         lease: crate::LeaseRule::OnExpiry,
@@ -243,7 +246,7 @@ static NO_EXTRAS: Extras = Extras {
 };
 
 impl HoldRow {
-    /// What it has beside the ordinary.
+    /// The state that it has beside the ordinary.
     pub fn extras(&self) -> &Extras {
         self.extras.as_deref().unwrap_or(&NO_EXTRAS)
     }
@@ -255,7 +258,7 @@ impl HoldRow {
         self.extras = (*extras != NO_EXTRAS).then_some(extras);
     }
 
-    /// What its client and the table have agreed.
+    /// The agreement of its client and the table.
     pub(crate) fn agreement(&self) -> Agreement {
         let &Extras { condition, revision, claimed, .. } = self.extras();
         Agreement { condition, revision, claimed, ttl_ms: self.ttl_ms }
@@ -307,11 +310,12 @@ pub struct WaiterRow {
     pub ttl_ms: u64,
     /// When its wait ends; never [`Wait::Try`].
     pub wait: Wait,
-    /// Who, for people. Shared with the session's others, which mostly say the same.
+    /// The owner, as people see it. It is shared with the session's others, which mostly say the
+    /// same.
     pub owner: Arc<Owner>,
     /// When it queued, by the clock of the leader of that time; for people.
     pub queued_unix_ms: u64,
-    /// What may end its hold, once it holds; none is the default.
+    /// The condition of its hold, once it holds; none is the default.
     pub condition: Option<Box<Condition>>,
 }
 

@@ -1,4 +1,4 @@
-//! Where every open acquisition stands, by session (D10). Derived from holds and waiters: not part
+//! The place of every open acquisition, by session (D10). Derived from holds and waiters: not part
 //! of the image or the hash.
 
 use std::{
@@ -8,7 +8,7 @@ use std::{
 
 use crate::{Acquisition, AcquisitionId, HoldRow, Instance, Name, Owner, SessionHandle, Token};
 
-/// Where an open acquisition stands.
+/// The place of an open acquisition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Open {
     pub(crate) name: Name,
@@ -112,7 +112,7 @@ pub(crate) struct Sessions {
 }
 
 impl Sessions {
-    /// What the session has open; nothing if it has nothing open.
+    /// The open acquisitions of a session; `None` if it has none.
     pub(crate) fn session(&self, handle: SessionHandle) -> Option<&Session> {
         self.by_handle.get(&number(handle))
     }
@@ -166,7 +166,7 @@ impl Sessions {
     }
 }
 
-/// Where the acquisitions of a hold stand, for whom: those open on it, and who reclaims it.
+/// The places of a hold's acquisitions, each with its owner: those open on it, and its reclaimer.
 pub(crate) fn places_on(hold: &HoldRow) -> impl Iterator<Item = (Acquisition, &Arc<Owner>, Place)> {
     let held = hold.acquisitions().into_iter();
     let held = held.map(|acquisition| (acquisition, &hold.owner, Place::Held(hold.token)));

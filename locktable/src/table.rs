@@ -9,8 +9,8 @@ use crate::{
     lock::{Lock, Step},
 };
 
-/// What a table may hold. Part of the rules: replicas of a range with different limits would
-/// diverge.
+/// The limits of a table. They are part of the rules: replicas of a range with different limits
+/// would diverge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Seats of one lock: holders, sharers or permits, and the places that lock-delays keep taken.

@@ -1,7 +1,7 @@
-//! What the state of a range weighs in memory, in all and for whom. A function of the rows alone, kept
-//! by differences, so replicas of equal state agree on it and asking costs nothing. It is neither
-//! in the image nor in the hash, and no command looks at it: bounds differ from server to server, so
-//! it is the leader's admission that refuses (never apply).
+//! The weight of a range's state in memory, in all and for each host and prefix. A function of the
+//! rows alone, kept by differences, so replicas of equal state agree on it and asking costs
+//! nothing. It is neither in the image nor in the hash, and no command looks at it: bounds differ
+//! from server to server, so it is the leader's admission that refuses (never apply).
 //!
 //! The weights are what a hold or a waiter costs the process that leads its range: the table, the
 //! lease clock, the row in RocksDB's memory, the allocator's rounding. Owners are counted whole,
@@ -18,7 +18,7 @@ const HOLD_BYTES: u64 = 900;
 const WAITER_BYTES: u64 = 800;
 /// Each further acquisition that is open on a hold, or that reclaims it.
 const OPEN_BYTES: u64 = 160;
-/// What few holds have.
+/// The extras that few holds have.
 const EXTRAS_BYTES: u64 = 250;
 /// A lock-delay without its name.
 const DELAY_BYTES: u64 = 400;
@@ -87,7 +87,7 @@ impl Usage {
 }
 
 impl LockTable {
-    /// What the live locks of this range weigh in memory, in bytes.
+    /// The weight of the live locks of this range in memory, in bytes.
     pub fn bytes(&self) -> u64 {
         self.ledger.usage.bytes
     }
@@ -126,7 +126,7 @@ impl LockTable {
 }
 
 impl Acquire {
-    /// What it adds to a range if it holds or waits, in bytes.
+    /// The weight that it adds to a range if it holds or waits, in bytes.
     pub fn bytes(&self) -> u64 {
         if self.reenter.is_some() {
             return OPEN_BYTES;

@@ -1,4 +1,4 @@
-//! What can be asked of a table without changing it: for keepalives and for people.
+//! Questions to a table, which change nothing: for keepalives and for people.
 
 use std::{cmp::Reverse, ops::Bound};
 
@@ -125,7 +125,7 @@ impl Lock {
 }
 
 impl Lock {
-    /// At most so many delays, by token. What they are shown for is how long the lock stays taken.
+    /// At most so many delays, by token. They are shown to say how long the lock stays taken.
     fn delays_that_end_last(&self, delays_max: usize) -> Vec<DelayView> {
         let mut delays: Vec<_> = self.holds.delays().map(|delay| delay_view(&delay.row)).collect();
         if delays.len() > delays_max {

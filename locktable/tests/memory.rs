@@ -76,7 +76,7 @@ fn bytes_each(commands: impl Iterator<Item = Command>) -> usize {
     for command in commands {
         table.apply(AT, command);
     }
-    // What the next flush writes is not a cost of holding.
+    // The rows of the next flush are no cost of holding.
     table.take_dirty();
     let bytes = ALLOCATED.load(Ordering::Relaxed) - before;
     let counts = table.counts();
@@ -130,7 +130,8 @@ fn what_has_ended() {
         bytes_of_ended("10,000 sessions, all ids", 42, |it| (it % 10_000, 1 + it / 10_000)),
     ];
     assert!(all.iter().all(|it| it.0 <= MAX && it.1 >= 35_000), "{all:?}");
-    // Who does not count up, or lives once per acquisition, pays with what is remembered.
+    // A client that does not count up, or lives once per acquisition, costs more memory of what has
+    // ended.
     let wild = [
         bytes_of_ended("a session for each", 9, |it| (it, 1)),
         bytes_of_ended("a page for each", 9, |it| (1, it << 37)),

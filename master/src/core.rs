@@ -34,7 +34,7 @@ pub const GROUP: RangeId = RangeId(1);
 /// client gone wrong.
 const WAITING_MAX: usize = 4_096;
 
-/// What does not change while a master lives.
+/// The settings of a master, fixed while it lives.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The cluster.
@@ -64,15 +64,15 @@ pub enum Input {
     Heartbeats(Box<Heartbeats>),
     /// From another master.
     Snapshots(Vec<SnapshotMessage>),
-    /// What came of a chore.
+    /// The result of a chore.
     ChoreDone(Box<ChoreDone<ClusterState>>),
-    /// What was sent to this master of late may be lost.
+    /// Messages that were sent to this master of late may be lost.
     Unreachable(StoreId),
     /// The process is about to stop: another one is to lead.
     HandOver,
 }
 
-/// What a turn wants done.
+/// The work that a turn leaves to its owner.
 #[derive(Debug, Default)]
 pub struct Outputs {
     /// For the disk; its `Persisted` comes back as input.
@@ -93,7 +93,7 @@ pub struct Outputs {
     pub is_deposed: bool,
 }
 
-/// Who waits for the outcome of a command.
+/// The question that waits for the outcome of a command.
 #[derive(Clone, Debug)]
 enum Asker {
     /// Nobody: the master itself.
@@ -263,7 +263,7 @@ impl MasterCore {
         self.store.flush();
     }
 
-    /// What is replicated, as far as it is applied here.
+    /// The replicated state, as far as it is applied here.
     pub fn state(&self) -> &ClusterState {
         self.store.machine(GROUP).expect("a master has its group")
     }

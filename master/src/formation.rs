@@ -71,7 +71,7 @@ pub enum FormationError {
         theirs.join(","), ours.join(",")
     )]
     Lists {
-        /// Who.
+        /// The master's address.
         address: String,
         /// Its list.
         theirs: Vec<String>,
@@ -114,7 +114,7 @@ pub struct Formation {
     me: String,
     ident: Ident,
     masters: Vec<String>,
-    /// What the others said last: their identity, and whose they have heard.
+    /// The last word of each other master: its identity, and the identities that it has heard.
     heard: BTreeMap<String, BTreeMap<String, Ident>>,
     formed: Option<Formed>,
 }
@@ -166,7 +166,7 @@ impl Formation {
         Ok(formation)
     }
 
-    /// What this one tells the others.
+    /// The view that this master tells the others.
     pub fn view(&self) -> MasterView {
         let idents = match &self.formed {
             Some(formed) => formed.members.clone(),
@@ -234,7 +234,7 @@ impl Formation {
         self.masters.iter().filter(|master| **master != self.me)
     }
 
-    /// Whom this one has not heard yet.
+    /// The masters that this one has not heard yet.
     pub fn missing(&self) -> Vec<&String> {
         self.others().filter(|master| !self.heard.contains_key(*master)).collect()
     }

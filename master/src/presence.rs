@@ -1,6 +1,6 @@
-//! What only the leading master knows, and learns anew when it begins to lead: which processes
-//! speak for the stores, when they were heard last, and who leads which range. Soft, like every
-//! gateway's and every range leader's knowledge: nothing that is lost with it can do harm.
+//! Soft knowledge of the leading master, which it learns anew when it begins to lead: which
+//! processes speak for the stores, when they were heard last, and who leads which range. Soft, like
+//! every gateway's and every range leader's knowledge: nothing that is lost with it can do harm.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -74,7 +74,7 @@ pub struct Counts {
     pub leaders: u32,
 }
 
-/// Who leads a range.
+/// The leader of a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Leader {
     /// Its store.
@@ -179,7 +179,7 @@ impl Presence {
         is_news
     }
 
-    /// Who leads a range, as far as known.
+    /// The leader of a range, as far as it is known.
     pub fn leader(&self, range: RangeId) -> Option<Leader> {
         self.leaders.get(&range).copied()
     }

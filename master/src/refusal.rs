@@ -64,7 +64,7 @@ pub struct Refusal {
     pub reason: Reason,
     /// For people.
     pub message: String,
-    /// Who leads, with `NotLeader` and where it is known: a master's address.
+    /// The leading master's address, with `NotLeader` and where it is known.
     pub leader: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! What a master is asked, and what it answers.
+//! The questions that a master is asked, and its answers.
 
 use sharklock_proto::internal::v1::{
     AllocateIdsRequest, AllocateIdsResponse, GetClusterResponse, RegisterStoreRequest,
@@ -12,11 +12,11 @@ use crate::refusal::Refusal;
 pub struct Ask {
     /// Unique among the open questions of one master.
     pub number: u64,
-    /// What is asked.
+    /// The question.
     pub request: Request,
 }
 
-/// What is asked.
+/// The question.
 #[derive(Clone, Debug)]
 pub enum Request {
     /// A data server says who it is.
@@ -31,7 +31,7 @@ pub enum Request {
     Cluster,
 }
 
-/// What is answered.
+/// The answer.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Reply {
     /// To [`Request::RegisterStore`].

@@ -1,7 +1,7 @@
-//! What the masters replicate.
+//! The state that the masters replicate.
 //!
-//! It changes by commands of the log only, and reads no clock. Who lives and who leads is not here:
-//! that changes by the second, and each leading master learns it anew.
+//! It changes by commands of the log only, and reads no clock. Which stores live and who leads is
+//! not here: that changes by the second, and each leading master learns it anew.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,7 +28,7 @@ pub const IDS_MAX: u32 = 1_000;
 pub struct StoreRecord {
     /// Random identity of its data directory.
     pub ident: [u8; 16],
-    /// Where it answers.
+    /// The address at which it answers.
     pub address: String,
     /// Of its program, when it registered last.
     pub version: String,
@@ -51,7 +51,7 @@ pub struct ClusterState {
     dirty: BTreeSet<Key>,
 }
 
-/// What a command did.
+/// The outcome of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// The store has this id.

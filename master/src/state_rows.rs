@@ -12,7 +12,7 @@ use crate::state::{ClusterState, StoreRecord};
 /// Format of rows and header.
 const FORMAT: u8 = 1;
 
-/// What a row is about.
+/// The subject of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Key {
     Store(StoreId),

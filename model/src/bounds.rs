@@ -14,7 +14,7 @@ pub const ATTEMPTS_MAX: usize = 5;
 /// Lock names: `a` stays with the parent, `z` moves to the child.
 pub const NAMES: usize = 2;
 
-/// What an acquisition asks for.
+/// The wish of an acquisition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ask {
     /// The lock, with a place in the queue if it is held.
@@ -23,7 +23,7 @@ pub enum Ask {
     Try,
     /// To join the hold of an earlier acquisition of the same client.
     Reenter(Id),
-    /// What an acquisition of an older instance holds.
+    /// The hold of an acquisition of an older instance.
     Reclaim(ClientIndex, Id),
 }
 
@@ -49,7 +49,7 @@ pub struct ClientPlan {
     pub plans: Vec<Plan>,
     /// Attempts in all: Acquires, KeepAlives, Claims, Reclaims.
     pub attempts: u8,
-    /// What it may give back, by id as bits.
+    /// The acquisitions that it may give back, by id as bits.
     pub closes: u8,
     /// Whether it may stop for ever at any moment.
     pub crashes: bool,
@@ -64,7 +64,7 @@ pub struct ClientPlan {
 pub struct Bounds {
     /// Length of a lease in ticks.
     pub ttl: u8,
-    /// Who is there.
+    /// The actors.
     pub clients: Vec<ClientPlan>,
     /// Messages to servers that may be delivered once more.
     pub duplicates: u8,

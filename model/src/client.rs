@@ -67,7 +67,7 @@ impl World<'_> {
     pub fn crash(&mut self, client: ClientIndex) {
         for id in 0..self.bounds.clients[usize::from(client)].plans.len() as Id {
             let acquisition = self.state.acquisition(client, id);
-            // What it held may be reclaimed by its token.
+            // Its hold may be reclaimed by its token.
             acquisition.phase = match token_of(acquisition.phase) {
                 Some(token) => Phase::Lost(token),
                 None => Phase::Closed,
@@ -161,7 +161,7 @@ impl World<'_> {
         }
     }
 
-    /// What is left of a lease that counts from the attempt which an answer echoes.
+    /// The rest of a lease that counts from the attempt which an answer echoes.
     fn time_of(&mut self, client: ClientIndex, seq: Seq) -> Ticks {
         let ttl = self.bounds.ttl;
         let no_time = self.has(Rule::PushCarriesNoTime);

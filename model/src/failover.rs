@@ -48,7 +48,7 @@ impl World<'_> {
         let view = |name| self.state.view(range, name).cloned();
         let term = self.state.ranges[range as usize].term;
         let mut locks: [Option<Lock>; 2] = [view(0), view(1)];
-        // What it had proposed may have been lost and may yet be proposed again.
+        // Its proposals may have been lost and may yet be proposed again.
         for lock in locks.iter_mut().flatten() {
             let holds = lock.hold.iter_mut().flat_map(|hold| &mut hold.leases);
             let waiters = lock.queue.iter_mut().map(|waiter| &mut waiter.lease);
@@ -96,8 +96,8 @@ impl World<'_> {
         self.state.lagging = None;
     }
 
-    /// What the clock of a superseded leader finds due reaches the log of its successor, as a
-    /// proposal that was late or forwarded. It happens once per lease.
+    /// A command that the clock of a superseded leader finds due reaches the log of its successor,
+    /// as a proposal that was late or forwarded. It happens once per lease.
     pub fn stale_scan(&mut self, name: NameIndex, leased: Leased) {
         let stale = self.state.stale.as_mut().expect("only a superseded leader scans late");
         let (range, term) = (stale.range, stale.term);

@@ -9,12 +9,12 @@ use crate::{
     world::World,
 };
 
-/// What has a lease in a lock.
+/// The owner of a lease in a lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Leased {
     /// Its hold; `of` is the id where leases are per id, else 0.
     Hold {
-        /// Whose lease.
+        /// The client of the lease.
         of: Id,
     },
     /// One of its waiters.
@@ -131,7 +131,7 @@ impl World<'_> {
         heard
     }
 
-    /// Where keepalives renew sessions: everything of the client in the range.
+    /// If keepalives renew sessions: everything of the client in the range.
     fn renew_session(&mut self, range: RangeId, client: ClientIndex) {
         let (ttl, owner) = (self.server_ttl(), self.key(client));
         for name in 0..self.state.locks.len() as NameIndex {
@@ -181,7 +181,7 @@ impl World<'_> {
         }
     }
 
-    /// What the clock of a range's leader finds due.
+    /// The commands that the clock of a range's leader finds due.
     pub fn due(&self, range: RangeId) -> Vec<(NameIndex, Leased)> {
         if self.has(Rule::ScanAfterMailbox) && !self.state.mailbox.is_empty() {
             return Vec::new();
@@ -223,7 +223,7 @@ impl World<'_> {
         }
     }
 
-    /// What was decided is proposed, where that is a step of its own.
+    /// The decided commands are proposed, where that is a step of its own.
     pub fn propose_decided(&mut self, range: RangeId) {
         let range = self.state.range(range);
         let command = range.decided.remove(0);
@@ -246,7 +246,7 @@ fn waiter_mut(lock: &mut Lock, owner: ClientIndex, id: Id) -> Option<&mut Waiter
     lock.queue.iter_mut().find(|waiter| (waiter.client, waiter.id) == (owner, id))
 }
 
-/// What the state of a lock says of an acquisition.
+/// The state of an acquisition in a lock.
 fn said_of(lock: &Lock, owner: ClientIndex, id: Id, shows_ending: bool) -> Said {
     let waits = lock.queue.iter().any(|waiter| (waiter.client, waiter.id) == (owner, id));
     match &lock.hold {

@@ -45,11 +45,11 @@
 //!   the naive model of `locktable` judge them.
 //! - Stall credit, the age of keepalives: they move deadlines later. The size of the ring: it is
 //!   switched off as a whole (`RingOfFinished`).
-//! - How a range counts its age, and what it forgets by it: a range forgets all that has ended, at any
-//!   moment (`forgettings`), and every attempt that was sent by then is in doubt. That is the rule as it
-//!   is at the moment at which what is forgotten ended; a gateway has what is sent, for the time on the
-//!   way to it stands the second by which more is in doubt. What a client sends after an end of which it
-//!   has not heard is asked anew.
+//! - How a range counts its age, and what it forgets by it: a range forgets all that has ended, at
+//!   any moment (`forgettings`), and every attempt that was sent by then is in doubt. That is
+//!   the rule at the moment at which the forgotten acquisition ended. A gateway has at once what is
+//!   sent to it; the second by which more is in doubt stands for the time on that way. An attempt that a
+//!   client sends after an end of which it has not heard is asked anew.
 //! - Loss is a message that never arrives; where scenarios judge what is left behind when all is
 //!   quiet (`lossless`), all arrive.
 //!

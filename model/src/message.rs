@@ -1,9 +1,9 @@
-//! What is on its way: messages between clients and leaders, and commands between a leader and the
+//! Messages on their way between clients and leaders, and commands between a leader and the
 //! log.
 
 use crate::state::{ClientIndex, Id, NameIndex, Seq, Token};
 
-/// What a server says of an acquisition.
+/// A server's word about an acquisition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Said {
     /// It is held.
@@ -16,7 +16,7 @@ pub enum Said {
     Ending(Token),
 }
 
-/// What is on its way between clients and leaders, through one gateway or the other.
+/// A message on its way between a client and a leader, through one gateway or the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Message {
     /// An attempt to acquire; `reenter` is the token to join, or 0.
@@ -44,7 +44,7 @@ pub enum Message {
 /// A command in the log of a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Command {
-    /// What a client asked for.
+    /// The wish of a client.
     Asked(Message),
     /// The leader of `term` saw the lease of this hold at its end.
     Expire { name: NameIndex, token: Token, owner: ClientIndex, newest: Id, of: Id, term: u8 },
@@ -63,10 +63,10 @@ pub enum Command {
 /// A keepalive between its receipt and the proof of leadership.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Read {
-    /// Whose.
+    /// The client.
     pub client: ClientIndex,
     /// Echoed.
     pub seq: Seq,
-    /// What is answered, as bits.
+    /// The answers, as bits.
     pub items: u8,
 }

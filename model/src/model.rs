@@ -1,4 +1,4 @@
-//! What can happen next, and what then is: the model that stateright explores.
+//! The model that stateright explores: the steps that are possible next, and their results.
 
 use stateright::{Model, Property};
 
@@ -31,7 +31,7 @@ pub enum Action {
     SetCondition(ClientIndex, Id, bool),
     /// A message reaches its client, or the leader of a range. `again`: a copy of it stays behind.
     Deliver {
-        /// What.
+        /// The message.
         message: Message,
         /// Which range's leader, if it is for one.
         to: RangeId,
@@ -46,7 +46,7 @@ pub enum Action {
     Confirm(RangeId, Read),
     /// A leader's scan finds a lease at its end.
     Scan(RangeId, NameIndex, Leased),
-    /// What was decided is proposed.
+    /// The decided commands are proposed.
     Propose(RangeId),
     /// A leader's clock finds the end of a wait.
     TimeOut(ClientIndex, Id),
@@ -62,7 +62,7 @@ pub enum Action {
     ApplySplit,
     /// A new leader of a range, whose log has so many entries that its predecessor proposed.
     FailOver(RangeId, u8),
-    /// What a superseded leader finds due enters the log of its successor.
+    /// A command that a superseded leader finds due enters the log of its successor.
     StaleScan(NameIndex, Leased),
     /// A superseded leader answers a keepalive.
     StaleAnswer(Message),
@@ -71,9 +71,9 @@ pub enum Action {
 /// The design, or what is left of it without some rules, within bounds.
 #[derive(Clone, Debug)]
 pub struct SharkLock {
-    /// What holds.
+    /// The rules that hold.
     pub rules: Rules,
-    /// What there is.
+    /// The bounds of the world.
     pub bounds: Bounds,
 }
 
@@ -258,7 +258,7 @@ impl SharkLock {
         }
     }
 
-    /// Where leaders are prompt, time stands still while they have something to do.
+    /// If leaders are prompt, time stands still while they have something to do.
     fn may_tick(&self, world: &World<'_>) -> bool {
         let state = &world.state;
         let busy = ranges(state).any(|range| {

@@ -1,4 +1,5 @@
-//! What must always hold, and what must be reachable for a scenario to mean anything.
+//! The properties that must always hold, and the states that must be reachable for a scenario to
+//! mean anything.
 
 use stateright::Property;
 

@@ -15,7 +15,7 @@ pub enum Rule {
     ExpireNamesNewest,
     /// The receipt of a duplicate Acquire, a re-entry, a Claim or a Reclaim renews the hold.
     EveryReceiptRenews,
-    /// What a scan decides enters the log ahead of whatever is received later.
+    /// A command that a scan decides enters the log ahead of whatever is received later.
     ScanEntersLogInOrder,
     /// A keepalive is not answered for a lease whose end is pending.
     SilentWhilePending,
@@ -49,7 +49,7 @@ pub enum Rule {
     EndingRefusesReclaim,
     /// A new leader and a split child wait for End in full again.
     EndWaitsInFullAgain,
-    /// Whoever acknowledges an Ending closes the ids that its client has lost, each by its id, and
+    /// An acknowledgement of an Ending closes the ids that its client has lost, each by its id, and
     /// never the whole hold: an id may have joined of which the client has not heard.
     AcknowledgedById,
     /// A Release names the id that it closes.
@@ -58,8 +58,8 @@ pub enum Rule {
     HoldRemembersClosed,
     /// A range remembers the acquisitions that have finished.
     RingOfFinished,
-    /// What was asked before the range forgot something, and is not known, is not done: it may be a copy
-    /// of what is forgotten.
+    /// An attempt that was sent before the range forgot something, and is not known, is not done:
+    /// it may be a copy of what is forgotten.
     DoubtfulIsNotDone,
     /// A re-entry names the token that it joins, and gets that or nothing.
     ReenterNamesToken,

@@ -12,14 +12,14 @@ use crate::{
     state::State,
 };
 
-/// What an exhaustive run of a scenario has found.
+/// The findings of an exhaustive run of a scenario.
 #[derive(Debug)]
 pub struct Report {
     /// Different states.
     pub states: usize,
     /// Steps of the longest path that was followed.
     pub depth: usize,
-    /// What was asked to be reachable and is not.
+    /// The states that should be reachable and are not.
     pub unreached: Vec<&'static str>,
     /// A property that fell, and how.
     pub violation: Option<(&'static str, Path<State, Action>)>,

@@ -5,9 +5,9 @@ use crate::{bounds::Bounds, rules::Rule, scenarios};
 /// Rules that are switched off together, and the property that then falls.
 #[derive(Clone, Debug)]
 pub struct Break {
-    /// What is switched off.
+    /// The rules that are switched off.
     pub off: Vec<Rule>,
-    /// What no longer holds.
+    /// The property that no longer holds.
     pub violates: &'static str,
 }
 
@@ -20,15 +20,15 @@ pub struct Scenario {
     pub hole: u8,
     /// In a sentence.
     pub story: &'static str,
-    /// Who is there and what may happen.
+    /// The actors and the steps that are possible.
     pub bounds: Bounds,
     /// Rules that are off from the start, since the design must be right without them here.
     pub without: Vec<Rule>,
     /// Rules of which each alone may be off.
     pub spare: Vec<Rule>,
-    /// What goes wrong without which rules.
+    /// The stories that come true without some rules.
     pub breaks: Vec<Break>,
-    /// What must be reachable, else the scenario says nothing.
+    /// The states that must be reachable, else the scenario says nothing.
     pub reaches: Vec<&'static str>,
     /// It must have at least so many states.
     pub states_min: usize,
@@ -50,7 +50,7 @@ impl Scenario {
         }
     }
 
-    /// What must be reachable.
+    /// The states that must be reachable.
     pub fn reaching(mut self, reaches: &[&'static str]) -> Self {
         self.reaches.extend(reaches);
         self

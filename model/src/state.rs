@@ -31,7 +31,7 @@ pub enum RangeId {
     Child,
 }
 
-/// Where an acquisition stands for its client.
+/// The state of an acquisition for its client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Phase {
     /// Not asked for yet.
@@ -53,7 +53,7 @@ pub enum Phase {
 /// One acquisition as its client knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Acquisition {
-    /// Where it stands.
+    /// Its state.
     pub phase: Phase,
     /// Until `valid_until`.
     pub left: Ticks,
@@ -104,7 +104,7 @@ pub struct Lease {
     pub left: Ticks,
     /// Its end is in the log or on the way there.
     pub pending: bool,
-    /// What would be left if the last receipt while pending had counted.
+    /// The lease that would be left if the last receipt while pending had counted.
     pub heard: Ticks,
 }
 
@@ -134,7 +134,7 @@ impl Lease {
 pub struct Hold {
     /// Its token.
     pub token: Token,
-    /// Whose it is, as the log names clients.
+    /// Its client, as the log names clients.
     pub owner: ClientIndex,
     /// The ids open on it, as bits.
     pub open: u8,
@@ -154,7 +154,7 @@ pub struct Hold {
     pub orphan: bool,
     /// Revision of the condition.
     pub revision: u8,
-    /// Who gets it when it ends.
+    /// The client that gets it when it ends.
     pub reclaimer: Option<(ClientIndex, Id)>,
     /// Ticks since the last receipt that named an open id, up to a bound.
     pub unnamed: u8,
@@ -163,7 +163,7 @@ pub struct Hold {
 /// One queued acquisition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Waiter {
-    /// Whose.
+    /// The client.
     pub client: ClientIndex,
     /// Which.
     pub id: Id,
@@ -176,7 +176,7 @@ pub struct Waiter {
 pub struct Lock {
     /// Its holder.
     pub hold: Option<Hold>,
-    /// Who waits, first first.
+    /// The waiters, in order.
     pub queue: Vec<Waiter>,
 }
 
@@ -202,7 +202,7 @@ pub struct Stale {
     pub range: RangeId,
     /// In which term it led.
     pub term: u8,
-    /// What it knows of the locks that it served, leases included.
+    /// Its knowledge of the locks that it served, leases included.
     pub locks: [Option<Lock>; NAMES],
 }
 
@@ -213,7 +213,7 @@ impl Stale {
     }
 }
 
-/// What went wrong in a step and cannot be seen in the state that it left.
+/// A fault of a step that cannot be seen in the state that it left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// An acquisition that had finished was opened again.
@@ -226,14 +226,14 @@ pub enum Fault {
     FalseGone = 3,
     /// A lease was found at its end while a renewal of it lay in the mailbox.
     UnheardRenewal = 4,
-    /// What an operator took away went to the session that had it.
+    /// A hold that an operator took away went to the session that had it.
     EndingEvaded = 5,
 }
 
 /// The modelled world at one moment.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct State {
-    /// Who is there.
+    /// The actors.
     pub clients: [Client; CLIENTS_MAX],
     /// The committed state of all locks, with the leases of whoever leads their range now.
     pub locks: [Lock; NAMES],

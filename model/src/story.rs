@@ -176,7 +176,7 @@ fn committed(bounds: &Bounds, command: Command) -> String {
     }
 }
 
-/// Who believes what: what the oracle looks at.
+/// The beliefs of clients, at which the oracle looks.
 fn beliefs(bounds: &Bounds, state: &State) -> String {
     let mut believed = Vec::new();
     for (client, plan) in bounds.clients.iter().enumerate() {

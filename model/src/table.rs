@@ -129,7 +129,7 @@ impl World<'_> {
         self.judge_reentry(owner, id, name, reenter);
     }
 
-    /// What a duplicate is told; nothing for an acquisition that is new.
+    /// The answer to a duplicate; nothing for an acquisition that is new.
     fn first_outcome(&self, owner: ClientIndex, id: Id) -> Option<Said> {
         let name = self.bounds.name(owner, id);
         let lock = &self.state.locks[usize::from(name)];
@@ -165,7 +165,7 @@ impl World<'_> {
         }
     }
 
-    /// Where leases are per id, whose this is.
+    /// The owner of the lease, if leases are per id.
     fn lease_of(&self, id: Id) -> Id {
         if self.has(Rule::OneLeasePerHold) { 0 } else { id }
     }
@@ -272,7 +272,7 @@ impl World<'_> {
         self.record(owner, id);
     }
 
-    /// Ends a hold and all that is open on it. Whoever reclaims it gets it.
+    /// Ends a hold and all that is open on it. Its reclaimer gets it.
     fn end_hold(&mut self, name: NameIndex) {
         let Some(hold) = self.state.locks[usize::from(name)].hold.take() else { return };
         for id in ids(hold.open) {
@@ -316,13 +316,13 @@ impl World<'_> {
                 self.leave(owner, id);
             }
             _ if recorded => self.record(owner, id),
-            // Whoever cancelled takes it for finished, whether it was written down or not.
+            // The client that cancelled takes it for finished, whether it was written down or not.
             _ => self.state.ended[usize::from(owner)] |= 1 << id,
         }
         self.serve(name);
     }
 
-    /// Takes a waiter out. What is granted stays.
+    /// Takes a waiter out. A granted acquisition stays.
     fn leave(&mut self, client: ClientIndex, id: Id) -> bool {
         let name = self.name(client, id);
         let queue = &mut self.state.locks[usize::from(name)].queue;

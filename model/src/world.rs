@@ -1,5 +1,5 @@
-//! A state with the rules and bounds that it moves by. What moves it is in `table`, `leader`,
-//! `failover` and `client`.
+//! A state with the rules and bounds that it moves by. The steps that move it are in `table`,
+//! `leader`, `failover` and `client`.
 
 use crate::{
     bounds::Bounds,
@@ -10,9 +10,9 @@ use crate::{
 
 /// A state in motion.
 pub struct World<'a> {
-    /// What holds.
+    /// The rules that hold.
     pub rules: Rules,
-    /// What there is.
+    /// The bounds of the world.
     pub bounds: &'a Bounds,
     /// How it stands.
     pub state: State,

@@ -41,7 +41,7 @@ impl fmt::Display for Epoch {
     }
 }
 
-/// What a replica may do.
+/// The part that a replica takes in its range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
     /// Votes and counts for the quorum.
@@ -55,9 +55,9 @@ pub enum Role {
 pub struct Replica {
     /// Its Raft id.
     pub peer: PeerId,
-    /// Where it lives.
+    /// The store on which it lives.
     pub store: StoreId,
-    /// What it may do.
+    /// Its part in the range.
     pub role: Role,
 }
 

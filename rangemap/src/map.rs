@@ -20,7 +20,7 @@ use crate::descriptor::{Bounds, Descriptor, DescriptorError, Epoch, RangeId};
 pub struct RangeMap {
     /// By first name.
     descriptors: BTreeMap<Vec<u8>, Descriptor>,
-    /// Where each range stands in `descriptors`.
+    /// The key of each range in `descriptors`.
     starts: BTreeMap<RangeId, Vec<u8>>,
 }
 
@@ -104,7 +104,7 @@ impl RangeMap {
         check_tiling(self.iter())
     }
 
-    /// What has to go if `descriptor` comes: each must be older.
+    /// The descriptors that have to go if `descriptor` comes: each must be older.
     fn displaced_by<'a>(&'a self, descriptor: &'a Descriptor) -> Vec<&'a Descriptor> {
         // A range whose bounds moved away (by a merge) may not overlap its own old place.
         let elsewhere = self

@@ -1,4 +1,4 @@
-//! Where a gateway sends a call for a name.
+//! The cache of routes: it says where a gateway sends a call for a name.
 //!
 //! It owns the decisions: which range, which of its stores, what an answer teaches, and when to
 //! give up. It sends nothing, waits for nothing, and asks nobody for descriptors: on
@@ -15,7 +15,7 @@ use crate::map::{InsertError, RangeMap};
 /// leader that moves, and belongs into the caller's back-off.
 pub const HOPS_MAX: u32 = 3;
 
-/// Where to send a call.
+/// The store that a call is sent to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
     /// The range that holds the name.
@@ -50,7 +50,7 @@ impl Destination {
     }
 }
 
-/// What a gateway believes of the ranges. Wrong beliefs are safe: stores check every call's range
+/// A gateway's beliefs about the ranges. Wrong beliefs are safe: stores check every call's range
 /// and version, and only cost a hop.
 ///
 /// Invariants:
@@ -68,14 +68,14 @@ pub struct RouteCache {
 }
 
 impl RouteCache {
-    /// Where a call for `name` goes; `None`: no range is known for it, ask for descriptors.
+    /// The route of a call for `name`. `None`: no range is known for it, so ask for descriptors.
     pub fn route(&self, name: &[u8]) -> Option<Route> {
         let descriptor = self.map.at(name)?;
         let to = *self.destinations.get(&descriptor.range).expect("every range has one");
         Some(Route { range: descriptor.range, epoch: descriptor.epoch, to })
     }
 
-    /// What is known of a range.
+    /// The descriptor that is known of a range.
     pub fn descriptor(&self, range: RangeId) -> Option<&Descriptor> {
         self.map.range(range)
     }
@@ -95,7 +95,7 @@ impl RouteCache {
         self.install_with(descriptor, heir_of)
     }
 
-    /// Whom to try next for a range.
+    /// The store to try next for a range.
     pub fn destination(&self, range: RangeId) -> Option<Destination> {
         self.destinations.get(&range).copied()
     }
@@ -211,7 +211,8 @@ impl RouteCache {
         Ok(())
     }
 
-    /// Who is thought to lead the first of the known ranges that share a name with this one.
+    /// The store that is thought to lead the first of the known ranges that share a name with this
+    /// one.
     fn leader_before(&self, descriptor: &Descriptor) -> Option<Destination> {
         let overlapped = self.map.overlapping(&descriptor.bounds).next()?;
         self.destinations.get(&overlapped.range).copied()

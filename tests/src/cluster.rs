@@ -59,9 +59,9 @@ pub struct Cluster {
 #[derive(Debug)]
 struct Node {
     process: Option<Process>,
-    /// Where it listens, and from where it dials.
+    /// The address at which it listens, and from which it dials.
     own: IpAddr,
-    /// Where others reach it.
+    /// The address at which others reach it.
     public: IpAddr,
     data_dir: PathBuf,
     args: Vec<String>,
@@ -201,12 +201,12 @@ impl Cluster {
         self.nodes.is_empty()
     }
 
-    /// Where clients reach a node's gateway.
+    /// The address at which clients reach a node's gateway.
     pub fn endpoint(&self, node: usize) -> String {
         format!("http://{}", SocketAddr::new(self.nodes[node].public, GATEWAY))
     }
 
-    /// Where clients reach all gateways.
+    /// The addresses at which clients reach all gateways.
     pub fn endpoints(&self) -> Vec<String> {
         (0..self.len()).map(|node| self.endpoint(node)).collect()
     }

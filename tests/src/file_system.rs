@@ -19,7 +19,7 @@ const SHUTDOWN: rustix::ioctl::Opcode = opcode::read::<u32>(b'X', 125);
 /// The journal is not written out before.
 const WITHOUT_A_FLUSH: u32 = 2;
 
-/// What can be cut off.
+/// A file system that can be cut off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Ext4.
@@ -48,7 +48,7 @@ impl FileSystem {
     /// A fresh one.
     ///
     /// # Errors
-    /// What this machine lacks: root, loop devices, the file system or its tools.
+    /// The lack of this machine: root, loop devices, the file system or its tools.
     pub fn make(kind: Kind) -> Result<Self, String> {
         let dir = TempDir::new().expect("a temporary directory can be made");
         let mut made = Self { dir, mounted: false };
@@ -60,7 +60,7 @@ impl FileSystem {
         Ok(made)
     }
 
-    /// Where it is mounted.
+    /// The path at which it is mounted.
     pub fn path(&self) -> PathBuf {
         self.dir.path().join("mounted")
     }
@@ -104,7 +104,7 @@ impl FileSystem {
 impl Drop for FileSystem {
     fn drop(&mut self) {
         if self.mounted {
-            // Whoever still uses it keeps it, out of everybody's sight.
+            // A process that still uses it keeps it, out of everybody's sight.
             drop(run(Command::new("umount").arg("--lazy").arg(Path::new(&self.path()))));
         }
     }

@@ -1,5 +1,5 @@
-//! What the end-to-end tests share: real `sharklock` processes, clients whose every call is written
-//! down, and raw gRPC for what no client would send.
+//! The parts that end-to-end tests share: real `sharklock` processes, clients whose every call is
+//! written down, and raw gRPC for what no client would send.
 //!
 //! Nothing here sleeps and hopes: [`wait::eventually`] looks until a condition holds or its
 //! deadline passes. Nothing here knows the product's inside; the verdicts are those of `history`.

@@ -26,11 +26,11 @@ const DROP_EVERY: Duration = Duration::from_millis(5);
 pub enum Host {
     /// A node of the cluster, from 0.
     Node(usize),
-    /// Whoever is not a node: clients.
+    /// Clients, who are no node.
     Outside,
 }
 
-/// What becomes of bytes in one direction.
+/// The fate of bytes in one direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Flow {
     /// They pass.
@@ -93,7 +93,7 @@ impl LinkProxy {
         self.accepting.push(accepting.abort_handle());
     }
 
-    /// What one host sends to another waits, whoever opened the connection.
+    /// Bytes that one host sends to another wait, whoever opened the connection.
     pub fn cut_one_way(&self, from: Host, to: Host) {
         self.set_flow(from, to, Flow::Hold);
     }
@@ -104,7 +104,7 @@ impl LinkProxy {
         self.cut_one_way(other, one);
     }
 
-    /// What one host sends to another passes like this.
+    /// Bytes that one host sends to another pass like this.
     pub fn set_flow(&self, from: Host, to: Host, flow: Flow) {
         self.links.send_modify(|links| {
             links.entry((from, to)).or_default().forward = flow;

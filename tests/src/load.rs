@@ -16,7 +16,7 @@ use crate::witness::{Want, Witness, increment, judge};
 /// A gap that is worth telling.
 pub const SILENCE: Duration = Duration::from_millis(300);
 
-/// What every worker does.
+/// The work of every worker.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// How many at once.
@@ -54,7 +54,7 @@ pub struct Load {
     began: u64,
 }
 
-/// What one leaves behind.
+/// The record that a worker leaves behind.
 #[derive(Debug)]
 struct Worker {
     recorder: Recorder,
@@ -167,7 +167,7 @@ impl Load {
 async fn one(witness: &mut Witness, want: &Want, resource: &Mutex<FencingOracle>) -> bool {
     match witness.acquire(want).await {
         Ok(held) => {
-            // Who has been fenced off has lost its hold, and will be told.
+            // A worker that has been fenced off has lost its hold, and will be told.
             increment(resource, &held).await;
             witness.release(held).await.is_ok()
         }

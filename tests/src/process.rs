@@ -90,12 +90,12 @@ impl Process {
         self.child.wait().unwrap_or_else(|error| panic!("{}: {error}", self.what));
     }
 
-    /// What it has written to stdout so far.
+    /// Its output to stdout so far.
     pub fn stdout(&self) -> String {
         self.read("stdout")
     }
 
-    /// What it has written to stderr so far.
+    /// Its output to stderr so far.
     pub fn stderr(&self) -> String {
         self.read("stderr")
     }

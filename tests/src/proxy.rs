@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// What happens to the connections that are open.
+/// The fate of the connections that are open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     /// Bytes pass.
@@ -25,7 +25,7 @@ enum Fate {
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
-    /// Where connections are passed on to from now on.
+    /// The address to which connections are passed on from now on.
     server: watch::Sender<String>,
     /// Of the connections opened from now on; replaced at each fault.
     fate: watch::Sender<Arc<watch::Sender<Fate>>>,

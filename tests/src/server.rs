@@ -18,7 +18,7 @@ use crate::wait::eventually;
 /// promises (2 s) is asserted by the test that is about it.
 const START_MAX: Duration = Duration::from_secs(30);
 
-/// Where tests take their ports from.
+/// The range of the tests' ports.
 const PORTS: std::ops::Range<u16> = 12_000..30_000;
 
 /// A running `sharklock dev`, and what it takes to start it again.
@@ -63,7 +63,7 @@ impl Server {
         &self.admin
     }
 
-    /// Where it keeps its data.
+    /// Its data directory.
     pub fn data_dir(&self) -> &std::path::Path {
         self.data.path()
     }

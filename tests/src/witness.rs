@@ -22,7 +22,7 @@ pub struct Witness {
     session: u32,
 }
 
-/// What is wanted, in words that both the client and the history understand.
+/// The wish, in words that both the client and the history understand.
 #[derive(Clone, Debug)]
 pub struct Want {
     /// The lock.
@@ -165,7 +165,7 @@ impl Witness {
             Err(error) => {
                 let what = match &error {
                     AcquireError::Held { holders, .. } => What::Refused { holder: first(holders) },
-                    // Who held it when last heard of may be long ago.
+                    // The holder that was last heard of may have been long ago.
                     AcquireError::WaitTimedOut { .. } => What::TimedOut { holder: 0 },
                     _ => What::Unknown { reenter },
                 };

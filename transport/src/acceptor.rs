@@ -1,5 +1,5 @@
 //! The receiving side of the streams between stores: who may speak, and that he speaks for himself
-//! only. What is said is the inbox's business.
+//! only. The messages themselves are the inbox's business.
 
 use std::{
     collections::BTreeMap,
@@ -22,7 +22,7 @@ use crate::peers::{PeerAddress, PeerIdentity, PeerInbox};
 /// 16 MiB uncommitted before Raft refuses more.
 const FRAME_BYTES_MAX: usize = 32 << 20;
 
-/// Who opens a stream says at once who he is.
+/// The sender of a stream says at once who it is.
 const HELLO_WITHIN: Duration = Duration::from_secs(5);
 
 /// See the module. Clones share the list of stores.

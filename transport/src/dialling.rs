@@ -12,8 +12,8 @@ pub const PING_EVERY: Duration = Duration::from_secs(2);
 /// itself; this ends connections that no packet crosses any more, so that one is sought that does not
 /// wait for TCP's back-off.
 pub const PONG_WITHIN: Duration = Duration::from_secs(2);
-/// What a peer may send on a stream, and on a connection, before it is read. Each class of messages
-/// has a connection of its own, so one is as large as the other.
+/// Bytes that a peer may send on a stream, and on a connection, before they are read. Each class of
+/// messages has a connection of its own, so one is as large as the other.
 const WINDOW_BYTES: u32 = 4 << 20;
 
 /// How connections are made.

@@ -83,7 +83,7 @@ struct Inner {
 
 #[derive(Debug, Default)]
 struct Known {
-    /// Whom to ask next: an address of the list, or one that a master named.
+    /// The next master to ask: an address of the list, or one that a master named.
     next: String,
     channels: BTreeMap<String, Channel>,
 }
@@ -188,9 +188,9 @@ impl Masters {
         }
     }
 
-    /// Where ranges and stores are, and every change: the first update of each leading master is
-    /// whole. Looks for one for as long as the receiver is there. To be called inside a tokio
-    /// runtime.
+    /// The places of ranges and stores, and every change of them. The first update of each leading
+    /// master is whole. Looks for one for as long as the receiver is there. To be called inside a
+    /// tokio runtime.
     pub fn watch_routes(&self) -> mpsc::Receiver<RoutesUpdate> {
         let (updates, receiver) = mpsc::channel(UPDATES_MAX);
         let masters = self.clone();

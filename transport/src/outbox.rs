@@ -1,5 +1,5 @@
-//! What waits for one stream to be free: the stream takes all of it at once, so that a burst costs one
-//! frame, and a lone message no delay.
+//! Messages that wait for one stream to be free. The stream takes all of them at once, so that a
+//! burst costs one frame, and a lone message no delay.
 
 use std::{
     collections::VecDeque,
@@ -147,7 +147,8 @@ impl Waiting {
     }
 }
 
-/// What tonic sends: polled by the connection itself, so that a message waits for no task but that.
+/// The stream that tonic sends. The connection itself polls it, so that a message waits for no
+/// other task.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
     outbox: Arc<Outbox>,

@@ -25,7 +25,7 @@ use crate::{
 /// Streams to each peer.
 const CLASSES: [RaftClass; 3] = [RaftClass::Append, RaftClass::Heartbeat, RaftClass::Snapshot];
 
-/// Who speaks.
+/// The store that speaks.
 #[derive(Clone, Debug)]
 pub struct PeerIdentity {
     /// The cluster.
@@ -47,7 +47,8 @@ pub struct PeerAddress {
     pub address: String,
 }
 
-/// Where what comes from peers goes. Called from tokio's threads; must not block.
+/// The receiver of everything that peers send. It is called from tokio's threads and must not
+/// block.
 pub trait PeerInbox: Send + Sync + 'static {
     /// Raft messages, in the order of their stream.
     fn messages(&self, messages: Vec<RangeMessage>);

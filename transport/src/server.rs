@@ -64,7 +64,7 @@ pub async fn serve(
         Some(served) => Ok(served?),
         None => match tokio::time::timeout(STOP_WITHIN, serving).await {
             Ok(served) => Ok(served?),
-            // Whoever is still there loses the connection with the process.
+            // A client that is still there loses its connection with the process.
             Err(_elapsed) => Ok(()),
         },
     }

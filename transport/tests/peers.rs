@@ -380,7 +380,7 @@ fn hello() -> RaftHello {
     }
 }
 
-/// What a stream of this one frame is answered.
+/// The answer to a stream of this one frame.
 async fn answer(address: &str, frame: RaftFrame) -> Result<(), Status> {
     let channel = Dialling::default().connect(address).await.expect("it listens");
     let frames = tokio_stream::iter([frame]);

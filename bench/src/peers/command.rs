@@ -27,7 +27,7 @@ use crate::{
     },
 };
 
-/// What starting a cluster may take beside a failover.
+/// The time that starting a cluster may take beside a failover.
 const START_MAX: Duration = Duration::from_secs(300);
 
 /// Measures, or reads what was measured, and writes the table and the plot.

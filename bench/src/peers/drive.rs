@@ -39,7 +39,7 @@ pub struct Cycle {
     pub released: u64,
 }
 
-/// What a worker saw.
+/// The record of a worker.
 #[derive(Debug, Default)]
 pub struct Notes {
     /// In order.

@@ -41,7 +41,7 @@ mod wire {
     /// A node's state.
     #[derive(Clone, PartialEq, prost::Message)]
     pub struct StatusResponse {
-        /// Who answered.
+        /// The member that answered.
         #[prost(message, optional, tag = "1")]
         pub header: Option<Header>,
         /// The leader as this node knows it; 0: none.

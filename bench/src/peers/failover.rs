@@ -67,7 +67,7 @@ fn seconds(nanos: u64) -> f64 {
     nanos as f64 / 1e9
 }
 
-/// What the cycles say of the kill; all in nanoseconds.
+/// The story of the kill, as the cycles tell it; all in nanoseconds.
 #[derive(Debug, PartialEq, Eq)]
 struct Gaps {
     cycles_before: u64,

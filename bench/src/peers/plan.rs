@@ -19,9 +19,9 @@ use crate::{
 const HEAT: Duration = Duration::from_secs(3);
 /// By so many workers.
 const HEAT_CLIENTS: u32 = 64;
-/// What starting a system may take beside its runs.
+/// The time that starting a system may take beside its runs.
 const START_MAX: Duration = Duration::from_secs(300);
-/// What sampling the disk and making clients may take beside a run.
+/// The time that sampling the disk and making clients may take beside a run.
 const AROUND_MAX: Duration = Duration::from_secs(60);
 
 /// One start of one system, and its runs.
@@ -31,7 +31,7 @@ pub struct Turn {
     pub round: u32,
     /// Which.
     pub system: System,
-    /// What its workers do.
+    /// The work of its workers.
     pub kind: Kind,
     /// One run each.
     pub clients: Vec<u32>,

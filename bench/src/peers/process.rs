@@ -42,7 +42,7 @@ impl Process {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--"]).arg(&program).args(args);
         for (name, _) in std::env::vars_os() {
-            // What is measured is the default, not the settings of whoever measures.
+            // The default is measured, not the settings of the person who measures.
             if ["SHARKLOCK_", "ETCD_"].iter().any(|p| name.to_string_lossy().starts_with(p)) {
                 command.env_remove(name);
             }

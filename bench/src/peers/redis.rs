@@ -81,7 +81,7 @@ pub struct Worker {
     holds: u64,
 }
 
-/// What tells a hold from all others.
+/// The value that tells a hold from all others.
 #[derive(Clone, Debug)]
 pub struct Held {
     name: String,

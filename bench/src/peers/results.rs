@@ -1,4 +1,4 @@
-//! What was measured, as it is written to `peers.json` and read again.
+//! Measurements, as they are written to `peers.json` and read again.
 
 use std::collections::BTreeMap;
 
@@ -40,7 +40,7 @@ impl System {
     }
 }
 
-/// What the workers do.
+/// The work of the workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
@@ -60,7 +60,7 @@ impl Kind {
 pub struct Run {
     /// Ratios are taken within one.
     pub round: u32,
-    /// What was loaded.
+    /// The load.
     pub system: System,
     /// With what.
     pub workload: Kind,
@@ -84,12 +84,12 @@ pub struct Run {
     pub disk: Disk,
 }
 
-/// What followed when the leader was killed under load.
+/// The time after the leader was killed under load.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Failover {
     /// The systems take turns here too.
     pub round: u32,
-    /// What was loaded.
+    /// The load.
     pub system: System,
     /// By how many, on names of their own.
     pub clients: u32,
@@ -116,7 +116,7 @@ pub struct Results {
     pub cpus: usize,
     /// The median round trip of one byte over loopback TCP between two threads, microseconds.
     pub round_trip_us: f64,
-    /// What each system says of its version.
+    /// The version of each system, in its own words.
     pub versions: BTreeMap<System, String>,
     /// Seconds before each run counted.
     pub warmup_s: f64,

@@ -1,4 +1,4 @@
-//! What a system under test must be able to do.
+//! The abilities that a system under test must have.
 
 use std::{
     path::{Path, PathBuf},
@@ -16,7 +16,7 @@ pub struct Failed(pub String);
 
 /// One worker's way to acquire and release.
 pub trait Locks: Send + 'static {
-    /// What a release needs to know.
+    /// The knowledge that a release needs.
     type Held: Send;
 
     /// Waits until `name` is granted.
@@ -26,7 +26,7 @@ pub trait Locks: Send + 'static {
     fn release(&mut self, held: Self::Held) -> impl Future<Output = Result<(), Failed>> + Send;
 }
 
-/// Where and with what a system is started.
+/// The place and the settings with which a system is started.
 #[derive(Clone, Debug)]
 pub struct Home {
     /// An empty directory, removed at the end.

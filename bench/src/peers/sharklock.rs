@@ -22,7 +22,7 @@ const LOOK_MAX: Duration = Duration::from_secs(5);
 pub struct Sharklock {
     processes: Vec<Process>,
     gateways: Vec<String>,
-    /// Where each process serves its store: how the leader's process is found.
+    /// The store's address of each process, by which the leader's process is found.
     stores: Vec<String>,
 }
 

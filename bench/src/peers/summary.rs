@@ -30,7 +30,7 @@ impl Spread {
     }
 }
 
-/// What was measured of one system, one workload and one number of clients.
+/// The measurements of one system, one workload and one number of clients.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Cell {
     /// Cycles per second.
@@ -87,7 +87,7 @@ fn cell(results: &Results, (kind, clients, system): (u8, u32, System)) -> Option
     })
 }
 
-/// What followed the death of a leader, by system.
+/// The time after the death of a leader, by system.
 pub fn failovers(results: &Results) -> BTreeMap<System, (Option<Spread>, Spread)> {
     let systems: std::collections::BTreeSet<_> =
         results.failovers.iter().map(|failover| failover.system).collect();

@@ -13,7 +13,7 @@ use crate::peers::{
 const NODES: usize = 3;
 /// Longer than a pause of the JVM; ZooKeeper allows 20 of its ticks, 40 s.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(30);
-/// Where Debian's package has it; the jar names what it needs itself.
+/// The path in Debian's package; the jar names what it needs itself.
 pub const JAR: &str = "/usr/share/java/zookeeper.jar";
 /// As much as the load needs with room: three of them share a small machine.
 const HEAP: &str = "-Xmx768m";
@@ -76,7 +76,7 @@ impl Service for Zookeeper {
     }
 }
 
-/// What `zookeeper.jar` is a link to names the version.
+/// The target of the link `zookeeper.jar` names the version.
 pub fn version() -> anyhow::Result<String> {
     let jar = fs::canonicalize(JAR).map_err(|why| anyhow::anyhow!("cannot find {JAR}: {why}"))?;
     let name = jar.file_stem().unwrap_or_default().to_string_lossy().into_owned();
@@ -107,7 +107,7 @@ impl Locks for Worker {
         let lock = self.client.lock(prefix, b"", options).await.map_err(failed)?;
         let path = lock.lock_path().to_owned();
         // Dropped, it would delete its node without telling when; `release` deletes it and waits
-        // for the answer. What is not dropped is the path's few bytes.
+        // for the answer. Only the path's few bytes are not dropped.
         std::mem::forget(lock);
         Ok(path)
     }

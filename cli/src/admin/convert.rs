@@ -1,4 +1,4 @@
-//! What the client library answers, turned into what operators see.
+//! Answers of the client library, turned into views for operators.
 
 use std::time::UNIX_EPOCH;
 
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::exit::{CONFIG, FAILED, Failure, UNREACHABLE, USAGE};
 
-/// What to do when no gateway answers.
+/// The hint for when no gateway answers.
 pub const UNREACHABLE_HINT: &str =
     "start one with `sharklock dev`, or name another with --endpoints";
 
@@ -70,7 +70,7 @@ pub fn lock(info: LockInfo) -> Lock {
     }
 }
 
-/// What a force-release did.
+/// The outcome of a force-release.
 pub fn force_release(name: &str, done: ForceReleased) -> ForceRelease {
     ForceRelease {
         position: position(done.position),

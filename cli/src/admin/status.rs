@@ -17,7 +17,7 @@ pub struct Status {
     pub version: String,
     /// Every range has a leader, and nothing is to be warned of.
     pub healthy: bool,
-    /// What is wrong, a sentence each.
+    /// The faults of the cluster, a sentence each.
     pub warnings: Vec<String>,
     /// Masters in order of their ids; none while no leading one answers.
     pub masters: Vec<Master>,
@@ -32,7 +32,7 @@ pub struct Status {
 pub struct Master {
     /// From 1.
     pub member_id: Wide,
-    /// Where the cluster reaches it.
+    /// The address at which the cluster reaches it.
     pub address: String,
     /// It leads.
     pub is_leader: bool,
@@ -51,7 +51,7 @@ pub struct Store {
     pub store_id: Wide,
     /// Drawn when the data directory was made, as hex.
     pub ident: String,
-    /// Where it answers.
+    /// The address at which it answers.
     pub address: String,
     /// `up`, `disconnected`, `down`, or `unknown` while no leading master answers.
     pub liveness: &'static str,
@@ -88,7 +88,7 @@ pub struct Range {
     pub start: String,
     /// First name after it; empty: to the end.
     pub end: String,
-    /// Where and when this held.
+    /// The place in its range's log at which this held.
     pub position: Position,
     /// The leader's store; 0 when there is none.
     pub leader_store_id: Wide,
@@ -180,7 +180,7 @@ fn stores(stores: &[Store]) -> String {
             "unknown" => "connected".to_owned(),
             lost => format!("{} {}", lost.to_uppercase(), since(store.heard_ms)),
         };
-        // What a store says of itself is not known while it does not answer.
+        // A store that does not answer says nothing of itself.
         let told = |text: String| if store.uptime_ms.0 == 0 { "-".to_owned() } else { text };
         vec![
             store.store_id.0.to_string(),
@@ -203,7 +203,7 @@ fn stores(stores: &[Store]) -> String {
     table(&header, &rows)
 }
 
-/// What its locks take, and may: `12.5/3906.2 MiB`.
+/// The memory that its locks take, and the bound: `12.5/3906.2 MiB`.
 fn memory(store: &Store) -> String {
     let mib = |bytes: Wide| bytes.0 as f64 / f64::from(1 << 20);
     let used = mib(store.state_bytes);

@@ -1,4 +1,4 @@
-//! What operators see: locks, stores and ranges, as JSON of a fixed schema and as tables.
+//! The views of operators: locks, stores and ranges, as JSON of a fixed schema and as tables.
 //!
 //! JSON: every document names its `schema`; fields are called as in the `.proto` files; 64-bit
 //! numbers are strings, as in proto3 JSON, because many readers keep only 53 bits; times are
@@ -71,11 +71,11 @@ pub struct Position {
 pub struct Party {
     /// The session's handle, as hex.
     pub session: String,
-    /// Who it is, in its own words.
+    /// Its owner, in its own words.
     pub owner_id: String,
     /// The address its gateway saw.
     pub client_address: String,
-    /// What else it says about itself.
+    /// Further words of the owner about itself.
     pub attributes: BTreeMap<String, String>,
     /// How it is held, or wanted: `exclusive`, `shared`, `permits`.
     pub mode: &'static str,
@@ -83,13 +83,13 @@ pub struct Party {
     pub permits: u32,
     /// Fencing token; 0 for a waiter.
     pub token: Wide,
-    /// What a resource compares: the token for an exclusive hold.
+    /// The number that a resource compares: the token for an exclusive hold.
     pub fence_floor: Wide,
     /// When it was granted, or queued.
     pub since: WallTime,
     /// Length of its lease, milliseconds.
     pub ttl_ms: Wide,
-    /// What is left of its lease at most, milliseconds.
+    /// The rest of its lease at most, milliseconds.
     pub remaining_ms: Wide,
     /// Acquisitions open on the hold; 0 for a waiter.
     pub open_acquisitions: u32,
@@ -153,7 +153,7 @@ impl LockList {
 #[derive(Debug, Serialize)]
 #[serde(tag = "schema", rename = "sharklock.v1.Lock")]
 pub struct OneLock {
-    /// Where and when this held.
+    /// The place in its range's log at which this held.
     pub position: Position,
     /// The name that was asked for.
     pub name: String,
@@ -232,7 +232,7 @@ fn name_of(party: &Party) -> String {
 #[derive(Debug, Serialize)]
 #[serde(tag = "schema", rename = "sharklock.v1.ForceRelease")]
 pub struct ForceRelease {
-    /// Where and when this held.
+    /// The place in its range's log at which this held.
     pub position: Position,
     /// The lock.
     pub name: String,
@@ -243,7 +243,7 @@ pub struct ForceRelease {
 }
 
 impl ForceRelease {
-    /// What happens to whom.
+    /// The holds and what happens to each.
     pub fn table(&self, now: WallTime) -> String {
         let name = printable(&self.name);
         if self.holders.is_empty() {

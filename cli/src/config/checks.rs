@@ -1,4 +1,4 @@
-//! What settings must be together. One line says which, and what to do.
+//! Checks of settings against each other. One line says which are wrong, and what to do.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 

@@ -9,7 +9,7 @@ use super::value::Kind;
 pub struct Key {
     /// `section.key`, as in a file.
     pub name: &'static str,
-    /// What it may be.
+    /// The values that it takes.
     pub kind: Kind,
     /// As the kind reads it; `None`: there is none.
     pub default: Option<&'static str>,
@@ -73,7 +73,7 @@ pub fn find(name: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.name == name)
 }
 
-/// What somebody who wrote `name` may have meant: a key of that section, else of another one.
+/// The key that the writer of `name` may have meant: one of that section, else of another one.
 pub fn nearest(name: &str) -> Option<&'static Key> {
     let (section, name) = name.split_once('.').unwrap_or(("", name));
     let of_section = |key: &&Key| key.parts().0 == section;

@@ -18,8 +18,8 @@ fn total(meminfo: &str) -> Option<u64> {
     kib.checked_mul(1 << 10)
 }
 
-/// Where limits may stand, of this process's groups and of those around them: each holds. In a
-/// container the path often is that of the host, and the container's own group is the root.
+/// The files that may hold limits, of this process's groups and of those around them: each holds.
+/// In a container the path often is that of the host, and the container's own group is the root.
 fn limit_files(groups: &str) -> Vec<String> {
     let mut files = Vec::new();
     for line in groups.lines() {

@@ -23,7 +23,7 @@ pub use self::{
 };
 use crate::exit::Failure;
 
-/// What a process does.
+/// The roles of a process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Roles {
     /// It keeps the cluster's metadata.
@@ -47,21 +47,22 @@ impl Roles {
     }
 }
 
-/// What a process is to do and how, checked.
+/// The settings of a process, checked.
 #[derive(Debug)]
 pub struct ServerConfig {
-    /// What it does.
+    /// The roles that it runs.
     pub roles: Roles,
-    /// Where `master` and `data` keep their stores; absent for a gateway alone.
+    /// The directory of the stores of `master` and `data`; absent for a gateway alone.
     pub data_dir: Option<PathBuf>,
     /// All masters of the cluster.
     pub masters: Vec<String>,
     /// The cluster that its gateway is to serve, if it is to be sure from the start; stores and
     /// masters keep theirs in their directories.
     pub cluster: Option<ClusterId>,
-    /// Where it listens; only those of its roles, and the admin port, are used.
+    /// The addresses that it listens on; only those of its roles, and the admin port, are used.
     pub listen: Listen,
-    /// Where others reach its stores, if not where they listen.
+    /// The addresses at which others reach its stores, if those are not the ones that it listens
+    /// on.
     pub advertise: Advertise,
     /// Writes are durable before they are acknowledged.
     pub sync_writes: bool,

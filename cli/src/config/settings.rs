@@ -35,7 +35,7 @@ impl Settings {
         Ok(Self(merged))
     }
 
-    /// Where a setting was set, for messages: how to name it to whoever set it.
+    /// The name of a setting together with its origin, for messages to the person who set it.
     pub fn told_by(&self, name: &str) -> String {
         match self.0.get(name) {
             Some((_, origin)) if *origin != Origin::Default => format!("{name} ({origin})"),
@@ -48,8 +48,8 @@ impl Settings {
         self.0.get(name).is_none_or(|(_, origin)| *origin == Origin::Default)
     }
 
-    /// All of them as a TOML file, with where each came from as comments. What is not set stands
-    /// there as a comment too.
+    /// All of them as a TOML file, with where each came from as comments. A setting that is not set
+    /// stands there as a comment too.
     pub fn print(&self) -> String {
         let mut text = String::new();
         let mut section = "";

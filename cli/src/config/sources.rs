@@ -1,4 +1,4 @@
-//! Where settings come from: a file, variables of the environment, flags.
+//! The sources of settings: a file, variables of the environment, flags.
 
 use std::{fmt, path::Path};
 
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::exit::{CONFIG, Failure};
 
-/// Where a value was set.
+/// The origin of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// Nowhere.
@@ -42,11 +42,11 @@ impl fmt::Display for Origin {
 /// One setting as a source has it.
 #[derive(Debug)]
 pub struct Said {
-    /// What is set.
+    /// The setting.
     pub key: &'static Key,
     /// To what.
     pub raw: Raw,
-    /// Where.
+    /// The origin.
     pub origin: Origin,
 }
 

@@ -1,4 +1,4 @@
-//! What a setting may be, and how its text is read: the same from a file, a variable and a flag.
+//! The kinds of settings, and how their text is read: the same from a file, a variable and a flag.
 
 use std::{
     fmt,
@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-/// What a setting holds, with its bounds.
+/// The kind of a setting, with its bounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Any text, as a path is.
@@ -58,7 +58,7 @@ pub enum Value {
     Percent(u64),
 }
 
-/// What a source says before it is read: flags and variables have text only.
+/// The raw value from a source: flags and variables have text only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Raw {
     /// Text, of which lists are made at commas.

@@ -1,4 +1,4 @@
-//! What `sharklock dev` says when it is ready: where it answers, and what to try next.
+//! The words of `sharklock dev` when it is ready: where it answers, and what to try next.
 
 use std::{
     env, fmt,
@@ -17,7 +17,7 @@ UNSAFE: --unsafe-no-fsync acknowledges what is not on the disk. A power cut may
 give a lock to two holders and repeat fencing tokens. For measurements only.
 ";
 
-/// What follows from a data directory that nobody keeps.
+/// The consequence of a data directory that nobody keeps.
 const NEW_CLUSTER: &str = " (each start with --ephemeral is a new cluster)";
 
 /// The facts of one run. Each stands on a line of its own as `  word   value`, so that programs can
@@ -26,15 +26,15 @@ const NEW_CLUSTER: &str = " (each start with --ephemeral is a new cluster)";
 pub struct Banner<'a> {
     /// The cluster's id, as hex.
     pub cluster_id: &'a str,
-    /// Where locks and tokens are kept.
+    /// The directory of locks and tokens.
     pub data_dir: &'a Path,
     /// The data directory is removed at the end.
     pub ephemeral: bool,
     /// Nothing is durable.
     pub unsafe_no_fsync: bool,
-    /// Where clients are served.
+    /// The address at which clients are served.
     pub gateway: SocketAddr,
-    /// Where `/metrics` and health are served.
+    /// The address at which `/metrics` and health are served.
     pub admin: SocketAddr,
     /// Time from the start of the process.
     pub ready_after: Duration,
@@ -76,10 +76,10 @@ impl fmt::Display for Banner<'_> {
     }
 }
 
-/// What `sharklock dev --nodes` says when all nodes are ready.
+/// The words of `sharklock dev --nodes` when all nodes are ready.
 #[derive(Debug)]
 pub struct ClusterBanner {
-    /// Where the nodes keep their data.
+    /// The directory of the nodes' data.
     pub data_dir: PathBuf,
     /// The data directory is removed at the end.
     pub ephemeral: bool,
@@ -98,9 +98,9 @@ pub struct ClusterBanner {
 pub struct NodeLine {
     /// Its name.
     pub name: String,
-    /// Where it serves clients, if it does.
+    /// The address at which it serves clients, if it does.
     pub gateway: Option<SocketAddr>,
-    /// Where it serves `/metrics` and health.
+    /// The address at which it serves `/metrics` and health.
     pub admin: SocketAddr,
     /// Its process.
     pub pid: u32,

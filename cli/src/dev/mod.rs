@@ -15,7 +15,7 @@ use crate::{
     server::{self, Claimed, DataDir, Ready},
 };
 
-/// Where one process keeps its data unless told otherwise.
+/// The directory of one process unless told otherwise.
 const DATA_DIR: &str = "./sharklock-data";
 
 /// Runs until SIGINT or SIGTERM, or asks a cluster that runs.
@@ -64,7 +64,7 @@ fn option(role: &str) -> String {
     }
 }
 
-/// What a file and the environment say holds, except for what `dev` is.
+/// Settings of a file and the environment hold, except for those that make a node one of `dev`.
 fn configure(args: &DevArgs, data_dir: &Path, address: Ipv4Addr) -> Result<ServerConfig, Failure> {
     let dev = |name, text: String| said(name, Raw::Text(text), Origin::Command("dev"));
     let master = format!("{address}:{MASTER_PORT}");

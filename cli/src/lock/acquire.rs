@@ -169,7 +169,7 @@ fn not_acquired(args: &LockArgs, error: AcquireError) -> Failure {
         AcquireError::Indeterminate { .. } | AcquireError::Lost { .. } => {
             Failure::new(UNREACHABLE, error.to_string())
         }
-        // What is left are refusals that nothing on this command line can cause.
+        // The other refusals have no cause on this command line.
         _ => Failure::new(INTERNAL, error.to_string()),
     }
 }

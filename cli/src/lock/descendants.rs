@@ -1,9 +1,9 @@
 //! All that descend from this process, found and signalled without mistaking a stranger for them.
 //!
 //! This process adopts whoever among them loses its parent (it is a child subreaper), so the chain
-//! of parents of each leads here for as long as it lives, whatever group or session it has moved to.
-//! A look at a moving tree may miss some: one that is born, or loses its parent, behind the look.
-//! Who must not miss any looks again until nothing is new.
+//! of parents of each leads here for as long as it lives, whatever group or session it has moved
+//! to. A look at a moving tree may miss some: one that is born, or loses its parent, behind the
+//! look. A caller that must not miss any looks again until nothing is new.
 //!
 //! It does not decide what is signalled, nor when.
 
@@ -22,7 +22,7 @@ const LOOK_MAX: usize = 100_000;
 /// So many looks at most until two agree, when a signal is to reach everybody who is there.
 const LOOKS_MAX: usize = 4;
 
-/// Where a look goes after a process.
+/// The direction of a look after a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
     /// To its children.
@@ -132,7 +132,7 @@ impl Descendants {
     /// # Errors
     /// `PERM` when it belongs to somebody else, `SRCH` when it is gone.
     pub fn send(&self, process: &Process, signal: Signal) -> Result<(), Errno> {
-        // What the descriptor stands for stays the same, whatever becomes of the number after the
+        // The process of the descriptor stays the same, whatever becomes of the number after the
         // comparison.
         let descriptor = process::pidfd_open(process.pid, PidfdFlags::empty());
         let same = match Process::look(process.pid.as_raw_pid()) {
@@ -150,7 +150,7 @@ impl Descendants {
     }
 }
 
-/// What tells the program of a process from others: its file.
+/// The file of a process's program, which tells it from others.
 fn program(process: &str) -> Option<(u64, u64)> {
     let file = fs::metadata(format!("/proc/{process}/exe")).ok()?;
     Some((file.dev(), file.ino()))

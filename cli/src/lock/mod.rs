@@ -69,7 +69,7 @@ pub fn run(reach: &ReachArgs, args: &LockArgs) -> Result<u8, Failure> {
     let (started, ended) = (now(), client.ended());
     let held = runtime.block_on(hold(client, args, terms, (signals, &notices)));
     let (result, patience) = match held {
-        // Whoever gave a time-out has been promised it: what is left of it is for the clean-up.
+        // A caller that gave a time-out has been promised it: the rest of it is for the clean-up.
         End::NotAcquired(failure) => (Err(failure), args.timeout.map(|timeout| started + timeout)),
         End::Acquired(result) => (result, None),
     };
@@ -179,7 +179,7 @@ async fn hold_for_command(
         ("SHARKLOCK_FENCE_FLOOR", guard.fence_floor().to_string()),
         ("SHARKLOCK_SESSION", client.session_handle().to_owned()),
     ];
-    // Whoever is left running may wait for the lock: this process does not wait for it.
+    // A process that is left running may wait for the lock: this process does not wait for it.
     if rest != Rest::Left {
         environment.push(outer.variable(client.session_handle()));
     }

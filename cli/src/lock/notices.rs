@@ -15,7 +15,7 @@ const QUEUE_LEN_MAX: usize = 64;
 /// How long the end of the process may wait for the last line to be written.
 const FLUSH_MAX: Duration = Duration::from_millis(200);
 
-/// Where lines go.
+/// The way of the lines.
 #[derive(Debug)]
 pub struct Notices {
     lines: SyncSender<String>,

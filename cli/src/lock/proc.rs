@@ -42,7 +42,7 @@ impl Process {
         self.start == 0
     }
 
-    /// What no other process has, now or later.
+    /// The pair that no other process has, now or later.
     pub fn identity(&self) -> (i32, u64) {
         (self.pid.as_raw_pid(), self.start)
     }
@@ -74,7 +74,7 @@ fn parse(stat: &[u8]) -> Option<Process> {
     })
 }
 
-/// Who is whose child.
+/// The children of each process.
 #[derive(Debug)]
 pub enum Children {
     /// The kernel keeps a list per thread.

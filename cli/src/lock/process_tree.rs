@@ -32,7 +32,7 @@ use crate::spawn::spawn_bound_to_this_thread;
 /// stopped. Then others get the processor, and [`ProcessTree::kill`] is called again.
 const LOOKS_MAX: usize = 64;
 
-/// What became of the command's first process.
+/// A change of the command's first process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     /// It has ended.
@@ -48,7 +48,7 @@ pub struct ProcessTree {
     /// Set once the first process is reaped: from then on its number may be anybody's.
     status: Option<ExitStatus>,
     descendants: Descendants,
-    /// Whom the last [`ProcessTree::kill`] found.
+    /// The processes that the last [`ProcessTree::kill`] found.
     killed: BTreeSet<(i32, u64)>,
 }
 
@@ -117,10 +117,10 @@ impl ProcessTree {
         new
     }
 
-    /// Kills the children of this process until no new one turns up. Whoever loses its parent becomes
-    /// one: a chain in which each process starts the next and ends is caught here, if at all, by
-    /// being faster. So nothing is read about a child, whose number is its own until it is reaped
-    /// here, and ended ones are not left to be read again.
+    /// Kills the children of this process until no new one turns up. A process that loses its
+    /// parent becomes one: a chain in which each process starts the next and ends is caught here,
+    /// if at all, by being faster. So nothing is read about a child, whose number is its own until
+    /// it is reaped here, and ended ones are not left to be read again.
     fn kill_children(&mut self) {
         let mut last = BTreeSet::new();
         for _ in 0..LOOKS_MAX {
@@ -161,7 +161,7 @@ impl ProcessTree {
             if new && self.descendants.send(process, signal).is_ok() {
                 found.insert(process.identity());
             }
-            // Who belongs to somebody else may have started somebody who does not.
+            // A process of another user may have started one of ours.
             Next::Below
         });
     }
@@ -392,7 +392,7 @@ mod tests {
         assert_eq!(end_of(tree), 128 + 15);
     }
 
-    /// What was there before the command is neither waited for nor killed: `exec sharklock lock …`
+    /// A process from before the command is neither waited for nor killed: `exec sharklock lock …`
     /// in a script inherits the script's children.
     #[test]
     fn earlier_children_are_no_part_of_the_command() {

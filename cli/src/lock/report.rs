@@ -1,4 +1,4 @@
-//! What people are told about the processes of a command, and how often.
+//! The words to people about the processes of a command, and how often they come.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -10,7 +10,7 @@ const NAMED_MAX: usize = 8;
 /// So many times somebody is reported who cannot be signalled: a command that calls sudo in a loop
 /// does not fill the log.
 const FOREIGN_TOLD_MAX: usize = 8;
-/// What a command leaves running this long after its end is worth a line: the end of a pipeline
+/// A process that still runs so long after the command's end is worth a line: the end of a pipeline
 /// is not.
 pub const REST_SETTLES: Duration = Duration::from_millis(100);
 /// Those that still run are told again after so long.

@@ -91,7 +91,7 @@ struct Run<'a> {
     ended: bool,
 }
 
-/// What this process was woken by.
+/// The reason why this process woke.
 enum Woken {
     Lost,
     Sent(Signal),
@@ -108,7 +108,7 @@ impl Run<'_> {
             }
             let gone = self.tree.gone();
             if let Some(status) = gone {
-                // Whatever else has happened: their end came first.
+                // Their end counts before anything else that has happened.
                 self.watch.handle(Event::Gone);
                 self.job.end();
                 return status;
@@ -203,7 +203,7 @@ impl Run<'_> {
         match meaning(signal) {
             _ if self.watch.is_killing() => {}
             Meaning::Continue => self.job.continued(),
-            // Who is stopped could not heed it.
+            // A stopped process could not heed it.
             Meaning::End => self.tree.signal(&[signal, Signal::CONT]),
             Meaning::Pause => {
                 self.tree.signal(&[signal]);

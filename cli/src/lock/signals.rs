@@ -2,7 +2,7 @@
 //! runs, since nobody would watch the command then.
 //!
 //! So every signal is blocked, in every thread, and read from a descriptor, by a thread that does
-//! nothing else. What the kernel raises
+//! nothing else. A signal that the kernel raises
 //! for a fault of this process itself (SIGSEGV and its like) still ends it: that cannot be blocked.
 //! Two are treated apart. SIGCHLD has a handler, because it may have been ignored when this process
 //! was started, and the kernel keeps no ended children for who ignores it. Other signals that were
@@ -29,12 +29,12 @@ use super::signal_number;
 /// kind once and real-time ones up to its own limit.
 const QUEUE_LEN_MAX: usize = 16;
 
-/// What a signal asks of who gets it, unless it is told otherwise.
+/// The request that a signal makes of a process, unless that has agreed on another meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Meaning {
     /// To end.
     End,
-    /// What programs agree on; it ends those that have not agreed on anything.
+    /// A message on which programs agree; it ends those that have not agreed on anything.
     Message,
     /// To stand still, as by Ctrl-Z.
     Pause,
@@ -44,7 +44,7 @@ pub enum Meaning {
     News,
 }
 
-/// What `signal` asks for.
+/// The meaning of `signal`.
 pub fn meaning(signal: Signal) -> Meaning {
     match signal {
         Signal::CONT => Meaning::Continue,
@@ -77,7 +77,7 @@ impl Blocked {
         Ok(Self { descriptor, ignored, before })
     }
 
-    /// Listens, within a tokio runtime. What came since [`Blocked::block`] is not lost.
+    /// Listens, within a tokio runtime. A signal that came since [`Blocked::block`] is not lost.
     pub fn listen(self) -> io::Result<Signals> {
         let Self { descriptor, ignored, before } = self;
         let child = unix::signal(SignalKind::child())?;
@@ -115,7 +115,7 @@ pub struct Signals {
     child: unix::Signal,
 }
 
-/// What arrived.
+/// The kind of an arrival.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arrived {
     /// Somebody sent this to the command, or to this process, who stands before it.
@@ -125,7 +125,8 @@ pub enum Arrived {
 }
 
 impl Signals {
-    /// What was blocked before this process blocked everything: a command starts with that.
+    /// The signals that were blocked before this process blocked all: a command starts with that
+    /// mask.
     pub fn before(&self) -> SigSet {
         self.before
     }

@@ -1,9 +1,9 @@
 //! Decides what is done to the command that runs under a lock, and when (D17).
 //!
 //! The command, and all that it started, must not run when somebody else may hold the lock. So all
-//! are told to stop (SIGTERM) `grace` before the lease may end, are killed (SIGKILL) a margin before
-//! that, and the lock is given back only after the last of them is gone. What the command leaves
-//! running when it ends is waited for, unless its owner wished for something else.
+//! are told to stop (SIGTERM) `grace` before the lease may end, are killed (SIGKILL) a margin
+//! before that, and the lock is given back only after the last of them is gone. A process that the
+//! command leaves running when it ends is waited for, unless its owner wished for something else.
 //!
 //! This is a state machine over time that is passed in: it starts no process, sends no signal and
 //! reads no clock. `lock/run.rs` tells it what happened and carries out its orders.
@@ -79,7 +79,7 @@ impl Terms {
     }
 }
 
-/// What becomes of those that the command leaves running when it ends, under a good lease.
+/// The fate of processes that the command leaves running when it ends, under a good lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rest {
     /// The lock is kept until they have ended.
@@ -90,7 +90,7 @@ pub enum Rest {
     Left,
 }
 
-/// What happened.
+/// An input of the supervisor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     /// Nothing but time went by.
@@ -105,7 +105,7 @@ pub enum Event {
     Gone,
 }
 
-/// What to do about the command and all that it started.
+/// An order about the command and all that it started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
     /// Send SIGTERM, and SIGCONT so that a stopped process can heed it.

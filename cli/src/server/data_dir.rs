@@ -1,4 +1,5 @@
-//! Where a process keeps its stores, whether it may, and that nobody else does meanwhile.
+//! The directory of a process's stores: whether it may be used, and that nobody else does
+//! meanwhile.
 
 use std::{
     fs::{self, File},
@@ -16,8 +17,8 @@ use crate::exit::{CONFIG, Failure};
 
 /// Held while a process uses the directory.
 const LOCK: &str = "lock";
-/// What a node has in its directory; `address` is written by `dev`, `log` by `dev --nodes`, and a
-/// disk of its own has the last.
+/// The names that a node has in its directory; `address` is written by `dev`, `log` by
+/// `dev --nodes`, and a disk of its own has the last.
 const OURS: [&str; 7] = ["master", "data", LOCK, "address", "address.new", "log", "lost+found"];
 
 /// A directory for a store.
@@ -38,7 +39,7 @@ impl DataDir {
         })
     }
 
-    /// Where it is.
+    /// Its path.
     pub fn path(&self) -> &Path {
         match self {
             Self::Kept(path) => path,
@@ -68,7 +69,7 @@ impl Claimed {
         Self::take(path)
     }
 
-    /// Where it is.
+    /// Its path.
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -1,4 +1,4 @@
-//! What a process still lacks, for `/readyz`: it names it, so that nobody has to guess.
+//! The lacks of a process, for `/readyz`: each is named, so that nobody has to guess.
 
 use std::sync::{
     OnceLock,
@@ -17,7 +17,7 @@ pub struct Health {
 
 struct Part {
     role: &'static str,
-    /// What it does until it can be asked.
+    /// The words for a part that cannot be asked yet.
     starting: &'static str,
     probe: OnceLock<Probe>,
 }
@@ -41,7 +41,7 @@ impl Health {
         self.stopping.store(true, Ordering::Release);
     }
 
-    /// What is missing, a line each; empty when the process is ready.
+    /// The lacks, a line each; empty when the process is ready.
     pub fn missing(&self) -> Vec<String> {
         if self.stopping.load(Ordering::Acquire) {
             return vec!["stopping".to_owned()];

@@ -38,8 +38,8 @@ use crate::{
 const READY_LOOK: Duration = Duration::from_millis(2);
 /// How long the admin port may take to answer what it was asked before the stop.
 const ADMIN_STOP_MAX: Duration = Duration::from_secs(1);
-/// How long a stop may take: an orchestrator waits 30 s, then kills. What was acknowledged is on the
-/// disk at any moment.
+/// How long a stop may take: an orchestrator waits 30 s, then kills. An acknowledged change is on
+/// the disk at any moment.
 const STOP_MAX: Duration = Duration::from_secs(25);
 
 /// Runs until SIGINT or SIGTERM. A second signal ends it at once.
@@ -64,18 +64,18 @@ pub fn run(args: ServerArgs, cluster: Option<ClusterId>) -> Result<u8, Failure> 
     )
 }
 
-/// What is known of a process that is ready.
+/// The facts of a process that is ready.
 #[derive(Debug)]
 pub struct Ready {
     /// The cluster's id, as hex; empty for a gateway alone.
     pub cluster_id: String,
-    /// Where clients are served, if they are.
+    /// The address at which clients are served, if they are.
     pub gateway: Option<SocketAddr>,
-    /// Where `/metrics` and health are served.
+    /// The address at which `/metrics` and health are served.
     pub admin: SocketAddr,
 }
 
-/// What the command line says, as a source of settings.
+/// The command line as a source of settings.
 fn flags(args: ServerArgs, cluster: Option<ClusterId>) -> Result<Vec<Said>, Failure> {
     let data_dir = match args.data_dir.map(|dir| dir.into_os_string().into_string()).transpose() {
         Ok(dir) => dir,

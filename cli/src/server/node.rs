@@ -63,12 +63,12 @@ impl Ports {
         })
     }
 
-    /// Where clients are served, if they are.
+    /// The address at which clients are served, if they are.
     pub fn gateway_address(&self) -> Option<SocketAddr> {
         self.gateway.as_ref().map(ReservedPort::address)
     }
 
-    /// Where `/metrics` and health are served.
+    /// The address at which `/metrics` and health are served.
     pub fn admin_address(&self) -> SocketAddr {
         self.admin_address
     }
@@ -81,7 +81,7 @@ impl Ports {
     }
 }
 
-/// See the module. What has started is here, so that it can be stopped at any moment.
+/// See the module. Every part that has started is here, so that it can be stopped at any moment.
 #[derive(Default)]
 pub struct Node {
     master: Option<Master>,

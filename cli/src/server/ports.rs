@@ -35,7 +35,7 @@ impl ReservedPort {
         take().map_err(|why| refused(address, other, &why))
     }
 
-    /// Where it will answer: the port is a real one, also when port 0 was asked for.
+    /// The address at which it will answer. The port is a real one, also when port 0 was asked for.
     pub fn address(&self) -> SocketAddr {
         self.address
     }

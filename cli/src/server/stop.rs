@@ -36,7 +36,8 @@ impl Stop {
         }
     }
 
-    /// Somebody who asks twice does not want to wait. What was acknowledged is on the disk already.
+    /// Somebody who asks twice does not want to wait. Everything acknowledged is on the disk
+    /// already.
     pub fn next_ends_the_process(mut self) -> JoinHandle<()> {
         tokio::spawn(async move {
             let number = self.next().await;

@@ -20,7 +20,7 @@ const DIRECTORY: &str = "SHARKLOCK_TEST_FAILING_DISK";
 /// Makes every entry long.
 const FILLER: usize = 3_000;
 
-/// Where the master of both lives answers, in the child only: a cluster's masters stay.
+/// The address of the master of both lives, in the child only: a cluster's masters stay.
 const MASTER: &str = "SHARKLOCK_TEST_MASTER";
 
 async fn started(dir: &Path, at: &str) -> (Master, DataServer) {

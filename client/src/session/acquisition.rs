@@ -16,13 +16,13 @@ use crate::{
 /// long does the client end it. Callers are promised 100 ms.
 const WAIT_SLACK: Duration = Duration::from_millis(60);
 
-/// Whoever has been asked for so long and said nothing is out of touch.
+/// A server that was asked so long ago and has said nothing is out of touch.
 const OUT_OF_TOUCH_AFTER: Duration = REPEAT_EVERY;
 
 /// A request that has been queued may not be asked again as a try.
 const WAIT_MIN: Duration = Duration::from_millis(1);
 
-/// Where an acquisition stands.
+/// The state of an acquisition.
 #[derive(Debug)]
 pub(super) enum Phase {
     /// No server has answered yet.
@@ -41,7 +41,7 @@ pub(super) enum Phase {
     Lost { token: FencingToken },
 }
 
-/// What a server tells of a hold.
+/// A hold as a server tells of it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Hold {
     pub(super) token: FencingToken,
@@ -220,7 +220,7 @@ impl Acquisition {
         self.check_at = None;
     }
 
-    /// What was asked has not been answered for longer than answers take.
+    /// A question has stayed unanswered for longer than answers take.
     pub(super) fn is_out_of_touch(&self, now: Duration) -> bool {
         self.asked_since.is_some_and(|since| since + OUT_OF_TOUCH_AFTER <= now)
     }

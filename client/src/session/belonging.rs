@@ -1,4 +1,4 @@
-//! What becomes of a session whose endpoints turn out to belong to another cluster: nothing is asked of
+//! The end of a session whose endpoints turn out to belong to another cluster: nothing is asked of
 //! that one, and nobody waits for what cannot come.
 
 use std::time::Duration;

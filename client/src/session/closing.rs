@@ -1,4 +1,4 @@
-//! What the cluster still has to be told after a handle was given back: a Cancel for what is not
+//! The last words to the cluster after a handle was given back: a Cancel for what is not
 //! known to be granted, a Release for what is. Repeated until answered or until no lease can be
 //! left.
 

@@ -1,6 +1,6 @@
-//! A session with its handles: messages of servers and wishes of handles go in, messages for servers
-//! and answers to the wishes come out. What stands between the pure [`SessionCore`] and a connection
-//! and is still a rule, stands here; its owner has the connection, the clock and the timer.
+//! A session with its handles: messages of servers and wishes of handles go in, messages for
+//! servers and answers to the wishes come out. Every rule between the pure [`SessionCore`] and a
+//! connection stands here; its owner has the connection, the clock and the timer.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -36,7 +36,7 @@ pub struct Driver<W: Watchers, A, R> {
     told: Vec<Told<A, R>>,
 }
 
-/// What a turn wants done. The owner drains it.
+/// The work that a turn leaves to its owner, who drains it.
 #[derive(Debug)]
 pub struct Output<A, R> {
     /// For the stream of acquires. Only while connected.
@@ -86,21 +86,21 @@ impl<A, R> Default for Output<A, R> {
 pub enum Told<A, R> {
     /// The acquire future ends.
     Acquired {
-        /// Whose.
+        /// The ticket of its owner.
         ticket: A,
         /// With a guard or not.
         result: Result<Grant, AcquireError>,
     },
     /// The release ends.
     Released {
-        /// Whose.
+        /// The ticket of its owner.
         ticket: R,
         /// Confirmed or not.
         result: Result<(), ReleaseError>,
     },
 }
 
-/// What the handles of one acquisition wait for.
+/// The handles of one acquisition, which wait for its news.
 #[derive(Debug)]
 struct Entry<W, A, R> {
     cell: Arc<LeaseCell<W>>,
@@ -158,8 +158,9 @@ impl<W: Watchers, A, R> Driver<W, A, R> {
     }
 
     /// A guard was given back ([`LeaseCell::give_back`]), or an acquire future was dropped
-    /// ([`LeaseCell::abandon`]). An acquisition that has not come in yet, or has ended, needs nothing.
-    /// Who gives a ticket is told when the cluster has confirmed the end, or cannot any more.
+    /// ([`LeaseCell::abandon`]). An acquisition that has not come in yet, or has ended, needs
+    /// nothing. The owner of the ticket is told when the cluster has confirmed the end, or cannot
+    /// any more.
     pub fn give_back(&mut self, now: Duration, cell: &LeaseCell<W>, ticket: Option<R>) {
         let id = AcquisitionId(cell.id());
         let Some(entry) = self.entries.get_mut(&id) else { return };
@@ -224,7 +225,7 @@ impl<W: Watchers, A, R> Driver<W, A, R> {
         output.told.append(&mut self.told);
         output.reconnect = std::mem::take(&mut self.effects.reconnect);
         if output.reconnect {
-            // What was to be sent is on nobody's books any more: the core names it all again.
+            // Calls that wait to be sent count as unsent: the core names everything again.
             self.effects.acquires.clear();
             self.effects.urgent.clear();
         }

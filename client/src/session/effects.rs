@@ -1,4 +1,4 @@
-//! What the session core wants done: calls to send, news for handles.
+//! The effects of the session core: calls to send, news for handles.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,7 +12,7 @@ use crate::{
 /// Items of one KeepAlive (lock.proto).
 pub const KEEP_ALIVE_ITEMS_MAX: usize = 64;
 
-/// What one turn of the session core wants done. The owner drains it.
+/// The effects of one turn of the session core. The owner drains them.
 #[derive(Debug, Default)]
 pub struct Effects {
     /// Acquires, for the stream of acquires.
@@ -29,8 +29,8 @@ pub struct Effects {
     /// The connection has been silent for a while: find out whether its gateway answers at all, and
     /// count it as lost if it does not.
     pub check: bool,
-    /// The spare connection takes the main one's place, which is left. What is in `spare` was sent
-    /// before, the rest goes over it.
+    /// The spare connection takes the main one's place, which is left. The calls in `spare` were
+    /// sent before, the rest goes over it.
     pub move_to_spare: bool,
     /// The spare connection answers nothing, or is not needed any more: leave it, and dial another
     /// gateway if one is still wanted. The core counts it as lost from here on.
@@ -46,7 +46,7 @@ pub enum Call {
         seq: Seq,
         /// The acquisition; the same for all attempts.
         id: AcquisitionId,
-        /// What it asks for.
+        /// Its wish.
         request: Arc<Request>,
         /// How long it may queue from now on.
         wait: Wait,
@@ -111,7 +111,7 @@ pub enum Notice {
         /// Why.
         reason: LostReason,
     },
-    /// What was given back is dealt with. The acquisition's last news.
+    /// The return has been dealt with. It is the acquisition's last news.
     Closed {
         /// The acquisition.
         id: AcquisitionId,

@@ -1,4 +1,4 @@
-//! What happens to a session: wishes of its handles, answers and events of servers, its connection.
+//! The inputs of a session: wishes of its handles, answers and events of servers, its connection.
 
 use std::{sync::Arc, time::Duration};
 
@@ -28,7 +28,7 @@ pub enum Event {
     Refused {
         /// Why.
         mismatch: ClusterMismatch,
-        /// What is held may be used on.
+        /// Guards that are out may be used on.
         keeps_guards: bool,
     },
     /// All endpoints belong to other clusters than the client's: nobody can be asked now.
@@ -40,7 +40,7 @@ pub enum Event {
     Acquire {
         /// The new acquisition.
         id: AcquisitionId,
-        /// What it asks for.
+        /// Its wish.
         request: Arc<Request>,
     },
     /// The acquire future or the guard was given back.
@@ -91,7 +91,7 @@ pub struct AcquireAnswer {
     pub id: AcquisitionId,
     /// The attempt that the range's leader received.
     pub echoed: Seq,
-    /// What became of it.
+    /// The outcome.
     pub outcome: AcquireOutcome,
     /// The effective lease; `None` where the answer does not say.
     pub ttl: Option<Duration>,
@@ -99,33 +99,33 @@ pub struct AcquireAnswer {
     pub position: Position,
 }
 
-/// What became of an Acquire.
+/// The outcome of an Acquire.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AcquireOutcome {
     /// Held.
     Granted {
         /// The fencing token.
         token: FencingToken,
-        /// What a resource compares.
+        /// The number that a resource compares.
         fence_floor: FencingToken,
     },
     /// In the queue.
     Queued {
         /// 1 is next.
         place: u32,
-        /// Who holds it.
+        /// The holders.
         holders: Vec<Holder>,
     },
     /// A try found it held, or others queueing.
     HeldByOther {
-        /// Who holds it.
+        /// The holders.
         holders: Vec<Holder>,
         /// How many wait.
         waiters: u32,
     },
     /// The wait ended first.
     WaitTimedOut {
-        /// Who holds it.
+        /// The holders.
         holders: Vec<Holder>,
     },
     /// Re-entry found its hold not live.
@@ -156,7 +156,7 @@ pub enum KeepAliveState {
     Held {
         /// The fencing token.
         token: FencingToken,
-        /// What a resource compares.
+        /// The number that a resource compares.
         fence_floor: FencingToken,
     },
     /// In the queue and renewed.
@@ -182,7 +182,7 @@ pub struct Pushed {
     pub name: String,
     /// The acquisition.
     pub id: AcquisitionId,
-    /// What happened.
+    /// The event.
     pub what: PushedKind,
     /// When and where.
     pub position: Position,
@@ -195,7 +195,7 @@ pub enum PushedKind {
     Granted {
         /// The fencing token.
         token: FencingToken,
-        /// What a resource compares.
+        /// The number that a resource compares.
         fence_floor: FencingToken,
     },
     /// It is no more.

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-/// What clocks of client and server may drift apart, in percent of a lease (ρ).
+/// The drift that client and server each allow for their clocks, in percent of a lease (ρ).
 const DRIFT_PERCENT: u32 = 1;
 
 /// Leases longer than three of these are still renewed this often.

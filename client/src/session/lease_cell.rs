@@ -1,6 +1,6 @@
-//! What a guard and its session share about one acquisition: how long the lease surely runs, and
-//! whether the lock is lost. The session writes, guards read; "lost" may be written by both and is
-//! never unwritten. It reads no clock: whoever looks says what time it is.
+//! The knowledge that a guard and its session share of one acquisition: how long the lease surely
+//! runs, and whether the lock is lost. The session writes, guards read; "lost" may be written by
+//! both and is never unwritten. It reads no clock: whoever looks says what time it is.
 
 use std::{
     sync::{
@@ -12,7 +12,7 @@ use std::{
 
 use crate::error::LostReason;
 
-/// Whoever waits for news of a guard.
+/// Tasks that wait for news of a guard.
 pub trait Watchers: Default {
     /// Its state may be another than it was.
     fn wake(&self);

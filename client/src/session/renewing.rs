@@ -18,7 +18,7 @@ use crate::{
 impl SessionCore {
     /// Sends KeepAlives for everything that is due, and for whatever would be due within half of
     /// its interval: so all acquisitions of a session fall into step and cost one message per
-    /// interval. What was asked and not answered is repeated only when it is due itself, and by
+    /// interval. An unanswered keepalive is repeated only when it is due itself, and by
     /// another gateway before long.
     pub(super) fn send_keep_alives(&mut self, now: Duration, effects: &mut Effects) {
         let (mut by_main, mut by_spare) = (Vec::new(), Vec::new());

@@ -1,6 +1,6 @@
 //! The other way to the cluster: a connection to a second gateway, made when the first leaves
-//! keepalives unanswered, and kept for a while. What comes over it is as good as what comes over the
-//! main one: every attempt has a number of its own, by whichever way it went (D7).
+//! keepalives unanswered, and kept for a while. An answer that comes over it is as good as one that
+//! comes over the main one: every attempt has a number of its own, by whichever way it went (D7).
 
 use std::time::Duration;
 
@@ -92,7 +92,7 @@ impl SessionCore {
         }
     }
 
-    /// What was asked over it is asked again as it falls due.
+    /// Questions that went over it are asked again as they fall due.
     pub(super) fn spare_lost(&mut self) {
         self.attempts.retain(|_, attempt| attempt.via != Via::Spare);
         let wanted_until = self.spare.wanted_until;

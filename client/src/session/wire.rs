@@ -77,7 +77,8 @@ pub fn session_call(call: Call) -> v1::SessionCall {
     v1::SessionCall { call_id: seq.0, body: Some(body) }
 }
 
-/// What came in on a `Session` stream; `None` when it has a meaning that this client cannot know.
+/// A message that came in on a `Session` stream; `None` when it has a meaning that this client
+/// cannot know.
 pub fn event(answer: v1::SessionAnswer) -> Option<Event> {
     use v1::session_answer::Body;
     let seq = Seq(answer.call_id);

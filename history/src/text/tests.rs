@@ -67,7 +67,7 @@ proptest! {
         prop_assert_eq!(read(text.as_slice()).unwrap(), history);
     }
 
-    /// Whatever stands in a file, reading it ends in a history or a sentence.
+    /// Reading any file ends in a history or a sentence.
     #[test]
     fn garbage_is_refused_without_panic(
         records in prop::collection::vec(any_record(), 1..4),

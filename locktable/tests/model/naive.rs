@@ -40,7 +40,7 @@ pub struct Held {
 pub struct Notice {
     pub cause: EndingCause,
     pub reason: String,
-    /// Who gets it then.
+    /// The acquisition that gets it then.
     pub heir: Option<(Acquisition, Owner)>,
 }
 
@@ -145,7 +145,7 @@ impl Held {
     }
 }
 
-/// What a new hold is made of.
+/// The parts of a new hold.
 pub struct Wish<'a> {
     pub name: &'a Name,
     pub acquisition: Acquisition,
@@ -227,7 +227,7 @@ impl Naive {
         Outcome { reply, changes: std::mem::take(&mut self.changes) }
     }
 
-    /// What a duplicate is answered.
+    /// The answer to a duplicate.
     fn acquired_before(&self, acquire: &Acquire) -> Option<Reply> {
         let Acquire { acquisition, name, mode, .. } = acquire;
         let reused = Some(Reply::Refused(Refusal::AcquisitionReused));
@@ -579,7 +579,7 @@ impl Naive {
         self.held.iter().filter(meant).map(Held::view).collect()
     }
 
-    // What can be asked of it.
+    // Questions to it.
 
     pub fn finished_count(&self) -> usize {
         self.gone.len()

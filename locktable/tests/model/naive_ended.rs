@@ -1,5 +1,5 @@
-//! What D8 says of acquisitions that have ended, as plainly as it can be said: lists of them, by when
-//! they ended.
+//! The rules of D8 about acquisitions that have ended, as plainly as they can be said: lists of
+//! them, by when they ended.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,8 @@ use sharklock_locktable::Acquisition;
 
 use crate::naive::Naive;
 
-/// What ended within five seconds of the range's age, or until it was an eighth of what is allowed.
+/// The acquisitions that ended within five seconds of the range's age, or until they were an eighth
+/// of what is allowed.
 #[derive(Clone)]
 pub struct Generation {
     pub number: u64,

@@ -9,7 +9,7 @@ use sharklock_locktable::{
 
 use crate::naive::{Delayed, Held, Naive, Notice, Wish, same_life};
 
-/// What is wrong with a condition, in the order in which it is looked for.
+/// The faults of a condition, in the order in which they are looked for.
 pub fn flaw(condition: &Condition, ttl_ms: u64) -> Option<ConditionFlaw> {
     let Condition { lease, lock_delay_ms, max_hold_ms, ask_grace_ms } = *condition;
     if lock_delay_ms == Some(0) || max_hold_ms == Some(0) || ask_grace_ms == Some(0) {
@@ -441,7 +441,7 @@ impl Naive {
         Reply::Queued { place: 1, ttl_ms }
     }
 
-    /// What a duplicate is answered.
+    /// The answer to a duplicate.
     fn reclaimed_before(&self, reclaim: &Reclaim) -> Option<Reply> {
         let Reclaim { acquisition, name, token, .. } = reclaim;
         let reused = Some(Reply::Refused(Refusal::AcquisitionReused));

@@ -1,5 +1,5 @@
-//! What a run met: it must meet every way to answer and every change often, else it tests less than
-//! it seems to.
+//! The events that a run met: it must meet every way to answer and every change often, else it
+//! tests less than it seems to.
 
 use std::{
     collections::BTreeMap,

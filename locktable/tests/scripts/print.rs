@@ -185,7 +185,7 @@ pub fn counts(output: &mut String, counts: Counts, header: Header) {
     );
 }
 
-/// What has ended, and since when that is whole.
+/// The ids that have ended, and since when that is whole.
 pub fn ended(output: &mut String, table: &LockTable) {
     for (key, row) in table.rows() {
         let (RowKey::Ended(number, _), Row::Ended(row)) = (key, row) else { continue };

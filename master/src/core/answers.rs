@@ -33,7 +33,7 @@ impl MasterCore {
         }
     }
 
-    /// What watchers have not been told of.
+    /// The changes that watchers have not been told of.
     pub(super) fn take_changes(&mut self) -> Option<RoutesUpdate> {
         let ranges = std::mem::take(&mut self.changed_ranges);
         let stores = std::mem::take(&mut self.changed_stores);

@@ -1,4 +1,4 @@
-//! What stores report, and what they are told.
+//! Reports of stores, and the answers to them.
 
 use std::time::Duration;
 
@@ -50,8 +50,8 @@ impl MasterCore {
         })
     }
 
-    /// A leader reports a range. What contradicts its shape is not taken: the range's own log is the
-    /// truth, and who reports nonsense reports again.
+    /// A leader reports a range. A report that is not well-formed is not taken: the range's own log
+    /// is the truth, and who reports nonsense reports again.
     fn reported(&mut self, store: StoreId, report: RangeReport) {
         let wire = report.descriptor.unwrap_or_default();
         let descriptor = match answers::descriptor(wire) {

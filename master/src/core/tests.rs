@@ -513,7 +513,7 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// What was acknowledged.
+/// The ids and stores that were acknowledged.
 #[derive(Default)]
 struct Given {
     ids: BTreeSet<u64>,

@@ -1,4 +1,4 @@
-//! Where questions to a master wait for its thread, and answers for those who asked.
+//! The place where questions to a master wait for its thread, and answers for those who asked.
 
 use std::sync::mpsc::{SyncSender, TrySendError};
 
@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// What may stand before the thread: some seconds' worth of all stores of a large cluster, and of
-/// Raft. What does not fit is refused, or lost as on a bad link.
+/// Raft. The rest is refused, or lost as on a bad link.
 pub const POST_MAX: usize = 16_384;
 
 /// Something for the thread.
@@ -32,9 +32,9 @@ pub enum Post {
 /// All routes, and where changes come. The end of the receiver means that this master does not
 /// lead any more, or that the reader was too slow.
 pub struct Watch {
-    /// What is now.
+    /// The current value.
     pub whole: RoutesUpdate,
-    /// What changes.
+    /// The changes.
     pub changes: mpsc::Receiver<RoutesUpdate>,
 }
 

@@ -1,5 +1,5 @@
-//! What a master keeps beside its store: who it is before there is a cluster, and with whom it
-//! formed one. Both are on the disk before anything follows from them.
+//! The files of a master beside its store. They say who it is before there is a cluster, and with
+//! whom it formed one. Both are on the disk before anything follows from them.
 
 use std::{
     collections::BTreeMap,

@@ -1,4 +1,5 @@
-//! What is not a core: the thread, the clock, the disk, the port, and meeting the other masters.
+//! The parts around the core: the thread, the clock, the disk, the port, and meeting the other
+//! masters.
 
 mod desk;
 mod files;

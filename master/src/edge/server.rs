@@ -48,7 +48,7 @@ const ELECTION_TICKS_MAX: u32 = 20;
 /// How to start a master.
 #[derive(Debug)]
 pub struct MasterConfig {
-    /// Where its store lives; made if it does not exist.
+    /// The directory of its store; it is made if it does not exist.
     pub data_dir: PathBuf,
     /// The address (`HOST:PORT`) by which the others name it; one of `masters`.
     pub advertise: String,
@@ -58,15 +58,15 @@ pub struct MasterConfig {
     pub replicas: u32,
     /// How it connects to the others.
     pub dialling: Dialling,
-    /// What operators may tune.
+    /// The knobs that operators may turn.
     pub tuning: Tuning,
     /// False breaks durability: acknowledged writes may be lost with the machine. Benchmarks only.
     pub sync_writes: bool,
-    /// Where metrics are registered.
+    /// The registry of its metrics.
     pub registry: Registry,
 }
 
-/// What operators may tune; equal on all masters (decisions.md, *Defaults*).
+/// The knobs that operators may turn, equal on all masters (decisions.md, *Defaults*).
 #[derive(Clone, Copy, Debug)]
 pub struct Tuning {
     /// Raft's tick.
@@ -112,7 +112,7 @@ pub enum StartError {
         /// Why.
         source: OpenError,
     },
-    /// What is on the disk cannot be recovered, or was written by another version.
+    /// The records on the disk cannot be recovered, or were written by another version.
     #[error("data directory {}: {source}", path.display())]
     Recover {
         /// Which.
@@ -272,7 +272,7 @@ impl Member {
         match read_ident(&disk).map_err(corrupt)? {
             Some(known) if known == ident => {}
             Some(_) => return Err(FormationError::OtherCluster(config.advertise.clone()).into()),
-            // What is left of a directory must not begin anew: it could vote twice in a term.
+            // A directory that lost its store must not begin anew: it could vote twice in a term.
             None if files::has_begun(path).map_err(unusable)? => {
                 return Err(FormationError::Wiped(config.advertise.clone()).into());
             }

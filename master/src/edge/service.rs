@@ -122,8 +122,8 @@ impl MasterService for Front {
         if let Err(why) = heard {
             tracing::debug!(%why, "another master does not fit");
         }
-        // Whoever does not fit finds that out from the view, and says so where it was started: a
-        // refusal would only tell it to ask again.
+        // A master that does not fit finds that out from the view, and says so where it was
+        // started: a refusal would only tell it to ask again.
         Ok(Response::new(MeetResponse { view: Some(view) }))
     }
 

@@ -37,9 +37,9 @@ pub struct Thread<D> {
     pub disk: D,
     /// False breaks durability; see `MasterConfig::sync_writes`.
     pub sync_writes: bool,
-    /// What comes.
+    /// The post that comes in.
     pub post: Receiver<Post>,
-    /// Where what other masters are told goes.
+    /// The way to the other masters.
     pub peers: Arc<PeerLinks>,
     /// Shown to Prometheus.
     pub metrics: Metrics,
@@ -109,7 +109,7 @@ impl<D: Disk + DiskView> Thread<D> {
                     waiting.watchers.push(sender);
                     Watch { whole, changes }
                 });
-                // Whoever has gone meanwhile needs no answer.
+                // An asker that has gone meanwhile needs no answer.
                 drop(answer.send(watch));
             }
             Post::Stop => return true,
@@ -126,7 +126,7 @@ impl<D: Disk + DiskView> Thread<D> {
             if batch.is_none() && chores.is_empty() {
                 break;
             }
-            // What masters keep is small, so their thread does this itself, too.
+            // The masters' state is small, so their thread does its chores itself.
             for chore in chores {
                 if let Some(done) = chore.run(&self.disk) {
                     self.core.handle(self.now(), Input::ChoreDone(Box::new(done)));
@@ -151,7 +151,7 @@ impl<D: Disk + DiskView> Thread<D> {
         self.peers.send(outputs.messages, outputs.heartbeats, outputs.snapshots);
         for (number, reply) in outputs.replies {
             let answer = waiting.questions.remove(&number).expect("every question waits");
-            // Whoever has gone meanwhile asks again.
+            // A watcher that has gone meanwhile asks again.
             drop(answer.send(reply));
         }
         if outputs.is_deposed {

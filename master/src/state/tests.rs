@@ -6,7 +6,7 @@ use sharklock_rangemap::{Bounds, Epoch, PeerId, RangeId, Replica, Role};
 
 use super::*;
 
-/// What the masters promise, said as simply as possible.
+/// The promise of the masters, said as simply as possible.
 #[derive(Debug, Default)]
 struct Naive {
     stores: BTreeMap<[u8; 16], u64>,

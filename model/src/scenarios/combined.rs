@@ -1,5 +1,5 @@
-//! Larger worlds, in which the rules meet. What is explored in every test is small enough for a
-//! minute; `large` is for `make long`.
+//! Larger worlds, in which the rules meet. Each world that every test explores is small enough for
+//! a minute; `large` is for `make long`.
 
 use super::{A, Z};
 use crate::{
@@ -58,8 +58,8 @@ pub fn all() -> Vec<Scenario> {
     ]
 }
 
-/// What takes minutes: a waiter beside the reclaim, more attempts, and the world of the issue, with two
-/// names, two sessions, two instances, a duplicate, a leader change and a split at once.
+/// Worlds that take minutes: a waiter beside the reclaim, more attempts, and the largest world,
+/// with two names, two sessions, two instances, a duplicate, a leader change and a split at once.
 pub fn large() -> Vec<Scenario> {
     let two_names = vec![ClientPlan::new('S', 1, 2, &[Plan::held(A), Plan::held(Z)])];
     let reclaimed = vec![

@@ -32,7 +32,7 @@ fn descriptor(range: u64, (start, end): (u8, u8), version: u64, conf_ver: u64) -
     Descriptor::new(RangeId(range), bounds(start, end), epoch, replicas(&[1, 2, 3]))
 }
 
-/// What the map means, without any cleverness.
+/// The meaning of the map, without any cleverness.
 #[derive(Default)]
 struct Naive(Vec<Descriptor>);
 

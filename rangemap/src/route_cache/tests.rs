@@ -1,4 +1,4 @@
-//! What the cache decides, told as stories, and its invariants under anything.
+//! The decisions of the cache, told as stories, and its invariants under anything.
 
 use proptest::prelude::*;
 

@@ -15,15 +15,15 @@ use crate::alone;
 const SECONDS: &str = "SHARKLOCK_CHAOS_SECONDS";
 /// Which plan.
 const SEED: &str = "SHARKLOCK_CHAOS_SEED";
-/// What fits CI, by a plan of its own: the shares of so short a time differ by the luck of who is
-/// struck more than they do in the five minutes of the script, whose plans are random.
+/// A run that fits CI, by a plan of its own: the shares of so short a time differ by the luck of
+/// who is struck more than they do in the five minutes of the script, whose plans are random.
 const SECONDS_IN_CI: u64 = 45;
 const SEED_IN_CI: u64 = 7;
 /// Between two strikes.
 const STRIKE_EVERY: Duration = Duration::from_secs(3);
-/// The clients of issue 4.
+/// The clients.
 const CLIENTS: usize = 50;
-/// What issue 4 asks of five minutes.
+/// The bounds for five minutes.
 const CYCLES_PER_SECOND_MIN: f64 = 100_000.0 / 300.0;
 const BUSY_SHARE_MIN: f64 = 0.7;
 const GAP_MAX: Duration = Duration::from_secs(5);
@@ -33,7 +33,7 @@ fn number(variable: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{variable} is {text:?}, which is no number")))
 }
 
-/// What is broken, to be mended before the next strike.
+/// The damage that is to be mended before the next strike.
 #[derive(Clone, Copy, Debug)]
 enum Broken {
     Killed,

@@ -19,7 +19,7 @@ use crate::lock_command::{check_lifetimes, script};
 /// answers after it.
 const GAP_MAX: Duration = Duration::from_secs(12);
 
-/// What can become of a node.
+/// The faults of a node.
 #[derive(Clone, Copy, Debug)]
 enum Strike {
     Kill,

@@ -60,7 +60,7 @@ impl Cluster {
         gateways.map(|at| format!("http://{at}")).collect::<Vec<_>>().join(",")
     }
 
-    /// What `sharklock status` says, and with which exit code.
+    /// The output of `sharklock status`, and its exit code.
     async fn status(&self) -> (Option<i32>, Value) {
         let mut status = command(["status", "--output", "json"]);
         let mut process = Process::spawn(status.env("SHARKLOCK_ENDPOINTS", self.endpoints().await));

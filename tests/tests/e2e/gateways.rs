@@ -80,10 +80,10 @@ async fn a_frozen_gateway_costs_only_a_moment() {
     cluster.resume(frozen);
 }
 
-/// Whoever gives a time-out gets it, wherever nobody answers: the clean-up is part of it.
+/// A caller that gives a time-out gets it, wherever nobody answers: the clean-up is part of it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_time_out_is_kept_where_nothing_answers() {
-    // Where the kernel has no room for connections it drops what would begin one, as a firewall may.
+    // If the kernel has no room for connections it drops what would begin one, as a firewall may.
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let full = socket.listen(0).unwrap();

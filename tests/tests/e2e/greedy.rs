@@ -37,7 +37,7 @@ fn opening(window: u32) -> Vec<u8> {
     bytes
 }
 
-/// What a process has in memory.
+/// The memory of a process.
 fn resident_bytes(server: &mut Server) -> usize {
     let pid = server.process().pid().to_string();
     let status = text_of(&std::path::Path::new("/proc").join(pid).join("status"));
@@ -155,7 +155,7 @@ async fn streams_that_say_nothing_keep_nobody_out_and_end() {
         stream.write_all(&bytes).await.expect("the gateway reads");
         silent.push(stream);
     }
-    // Whoever holds something can renew and release it, and others get what they want, by streams
+    // A holder can renew and release, and others get what they want, by streams
     // and by single calls.
     let alive = session.keep_alive(&[(name, request.acquisition_id)]);
     others.keep_alive(alive).await.expect("a keepalive finds a place");

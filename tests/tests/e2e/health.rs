@@ -1,4 +1,4 @@
-//! What tells a machine that the service is well: gRPC health and reflection, the admin port.
+//! Signs for machines that the service is well: gRPC health and reflection, the admin port.
 
 use std::time::Duration;
 

@@ -333,7 +333,7 @@ fn odd_batch(rng: &mut StdRng) -> SessionRequest {
     SessionRequest { session_id: odd_session(rng), instance: odd_number(rng), calls }
 }
 
-/// What one connection sends: raw bytes with changes anywhere; well-formed calls with odd fields;
+/// The bytes of one connection: raw ones with changes anywhere; well-formed calls with odd fields;
 /// or good calls whose messages were changed, in whole frames.
 fn hostile_bytes(
     seeds: &[Vec<u8>],

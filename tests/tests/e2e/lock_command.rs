@@ -91,7 +91,7 @@ async fn exit_codes_are_the_commands_own_or_say_why_it_did_not_run() {
         let (code, out, err) = run(server.cli(args)).await;
         assert_eq!(code, Some(*expected), "{args:?}\n{out}{err}");
     }
-    // Whoever is not let in learns who is in.
+    // A caller that is not let in learns who is in.
     let (_, _, err) = run(server.cli(&["lock", "held", "--try", "--", "true"])).await;
     assert!(err.contains("held") && err.contains("tests"), "{err}");
     drop(holder);

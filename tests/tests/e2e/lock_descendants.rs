@@ -68,7 +68,7 @@ fn send(process: &Process, signal: i32) {
     assert!(status.success(), "kill -{signal}");
 }
 
-/// What timeout(1), interactive shells, script(1) and daemons do: the part that moved away works on
+/// As with timeout(1), interactive shells, script(1) and daemons, the part that moved away works on
 /// unless it is killed.
 #[tokio::test(flavor = "multi_thread")]
 async fn parts_in_other_groups_and_sessions_end_before_the_next_holder_begins() {

@@ -1,4 +1,4 @@
-//! What locks promise, through the public client, judged by the history of what clients saw.
+//! The promises of locks, through the public client, judged by the history of what clients saw.
 
 use std::time::Duration;
 

@@ -88,7 +88,7 @@ async fn a_flood_of_acquires_is_bounded_and_a_restart_fits() {
     let grown = bounded.resident().saturating_sub(before);
     assert!(grown < 64 << 20, "{grown} bytes more for a bound of {STORE_MAX}");
 
-    // Who held before is served, and an operator sees it.
+    // A holder from before is served, and an operator sees it.
     let renewal = other.keep_alive(&[("kept", kept.acquisition_id)]);
     let answer =
         locks.keep_alive(renewal).await.expect("keepalives are never refused").into_inner();

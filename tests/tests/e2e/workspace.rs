@@ -13,7 +13,7 @@ const CORES: [&str; 8] =
 /// Crates with a default feature `edge`, without which they are pure.
 const EDGED: [&str; 6] = ["proto", "multiraft", "master", "dataserver", "gateway", "client"];
 
-/// What is in no tree without `edge`.
+/// Packages that are in no tree without `edge`.
 const EDGE_ONLY: [&str; 3] = ["tokio", "tonic", "rocksdb"];
 
 /// Two versions of one of these would be built, linked and patched twice.

@@ -55,7 +55,7 @@ fn find(data_dir: Option<&Path>) -> Result<Note, Failure> {
 struct Cluster {
     /// The process that owns the nodes.
     pid: u32,
-    /// Where the cluster keeps its data.
+    /// The directory of the cluster.
     data_dir: String,
     /// Masters of their own, then nodes.
     nodes: Vec<Shown>,

@@ -27,7 +27,7 @@ const ASK_WITHIN: Duration = Duration::from_secs(5);
 /// How long an answer may take: a stop in order, and a start until the node is ready.
 const ANSWER_WITHIN: Duration = Duration::from_secs(90);
 
-/// What a command wants.
+/// The request of a command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Ask {
@@ -45,7 +45,7 @@ pub enum Ask {
     Add,
 }
 
-/// What it gets.
+/// The answer to it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Answer {
@@ -64,15 +64,15 @@ pub enum Answer {
 pub struct Shown {
     /// Its name.
     pub node: String,
-    /// What it does.
+    /// Its roles.
     pub roles: Vec<String>,
-    /// Where it serves clients.
+    /// The address at which it serves clients.
     pub gateway: Option<String>,
-    /// Where it meets gateways and other data servers.
+    /// The address at which it meets gateways and other data servers.
     pub data: Option<String>,
-    /// Where it meets everybody, as a master.
+    /// The address at which it meets everybody, as a master.
     pub master: Option<String>,
-    /// Where it serves `/metrics` and health.
+    /// The address at which it serves `/metrics` and health.
     pub admin: Option<String>,
     /// Its process; absent when it has ended.
     pub pid: Option<u32>,
@@ -171,7 +171,7 @@ mod tests {
         let parent = tempfile::TempDir::new().expect("a temporary directory");
         let dir = parent.path().join("d".repeat(200));
         std::fs::create_dir(&dir).expect("it is made");
-        // What a dead owner left is no obstacle.
+        // The socket that a dead owner left is no obstacle.
         drop(listen(&dir).expect("it opens"));
         let listener = listen(&dir).expect("it opens again");
         let (sender, mut asked) = mpsc::channel(1);

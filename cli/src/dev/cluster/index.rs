@@ -25,12 +25,12 @@ pub struct Identity {
     pub boot_id: String,
 }
 
-/// What a cluster says of itself.
+/// The note that a cluster leaves of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Note {
     /// The process that owns the nodes.
     pub owner: Identity,
-    /// Where the cluster keeps its data, from the root.
+    /// The directory of the cluster, from the root.
     pub data_dir: PathBuf,
 }
 

@@ -18,7 +18,7 @@ const NODE_STEP: u16 = 100;
 /// The admin port of a master with a process of its own: beside that of the node of its number.
 const MASTER_ADMIN_PORT: u16 = ADMIN_PORT + 1;
 
-/// What a cluster is, as its directory keeps it.
+/// The layout of a cluster, as its directory keeps it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Layout {
@@ -37,15 +37,15 @@ pub struct Layout {
 pub struct NodeSpec {
     /// `node-1`, or `master-1`: also the name of its directory.
     pub name: String,
-    /// What it does.
+    /// Its roles.
     pub roles: Roles,
-    /// Where it would serve clients.
+    /// The address at which it would serve clients.
     pub gateway: SocketAddr,
-    /// Where it would meet gateways and other data servers.
+    /// The address at which it would meet gateways and other data servers.
     pub data: SocketAddr,
-    /// Where it would meet everybody, as a master.
+    /// The address at which it would meet everybody, as a master.
     pub master: SocketAddr,
-    /// Where it serves `/metrics` and health.
+    /// The address at which it serves `/metrics` and health.
     pub admin: SocketAddr,
 }
 

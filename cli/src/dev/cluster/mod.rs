@@ -32,9 +32,9 @@ use crate::{
     server::{Claimed, DataDir, ReservedPort, Stop},
 };
 
-/// Where a cluster keeps its data unless told otherwise.
+/// The directory of a cluster unless told otherwise.
 const DATA_DIR: &str = "./sharklock-cluster";
-/// What the cluster is, in its directory.
+/// The file of its layout, in its directory.
 const LAYOUT: &str = "cluster.json";
 /// The same, while it is being written.
 const LAYOUT_NEW: &str = "cluster.json.new";
@@ -129,7 +129,7 @@ fn is_ours(name: &str) -> bool {
         || ["node-", "master-"].iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// What a cluster that was there before becomes: its masters and ports stay, since its nodes know
+/// The layout of a cluster that was there before: its masters and ports stay, since its nodes know
 /// each other by them, and its nodes do not get fewer, since they hold what was promised.
 fn settle(before: Option<Layout>, wanted: Layout) -> Result<Layout, Failure> {
     let Some(before) = before else { return Ok(wanted) };
@@ -191,7 +191,7 @@ fn ports_are_free<'a>(specs: impl Iterator<Item = &'a NodeSpec>) -> Result<(), F
     Ok(())
 }
 
-/// What all nodes get beside their own arguments. What is wrong in a file or a variable is told
+/// The arguments that all nodes get beside their own. A fault in a file or a variable is told
 /// here, once.
 fn recipe(args: &DevArgs, layout: &Layout, dir: &Path) -> Result<Recipe, Failure> {
     let dev = |name: &str, text: String| said(name, Raw::Text(text), Origin::Command("dev"));

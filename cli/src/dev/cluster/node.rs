@@ -25,7 +25,7 @@ use crate::spawn::spawn_bound_to_this_thread;
 pub struct Recipe {
     /// This binary.
     pub program: PathBuf,
-    /// Where the cluster lives.
+    /// The directory of the cluster.
     pub dir: PathBuf,
     /// Arguments for every node beside its own.
     pub arguments: Vec<OsString>,
@@ -36,15 +36,15 @@ pub struct Recipe {
 /// See the module.
 #[derive(Debug)]
 pub struct Node {
-    /// What it is.
+    /// Its place in the layout.
     pub spec: NodeSpec,
-    /// What became of it.
+    /// Its state.
     pub life: Life,
     /// A command that waits until it is ready.
     pub awaited: Option<oneshot::Sender<Answer>>,
 }
 
-/// What became of a node.
+/// The state of a node.
 #[derive(Debug)]
 pub enum Life {
     /// It was not started yet.
@@ -103,7 +103,8 @@ impl Node {
         let log = File::options().create(true).append(true).open(log_of(&dir))?;
         let mut command = Command::new(&recipe.program);
         command.args(own).args(&recipe.arguments).envs(recipe.variables.iter().cloned());
-        // What addresses clients by is not for servers, and a config file is named explicitly.
+        // The variables that clients find servers by are not for servers, and a config file is
+        // named explicitly.
         command.env_remove("SHARKLOCK_CONFIG").env_remove("SHARKLOCK_CLUSTER");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         let child = spawn_bound_to_this_thread(&mut command, SigSet::thread_get_mask()?)?;
@@ -167,7 +168,7 @@ impl Running {
     }
 }
 
-/// Where a node's log is.
+/// The path of a node's log.
 pub fn log_of(dir: &Path) -> PathBuf {
     dir.join("log")
 }

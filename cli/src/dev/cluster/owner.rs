@@ -84,7 +84,7 @@ impl Owner {
         Ok(Self { layout, recipe, keep, nodes, news, inbox, child, stop, was_ready: false })
     }
 
-    /// Where commands' requests go.
+    /// The way of commands' requests.
     pub fn requests(&self) -> mpsc::Sender<Asked> {
         let (sender, mut receiver) = mpsc::channel(1);
         let news = self.news.clone();
@@ -358,7 +358,7 @@ impl Owner {
 }
 
 fn refuse(answer: oneshot::Sender<Answer>, why: String) {
-    // Whoever does not wait any more needs no answer.
+    // A command that does not wait any more needs no answer.
     let _ = answer.send(Answer::Refused(why));
 }
 
@@ -401,7 +401,7 @@ fn pause(node: &mut Node, pause: bool, answer: oneshot::Sender<Answer>) {
     refuse(answer, refused);
 }
 
-/// What is known of a node without asking it.
+/// The knowledge of a node without asking it.
 fn shown(node: &Node) -> Shown {
     let spec = &node.spec;
     let at = |used: bool, at: std::net::SocketAddr| used.then(|| at.to_string());
@@ -424,7 +424,7 @@ fn shown(node: &Node) -> Shown {
     }
 }
 
-/// Whom to ask for more, and whether it was ready once.
+/// The address to ask for more, and whether the node was ready once.
 fn probed(node: &Node) -> Option<(std::net::SocketAddr, bool)> {
     let running = node.running().filter(|running| !running.paused)?;
     Some((node.spec.admin, running.was_ready))

@@ -15,7 +15,7 @@ const ANSWER_BYTES_MAX: u64 = 8 << 10;
 /// How often a node is asked while it starts.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// What a node says of itself.
+/// The words of a node about itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Readiness {
     /// It serves.

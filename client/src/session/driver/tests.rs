@@ -1,4 +1,4 @@
-//! What handles and servers see of a session, message by message.
+//! A session as its handles and servers see it, message by message.
 
 use std::time::Duration;
 
@@ -73,7 +73,7 @@ impl Session {
         }
     }
 
-    /// What handles are told, in short.
+    /// The news for handles, in short.
     fn told(&mut self) -> Vec<String> {
         let told = self.output.told.drain(..);
         told.map(|told| match told {
@@ -253,7 +253,7 @@ fn a_session_whose_gateway_is_lost_goes_on_over_its_spare_connection() {
     let again = session.sends(now);
     assert!(session.output.move_to_spare && !session.output.reconnect);
     assert!(matches!(&again.body, Some(session_call::Body::KeepAlive(_))), "{again:?}");
-    // What was asked before the move is answered after it.
+    // A question from before the move is answered after it.
     let before = cell.valid_until();
     session.hears(now, &by_spare, kept(&by_spare, 5));
     session.turn(now);

@@ -60,7 +60,7 @@ struct World {
     now: Duration,
     clients: Vec<Client>,
     cluster: Cluster,
-    /// What is under way, by time of arrival.
+    /// Packets that are under way, by time of arrival.
     wire: BTreeMap<(Duration, u64), Packet>,
     packets_count: u64,
     seed: u64,
@@ -93,14 +93,14 @@ struct GuardSeen {
     given_back_at: Duration,
 }
 
-/// Who asks: a client and its acquisition.
+/// The asker: a client and its acquisition.
 type Asker = (usize, AcquisitionId);
 
 #[derive(Default)]
 struct Cluster {
     locks: BTreeMap<String, Lock>,
     finished: BTreeMap<Asker, GoneReason>,
-    /// Where news of an acquisition go: the connection that named it last.
+    /// The receiver of an acquisition's news: the connection that named it last.
     named_on: BTreeMap<Asker, u64>,
     token: u64,
     news: Vec<(Asker, String, PushedKind)>,
@@ -415,7 +415,7 @@ impl World {
         }
     }
 
-    /// What the client's user does.
+    /// The acts of the client's user.
     fn act(&mut self, index: usize, totals: &mut Totals) {
         let pause = self.draw_ms(1_500);
         let choice = self.draw(10);
@@ -584,7 +584,7 @@ impl World {
                 self.send(Packet::Answer { client, connection, event });
             }
             Packet::Answer { client, connection, event } => {
-                // What comes on a connection that is gone does not come.
+                // A packet for a connection that is gone is lost.
                 let to = &self.clients[client];
                 if to.connection == Ok(connection) || to.spare == Some(Ok(connection)) {
                     self.handle(client, event, totals);

@@ -82,7 +82,7 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    /// What the clients note in so many steps.
+    /// The notes of the clients in so many steps.
     pub(crate) fn history(seed: u64, steps: u64) -> Vec<Record> {
         let locks = (0..LOCKS).map(|_| Lock::default()).collect();
         let (acquisitions, notes) = (Vec::new(), Vec::new());
