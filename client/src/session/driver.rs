@@ -179,6 +179,7 @@ impl<W: Watchers, A, R> Driver<W, A, R> {
 
     /// The streams are gone, or could not be opened; `why` is for people.
     pub fn disconnected(&mut self, now: Duration, why: String) {
+        self.forget_calls();
         self.handle(now, Event::Disconnected { why });
     }
 
@@ -189,6 +190,7 @@ impl<W: Watchers, A, R> Driver<W, A, R> {
 
     /// They are gone. One that could not be opened needs no word.
     pub fn spare_lost(&mut self, now: Duration) {
+        self.effects.spare.clear();
         self.handle(now, Event::SpareLost);
     }
 
@@ -225,9 +227,7 @@ impl<W: Watchers, A, R> Driver<W, A, R> {
         output.told.append(&mut self.told);
         output.reconnect = std::mem::take(&mut self.effects.reconnect);
         if output.reconnect {
-            // Calls that wait to be sent count as unsent: the core names everything again.
-            self.effects.acquires.clear();
-            self.effects.urgent.clear();
+            self.forget_calls();
         }
         output.check = std::mem::take(&mut self.effects.check);
         output.move_to_spare = std::mem::take(&mut self.effects.move_to_spare);
@@ -251,6 +251,12 @@ impl<W: Watchers, A, R> Driver<W, A, R> {
     /// Acquisitions that are not over, given back or not. Without any nobody needs a connection.
     pub fn acquisitions_count(&self) -> usize {
         self.core.acquisitions_count()
+    }
+
+    /// The connection that they were for is gone. The core names all of it again over the next one.
+    fn forget_calls(&mut self) {
+        self.effects.acquires.clear();
+        self.effects.urgent.clear();
     }
 
     /// News reach their handles before anything else happens: who gives back what has just been

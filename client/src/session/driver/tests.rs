@@ -266,3 +266,17 @@ fn guards_hear_that_their_session_has_ended() {
     drop(session);
     assert_eq!(cell.check(at(0)), Err(LostReason::SessionEnded));
 }
+
+/// Simulator, seed 60000237: calls for a connection that had been lost meanwhile were handed out.
+#[test]
+fn what_was_not_sent_when_the_connection_is_lost_is_sent_over_the_next() {
+    let mut session = Session::connected();
+    session.acquire(at(0), "mine");
+    session.driver.disconnected(at(0), "it broke".to_owned());
+    assert_eq!(session.turn(at(0)), []);
+    session.driver.connected(at(0));
+    let call = session.sends(at(0));
+    session.hears(at(0), &call, granted(&call, 5));
+    session.turn(at(0));
+    assert_eq!(session.told(), ["mine: 5"]);
+}
