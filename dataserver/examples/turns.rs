@@ -2,7 +2,7 @@
 //! stall is credited, while a snapshot is sent and taken in, and at a change of the leader. Three
 //! workers in one thread, each on a RocksDB of its own; the chores that a store runs in a thread of
 //! its own are timed apart. `cargo run --example turns -p sharklock-dataserver -- 100000 300000`.
-//! What is shown is time of the thread on a processor: other work on the machine does not count.
+//! The figures are time of the thread on a processor: other work on the machine does not count.
 
 use std::{collections::BTreeMap, time::Duration};
 

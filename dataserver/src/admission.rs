@@ -1,5 +1,5 @@
-//! From a call to a command or a question of its range. What must happen at the moment of receipt
-//! happens here: leases are renewed, too much is refused.
+//! From a call to a command or a question of its range. Everything that must happen at the moment
+//! of receipt happens here: leases are renewed, too much is refused.
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ pub struct Admission<'a> {
     pub now: Duration,
     /// Age at receipt.
     pub age: Duration,
-    /// Where its answer goes.
+    /// The way of its answer.
     pub to: ReplyTo,
     /// The range's soft state.
     pub front: &'a mut Front,
@@ -41,7 +41,7 @@ pub struct Admission<'a> {
     pub descriptor: &'a Descriptor,
     /// The store's memory.
     pub memory: &'a mut StoreMemory,
-    /// What is counted.
+    /// The counters.
     pub stats: &'a mut WorkerStats,
 }
 

@@ -31,7 +31,7 @@ pub struct Replies {
 }
 
 impl Replies {
-    /// What has been collected.
+    /// The replies that have been collected.
     pub fn take(&mut self) -> Vec<(LinkId, Vec<StoreReply>)> {
         std::mem::take(&mut self.by_link).into_iter().collect()
     }
@@ -283,8 +283,8 @@ impl Answers<'_> {
         response.holders = view.holds.into_iter().map(in_short).collect();
     }
 
-    /// Pushes what a change means to the streams that listen. What a client did to itself it
-    /// learns from its answer, so `by_client` pushes no "gone".
+    /// Pushes what a change means to the streams that listen. A client learns from its answer what
+    /// it did itself, so `by_client` pushes no "gone".
     fn push(&mut self, change: Change, by_client: bool) {
         match change {
             Change::Granted { acquisition, name, grant, from_queue: true, .. } => {

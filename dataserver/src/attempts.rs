@@ -1,12 +1,12 @@
-//! Who has asked for an acquisition and may still be told of it, so that one which nobody waits for
-//! any more can be withdrawn.
+//! The callers that asked for an acquisition and may still be told of it, so that one which nobody
+//! waits for any more can be withdrawn.
 //!
 //! A unary Acquire whose caller goes away leaves a waiter that nobody wants. To cancel it in the
 //! caller's name is safe only while no other attempt of the same acquisition can have been told
 //! that it holds, or will be: the caller may have asked again by another way, another gateway, a
 //! leader before this one, and be inside its critical section by now. So a leader withdraws an
 //! acquisition only if it knows everybody who ever asked for it, and all of them have gone away
-//! without an answer. What it does not know, it leaves to the lease.
+//! without an answer. It leaves to the lease what it does not know.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ use crate::front::Subscriber;
 /// caller whose call is open somewhere.
 const CALLERS_MAX: usize = 8;
 
-/// Who asked for one acquisition in the current term.
+/// The callers that asked for one acquisition in the current term.
 #[derive(Debug, Default)]
 struct Asked {
     /// The unary calls that asked and have not gone away. One that was answered stays.

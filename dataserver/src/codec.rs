@@ -75,7 +75,7 @@ fn owner_weight(owner: &Owner) -> usize {
     owner.id.len() + owner.address.len() + attributes.sum::<usize>()
 }
 
-/// What one Raft entry says.
+/// The content of one Raft entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogBatch {
     /// Beside the commands.
@@ -92,7 +92,8 @@ pub struct BatchHead {
     pub version: u64,
     /// The leader's wall clock, for people.
     pub stamped_unix_ms: u64,
-    /// What the leader has counted since its entry before, for [`sharklock_locktable::LockTable::pass`].
+    /// The time that the leader has counted since its entry before, for
+    /// [`sharklock_locktable::LockTable::pass`].
     pub passed_ms: u64,
 }
 

@@ -43,7 +43,7 @@ struct Entry {
 }
 
 impl Books {
-    /// What happened beside stalls is taken from the clock: what a lease got anew has no credit.
+    /// Changes beside stalls are taken from the clock: a lease that began anew has no credit.
     fn follow(&mut self, now: Duration, clock: &LeaseClock, table: &LockTable) {
         for key in std::mem::take(&mut self.moved) {
             let Entry { ends, ttl_ms, .. } = self.ends[&key];
@@ -54,7 +54,7 @@ impl Books {
         for (key, ttl_ms) in table.leases().iter().filter_map(key_of) {
             let Some(left) = clock.remaining(now, key, ttl_ms) else { continue };
             let anew = Entry { ends: now + left, credited: Duration::ZERO, ttl_ms };
-            // What is overdue has nothing left, and shows no more when it was due.
+            // An overdue lease has nothing left, and shows no more when it was due.
             let as_before = before.get(&key).copied().filter(|it| it.ttl_ms == ttl_ms);
             let as_before = as_before.filter(|it| it.ends.saturating_sub(now) == left);
             self.ends.insert(key, as_before.unwrap_or(anew));
@@ -114,7 +114,7 @@ struct Life {
     valid_until: BTreeMap<Token, Duration>,
     /// The same of who waits, which will count on its hold from then (hole 4).
     waiting_until: BTreeMap<Acquisition, Duration>,
-    /// What is to be left of each lease, counted one by one.
+    /// The rest of each lease, counted one by one.
     books: Books,
     /// Decided by a leader that is one no more.
     stale: Vec<Command>,
@@ -356,7 +356,8 @@ impl Life {
         self.apply(command, false);
     }
 
-    /// What the clock wants; not all of it gets into the log before the leader changes.
+    /// The commands that the clock wants; not all of them get into the log before the leader
+    /// changes.
     fn run_due(&mut self) {
         if self.take_up_max == 0 {
             self.take_up_max = self.dice.roll(20) as usize / 18;

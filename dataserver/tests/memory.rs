@@ -1,4 +1,4 @@
-//! What a worker does when the memory of its locks is bounded: acquires are refused before they are
+//! A worker whose locks have bounded memory: acquires are refused before they are
 //! queued, and everything that gives memory back goes on.
 
 use std::time::Duration;
@@ -25,7 +25,7 @@ struct Rig {
     replies: Vec<StoreReply>,
 }
 
-/// Who calls, from where.
+/// The caller and its address.
 #[derive(Clone, Copy)]
 struct Caller(u8, &'static str);
 
@@ -191,7 +191,7 @@ fn a_full_store_refuses_acquires_and_nothing_else() {
     );
 }
 
-/// What is queued and not applied counts: else one turn could let in any number.
+/// Commands that are queued and not applied count: else one turn could let in any number.
 #[test]
 fn a_flood_within_one_turn_is_bounded() {
     let mut rig = Rig::under(store_of(ROOM));

@@ -1,4 +1,4 @@
-//! Whom to ask for descriptors and leaders, and when; what the stores that answered said; which of
+//! The stores to ask for descriptors and leaders, and when; what those that answered said; which of
 //! them say nothing. It sends nothing: its owner asks, and hands in what comes.
 
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ pub const DESCRIBE_AGAIN_MAX_US: u64 = 1_000_000;
 /// A store describes itself from memory, at once. One that does not for so long is passed over.
 pub const DESCRIBE_WITHIN_US: u64 = 2_000_000;
 
-/// What is known of a linked store.
+/// The knowledge of a linked store.
 #[derive(Debug, Default)]
 struct Store {
     asked_us: Option<u64>,
@@ -31,7 +31,7 @@ struct Store {
     ranges: Option<BTreeMap<u64, bool>>,
 }
 
-/// What is to be done now.
+/// The work that is due now.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Due {
     /// Ask these.

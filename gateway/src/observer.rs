@@ -1,5 +1,5 @@
-//! What a gateway's core tells its owner as it goes: what is worth counting, and what the owner may
-//! be waiting for. Nothing comes back, so that the core decides the same whoever listens.
+//! News from a gateway's core to its owner: things that are worth counting, and those that the
+//! owner may be waiting for. Nothing comes back, so that the core decides the same whoever listens.
 
 use crate::{failure::Reason, outbox::Settled};
 

@@ -43,7 +43,7 @@ impl SessionPort {
     /// message whose answers could not be told apart, or would not fit, ends the stream.
     ///
     /// # Errors
-    /// What the stream ends with: the client library is wrong.
+    /// The failure with which the stream ends: the client library is wrong.
     pub fn take_in(&mut self, now_us: u64, message: SessionRequest) -> Result<(), Failure> {
         let SessionRequest { session_id, instance, calls } = message;
         validate::calls_count(calls.len())?;
@@ -62,7 +62,7 @@ impl SessionPort {
     /// The next message for the client; None while nothing waits for it.
     ///
     /// # Errors
-    /// What the stream ends with: the client is too far behind.
+    /// The failure with which the stream ends: the client is too far behind.
     pub fn take_out(&mut self) -> Result<Option<SessionResponse>, Failure> {
         let taken = self.handle.take().map_err(too_far_behind)?;
         Ok(taken.map(|answers| self.message(answers)))

@@ -57,7 +57,7 @@ impl Streams {
         let mut outbox = stream.outbox();
         add_difference(&self.sums.calls_open, outbox.calls_open(), 0);
         add_difference(&self.sums.bytes, outbox.bytes(), 0);
-        // Whoever has just looked this stream up must not count anything in it any more.
+        // A thread that has just looked this stream up must not count anything in it any more.
         outbox.cut_off();
     }
 
@@ -77,14 +77,14 @@ impl Streams {
     }
 }
 
-/// What all outboxes hold together.
+/// The sum of what all outboxes hold.
 #[derive(Default)]
 pub(crate) struct Sums {
     calls_open: AtomicUsize,
     bytes: AtomicUsize,
 }
 
-/// What a change of an outbox came to.
+/// The result of a change of an outbox.
 pub(crate) struct Changed<R> {
     pub(crate) result: R,
     /// It was cut off by this change.

@@ -23,7 +23,7 @@ impl CallNumber {
 /// A call of a gateway; on the wire a `StoreCall.tag`, which is not 0: that marks events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Tag {
-    /// Whose it is.
+    /// The stream of the call.
     pub stream: StreamNumber,
     /// Which of its calls.
     pub call: CallNumber,

@@ -83,7 +83,7 @@ pub struct Checked {
 }
 
 impl Checked {
-    /// Whose call it is; none for calls that anybody may make.
+    /// The session of the call; none for calls that anybody may make.
     pub fn session(&self) -> Option<&Session> {
         self.session.as_ref()
     }
@@ -93,7 +93,7 @@ impl Checked {
         self.store
     }
 
-    /// What is asked.
+    /// The request.
     pub fn body(&self) -> &Body {
         &self.body
     }

@@ -1,4 +1,4 @@
-//! What one entry of one range costs: the engine's CPU without a disk, and a synced batch on
+//! The cost of one entry of one range: the engine's CPU without a disk, and a synced batch on
 //! RocksDB beside a bare append and fdatasync of as many bytes.
 //!
 //! `cargo run --release -p sharklock-multiraft --example cost -- [DIRECTORY]`

@@ -1,5 +1,5 @@
-//! What idle ranges cost: CPU of a store whose ranges only beat (D6: a few percent of one core for
-//! 10,000), the beats and bytes on the wire for it, and the memory of an idle replica.
+//! The cost of idle ranges: CPU of a store whose ranges only beat (D6: a few percent of one core
+//! for 10,000), the beats and bytes on the wire for it, and the memory of an idle replica.
 //!
 //! `cargo run --release --no-default-features -p sharklock-multiraft --example idle -- [RANGES]`
 
@@ -45,7 +45,7 @@ fn disk(store: u64, ranges: u64) -> SimDisk {
     disk
 }
 
-/// What went between the stores.
+/// The traffic between the stores.
 #[derive(Default)]
 struct Traffic {
     singles: u64,

@@ -16,7 +16,7 @@ pub fn make(path: &Path) -> io::Result<()> {
     for above in path.ancestors().take_while(same) {
         match File::open(above) {
             Ok(directory) => directory.sync_all()?,
-            // Whoever may not look into a directory has made nothing there.
+            // A process that may not look into a directory has made nothing there.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
             Err(error) => return Err(error),
         }

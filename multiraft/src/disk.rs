@@ -1,5 +1,5 @@
-//! What the engine asks of a disk. Two implementations: RocksDB, and a simulated disk that loses
-//! what was not synced.
+//! The interface of a disk, as the engine needs it. Two implementations: RocksDB, and a simulated
+//! disk that loses what was not synced.
 
 use std::fmt;
 
@@ -56,8 +56,8 @@ impl std::error::Error for DiskError {}
 /// A key and its value.
 pub type Pair = (Vec<u8>, Vec<u8>);
 
-/// What a disk holds at one moment, between two batches: read in another thread perhaps, while its
-/// owner goes on writing.
+/// The contents of a disk at one moment, between two batches: read in another thread perhaps, while
+/// its owner goes on writing.
 pub trait DiskView {
     /// The value of a key.
     fn read(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, DiskError>;

@@ -1,4 +1,4 @@
-//! What raft-rs produces, and in which order it may take effect. The only file that touches
+//! The output of raft-rs, and in which order it may take effect. The only file that touches
 //! `Ready`; every ordering rule of Raft and disk stands here, with its reason.
 
 use raft::Ready;
@@ -14,7 +14,7 @@ use crate::staging::{Saved, Staging};
 use crate::state_machine::{EntryAt, StateMachine};
 use crate::{mirror, records};
 
-/// What of a replica's `Ready`s is on its way to the disk.
+/// The part of a replica's `Ready`s that is on its way to the disk.
 ///
 /// Invariants:
 /// - `durable <= staged`, and `voted <= staged`;
@@ -139,7 +139,7 @@ fn drive_one<M: StateMachine>(
         replica.raw.on_persist_ready(number);
     }
 
-    // raft-rs 0.7 hands out an entry only when it is committed and durable here. What is applied
+    // raft-rs 0.7 hands out an entry only when it is committed and durable here. An applied entry
     // is hence in an earlier batch than the image that contains it, and no crash leaves an image
     // ahead of its log (S12).
     apply(replica, committed, effects);

@@ -25,7 +25,7 @@ pub(crate) fn heed(raw: &RawNode<Log>, answer: &mut Message) -> bool {
     if answer.index <= matched {
         return false;
     }
-    // Where raft-rs would begin again.
+    // The index at which raft-rs would begin again.
     let begin = match answer.log_term {
         0 => answer.reject_hint,
         term => raft.raft_log.find_conflict_by_term(answer.reject_hint, term).0,

@@ -33,7 +33,7 @@ pub enum OpenError {
     Damaged {
         /// The directory.
         path: PathBuf,
-        /// What RocksDB found.
+        /// The finding of RocksDB.
         why: String,
     },
     /// It cannot be read or written.
@@ -41,7 +41,7 @@ pub enum OpenError {
     Unusable {
         /// The directory.
         path: PathBuf,
-        /// What RocksDB says.
+        /// The words of RocksDB.
         why: String,
     },
 }
@@ -148,7 +148,7 @@ pub struct RocksReader {
 }
 
 impl RocksReader {
-    /// What the disk holds now.
+    /// The contents of the disk now.
     pub fn view(&self) -> RocksView<'_> {
         RocksView { db: &self.db, snapshot: self.db.snapshot() }
     }

@@ -22,17 +22,17 @@
 //! - a hole is a torn end if it is one of missing sectors, or of missing bytes up to the end of the
 //!   file, *and no other record follows it*. One that follows proves that the hole was synced.
 //!
-//! Behind a hole no lengths lead on. What proves another record is the [`Mark`] at its begin, which
-//! no client can know, and so cannot write into its own entries to make a torn end look like damage.
-//! RocksDB's manifest has no marks: there any whole record behind the hole counts as proof. (A commit
-//! of several records that lost the first of two sectors is refused, too: nobody can tell it
-//! from damage, and what hangs on a manifest is everything.)
+//! Behind a hole no lengths lead on. The proof of another record is the [`Mark`] at its begin,
+//! which no client can know, and so cannot write into its own entries to make a torn end look like
+//! damage. RocksDB's manifest has no marks: there any whole record behind the hole counts as proof.
+//! (A commit of several records that lost the first of two sectors is refused, too: nobody can tell
+//! it from damage, and what hangs on a manifest is everything.)
 //!
-//! What is torn off is cut off, and synced, before RocksDB opens: this process will write a newer
+//! A torn end is cut off, and that is synced, before RocksDB opens: this process will write a newer
 //! log, and after its own crash the old one may still be there. For the same reason every log is
 //! synced: a killed process may have left its last record to the page cache.
 //!
-//! What nobody can tell is a log cut off between two records from one that was never longer, nor
+//! Nobody can tell a log that was cut off between two records from one that was never longer, nor
 //! zeros over the last records of a log from one torn record.
 
 mod format;
@@ -45,7 +45,7 @@ use std::path::{Path, PathBuf};
 use self::format::End;
 pub(crate) use self::torn::{BATCH_END, Mark};
 
-/// What is wrong with a log file.
+/// The fault of a log file.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BadLog {
     /// It cannot be read, or not be cut.
@@ -57,8 +57,8 @@ pub(crate) enum BadLog {
 }
 
 /// Reads all logs of the database in `directory`, which nobody else may have open, and cuts off the
-/// torn end, if there is one. Where anything is damaged nothing is changed. Nothing there: nothing
-/// wrong.
+/// torn end, if there is one. If anything is damaged nothing is changed. An absent database has
+/// nothing wrong.
 pub(crate) fn mend(directory: &Path) -> Result<(), BadLog> {
     let current = directory.join("CURRENT");
     if !current.exists() {

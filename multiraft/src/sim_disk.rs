@@ -1,10 +1,10 @@
 //! A disk in memory that can crash: it then loses what was not synced, as a machine does that
 //! loses power. Also the model that the RocksDB disk is tested against.
 //!
-//! What a power loss leaves is a prefix of the writes, with every synced one in it. There is no
+//! A power loss leaves a prefix of the writes, with every synced one in it. There is no
 //! half of a batch: RocksDB logs a batch as one record with a checksum, and at the next start drops
 //! a torn record as a whole, and nothing comes after it (`tests/rocks` tears a real one at every
-//! byte). What a failing write leaves is open: its batch may be on the disk or not, so that the
+//! byte). The effect of a failing write is open: its batch may be on the disk or not, so that the
 //! disk refuses everything else until a crash decides. Not simulated is a disk that reports a
 //! sync and has not done it: nothing on one machine can be built on that.
 
@@ -27,9 +27,9 @@ type Contents = BTreeMap<Family, BTreeMap<Vec<u8>, Vec<u8>>>;
 /// - a write that failed is the last of `unsynced`, and nothing follows it.
 #[derive(Clone, Debug, Default)]
 pub struct SimDisk {
-    /// What a crash leaves.
+    /// The state that a crash leaves.
     synced: Contents,
-    /// What reads see.
+    /// The state that reads see.
     current: Contents,
     /// Writes that no sync has followed, in order.
     unsynced: Vec<Vec<WriteOp>>,
@@ -174,7 +174,7 @@ impl Disk for SimDisk {
     }
 }
 
-/// Who reads beside the owner is not one of its operations: no fault that is planned hits it.
+/// A read beside the owner is none of the disk's operations: no fault that is planned hits it.
 impl DiskView for SimDisk {
     fn read(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, DiskError> {
         Ok(self.current.get(&family).and_then(|pairs| pairs.get(key)).cloned())

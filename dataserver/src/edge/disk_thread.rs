@@ -53,8 +53,8 @@ impl SyncTimes {
     }
 }
 
-/// The disk, and what is measured of it. Whoever has the store's one batch in flight writes it:
-/// the disk thread, or the worker when nobody waits for it meanwhile. So the mutex is never
+/// The disk, and what is measured of it. The thread that has the store's one batch in flight writes
+/// it: the disk thread, or the worker when nobody waits for it meanwhile. So the mutex is never
 /// contended; it is there because two threads hold the writer.
 pub struct Writer<D> {
     disk: Mutex<D>,

@@ -35,23 +35,23 @@ const INLINE_OPS_MAX: usize = 2;
 /// How long a stopping store waits for its disk.
 const FINISH_PATIENCE: Duration = Duration::from_secs(10);
 
-/// What the thread works with.
+/// The worker's thread, and everything that it works with.
 pub struct WorkerThread<D> {
     /// The core.
     pub worker: Worker,
     /// Its clock.
     pub clock: ServerClock,
-    /// What comes.
+    /// The mail that comes in.
     pub mailbox: Arc<Mailbox>,
-    /// Where replies go.
+    /// The links that carry replies.
     pub links: Arc<Links>,
-    /// Where what other stores are told goes.
+    /// The streams that carry messages to other stores.
     pub peers: Arc<PeerLinks>,
-    /// Where what the masters are told goes.
+    /// The board from which heartbeats to the masters read.
     pub bulletin: Arc<Bulletin>,
-    /// Where batches go. Capacity 1: the core hands out one at a time.
+    /// The channel to the disk thread. Capacity 1: the core hands out one at a time.
     pub batches: mpsc::SyncSender<Batch>,
-    /// Where what must not hold up a turn goes. The core bounds how many there are.
+    /// The channel to the chores' thread. The core bounds how many there are.
     pub chores: mpsc::Sender<Chore<LockRange>>,
     /// Writes a batch here and now.
     pub writer: Arc<Writer<D>>,
@@ -83,7 +83,8 @@ impl<D: Disk> WorkerThread<D> {
             if mail.closed {
                 return self.finish();
             }
-            // Who began to lead has news for the masters, and they have routes for the gateways.
+            // A store that began to lead has news for the masters, and they have routes for the
+            // gateways.
             let leads_more = self.worker.stats().promotions != promotions;
             if leads_more || last_shown.is_none_or(|shown| now - shown >= SHOW_INTERVAL) {
                 promotions = self.worker.stats().promotions;

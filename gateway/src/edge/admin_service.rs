@@ -24,8 +24,8 @@ use crate::{
     validate::{self, Checked},
 };
 
-/// What a status waits for masters and for each store. Both answer from memory; whoever looks at a
-/// cluster does so because something does not answer.
+/// The time that a status waits for masters and for each store. Both answer from memory; whoever
+/// looks at a cluster does so because something does not answer.
 const SEEN_WITHIN: Duration = Duration::from_secs(2);
 
 /// Asks everybody at once, and fails only if nobody answers.
@@ -55,7 +55,7 @@ async fn ask_masters(host: &Arc<Host>) -> Masters {
     }
 }
 
-/// What the stores say that answer, in order of their ids, and why one did not.
+/// The words of the stores that answer, in order of their ids, and why one did not.
 async fn describe_all(host: &Arc<Host>, stores: &[StoreId]) -> (Vec<StoreDescription>, Failure) {
     let mut asking = JoinSet::new();
     for store in stores {
@@ -121,8 +121,8 @@ impl AdminService for Admin {
             let request = request.into_inner();
             let (now, operator) = (request.now, request.operator.clone());
             let checked = validate::force_release(request)?;
-            // Who overrules a holder leaves a trace, whatever comes of it. No lock name: logs are
-            // read by more people than locks.
+            // An operator who overrules a holder leaves a trace, whatever comes of it. No lock
+            // name: logs are read by more people than locks.
             tracing::warn!(peer = %peer.address, operator = ?operator, now, "an operator releases a lock by force");
             expect_body!(ask(&self.host, checked).await, ForceRelease)
         })

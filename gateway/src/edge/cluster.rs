@@ -102,7 +102,7 @@ where
         let (answering, served) = (self.inner.call(request), self.served.clone());
         Box::pin(async move {
             let mut answer = answering.await?;
-            // Whoever answered out of a cluster has heard of it before.
+            // A store or master that answered has heard of its cluster before.
             if let Some(cluster) = served.0.get() {
                 answer.headers_mut().insert(NAME, cluster.header.clone());
             }

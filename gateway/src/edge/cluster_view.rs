@@ -13,7 +13,7 @@ use super::cluster::OtherCluster;
 /// second.
 const LAG_WARNED: u64 = 1_000;
 
-/// What the answers of everybody were.
+/// The answers of everybody.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     /// Of the stores that answered.
@@ -26,7 +26,7 @@ pub(super) struct Seen {
     pub(super) linked: BTreeSet<u64>,
 }
 
-/// What the masters said.
+/// The words of the masters.
 #[derive(Debug, Default)]
 pub(super) enum Masters {
     /// This gateway knows none.

@@ -1,4 +1,4 @@
-//! What a gateway asks the masters.
+//! The questions of a gateway to the masters.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,7 +6,8 @@ use sharklock_proto::internal::v1::{GetClusterResponse, RoutesUpdate};
 use tokio::sync::mpsc;
 use tonic::Status;
 
-/// What the masters have to say who they are: for a look at a cluster that may not be well.
+/// The time that the masters have to say who they are: for a look at a cluster that may not be
+/// well.
 const CLUSTER_WITHIN: Duration = Duration::from_secs(2);
 
 /// The masters, as a gateway sees them: where ranges and stores are. Never on the path of a call:

@@ -143,7 +143,7 @@ fn boottime() -> Duration {
     Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
-/// What the core tells: counted, and handed to the tasks that wait for it.
+/// The news of the core, counted and handed to the tasks that wait for them.
 pub(super) struct News {
     metrics: Arc<Metrics>,
     pub(super) readiness: Readiness,

@@ -50,7 +50,7 @@ pub(super) struct Bounds {
     pub(super) read_within: Duration,
 }
 
-/// What all connections share; one address may use a quarter of each.
+/// The bounds that all connections share; one address may use a quarter of each.
 #[derive(Clone, Debug)]
 pub(super) struct Shares {
     pub(super) unread: Arc<Quota>,
@@ -190,10 +190,10 @@ struct Seat {
     number: u64,
 }
 
-/// What a request knows of its connection.
+/// The connection of a request, as far as the request knows it.
 #[derive(Clone)]
 pub(super) struct Peer {
-    /// Where it comes from.
+    /// The address from which it comes.
     pub(super) address: SocketAddr,
     /// A unary Acquire that waits has one of these: half of the connection's streams, so that
     /// waits leave room for the keepalives and releases beside them (D16).

@@ -68,8 +68,8 @@ pub(super) fn peer<T>(request: &Request<T>) -> Peer {
     request.extensions().get::<Peer>().expect("every connection is a listen::Connection").clone()
 }
 
-/// Takes a call that can wait, as long as its client, its address and all together leave room. What it
-/// gives is kept until the call is answered.
+/// Takes a call that can wait, as long as its client, its address and all together leave room. The
+/// place that it gives is kept until the call is answered.
 pub(super) fn admit(host: &Host, peer: &Peer) -> Result<Taken, Failure> {
     let refused = |full: Full, what: &str| {
         host.metrics.call_refused(full.of);

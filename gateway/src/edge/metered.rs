@@ -81,7 +81,7 @@ pub(super) struct Metered {
     inner: Body,
     unread: Arc<Unread>,
     number: AnswerNumber,
-    /// What is not known to have been taken.
+    /// The bytes that are not known to have been taken.
     charge: Taken,
     /// Of the frame in hand, what has not been given to hyper.
     rest: Bytes,

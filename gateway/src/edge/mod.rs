@@ -76,8 +76,8 @@ const HEADERS_BYTES_MAX: u32 = 16 << 10;
 /// A peer that does not answer a ping is gone 15 s after its last word.
 const PING_EVERY: Duration = Duration::from_secs(10);
 const PONG_WITHIN: Duration = Duration::from_secs(5);
-/// What a client may have sent on one stream, and on all of one connection, without being read: a
-/// stream that does not read its answers must leave room for the others' keepalives.
+/// Bytes that a client may have sent on one stream, and on all of one connection, before they are
+/// read: a stream that does not read its answers must leave room for the others' keepalives.
 const STREAM_WINDOW_BYTES: u32 = 64 << 10;
 const CONNECTION_WINDOW_BYTES: u32 = 256 << 10;
 
@@ -194,9 +194,9 @@ pub struct StoreConnection {
     pub cluster_id: [u8; 16],
     /// The store.
     pub store: StoreId,
-    /// Where calls go.
+    /// The way of calls.
     pub link: Arc<dyn StoreLink>,
-    /// Where replies and events come from. Its end is the end of the connection.
+    /// The source of replies and events. Its end is the end of the connection.
     pub replies: mpsc::Receiver<Vec<StoreReply>>,
 }
 
@@ -225,7 +225,8 @@ impl Gateway {
         Ok(Self { host: Arc::new(Host::new(config, masters, metrics)), stores, by_hand })
     }
 
-    /// Where stores of the same process are connected, before the gateway serves or meanwhile.
+    /// The door at which stores of the same process are connected, before the gateway serves or
+    /// meanwhile.
     pub fn stores(&self) -> Stores {
         self.stores.clone()
     }
@@ -299,7 +300,7 @@ impl Gateway {
         stopping.cancel();
         let served = match early {
             Some(served) => served,
-            // Whoever still reads slowly has had its time; what it asked is done or in the log.
+            // A client that still reads slowly has had its time; its wishes are done or in the log.
             None => timeout(STOP_WITHIN, server).await.unwrap_or(Ok(())),
         };
         tasks.shutdown().await;

@@ -11,7 +11,7 @@ use std::sync::{
 pub(super) struct Quota {
     used: AtomicUsize,
     max: usize,
-    /// Whose bound it is, for people and metrics.
+    /// The owner of the bound, for people and metrics.
     of: &'static str,
     within: Option<Arc<Quota>>,
 }
@@ -19,7 +19,7 @@ pub(super) struct Quota {
 /// A bound that was met: nothing was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Full {
-    /// Whose bound it is.
+    /// The owner of the bound.
     pub(super) of: &'static str,
     /// The bound.
     pub(super) max: usize,
@@ -39,7 +39,7 @@ impl Quota {
     pub(super) fn take(self: &Arc<Self>, amount: usize) -> Result<Taken, Full> {
         let mut taken = Taken::nothing(self);
         taken.grow(amount);
-        // What was taken too much is given back by the drop. Two that race may both be refused, and
+        // The drop gives back what was taken too much. Two that race may both be refused, and
         // neither waits for the other.
         match self.chain().find(|quota| quota.used() > quota.max) {
             Some(quota) => Err(Full { of: quota.of, max: quota.max }),
@@ -73,7 +73,7 @@ impl Quota {
     }
 }
 
-/// What was taken; given back when dropped.
+/// The amount that was taken. It is given back when this is dropped.
 #[derive(Debug)]
 pub(super) struct Taken {
     quota: Arc<Quota>,

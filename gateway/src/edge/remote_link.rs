@@ -43,7 +43,7 @@ pub(super) struct Connected {
 }
 
 impl Connected {
-    /// What comes next. The error says, for people, why nothing comes any more.
+    /// The next replies. The error says, for people, why nothing comes any more.
     pub(super) async fn next(&mut self) -> Result<Vec<StoreReply>, String> {
         next(&mut self.replies).await
     }
@@ -86,8 +86,8 @@ async fn next(replies: &mut Streaming<StoreReplies>) -> Result<Vec<StoreReply>, 
     }
 }
 
-/// Whoever answers at an address may be another store: one that was made anew there, or of another
-/// cluster.
+/// The store that answers at an address may be another one: one that was made anew there, or of
+/// another cluster.
 fn is_meant(store: &StoreAddress, first: &[StoreReply]) -> Result<(), String> {
     let described = first.iter().find_map(|reply| match &reply.body {
         Some(Body::Describe(description)) => description.store.as_ref(),
@@ -106,7 +106,7 @@ fn is_meant(store: &StoreAddress, first: &[StoreReply]) -> Result<(), String> {
     ))
 }
 
-/// Calls that wait for the stream to be free. Whatever waits then goes out, what is urgent first; no
+/// Calls that wait for the stream to be free. All that waits then goes out, urgent calls first; no
 /// delay is added to gather more.
 #[derive(Default)]
 pub(super) struct RemoteLink(Mutex<Waiting>);
@@ -123,7 +123,7 @@ struct Waiting {
 type Lined = std::collections::VecDeque<(Instant, StoreCall)>;
 
 impl RemoteLink {
-    /// What waits, and all that comes, is not sent any more.
+    /// Calls that wait, and all that come, are not sent any more.
     pub(super) fn close(&self) {
         let mut waiting = self.waiting();
         waiting.closed = true;

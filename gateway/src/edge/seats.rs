@@ -14,7 +14,7 @@ use std::{
 
 use super::{metrics::Metrics, quota::Full};
 
-/// What is known of a stream that may have to go, in the order in which they go; of equals the
+/// The standing of a stream that may have to go, in the order in which streams go; of equals the
 /// oldest goes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Standing {

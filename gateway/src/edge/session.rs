@@ -202,7 +202,7 @@ impl Stream for SessionStream {
                 if this.stop.as_mut().is_some_and(|stop| stop.as_mut().poll(cx).is_ready()) {
                     this.stop = None;
                 }
-                // What was asked is answered first, also when the gateway stops.
+                // Open calls are answered first, also when the gateway stops.
                 match (this.calls_ended, this.stop.is_none()) {
                     (false, false) => Poll::Pending,
                     _ if !this.port.is_idle() => Poll::Pending,

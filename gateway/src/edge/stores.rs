@@ -43,7 +43,7 @@ impl Stores {
     }
 }
 
-/// Where a store is to be reached.
+/// The way to a store.
 enum Way {
     /// By hand.
     Local(StoreConnection),
@@ -86,7 +86,8 @@ async fn next(updates: &mut Option<mpsc::Receiver<RoutesUpdate>>) -> Option<Rout
 /// The tasks of all stores.
 struct Keeper {
     host: Arc<Host>,
-    /// By store: where its task hears of ways, and the last address that it was told.
+    /// For each store: the channel on which its task hears of ways, and the last address that it
+    /// was told.
     stores: BTreeMap<StoreId, (mpsc::Sender<Way>, Option<StoreAddress>)>,
     tasks: JoinSet<()>,
 }

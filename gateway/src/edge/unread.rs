@@ -1,4 +1,4 @@
-//! What the gateway has to say on one connection and the client has not taken: counted, bounded, and
+//! Answers on one connection that the client has not taken: counted, bounded, and
 //! watched. HTTP/2 keeps an answer for as long as its stream's window is shut, and a client opens
 //! windows as it likes.
 
@@ -18,8 +18,8 @@ use super::quota::{Full, Quota, Taken};
 
 /// Bytes of answers that one connection may leave unread; then no call that can wait is taken from it.
 pub(super) const CONNECTION_BYTES_MAX: usize = 8 << 20;
-/// Bytes that HTTP/2 is given before the socket takes any. What it holds beyond the socket's buffer
-/// makes nothing faster.
+/// Bytes that HTTP/2 is given before the socket takes any. Bytes that it holds beyond the socket's
+/// buffer make nothing faster.
 const TRANSPORT_BYTES_MAX: usize = 256 << 10;
 
 /// The unread bytes of one connection.
@@ -90,7 +90,7 @@ impl Unread {
             true => drop(waiting.since.insert(answer.0, Instant::now())),
             false => drop(waiting.since.remove(&answer.0)),
         }
-        // Whoever waits for room may have got some.
+        // A call that waits for room may have got some.
         let writers = std::mem::take(&mut waiting.writers);
         drop(waiting);
         writers.into_iter().for_each(Waker::wake);

@@ -477,7 +477,7 @@ fn no_message_makes_decoding_or_checking_panic() {
     assert!(decoded > 4_000 && passed > 10_000 && refused > 4_000, "{decoded} {passed} {refused}");
 }
 
-/// What the state machine is promised of a call that has passed.
+/// The promises to the state machine about a call that has passed.
 fn check_passed(checked: &Checked) {
     let names: Vec<&str> = match checked.body() {
         Body::Acquire(request) => {

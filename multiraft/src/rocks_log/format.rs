@@ -32,7 +32,7 @@ pub(super) enum End {
     Torn(u64),
 }
 
-/// Where something is wrong, and what.
+/// The place of a fault, and what it is.
 pub(super) type Damage = (u64, &'static str);
 
 /// Reads a log. `mark` begins each of its records, if it has any.
@@ -69,7 +69,7 @@ fn read_blocks(file: &mut File, mark: Option<&Mark>) -> io::Result<Result<End, D
 struct Reader {
     /// Offset of the next block.
     at: u64,
-    /// Where a record began that goes on in the next block.
+    /// The begin of a record that goes on in the next block.
     begun: Option<u64>,
     end: End,
 }

@@ -8,7 +8,7 @@ use super::format::{
     masked,
 };
 
-/// What disks write whole, at least.
+/// The bytes that disks write whole, at least.
 const SECTOR_BYTES: usize = 512;
 /// Before a batch's first change stand its sequence number, its count, and type and length of the mark.
 const MARK_AT: usize = 8 + 4 + 2;
@@ -39,11 +39,11 @@ impl Mark {
 
 /// A place at which a log cannot be read on.
 pub(super) struct Hole<'a> {
-    /// Where the record begins.
+    /// The begin of the record.
     pub begin: u64,
-    /// Where the part begins that cannot be read.
+    /// The begin of the part that cannot be read.
     pub at: u64,
-    /// What is wrong with it.
+    /// The fault, in words.
     pub why: &'static str,
     /// The file from `begin` on.
     pub rest: &'a [u8],
@@ -63,13 +63,13 @@ pub(super) fn judge(hole: &Hole<'_>, mark: Option<&Mark>) -> Result<End, Damage>
 }
 
 impl Hole<'_> {
-    /// What is there of the block from the unreadable part on.
+    /// The bytes of the block from the unreadable part on.
     fn block(&self) -> &[u8] {
         let rest = &self.rest[(self.at - self.begin) as usize..];
         &rest[..rest.len().min(self.room())]
     }
 
-    /// What the block had room for.
+    /// The bytes that the block had room for.
     fn room(&self) -> usize {
         BLOCK_BYTES - self.at as usize % BLOCK_BYTES
     }

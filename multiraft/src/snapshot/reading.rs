@@ -3,7 +3,8 @@
 use super::hold::Hold;
 use super::wire::Ends;
 
-/// What the log may take beyond its maximum while the image is read, whose size is not known yet.
+/// The bytes that the log may take beyond its maximum while the image is read, whose size is not
+/// known yet.
 pub(crate) const READING_BYTES_MAX: u64 = 64 << 20;
 
 /// Invariants:

@@ -13,7 +13,7 @@ use super::wire::Ends;
 /// that it has all of it.
 const INSTALL_PATIENCE: u64 = 20;
 
-/// What a transfer has to say after some time.
+/// The word that a transfer has to say after some time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Due {
     Nothing,
@@ -76,7 +76,7 @@ impl Sending {
         self.data.len() as u64
     }
 
-    /// What follows it in the log will be needed.
+    /// The entries behind it in the log will be needed.
     pub(crate) fn hold(&self) -> Hold {
         Hold { from: self.index, bytes: self.len() }
     }

@@ -1,4 +1,4 @@
-//! What stores promised, from their messages and reports, and whether they keep it.
+//! The promises of stores, from their messages and reports, and whether they keep them.
 
 use std::collections::BTreeMap;
 
@@ -58,7 +58,7 @@ pub struct Oracle {
     answered: usize,
 }
 
-/// What a message promises about the disk of its sender.
+/// The promise of a message about the disk of its sender.
 #[derive(Debug, PartialEq)]
 pub enum Promise {
     Vote { term: u64, candidate: u64 },

@@ -1,4 +1,4 @@
-//! What the stores go through while one of them, or all, crash somewhere in it.
+//! The acts of the stores while one of them, or all, crash somewhere among them.
 
 use crate::tally::{put, remove};
 use crate::world::World;
@@ -118,7 +118,7 @@ pub fn run(world: &mut World, down: usize) {
             }
         }
     }
-    // Where nothing was left to do: without whom is shunned, the others still know everything.
+    // If nothing was left to do: without the one that is shunned, the others still know everything.
     world.isolated.clear();
     world.calm();
     for act in [Act::Ticks(25), Act::Propose(2), Act::Ticks(2)] {

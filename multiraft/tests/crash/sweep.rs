@@ -106,7 +106,7 @@ impl Visited {
     }
 }
 
-/// What every script comes by.
+/// The places that every script comes by.
 const ALONE: &[&str] = &[
     "entries cut",
     "entries written",
@@ -159,7 +159,8 @@ fn a_sole_voter_keeps_its_word_whichever_disk_operation_fails() {
 fn crash_one_of_three(pace: Pace) {
     let mut visited = Visited::default();
     for way in together(pace) {
-        // Who crashes is not the one out of reach: then the two others are the cluster.
+        // The store that crashes is not the one out of reach, because then the two others are the
+        // cluster.
         for store in (1..=3).filter(|store| Some(*store) != way.shunned) {
             visited.sweep(way, |at, keep| Plan::CrashOne { store, at, keep });
         }
@@ -244,7 +245,7 @@ const AWAY: &[&str] = &[
     "snapshot durable",
 ];
 
-/// Whoever crashes wherever, before, within and behind the install of a snapshot.
+/// Any store crashes anywhere: before, within and behind the install of a snapshot.
 #[test]
 fn three_keep_their_word_wherever_one_crashes_while_snapshots_travel() {
     let mut visited = Visited::default();

@@ -18,7 +18,7 @@ pub const RANGE: RangeId = RangeId(7);
 /// A log that reaches back as far as anybody is ever away.
 pub const LOG_MAX: u64 = 64;
 
-/// What happens to whom, and how much of what was not synced is left.
+/// The crash that is planned, and how much of the unsynced writes is left.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Plan {
     Nothing,
@@ -517,7 +517,7 @@ fn hash(seed: u64, number: u64) -> u64 {
     XxHash3_64::oneshot_with_seed(seed, &number.to_be_bytes())
 }
 
-/// What a batch carries, and the names of its pieces: cut, written, synced, heard of.
+/// The contents of a batch, by the names of its pieces: cut, written, synced, heard of.
 fn kind_of(batch: &Batch) -> (&'static str, &'static str, &'static str, &'static str) {
     let meta = |tag: u8| {
         let is = |op: &WriteOp| matches!(op, WriteOp::Put(Family::Meta, key, _) if key[8] == tag);

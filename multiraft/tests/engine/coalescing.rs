@@ -1,4 +1,4 @@
-//! What idle ranges say to each other: one message per pair of stores and heartbeat (D6).
+//! The talk of idle ranges: one message per pair of stores and heartbeat (D6).
 
 use std::collections::BTreeMap;
 

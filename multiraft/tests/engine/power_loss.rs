@@ -17,7 +17,7 @@ enum Cut {
     Reported,
 }
 
-/// What the script proposes, in order.
+/// The proposals of the script, in order.
 fn commands() -> Vec<Vec<u8>> {
     let words = ["a", "b", "c", "a", "d", "b", "e"];
     let mut commands = Vec::new();

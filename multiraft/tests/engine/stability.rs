@@ -7,7 +7,7 @@ use crate::network::Network;
 use crate::node::RANGE;
 use crate::weather::{MS, SECOND, Weather};
 
-/// What happens to the one store that is not in the core.
+/// The fate of the one store that is not in the core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Trouble {
     None,

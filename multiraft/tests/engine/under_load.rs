@@ -84,7 +84,7 @@ fn what_is_kept_for_a_snapshot_is_bounded() {
                 let status = node.status();
                 status.log_last + 1 - status.log_first
             });
-            // What two flushes and the disk let pass, and what is in flight, come on top.
+            // Entries that two flushes and the disk let pass, and those in flight, come on top.
             let longest = longest.max();
             assert!(longest <= Some(63 + 2 + 2 * KEEPS_UP), "seed {seed}: {longest:?} entries");
             was_sent |= seen(&network, store).is_some_and(|(peer, _)| peer.in_snapshot);

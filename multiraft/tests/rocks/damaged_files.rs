@@ -1,4 +1,4 @@
-//! What a damaged or torn file of a database does to its next start. Nothing that was synced may
+//! The next start of a database with a damaged or torn file. Nothing that was synced may
 //! be missing without an error.
 
 use std::fs;
@@ -44,7 +44,7 @@ impl Image {
         directory
     }
 
-    /// What opening those files yields: what they hold, or why it cannot be had.
+    /// The result of opening those files: their contents, or why there are none.
     pub(crate) fn open_with(&self, changed: &str, bytes: &[u8]) -> Result<Contents, String> {
         let directory = self.with(changed, bytes);
         match RocksDisk::open(directory.path()) {
@@ -125,7 +125,7 @@ fn flip(bytes: &[u8], at: usize, bit: u8) -> Vec<u8> {
     bytes
 }
 
-/// Where the records of a log begin, and how long each is with its header.
+/// The begins of a log's records, and how long each is with its header.
 pub(crate) fn records(log: &[u8]) -> Vec<(usize, usize)> {
     let mut records = Vec::new();
     let mut at = 0;
@@ -257,8 +257,8 @@ fn a_large_record_torn_in_any_of_its_parts_is_gone_as_a_whole() {
     assert!(cuts.len() > 80);
 }
 
-/// A lost write leaves zeros; RocksDB alone then drops the rest of the block. Whatever follows them
-/// was written after they were synced.
+/// A lost write leaves zeros; RocksDB alone then drops the rest of the block. A record that follows
+/// them was written after they were synced.
 #[test]
 fn zeros_in_front_of_another_record_are_refused() {
     let image = in_log(40);
@@ -279,7 +279,7 @@ fn zeros_in_front_of_another_record_are_refused() {
     assert!(visited.refused >= 39 * 5);
 }
 
-/// Every byte of every other file that the data hang on. What is not data may go unnoticed.
+/// Every byte of every other file that the data hang on. A flip in anything else may go unnoticed.
 #[test]
 fn flips_in_tables_manifest_and_current_never_hide_data() {
     let image = in_tables();

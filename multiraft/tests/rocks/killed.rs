@@ -1,4 +1,4 @@
-//! Processes killed while they write. What they reported as written is there at the next start,
+//! Processes killed while they write. Writes that they reported are there at the next start,
 //! and what else is there is the beginning of what they were about to write.
 
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -19,7 +19,7 @@ const WRITER: &str = "SHARKLOCK_TEST_KILLED_WRITER";
 
 const ROUNDS: usize = 60;
 
-/// What of a disk's writer is in the database after its batch `last`.
+/// The contents of the database after the writer's batch `last`.
 fn expected(last: u64) -> [Vec<(Vec<u8>, Vec<u8>)>; 3] {
     let pair = |number: u64| (number.to_be_bytes().to_vec(), value(number));
     let live = last.saturating_sub(9)..=last;

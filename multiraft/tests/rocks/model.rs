@@ -18,7 +18,7 @@ struct Pair {
     directory: TempDir,
     rocks: Option<RocksDisk>,
     model: SimDisk,
-    /// Where the log ended at the last sync or start, then after each write since.
+    /// The end of the log at the last sync or start, then after each write since.
     ends: Vec<(PathBuf, u64)>,
     visited: Visited,
 }

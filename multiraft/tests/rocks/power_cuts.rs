@@ -1,4 +1,4 @@
-//! What a loss of power leaves of the last batch, which is the only one that was not synced: any of
+//! The last batch after a loss of power, which is the only one that was not synced: any of
 //! its sectors may be missing, which then read as zeros, and the file may be shorter or longer. It
 //! must start again, and with all of the rest.
 
@@ -19,7 +19,7 @@ struct LastBatch {
     image: Image,
     name: String,
     log: Vec<u8>,
-    /// Where in the log the last batch begins.
+    /// The begin of the last batch in the log.
     begin: usize,
 }
 

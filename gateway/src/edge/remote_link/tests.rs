@@ -1,4 +1,4 @@
-//! What waits for the stream, and in which order it goes.
+//! The queue in front of the stream, and its order.
 
 use sharklock_proto::v1::AcquireRequest;
 

@@ -151,7 +151,7 @@ impl Front {
         until(&format!("{stores:?} are linked"), || self.host.hub.stores() == stores).await;
     }
 
-    /// Who answers to a question to a store.
+    /// The store that answers a question.
     async fn who_is(&self, store: u64) -> u64 {
         let answer = ask(&self.host, Checked::describe(StoreId(store))).await;
         let description = expect_body!(answer, Describe).expect("the store answers");
