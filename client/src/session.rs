@@ -64,7 +64,7 @@ const PATIENCE_MAX: Duration = Duration::from_secs(10);
 
 /// A gateway that answers nothing but that it cannot help is given so long before another is tried:
 /// most elections are over by then.
-const FRUITLESS_FOR: Duration = Duration::from_secs(3);
+const HELPLESS_FOR: Duration = Duration::from_secs(3);
 
 /// Settings of a session.
 #[derive(Clone, Copy, Debug)]
@@ -100,13 +100,13 @@ pub struct SessionCore {
     /// When the servers last answered or pushed anything, or the connection was made.
     last_heard: Duration,
     /// Connections that were left one after the other because nothing came back on them.
-    futile_reconnects: u32,
+    silent_reconnects: u32,
     /// When a leader's answer last came over the main connection.
     main_served: Duration,
     /// Since when all answers over it have been that the gateway cannot help, and the last of them.
-    fruitless: Option<(Duration, Duration)>,
+    helpless: Option<(Duration, Duration)>,
     /// Connections that were left one after the other for that.
-    fruitless_moves: u32,
+    helpless_moves: u32,
     spare: Spare,
     /// Why nothing is asked for any more.
     refused: Option<ClusterMismatch>,
@@ -171,10 +171,10 @@ impl SessionCore {
             connected: false,
             why_down: "no connection yet".to_owned(),
             last_heard: Duration::ZERO,
-            futile_reconnects: 0,
+            silent_reconnects: 0,
             main_served: Duration::ZERO,
-            fruitless: None,
-            fruitless_moves: 0,
+            helpless: None,
+            helpless_moves: 0,
             spare: Spare::default(),
             refused: None,
             next_seq: Seq(1),
@@ -269,20 +269,20 @@ impl SessionCore {
             Asked::KeepAlive { ids, .. } => self.keep_alive_failed(now, &ids, &failure),
         }
         if cannot_help {
-            self.fruitless(now, effects);
+            self.cannot_help(now, effects);
         }
     }
 
     /// A gateway that answers only that it cannot help is left when there is another, which may know
     /// more; when others were no better, the range has no leader, and each is given ever more time.
-    fn fruitless(&mut self, now: Duration, effects: &mut Effects) {
+    fn cannot_help(&mut self, now: Duration, effects: &mut Effects) {
         // Repetitions follow within a second, so an older failure belongs to a story that is over.
-        let goes_on = |(_, last): &(Duration, Duration)| *last + FRUITLESS_FOR > now;
-        let since = self.fruitless.filter(goes_on).map_or(now, |(since, _)| since);
-        self.fruitless = Some((since, now));
-        let doubled = FRUITLESS_FOR.saturating_mul(1 << self.fruitless_moves.min(8));
+        let goes_on = |(_, last): &(Duration, Duration)| *last + HELPLESS_FOR > now;
+        let since = self.helpless.filter(goes_on).map_or(now, |(since, _)| since);
+        self.helpless = Some((since, now));
+        let doubled = HELPLESS_FOR.saturating_mul(1 << self.helpless_moves.min(8));
         if self.config.gateways_count > 1 && since + doubled <= now {
-            self.fruitless_moves += 1;
+            self.helpless_moves += 1;
             self.reconnect(now, effects);
         }
     }
@@ -293,7 +293,7 @@ impl SessionCore {
         assert!(!self.connected, "the connection must be reported lost before another is made");
         self.connected = true;
         self.last_heard = now;
-        self.fruitless = None;
+        self.helpless = None;
         let asking: Vec<_> =
             self.open.iter().filter(|(_, held)| held.is_asking()).map(|(id, _)| *id).collect();
         for id in asking {
@@ -382,7 +382,7 @@ impl SessionCore {
 
     fn heard(&mut self, now: Duration) {
         self.last_heard = now;
-        self.futile_reconnects = 0;
+        self.silent_reconnects = 0;
     }
 
     /// Nothing at all has come back for an interval although something was asked: the answer to
@@ -390,7 +390,7 @@ impl SessionCore {
     /// better, the servers are slow, and to leave drops the answer that is on its way: then each
     /// gets twice the time of the one before.
     fn is_stalled(&self, now: Duration, asked_since: Option<Duration>, interval: Duration) -> bool {
-        let doubled = interval.saturating_mul(1 << self.futile_reconnects.min(8));
+        let doubled = interval.saturating_mul(1 << self.silent_reconnects.min(8));
         let interval = interval.max(doubled.min(PATIENCE_MAX));
         asked_since.is_some_and(|since| since + interval <= now)
             && self.last_heard + interval <= now
@@ -400,7 +400,7 @@ impl SessionCore {
         if self.spare_is_up() {
             return self.move_to_spare(now, effects);
         }
-        self.futile_reconnects += 1;
+        self.silent_reconnects += 1;
         effects.reconnect = true;
         self.disconnected("the connection answered nothing".to_owned());
     }

@@ -117,7 +117,7 @@ impl SessionCore {
         match attempt.via {
             Via::Main => {
                 self.main_served = now;
-                (self.fruitless, self.fruitless_moves) = (None, 0);
+                (self.helpless, self.helpless_moves) = (None, 0);
                 self.spare.probed = None;
             }
             Via::Spare if self.main_served < attempt.sent && self.spare.probed.is_none() => {

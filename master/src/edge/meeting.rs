@@ -7,7 +7,7 @@ use sharklock_proto::internal::v1::MeetRequest;
 use sharklock_transport::Masters;
 use tokio::time::{Instant, timeout};
 
-use super::service::Front;
+use super::service::Service;
 use crate::formation::{FormationError, Formed};
 
 /// Between two rounds, if nobody says anything.
@@ -19,22 +19,22 @@ const SAY_EVERY: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// This master cannot belong to the others' cluster.
-pub async fn meet_all(front: &Front, masters: &Masters) -> Result<Formed, FormationError> {
+pub async fn meet_all(service: &Service, masters: &Masters) -> Result<Formed, FormationError> {
     let mut say_at = Instant::now() + SAY_EVERY;
     loop {
-        if let Some(formed) = front.with_formation(|formation| formation.formed().cloned()) {
+        if let Some(formed) = service.with_formation(|formation| formation.formed().cloned()) {
             return Ok(formed);
         }
         let mut why_not = Vec::new();
         let others: Vec<String> =
-            front.with_formation(|formation| formation.others().cloned().collect());
+            service.with_formation(|formation| formation.others().cloned().collect());
         for other in others {
-            let view = front.with_formation(|formation| formation.view());
+            let view = service.with_formation(|formation| formation.view());
             let answer = masters.meet(&other, MeetRequest { view: Some(view) }).await;
             let heard = match answer {
                 Ok(answer) => {
                     let view = answer.view.unwrap_or_default();
-                    front.with_formation(|formation| formation.hear(&view))
+                    service.with_formation(|formation| formation.hear(&view))
                 }
                 Err(status) => {
                     why_not.push(format!("{other}: {}", status.message()));
@@ -52,13 +52,13 @@ pub async fn meet_all(front: &Front, masters: &Masters) -> Result<Formed, Format
         }
         if Instant::now() >= say_at {
             say_at = Instant::now() + SAY_EVERY;
-            let missing = front.with_formation(|formation| {
+            let missing = service.with_formation(|formation| {
                 formation.missing().into_iter().cloned().collect::<Vec<_>>().join(",")
             });
             let why = why_not.join("; ");
             tracing::warn!(missing, why, "waiting until all masters have seen each other");
         }
         // Sooner, if another one has said something.
-        drop(timeout(ROUND_EVERY, front.heard()).await);
+        drop(timeout(ROUND_EVERY, service.heard()).await);
     }
 }

@@ -30,7 +30,7 @@ use super::{
     files,
     meeting::meet_all,
     metrics::Metrics,
-    service::Front,
+    service::Service,
     thread::Thread,
 };
 use crate::{
@@ -168,14 +168,14 @@ impl Master {
         let masters =
             Masters::new(config.masters.clone(), config.dialling).map_err(StartError::Address)?;
         let stopping = CancellationToken::new();
-        let front = Front::new(formation, stopping.clone());
-        let port = port(listener, front.clone(), stopping.clone());
+        let service = Service::new(formation, stopping.clone());
+        let port = port(listener, service.clone(), stopping.clone());
         let port = Port(tokio::spawn(port).abort_handle());
-        let formed = meet_all(&front, &masters).await?;
+        let formed = meet_all(&service, &masters).await?;
         files::keep_formed(&dir, &formed).map_err(unusable)?;
         let member = Member { ident, formed };
         let store = member.recover(&config, disk)?;
-        Self::spawn(&config, store, &member, (front, port, stopping))
+        Self::spawn(&config, store, &member, (service, port, stopping))
     }
 
     /// True while some master leads, as far as this one knows.
@@ -207,7 +207,7 @@ impl Master {
         config: &MasterConfig,
         (disk, store): (RocksDisk, Store<ClusterState>),
         member: &Member,
-        (front, port, stopping): (Front, Port, CancellationToken),
+        (service, port, stopping): (Service, Port, CancellationToken),
     ) -> Result<Self, StartError> {
         let metrics = Metrics::register(&config.registry)?;
         let (posts, post) = mpsc::sync_channel(POST_MAX);
@@ -246,7 +246,7 @@ impl Master {
             .name("master-raft".to_owned())
             .spawn(move || thread.run())
             .map_err(StartError::Thread)?;
-        front.open(desk.clone(), acceptor);
+        service.open(desk.clone(), acceptor);
         let cluster_id = member.formed.cluster_id();
         Ok(Self { desk, cluster_id, ready, lost, thread, port, stopping })
     }
@@ -335,9 +335,9 @@ impl Drop for Port {
 
 /// Serves until `stopping`. A port that fails is a master that nobody hears: the process must not
 /// go on as if it were one.
-async fn port(listener: TcpListener, front: Front, stopping: CancellationToken) {
-    let peers = PeerServiceServer::new(front.clone()).max_decoding_message_size(FRAME_BYTES_MAX);
-    let router = server().add_service(MasterServiceServer::new(front)).add_service(peers);
+async fn port(listener: TcpListener, service: Service, stopping: CancellationToken) {
+    let peers = PeerServiceServer::new(service.clone()).max_decoding_message_size(FRAME_BYTES_MAX);
+    let router = server().add_service(MasterServiceServer::new(service)).add_service(peers);
     if let Err(error) = serve(router, listener, stopping).await {
         panic!("the master port has failed: {error}");
     }

@@ -31,7 +31,7 @@ const DOMAIN: &str = "sharklock";
 
 /// A master's port, from before it belongs to a cluster.
 #[derive(Clone)]
-pub struct Front(Arc<Inner>);
+pub struct Service(Arc<Inner>);
 
 struct Inner {
     formation: Mutex<Formation>,
@@ -43,7 +43,7 @@ struct Inner {
     stopping: CancellationToken,
 }
 
-impl Front {
+impl Service {
     /// Of a master that has yet to meet the others.
     pub fn new(formation: Formation, stopping: CancellationToken) -> Self {
         Self(Arc::new(Inner {
@@ -111,7 +111,7 @@ fn other() -> Status {
 }
 
 #[tonic::async_trait]
-impl MasterService for Front {
+impl MasterService for Service {
     async fn meet(&self, call: Call<MeetRequest>) -> Result<Response<MeetResponse>, Status> {
         let view = call.into_inner().view.unwrap_or_default();
         let (heard, view) = self.with_formation(|formation| {
@@ -211,7 +211,7 @@ impl Stream for Updates {
 }
 
 #[tonic::async_trait]
-impl PeerService for Front {
+impl PeerService for Service {
     async fn raft(&self, call: Call<Streaming<RaftFrame>>) -> Result<Response<RaftEnd>, Status> {
         match self.0.acceptor.get() {
             Some(acceptor) => acceptor.raft(call).await,
