@@ -7,7 +7,7 @@ use sharklock_multiraft::{Batch, BatchSeq, Chore, ChoreDone};
 use sharklock_proto::internal::v1::{
     Heartbeats, RangeMessage, SnapshotMessage, StoreCall, StoreReply,
 };
-use sharklock_rangemap::{Descriptor, StoreId};
+use sharklock_rangemap::{Descriptor, RangeId, StoreId};
 
 use crate::{front::LinkId, machine::LockRange};
 
@@ -45,6 +45,16 @@ pub enum Input {
     Unreachable(StoreId),
     /// The master wants a replica of a first range here, made out of nothing.
     Create(Descriptor),
+    /// The masters say that the programs of all replicas of a range, as of this `conf_ver`, know the
+    /// rules of this feature level.
+    RaiseLevel {
+        /// The range.
+        range: RangeId,
+        /// Of the descriptor whose replicas they have asked about.
+        conf_ver: u64,
+        /// What all know.
+        level: u64,
+    },
     /// The process is about to stop: leadership goes to other stores where one can take it.
     HandOver,
 }

@@ -8,7 +8,9 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use sharklock_locktable::{Change, Command, Finished, Outcome, Reply, Token};
+use sharklock_locktable::{
+    Change, Command, FEATURE_LEVEL, Finished, Outcome, RaiseFeatureLevel, Reply, Token,
+};
 use sharklock_multiraft::{BatchSeq, Effects, EntryAt, NotProposed, ReadId, RoleNow, Store};
 use sharklock_proto::{
     internal::v1::{self as internal, RangeReport, StoreCall, store_call::Body},
@@ -122,6 +124,7 @@ impl Worker {
             Input::ChoreDone(done) => self.store.chore_done(*done),
             Input::Unreachable(store) => self.store.unreachable(store),
             Input::Create(descriptor) => self.create(descriptor),
+            Input::RaiseLevel { range, conf_ver, level } => self.raise(range, conf_ver, level),
             Input::HandOver => self.store.hand_over(),
         }
     }
@@ -203,6 +206,7 @@ impl Worker {
                     term: status.term,
                     applied_index: status.applied,
                     locks: self.store.machine(*range)?.table().counts().locks as u64,
+                    feature_level: self.store.machine(*range)?.table().feature_level(),
                 })
             })
             .collect()
@@ -247,6 +251,21 @@ impl Worker {
         match self.store.create(descriptor) {
             Ok(()) => _ = self.fronts.entry(range).or_default(),
             Err(error) => tracing::error!(%range, %error, "the master's replica is not made"),
+        }
+    }
+
+    /// Asks the range's log for newer rules, if it is led here and has the replicas that were asked
+    /// about. The masters repeat it until it is done; twice does no harm.
+    fn raise(&mut self, range: RangeId, conf_ver: u64, level: u64) {
+        let Some(front) = self.fronts.get_mut(&range).filter(|it| it.leading.is_some()) else {
+            return;
+        };
+        let descriptor = self.store.descriptor(range).expect("a range has its descriptor");
+        let table = self.store.machine(range).expect("a leading replica has its state").table();
+        let is_wanted = (table.feature_level() + 1..=FEATURE_LEVEL).contains(&level);
+        if is_wanted && descriptor.epoch.conf_ver == conf_ver {
+            tracing::info!(%range, from = table.feature_level(), to = level, "newer rules");
+            front.ask(Command::RaiseFeatureLevel(RaiseFeatureLevel { level }), Asker::Clock);
         }
     }
 

@@ -136,6 +136,11 @@ impl LockTable {
         self.ledger.ended.age_ms()
     }
 
+    /// The rules that it follows (D19).
+    pub fn feature_level(&self) -> u64 {
+        self.ledger.feature_level
+    }
+
     /// Whether it follows the age: below feature level 3 it does not.
     pub fn counts_age(&self) -> bool {
         self.ledger.feature_level >= 3

@@ -2,7 +2,10 @@
 //! processes speak for the stores, when they were heard last, and who leads which range. Soft, like
 //! every gateway's and every range leader's knowledge: nothing that is lost with it can do harm.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use sharklock_proto::internal::v1::StoreState;
 use sharklock_rangemap::{RangeId, StoreId};
@@ -35,7 +38,8 @@ impl Default for Limits {
 /// Invariants:
 /// - at most one life speaks for a store; a later one takes its place only where the earlier one
 ///   has ended;
-/// - the term of a range's leader never falls.
+/// - the term of a range's leader never falls;
+/// - `by_level` has exactly the ranges in `leaders`.
 #[derive(Clone, Debug)]
 pub struct Presence {
     limits: Limits,
@@ -43,6 +47,7 @@ pub struct Presence {
     since: Duration,
     stores: BTreeMap<StoreId, Heard>,
     leaders: BTreeMap<RangeId, Leader>,
+    by_level: BTreeSet<(u64, RangeId)>,
 }
 
 #[derive(Clone, Debug)]
@@ -81,12 +86,15 @@ pub struct Leader {
     pub store: StoreId,
     /// In this term.
     pub term: u64,
+    /// The rules that the range follows, as it said last.
+    pub level: u64,
 }
 
 impl Presence {
     /// Of a master that begins to lead.
     pub fn begin(now: Duration, limits: Limits) -> Self {
-        Self { limits, since: now, stores: BTreeMap::new(), leaders: BTreeMap::new() }
+        let (stores, leaders) = (BTreeMap::new(), BTreeMap::new());
+        Self { limits, since: now, stores, leaders, by_level: BTreeSet::new() }
     }
 
     /// Whether a process may speak for a store that is known by `record`.
@@ -168,15 +176,29 @@ impl Presence {
         Ok(!heard.is_whole)
     }
 
-    /// A store says that it leads a range. True: that is news.
-    pub fn leads(&mut self, range: RangeId, store: StoreId, term: u64) -> bool {
-        let now = Leader { store, term };
-        let before = self.leaders.get(&range);
-        let is_news = before.is_none_or(|before| before.term < term);
-        if is_news {
-            self.leaders.insert(range, now);
+    /// A store says that it leads a range, and by which rules. True: that it leads is news.
+    pub fn leads(&mut self, range: RangeId, now: Leader) -> bool {
+        let before = self.leaders.get(&range).copied();
+        if before.is_some_and(|before| before.term > now.term) {
+            return false;
         }
+        if let Some(before) = before {
+            self.by_level.remove(&(before.level, range));
+        }
+        self.by_level.insert((now.level, range));
+        let is_news = before.is_none_or(|before| before.term < now.term);
+        // Two stores never lead in one term; should one say so, the first is believed.
+        let store = if is_news { now.store } else { before.map_or(now.store, |it| it.store) };
+        self.leaders.insert(range, Leader { store, ..now });
         is_news
+    }
+
+    /// The ranges that a store leads by older rules than these.
+    pub fn led_below(&self, store: StoreId, level: u64) -> impl Iterator<Item = (RangeId, Leader)> {
+        let below = self.by_level.range(..(level, RangeId(0)));
+        below
+            .map(|(_, range)| (*range, self.leaders[range]))
+            .filter(move |(_, it)| it.store == store)
     }
 
     /// The leader of a range, as far as it is known.

@@ -32,6 +32,8 @@ pub struct StoreRecord {
     pub address: String,
     /// Of its program, when it registered last.
     pub version: String,
+    /// The newest rules of lock ranges that this program knows.
+    pub feature_level: u64,
 }
 
 /// See the module.
@@ -90,6 +92,13 @@ impl ClusterState {
         &self.ranges
     }
 
+    /// The newest rules of lock ranges that the programs of all replicas know. None: nobody can say,
+    /// since a replica is on a store that is not known here.
+    pub fn level_known_to(&self, descriptor: &Descriptor) -> Option<u64> {
+        let stores = descriptor.replicas.iter().map(|replica| self.stores.get(&replica.store));
+        stores.map(|store| store.map(|store| store.feature_level)).min()?
+    }
+
     /// The store of a data directory.
     pub fn store_of(&self, ident: &[u8]) -> Option<StoreId> {
         let mut stores = self.stores.iter();
@@ -121,14 +130,14 @@ impl ClusterState {
     }
 
     fn register(&mut self, command: RegisterStoreCommand) -> StoreId {
-        let RegisterStoreCommand { ident, address, version } = command;
+        let RegisterStoreCommand { ident, address, version, feature_level } = command;
         let ident = <[u8; 16]>::try_from(ident.as_ref()).expect("a leading master checks it");
         let id = self.store_of(&ident).unwrap_or_else(|| {
             let id = StoreId(self.next_store_id);
             self.next_store_id += 1;
             id
         });
-        let record = StoreRecord { ident, address, version };
+        let record = StoreRecord { ident, address, version, feature_level };
         if self.stores.get(&id) != Some(&record) {
             self.stores.insert(id, record);
             self.dirty.insert(Key::Store(id));

@@ -49,6 +49,7 @@ pub fn row(state: &ClusterState, key: Key) -> Option<Vec<u8>> {
                 ident: Bytes::copy_from_slice(&store.ident),
                 address: store.address.clone(),
                 version: store.version.clone(),
+                feature_level: store.feature_level,
             }))
         }
         Key::Range(range) => Some(versioned(&record(state.ranges.range(range)?))),
@@ -73,13 +74,13 @@ pub fn restore(header: &[u8], rows: Vec<(Vec<u8>, Vec<u8>)>) -> Result<ClusterSt
         let corrupt = |why: String| CorruptImage(format!("row {key:02x?}: {why}"));
         match Key::decode(&key) {
             Some(Key::Store(id)) => {
-                let StoreRow { store_id, ident, address, version } = read(&row)?;
+                let StoreRow { store_id, ident, address, version, feature_level } = read(&row)?;
                 let ident = <[u8; 16]>::try_from(ident.as_ref());
                 let ident = ident.map_err(|_length| corrupt("no ident".to_owned()))?;
                 if store_id != id.0 || id.0 >= next_store_id {
                     return Err(corrupt(format!("store {store_id} cannot stand here")));
                 }
-                state.stores.insert(id, StoreRecord { ident, address, version });
+                state.stores.insert(id, StoreRecord { ident, address, version, feature_level });
             }
             Some(Key::Range(range)) => {
                 let descriptor = descriptor(read(&row)?).map_err(corrupt)?;

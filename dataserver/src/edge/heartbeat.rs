@@ -10,7 +10,8 @@ use std::{
 use bytes::Bytes;
 use sharklock_multiraft::StoreIdent;
 use sharklock_proto::internal::v1::{
-    RangeDescriptor, RangeReport, StoreAddress, StoreHeartbeatRequest, StoreHeartbeatResponse,
+    RaiseLevel, RangeDescriptor, RangeReport, StoreAddress, StoreHeartbeatRequest,
+    StoreHeartbeatResponse,
 };
 use sharklock_rangemap::RangeId;
 use sharklock_transport::{Masters, MastersError, PeerAcceptor, PeerLinks};
@@ -180,6 +181,10 @@ impl Heart {
         for first in answer.bootstrap {
             self.create(first);
         }
+        for RaiseLevel { range_id, conf_ver, feature_level: level } in answer.raise {
+            let range = RangeId(range_id);
+            self.mailbox.tell(Input::RaiseLevel { range, conf_ver, level });
+        }
     }
 
     fn create(&self, first: RangeDescriptor) {
@@ -198,5 +203,6 @@ fn range_of(report: &RangeReport) -> u64 {
 /// Whether the masters must hear of it. What only moves on (indices, counts) goes with full
 /// heartbeats.
 fn differs(known: &RangeReport, now: &RangeReport) -> bool {
-    (known.term, &known.descriptor) != (now.term, &now.descriptor)
+    let shape = |report: &RangeReport| (report.term, report.feature_level);
+    shape(known) != shape(now) || known.descriptor != now.descriptor
 }

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
+use sharklock_locktable::FEATURE_LEVEL;
 use sharklock_multiraft::StoreIdent;
 use sharklock_proto::internal::v1::{RegisterStoreRequest, RegisterStoreResponse, StoreAddress};
 use sharklock_rangemap::StoreId;
@@ -50,6 +51,7 @@ pub async fn register(masters: &Masters, applicant: &Applicant) -> Result<Regist
         address: applicant.advertise.clone(),
         life: Bytes::copy_from_slice(&applicant.life),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        feature_level: FEATURE_LEVEL,
     };
     loop {
         match masters.register_store(request.clone(), ASK_FOR).await {

@@ -3,15 +3,17 @@
 //! proposed before is put where it waits then: into the parent's front, or into its log.
 
 use sharklock_locktable::{
-    Acquire, Acquisition, AcquisitionId, Command, Instance, Mode, Owner, SessionHandle, Wait,
+    Acquire, Acquisition, AcquisitionId, Command, Header, Instance, Mode, Owner, SessionHandle,
+    Wait,
 };
-use sharklock_multiraft::{Config, Disk, SimDisk, StoreIdent, bootstrap};
+use sharklock_multiraft::{Config, Disk, SimDisk, StateMachine as _, StoreIdent, bootstrap};
 use sharklock_proto::internal::v1::{StoreReply, store_error::Kind, store_reply};
 use sharklock_rangemap::{Bounds, Epoch, PeerId, Replica, Role, StoreId};
 
 use super::*;
 use crate::{
     front::{Query, Read},
+    image,
     memory::Charge,
     wire::Caller,
 };
@@ -315,4 +317,26 @@ fn an_expiry_that_is_lost_to_a_split_is_asked_for_again() {
         _ => false,
     });
     assert!(granted, "the next waiter has it: {:?}", rig.replies);
+}
+
+/// A range follows the rules that its log has reached, whatever program runs it.
+#[test]
+fn a_leader_raises_the_level_of_its_range_as_far_as_the_masters_say_and_no_further() {
+    let mut rig = Rig::new();
+    let machine = rig.worker.store.machine_mut(PARENT).expect("it is here");
+    let header = Header { feature_level: 1, ..machine.table().header() };
+    *machine = LockRange::restore(&image::encode_header(header), vec![]).expect("older rules");
+    let raise = |rig: &mut Rig, conf_ver, level| {
+        rig.worker.handle(rig.now, Input::RaiseLevel { range: PARENT, conf_ver, level });
+        rig.settle();
+        rig.worker.reports()[0].feature_level
+    };
+    assert_eq!(raise(&mut rig, 2, 2), 1, "other replicas were asked about");
+    assert_eq!(raise(&mut rig, 1, 2), 2);
+    assert_eq!(raise(&mut rig, 1, 1), 2, "it never falls");
+    assert_eq!(raise(&mut rig, 1, FEATURE_LEVEL + 1), 2, "this program knows no such rules");
+    assert_eq!(raise(&mut rig, 1, FEATURE_LEVEL), FEATURE_LEVEL);
+    let entries = rig.worker.stats().entries;
+    assert_eq!(raise(&mut rig, 1, FEATURE_LEVEL), FEATURE_LEVEL);
+    assert_eq!(rig.worker.stats().entries, entries, "it is done");
 }

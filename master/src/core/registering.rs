@@ -39,6 +39,10 @@ impl MasterCore {
             let message = format!("address: 1 to {ADDRESS_BYTES_MAX} bytes are expected");
             return Err(Refusal::new(Reason::Invalid, message));
         }
+        if request.feature_level == 0 {
+            let message = "feature_level: 0; a store says which rules of lock ranges it knows";
+            return Err(Refusal::new(Reason::Invalid, message));
+        }
         let address = request.address.clone();
         self.may_register(now, &request, life)?;
         if self.is_contested(ident, life, &address) {
@@ -49,6 +53,7 @@ impl MasterCore {
             ident: request.ident,
             address: request.address,
             version: request.version,
+            feature_level: request.feature_level,
         };
         let asker = Asker::Registration { number, ident, life, address };
         self.ask_log(Command::RegisterStore(command), asker)?;

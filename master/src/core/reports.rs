@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sharklock_proto::internal::v1::{
-    RangeReport, RangesCommand, StoreHeartbeatRequest, StoreHeartbeatResponse,
+    RaiseLevel, RangeReport, RangesCommand, StoreHeartbeatRequest, StoreHeartbeatResponse,
     master_command::Body as Command,
 };
 use sharklock_rangemap::{Descriptor, RangeId, StoreId};
@@ -14,10 +14,13 @@ use super::{
 };
 use crate::{
     core::answers,
-    presence::Counts,
+    presence::{Counts, Leader},
     refusal::{Reason, Refusal},
     state_rows,
 };
+
+/// Ranges that one answer to a heartbeat asks to raise; the rest follows with the next.
+const RAISED_MAX: usize = 1_000;
 
 impl MasterCore {
     pub(super) fn store_heartbeat(
@@ -47,7 +50,25 @@ impl MasterCore {
             full_wanted,
             stores: self.addresses(),
             bootstrap: self.to_make(store, counts),
+            raise: self.to_raise(store),
         })
+    }
+
+    /// The ranges led by a store that follow older rules than the programs of all their replicas
+    /// know (D19). A program that is put back to an older version meanwhile stops at a rule that it does
+    /// not know; it never skips one.
+    fn to_raise(&self, store: StoreId) -> Vec<RaiseLevel> {
+        let state = self.state();
+        let newest = state.stores().values().map(|store| store.feature_level).max().unwrap_or(0);
+        let leading = self.leading.as_ref().expect("only a leader is asked");
+        let raised = leading.presence.led_below(store, newest).filter_map(|(range, leader)| {
+            let descriptor = state.ranges().range(range)?;
+            let feature_level = state.level_known_to(descriptor)?;
+            let conf_ver = descriptor.epoch.conf_ver;
+            let raise = RaiseLevel { range_id: range.0, conf_ver, feature_level };
+            (leader.level < feature_level).then_some(raise)
+        });
+        raised.take(RAISED_MAX).collect()
     }
 
     /// A leader reports a range. A report that is not well-formed is not taken: the range's own log
@@ -70,7 +91,8 @@ impl MasterCore {
             self.changed_ranges.insert(range);
         }
         let leading = self.leading.as_mut().expect("only a leader is asked");
-        if leading.presence.leads(range, store, report.term) {
+        let leader = Leader { store, term: report.term, level: report.feature_level };
+        if leading.presence.leads(range, leader) {
             self.changed_ranges.insert(range);
         }
     }

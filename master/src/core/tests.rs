@@ -6,8 +6,8 @@ use bytes::Bytes;
 use proptest::{collection::vec, prelude::*};
 use sharklock_multiraft::{Config, Disk as _, SimDisk, StoreIdent, bootstrap};
 use sharklock_proto::internal::v1::{
-    AllocateIdsRequest, RangeDescriptor, RangeReport, RegisterStoreRequest, StoreAddress,
-    StoreHeartbeatRequest, StoreHeartbeatResponse, StoreState,
+    AllocateIdsRequest, RaiseLevel, RangeDescriptor, RangeReport, RegisterStoreRequest,
+    StoreAddress, StoreHeartbeatRequest, StoreHeartbeatResponse, StoreState,
 };
 use sharklock_rangemap::{Bounds, Descriptor, Epoch, PeerId, Replica, Role};
 
@@ -228,6 +228,7 @@ fn registration(dir: u8, life: u8, address: &str) -> RegisterStoreRequest {
         address: address.to_owned(),
         life: vec![life; 16].into(),
         version: "1".to_owned(),
+        feature_level: 3,
         ..RegisterStoreRequest::default()
     }
 }
@@ -244,7 +245,8 @@ fn heartbeat(store_id: u64, life: u8, ranges: Vec<RangeReport>) -> StoreHeartbea
 }
 
 fn report(descriptor: &RangeDescriptor, term: u64) -> RangeReport {
-    RangeReport { descriptor: Some(descriptor.clone()), term, ..RangeReport::default() }
+    let descriptor = Some(descriptor.clone());
+    RangeReport { descriptor, term, feature_level: 3, ..RangeReport::default() }
 }
 
 /// A world in which stores 1 to 3 are registered, by life 1 of directories 1 to 3.
@@ -404,6 +406,42 @@ fn a_store_that_missed_the_birth_of_the_first_range_makes_its_replica_later() {
     assert_eq!(without(3), first);
     assert!(without(4).is_empty(), "it was never to have one");
     assert!(world.beat(3, 1, Vec::new()).bootstrap.is_empty(), "it has made it");
+}
+
+#[test]
+fn a_range_follows_newer_rules_once_the_programs_of_all_its_replicas_know_them() {
+    let mut world = World::new(3, 3);
+    let of_level = |dir: u8, life, feature_level| {
+        let address = format!("s{dir}:7710");
+        RegisterStoreRequest { feature_level, ..registration(dir, life, &address) }
+    };
+    for (dir, level) in [(1, 4), (2, 3), (3, 2), (4, 9)] {
+        assert_eq!(world.register(of_level(dir, 1, level)), Ok(dir.into()));
+    }
+    let first = world.beat(1, 1, Vec::new()).bootstrap.remove(0);
+    let at = |level| vec![RangeReport { feature_level: level, ..report(&first, 6) }];
+    assert_eq!(world.beat(1, 1, at(2)).raise, [], "store 3 knows no more");
+
+    assert_eq!(world.register(of_level(3, 2, 5)), Ok(3), "its program was upgraded");
+    let (range_id, conf_ver) = (first.range_id, first.conf_ver);
+    let raise = [RaiseLevel { range_id, conf_ver, feature_level: 3 }];
+    assert_eq!(world.beat(1, 1, Vec::new()).raise, raise);
+    assert_eq!(world.beat(1, 1, Vec::new()).raise, raise, "until it is done");
+    assert_eq!(world.beat(2, 1, Vec::new()).raise, [], "it does not lead");
+
+    let old = world.until_led();
+    world.crash(old);
+    assert_eq!(world.beat(1, 1, Vec::new()).raise, [], "a new leader has not heard of the range");
+    assert_eq!(world.beat(1, 1, at(2)).raise, raise);
+    assert_eq!(world.beat(1, 1, at(3)).raise, []);
+}
+
+#[test]
+fn a_store_that_does_not_say_which_rules_it_knows_is_refused() {
+    let mut world = World::new(1, 1);
+    let silent = RegisterStoreRequest { feature_level: 0, ..registration(1, 1, "s1:7710") };
+    let refused = world.register(silent).expect_err("it says nothing");
+    assert!(refused.message.contains("feature_level"), "{}", refused.message);
 }
 
 #[test]

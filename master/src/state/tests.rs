@@ -49,6 +49,7 @@ fn command(step: &Step) -> Option<Command> {
             ident: ident(*of).to_vec().into(),
             address: format!("host-{at}:7710"),
             version: "1".into(),
+            feature_level: 3,
         }),
         Step::Allocate(count) => Command::AllocateIds(AllocateIdsCommand { count: *count }),
         Step::First => Command::FirstRange(FirstRangeCommand {
