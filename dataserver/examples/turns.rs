@@ -62,7 +62,7 @@ fn measure(locks: u64) {
     trio.settle();
     trio.show(locks, "credit a stall", leader);
 
-    // A few more entries, so that the log no longer reaches back to who was away.
+    // A few more entries, so that the log no longer reaches back to the replica that was away.
     for _ in 0..3 {
         (0..40).for_each(|_| trio.acquire(leader, 1));
         trio.flush();

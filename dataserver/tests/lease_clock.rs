@@ -112,7 +112,7 @@ struct Life {
     clock: LeaseClock,
     /// Until when somebody may count on a hold: answered at, plus ttl.
     valid_until: BTreeMap<Token, Duration>,
-    /// The same of who waits, which will count on its hold from then (hole 4).
+    /// The same of a waiter, which will count on its hold from then (hole 4).
     waiting_until: BTreeMap<Acquisition, Duration>,
     /// The rest of each lease, counted one by one.
     books: Books,

@@ -33,7 +33,7 @@ pub const NAME_BYTES_MAX: usize = 512;
 pub const TTL_MS_MIN: u64 = 2_000;
 /// Longest lease.
 pub const TTL_MS_MAX: u64 = 600_000;
-/// The lease of who does not say.
+/// The lease of a request that names none.
 pub const TTL_MS_DEFAULT: u64 = 10_000;
 /// Longest bounded wait.
 pub const WAIT_MS_MAX: u64 = 3_600_000;
@@ -53,7 +53,7 @@ pub const REASON_BYTES_MAX: usize = 1_024;
 pub const ITEMS_MAX: usize = 64;
 /// Most calls of one message on a stream.
 pub const CALLS_MAX: usize = 1_024;
-/// Waiters shown, or locks per page, of who does not say.
+/// Waiters shown, or locks per page, for a request that does not say.
 pub const PAGE_DEFAULT: u32 = 100;
 /// Most waiters shown, or locks per page: more is clamped, since it asks for nothing wrong.
 pub const PAGE_MAX: u32 = 1_000;

@@ -78,7 +78,7 @@ enum Leased<'a> {
 }
 
 impl LockTable {
-    /// Every lease in order of names: of each lock the delays, the holds with who reclaims them, by
+    /// Every lease in order of names: of each lock the delays, the holds with their reclaimers, by
     /// token, then the waiters in order. An orphan has none.
     pub fn leases(&self) -> Vec<Lease> {
         self.leases_after(None, usize::MAX).0
@@ -114,7 +114,7 @@ impl LockTable {
         Some(lease_on(name, &hold.row))
     }
 
-    /// The lease of who waits, in the queue or for a reclaimed hold.
+    /// The lease of an acquisition that waits, in the queue or for a reclaimed hold.
     pub fn lease_of_waiter(&self, name: &str, acquisition: Acquisition) -> Option<Lease> {
         let open =
             self.ledger.sessions.get(acquisition).filter(|open| open.name.as_str() == name)?;

@@ -245,8 +245,8 @@ impl Lock {
         u32::try_from(open).unwrap_or(u32::MAX)
     }
 
-    /// Ends a hold at its owner's word; it goes to whoever reclaims it. The caller serves the queue
-    /// afterwards.
+    /// Ends a hold at its owner's word; it goes to its reclaimer, if there is one. The caller
+    /// serves the queue afterwards.
     pub(crate) fn give_up(&mut self, step: &mut Step<'_>, token: Token) {
         let reclaimed = self.holds.get(token).is_some_and(|hold| hold.row.reclaimer().is_some());
         if reclaimed {

@@ -1,6 +1,6 @@
 //! Release and Cancel: a client closes what it acquired, or makes sure that it never comes (D8). On
-//! a hold that is ending, a release of all is its client's word that it has stopped: the hold ends, or
-//! goes to who reclaims it, without waiting for the lease.
+//! a hold that is ending, a release of all is its client's word that it has stopped: the hold ends,
+//! or goes to its reclaimer, without waiting for the lease.
 
 use crate::{
     Acquisition, At, Cancel, Change, Finished, FinishedRow, LockTable, Release, Reply, Token,

@@ -16,7 +16,7 @@ use crate::records;
 use crate::snapshot::{Ends, image};
 use crate::state_machine::{EntryAt, StateMachine};
 
-/// One piece of work for whoever has time.
+/// One piece of work for a thread that has time.
 #[derive(Debug)]
 pub enum Chore<M> {
     /// Read the image of a range, for a replica that needs a snapshot.

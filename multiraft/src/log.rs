@@ -195,8 +195,8 @@ impl Storage for Log {
         Ok(self.last())
     }
 
-    /// Always "not now": `snapshot` sends one to who is noted here, by messages of its own.
-    /// raft-rs asks again at each heartbeat and goes on with the others.
+    /// Always "not now": `snapshot` sends one to the peers that are noted here, by messages of its
+    /// own. raft-rs asks again at each heartbeat and goes on with the others.
     fn snapshot(&self, _request_index: u64, to: u64) -> raft::Result<Snapshot> {
         self.wanted.borrow_mut().insert(to);
         Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable))

@@ -27,7 +27,7 @@ pub struct ClientNode {
     pub paused_until: u64,
     /// Dials that were due while it stood still, with their lives and when they began.
     pub dials_due: Vec<(u32, u64, u64)>,
-    /// What has arrived meanwhile. `None`: the connection is gone.
+    /// The messages that have arrived meanwhile. `None`: the connection is gone.
     pub backlog: Vec<(ConnId, Option<Payload>)>,
     /// The session's id. A new life may go on under the old one, as another instance.
     pub secret: Bytes,
@@ -37,7 +37,7 @@ pub struct ClientNode {
 pub struct ClientProcess {
     /// The core.
     pub driver: Driver<(), u64, u64>,
-    /// Where the driver puts what it wants; empty between turns.
+    /// The output of the driver; empty between turns.
     pub output: Output<u64, u64>,
     /// Names this life: the instance of the session, and the label in the history.
     pub instance: u64,
@@ -57,7 +57,7 @@ pub struct ClientProcess {
     pub spare_dial: u64,
     /// Dials and pauses of both.
     pub dials_count: u64,
-    /// What tasks have asked for and not finished, by ticket.
+    /// The wishes of tasks that are not finished, by ticket.
     pub taken: BTreeMap<u64, Taken>,
     /// The last ticket, which is also the last acquisition's id.
     pub last_ticket: u64,
@@ -65,7 +65,7 @@ pub struct ClientProcess {
     pub tasks: Vec<Task>,
     /// Calls for one acquisition that were sent: which, and when.
     pub sent: BTreeMap<u64, (u64, u64)>,
-    /// What was asked and told, word by word.
+    /// Questions and answers, word by word.
     pub talk: Talk,
     /// The next turn: only the event with this number counts.
     pub wake: u64,
@@ -87,7 +87,7 @@ pub enum Link {
 /// One task: takes a lock, uses it, gives it back, thinks, and so on.
 #[derive(Clone, Debug)]
 pub struct Task {
-    /// What it is at.
+    /// The ticket of the wish that it is at.
     pub ticket: Option<u64>,
     /// When it takes the next lock.
     pub next_ns: u64,
@@ -95,15 +95,15 @@ pub struct Task {
 
 /// One acquisition from its wish to its end.
 pub struct Taken {
-    /// Whose; `None`: a re-entry, which belongs to the task's hold.
+    /// The task. `None`: a re-entry, which belongs to the task's hold.
     pub task: Option<usize>,
-    /// What was asked.
+    /// The wish.
     pub request: Arc<Request>,
-    /// What the guard would look at.
+    /// The cell that the guard would look at.
     pub cell: Arc<LeaseCell<()>>,
     /// When it was asked, true time.
     pub asked_ns: u64,
-    /// Where it stands.
+    /// Its state.
     pub stage: Stage,
     /// How often it became a new wish: its client asked again so long after the last answer that
     /// the cluster may have ended and forgotten it, and with it its place in the queue.
@@ -139,7 +139,7 @@ pub struct Held {
     pub until_ns: u64,
     /// When the task uses it next; `None`: an answer of the resource is waited for.
     pub use_ns: Option<u64>,
-    /// What the resource said to the last read, until it is written.
+    /// The resource's answer to the last read, until it is written.
     pub read: Option<Versioned>,
     /// When it is re-entered.
     pub reenter_ns: Option<u64>,
@@ -190,7 +190,7 @@ impl ClientNode {
         });
     }
 
-    /// What its clock reads.
+    /// The reading of its clock.
     pub fn now(&self, now_ns: u64) -> Duration {
         self.clock.read(now_ns)
     }
@@ -211,7 +211,7 @@ impl Taken {
     fn next_ns(&self) -> Option<u64> {
         match &self.stage {
             Stage::Acquiring { give_up_ns } => *give_up_ns,
-            // Whoever hears of a loss acts at once.
+            // A task that hears of a loss acts at once.
             Stage::Held(_) if self.cell.lost().is_some() => Some(0),
             Stage::Held(held) => {
                 let others = [held.use_ns, held.reenter_ns].into_iter().flatten();

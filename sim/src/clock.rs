@@ -38,7 +38,7 @@ impl DriftingClock {
         Self { pieces: vec![piece] }
     }
 
-    /// What it reads.
+    /// Its reading.
     pub fn read(&self, true_ns: u64) -> Duration {
         let piece = self.pieces.iter().rev().find(|piece| piece.from_ns <= true_ns);
         Duration::from_nanos(piece.expect("the first piece begins at 0").at(true_ns))

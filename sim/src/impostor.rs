@@ -16,7 +16,7 @@ use crate::world::World;
 const OURS: ClusterId = ClusterId::from_bytes([0xc1; 16]);
 const ANOTHER: ClusterId = ClusterId::from_bytes([0xee; 16]);
 
-/// Where another cluster answers.
+/// The gateways at whose addresses another cluster answers.
 #[derive(Debug, Default)]
 pub struct Impostors {
     /// By gateway: until when.
@@ -27,7 +27,7 @@ pub struct Impostors {
     tokens: u64,
 }
 
-/// What a client knows that begins, and was told its cluster.
+/// The knowledge of a client that begins, and was told its cluster.
 pub fn told(gateways: usize) -> Membership {
     Membership::new((1..=gateways).map(|number| format!("g{number}")).collect(), Some(OURS))
 }
@@ -53,8 +53,8 @@ impl World {
         self.impostors.until.get(&gateway).is_some_and(|until| *until > self.now)
     }
 
-    /// Whoever answers has said which cluster it belongs to. False: the client has nothing to do
-    /// with it.
+    /// The gateway that answers has said which cluster it belongs to. False: the client has nothing
+    /// to do with it.
     pub(crate) fn client_meets(&mut self, number: usize, at: usize) -> bool {
         let cluster = if self.is_impostor(1 + at) { ANOTHER } else { OURS };
         let client = &mut self.clients[number - 1];

@@ -1,4 +1,5 @@
-//! What will happen, in order of true time; at one moment in the order in which it was planned.
+//! The events that will happen, in order of true time; at one moment in the order in which they
+//! were planned.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;

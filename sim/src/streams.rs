@@ -1,6 +1,7 @@
-//! Connections: each carries several streams each way. What goes one way in one stream stays in
-//! order, is late, and is lost only with the connection; streams overtake each other. Both ends learn of a broken one, sooner or later; over a blocked way nothing moves, and only
-//! silence tells.
+//! Connections: each carries several streams each way. Letters that go one way in one stream stay
+//! in order, are late, and are lost only with the connection; streams overtake each other. Both ends
+//! learn of a broken one, sooner or later; over a blocked way nothing moves, and only silence
+//! tells.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -26,11 +27,11 @@ impl fmt::Display for ConnId {
 pub enum Half {
     /// Acquires.
     Acquires,
-    /// What must never wait.
+    /// Letters that must never wait.
     Urgent,
 }
 
-/// What travels.
+/// The letter.
 #[derive(Clone, Debug)]
 pub enum Payload {
     /// From a gateway to a store.
@@ -64,9 +65,9 @@ impl Payload {
 /// One of the two ends of a connection: who dialled, or who was dialled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum End {
-    /// Who dialled.
+    /// The end that dialled.
     Dialler,
-    /// Who was dialled.
+    /// The end that was dialled.
     Listener,
 }
 
@@ -153,7 +154,7 @@ impl Streams {
 }
 
 impl Conn {
-    /// Who is at an end.
+    /// The node at an end.
     pub fn node(&self, end: End) -> Node {
         self.nodes[end.index()]
     }
@@ -177,7 +178,7 @@ impl Conn {
         arrives
     }
 
-    /// Holds something back until its way is free. What is under way arrives before.
+    /// Holds something back until its way is free. Letters that are under way arrive before.
     pub fn hold(&mut self, to: End, payload: Payload) {
         self.held[to.index()].push(payload);
     }
@@ -187,7 +188,7 @@ impl Conn {
         !self.held[to.index()].is_empty()
     }
 
-    /// What was held back, in order.
+    /// The letters that were held back, in order.
     pub fn release(&mut self, to: End) -> Vec<Payload> {
         std::mem::take(&mut self.held[to.index()])
     }

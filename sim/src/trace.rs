@@ -1,5 +1,5 @@
-//! What happened, line by line. Equal runs have equal traces: the hash of all lines is what the
-//! meta test compares, and the last lines are what a report shows.
+//! The events of a run, line by line. Equal runs have equal traces: the hash of all lines is what
+//! the meta test compares, and the last lines are what a report shows.
 
 use std::collections::VecDeque;
 use std::fmt::{self, Write as _};
@@ -16,7 +16,7 @@ pub struct Trace {
     hash: u64,
     lines_count: u64,
     latest: VecDeque<String>,
-    /// Where lines go as well.
+    /// The second receiver of lines.
     sink: Option<Box<dyn io::Write>>,
 }
 

@@ -265,7 +265,7 @@ impl Cluster {
         .await
     }
 
-    /// The node of a master, by its word of who leads.
+    /// The node of the leading master, by a master's word.
     pub async fn leading_master(&self, by: &[usize]) -> usize {
         eventually("a leading master", SOON, async || {
             for node in by {

@@ -243,7 +243,7 @@ async fn stop_signal(signals: &mut Signals) -> Signal {
     }
 }
 
-/// The exit code of who ends because of a signal, as shells have it.
+/// The exit code of a process that ends because of a signal, as shells have it.
 fn signal_code(signal: Signal) -> u8 {
     u8::try_from(128 + signal.as_raw()).expect("signals are 1 to 64")
 }

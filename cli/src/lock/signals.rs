@@ -2,11 +2,11 @@
 //! runs, since nobody would watch the command then.
 //!
 //! So every signal is blocked, in every thread, and read from a descriptor, by a thread that does
-//! nothing else. A signal that the kernel raises
-//! for a fault of this process itself (SIGSEGV and its like) still ends it: that cannot be blocked.
-//! Two are treated apart. SIGCHLD has a handler, because it may have been ignored when this process
-//! was started, and the kernel keeps no ended children for who ignores it. Other signals that were
-//! ignored at the start are read and dropped.
+//! nothing else. A signal that the kernel raises for a fault of this process itself (SIGSEGV and
+//! its like) still ends it: that cannot be blocked. Two are treated apart. SIGCHLD has a handler,
+//! because it may have been ignored when this process was started, and the kernel keeps no ended
+//! children for a process that ignores it. Other signals that were ignored at the start are read
+//! and dropped.
 
 use std::{fs, io, thread};
 

@@ -143,7 +143,7 @@ impl Mailbox {
         self.take_once(patience, |state| state.has_mail() || state.closed)
     }
 
-    /// As `take`, for who knows of the close: what the disk says still comes.
+    /// As `take`, for a caller that knows of the close: what the disk says still comes.
     pub fn take_after_close(&self, patience: Duration) -> Mail {
         self.take_once(patience, State::has_mail)
     }

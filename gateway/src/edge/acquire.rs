@@ -39,7 +39,7 @@ const KEEPALIVE_EVERY_MAX: Duration = Duration::from_secs(5);
 const WAIT_GRACE: Duration = Duration::from_secs(10);
 /// For looking who holds the lock, after a wait that timed out.
 const LOOK_DEADLINE: Duration = Duration::from_secs(1);
-/// Holders shown to who did not get a lock, as in `AcquireResponse`.
+/// Holders shown to a caller that did not get a lock, as in `AcquireResponse`.
 const HOLDERS_MAX: usize = 8;
 
 const ACQUIRE: u64 = 1;

@@ -80,7 +80,7 @@ fn store_id(description: &StoreDescription) -> u64 {
     description.store.as_ref().map_or(0, |store| store.store_id)
 }
 
-/// Of each range the view of who knows most, its leader's; in order of names.
+/// The view of each range by the store that knows most, its leader; in order of names.
 fn ranges(described: &[StoreDescription]) -> Vec<RangeStatus> {
     let mut ranges: BTreeMap<u64, (bool, &RangeStatus)> = BTreeMap::new();
     for description in described {

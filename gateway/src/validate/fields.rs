@@ -1,4 +1,4 @@
-//! One function per kind of field: its limit, and the words for who breaks it.
+//! One function per kind of field: its limit, and the words for a request that breaks it.
 
 use sharklock_proto::v1::{AcquireRequest, LockMode};
 

@@ -195,7 +195,7 @@ impl Oracle {
 fn replay(entries: &BTreeMap<u64, (u64, Vec<u8>)>, last: u64) -> (BTreeMap<String, u64>, u64) {
     let (mut tokens, mut counter) = (BTreeMap::new(), 0);
     for index in INITIAL + 1..=last {
-        let (_, data) = entries.get(&index).expect("whoever applies an entry was told of it");
+        let (_, data) = entries.get(&index).expect("a store that applies an entry was told of it");
         let word = |data: &[u8]| String::from_utf8(data.to_vec()).unwrap();
         match data.split_first() {
             None => {}

@@ -9,7 +9,7 @@ const PACES: [Pace; 2] = [Pace::Fast, Pace::Late];
 
 /// A sole voter's log is cut by its length alone.
 const LOG_MAX_ALONE: u64 = 12;
-/// Too short for who was away.
+/// Too short for a store that was away.
 const LOG_MAX_SHORT: u64 = 6;
 
 /// How a script is run.
