@@ -41,13 +41,18 @@ pub struct Config {
 ///
 /// Invariants:
 /// - bounds of ranges never overlap;
-/// - a replica whose raft-rs has something for us is in `work`.
+/// - a replica whose raft-rs has something for us is in `work`;
+/// - a replica whose image lacks something is in `unflushed` or `flush_due`;
+/// - `lost` has exactly the replicas that are stopped for ever.
 pub struct Store<M: StateMachine> {
     ident: StoreIdent,
     config: Config,
     replicas: BTreeMap<RangeId, Replica<M>>,
     by_start: BTreeMap<Vec<u8>, RangeId>,
     work: BTreeSet<RangeId>,
+    lost: BTreeSet<RangeId>,
+    /// Ranges that have changed since the owner last asked for images.
+    unflushed: BTreeSet<RangeId>,
     /// Ranges whose image the next batch brings up to date.
     flush_due: BTreeSet<RangeId>,
     /// Whether that is a batch that leaves anyway.
@@ -73,6 +78,8 @@ impl<M: StateMachine> Store<M> {
             replicas: BTreeMap::new(),
             by_start: BTreeMap::new(),
             work: BTreeSet::new(),
+            lost: BTreeSet::new(),
+            unflushed: BTreeSet::new(),
             flush_due: BTreeSet::new(),
             flush_waits: false,
             staging: Staging::default(),
@@ -136,11 +143,13 @@ impl<M: StateMachine> Store<M> {
         let mut replica = Replica::new(address, loaded).map_err(refused)?;
         if let Some(why) = replica.lost() {
             tracing::error!(%range, "a replica's disk counts as lost: {why}");
+            self.lost.insert(range);
         } else if replica.votes_alone() {
             replica.campaign().map_err(refused)?;
         }
         self.by_start.insert(start, range);
         self.work.insert(range);
+        self.unflushed.insert(range);
         self.replicas.insert(range, replica);
         Ok(())
     }
@@ -162,7 +171,11 @@ impl<M: StateMachine> Store<M> {
         let range = RangeId(message.range_id);
         let replica = self.replicas.get_mut(&range).ok_or(Dropped::UnknownRange(range))?;
         self.work.insert(range);
-        replica.step(message, self.ticks)
+        let stepped = replica.step(message, self.ticks);
+        if let Err(Dropped::LostLog { .. }) = stepped {
+            self.lost.insert(range);
+        }
+        stepped
     }
 
     /// Heartbeats from a peer store, authenticated as in [`Store::step`]: each is stepped as the
@@ -255,8 +268,9 @@ impl<M: StateMachine> Store<M> {
     /// The next batch brings the images of all ranges up to what they have applied by then. Also
     /// the moment at which logs are truncated, behind images that are durable already.
     pub fn flush(&mut self) {
-        let changed = self.replicas.values().filter(|replica| replica.needs_flush());
-        self.flush_due.extend(changed.map(Replica::range));
+        let replicas = &self.replicas;
+        let needs_flush = |range: &RangeId| replicas.get(range).is_some_and(Replica::needs_flush);
+        self.flush_due.extend(std::mem::take(&mut self.unflushed).into_iter().filter(needs_flush));
         self.flush_waits = false;
     }
 
@@ -278,7 +292,11 @@ impl<M: StateMachine> Store<M> {
             self.transfers.follow(replica, &self.config.log);
             self.discarded.append(&mut replica.install.discarded);
             let hold = self.transfers.hold(range);
-            if replica.needs_flush() && image::is_overdue(replica, &self.config.log, hold) {
+            if !replica.needs_flush() {
+                continue;
+            }
+            self.unflushed.insert(range);
+            if image::is_overdue(replica, &self.config.log, hold) {
                 self.flush_due.insert(range);
                 self.flush_waits = false;
             }
@@ -390,7 +408,7 @@ impl<M: StateMachine> Store<M> {
 
     /// The replicas to which this disk counts as lost, and why: they are stopped, for ever.
     pub fn lost(&self) -> impl Iterator<Item = (RangeId, LostLog)> {
-        self.replicas.iter().filter_map(|(range, replica)| Some((*range, replica.lost()?)))
+        self.lost.iter().filter_map(|range| Some((*range, self.replicas.get(range)?.lost()?)))
     }
 
     /// How a replica stands.
