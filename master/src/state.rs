@@ -41,7 +41,9 @@ pub struct StoreRecord {
 /// Invariants:
 /// - no two stores have one ident; their ids are below `next_store_id`;
 /// - ids only grow: what was given once is never given again;
-/// - `ranges` never overlap ([`RangeMap`]).
+/// - `ranges` never overlap ([`RangeMap`]);
+/// - `rows_hash` is the wrapping sum of the hashes of all rows: each change takes out what the row
+///   was and adds what it is, so it costs the same however many rows there are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClusterState {
     pub(crate) stores: BTreeMap<StoreId, StoreRecord>,
@@ -50,6 +52,7 @@ pub struct ClusterState {
     pub(crate) next_id: u64,
     /// A leader of the first range has reported.
     pub(crate) first_range_lives: bool,
+    pub(crate) rows_hash: u64,
     dirty: BTreeSet<Key>,
 }
 
@@ -139,8 +142,9 @@ impl ClusterState {
         });
         let record = StoreRecord { ident, address, version, feature_level };
         if self.stores.get(&id) != Some(&record) {
+            let before = state_rows::row(self, Key::Store(id));
             self.stores.insert(id, record);
-            self.dirty.insert(Key::Store(id));
+            self.changed(Key::Store(id), before);
         }
         id
     }
@@ -159,23 +163,33 @@ impl ClusterState {
         }
         match self.ranges.insert(descriptor) {
             Ok(displaced) => {
-                self.dirty.extend(displaced.into_iter().map(|old| Key::Range(old.range)));
-                self.dirty.insert(Key::Range(range));
+                if displaced.iter().all(|old| old.range != range) {
+                    self.changed(Key::Range(range), None);
+                }
+                for old in displaced {
+                    self.changed(Key::Range(old.range), Some(state_rows::range_row(&old)));
+                }
             }
             Err(why) => tracing::debug!(%why, "a descriptor is not taken"),
         }
     }
+
+    /// A row is another than `before`.
+    fn changed(&mut self, key: Key, before: Option<Vec<u8>>) {
+        let after = state_rows::row(self, key);
+        let hash = |row: Option<Vec<u8>>| row.map_or(0, |row| state_rows::hash(key, &row));
+        self.rows_hash = self.rows_hash.wrapping_sub(hash(before)).wrapping_add(hash(after));
+        self.dirty.insert(key);
+    }
 }
 
 impl ClusterState {
-    /// All rows of the image, in order.
-    pub(crate) fn rows(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+    /// All rows of the image.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = (Key, Vec<u8>)> {
         let stores = self.stores.keys().map(|store| Key::Store(*store));
         let ranges = self.ranges.iter().map(|descriptor| Key::Range(descriptor.range));
-        let row = |key: Key| (key.encode(), state_rows::row(self, key).expect("it is there"));
-        let mut rows: Vec<_> = stores.chain(ranges).map(row).collect();
-        rows.sort();
-        rows
+        let keys = stores.chain(ranges);
+        keys.map(|key| (key, state_rows::row(self, key).expect("it is there")))
     }
 }
 
@@ -189,6 +203,7 @@ impl StateMachine for ClusterState {
             next_store_id: 1,
             next_id: FIRST_ID,
             first_range_lives: false,
+            rows_hash: 0,
             dirty: BTreeSet::new(),
         }
     }
@@ -213,10 +228,7 @@ impl StateMachine for ClusterState {
     }
 
     fn state_hash(&self) -> u64 {
-        let rows = self.rows().into_iter();
-        let rows = rows.map(|(key, row)| state_rows::hash(&key, &row));
-        let header = state_rows::hash(b"", &self.header());
-        rows.fold(header, u64::wrapping_add)
+        self.rows_hash.wrapping_add(state_rows::header_hash(&self.header()))
     }
 
     fn restore(

@@ -52,8 +52,13 @@ pub fn row(state: &ClusterState, key: Key) -> Option<Vec<u8>> {
                 feature_level: store.feature_level,
             }))
         }
-        Key::Range(range) => Some(versioned(&record(state.ranges.range(range)?))),
+        Key::Range(range) => Some(range_row(state.ranges.range(range)?)),
     }
+}
+
+/// The row of a range that is described so.
+pub fn range_row(descriptor: &Descriptor) -> Vec<u8> {
+    versioned(&record(descriptor))
 }
 
 pub fn header(state: &ClusterState) -> Vec<u8> {
@@ -92,6 +97,7 @@ pub fn restore(header: &[u8], rows: Vec<(Vec<u8>, Vec<u8>)>) -> Result<ClusterSt
             None => return Err(corrupt("an unknown key".to_owned())),
         }
     }
+    state.rows_hash = rows_hash(&state);
     Ok(state)
 }
 
@@ -135,7 +141,20 @@ pub fn descriptor(record: DescriptorRecord) -> Result<Descriptor, String> {
     Ok(descriptor)
 }
 
-pub fn hash(key: &[u8], row: &[u8]) -> u64 {
+/// The sum of the hashes of all rows as they are now.
+pub fn rows_hash(state: &ClusterState) -> u64 {
+    state.rows().map(|(key, row)| hash(key, &row)).fold(0, u64::wrapping_add)
+}
+
+pub fn hash(key: Key, row: &[u8]) -> u64 {
+    hash_at(&key.encode(), row)
+}
+
+pub fn header_hash(header: &[u8]) -> u64 {
+    hash_at(b"", header)
+}
+
+fn hash_at(key: &[u8], row: &[u8]) -> u64 {
     XxHash3_64::oneshot_with_seed(XxHash3_64::oneshot(key), row)
 }
 

@@ -88,6 +88,21 @@ fn check(naive: &mut Naive, step: &Step, answer: Answer) {
     }
 }
 
+/// All rows of the image, in the order of their keys.
+fn encoded_rows(state: &ClusterState) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let mut rows: Vec<_> = state.rows().map(|(key, row)| (key.encode(), row)).collect();
+    rows.sort();
+    rows
+}
+
+/// A report of a range whose names begin at some letter and end at another.
+fn report() -> impl Strategy<Value = Descriptor> {
+    (1..6u64, 0..4u8, 1..5u8, 1..4u64, 1..4u64).prop_map(|(id, from, len, version, conf_ver)| {
+        let bounds = Bounds { start: vec![b'a' + from], end: vec![b'a' + from + len] };
+        Descriptor { bounds, epoch: Epoch { conf_ver, version }, ..range(id, 1) }
+    })
+}
+
 /// The image as the engine keeps it: rows that changed since the last flush, and the header.
 #[derive(Default)]
 struct Image(BTreeMap<Vec<u8>, Vec<u8>>);
@@ -105,7 +120,7 @@ impl Image {
     fn restore(&mut self, state: &mut ClusterState) -> ClusterState {
         self.flush(state);
         let rows: Vec<_> = self.0.clone().into_iter().collect();
-        assert_eq!(rows, state.rows(), "what was flushed is the whole image");
+        assert_eq!(rows, encoded_rows(state), "what was flushed is the whole image");
         let restored = ClusterState::restore(&state.header(), rows).expect("it is its own");
         assert_eq!(restored.state_hash(), state.state_hash());
         assert_eq!(&restored, state);
@@ -136,6 +151,25 @@ proptest! {
     }
 }
 
+proptest! {
+    #[test]
+    fn the_hash_that_is_kept_up_to_date_is_that_of_all_rows(
+        reports in prop::collection::vec(report(), 0..30),
+        stores in prop::collection::vec((0..6u8, 0..3u8), 0..10),
+    ) {
+        let (mut state, mut image) = (ClusterState::empty(), Image::default());
+        let reports = reports.iter().map(|it| Command::Ranges(RangesCommand {
+            descriptors: vec![state_rows::record(it)],
+        }));
+        let stores = stores.iter().filter_map(|(of, at)| command(&Step::Register(*of, *at)));
+        for (index, command) in (1..).zip(reports.chain(stores)) {
+            state.apply(EntryAt { index, term: 1 }, 1, &encode_batch(vec![command]));
+            prop_assert_eq!(state.rows_hash, state_rows::rows_hash(&state));
+        }
+        image.restore(&mut state);
+    }
+}
+
 #[test]
 #[should_panic(expected = "newer format")]
 fn an_entry_of_a_newer_format_stops_the_master() {
@@ -155,7 +189,7 @@ fn a_corrupt_image_is_refused() {
     let mut state = ClusterState::empty();
     let register = command(&Step::Register(1, 1)).expect("a command");
     state.apply(EntryAt { index: 6, term: 6 }, 1, &encode_batch(vec![register]));
-    let (header, rows) = (state.header(), state.rows());
+    let (header, rows) = (state.header(), encoded_rows(&state));
     let mut unknown = rows.clone();
     unknown[0].0 = b"?".to_vec();
     let mut cut = rows.clone();
