@@ -6,16 +6,17 @@ use std::{
     time::Duration,
 };
 
-use sharklock_locktable::{Acquisition, Command, Name};
+use sharklock_locktable::{Acquisition, Command, LockTable, Name};
 use sharklock_multiraft::ReadId;
 use sharklock_proto::v1;
 
 use crate::{
+    agenda::Rest,
     attempts::Attempts,
     codec,
     lease_clock::LeaseClock,
     memory::{Charge, Pending},
-    range_age::RangeAge,
+    range_age::{CountedTime, RangeAge},
     wire::Caller,
 };
 
@@ -155,6 +156,17 @@ pub struct Leading {
     pub version: u64,
 }
 
+impl Leading {
+    /// The range is as old as the counted time makes it, if the rules of its `table` count an age.
+    pub fn count_age(&mut self, time: &CountedTime, table: &LockTable) {
+        if table.counts_age() {
+            self.age.count(time);
+        } else {
+            self.age = RangeAge::promote(time, table.age_ms());
+        }
+    }
+}
+
 /// The soft state of one range.
 ///
 /// Invariants:
@@ -207,6 +219,24 @@ impl Front {
     /// Whether releases and cancels are refused, too.
     pub fn is_overfull(&self) -> bool {
         self.commands.len() >= URGENT_QUEUED_MAX
+    }
+
+    /// Whether the next turn is to come at once: there is something that no turn does whole.
+    pub fn is_busy(&self) -> bool {
+        !self.looks.is_empty() || self.leading.as_ref().is_some_and(|it| !it.clock.is_whole())
+    }
+
+    /// How a turn leaves it, at `now`. `table`: of its range.
+    pub fn rest(&self, now: Duration, table: &LockTable) -> Rest {
+        let Some(Leading { clock, age, .. }) = &self.leading else { return Rest::default() };
+        let forgets_in = age.due_in(table.forgets_at_ms());
+        let waits = !self.commands.is_empty() || !self.reads.is_empty() || self.is_busy();
+        Rest {
+            // What is due now and was not proposed waits for the disk, like commands.
+            has_work: waits || forgets_in == Some(Duration::ZERO),
+            clock: clock.next_alarm(),
+            age: forgets_in.map(|left| now + left),
+        }
     }
 
     /// How many of the waiting commands the next entry takes.

@@ -5,6 +5,7 @@
 //! disk; the feature `edge` adds those.
 
 mod admission;
+mod agenda;
 mod agreement;
 mod answers;
 mod attempts;

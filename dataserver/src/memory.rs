@@ -77,6 +77,8 @@ pub struct Pending {
 #[derive(Debug, Default)]
 pub struct StoreMemory {
     bounds: MemoryBounds,
+    /// Those of `bounds`.
+    prefixes: Vec<Name>,
     used: u64,
     alarm: bool,
     refusals: MemoryRefusals,
@@ -138,22 +140,23 @@ impl MemoryBounds {
     fn of_name(&self, name: &Name) -> impl Iterator<Item = &(Name, u64)> {
         self.prefixes.iter().filter(|(prefix, _)| name.as_str().starts_with(prefix.as_str()))
     }
-
-    /// The prefixes that are to be counted.
-    pub fn counted(&self) -> Vec<Name> {
-        self.prefixes.iter().map(|(prefix, _)| prefix.clone()).collect()
-    }
 }
 
 impl StoreMemory {
     /// Nothing used yet.
     pub fn under(bounds: MemoryBounds) -> Self {
-        Self { bounds, ..Self::default() }
+        let prefixes = bounds.prefixes.iter().map(|(prefix, _)| prefix.clone()).collect();
+        Self { bounds, prefixes, ..Self::default() }
     }
 
     /// The bounds.
     pub fn bounds(&self) -> &MemoryBounds {
         &self.bounds
+    }
+
+    /// The prefixes that tables are to count.
+    pub fn prefixes(&self) -> &[Name] {
+        &self.prefixes
     }
 
     /// Bytes of all ranges.

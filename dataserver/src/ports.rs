@@ -128,4 +128,6 @@ pub struct WorkerStats {
     pub stalls: u64,
     /// Times this store began to lead a range.
     pub promotions: u64,
+    /// Ranges that turns have looked at, one by one. A range that lies idle is not looked at.
+    pub visits: u64,
 }

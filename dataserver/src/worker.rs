@@ -4,14 +4,20 @@
 //!
 //! A turn is: `handle` for everything that stood in the mailbox, then one `end_turn`. All commands
 //! of a range that came while the disk was busy become one Raft entry (D5), and all questions of a
-//! range in a turn share one ReadIndex round (D7).
+//! range in a turn share one ReadIndex round (D7). A turn looks at the ranges that want something,
+//! and at no other ([`Agenda`]).
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    time::Duration,
+};
 
 use sharklock_locktable::{
     Change, Command, FEATURE_LEVEL, Finished, Outcome, RaiseFeatureLevel, Reply, Token,
 };
-use sharklock_multiraft::{BatchSeq, Effects, EntryAt, NotProposed, ReadId, RoleNow, Store};
+use sharklock_multiraft::{
+    BatchSeq, Effects, EntryAt, NotProposed, ReadId, RoleChange, RoleNow, Store,
+};
 use sharklock_proto::{
     internal::v1::{self as internal, RangeReport, StoreCall, store_call::Body},
     v1,
@@ -20,6 +26,7 @@ use sharklock_rangemap::{Descriptor, RangeId};
 
 use crate::{
     admission::Admission,
+    agenda::Agenda,
     answers::Replies,
     attempts::Attempts,
     codec::{self, BatchHead},
@@ -29,7 +36,7 @@ use crate::{
     memory::{MemoryBounds, StoreMemory},
     moved,
     ports::{Input, Outputs, Pace, REQUEST_AGE_MAX, WorkerStats},
-    range_age::RangeAge,
+    range_age::{CountedTime, RangeAge},
     reads, wire,
 };
 
@@ -38,11 +45,18 @@ use crate::{
 /// Invariants:
 /// - every range of the store has a front;
 /// - `now` never goes back from call to call;
-/// - `memory` has been told of every range since its last tick;
+/// - whatever changes a front, or the table or the role of its range, wakes the range in `agenda`;
+/// - `leaderless` has the ranges of which the engine has not said that somebody leads them;
+/// - `memory` has been told of every range at the end of each turn, but for states that a snapshot
+///   has brought, of which it is told with the next tick;
 /// - the lease clocks are asked for due leases only in a turn whose mailbox was drained.
 pub struct Worker {
     store: Store<LockRange>,
     fronts: BTreeMap<RangeId, Front>,
+    agenda: Agenda,
+    leaderless: BTreeSet<RangeId>,
+    /// How many states had come by snapshots when all ranges were weighed last.
+    installed: u64,
     /// The clocks of leaderships that are over.
     retired: Vec<LeaseClock>,
     replies: Replies,
@@ -51,6 +65,7 @@ pub struct Worker {
     next_tick: Duration,
     next_flush: Duration,
     last_turn: Duration,
+    counted: CountedTime,
     /// When the batch in flight was handed out.
     batch_since: Option<Duration>,
     /// Up to when stalls are credited: loop and disk may stand still at the same time.
@@ -63,10 +78,15 @@ pub struct Worker {
 impl Worker {
     /// A worker for a recovered store.
     pub fn new(now: Duration, store: Store<LockRange>, pace: Pace) -> Self {
-        let fronts = store.ranges().into_iter().map(|range| (range, Front::default())).collect();
+        let ranges = store.ranges();
+        let mut agenda = Agenda::default();
+        ranges.iter().for_each(|range| agenda.wake(*range));
         Self {
             store,
-            fronts,
+            fronts: ranges.iter().map(|range| (*range, Front::default())).collect(),
+            agenda,
+            leaderless: ranges.into_iter().collect(),
+            installed: 0,
             retired: Vec::new(),
             replies: Replies::default(),
             effects: Effects::default(),
@@ -74,6 +94,7 @@ impl Worker {
             next_tick: now + pace.tick,
             next_flush: now + pace.flush,
             last_turn: now,
+            counted: CountedTime::begin(now),
             batch_since: None,
             credited_to: now,
             store_status: v1::StoreStatus::default(),
@@ -133,20 +154,18 @@ impl Worker {
     /// at the start of the turn has been handled whole.
     pub fn end_turn(&mut self, now: Duration, wall_unix_ms: u64, drained: bool) -> Outputs {
         self.credit_loop_stall(now);
-        self.count_ages(now);
-        self.tick(now);
-        self.succeed(now);
-        if drained {
-            for front in self.fronts.values_mut() {
-                front.ask_due(now);
-            }
-        }
+        self.counted.count(now);
+        let is_tick = self.tick(now);
+        self.agenda.wake_due(now, is_tick);
+        self.follow_time(now, drained);
+        self.shed();
         self.begin_reads();
         if !self.store.batch_in_flight() {
             self.propose(now, wall_unix_ms);
         }
         self.store.turn(&mut self.effects);
         self.follow_effects(now);
+        self.rest(now);
         let batch = self.effects.batch.take();
         if batch.is_some() {
             self.batch_since = Some(now);
@@ -163,15 +182,11 @@ impl Worker {
 
     /// When a turn is due even if nothing happens.
     pub fn next_wakeup(&self) -> Duration {
-        let clocks = self.fronts.values().filter_map(|front| front.leading.as_ref());
-        let alarm = clocks.filter_map(|leading| leading.clock.next_alarm()).min();
-        let is_busy = |front: &Front| {
-            !front.looks.is_empty() || front.leading.as_ref().is_some_and(|it| !it.clock.is_whole())
-        };
-        if !self.retired.is_empty() || self.fronts.values().any(is_busy) {
+        let is_busy = |range: RangeId| self.fronts.get(&range).is_some_and(Front::is_busy);
+        if !self.retired.is_empty() || self.agenda.awake().any(is_busy) {
             return Duration::ZERO;
         }
-        alarm.map_or(self.next_tick, |alarm| alarm.min(self.next_tick))
+        self.agenda.next_alarm().map_or(self.next_tick, |alarm| alarm.min(self.next_tick))
     }
 
     /// Whether this store leads every range it has, and answers.
@@ -183,11 +198,7 @@ impl Worker {
     /// none.
     pub fn knows_leaders(&self) -> bool {
         // One that is lost hears nobody; what it knew when it stopped means nothing.
-        if self.store.lost().next().is_some() {
-            return false;
-        }
-        let mut ranges = self.fronts.keys();
-        ranges.all(|range| self.store.leader_of(*range).is_some())
+        self.leaderless.is_empty() && self.store.lost().next().is_none()
     }
 
     /// The replicas to which the disk counts as lost, each with why, for people.
@@ -249,9 +260,18 @@ impl Worker {
     fn create(&mut self, descriptor: Descriptor) {
         let range = descriptor.range;
         match self.store.create(descriptor) {
-            Ok(()) => _ = self.fronts.entry(range).or_default(),
+            Ok(()) => self.admit(range),
             Err(error) => tracing::error!(%range, %error, "the master's replica is not made"),
         }
+    }
+
+    /// A range is here, and may have been.
+    fn admit(&mut self, range: RangeId) {
+        if let Entry::Vacant(place) = self.fronts.entry(range) {
+            place.insert(Front::default());
+            self.leaderless.insert(range);
+        }
+        self.agenda.wake(range);
     }
 
     /// Asks the range's log for newer rules, if it is led here and has the replicas that were asked
@@ -265,6 +285,7 @@ impl Worker {
         let is_wanted = (table.feature_level() + 1..=FEATURE_LEVEL).contains(&level);
         if is_wanted && descriptor.epoch.conf_ver == conf_ver {
             tracing::info!(%range, from = table.feature_level(), to = level, "newer rules");
+            self.agenda.wake(range);
             front.ask(Command::RaiseFeatureLevel(RaiseFeatureLevel { level }), Asker::Clock);
         }
     }
@@ -299,41 +320,64 @@ impl Worker {
         }
     }
 
-    fn count_ages(&mut self, now: Duration) {
-        for (&range, front) in &mut self.fronts {
-            let Some(Leading { age, .. }) = &mut front.leading else { continue };
-            let table = self.store.machine(range).expect("a leading replica has its state").table();
-            if table.counts_age() {
-                age.count(now);
-            } else {
-                *age = RangeAge::promote(now, table.age_ms());
+    /// What time does to leaders: their ranges grow older, new ones take leases up, and what is due
+    /// is asked for, if that was `drained` which may have renewed it.
+    fn follow_time(&mut self, now: Duration, drained: bool) {
+        let mut left = self.pace.leases_per_turn;
+        for range in self.agenda.awake() {
+            let Some(front) = self.fronts.get_mut(&range) else { continue };
+            let Some(leading) = &mut front.leading else { continue };
+            let table = self.store.machine(range).expect("a leader has its state").table();
+            leading.count_age(&self.counted, table);
+            // There may be millions of leases, so each turn does a part of them.
+            if left > 0 && !leading.clock.is_whole() {
+                left = left.saturating_sub(leading.clock.take_up(now, table, left));
+            }
+            if drained {
+                front.ask_due(now);
             }
         }
     }
 
-    fn tick(&mut self, now: Duration) {
-        if now >= self.next_tick {
+    /// Lets go of what old leaders leave behind, as much as a turn may.
+    fn shed(&mut self) {
+        if let Some(clock) = self.retired.last_mut()
+            && clock.shed(self.pace.leases_per_turn)
+        {
+            self.retired.pop();
+        }
+    }
+
+    /// Whether a tick has passed.
+    fn tick(&mut self, now: Duration) -> bool {
+        let is_tick = now >= self.next_tick;
+        if is_tick {
             // After a stall, missed ticks are not made up for: that would only elect in haste.
             self.next_tick = now + self.pace.tick;
             self.store.tick();
-            self.weigh_all();
+            let installed = self.store.snapshot_stats().installed;
+            if std::mem::replace(&mut self.installed, installed) != installed {
+                self.weigh_all();
+            }
+            self.look_at_memory();
         }
         if now >= self.next_flush {
             self.next_flush = now + self.pace.flush;
             self.store.flush_along();
         }
+        is_tick
     }
 
-    /// Weighs every range anew: one may have got another table, or come, since it last applied.
+    /// Weighs every range anew: some may have got other tables. To take one in is more work.
     fn weigh_all(&mut self) {
-        let counted = self.memory.bounds().counted();
         for (range, front) in &mut self.fronts {
             let Some(machine) = self.store.machine_mut(*range) else { continue };
-            if !machine.table().counts_prefixes(&counted) {
-                machine.count_prefixes(&counted);
-            }
-            self.memory.weigh(front, machine.table());
+            weigh(&mut self.memory, front, machine);
         }
+        self.look_at_memory();
+    }
+
+    fn look_at_memory(&mut self) {
         if !self.memory.look() {
             return;
         }
@@ -367,12 +411,14 @@ impl Worker {
             Ok(range) => range,
             Err(kind) => return self.replies.fail(to, kind),
         };
+        self.agenda.wake(range);
         let front = self.fronts.get_mut(&range).expect("every range has a front");
-        if front.leading.is_none() {
+        let Some(leading) = &mut front.leading else {
             let leader = self.store.status(range).and_then(|status| status.leader);
             return self.replies.not_leader(to, range, leader);
-        }
+        };
         let table = self.store.machine(range).expect("a leading replica has its state").table();
+        leading.count_age(&self.counted, table);
         let descriptor = self.store.descriptor(range).expect("a range has its descriptor");
         let Self { memory, stats, .. } = self;
         let admission = Admission { now, age, to, front, table, descriptor, memory, stats };
@@ -403,7 +449,8 @@ impl Worker {
     }
 
     fn begin_reads(&mut self) {
-        for (&range, front) in &mut self.fronts {
+        for range in self.agenda.awake() {
+            let Some(front) = self.fronts.get_mut(&range) else { continue };
             if front.reads.is_empty() && front.looks.is_empty() {
                 continue;
             }
@@ -416,7 +463,8 @@ impl Worker {
     }
 
     fn propose(&mut self, now: Duration, wall_unix_ms: u64) {
-        for (&range, front) in &mut self.fronts {
+        for range in self.agenda.awake() {
+            let Some(front) = self.fronts.get_mut(&range) else { continue };
             self.stats.stale_requests += front.drop_stale(now);
             let count = front.entry_len();
             let Some(Leading { age, version, .. }) = &mut front.leading else { continue };
@@ -498,12 +546,36 @@ impl Worker {
             self.answer_reads(now, ready.range, ready.read);
         }
         for change in effects.roles.drain(..) {
-            match change.role {
-                RoleNow::Leader { term } => self.begin_to_lead(now, change.range, term),
-                RoleNow::Follower { .. } => self.step_down(change.range),
+            let RoleChange { range, role } = change;
+            self.agenda.wake(range);
+            match role {
+                RoleNow::Leader { .. } | RoleNow::Follower { leader: Some(_), .. } => {
+                    self.leaderless.remove(&range);
+                }
+                RoleNow::Follower { leader: None, .. } => _ = self.leaderless.insert(range),
+            }
+            match role {
+                RoleNow::Leader { term } => self.begin_to_lead(now, range, term),
+                RoleNow::Follower { .. } => self.step_down(range),
             }
         }
         self.effects = effects;
+    }
+
+    /// Puts to rest whatever was awake, but for those that have work left.
+    fn rest(&mut self, now: Duration) {
+        for range in self.agenda.take_awake() {
+            self.stats.visits += 1;
+            let (front, machine) = (self.fronts.get_mut(&range), self.store.machine_mut(range));
+            let rest = front.zip(machine).map(|(front, machine)| {
+                weigh(&mut self.memory, front, machine);
+                if let Some(leading) = &mut front.leading {
+                    leading.count_age(&self.counted, machine.table());
+                }
+                front.rest(now, machine.table())
+            });
+            self.agenda.rest(range, rest.unwrap_or_default());
+        }
     }
 
     fn begin_to_lead(&mut self, now: Duration, range: RangeId, term: u64) {
@@ -512,28 +584,10 @@ impl Worker {
         let clock = LeaseClock::promote(now, term, self.pace.election_max);
         let counts = table.counts();
         tracing::info!(%range, term, leases = counts.holds + counts.waiters, "leading");
-        let age = RangeAge::promote(now, table.age_ms());
+        let age = RangeAge::promote(&self.counted, table.age_ms());
         let version = self.store.descriptor(range).expect("it leads the range").epoch.version;
         front.leading = Some(Leading { clock, age, version });
         self.stats.promotions += 1;
-    }
-
-    /// Goes on with what new leaders have found and with what old ones leave behind. Both may be
-    /// millions of leases, so each turn does a part of it.
-    fn succeed(&mut self, now: Duration) {
-        let mut left = self.pace.leases_per_turn;
-        for (range, front) in &mut self.fronts {
-            let unfinished = front.leading.as_mut().filter(|leading| !leading.clock.is_whole());
-            if let Some(leading) = unfinished.filter(|_| left > 0) {
-                let table = self.store.machine(*range).expect("a leader has its state").table();
-                left = left.saturating_sub(leading.clock.take_up(now, table, left));
-            }
-        }
-        if let Some(clock) = self.retired.last_mut()
-            && clock.shed(self.pace.leases_per_turn)
-        {
-            self.retired.pop();
-        }
     }
 
     fn step_down(&mut self, range: RangeId) {
@@ -560,6 +614,7 @@ impl Worker {
         at: EntryAt,
         output: Option<LockRangeOutput>,
     ) {
+        self.agenda.wake(range);
         let front = self.fronts.get_mut(&range).expect("every range has a front");
         let (askers, overtaken) = front.applied(at.index, at.term);
         for to in overtaken.iter().filter_map(Asker::reply_to) {
@@ -599,6 +654,7 @@ impl Worker {
     }
 
     fn answer_reads(&mut self, now: Duration, range: RangeId, read: ReadId) {
+        self.agenda.wake(range);
         let Some(front) = self.fronts.get_mut(&range) else { return };
         let reads = front.cleared_by(read);
         let Some(leading) = &mut front.leading else { return };
@@ -609,6 +665,14 @@ impl Worker {
             answers.read(read, &mut leading.clock, &mut front.attempts);
         }
     }
+}
+
+/// Tells the memory what a range takes now.
+fn weigh(memory: &mut StoreMemory, front: &mut Front, machine: &mut LockRange) {
+    if !machine.table().counts_prefixes(memory.prefixes()) {
+        machine.count_prefixes(memory.prefixes());
+    }
+    memory.weigh(front, machine.table());
 }
 
 fn name_of(body: &Body) -> &str {

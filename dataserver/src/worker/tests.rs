@@ -69,6 +69,7 @@ impl Rig {
     }
 
     fn front(&mut self) -> &mut Front {
+        self.worker.agenda.wake(PARENT);
         self.worker.fronts.get_mut(&PARENT).expect("every range has a front")
     }
 
