@@ -148,7 +148,7 @@ impl KeepAlives {
     /// Everything that waits, as calls of one batch per store. `route` says where a name goes.
     pub fn flush(&mut self, now_us: u64, route: impl Fn(&str) -> Option<Target>) -> Flushed {
         self.flushed_us = Some(now_us);
-        type Group = (Target, Bytes, u64, u64, StreamNumber, StreamNumber);
+        type Group = (Target, Option<String>, Bytes, u64, u64, StreamNumber, StreamNumber);
         let mut groups: BTreeMap<Group, Vec<(Item, Waiting)>> = BTreeMap::new();
         let mut told: BTreeMap<Caller, usize> = BTreeMap::new();
         for (item, waiting) in std::mem::take(&mut self.waiting) {
@@ -157,7 +157,11 @@ impl KeepAlives {
                 continue;
             };
             let Attempt { seq, events_to, asker, .. } = waiting.attempt;
-            let group = (target, item.handle.clone(), item.instance, seq, events_to, asker);
+            // A store that is asked without a range goes by the first name, and says nothing of others:
+            // names of which no range is known may be of different ones.
+            let alone = (target.range_id == 0).then(|| item.name.clone());
+            let handle = item.handle.clone();
+            let group = (target, alone, handle, item.instance, seq, events_to, asker);
             groups.entry(group).or_default().push((item, waiting));
         }
         let mut calls = Vec::with_capacity(groups.len());

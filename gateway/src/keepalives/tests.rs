@@ -445,3 +445,14 @@ fn callers_are_told_when_nobody_can_be_asked() {
     assert_eq!(flushed.told, [(caller(1, 1), 1)]);
     assert_eq!(keepalives.named(), 1);
 }
+
+#[test]
+fn names_of_which_no_range_is_known_go_out_apart() {
+    let mut keepalives = KeepAlives::default();
+    add(&mut keepalives, 0, caller(1, 1), 5, &[("a", 1), ("m", 2), ("m", 3)]);
+    let flushed = keepalives.flush(0, |_| target(A, 0, 0));
+    let calls: Vec<_> = flushed.calls.into_iter().map(|(_, call)| call).collect();
+    let item = |name: &str, id| (name.to_owned(), id);
+    let apart = vec![(5, vec![item("a", 1)]), (5, vec![item("m", 2), item("m", 3)])];
+    assert_eq!(shape(&calls), apart);
+}
