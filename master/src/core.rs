@@ -102,12 +102,14 @@ enum Asker {
     Registration { number: u64, ident: [u8; 16], life: Life, address: String },
     /// Somebody who wants ids.
     Ids { number: u64 },
+    /// Those who watch routes: of this range they hear once it is known.
+    Watchers { range: RangeId },
 }
 
 impl Asker {
     fn number(&self) -> Option<u64> {
         match self {
-            Self::Nobody => None,
+            Self::Nobody | Self::Watchers { .. } => None,
             Self::Registration { number, .. } | Self::Ids { number } => Some(*number),
         }
     }

@@ -102,7 +102,7 @@ impl MasterCore {
             Asker::Registration { ident: other, life: theirs, address: at, .. } => {
                 if *other == ident { *theirs != life } else { at == address }
             }
-            Asker::Nobody | Asker::Ids { .. } => false,
+            Asker::Nobody | Asker::Ids { .. } | Asker::Watchers { .. } => false,
         })
     }
 
@@ -193,6 +193,7 @@ impl MasterCore {
                 self.reply(number, Reply::Allocated(AllocateIdsResponse { first }));
             }
             (Asker::Nobody, _) => {}
+            (Asker::Watchers { range }, _) => _ = self.changed_ranges.insert(range),
             (asker, answer) => unreachable!("{answer:?} answers {asker:?}"),
         }
     }

@@ -83,16 +83,17 @@ impl MasterCore {
             }
         };
         let range = descriptor.range;
+        let mut is_queued = false;
         if self.is_news(&descriptor) {
             let descriptors = vec![state_rows::record(&descriptor)];
             let command = Command::Ranges(RangesCommand { descriptors });
             // Overloaded: it comes again with the next full heartbeat, or change.
-            drop(self.ask_log(command, Asker::Nobody));
-            self.changed_ranges.insert(range);
+            is_queued = self.ask_log(command, Asker::Watchers { range }).is_ok();
         }
         let leading = self.leading.as_mut().expect("only a leader is asked");
         let leader = Leader { store, term: report.term, level: report.feature_level };
-        if leading.presence.leads(range, leader) {
+        // What is on its way into the log is told from there, with its leader.
+        if leading.presence.leads(range, leader) && !is_queued {
             self.changed_ranges.insert(range);
         }
     }

@@ -630,3 +630,24 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn watchers_hear_of_a_range_that_was_not_known_before() {
+    let mut world = with_stores(3);
+    let first = world.beat(1, 1, Vec::new()).bootstrap.remove(0);
+    world.beat(1, 1, vec![report(&first, 6)]);
+    world.routes.clear();
+    let left = RangeDescriptor { end: b"m".as_slice().into(), version: 2, ..first.clone() };
+    let right =
+        RangeDescriptor { range_id: 2, start: b"m".as_slice().into(), version: 2, ..first.clone() };
+    world.beat(2, 1, vec![report(&left, 7), report(&right, 7)]);
+    let told: BTreeMap<u64, u64> = world
+        .routes
+        .iter()
+        .flat_map(|update| &update.routes)
+        .filter_map(|route| Some((route.descriptor.as_ref()?, route.leader_store_id)))
+        .filter(|(descriptor, _)| descriptor.version == 2)
+        .map(|(descriptor, leader)| (descriptor.range_id, leader))
+        .collect();
+    assert_eq!(told, BTreeMap::from([(1, 2), (2, 2)]));
+}
