@@ -18,7 +18,7 @@ SHARKLOCK_LARGE_WORLDS=1 cargo test --locked --package sharklock-model --test sc
 
 echo '== the simulator over 200 hours, and an hour of seeds that nobody has seen'
 SHARKLOCK_SIM_HOURS=${SHARKLOCK_SIM_HOURS:-200} cargo test --locked --package sharklock-sim --test hours -- --nocapture
-cargo run --locked --package sharklock-sim -- swarm --from "$(date +%s)" --seeds 1000000 --minutes "${SHARKLOCK_SWARM_MINUTES:-60}"
+scripts/swarm.sh --keep-going --minutes "${SHARKLOCK_SWARM_MINUTES:-60}"
 
 echo '== the planted bugs'
 scripts/planted-bugs.sh

@@ -194,6 +194,11 @@ impl Worker {
         self.fronts.values().all(|front| front.leading.is_some())
     }
 
+    /// Whether this store leads a range, and answers for it.
+    pub fn leads(&self, range: RangeId) -> bool {
+        self.fronts.get(&range).is_some_and(|front| front.leading.is_some())
+    }
+
     /// Whether each range here knows a leader, this store or another. A store without ranges lacks
     /// none.
     pub fn knows_leaders(&self) -> bool {

@@ -6,6 +6,7 @@
 use crate::client::Link;
 use crate::node::Node;
 use crate::note;
+use crate::store::StoreNode;
 use crate::streams::End;
 use crate::world::{Event, MS, World};
 
@@ -50,8 +51,14 @@ impl World {
                 self.pause(Node::Gateway(gateway), length);
             }
             _ => {
-                let leader = self.stores.iter().find(|store| store.answers());
-                let Some(leader) = leader.map(|store| store.number) else { return };
+                let leads = |store: &&StoreNode| store.led().next().is_some();
+                let leaders = self.stores.iter().filter(leads).map(|store| store.number);
+                let leaders: Vec<usize> = leaders.collect();
+                let leader = match &leaders[..] {
+                    [] => return,
+                    [leader] => *leader,
+                    several => *self.dice.faults.pick(several),
+                };
                 let (power, back) =
                     (self.dice.faults.one_in(2), self.dice.faults.below(4_000 * MS));
                 self.store_ends(leader, power, back);
@@ -86,7 +93,7 @@ impl World {
         let Link::Up(conn) = process.link else { return None };
         match self.streams.get_mut(conn)?.node(End::Listener) {
             Node::Gateway(number) => Some(number),
-            Node::Store(_) | Node::Client(_) => None,
+            Node::Store(_) | Node::Client(_) | Node::Master(_) => None,
         }
     }
 

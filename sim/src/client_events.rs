@@ -57,7 +57,7 @@ impl World {
             self.record_end_of_process(number, instance, ticket, &taken);
         }
         self.checks.beliefs.end_all(instance);
-        self.checks.liveness.died(instance, self.now);
+        self.checks.died(instance, self.now);
         let silently = self.dice.faults.one_in(3);
         for (conn, end) in self.streams.of(Node::Client(number)) {
             self.hang_up(conn, end, silently);
@@ -494,15 +494,16 @@ impl World {
     fn compare_beliefs(&mut self, number: usize) {
         let (now, clients) = (self.now, &self.clients);
         let read = |client: usize| clients[client - 1].now(now);
-        let term = self.checks.replicas.answered_term();
-        let leads = |store: &&StoreNode| {
-            store.answers() && store.status().is_some_and(|status| status.term == term)
-        };
-        let leader = self.stores.iter().find(leads);
-        let covers = |belief: &Belief| {
-            let Some(leader) = leader else { return Ok(()) };
+        let (ranges, stores, replicas) = (&self.ranges, &self.stores, &self.checks.replicas);
+        let covers = |name: &str, belief: &Belief| {
+            let range = ranges.of(name);
+            let term = replicas.answered_term(range);
+            let leads = |store: &&StoreNode| {
+                store.answers(range) && store.status(range).is_some_and(|it| it.term == term)
+            };
+            let Some(leader) = stores.iter().find(leads) else { return Ok(()) };
             let believed = clients[belief.client - 1].clock.when(belief.cell.valid_until());
-            let counted = leader.lease_ends(now, Token(belief.token));
+            let counted = leader.lease_ends(now, range, Token(belief.token));
             match (believed, counted) {
                 (Some(believed), Some(counted)) if believed > counted + ROUNDING_NS => {
                     let (words, number) = (belief.words(), leader.number);

@@ -3,11 +3,13 @@
 //! marked.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use sharklock_proto::v1::{
     AcquireOutcome, AcquisitionEventKind, GoneReason, KeepAliveState, Position, ReleaseOutcome,
     SessionCall, SessionResponse, session_answer, session_call,
 };
+use sharklock_rangemap::RangeId;
 
 use crate::world::{S, World};
 
@@ -24,14 +26,18 @@ pub struct Talk {
 }
 
 /// Of one acquisition.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Talked {
+    /// Its lock.
+    name: Option<Arc<str>>,
     /// The newest attempt to acquire it, or to keep it alive.
     newest: u64,
     /// The newest of them that was answered.
     heard: u64,
     /// When that was, true time; before that, when it was first asked for.
     heard_ns: u64,
+    /// When it was first asked for, until it is first answered.
+    unanswered_since: Option<u64>,
     /// The gateway that was last asked to close it.
     closed_at: Option<usize>,
     /// A server has said that it is over.
@@ -49,6 +55,11 @@ impl Talk {
     /// Whether a gateway was asked to close an acquisition.
     pub fn closes(&self, id: u64) -> bool {
         self.of.get(&id).is_some_and(|talked| talked.closed_at.is_some())
+    }
+
+    /// The lock that an acquisition is of, if it is remembered.
+    pub fn name(&self, id: u64) -> Option<Arc<str>> {
+        self.of.get(&id)?.name.clone()
     }
 
     /// Whether an attempt is on its way that is newer than all answers.
@@ -69,6 +80,8 @@ impl World {
                 let talked = process.talk.of(id);
                 if talked.newest == 0 {
                     talked.heard_ns = self.now;
+                    talked.unanswered_since = Some(self.now);
+                    talked.name = Some(Arc::from(it.name.as_str()));
                 }
                 talked.newest = seq;
                 let is_new = talked.heard_ns + ENDED_KNOWN_NS < self.now;
@@ -107,6 +120,7 @@ impl World {
                 Some(Body::Acquire(it)) => {
                     let id = it.acquisition_id;
                     self.attempt_answered(number, id, call);
+                    self.acquire_answered(number, id);
                     let gone = is_final(it.gone_reason(), false);
                     let over = match it.outcome() {
                         AcquireOutcome::HeldByOther
@@ -168,15 +182,35 @@ impl World {
         }
     }
 
+    /// How long the first answer to an acquire took, whatever it says: the measure of L4.
+    fn acquire_answered(&mut self, number: usize, id: u64) {
+        let Some(process) = &mut self.clients[number - 1].process else { return };
+        let talked = process.talk.of(id);
+        let Some(since) = talked.unanswered_since.take() else { return };
+        let Some(name) = talked.name.clone() else { return };
+        if !self.is_calm {
+            let range = self.ranges.of(&name);
+            self.answered_ns.entry(range).or_default().push(self.now - since);
+        }
+    }
+
     /// A server has said, from the state at a place in the log, that an acquisition is over.
     fn told_over(&mut self, number: usize, id: Option<u64>, position: Option<Position>) {
         let (Some(id), Some(position)) = (id, position) else { return };
         let Some(process) = &mut self.clients[number - 1].process else { return };
         let instance = process.instance;
-        if std::mem::replace(&mut process.talk.of(id).over, true) {
+        let talked = process.talk.of(id);
+        if std::mem::replace(&mut talked.over, true) {
             self.counters.count("ends told again");
         }
-        self.checks.finished.told(instance, id, position.applied_index);
+        let range = RangeId(position.range_id);
+        if let Some(name) = talked.name.clone()
+            && self.ranges.of(&name) != range
+        {
+            let what = format!("range {range} says how acquisition {id} on {name} has ended");
+            return self.violated("S10", &[name.to_string()], format_args!("{what}"));
+        }
+        self.checks.finished.told(instance, id, (range, position.applied_index));
     }
 }
 

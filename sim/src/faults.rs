@@ -2,12 +2,10 @@
 //! lock service breaks at its leader.
 
 use sharklock_dataserver::Input;
-use sharklock_rangemap::StoreId;
 
 use crate::links::Letter;
 use crate::node::Node;
 use crate::note;
-use crate::store::STORES;
 use crate::world::{Event, MS, S, World};
 
 /// What has ended is remembered for 35 s, and up to 5 s more.
@@ -34,6 +32,10 @@ pub enum Fault {
     Replay,
     HandOver,
     Impostor,
+    CrashMaster,
+    PauseMaster,
+    IsolateMaster,
+    StaleRoutes,
 }
 
 /// The end of what a fault did.
@@ -42,7 +44,7 @@ pub enum Ease {
     /// Ways are free again.
     Unblock(Vec<(Node, Node)>),
     /// Held letters arrive.
-    Unclog(Vec<(usize, usize)>),
+    Unclog(Vec<(Node, Node)>),
     /// A machine thaws.
     Thaw(usize),
     /// A process goes on.
@@ -51,7 +53,7 @@ pub enum Ease {
 
 impl Fault {
     /// Every kind.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 22] = [
         Self::CrashStore,
         Self::PowerCut,
         Self::PauseStore,
@@ -70,6 +72,10 @@ impl Fault {
         Self::Replay,
         Self::HandOver,
         Self::Impostor,
+        Self::CrashMaster,
+        Self::PauseMaster,
+        Self::IsolateMaster,
+        Self::StaleRoutes,
     ];
 
     /// Its counter's name.
@@ -93,6 +99,10 @@ impl Fault {
             Self::Replay => "fault: replayed call",
             Self::HandOver => "fault: hand-over",
             Self::Impostor => "fault: another cluster at an address",
+            Self::CrashMaster => "fault: master crash",
+            Self::PauseMaster => "fault: master pause",
+            Self::IsolateMaster => "fault: isolated master",
+            Self::StaleRoutes => "fault: stale routes",
         }
     }
 }
@@ -101,6 +111,11 @@ impl World {
     fn mean_ms(&self, fault: Fault) -> u64 {
         let options = &self.options;
         match fault {
+            Fault::CrashMaster | Fault::PauseMaster | Fault::IsolateMaster
+                if self.masters.is_empty() =>
+            {
+                0
+            }
             Fault::CrashStore => options.crash_store_mean_ms,
             Fault::PowerCut => options.power_cut_mean_ms,
             Fault::PauseStore => options.pause_store_mean_ms,
@@ -119,6 +134,10 @@ impl World {
             Fault::Replay => options.replay_mean_ms,
             Fault::HandOver => options.hand_over_mean_ms,
             Fault::Impostor => options.impostor_mean_ms,
+            Fault::CrashMaster => options.crash_master_mean_ms,
+            Fault::PauseMaster => options.pause_master_mean_ms,
+            Fault::IsolateMaster => options.isolate_master_mean_ms,
+            Fault::StaleRoutes => options.stale_routes_mean_ms,
         }
     }
 
@@ -149,10 +168,11 @@ impl World {
                 self.store_ends(store, power, length);
             }
             Fault::PowerCut => {
-                for store in 1..=STORES {
+                for store in 1..=self.faulty_stores() {
                     let back = self.dice.faults.below(2 * S) + length / 8;
                     self.store_ends(store, true, back);
                 }
+                self.masters_lose_power(length);
             }
             Fault::PauseStore => {
                 let store = self.some_store(3);
@@ -206,6 +226,16 @@ impl World {
                 let number = 1 + self.dice.faults.below(self.options.clients) as usize;
                 self.switch_gateway(number);
             }
+            Fault::CrashMaster => {
+                let (master, power) = (self.some_master(), self.dice.faults.one_in(2));
+                self.master_ends(master, power, length);
+            }
+            Fault::PauseMaster => {
+                let master = self.some_master();
+                self.pause(Node::Master(master), length);
+            }
+            Fault::IsolateMaster => self.isolate_master(length),
+            Fault::StaleRoutes => self.stale_routes(),
             Fault::Replay => self.replay(),
             Fault::Impostor => {
                 let number = 1 + self.dice.faults.below(self.options.gateways) as usize;
@@ -213,9 +243,9 @@ impl World {
             }
             Fault::HandOver => {
                 let store = self.some_store(4);
-                let answers = self.store(store).answers();
-                let waiters = self.store(store).table().map_or(0, |it| it.counts().waiters);
-                if answers && waiters > 0 {
+                let store_now = self.store(store);
+                let tables = store_now.led().filter_map(|range| store_now.table(range));
+                if tables.map(|table| table.counts().waiters).sum::<usize>() > 0 {
                     self.counters.count("hand-overs with waiters");
                 }
                 note!(self, "s{store} hands over");
@@ -225,16 +255,23 @@ impl World {
         self.plan_fault(fault);
     }
 
-    /// A store: the leader in so many minus one of so many cases.
+    /// How many stores may have faults: the first.
+    fn faulty_stores(&self) -> usize {
+        let may_fail = |number: &usize| self.options.may_fail(Node::Store(*number));
+        (1..=self.stores.len()).filter(may_fail).count()
+    }
+
+    /// A store: a leader in so many minus one of so many cases.
     fn some_store(&mut self, leader_of: u64) -> usize {
         let leaders: Vec<usize> = self
             .stores
             .iter()
+            .take(self.faulty_stores())
             .filter(|store| store.is_leader())
             .map(|store| store.number)
             .collect();
         if leaders.is_empty() || self.dice.faults.one_in(leader_of) {
-            1 + self.dice.faults.below(STORES as u64) as usize
+            1 + self.dice.faults.below(self.faulty_stores() as u64) as usize
         } else {
             *self.dice.faults.pick(&leaders)
         }
@@ -250,6 +287,10 @@ impl World {
             }
             Node::Gateway(number) => self.gateway_pauses(number, until),
             Node::Client(number) => self.client_pauses(number, until),
+            Node::Master(number) => {
+                let master = &mut self.masters[number - 1];
+                master.paused_until = master.paused_until.max(until);
+            }
         }
         self.queue.plan(until, Event::Ease(Ease::Resume(node)));
     }
@@ -266,7 +307,7 @@ impl World {
     /// Some ways between stores are blocked; sometimes with gateways on either side.
     fn partition(&mut self, length: u64) {
         let alone = self.some_store(2);
-        let others: Vec<usize> = (1..=STORES).filter(|store| *store != alone).collect();
+        let others: Vec<usize> = (1..=self.stores.len()).filter(|it| *it != alone).collect();
         let mut ways = Vec::new();
         let kind = self.dice.faults.below(6);
         for other in others.iter().copied() {
@@ -279,15 +320,18 @@ impl World {
                 4 if other == others[0] => ways.extend([(a, b), (b, a)]),
                 4 => {}
                 _ => {
+                    ways.extend([(a, b), (b, a)]);
                     let (c, d) = (Node::Store(others[0]), Node::Store(others[1]));
-                    ways.extend([(a, b), (b, a), (c, d), (d, c)]);
+                    if self.options.may_fail(c) && self.options.may_fail(d) {
+                        ways.extend([(c, d), (d, c)]);
+                    }
                 }
             }
         }
         if self.dice.faults.one_in(3) {
             for gateway in 1..=self.options.gateways as usize {
                 let gateway = Node::Gateway(gateway);
-                if self.dice.faults.one_in(2) {
+                if self.dice.faults.one_in(2) && self.options.faulty_stores == 0 {
                     for other in &others {
                         ways.extend(both(gateway, Node::Store(*other)));
                     }
@@ -320,8 +364,10 @@ impl World {
         self.links.block(&ways);
         // The links of stores find out and say so.
         for (from, to) in &ways {
-            if let (Node::Store(from), Node::Store(to)) = (from, to) {
-                self.store_told(*from, Input::Unreachable(StoreId(*to as u64)));
+            if let (Node::Store(from), Node::Store(to)) = (from, to)
+                && let Some(to) = self.store(*to).id
+            {
+                self.store_told(*from, Input::Unreachable(to));
             }
         }
         self.queue.plan(self.now + length, Event::Ease(Ease::Unblock(ways)));
@@ -330,17 +376,16 @@ impl World {
     fn clog(&mut self, length: u64) {
         let store = self.some_store(2);
         let mut ways = Vec::new();
-        for other in (1..=STORES).filter(|other| *other != store) {
+        for other in (1..=self.stores.len()).filter(|other| *other != store) {
+            let (a, b) = (Node::Store(store), Node::Store(other));
             if self.dice.faults.one_in(2) {
-                ways.push((store, other));
+                ways.push((a, b));
             } else if self.dice.faults.one_in(2) {
-                ways.push((other, store));
+                ways.push((b, a));
             }
         }
         note!(self, "clogged for {length}: {ways:?}");
-        for (from, to) in &ways {
-            self.links.clog(*from, *to);
-        }
+        ways.iter().for_each(|way| self.links.clog(*way));
         self.queue.plan(self.now + length, Event::Ease(Ease::Unclog(ways)));
     }
 
@@ -355,24 +400,25 @@ impl World {
             Ease::Resume(Node::Store(number)) => self.store_resumes(number),
             Ease::Resume(Node::Gateway(number)) => self.gateway_resumes(number),
             Ease::Resume(Node::Client(number)) => self.client_resumes(number),
+            Ease::Resume(Node::Master(number)) => self.master_resumes(number),
         }
     }
 
     /// What was held back arrives within a second, in any order, some of it twice.
-    fn unclog(&mut self, ways: Vec<(usize, usize)>) {
-        for (from, to) in ways {
-            for letter in self.links.unclog(from, to) {
+    fn unclog(&mut self, ways: Vec<(Node, Node)>) {
+        for way in ways {
+            for letter in self.links.unclog(way) {
                 if self.dice.letters.one_in(8) {
-                    self.release_letter(letter.clone());
+                    self.release_letter(way, letter.clone());
                 }
-                self.release_letter(letter);
+                self.release_letter(way, letter);
             }
         }
     }
 
-    fn release_letter(&mut self, letter: Letter) {
+    fn release_letter(&mut self, way: (Node, Node), letter: Letter) {
         let at = self.now + self.dice.letters.below(S);
-        self.queue.plan(at, Event::Letter(letter));
+        self.queue.plan(at, Event::Letter { way, letter });
     }
 
     fn thaw(&mut self, number: usize) {
@@ -396,11 +442,13 @@ impl World {
         options.stream_lag_ppm = 0;
         options.disk_stall_ppm = 0;
         options.disk_fail_ppm = 0;
+        options.routes_lost_ppm = 0;
+        options.routes_late_ppm = 0;
         self.links.unblock_all();
         self.release_held();
         let clogs = self.links.clogs();
         self.unclog(clogs);
-        for number in 1..=STORES {
+        for number in 1..=self.stores.len() {
             let now = self.now;
             let store = self.store(number);
             store.paused_until = now;
@@ -411,11 +459,12 @@ impl World {
                 self.queue.plan(now, Event::StoreStarts(number));
             }
         }
+        self.heal_masters();
         self.heal_gateways();
         self.heal_clients();
     }
 }
 
-fn both(a: Node, b: Node) -> [(Node, Node); 2] {
+pub(crate) fn both(a: Node, b: Node) -> [(Node, Node); 2] {
     [(a, b), (b, a)]
 }

@@ -11,6 +11,7 @@ use sharklock_gateway::{
 use sharklock_proto::internal::v1::StoreCall;
 use sharklock_proto::v1::{AcquireRequest, SessionRequest};
 
+use crate::asking::Seeker;
 use crate::clock::DriftingClock;
 use crate::streams::{ConnId, Half, Payload};
 
@@ -38,6 +39,12 @@ pub struct GatewayProcess {
     pub to_stores: Arc<ToStores>,
     /// Which connection leads to which store.
     pub stores: BTreeMap<StoreId, ConnId>,
+    /// The stores to which it keeps connections, by number.
+    pub known: BTreeSet<usize>,
+    /// Whom it asks for routes.
+    pub seeker: Seeker,
+    /// The question by which it watches them, while it does.
+    pub watches: Option<u64>,
     /// The two streams of each client.
     pub clients: BTreeMap<ConnId, Ports>,
     /// Streams over which others repeat old requests; nobody reads them.
@@ -138,7 +145,7 @@ impl GatewayNode {
     }
 
     /// Begins a life.
-    pub fn start(&mut self, now_ns: u64) {
+    pub fn start(&mut self, now_ns: u64, masters: usize) {
         let to_stores = Arc::new(ToStores::default());
         let links = Arc::clone(&to_stores) as Arc<dyn StoreLinks>;
         let hub = Hub::new(HubConfig::default(), links, Arc::new(()));
@@ -148,6 +155,9 @@ impl GatewayNode {
             hub,
             to_stores,
             stores: BTreeMap::new(),
+            known: BTreeSet::new(),
+            seeker: Seeker::new(masters),
+            watches: None,
             clients: BTreeMap::new(),
             ghosts: Vec::new(),
             unary: Vec::new(),

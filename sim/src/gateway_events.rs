@@ -1,21 +1,20 @@
 //! What happens to gateways: connections, calls, ticks, an operator's wishes, starts and ends.
 
 use sharklock_gateway::outbox::Answer;
-use sharklock_gateway::{Origin, StoreId, validate};
+use sharklock_gateway::{Origin, validate};
 use sharklock_history::{LockId, Position, Record, What};
 use sharklock_proto::internal::v1::store_reply::Body;
 use sharklock_proto::v1::{self, CheckTokenRequest, ForceReleaseRequest, GetLockRequest};
 
-use crate::gateway::Look;
+use crate::gateway::{GatewayProcess, Look};
 use crate::node::Node;
 use crate::note;
-use crate::store::STORES;
 use crate::streams::{ConnId, End, Half, Payload};
 use crate::world::{Event, MS, World};
 
 impl World {
     pub(crate) fn gateway_starts(&mut self, number: usize) {
-        let now = self.now;
+        let (now, masters) = (self.now, self.masters.len());
         let gateway = &mut self.gateways[number - 1];
         if gateway.process.is_some() {
             return;
@@ -23,11 +22,17 @@ impl World {
         gateway.paused_until = 0;
         gateway.backlog.clear();
         gateway.late.clear();
-        gateway.start(now);
+        gateway.start(now, masters);
         let life = gateway.life;
         note!(self, "g{number} starts, life {life}");
-        for store in 1..=STORES {
-            self.plan_dial(number, life, store, MS);
+        if self.masters.is_empty() {
+            let process = self.gateways[number - 1].process.as_mut().expect("it has begun");
+            process.known = (1..=self.stores.len()).collect();
+            for store in 1..=self.stores.len() {
+                self.plan_dial(number, life, store, MS);
+            }
+        } else {
+            self.gateway_watches(number, life);
         }
         self.plan_operator(number, life);
         self.after_gateway(number);
@@ -87,7 +92,8 @@ impl World {
     pub(crate) fn gateway_dials(&mut self, number: usize, life: u32, store: usize) {
         let (now, here, there) = (self.now, Node::Gateway(number), Node::Store(store));
         let gateway = &self.gateways[number - 1];
-        if gateway.life != life || gateway.process.is_none() {
+        let is_known = |process: &GatewayProcess| process.known.contains(&store);
+        if gateway.life != life || !gateway.process.as_ref().is_some_and(is_known) {
             return;
         }
         let reachable = self.stores[store - 1].process.is_some()
@@ -101,10 +107,10 @@ impl World {
         let conn = self.streams.open(here, there);
         note!(self, "g{number} reaches s{store} over {conn}");
         self.store_accepts(store, conn);
+        let id = self.stores[store - 1].id.expect("its process lives");
         let gateway = &mut self.gateways[number - 1];
         let now_us = gateway.now_us(now);
         let process = gateway.process.as_mut().expect("it lives");
-        let id = StoreId(store as u64);
         process.stores.insert(id, conn);
         process.to_stores.set_connected(id, true);
         process.hub.link_up(now_us, id);
@@ -139,6 +145,7 @@ impl World {
         let now_us = gateway.now_us(now);
         let life = gateway.life;
         let process = gateway.process.as_mut().expect("it lives");
+        let mut lost = None;
         match payload {
             Some(Payload::Replies(replies)) => {
                 if let Some(store) = process.store_at(conn) {
@@ -157,13 +164,17 @@ impl World {
                     process.stores.remove(&store);
                     process.to_stores.set_connected(store, false);
                     process.hub.link_lost(now_us, store);
-                    let pause = self.dice.streams.between(20, 500) * MS;
-                    self.plan_dial(number, life, store.0 as usize, pause);
+                    lost = Some(store);
                 } else {
                     process.clients.remove(&conn);
                 }
             }
             Some(other) => unreachable!("gateways are not sent {other:?}"),
+        }
+        if let Some(store) = lost {
+            let pause = self.dice.streams.between(20, 500) * MS;
+            let store = self.number_of(store).expect("it was reached");
+            self.plan_dial(number, life, store, pause);
         }
         self.after_gateway(number);
     }

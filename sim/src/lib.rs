@@ -1,4 +1,4 @@
-//! A whole SharkLock cluster in one thread: one range on three stores, gateways and clients as
+//! A whole SharkLock cluster in one thread: ranges on three and more stores, gateways and clients as
 //! shipped (their cores, without sockets, threads and disks), on a network, disks and clocks of the
 //! simulator's making. One seed decides everything, so that every run can be repeated.
 //!
@@ -6,6 +6,7 @@
 //! must happen in time has to; then the clients go, and nothing may be left.
 
 mod ambush;
+mod asking;
 mod check;
 mod client;
 mod client_events;
@@ -13,18 +14,26 @@ mod client_hears;
 mod client_spare;
 mod clock;
 mod dice;
+mod elsewhere;
 mod faults;
 mod gateway;
 mod gateway_events;
+mod heart;
 mod impostor;
 mod links;
+mod master;
+mod master_events;
+mod master_faults;
+mod master_poll;
 mod names;
 mod node;
 mod options;
 mod overtaking;
 mod poll;
 mod queue;
+mod ranges;
 mod replay;
+mod route_events;
 mod run;
 mod store;
 mod store_events;

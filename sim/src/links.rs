@@ -1,4 +1,4 @@
-//! Messages between stores: each may be lost, late, doubled, or overtaken. Links can be blocked in
+//! Messages between stores, and between masters: each may be lost, late, doubled, or overtaken. Links can be blocked in
 //! one direction, and clogged: what is sent then arrives late and all at once.
 
 use std::collections::BTreeMap;
@@ -7,11 +7,13 @@ use sharklock_proto::internal::v1::{
     Heartbeats, MessageType, RangeMessage, SnapshotMessage, snapshot_message::Body,
 };
 
+use sharklock_rangemap::StoreId;
+
 use crate::dice::Dice;
 use crate::node::Node;
 use crate::options::Options;
 
-/// What travels between stores. The kinds have streams of their own (D6).
+/// What travels between stores, or between masters. The kinds have streams of their own (D6).
 #[derive(Clone, Debug)]
 pub enum Letter {
     /// Of one range.
@@ -23,22 +25,13 @@ pub enum Letter {
 }
 
 impl Letter {
-    /// Who sends it.
-    pub fn from(&self) -> usize {
-        (match self {
-            Self::Message(message) => message.from_store,
-            Self::Heartbeats(beats) => beats.from_store,
-            Self::Snapshot(piece) => piece.from_store,
-        }) as usize
-    }
-
     /// Who is to have it.
-    pub fn to(&self) -> usize {
-        (match self {
+    pub fn to(&self) -> StoreId {
+        StoreId(match self {
             Self::Message(message) => message.to_store,
             Self::Heartbeats(beats) => beats.to_store,
             Self::Snapshot(piece) => piece.to_store,
-        }) as usize
+        })
     }
 
     fn class(&self) -> u8 {
@@ -63,7 +56,7 @@ impl Letter {
                 let (term, commit) = beat.map_or((0, 0), |beat| (beat.term, beat.commit));
                 let kind =
                     if beat.is_some_and(|beat| beat.is_response) { "beat-ok" } else { "beat" };
-                format!("{kind} t{term} c{commit}")
+                format!("{kind} t{term} c{commit} of {}", beats.beats.len())
             }
             Self::Snapshot(piece) => describe_piece(piece),
             Self::Message(message) => {
@@ -71,7 +64,8 @@ impl Letter {
                 let kind = body.msg_type().as_str_name().trim_start_matches("MSG_").to_lowercase();
                 let (term, index, commit) = (body.term, body.index, body.commit);
                 let (entries, reject) = (body.entries.len(), if body.reject { " no" } else { "" });
-                format!("{kind}{reject} t{term} i{index} c{commit} +{entries}")
+                let range = message.range_id;
+                format!("r{range} {kind}{reject} t{term} i{index} c{commit} +{entries}")
             }
         }
     }
@@ -92,15 +86,15 @@ fn describe_piece(piece: &SnapshotMessage) -> String {
     }
 }
 
-/// The links between all stores.
+/// The links between all stores, and between all masters.
 #[derive(Debug, Default)]
 pub struct Links {
     /// How many faults block a direction.
     blocked: BTreeMap<(Node, Node), u32>,
     /// What a clogged direction holds back.
-    clogged: BTreeMap<(usize, usize), Vec<Letter>>,
+    clogged: BTreeMap<(Node, Node), Vec<Letter>>,
     /// The last arrival per direction and class: without overtaking, nothing arrives before it.
-    last: BTreeMap<(usize, usize, u8), u64>,
+    last: BTreeMap<(Node, Node, u8), u64>,
 }
 
 impl Links {
@@ -130,18 +124,18 @@ impl Links {
         self.blocked.clear();
     }
 
-    /// Holds back what is sent from one store to another.
-    pub fn clog(&mut self, from: usize, to: usize) {
-        self.clogged.entry((from, to)).or_default();
+    /// Holds back what is sent one way.
+    pub fn clog(&mut self, way: (Node, Node)) {
+        self.clogged.entry(way).or_default();
     }
 
     /// What a direction has held back.
-    pub fn unclog(&mut self, from: usize, to: usize) -> Vec<Letter> {
-        self.clogged.remove(&(from, to)).unwrap_or_default()
+    pub fn unclog(&mut self, way: (Node, Node)) -> Vec<Letter> {
+        self.clogged.remove(&way).unwrap_or_default()
     }
 
     /// Every clogged direction.
-    pub fn clogs(&self) -> Vec<(usize, usize)> {
+    pub fn clogs(&self) -> Vec<(Node, Node)> {
         self.clogged.keys().copied().collect()
     }
 
@@ -149,12 +143,16 @@ impl Links {
     pub fn send(
         &mut self,
         now_ns: u64,
+        (from, to): (Node, Node),
         letter: Letter,
         options: &Options,
         dice: &mut Dice,
     ) -> Vec<(u64, Letter)> {
-        let (from, to, class) = (letter.from(), letter.to(), letter.class());
-        if self.is_blocked(Node::Store(from), Node::Store(to)) || dice.ppm(options.raft_loss_ppm) {
+        let class = letter.class();
+        // A way between two nodes that are spared is slow, and nothing worse.
+        let may_fail = options.may_fail(from) || options.may_fail(to);
+        let ppm = |parts: u64| if may_fail { parts } else { 0 };
+        if self.is_blocked(from, to) || dice.ppm(ppm(options.raft_loss_ppm)) {
             return Vec::new();
         }
         if let Some(held) = self.clogged.get_mut(&(from, to)) {
@@ -164,14 +162,14 @@ impl Links {
         let base = options.raft_delay_us * 1_000;
         let arrives = now_ns + base / 2 + dice.around(base / 2);
         let last = self.last.entry((from, to, class)).or_default();
-        let arrives = if dice.ppm(options.raft_reorder_ppm) {
+        let arrives = if dice.ppm(ppm(options.raft_reorder_ppm)) {
             arrives + dice.around(base * 8)
         } else {
             *last = arrives.max(*last + 1);
             *last
         };
         let mut arrivals = Vec::with_capacity(1);
-        if dice.ppm(options.raft_twice_ppm) {
+        if dice.ppm(ppm(options.raft_twice_ppm)) {
             arrivals.push((arrives + dice.around(base * 16), letter.clone()));
         }
         arrivals.push((arrives, letter));

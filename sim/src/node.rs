@@ -11,6 +11,8 @@ pub enum Node {
     Gateway(usize),
     /// A client's process.
     Client(usize),
+    /// A master.
+    Master(usize),
 }
 
 impl fmt::Display for Node {
@@ -19,6 +21,7 @@ impl fmt::Display for Node {
             Self::Store(number) => write!(f, "s{number}"),
             Self::Gateway(number) => write!(f, "g{number}"),
             Self::Client(number) => write!(f, "c{number}"),
+            Self::Master(number) => write!(f, "m{number}"),
         }
     }
 }

@@ -5,6 +5,7 @@
 use std::fmt;
 
 use crate::dice::Dice;
+use crate::node::Node;
 
 macro_rules! options {
     ($($(#[$doc:meta])* $name:ident,)*) => {
@@ -171,6 +172,27 @@ options! {
     snapshot_slots,
     /// Leases that a turn takes up of those that a new leader has found.
     leases_per_turn,
+    /// Data servers; each range has replicas on three of them.
+    stores,
+    /// Ranges with which the cluster begins.
+    ranges,
+    /// Only so many of the stores, the first, have faults, and nothing else has; 0: whatever may
+    /// have faults has. Ranges that have no replica there must not feel it (L4).
+    faulty_stores,
+    /// Masters: 1 or 3; 0: all stores and gateways were told by hand what there is.
+    masters,
+    /// A master's process or machine ends.
+    crash_master_mean_ms,
+    /// A master stands still.
+    pause_master_mean_ms,
+    /// A master is cut off from others.
+    isolate_master_mean_ms,
+    /// Routes that do not reach a gateway,
+    routes_lost_ppm,
+    /// that come late, so that others overtake them,
+    routes_late_ppm,
+    /// and how often old ones come again.
+    stale_routes_mean_ms,
 }
 
 /// Faults that a run without faults lacks, all of them.
@@ -180,6 +202,42 @@ const CRASHES_AND_PAUSES: [&str; 5] = [
     "pause_store_mean_ms",
     "partition_mean_ms",
     "cut_stream_mean_ms",
+];
+
+/// Faults of stores, of their disks and of what is between them.
+const OF_STORES: [&str; 13] = [
+    "crash_store_mean_ms",
+    "power_cut_mean_ms",
+    "pause_store_mean_ms",
+    "freeze_store_mean_ms",
+    "slow_disk_mean_ms",
+    "partition_mean_ms",
+    "clog_mean_ms",
+    "hand_over_mean_ms",
+    "disk_stall_ppm",
+    "disk_fail_ppm",
+    "raft_loss_ppm",
+    "raft_twice_ppm",
+    "raft_reorder_ppm",
+];
+
+/// Faults of clients, of gateways and of what is between them and others.
+const ELSEWHERE: [&str; 15] = [
+    "stall_streams_mean_ms",
+    "cut_stream_mean_ms",
+    "crash_gateway_mean_ms",
+    "pause_gateway_mean_ms",
+    "crash_client_mean_ms",
+    "pause_client_mean_ms",
+    "isolate_client_mean_ms",
+    "switch_gateway_mean_ms",
+    "ambush_ppm",
+    "impostor_mean_ms",
+    "replay_mean_ms",
+    "stream_lag_ppm",
+    "force_mean_ms",
+    "give_up_pct",
+    "drop_guard_pct",
 ];
 
 impl Options {
@@ -192,6 +250,8 @@ impl Options {
         options.draw_snapshots(dice);
         options.draw_extreme(dice);
         options.draw_impostors(dice);
+        options.draw_cluster(dice);
+        options.draw_masters(dice);
         options
     }
 
@@ -264,6 +324,16 @@ impl Options {
             snapshot_tick_bytes: 0,
             snapshot_slots: 0,
             leases_per_turn: 0,
+            stores: 3,
+            ranges: 1,
+            faulty_stores: 0,
+            masters: 0,
+            crash_master_mean_ms: 0,
+            pause_master_mean_ms: 0,
+            isolate_master_mean_ms: 0,
+            routes_lost_ppm: 0,
+            routes_late_ppm: 0,
+            stale_routes_mean_ms: 0,
         }
     }
 
@@ -357,6 +427,87 @@ impl Options {
     fn draw_impostors(&mut self, dice: &mut Dice) {
         let (come, mean) = (dice.one_in(3), dice.scale(5_000, 120_000));
         self.impostor_mean_ms = if come && self.has_faults() { mean } else { 0 };
+    }
+
+    /// Drawn last, as whatever is new: older seeds keep what they had. Half of the runs have one range
+    /// on three stores, as clusters begin.
+    fn draw_cluster(&mut self, dice: &mut Dice) {
+        let (size, few, many) = (dice.below(8), dice.between(2, 5), dice.scale(6, 40));
+        let stores = dice.between(3, 7);
+        let (spares, faulty) = (dice.one_in(4), dice.between(1, 2));
+        (self.stores, self.ranges) = match size {
+            0..=3 => (3, 1),
+            4..=6 => (stores, few),
+            _ => (stores, many),
+        };
+        if self.ranges > 1 {
+            // Else nobody would lock anything in most of them.
+            self.hot_pct = self.hot_pct.min(60);
+        }
+        if spares && self.stores > 4 && self.has_faults() {
+            self.faulty_stores = faulty;
+            self.spare_others(dice);
+        }
+    }
+
+    /// Two of three runs have masters.
+    fn draw_masters(&mut self, dice: &mut Dice) {
+        let masters = *dice.pick(&[0, 1, 3]);
+        let mut mean = |low, high| {
+            let (on, value) = (dice.one_in(2), dice.scale(low, high));
+            if on { value } else { 0 }
+        };
+        let crash = mean(6_000, 120_000);
+        let pause = mean(6_000, 120_000);
+        let isolate = mean(6_000, 120_000);
+        let stale = mean(500, 20_000);
+        let lost = *dice.pick(&[0, 0, 100_000, 500_000]);
+        let late = *dice.pick(&[0, 0, 100_000, 500_000]);
+        // Whose faults are which is told by numbers, and masters number stores as they come.
+        self.masters = if self.faulty_stores == 0 { masters } else { 0 };
+        if self.masters > 0 && self.has_faults() {
+            self.crash_master_mean_ms = crash;
+            self.pause_master_mean_ms = pause;
+            self.isolate_master_mean_ms = isolate;
+            self.stale_routes_mean_ms = stale;
+            (self.routes_lost_ppm, self.routes_late_ppm) = (lost, late);
+        }
+    }
+
+    /// Only some stores have faults, and their ranges so many calls that a slow one is no accident.
+    fn spare_others(&mut self, dice: &mut Dice) {
+        self.duration_s = dice.between(90, 150);
+        (self.clients, self.tasks) = (dice.between(3, 5), dice.between(2, 3));
+        (self.think_mean_ms, self.hold_mean_ms) = (dice.scale(100, 300), dice.scale(20, 200));
+        for fault in ELSEWHERE {
+            self.set(fault, 0).expect("it is an option");
+        }
+        for (fault, low, high) in
+            [("crash_store_mean_ms", 8_000, 30_000), ("partition_mean_ms", 8_000, 30_000)]
+        {
+            self.set(fault, dice.scale(low, high)).expect("it is an option");
+        }
+    }
+
+    /// Whether a node may have faults.
+    pub fn may_fail(&self, node: Node) -> bool {
+        match node {
+            _ if self.faulty_stores == 0 => true,
+            Node::Store(number) => number as u64 <= self.faulty_stores,
+            Node::Gateway(_) | Node::Client(_) | Node::Master(_) => false,
+        }
+    }
+
+    /// The same run in which no store has faults.
+    pub fn without_faults(&self) -> Self {
+        let mut calm = self.clone();
+        for (name, _) in self.pairs() {
+            let is_fault = ELSEWHERE.contains(&name) || OF_STORES.contains(&name);
+            if is_fault {
+                calm.set(name, 0).expect("it is an option");
+            }
+        }
+        calm
     }
 
     /// In two of three runs logs are so short that who was away needs a snapshot, and chunks so

@@ -1,13 +1,20 @@
 //! Looking at the whole world: now and then, and at its end.
 
+use std::collections::BTreeMap;
+
 use sharklock_history::{History, check};
 use sharklock_locktable::LockTable;
+use sharklock_multiraft::ReplicaStatus;
+use sharklock_rangemap::RangeId;
 
 use crate::check::Seen;
 use crate::client::Stage;
 use crate::note;
-use crate::store::{STORES, StoreNode};
+use crate::store::StoreNode;
 use crate::world::{MS, World};
+
+/// Acquisitions that clients wait for: (instance, id), with the time of asking.
+type Asking = Vec<((u64, u64), u64)>;
 
 /// One in so many polls checks the tables' own invariants, which takes longer.
 const INVARIANTS_EVERY: u64 = 25;
@@ -16,29 +23,40 @@ impl World {
     pub(crate) fn poll(&mut self) {
         self.polls_count += 1;
         self.poll_replicas();
+        self.poll_masters(self.polls_count.is_multiple_of(INVARIANTS_EVERY));
         self.poll_liveness();
     }
 
     /// S5, S6 and S11 on every replica; now and then S1 in its own terms.
     fn poll_replicas(&mut self) {
-        for number in 1..=STORES {
-            self.compare_replica(number);
+        for number in 1..=self.stores.len() {
+            for range in self.stores[number - 1].ranges() {
+                self.compare_replica(number, range);
+            }
         }
         if self.polls_count.is_multiple_of(INVARIANTS_EVERY) {
-            self.stores.iter().filter_map(StoreNode::table).for_each(LockTable::check_invariants);
+            self.tables().for_each(|(_, table)| table.check_invariants());
         }
+    }
+
+    /// The tables of all replicas, each with its store.
+    fn tables(&self) -> impl Iterator<Item = (usize, &LockTable)> {
+        let of = |store| StoreNode::ranges(store).into_iter().map(move |range| (store, range));
+        let all = self.stores.iter().flat_map(of);
+        all.filter_map(|(store, range)| Some((store.number, store.table(range)?)))
     }
 
     /// S5, S6 and S11 on one replica: nothing has ended there that somebody believes in, and nothing
     /// is open that somebody was told to be over.
-    pub(crate) fn compare_replica(&mut self, number: usize) {
+    pub(crate) fn compare_replica(&mut self, number: usize, range: RangeId) {
         let (now, clients) = (self.now, &self.clients);
         let read = |client: usize| clients[client - 1].now(now);
         let store = &self.stores[number - 1];
-        let (Some(status), Some(table)) = (store.status(), store.table()) else { return };
-        let applied = status.applied;
-        let held = self.checks.beliefs.held_by(number, applied, table, &read);
-        let over = self.checks.finished.compare(number, applied, table);
+        let (Some(status), Some(table)) = (store.status(range), store.table(range)) else { return };
+        let (applied, bounds) =
+            (status.applied, &store.descriptor(range).expect("as above").bounds);
+        let held = self.checks.beliefs.held_by(number, (bounds, applied), table, &read);
+        let over = self.checks.finished.compare(number, (range, applied), table);
         let found = [("S5", held), ("S11", over)].into_iter();
         for (rule, (name, what)) in found.filter_map(|(rule, it)| Some((rule, it.err()?))) {
             self.violated(rule, &[name], format_args!("{what}"));
@@ -46,61 +64,64 @@ impl World {
     }
 
     fn poll_liveness(&mut self) {
-        self.count_stalls();
-        let leaders = self.stores.iter().filter(|store| store.answers());
-        let leader = leaders.max_by_key(|store| store.status().map(|status| status.term));
-        let options = &self.options;
-        let delays = options.stream_delay_us + options.raft_delay_us + options.disk_mean_us;
-        let seen = Seen {
-            now: self.now,
-            leader: leader.and_then(|store| store.table()),
-            leader_changes: self.counters.get("leader changes"),
-            stalls: self.counters.get("stalls credited"),
-            slack_ns: 500 * MS + 100 * delays * 1_000,
-            asking: self.asking(),
-        };
-        if let Err((rule, name, what)) = self.checks.liveness.poll(&seen) {
-            let about = if name.is_empty() { Vec::new() } else { vec![name] };
-            self.violated(rule, &about, format_args!("{what}"));
+        for store in &mut self.stores {
+            let stalls = store.take_stalls();
+            self.counters.add("stalls credited", stalls);
+        }
+        let mut asking = self.asking();
+        for range in self.ranges.ids() {
+            let asking = asking.remove(&range).unwrap_or_default();
+            self.poll_range(range, asking);
         }
     }
 
-    /// What clients wait for.
-    fn asking(&self) -> Vec<((u64, u64), u64)> {
+    fn poll_range(&mut self, range: RangeId, asking: Asking) {
+        let options = &self.options;
+        let delays = options.stream_delay_us + options.raft_delay_us + options.disk_mean_us;
+        let has_replica = |store: &&StoreNode| store.seen.contains_key(&range);
+        let seen = Seen {
+            now: self.now,
+            serves: self.stores.iter().all(|store| store.process.is_some()),
+            leader: leader_of(&self.stores, range).and_then(|store| store.table(range)),
+            leader_changes: self.checks.replicas.leader_changes(range),
+            stalls: self.stores.iter().filter(has_replica).map(|store| store.stalls).sum(),
+            slack_ns: 500 * MS + 100 * delays * 1_000,
+            asking,
+        };
+        let liveness = self.checks.liveness.get_mut(&range).expect("every range is watched");
+        if let Err((rule, name, what)) = liveness.poll(&seen) {
+            let about = if name.is_empty() { Vec::new() } else { vec![name] };
+            self.violated(rule, &about, format_args!("range {range}: {what}"));
+        }
+    }
+
+    /// What clients wait for, by range.
+    fn asking(&self) -> BTreeMap<RangeId, Asking> {
         let processes = self.clients.iter().filter_map(|client| client.process.as_ref());
-        let mut asking = Vec::new();
+        let mut asking: BTreeMap<_, Asking> = BTreeMap::new();
         for process in processes {
             for (ticket, taken) in &process.taken {
                 if matches!(taken.stage, Stage::Acquiring { .. }) {
-                    asking.push(((process.instance, *ticket), taken.asked_ns));
+                    let range = self.ranges.of(&taken.request.name);
+                    let asked = ((process.instance, *ticket), taken.asked_ns);
+                    asking.entry(range).or_default().push(asked);
                 }
             }
         }
         asking
     }
 
-    fn count_stalls(&mut self) {
-        for at in 0..STORES {
-            let store = &self.stores[at];
-            let Some(process) = &store.process else { continue };
-            let (life, stalls) = (store.life, process.worker.stats().stalls);
-            let (known_life, known) = self.stalls_known[at];
-            let known = if known_life == life { known } else { 0 };
-            self.stalls_known[at] = (life, stalls);
-            self.counters.add("stalls credited", stalls - known);
-        }
-    }
-
     /// Faults cease, and what they did.
     pub fn calm_down(&mut self) {
         self.heal();
-        self.checks.liveness.calm(self.now);
+        self.checks.calm(self.now);
     }
 
     /// Every connection has noticed by now what is gone: calls must be answered in time.
     pub fn settle(&mut self) {
         note!(self, "settled");
-        self.checks.liveness.settled(self.now);
+        self.checks.settled(self.now);
+        self.settle_masters();
     }
 
     /// Half of the clients end with what they hold, the others give everything back.
@@ -143,19 +164,23 @@ impl World {
 
     fn check_rest(&mut self) {
         let mut found = Vec::new();
-        let statuses: Vec<_> = self.stores.iter().filter_map(|store| store.status()).collect();
-        let same = |of: fn(&sharklock_multiraft::ReplicaStatus) -> u64| {
-            statuses.windows(2).all(|pair| of(&pair[0]) == of(&pair[1]))
-        };
-        if statuses.len() < STORES || !same(|it| it.applied) || !same(|it| it.state_hash) {
-            found.push(("S9", format!("at rest the replicas differ: {statuses:?}")));
+        for range in self.ranges.ids() {
+            let of = |store: &StoreNode| store.status(range);
+            let statuses: Vec<_> = self.stores.iter().filter_map(of).collect();
+            let same = |of: fn(&ReplicaStatus) -> u64| {
+                statuses.windows(2).all(|pair| of(&pair[0]) == of(&pair[1]))
+            };
+            let are_all = statuses.len() == self.ranges.get(range).replicas.len();
+            if !are_all || !same(|it| it.applied) || !same(|it| it.state_hash) {
+                let what = format!("at rest the replicas of range {range} differ: {statuses:?}");
+                found.push(("S9", what));
+            }
         }
-        for store in &self.stores {
-            let Some(table) = store.table() else { continue };
+        for (number, table) in self.tables() {
             table.check_invariants();
             let leases = table.leases();
             if !leases.is_empty() {
-                found.push(("R1", format!("s{} still has {leases:?}", store.number)));
+                found.push(("R1", format!("s{number} still has {leases:?}")));
             }
         }
         for (at, gateway) in self.gateways.iter().enumerate() {
@@ -178,6 +203,7 @@ impl World {
         for (rule, what) in found {
             self.violated(rule, &[], format_args!("{what}"));
         }
+        self.check_masters_at_rest();
     }
 
     fn judge_history(&mut self) {
@@ -190,4 +216,10 @@ impl World {
             self.violated("history", &[name], format_args!("{what}"));
         }
     }
+}
+
+/// The store that answers for a range, in the latest term if there are several.
+pub(crate) fn leader_of(stores: &[StoreNode], range: RangeId) -> Option<&StoreNode> {
+    let leaders = stores.iter().filter(|store| store.answers(range));
+    leaders.max_by_key(|store| store.status(range).map(|status| status.term))
 }

@@ -87,7 +87,7 @@ impl World {
             self,
             "a ghost repeats what instance {instance} sent at {at_ns} ({half:?}) to g{number}"
         );
-        self.checks.liveness.died_again(instance, self.now);
+        self.checks.died_again(instance, self.now);
         let gateway = &mut self.gateways[number - 1];
         if gateway.paused_until > self.now {
             return gateway.late.push((instance, request));
@@ -107,7 +107,7 @@ impl World {
         let gateway = &mut self.gateways[number - 1];
         let now_us = gateway.now_us(self.now);
         let Some(process) = &mut gateway.process else { return };
-        self.checks.liveness.died_again(instance, self.now);
+        self.checks.died_again(instance, self.now);
         let acquire = request.calls.iter().find_map(|call| match &call.body {
             Some(session_call::Body::Acquire(acquire)) => Some(acquire.clone()),
             _ => None,

@@ -5,6 +5,7 @@ use std::io;
 use std::panic::{self, AssertUnwindSafe};
 
 use crate::check::Violation;
+use crate::elsewhere;
 use crate::options::Options;
 use crate::trace::Trace;
 use crate::world::{Counters, MS, S, World};
@@ -37,13 +38,8 @@ pub struct Outcome {
 pub fn run(seed: u64, options: Options, sink: Option<Box<dyn io::Write>>) -> Outcome {
     let drawn = options.clone();
     let mut world = World::new(seed, options, Trace::new(sink));
-    // The product's cores panic on a broken invariant: here that is a finding like another.
-    let ran = panic::catch_unwind(AssertUnwindSafe(|| phases(&mut world)));
-    if let Err(payload) = ran {
-        let text = payload.downcast_ref::<String>().map(String::as_str);
-        let text = text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("a panic");
-        world.violated("panic", &[], format_args!("{text}"));
-    }
+    happen(&mut world);
+    compare_with_calm(&mut world, &drawn);
     let World { now, counters, violations, trace, .. } = world;
     Outcome {
         seed,
@@ -53,6 +49,35 @@ pub fn run(seed: u64, options: Options, sink: Option<Box<dyn io::Write>>) -> Out
         violations,
         trace_hash: trace.hash(),
         trace_lines: trace.lines_count(),
+    }
+}
+
+fn happen(world: &mut World) {
+    // The product's cores panic on a broken invariant: here that is a finding like another.
+    let ran = panic::catch_unwind(AssertUnwindSafe(|| phases(world)));
+    if let Err(payload) = ran {
+        let text = payload.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("a panic");
+        world.violated("panic", &[], format_args!("{text}"));
+    }
+}
+
+/// L4, where the run has ranges that its faults cannot touch.
+fn compare_with_calm(world: &mut World, options: &Options) {
+    let untouched = elsewhere::untouched(&world.ranges, options);
+    if untouched.is_empty() || !world.violations.is_empty() {
+        return;
+    }
+    let mut calm = World::new(world.seed, options.without_faults(), Trace::new(None));
+    happen(&mut calm);
+    if let Some(first) = calm.violations.into_iter().next() {
+        let what = first.what;
+        return world.violated(first.rule, &[], format_args!("without faults: {what}"));
+    }
+    let compared = elsewhere::compare(&untouched, &world.answered_ns, &calm.answered_ns);
+    world.counters.add("ranges compared with a run without faults", compared.count);
+    for slower in compared.slower {
+        world.violated("L4", &[], format_args!("{slower}"));
     }
 }
 

@@ -6,23 +6,20 @@ use std::time::Duration;
 
 use sharklock_dataserver::{Input, LinkId, LockRange, Outputs, Pace, Worker};
 use sharklock_gateway::Lane;
-use sharklock_locktable::Token;
+use sharklock_locktable::{LockTable, Token};
 use sharklock_multiraft::{
-    Batch, Config, Disk, LogLimits, RaftRole, ReplicaStatus, SimDisk, SnapshotLimits, Store,
-    StoreIdent, bootstrap,
+    Batch, Config, Disk, Effects, LogLimits, RaftRole, ReplicaStatus, SimDisk, SnapshotLimits,
+    Store, StoreIdent, init_store,
 };
 use sharklock_proto::internal::v1::StoreCall;
-use sharklock_rangemap::{Bounds, Descriptor, Epoch, PeerId, RangeId, Replica, Role, StoreId};
+use sharklock_rangemap::{Descriptor, RangeId, StoreId};
 
 use crate::clock::DriftingClock;
 use crate::dice::Dice;
+use crate::heart::Heart;
 use crate::options::Options;
 use crate::streams::ConnId;
 
-/// The one range.
-pub const RANGE: RangeId = RangeId(1);
-/// How many stores there are.
-pub const STORES: usize = 3;
 /// As in the edge's worker thread: a batch of so many operations is written in place.
 const INLINE_OPS_MAX: usize = 2;
 
@@ -30,6 +27,14 @@ const INLINE_OPS_MAX: usize = 2;
 pub struct StoreNode {
     /// Counted from 1.
     pub number: usize,
+    /// Its id in the cluster, once it has one.
+    pub id: Option<StoreId>,
+    /// The random identity of its directory.
+    pub ident: [u8; 16],
+    /// What its disk says of itself, once it belongs to a cluster.
+    pub known: Option<StoreIdent>,
+    /// What it says to masters; there from the start of its process on, where there are masters.
+    pub heart: Option<Heart>,
     /// Its clock.
     pub clock: DriftingClock,
     /// Its disk.
@@ -46,6 +51,12 @@ pub struct StoreNode {
     pub slow_until: u64,
     /// What its wall clock reads, beside what it should.
     pub wall_error_ms: u64,
+    /// What was last seen of each of its replicas, and whether it answered.
+    pub seen: BTreeMap<RangeId, (ReplicaStatus, bool)>,
+    /// Stalls of this life that were counted.
+    pub stalls_known: u64,
+    /// Stalls of all lives.
+    pub stalls: u64,
 }
 
 /// A life of a data server.
@@ -80,25 +91,46 @@ struct Waiting {
 }
 
 impl StoreNode {
-    /// A store on a fresh disk, with a replica of the one range.
+    /// A store on a fresh disk, which belongs to no cluster yet.
     pub fn new(number: usize, clock: DriftingClock) -> Self {
-        let mut disk = SimDisk::default();
-        let ops = bootstrap(&ident(number), &descriptor());
-        disk.write(&ops, true).expect("no fault is planned on a fresh disk");
         Self {
             number,
+            id: None,
+            ident: [number as u8; 16],
+            known: None,
+            heart: None,
             clock,
-            disk,
+            disk: SimDisk::default(),
             life: 0,
             process: None,
             paused_until: 0,
             frozen_until: 0,
             slow_until: 0,
             wall_error_ms: 0,
+            seen: BTreeMap::new(),
+            stalls_known: 0,
+            stalls: 0,
         }
     }
 
-    /// Begins a life on what the disk has.
+    /// From now on it is this store; a fresh disk gets its replicas of these ranges.
+    pub fn is_founded(&mut self, ident: StoreIdent, ranges: &[Descriptor]) {
+        self.id = Some(ident.store);
+        if self.known.replace(ident).is_none() {
+            let has_replica = |range: &&Descriptor| range.on_store(ident.store).is_some();
+            found(&mut self.disk, &ident, ranges.iter().filter(has_replica));
+        }
+    }
+
+    /// A life of the process begins. It does not serve yet.
+    pub fn begin(&mut self) {
+        self.paused_until = 0;
+        self.life += 1;
+        self.seen.clear();
+        self.stalls_known = 0;
+    }
+
+    /// Serves what the disk has.
     ///
     /// # Errors
     ///
@@ -112,7 +144,6 @@ impl StoreNode {
             leases_per_turn: options.leases_per_turn as usize,
             ..Pace::default()
         };
-        self.life += 1;
         self.process = Some(Process {
             worker: Worker::new(Duration::ZERO, store, pace),
             born: self.clock.read(now_ns),
@@ -134,6 +165,7 @@ impl StoreNode {
     /// it; a process that is killed loses nothing that was written. The batch on its way may have
     /// been written or not, never in part (its record in the log has a checksum).
     pub fn end(&mut self, power_lost: bool, dice: &mut Dice) -> Option<Process> {
+        self.heart = None;
         let process = self.process.take()?;
         // A batch whose write failed counts as unsynced already.
         let torn = process.in_flight.as_ref().filter(|_| !self.disk.has_failed());
@@ -166,27 +198,43 @@ impl StoreNode {
         due.map(|due| due.max(now_ns + turn_ns))
     }
 
-    /// How the replica stands.
-    pub fn status(&self) -> Option<ReplicaStatus> {
-        self.process.as_ref()?.worker.store().status(RANGE)
+    /// The ranges of which it has a replica; none while it is down.
+    pub fn ranges(&self) -> Vec<RangeId> {
+        self.process.as_ref().map_or(Vec::new(), |process| process.worker.store().ranges())
     }
 
-    /// Whether it leads as Raft sees it, answering or not.
+    /// How its replica of a range stands.
+    pub fn status(&self, range: RangeId) -> Option<ReplicaStatus> {
+        self.process.as_ref()?.worker.store().status(range)
+    }
+
+    /// What a range is, as far as its replica here has applied.
+    pub fn descriptor(&self, range: RangeId) -> Option<&Descriptor> {
+        self.process.as_ref()?.worker.store().descriptor(range)
+    }
+
+    /// Whether it leads some range as Raft sees it, answering or not.
     pub fn is_leader(&self) -> bool {
-        self.status().is_some_and(|status| status.role == RaftRole::Leader)
+        let leads = |range| self.status(range).is_some_and(|it| it.role == RaftRole::Leader);
+        self.ranges().into_iter().any(leads)
     }
 
-    /// Whether it leads and answers.
-    pub fn answers(&self) -> bool {
-        self.process.as_ref().is_some_and(|process| process.worker.leads_all())
+    /// Whether it leads a range and answers for it.
+    pub fn answers(&self, range: RangeId) -> bool {
+        self.process.as_ref().is_some_and(|process| process.worker.leads(range))
+    }
+
+    /// The ranges for which it answers.
+    pub fn led(&self) -> impl Iterator<Item = RangeId> {
+        self.ranges().into_iter().filter(|range| self.answers(*range))
     }
 
     /// When the lease of a hold ends as this store counts, true time; `None` where it does not count,
     /// or stands still.
-    pub fn lease_ends(&self, now_ns: u64, hold: Token) -> Option<u64> {
+    pub fn lease_ends(&self, now_ns: u64, range: RangeId, hold: Token) -> Option<u64> {
         let process = self.process.as_ref()?;
         let now = self.now(now_ns);
-        let left = process.worker.lease_left(now, RANGE, hold)?;
+        let left = process.worker.lease_left(now, range, hold)?;
         self.clock.when(process.born + now + left)
     }
 
@@ -197,9 +245,18 @@ impl StoreNode {
         installed - std::mem::replace(&mut process.installed, installed)
     }
 
-    /// The locks as this replica has applied them.
-    pub fn table(&self) -> Option<&sharklock_locktable::LockTable> {
-        Some(self.process.as_ref()?.worker.store().machine(RANGE)?.table())
+    /// The locks of a range as its replica here has applied them.
+    pub fn table(&self, range: RangeId) -> Option<&LockTable> {
+        Some(self.process.as_ref()?.worker.store().machine(range)?.table())
+    }
+
+    /// Counts the stalls that its worker has credited since the last call.
+    pub fn take_stalls(&mut self) -> u64 {
+        let Some(process) = &self.process else { return 0 };
+        let stalls = process.worker.stats().stalls;
+        let more = stalls - std::mem::replace(&mut self.stalls_known, stalls);
+        self.stalls += more;
+        more
     }
 
     /// One turn of the worker.
@@ -291,7 +348,8 @@ impl Process {
     }
 }
 
-fn engine_config(options: &Options, election_seed: u64) -> Config {
+/// The engine's bounds as the options say.
+pub fn engine_config(options: &Options, election_seed: u64) -> Config {
     let shipped = LogLimits::default();
     let entries_max = match options.log_max {
         0 => shipped.entries_max,
@@ -310,21 +368,22 @@ fn engine_config(options: &Options, election_seed: u64) -> Config {
     Config { election_seed, log: LogLimits { entries_floor, entries_max, ..shipped }, snapshots }
 }
 
-fn ident(number: usize) -> StoreIdent {
+/// Whose the disk of a store is that was made by hand.
+pub fn ident_by_hand(number: usize) -> StoreIdent {
     StoreIdent { cluster_id: [7; 16], store: StoreId(number as u64), ident: [number as u8; 16] }
 }
 
-/// All names, with a voter on each store.
-fn descriptor() -> Descriptor {
-    let replica = |number: u64| Replica {
-        peer: PeerId(100 + number),
-        store: StoreId(number),
-        role: Role::Voter,
-    };
-    Descriptor {
-        range: RANGE,
-        bounds: Bounds::ALL,
-        epoch: Epoch { version: 1, conf_ver: 1 },
-        replicas: (1..=STORES as u64).map(replica).collect(),
+/// Turns a fresh disk into a store that has replicas of these ranges, made out of nothing.
+fn found<'a>(disk: &mut SimDisk, ident: &StoreIdent, ranges: impl Iterator<Item = &'a Descriptor>) {
+    let fresh = "no fault is planned on a fresh disk";
+    disk.write(&init_store(ident), true).expect(fresh);
+    let mut store = Store::<LockRange>::recover(Config::default(), disk).expect(fresh);
+    for descriptor in ranges {
+        store.create(descriptor.clone()).expect("ranges do not overlap");
+    }
+    let mut effects = Effects::default();
+    store.turn(&mut effects);
+    if let Some(batch) = effects.batch {
+        disk.write(&batch.ops, true).expect(fresh);
     }
 }

@@ -3,10 +3,12 @@
 use sharklock_dataserver::{Input, LinkId, LockRange, Outputs};
 use sharklock_multiraft::Chore;
 use sharklock_proto::internal::v1::StoreReply;
+use sharklock_rangemap::{RangeId, StoreId};
 
+use crate::heart::Heart;
 use crate::links::Letter;
+use crate::node::Node;
 use crate::note;
-use crate::store::RANGE;
 use crate::streams::{ConnId, End, Payload};
 use crate::world::{Event, MS, World};
 
@@ -15,12 +17,23 @@ const WALL_BEGINS_MS: u64 = 1_760_000_000_000;
 
 impl World {
     pub(crate) fn store_starts(&mut self, number: usize) {
-        let (now, seed, options) = (self.now, self.seed, self.options.clone());
+        let masters = self.masters.len();
         let store = self.store(number);
-        if store.process.is_some() {
+        if store.process.is_some() || store.heart.is_some() {
             return;
         }
-        store.paused_until = 0;
+        store.begin();
+        if masters == 0 {
+            return self.store_serves(number);
+        }
+        store.heart = Some(Heart::new(number, store.life, masters));
+        self.store_registers(number);
+    }
+
+    /// A store that may serve does.
+    pub(crate) fn store_serves(&mut self, number: usize) {
+        let (now, seed, options) = (self.now, self.seed, self.options.clone());
+        let store = self.store(number);
         if let Err(error) = store.start(now, &options, seed) {
             return self.violated("S9", &[], format_args!("{error}"));
         }
@@ -34,7 +47,14 @@ impl World {
     /// Ends a store's process, with or without its machine's power.
     pub(crate) fn store_ends(&mut self, number: usize, power_lost: bool, back_ns: u64) {
         let at = number - 1;
-        let Some(process) = self.stores[at].end(power_lost, &mut self.dice.disks) else { return };
+        let was_registering = self.stores[at].heart.is_some();
+        let Some(process) = self.stores[at].end(power_lost, &mut self.dice.disks) else {
+            if was_registering {
+                note!(self, "s{number} ends before it serves");
+                self.queue.plan(self.now + back_ns, Event::StoreStarts(number));
+            }
+            return;
+        };
         note!(self, "s{number} ends, power lost: {power_lost}");
         for conn in process.links.into_values() {
             self.hang_up(conn, End::Listener, power_lost);
@@ -93,7 +113,8 @@ impl World {
             process.written_in_pause = true;
             return;
         }
-        if self.dice.disks.ppm(self.options.disk_fail_ppm) {
+        let may_fail = self.options.may_fail(Node::Store(number));
+        if may_fail && self.dice.disks.ppm(self.options.disk_fail_ppm) {
             self.store(number).disk.fail_nth(1);
         }
         let wall_ms = self.wall_ms(number);
@@ -128,12 +149,13 @@ impl World {
     fn store_outputs(&mut self, number: usize, outputs: Outputs) {
         let Outputs { batch, replies, messages, heartbeats, snapshots, chores } = outputs;
         for chore in chores {
-            let (took, life) = (self.draw_write_ns(number), self.store(number).life);
+            let took = self.draw_write_ns(Node::Store(number));
+            let life = self.store(number).life;
             let chore = Box::new(chore);
             self.queue.plan(self.now + took, Event::Chore { store: number, life, chore });
         }
         if let Some(batch) = batch {
-            let took = self.draw_write_ns(number);
+            let took = self.draw_write_ns(Node::Store(number));
             let store = self.store(number);
             let life = store.life;
             let process = store.process.as_mut().expect("it has just taken a turn");
@@ -150,10 +172,21 @@ impl World {
         let beats = heartbeats.into_iter().map(|beats| Letter::Heartbeats(Box::new(beats)));
         let pieces = snapshots.into_iter().map(|piece| Letter::Snapshot(Box::new(piece)));
         for letter in messages.chain(beats).chain(pieces) {
-            self.send_letter(letter);
+            let knows = |heart: &Heart| heart.peers.contains(&letter.to());
+            // A link leads to each store that the masters have named.
+            if self.stores[number - 1].heart.as_ref().is_none_or(knows)
+                && let Some(to) = self.number_of(letter.to())
+            {
+                self.send_letter((Node::Store(number), Node::Store(to)), letter);
+            }
         }
         self.observe_store(number);
         self.arm_store(number);
+    }
+
+    /// Which store has this id.
+    pub(crate) fn number_of(&self, store: StoreId) -> Option<usize> {
+        self.stores.iter().find(|it| it.id == Some(store)).map(|it| it.number)
     }
 
     /// Another thread of the process has done a chore. It reads what the disk holds in between two
@@ -184,18 +217,31 @@ impl World {
         }
     }
 
-    pub(crate) fn send_letter(&mut self, letter: Letter) {
-        let arrivals = self.links.send(self.now, letter, &self.options, &mut self.dice.letters);
+    pub(crate) fn send_letter(&mut self, way: (Node, Node), letter: Letter) {
+        let dice = &mut self.dice.letters;
+        let arrivals = self.links.send(self.now, way, letter, &self.options, dice);
         for (at, letter) in arrivals {
-            self.queue.plan(at, Event::Letter(letter));
+            self.queue.plan(at, Event::Letter { way, letter });
         }
     }
 
-    pub(crate) fn letter_arrived(&mut self, letter: Letter) {
-        let (from, to) = (letter.from(), letter.to());
+    pub(crate) fn letter_arrived(&mut self, (from, to): (Node, Node), letter: Letter) {
         let what = letter.describe();
+        let (to, from) = match (to, from) {
+            (Node::Store(to), Node::Store(from)) => (to, from),
+            (Node::Master(to), from) => {
+                note!(self, "{from}>m{to} {what}");
+                return self.master_receives(to, letter);
+            }
+            _ => unreachable!("{to} is not sent letters by {from}"),
+        };
         let up = self.store(to).process.is_some();
         note!(self, "s{from}>s{to} {what}{}", if up { "" } else { " (down)" });
+        let from = self.stores[from - 1].id.expect("it has sent");
+        if self.store(to).heart.as_ref().is_some_and(|heart| !heart.peers.contains(&from)) {
+            self.counters.count("letters of stores that are not known yet");
+            return;
+        }
         let Some(process) = &mut self.store(to).process else { return };
         process.post_internal(match letter {
             Letter::Message(message) => Input::Message(message),
@@ -234,12 +280,16 @@ impl World {
         self.arm_store(number);
     }
 
-    fn draw_write_ns(&mut self, number: usize) -> u64 {
-        let slow = self.stores[number - 1].slow_until > self.now;
+    pub(crate) fn draw_write_ns(&mut self, node: Node) -> u64 {
+        let slow = match node {
+            Node::Store(number) => self.stores[number - 1].slow_until > self.now,
+            _ => false,
+        };
         let (dice, options) = (&mut self.dice.disks, &self.options);
         let mean = options.disk_mean_us * 1_000;
         let mut took = mean / 2 + dice.around(mean / 2);
-        if slow || dice.ppm(options.disk_stall_ppm) {
+        let stall_ppm = if options.may_fail(node) { options.disk_stall_ppm } else { 0 };
+        if slow || dice.ppm(stall_ppm) {
             took += dice.between(options.disk_stall_max_ms / 4, options.disk_stall_max_ms) * MS;
         }
         took.max(1_000)
@@ -257,31 +307,47 @@ impl World {
     /// A leader is about to take what stands in its mailbox.
     fn note_overtaking(&mut self, number: usize) {
         let store = &self.stores[number - 1];
-        if !store.answers() {
-            return;
-        }
         for call in store.process.iter().flat_map(|process| process.calls()) {
-            if let Some(what) = self.overtaking.taken(call) {
+            if store.answers(RangeId(call.range_id))
+                && let Some(what) = self.overtaking.taken(call)
+            {
                 self.counters.count(what);
             }
         }
     }
 
-    /// S5, S6 and S11 on a replica that has applied more.
-    fn compare_applied(&mut self, number: usize, applied: u64) {
-        let before = std::mem::replace(&mut self.compared_at[number - 1], applied);
-        if before != applied {
-            self.compare_replica(number);
+    /// What every turn must leave behind: S9, S10, S12; S5, S6 and S11 on each replica that has
+    /// applied more.
+    pub(crate) fn observe_store(&mut self, number: usize) {
+        for _ in 0..self.stores[number - 1].take_installed() {
+            note!(self, "s{number} has installed a snapshot");
+            self.counters.count("snapshots installed");
+            let store = &self.stores[number - 1];
+            let tables = store.ranges().into_iter().filter_map(|range| store.table(range));
+            if tables.map(|table| table.counts().holds).sum::<usize>() > 0 && !self.is_calm {
+                self.counters.count("snapshots installed under load");
+            }
+        }
+        for range in self.stores[number - 1].ranges() {
+            self.observe_replica(number, range);
+        }
+        self.store_has_news(number);
+        if let Err(what) = self.checks.tiling.check() {
+            self.violated("S10", &[], format_args!("{what}"));
         }
     }
 
-    /// What every turn must leave behind: S9, S10's part, S12.
-    pub(crate) fn observe_store(&mut self, number: usize) {
-        let Some(status) = self.stores[number - 1].status() else { return };
-        let answers = self.stores[number - 1].answers();
+    fn observe_replica(&mut self, number: usize, range: RangeId) {
+        let store = &mut self.stores[number - 1];
+        let Some(status) = store.status(range) else { return };
+        let answers = store.answers(range);
+        let before = store.seen.insert(range, (status, answers));
+        if before == Some((status, answers)) {
+            return;
+        }
         note!(
             self,
-            "s{number} {:?} t{} c{} a{} f{} l{} {:08x}{}",
+            "s{number} r{range} {:?} t{} c{} a{} f{} l{} {:08x}{}",
             status.role,
             status.term,
             status.commit,
@@ -291,24 +357,23 @@ impl World {
             status.state_hash >> 32,
             if answers { " answers" } else { "" }
         );
-        for _ in 0..self.stores[number - 1].take_installed() {
-            note!(self, "s{number} has installed a snapshot");
-            self.counters.count("snapshots installed");
-            let holds = self.stores[number - 1].table().map_or(0, |table| table.counts().holds);
-            if holds > 0 && !self.is_calm {
-                self.counters.count("snapshots installed under load");
-            }
-        }
-        if let Err((rule, what)) = self.checks.replicas.observe(number, &status) {
+        if let Err((rule, what)) = self.checks.replicas.observe((range, number), &status) {
             self.violated(rule, &[], format_args!("{what}"));
         }
-        self.compare_applied(number, status.applied);
-        if answers && self.checks.replicas.leads(status.term) {
+        if before.is_none_or(|(before, _)| before.applied != status.applied) {
+            self.compare_replica(number, range);
+            let descriptor = self.stores[number - 1].descriptor(range).expect("it has a replica");
+            if let Err(what) = self.checks.tiling.applied(descriptor) {
+                self.violated("S10", &[], format_args!("{what}"));
+            }
+        }
+        if answers && self.checks.replicas.leads(range, status.term) {
             self.counters.count("leader changes");
-            if self.stores[number - 1].table().is_some_and(|table| table.counts().waiters > 0) {
+            let table = self.stores[number - 1].table(range);
+            if table.is_some_and(|table| table.counts().waiters > 0) {
                 self.counters.count("leader changes with waiters");
             }
-            note!(self, "s{number} leads {RANGE} in term {}", status.term);
+            note!(self, "s{number} leads {range} in term {}", status.term);
         }
     }
 }

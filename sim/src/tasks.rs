@@ -287,9 +287,12 @@ impl World {
         };
         let is_over = matches!(end, End::Released | End::ToldGone);
         self.counters.count(if is_over { "closes confirmed" } else { "closes unconfirmed" });
-        let is_withdrawn = process.talk.closes(ticket);
-        if is_over && (is_withdrawn || self.replays.is_dead(instance, ticket)) {
-            self.is_finished(instance, ticket);
+        let (is_withdrawn, name) = (process.talk.closes(ticket), process.talk.name(ticket));
+        if is_over
+            && (is_withdrawn || self.replays.is_dead(instance, ticket))
+            && let Some(name) = name
+        {
+            self.is_finished(&name, instance, ticket);
         }
         let Some(process) = &mut self.clients[number - 1].process else { return };
         let Some(taken) = process.taken.remove(&ticket) else {
@@ -356,7 +359,7 @@ impl World {
                 self.counters.count("refused tries");
                 let what = What::Refused { holder: token(holders) };
                 self.record(instance, ticket, &taken, Position::UNKNOWN, what);
-                self.is_finished(instance, ticket);
+                self.is_finished(&taken.request.name, instance, ticket);
             }
             // Whom the client has heard of need not hold any more.
             AcquireError::WaitTimedOut { .. } => {
@@ -399,7 +402,7 @@ impl World {
             }
             self.checks.beliefs.end(&name, instance, ticket);
             if end == End::ToldGone {
-                self.is_finished(instance, ticket);
+                self.is_finished(&name, instance, ticket);
             }
             self.record_held(number, instance, ticket, &taken, (end, self.now, self.now));
             self.task_is_free(number, &taken);
@@ -416,9 +419,10 @@ impl World {
     }
 
     /// The client was told that the acquisition is over: whatever was applied by now says so.
-    fn is_finished(&mut self, instance: u64, id: u64) {
-        let applied = self.checks.replicas.applied_max();
-        self.checks.finished.told(instance, id, applied);
+    fn is_finished(&mut self, name: &str, instance: u64, id: u64) {
+        let range = self.ranges.of(name);
+        let applied = self.checks.replicas.applied_max(range);
+        self.checks.finished.told(instance, id, (range, applied));
     }
 
     pub(crate) fn record_end_of_process(

@@ -7,7 +7,10 @@ use std::fmt;
 use sharklock_dataserver::LockRange;
 use sharklock_history::{FencingOracle, Recorder};
 use sharklock_multiraft::Chore;
+use sharklock_proto::internal::v1::{MasterView, RoutesUpdate};
+use sharklock_rangemap::RangeId;
 
+use crate::asking::{Asker, Heard, Question};
 use crate::check::{Checks, Violation};
 use crate::client::ClientNode;
 use crate::clock::DriftingClock;
@@ -16,12 +19,16 @@ use crate::faults::{Ease, Fault};
 use crate::gateway::GatewayNode;
 use crate::impostor::Impostors;
 use crate::links::{Letter, Links};
+use crate::master::MasterNode;
 use crate::names::Names;
+use crate::node::Node;
 use crate::options::Options;
 use crate::overtaking::Overtaking;
 use crate::queue::Queue;
+use crate::ranges::{REPLICAS, Ranges};
 use crate::replay::Replays;
-use crate::store::{STORES, StoreNode};
+use crate::route_events::OldRoutes;
+use crate::store::{StoreNode, ident_by_hand};
 use crate::streams::{ConnId, End, Payload, Streams};
 use crate::tasks::Use;
 use crate::trace::Trace;
@@ -66,8 +73,99 @@ pub enum Event {
     },
     /// A store's process begins.
     StoreStarts(usize),
+    /// A master's process begins.
+    MasterStarts(usize),
+    /// A master that belongs to no cluster looks for the others.
+    MasterMeets {
+        /// Which master.
+        master: usize,
+        /// In which life.
+        life: u32,
+    },
+    /// A master hears what another knows of all.
+    MasterMet {
+        /// Who knows it.
+        from: usize,
+        /// Who hears it.
+        to: usize,
+        /// What.
+        view: Box<MasterView>,
+        /// The other wants to know, too.
+        asks: bool,
+    },
+    /// A master's turn, if it is still the one that was planned last.
+    MasterTurn {
+        /// Which master.
+        master: usize,
+        /// In which life.
+        life: u32,
+        /// Which plan.
+        turn: u64,
+    },
+    /// A master's disk has finished the batch in flight.
+    MasterWritten {
+        /// Which master.
+        master: usize,
+        /// In which life.
+        life: u32,
+    },
+    /// A question reaches a master.
+    Asked {
+        /// Which master.
+        master: usize,
+        /// Who asks.
+        asker: Asker,
+        /// What.
+        question: Question,
+    },
+    /// An answer reaches who has asked, or the time for it is over.
+    Answered {
+        /// Who answers; None: nobody did.
+        from: Option<Node>,
+        /// Who has asked.
+        asker: Asker,
+        /// What it hears.
+        heard: Heard,
+    },
+    /// A store asks the masters again.
+    StoreAsks {
+        /// Which store.
+        store: usize,
+        /// In which life.
+        life: u32,
+    },
+    /// A store's heartbeat for the masters, if it is still the one that was planned last.
+    Beat {
+        /// Which store.
+        store: usize,
+        /// In which life.
+        life: u32,
+        /// Which plan.
+        beat: u64,
+    },
+    /// A gateway looks for a master that tells it routes.
+    GatewayWatches {
+        /// Which gateway.
+        gateway: usize,
+        /// In which life.
+        life: u32,
+    },
+    /// Changes of routes reach a gateway.
+    Routes {
+        /// By which watch.
+        watcher: Asker,
+        /// What has changed.
+        update: Box<RoutesUpdate>,
+    },
+    /// A gateway notices that its watch has ended.
+    WatchEnds(Asker),
     /// A letter arrives.
-    Letter(Letter),
+    Letter {
+        /// From whom, at whom.
+        way: (Node, Node),
+        /// What.
+        letter: Letter,
+    },
     /// Something arrives at an end of a connection.
     Arrived {
         /// Which connection.
@@ -229,11 +327,20 @@ pub struct World {
     pub(crate) dice: DiceBox,
     pub(crate) queue: Queue<Event>,
     pub(crate) stores: Vec<StoreNode>,
+    pub(crate) masters: Vec<MasterNode>,
+    /// The cluster that the masters have formed.
+    pub(crate) cluster: Option<[u8; 16]>,
+    pub(crate) questions_count: u64,
+    pub(crate) old_routes: OldRoutes,
+    /// When a master was last seen to lead.
+    pub(crate) masters_led_at: u64,
     pub(crate) links: Links,
     pub(crate) streams: Streams,
     pub(crate) gateways: Vec<GatewayNode>,
     pub(crate) clients: Vec<ClientNode>,
     pub(crate) names: Names,
+    /// The ranges with which the world began.
+    pub(crate) ranges: Ranges,
     /// The resources behind exclusive locks.
     pub(crate) resources: BTreeMap<String, FencingOracle>,
     pub(crate) recorder: Recorder,
@@ -247,10 +354,8 @@ pub struct World {
     /// Nobody asks for locks any more.
     pub(crate) is_winding_down: bool,
     pub(crate) polls_count: u64,
-    /// Life and stalls of each store when they were last counted.
-    pub(crate) stalls_known: [(u32, u64); STORES],
-    /// Up to where each store had applied when its table was last compared.
-    pub(crate) compared_at: [u64; STORES],
+    /// How long first answers to acquires took while there were faults, nanoseconds, by range.
+    pub(crate) answered_ns: BTreeMap<RangeId, Vec<u64>>,
 }
 
 /// Adds a line to a world's trace.
@@ -274,8 +379,8 @@ impl World {
             tasks: Dice::new(seed, "tasks"),
             operators: Dice::new(seed, "operators"),
         };
-        let stores = (1..=STORES)
-            .map(|number| StoreNode::new(number, draw_clock(&options, &mut dice.clocks)))
+        let clocks: Vec<_> = (0..options.stores.max(REPLICAS as u64))
+            .map(|_| draw_clock(&options, &mut dice.clocks))
             .collect();
         let gateways = (0..options.gateways.max(1))
             .map(|_| GatewayNode::new(draw_clock(&options, &mut dice.clocks)))
@@ -287,22 +392,35 @@ impl World {
             })
             .collect();
         let names = Names::draw_all(&options, &mut dice.tasks);
+        let ranges = Ranges::draw_all(&options, &names, &mut Dice::new(seed, "ranges"));
+        let stores =
+            (1..).zip(clocks).map(|(number, clock)| StoreNode::new(number, clock)).collect();
+        // Two masters are worth less than one, and not taken.
+        let masters = (1..=if options.masters == 2 { 3 } else { options.masters } as usize)
+            .map(|number| MasterNode::new(number, draw_clock(&options, &mut dice.clocks)))
+            .collect();
         let mut world = Self {
             seed,
             now: 0,
             options,
             trace,
             counters: Counters::default(),
-            checks: Checks::default(),
+            checks: Checks::of(ranges.ids()),
             violations: Vec::new(),
             dice,
             queue: Queue::default(),
             stores,
+            masters,
+            cluster: None,
+            questions_count: 0,
+            old_routes: OldRoutes::new(),
+            masters_led_at: 0,
             links: Links::default(),
             streams: Streams::default(),
             gateways,
             clients,
             names,
+            ranges,
             resources: BTreeMap::new(),
             recorder: Recorder::default(),
             replays: Replays::default(),
@@ -312,10 +430,10 @@ impl World {
             is_calm: false,
             is_winding_down: false,
             polls_count: 0,
-            stalls_known: [(0, 0); STORES],
-            compared_at: [0; STORES],
+            answered_ns: BTreeMap::new(),
         };
-        for store in 1..=STORES {
+        world.is_made_by_hand();
+        for store in 1..=world.stores.len() {
             let at = world.dice.faults.below(S);
             world.queue.plan(at, Event::StoreStarts(store));
         }
@@ -325,10 +443,30 @@ impl World {
         for client in 1..=world.clients.len() {
             world.queue.plan(world.dice.faults.below(2 * S), Event::ClientStarts(client));
         }
+        for master in 1..=world.masters.len() {
+            let at = world.dice.faults.below(S);
+            world.queue.plan(at, Event::MasterStarts(master));
+        }
         world.plan_faults();
         world.queue.plan(POLL_NS, Event::Poll);
         world.queue.plan(SWEEP_NS, Event::Sweep);
         world
+    }
+
+    /// What nobody but the simulator makes: the ranges that are there from the beginning, and where
+    /// there are no masters the stores' identities.
+    fn is_made_by_hand(&mut self) {
+        if !self.ranges.are_made_by_hand() {
+            return;
+        }
+        for descriptor in self.ranges.all() {
+            self.checks.tiling.applied(descriptor).expect("each has an epoch of its own");
+        }
+        if self.masters.is_empty() {
+            for store in &mut self.stores {
+                store.is_founded(ident_by_hand(store.number), self.ranges.all());
+            }
+        }
     }
 
     /// Lets everything happen until then, or until something is broken.
@@ -357,6 +495,12 @@ impl World {
         self.violations.push(Violation { rule, at_ns: self.now, what, lines });
     }
 
+    /// What reaches a process that stands still comes up when it goes on, which may be sooner than
+    /// planned.
+    pub(crate) fn plan_after_pause(&mut self, paused_until: u64, event: Event) {
+        self.queue.plan(paused_until.min(self.now + S / 2), event);
+    }
+
     pub(crate) fn store(&mut self, number: usize) -> &mut StoreNode {
         &mut self.stores[number - 1]
     }
@@ -367,7 +511,19 @@ impl World {
             Event::Written { store, life } => self.store_written(store, life),
             Event::Chore { store, life, chore } => self.store_chore(store, life, chore),
             Event::StoreStarts(store) => self.store_starts(store),
-            Event::Letter(letter) => self.letter_arrived(letter),
+            Event::MasterStarts(number) => self.master_starts(number),
+            Event::MasterMeets { master, life } => self.master_meets(master, life),
+            Event::MasterMet { from, to, view, asks } => self.master_met((from, to), view, asks),
+            Event::MasterTurn { master, life, turn } => self.master_turn(master, life, turn),
+            Event::MasterWritten { master, life } => self.master_written(master, life),
+            Event::Asked { master, asker, question } => self.asked(master, asker, question),
+            Event::Answered { from, asker, heard } => self.answered(from, asker, heard),
+            Event::StoreAsks { store, life } => self.store_asks(store, life),
+            Event::Beat { store, life, beat } => self.beat(store, life, beat),
+            Event::GatewayWatches { gateway, life } => self.gateway_watches(gateway, life),
+            Event::Routes { watcher, update } => self.routes_arrive(watcher, update),
+            Event::WatchEnds(watcher) => self.watch_ends(watcher),
+            Event::Letter { way, letter } => self.letter_arrived(way, letter),
             Event::Arrived { conn, to, epoch, payload } => self.arrived(conn, to, epoch, payload),
             Event::Noticed { conn, end } => self.noticed(conn, end),
             Event::GatewayStarts(number) => self.gateway_starts(number),
@@ -406,6 +562,10 @@ impl World {
             if store.frozen_until <= self.now {
                 store.clock.drift(self.now, drift);
             }
+        }
+        for master in &mut self.masters {
+            let drift = draw_drift(bound, &mut self.dice.clocks);
+            master.clock.drift(self.now, drift);
         }
         self.plan_drift();
     }

@@ -10,7 +10,7 @@ use sharklock_sim::{Counters, Options, Outcome, run};
 const HOURS: f64 = 20.0;
 
 /// What must have happened at least so often in twenty hours or more.
-const FLOORS: [(&str, u64); 53] = [
+const FLOORS: [(&str, u64); 67] = [
     ("grants", 50_000),
     ("grants after a wait", 20_000),
     ("leader changes", 500),
@@ -65,6 +65,21 @@ const FLOORS: [(&str, u64); 53] = [
     ("fault: replayed call", 1_000),
     ("fault: gateway pause", 50),
     ("old calls that a gateway reads late", 1_000),
+    // Several ranges, and masters.
+    ("ranges compared with a run without faults", 5),
+    ("master starts", 500),
+    ("master changes", 300),
+    ("watches of routes", 1_000),
+    ("routes learnt", 10_000),
+    ("heartbeats heard by masters", 50_000),
+    ("ranges that masters asked for", 100),
+    ("fault: master crash", 200),
+    ("fault: master pause", 100),
+    ("fault: isolated master", 300),
+    ("fault: lost routes", 1_000),
+    ("fault: late routes", 1_000),
+    ("fault: stale routes", 1_000),
+    ("letters of stores that are not known yet", 500),
 ];
 
 fn hours_wanted() -> f64 {

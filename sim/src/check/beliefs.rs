@@ -9,6 +9,7 @@ use std::sync::Arc;
 use sharklock_client::LockMode;
 use sharklock_client::session::LeaseCell;
 use sharklock_locktable::{LockTable, Token};
+use sharklock_rangemap::Bounds;
 
 use crate::dice::Dice;
 
@@ -48,8 +49,8 @@ pub struct Beliefs {
 /// Reads the clock of a client.
 pub type ReadClock<'a> = &'a dyn Fn(usize) -> std::time::Duration;
 
-/// Says why what a client believes is not covered by the leader's own count.
-pub type Covers<'a> = &'a dyn Fn(&Belief) -> Result<(), String>;
+/// Says why what a client believes of a lock is not covered by the leader's own count.
+pub type Covers<'a> = &'a dyn Fn(&str, &Belief) -> Result<(), String>;
 
 impl Beliefs {
     /// A guard is handed out.
@@ -91,7 +92,7 @@ impl Beliefs {
                 if until > belief.compared {
                     changed = true;
                     if belief.lives(read) {
-                        covers(belief).map_err(|what| ("S5", name.clone(), what))?;
+                        covers(name, belief).map_err(|what| ("S5", name.clone(), what))?;
                     }
                 }
                 belief.compared = until;
@@ -103,7 +104,8 @@ impl Beliefs {
         Ok(())
     }
 
-    /// Whether a replica has everything that is believed and that it can know of (S5, S6).
+    /// Whether a replica of the range with these names has everything that is believed and that it
+    /// can know of (S5, S6).
     ///
     /// # Errors
     ///
@@ -111,11 +113,13 @@ impl Beliefs {
     pub fn held_by(
         &self,
         store: usize,
-        applied: u64,
+        (bounds, applied): (&Bounds, u64),
         table: &LockTable,
         read: ReadClock<'_>,
     ) -> Result<(), (String, String)> {
-        for (name, beliefs) in &self.by_name {
+        let held = self.by_name.iter().filter(|(_, beliefs)| !beliefs.is_empty());
+        let here = held.filter(|(name, _)| bounds.contains(name.as_bytes()));
+        for (name, beliefs) in here {
             for belief in beliefs.iter().filter(|belief| belief.applied_index <= applied) {
                 if belief.lives(read) && table.hold(name, Token(belief.token)).is_none() {
                     let Belief { client, id, token, .. } = belief;

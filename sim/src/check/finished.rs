@@ -4,23 +4,25 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sharklock_locktable::{Acquisition, Lease, LockTable};
+use sharklock_rangemap::RangeId;
 
-/// Acquisitions that are over, by (instance, id), with an index by which that stood in the log.
+/// Acquisitions that are over, by (instance, id), with an index by which that stood in the log of
+/// their range.
 #[derive(Debug, Default)]
 pub struct Finished {
-    over: BTreeMap<(u64, u64), u64>,
+    over: BTreeMap<(u64, u64), (RangeId, u64)>,
     /// Those of which nothing is said any more, by the same names.
     anew: BTreeSet<(u64, u64)>,
 }
 
 impl Finished {
-    /// A client was told that an acquisition is over, which stands in the log at this index at the
-    /// latest.
-    pub fn told(&mut self, instance: u64, id: u64, index: u64) {
+    /// A client was told that an acquisition is over, which stands in the log of its range at this
+    /// index at the latest.
+    pub fn told(&mut self, instance: u64, id: u64, (range, index): (RangeId, u64)) {
         if self.anew.contains(&(instance, id)) {
             return;
         }
-        let known = self.over.entry((instance, id)).or_insert(index);
+        let (_, known) = self.over.entry((instance, id)).or_insert((range, index));
         *known = index.min(*known);
     }
 
@@ -39,18 +41,19 @@ impl Finished {
     pub fn compare(
         &self,
         store: usize,
-        applied: u64,
+        (range, applied): (RangeId, u64),
         table: &LockTable,
     ) -> Result<(), (String, String)> {
         for lease in table.leases() {
             let (name, open) = open(&lease);
             for acquisition in open {
                 let key = (acquisition.instance.0, acquisition.id.0);
-                if self.over.get(&key).is_some_and(|index| *index <= applied) {
+                let is_over = |(of, index): &(RangeId, u64)| *of == range && *index <= applied;
+                if self.over.get(&key).is_some_and(is_over) {
                     let (instance, id) = key;
                     let what = format!(
                         "acquisition {id} of instance {instance} on {name} was said to be over, \
-                         and is open on s{store} at {applied}"
+                         and is open on s{store} at {applied} of range {range}"
                     );
                     return Err((name, what));
                 }

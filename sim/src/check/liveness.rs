@@ -1,5 +1,5 @@
-//! L1, L2, L3 and L5: what must happen in time once faults have ceased. While they go on nothing of
-//! it is promised; what they leave behind must be gone by these bounds all the same.
+//! L1, L2, L3 and L5 of one range: what must happen in time once faults have ceased. While they go on
+//! nothing of it is promised; what they leave behind must be gone by these bounds all the same.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +13,7 @@ const LEADERLESS_MAX_NS: u64 = 10 * S;
 /// `Pace::election_max`.
 const ELECTION_MAX_NS: u64 = 2 * S;
 
-/// What is known of leaders and of those that died.
+/// What is known of a range's leaders and of those that died.
 #[derive(Debug, Default)]
 pub struct Liveness {
     calm_since: Option<u64>,
@@ -43,6 +43,8 @@ struct Death {
 pub struct Seen<'a> {
     /// True time.
     pub now: u64,
+    /// Whether all stores serve: one that waits for a master to take it in does not.
+    pub serves: bool,
     /// The table of the leader that answers, if there is one.
     pub leader: Option<&'a LockTable>,
     /// How often a new leader has begun to answer.
@@ -97,6 +99,9 @@ impl Liveness {
         let Some(leader) = seen.leader else {
             self.leaderless_ns += passed;
             self.stuck.clear();
+            if !seen.serves {
+                self.answered_at = self.answered_at.max(seen.now);
+            }
             let since = self.answered_at;
             if self.calm_since.is_some() && seen.now > since + LEADERLESS_MAX_NS {
                 let what = format!("no leader answers since {since}, and all are alive");

@@ -1,15 +1,21 @@
 //! What must hold, whatever happens (invariants.md). Each checker watches from outside, in true
 //! time.
 
+use std::collections::BTreeMap;
+
+use sharklock_rangemap::RangeId;
+
 mod beliefs;
 mod finished;
 mod liveness;
 mod replicas;
+mod tiling;
 
 pub use beliefs::{Belief, Beliefs};
 pub use finished::Finished;
 pub use liveness::{Liveness, Seen};
 pub use replicas::Replicas;
+pub use tiling::Tiling;
 
 /// A broken promise.
 #[derive(Clone, Debug)]
@@ -29,10 +35,42 @@ pub struct Violation {
 pub struct Checks {
     /// Equal states, one leader per term, nothing applied that is not committed.
     pub replicas: Replicas,
+    /// The same of the masters' own group.
+    pub masters: Replicas,
+    /// Every name has one range.
+    pub tiling: Tiling,
     /// What clients believe to hold.
     pub beliefs: Beliefs,
     /// What is over.
     pub finished: Finished,
-    /// What must happen in time.
-    pub liveness: Liveness,
+    /// What must happen in time, of each range.
+    pub liveness: BTreeMap<RangeId, Liveness>,
+}
+
+impl Checks {
+    /// Of a world with these ranges.
+    pub fn of(ranges: impl Iterator<Item = RangeId>) -> Self {
+        let liveness = ranges.map(|range| (range, Liveness::default())).collect();
+        Self { liveness, ..Self::default() }
+    }
+
+    /// A client's process has ended.
+    pub fn died(&mut self, instance: u64, now: u64) {
+        self.liveness.values_mut().for_each(|range| range.died(instance, now));
+    }
+
+    /// Somebody else repeats a dead client's call, which may renew its lease.
+    pub fn died_again(&mut self, instance: u64, now: u64) {
+        self.liveness.values_mut().for_each(|range| range.died_again(instance, now));
+    }
+
+    /// Faults have ceased.
+    pub fn calm(&mut self, now: u64) {
+        self.liveness.values_mut().for_each(|range| range.calm(now));
+    }
+
+    /// Every connection has noticed by now what is gone.
+    pub fn settled(&mut self, now: u64) {
+        self.liveness.values_mut().for_each(|range| range.settled(now));
+    }
 }

@@ -1,15 +1,20 @@
-//! S9, S12 and S10's part about leaders: over all replicas and all their lives.
+//! S9, S12 and S10's part about leaders: over all replicas of each range and all their lives.
 
 use std::collections::BTreeMap;
 
 use sharklock_multiraft::{RaftRole, ReplicaStatus};
+use sharklock_rangemap::RangeId;
 
 /// Indices of which the hash is remembered.
 const HASHES_KEPT: usize = 50_000;
 
-/// What replicas have shown.
+/// What replicas have shown, by range.
 #[derive(Debug, Default)]
-pub struct Replicas {
+pub struct Replicas(BTreeMap<RangeId, Shown>);
+
+/// What the replicas of one range have shown.
+#[derive(Debug, Default)]
+struct Shown {
     /// By applied index.
     hashes: BTreeMap<u64, (u64, usize)>,
     /// By term.
@@ -18,6 +23,7 @@ pub struct Replicas {
     answered_term: u64,
     /// The largest index that any replica has applied.
     applied_max: u64,
+    leader_changes: u64,
 }
 
 impl Replicas {
@@ -27,6 +33,44 @@ impl Replicas {
     ///
     /// The broken rule, and how.
     pub fn observe(
+        &mut self,
+        (range, store): (RangeId, usize),
+        status: &ReplicaStatus,
+    ) -> Result<(), (&'static str, String)> {
+        let shown = self.0.entry(range).or_default();
+        shown
+            .observe(store, status)
+            .map_err(|(rule, what)| (rule, format!("range {range}: {what}")))
+    }
+
+    /// A replica of a range leads and answers in this term: whether that is news.
+    pub fn leads(&mut self, range: RangeId, term: u64) -> bool {
+        let shown = self.0.entry(range).or_default();
+        let is_news = term > shown.answered_term;
+        shown.answered_term = shown.answered_term.max(term);
+        shown.leader_changes += u64::from(is_news);
+        is_news
+    }
+
+    /// How often another leader of a range has begun to answer.
+    pub fn leader_changes(&self, range: RangeId) -> u64 {
+        self.0.get(&range).map_or(0, |shown| shown.leader_changes)
+    }
+
+    /// The latest term in which a leader of a range has answered.
+    pub fn answered_term(&self, range: RangeId) -> u64 {
+        self.0.get(&range).map_or(0, |shown| shown.answered_term)
+    }
+
+    /// The largest index that any replica of a range has ever applied: whatever was answered by now
+    /// is in the log up to there.
+    pub fn applied_max(&self, range: RangeId) -> u64 {
+        self.0.get(&range).map_or(0, |shown| shown.applied_max)
+    }
+}
+
+impl Shown {
+    fn observe(
         &mut self,
         store: usize,
         status: &ReplicaStatus,
@@ -61,23 +105,5 @@ impl Replicas {
             }
         }
         Ok(())
-    }
-
-    /// A replica leads and answers in this term: whether that is news.
-    pub fn leads(&mut self, term: u64) -> bool {
-        let is_news = term > self.answered_term;
-        self.answered_term = self.answered_term.max(term);
-        is_news
-    }
-
-    /// The latest term in which a leader has answered.
-    pub fn answered_term(&self) -> u64 {
-        self.answered_term
-    }
-
-    /// The largest index that any replica has ever applied: whatever was answered by now is in
-    /// the log up to there.
-    pub fn applied_max(&self) -> u64 {
-        self.applied_max
     }
 }

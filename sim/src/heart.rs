@@ -1,0 +1,316 @@
+//! Stores and the masters: a store registers before it serves, then says what it is and leads, as the
+//! data server's heart does, and follows what it is told.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use sharklock_dataserver::Input;
+use sharklock_locktable::FEATURE_LEVEL;
+use sharklock_master::{Reason, Reply, Request};
+use sharklock_multiraft::StoreIdent;
+use sharklock_proto::internal::v1::{
+    RaiseLevel, RangeReport, RegisterStoreRequest, RegisterStoreResponse, StoreAddress,
+    StoreHeartbeatRequest, StoreHeartbeatResponse,
+};
+use sharklock_rangemap::{RangeId, StoreId};
+
+use crate::asking::{Asker, Heard, Question, Seeker};
+use crate::node::Node;
+use crate::note;
+use crate::ranges::descriptor;
+use crate::world::{Event, MS, S, World};
+
+/// How long one heartbeat looks for the leading master before the next takes its place.
+const ASK_FOR_NS: u64 = 3 * S;
+/// Between two heartbeats; the first of a life come sooner.
+const BEAT_EVERY_NS: u64 = S;
+/// The first pause is this part of the usual one, and then it doubles.
+const FIRST_PAUSES: u64 = 16;
+
+/// What the leading master knows from this life of a store.
+#[derive(Debug)]
+pub struct Heart {
+    /// Whom to ask.
+    pub seeker: Seeker,
+    /// Names this life.
+    life: [u8; 16],
+    seq: u64,
+    told: BTreeMap<u64, RangeReport>,
+    /// What the heartbeat on its way says.
+    telling: BTreeMap<u64, RangeReport>,
+    is_full_due: bool,
+    /// When the heartbeat on its way was begun; None: none is.
+    since_ns: Option<u64>,
+    pause_ns: u64,
+    /// How often this store had begun to lead when it last beat.
+    promotions: u64,
+    /// The next beat: only the event with this number counts.
+    beat: u64,
+    /// The stores that it takes letters from.
+    pub peers: BTreeSet<StoreId>,
+}
+
+impl Heart {
+    /// Of a life that begins; its registration is the first thing that it asks.
+    pub fn new(number: usize, life: u32, masters: usize) -> Self {
+        let mut name = [0; 16];
+        name[0] = number as u8;
+        name[8..12].copy_from_slice(&life.to_le_bytes());
+        Self {
+            seeker: Seeker::new(masters),
+            life: name,
+            seq: 0,
+            told: BTreeMap::new(),
+            telling: BTreeMap::new(),
+            is_full_due: true,
+            since_ns: None,
+            pause_ns: BEAT_EVERY_NS / FIRST_PAUSES,
+            promotions: 0,
+            beat: 0,
+            peers: BTreeSet::new(),
+        }
+    }
+
+    fn follow(&mut self, stores: &[StoreAddress]) {
+        self.peers = stores.iter().map(|store| StoreId(store.store_id)).collect();
+    }
+}
+
+fn range_of(report: &RangeReport) -> u64 {
+    report.descriptor.as_ref().map_or(0, |descriptor| descriptor.range_id)
+}
+
+fn differs(known: &RangeReport, now: &RangeReport) -> bool {
+    let shape = |report: &RangeReport| (report.term, report.feature_level);
+    shape(known) != shape(now) || known.descriptor != now.descriptor
+}
+
+impl World {
+    /// A process that has opened its disk asks to be taken in.
+    pub(crate) fn store_registers(&mut self, number: usize) {
+        let question = self.next_question();
+        let store = &mut self.stores[number - 1];
+        let Some(heart) = store.heart.as_mut().filter(|_| store.process.is_none()) else { return };
+        let known = store.known;
+        let request = RegisterStoreRequest {
+            ident: Bytes::copy_from_slice(&store.ident),
+            cluster_id: known.map_or(Bytes::new(), |it| Bytes::copy_from_slice(&it.cluster_id)),
+            store_id: known.map_or(0, |it| it.store.0),
+            address: format!("s{number}"),
+            life: Bytes::copy_from_slice(&heart.life),
+            version: "simulated".to_owned(),
+            feature_level: FEATURE_LEVEL,
+        };
+        heart.seeker.number = question;
+        let (seeker, life) = (heart.seeker, store.life);
+        let asker = Asker { node: Node::Store(number), life, number: question };
+        let question = Question::Request(Box::new(Request::RegisterStore(request)));
+        self.ask_masters(asker, &seeker, question);
+    }
+
+    /// What came of a store's question.
+    pub(crate) fn store_hears(&mut self, number: usize, asker: Asker, heard: Heard) {
+        let store = &mut self.stores[number - 1];
+        let life = store.life;
+        let Some(heart) = store.heart.as_mut().filter(|_| asker.life == life) else { return };
+        if heart.seeker.number != asker.number {
+            return;
+        }
+        heart.seeker.number = 0;
+        let reply = match heard {
+            Heard::Reply(reply) => *reply,
+            Heard::Routes(_) => unreachable!("stores do not watch"),
+            Heard::Nothing => {
+                heart.seeker.led_away(None);
+                return self.store_asks_again(number);
+            }
+        };
+        match reply {
+            Reply::Registered(answer) => {
+                heart.seeker.answered();
+                self.store_is_taken_in(number, answer);
+            }
+            Reply::Heard(answer) => {
+                heart.seeker.answered();
+                self.store_is_heard(number, answer);
+            }
+            Reply::Refused(refusal) if refusal.reason.is_retryable() => {
+                heart.seeker.led_away(refusal.leader.as_deref());
+                self.store_asks_again(number);
+            }
+            Reply::Refused(refusal) if refusal.reason == Reason::StoreSuperseded => {
+                // Its supervisor starts it again.
+                self.counters.count("stores that another life had taken the place of");
+                let back = self.dice.faults.between(100, 2_000) * MS;
+                self.store_ends(number, false, back);
+            }
+            Reply::Refused(refusal) => {
+                let what = format!("s{number}, which is no copy, is refused: {}", refusal.message);
+                self.violated("registration", &[format!("s{number}")], format_args!("{what}"));
+            }
+            other => unreachable!("a store is not answered {other:?}"),
+        }
+    }
+
+    fn store_asks_again(&mut self, number: usize) {
+        let store = &mut self.stores[number - 1];
+        let (life, registers) = (store.life, store.process.is_none());
+        let Some(heart) = &mut store.heart else { return };
+        let pause = heart.seeker.pause_ns(&mut self.dice.streams);
+        let too_late = heart.since_ns.is_some_and(|since| since + ASK_FOR_NS < self.now + pause);
+        if !registers && too_late {
+            heart.since_ns = None;
+            return self.plan_beat(number);
+        }
+        let at = self.now + pause;
+        self.queue.plan(at, Event::StoreAsks { store: number, life });
+    }
+
+    /// The pause before another try is over.
+    pub(crate) fn store_asks(&mut self, number: usize, life: u32) {
+        let store = &self.stores[number - 1];
+        if store.life != life {
+            return;
+        }
+        if store.paused_until > self.now {
+            let until = store.paused_until;
+            return self.plan_after_pause(until, Event::StoreAsks { store: number, life });
+        }
+        if store.process.is_none() {
+            self.store_registers(number);
+        } else {
+            self.beat_out(number);
+        }
+    }
+
+    /// The masters have taken it in: it serves.
+    fn store_is_taken_in(&mut self, number: usize, answer: RegisterStoreResponse) {
+        let cluster_id = <[u8; 16]>::try_from(answer.cluster_id.as_ref());
+        let cluster_id = cluster_id.expect("masters say which cluster they are");
+        let id = StoreId(answer.store_id);
+        let store = &mut self.stores[number - 1];
+        if store.process.is_some() {
+            return;
+        }
+        let ident = StoreIdent { cluster_id, store: id, ident: store.ident };
+        if store.known.is_some_and(|known| known != ident) {
+            let what = format!("s{number} was {:?}, and is now {ident:?}", store.known);
+            return self.violated("registration", &[format!("s{number}")], format_args!("{what}"));
+        }
+        if let Some(other) = self.stores.iter().find(|it| it.id == Some(id) && it.number != number)
+        {
+            let what = format!("s{number} and s{} both are store {id}", other.number);
+            return self.violated("registration", &[format!("s{number}")], format_args!("{what}"));
+        }
+        note!(self, "s{number} is taken in as store {id}");
+        let made = if self.ranges.are_made_by_hand() { self.ranges.all() } else { &[] };
+        let store = &mut self.stores[number - 1];
+        store.is_founded(ident, made);
+        let heart = store.heart.as_mut().expect("it has asked");
+        heart.follow(&answer.stores);
+        self.store_serves(number);
+        self.plan_beat(number);
+    }
+
+    fn plan_beat(&mut self, number: usize) {
+        let store = &mut self.stores[number - 1];
+        let life = store.life;
+        let Some(heart) = &mut store.heart else { return };
+        heart.beat += 1;
+        let beat = heart.beat;
+        let at = self.now + heart.pause_ns;
+        heart.pause_ns = (heart.pause_ns * 2).min(BEAT_EVERY_NS);
+        self.queue.plan(at, Event::Beat { store: number, life, beat });
+    }
+
+    /// Who has begun to lead has news for the masters.
+    pub(crate) fn store_has_news(&mut self, number: usize) {
+        let store = &mut self.stores[number - 1];
+        let Some(promotions) = store.process.as_ref().map(|it| it.worker.stats().promotions) else {
+            return;
+        };
+        let Some(heart) = &mut store.heart else { return };
+        // While one is on its way the news follow it.
+        if heart.promotions == promotions || heart.since_ns.is_some() {
+            return;
+        }
+        self.beats(number);
+    }
+
+    /// A beat is due.
+    pub(crate) fn beat(&mut self, number: usize, life: u32, beat: u64) {
+        let store = &self.stores[number - 1];
+        let is_next = store.heart.as_ref().is_some_and(|heart| heart.beat == beat);
+        if store.life != life || !is_next || store.process.is_none() {
+            return;
+        }
+        if store.paused_until > self.now {
+            let until = store.paused_until;
+            return self.plan_after_pause(until, Event::Beat { store: number, life, beat });
+        }
+        self.beats(number);
+    }
+
+    fn beats(&mut self, number: usize) {
+        let store = &mut self.stores[number - 1];
+        let (Some(heart), Some(process)) = (&mut store.heart, &store.process) else { return };
+        // A planned one is not due any more.
+        heart.beat += 1;
+        heart.seq += 1;
+        heart.since_ns = Some(self.now);
+        heart.promotions = process.worker.stats().promotions;
+        let reports = process.worker.reports().into_iter();
+        heart.telling = reports.map(|report| (range_of(&report), report)).collect();
+        self.beat_out(number);
+    }
+
+    fn beat_out(&mut self, number: usize) {
+        let question = self.next_question();
+        let store = &mut self.stores[number - 1];
+        let (Some(heart), Some(process)) = (&mut store.heart, &store.process) else { return };
+        let known = store.known.expect("it serves");
+        let is_news = |(range, report): &(&u64, &RangeReport)| {
+            heart.is_full_due || heart.told.get(range).is_none_or(|known| differs(known, report))
+        };
+        let news = heart.telling.iter().filter(is_news).map(|(_, report)| report.clone());
+        let request = StoreHeartbeatRequest {
+            cluster_id: Bytes::copy_from_slice(&known.cluster_id),
+            store_id: known.store.0,
+            life: Bytes::copy_from_slice(&heart.life),
+            seq: heart.seq,
+            is_full: heart.is_full_due,
+            ranges: news.collect(),
+            replicas_count: process.worker.store().ranges().len() as u32,
+            leaders_count: heart.telling.len() as u32,
+            sync_p50_us: 0,
+            sync_p99_us: 0,
+            is_leaving: false,
+        };
+        heart.seeker.number = question;
+        let (seeker, life) = (heart.seeker, store.life);
+        let asker = Asker { node: Node::Store(number), life, number: question };
+        let request = Request::StoreHeartbeat(request);
+        self.ask_masters(asker, &seeker, Question::Request(Box::new(request)));
+    }
+
+    /// A master has heard a heartbeat.
+    fn store_is_heard(&mut self, number: usize, answer: StoreHeartbeatResponse) {
+        self.counters.count("heartbeats heard by masters");
+        let store = &mut self.stores[number - 1];
+        let Some(heart) = &mut store.heart else { return };
+        heart.since_ns = None;
+        heart.told = std::mem::take(&mut heart.telling);
+        heart.is_full_due = answer.full_wanted;
+        heart.follow(&answer.stores);
+        for range in &answer.bootstrap {
+            self.counters.count("ranges that masters asked for");
+            self.store_told(number, Input::Create(descriptor(range)));
+        }
+        for RaiseLevel { range_id, conf_ver, feature_level: level } in answer.raise {
+            let range = RangeId(range_id);
+            self.store_told(number, Input::RaiseLevel { range, conf_ver, level });
+        }
+        self.plan_beat(number);
+        self.store_has_news(number);
+    }
+}
