@@ -17,7 +17,7 @@ use crate::world::{S, World};
 const REMEMBERED_MAX: usize = 1_000;
 /// For so long the cluster remembers that an acquisition has ended. What its client asks later is a
 /// new wish.
-const ENDED_KNOWN_NS: u64 = 30 * S;
+pub(crate) const ENDED_KNOWN_NS: u64 = 30 * S;
 
 /// What a life of a client has asked and heard, by acquisition.
 #[derive(Debug, Default)]

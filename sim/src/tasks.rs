@@ -12,6 +12,7 @@ use sharklock_history::{End, Hold, Mode, Position, Record, Versioned, What};
 
 use crate::check::Belief;
 use crate::client::{Held, Stage, Taken};
+use crate::client_hears::ENDED_KNOWN_NS;
 use crate::names::{Names, PERMITS};
 use crate::note;
 use crate::world::{Event, MS, World};
@@ -366,7 +367,13 @@ impl World {
                 self.counters.count("waits timed out");
                 self.record_unknown(number, ticket, &taken);
             }
-            AcquireError::HoldLost { .. } => self.counters.count("re-entries too late"),
+            AcquireError::HoldLost { .. } => {
+                self.counters.count("re-entries too late");
+                // An earlier attempt may have joined the hold, and have ended and been forgotten since.
+                if self.now - taken.asked_ns > ENDED_KNOWN_NS {
+                    self.record_unknown(number, ticket, &taken);
+                }
+            }
             _ => {
                 self.counters.count("acquires without an answer");
                 self.record_unknown(number, ticket, &taken);

@@ -138,8 +138,9 @@ fn seeds_that_were_broken_stay_whole() {
     // A duplicate of an ending hold whose end came in the same turn was told that it holds; a client
     // that stood still for 72 s asked again for what had ended and been forgotten.
     // The third: a client that was woken for the calm dialled only when its pause would have ended. The
-    // fourth: a client made calls for a connection that it had just lost.
-    for seed in [771_312, 771_350, 31_000_968, 60_000_237] {
+    // fourth: a client made calls for a connection that it had just lost. The fifth: a re-entry that was
+    // answered after 48 s had joined its hold before, which had ended and been forgotten.
+    for seed in [771_312, 771_350, 31_000_968, 60_000_237, 70_000_560] {
         let outcome = run(seed, Options::draw(seed), None);
         assert!(outcome.violations.is_empty(), "seed {seed}: {:?}", outcome.violations);
     }
