@@ -5,9 +5,10 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
     "sharklock/v1/lock.proto",
     "sharklock/v1/admin.proto",
+    "sharklock/internal/v1/range.proto",
     "sharklock/internal/v1/store.proto",
     "sharklock/internal/v1/records.proto",
     "sharklock/internal/v1/raft.proto",

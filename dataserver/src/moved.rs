@@ -11,7 +11,6 @@ use sharklock_rangemap::{Bounds, Descriptor, RangeId};
 use crate::{
     front::{Asker, Front, ReplyTo},
     machine::LockRange,
-    wire,
 };
 
 /// Not done, since the range that was `asked` has not the bounds that its gateway believes in, or not
@@ -20,7 +19,7 @@ pub fn epoch_not_match(store: &Store<LockRange>, asked: Option<RangeId>, name: &
     let has_it = store.range_at(name.as_bytes()).filter(|range| Some(*range) != asked);
     let known = asked.into_iter().chain(has_it).filter_map(|range| store.descriptor(range));
     Kind::EpochNotMatch(internal::EpochNotMatch {
-        descriptors: known.map(wire::descriptor).collect(),
+        descriptors: known.map(internal::RangeDescriptor::from).collect(),
     })
 }
 

@@ -52,7 +52,7 @@ impl Replies {
             descriptors: ranges
                 .iter()
                 .filter_map(|range| store.descriptor(*range))
-                .map(wire::descriptor)
+                .map(internal::RangeDescriptor::from)
                 .collect(),
         };
         self.reply(to, Body::Describe(description));
@@ -278,12 +278,7 @@ fn range_status(
         locks: counts.locks as u64,
         holds: counts.holds as u64,
         waiters: counts.waiters as u64,
-        voter_store_ids: descriptor
-            .replicas
-            .iter()
-            .filter(|replica| replica.role == sharklock_rangemap::Role::Voter)
-            .map(|replica| replica.store.0)
-            .collect(),
+        voter_store_ids: descriptor.voters().map(|replica| replica.store.0).collect(),
         ..v1::RangeStatus::default()
     }
 }

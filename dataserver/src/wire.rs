@@ -9,9 +9,6 @@ use sharklock_proto::{
     internal::v1::{self as internal, store_error},
     v1,
 };
-#[cfg(feature = "edge")]
-use sharklock_rangemap::{Bounds, Epoch, PeerId, RangeId, Replica, StoreId};
-use sharklock_rangemap::{Descriptor, Role};
 
 use crate::codec;
 
@@ -345,52 +342,4 @@ fn mode(mode: Mode) -> (v1::LockMode, u32) {
 
 fn count(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
-}
-
-/// A descriptor as masters send it.
-///
-/// # Errors
-/// It describes no range, or has a role that is not known here.
-#[cfg(feature = "edge")]
-pub fn descriptor_of(wire: internal::RangeDescriptor) -> Result<Descriptor, String> {
-    let replica = |replica: internal::Replica| {
-        let role = match replica.role() {
-            internal::ReplicaRole::Voter => Role::Voter,
-            internal::ReplicaRole::Learner => Role::Learner,
-            internal::ReplicaRole::Unspecified => return Err(format!("role {}", replica.role)),
-        };
-        Ok(Replica { peer: PeerId(replica.peer_id), store: StoreId(replica.store_id), role })
-    };
-    let descriptor = Descriptor {
-        range: RangeId(wire.range_id),
-        bounds: Bounds { start: wire.start.to_vec(), end: wire.end.to_vec() },
-        epoch: Epoch { conf_ver: wire.conf_ver, version: wire.version },
-        replicas: wire.replicas.into_iter().map(replica).collect::<Result<_, _>>()?,
-    };
-    descriptor.validate().map_err(|why| why.to_string())?;
-    Ok(descriptor)
-}
-
-/// A descriptor for gateways.
-pub fn descriptor(descriptor: &Descriptor) -> internal::RangeDescriptor {
-    let role = |role| match role {
-        Role::Voter => internal::ReplicaRole::Voter,
-        Role::Learner => internal::ReplicaRole::Learner,
-    };
-    internal::RangeDescriptor {
-        range_id: descriptor.range.0,
-        start: descriptor.bounds.start.clone().into(),
-        end: descriptor.bounds.end.clone().into(),
-        conf_ver: descriptor.epoch.conf_ver,
-        version: descriptor.epoch.version,
-        replicas: descriptor
-            .replicas
-            .iter()
-            .map(|replica| internal::Replica {
-                peer_id: replica.peer.0,
-                store_id: replica.store.0,
-                role: role(replica.role).into(),
-            })
-            .collect(),
-    }
 }

@@ -37,7 +37,7 @@ use crate::{
     moved,
     ports::{Input, Outputs, Pace, REQUEST_AGE_MAX, WorkerStats},
     range_age::{CountedTime, RangeAge},
-    reads, wire,
+    reads,
 };
 
 /// See the module.
@@ -218,7 +218,7 @@ impl Worker {
             .filter_map(|(range, _)| {
                 let status = self.store.status(*range)?;
                 Some(RangeReport {
-                    descriptor: Some(wire::descriptor(self.store.descriptor(*range)?)),
+                    descriptor: Some(internal::RangeDescriptor::from(self.store.descriptor(*range)?)),
                     term: status.term,
                     applied_index: status.applied,
                     locks: self.store.machine(*range)?.table().counts().locks as u64,

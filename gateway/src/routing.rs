@@ -1,8 +1,8 @@
 //! Which store a call for a name goes to, as far as stores have said.
 //!
-//! It owns the translation of wire descriptors into the routing cache of `sharklock-rangemap`, whose
-//! rules decide which of two contradicting descriptors is right, and which stores can be reached:
-//! routes lead around those that cannot. Wrong routes are safe: a store checks every call's range
+//! It feeds descriptors into the routing cache of `sharklock-rangemap`, whose rules decide which of
+//! two contradicting ones is right, and it owns which stores can be reached: routes lead around those
+//! that cannot. Wrong routes are safe: a store checks every call's range
 //! and version, and whether it leads.
 
 use std::{
@@ -11,11 +11,9 @@ use std::{
 };
 
 use sharklock_proto::internal::v1::{
-    EpochNotMatch, NotLeader, RangeDescriptor, ReplicaRole, Route, StoreDescription,
+    EpochNotMatch, NotLeader, RangeDescriptor, Route, StoreDescription,
 };
-use sharklock_rangemap::{
-    Bounds, Descriptor, Epoch, PeerId, RangeId, Replica, Role, RouteCache, StoreId,
-};
+use sharklock_rangemap::{Descriptor, RangeId, RouteCache, StoreId};
 
 /// Where a call goes, and as what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -205,7 +203,7 @@ impl Routing {
 
     /// Takes in what a store says after a call with a wrong range or version.
     pub fn moved(&mut self, known: &EpochNotMatch) {
-        let known = known.descriptors.iter().filter_map(descriptor);
+        let known = known.descriptors.iter().filter_map(read);
         for refused in self.cache.on_epoch_not_match(known.collect()) {
             tracing::debug!(error = %refused, "a descriptor was not taken");
         }
@@ -213,10 +211,7 @@ impl Routing {
     }
 
     fn install(&mut self, wire: &RangeDescriptor) {
-        let Some(descriptor) = descriptor(wire) else {
-            tracing::warn!(range = wire.range_id, "a descriptor has a replica of unknown role");
-            return;
-        };
+        let Some(descriptor) = read(wire) else { return };
         let range = descriptor.range;
         // A cached equal or newer one is the normal case.
         if let Err(refused) = self.cache.install(descriptor) {
@@ -261,26 +256,16 @@ impl Routing {
     }
 }
 
-/// None when it says something that this version does not know.
-fn descriptor(wire: &RangeDescriptor) -> Option<Descriptor> {
-    let replica = |replica: &sharklock_proto::internal::v1::Replica| {
-        let role = match replica.role() {
-            ReplicaRole::Voter => Role::Voter,
-            ReplicaRole::Learner => Role::Learner,
-            ReplicaRole::Unspecified => return None,
-        };
-        Some(Replica { peer: PeerId(replica.peer_id), store: StoreId(replica.store_id), role })
-    };
-    Some(Descriptor {
-        range: RangeId(wire.range_id),
-        bounds: Bounds { start: wire.start.to_vec(), end: wire.end.to_vec() },
-        epoch: Epoch { version: wire.version, conf_ver: wire.conf_ver },
-        replicas: wire.replicas.iter().map(replica).collect::<Option<_>>()?,
-    })
+/// None when it describes no range, or says something that this version does not know.
+fn read(wire: &RangeDescriptor) -> Option<Descriptor> {
+    let read = Descriptor::try_from(wire);
+    read.inspect_err(|why| tracing::warn!(%why, "a descriptor of a range is not usable")).ok()
 }
 
 #[cfg(test)]
 mod tests {
+    use sharklock_proto::internal::v1::ReplicaRole;
+
     use super::*;
 
     fn half(range_id: u64, start: &str, end: &str, version: u64) -> RangeDescriptor {

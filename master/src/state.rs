@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use prost::Message as _;
 use sharklock_multiraft::{CorruptImage, DirtyRow, EntryAt, StateMachine};
 use sharklock_proto::internal::v1::{
-    AllocateIdsCommand, MasterBatch, MasterCommand, RegisterStoreCommand,
+    AllocateIdsCommand, MasterBatch, MasterCommand, RangeDescriptor, RegisterStoreCommand,
     master_command::Body as Command,
 };
 use sharklock_rangemap::{Descriptor, RangeMap, StoreId};
@@ -113,16 +113,15 @@ impl ClusterState {
             Command::RegisterStore(command) => Answer::Store(self.register(command)),
             Command::AllocateIds(command) => Answer::Ids(self.allocate(command)),
             Command::FirstRange(command) => {
-                let descriptor = state_rows::descriptor(command.descriptor.unwrap_or_default());
+                let descriptor = proposed(&command.descriptor.unwrap_or_default());
                 if self.ranges.is_empty() {
-                    self.insert(descriptor.expect("a leading master proposes what is well-formed"));
+                    self.insert(descriptor);
                 }
                 Answer::Done
             }
             Command::Ranges(command) => {
-                for record in command.descriptors {
-                    let descriptor = state_rows::descriptor(record);
-                    self.insert(descriptor.expect("a leading master checks what it proposes"));
+                for descriptor in &command.descriptors {
+                    self.insert(proposed(descriptor));
                 }
                 if !self.first_range_lives {
                     self.first_range_lives = true;
@@ -181,6 +180,15 @@ impl ClusterState {
         self.rows_hash = self.rows_hash.wrapping_sub(hash(before)).wrapping_add(hash(after));
         self.dirty.insert(key);
     }
+}
+
+/// A descriptor out of the log.
+///
+/// # Panics
+/// It describes no range: a leading master checks what it proposes.
+fn proposed(descriptor: &RangeDescriptor) -> Descriptor {
+    let read = Descriptor::try_from(descriptor);
+    read.unwrap_or_else(|why| panic!("the log of the masters holds no descriptor: {why}"))
 }
 
 impl ClusterState {

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use prost::Message;
 use sharklock_multiraft::{CorruptImage, StateMachine as _};
-use sharklock_proto::internal::v1::{DescriptorRecord, MasterHeader, ReplicaRecord, StoreRow};
-use sharklock_rangemap::{Bounds, Descriptor, Epoch, PeerId, RangeId, Replica, Role, StoreId};
+use sharklock_proto::internal::v1::{MasterHeader, RangeDescriptor, StoreRow};
+use sharklock_rangemap::{Descriptor, RangeId, StoreId};
 use twox_hash::XxHash3_64;
 
 use crate::state::{ClusterState, StoreRecord};
@@ -58,7 +58,7 @@ pub fn row(state: &ClusterState, key: Key) -> Option<Vec<u8>> {
 
 /// The row of a range that is described so.
 pub fn range_row(descriptor: &Descriptor) -> Vec<u8> {
-    versioned(&record(descriptor))
+    versioned(&RangeDescriptor::from(descriptor))
 }
 
 pub fn header(state: &ClusterState) -> Vec<u8> {
@@ -88,7 +88,9 @@ pub fn restore(header: &[u8], rows: Vec<(Vec<u8>, Vec<u8>)>) -> Result<ClusterSt
                 state.stores.insert(id, StoreRecord { ident, address, version, feature_level });
             }
             Some(Key::Range(range)) => {
-                let descriptor = descriptor(read(&row)?).map_err(corrupt)?;
+                let record: RangeDescriptor = read(&row)?;
+                let descriptor =
+                    Descriptor::try_from(&record).map_err(|why| corrupt(why.to_string()))?;
                 if descriptor.range != range {
                     return Err(corrupt(format!("range {} cannot stand here", descriptor.range)));
                 }
@@ -99,46 +101,6 @@ pub fn restore(header: &[u8], rows: Vec<(Vec<u8>, Vec<u8>)>) -> Result<ClusterSt
     }
     state.rows_hash = rows_hash(&state);
     Ok(state)
-}
-
-/// The stored form of a descriptor.
-pub fn record(descriptor: &Descriptor) -> DescriptorRecord {
-    let replica = |replica: &Replica| ReplicaRecord {
-        peer_id: replica.peer.0,
-        store_id: replica.store.0,
-        role: match replica.role {
-            Role::Voter => 1,
-            Role::Learner => 2,
-        },
-    };
-    DescriptorRecord {
-        range_id: descriptor.range.0,
-        start: descriptor.bounds.start.clone().into(),
-        end: descriptor.bounds.end.clone().into(),
-        conf_ver: descriptor.epoch.conf_ver,
-        version: descriptor.epoch.version,
-        replicas: descriptor.replicas.iter().map(replica).collect(),
-    }
-}
-
-/// A descriptor from its stored form, if it describes a range.
-pub fn descriptor(record: DescriptorRecord) -> Result<Descriptor, String> {
-    let replica = |record: ReplicaRecord| {
-        let role = match record.role {
-            1 => Role::Voter,
-            2 => Role::Learner,
-            other => return Err(format!("replica role {other} is not known")),
-        };
-        Ok(Replica { peer: PeerId(record.peer_id), store: StoreId(record.store_id), role })
-    };
-    let descriptor = Descriptor {
-        range: RangeId(record.range_id),
-        bounds: Bounds { start: record.start.to_vec(), end: record.end.to_vec() },
-        epoch: Epoch { conf_ver: record.conf_ver, version: record.version },
-        replicas: record.replicas.into_iter().map(replica).collect::<Result<_, _>>()?,
-    };
-    descriptor.validate().map_err(|why| why.to_string())?;
-    Ok(descriptor)
 }
 
 /// The sum of the hashes of all rows as they are now.

@@ -61,7 +61,7 @@ pub(crate) fn birth(first: &Descriptor) -> [WriteOp; 3] {
     let header = proto::FlushHeader {
         applied_index: INITIAL,
         applied_term: INITIAL,
-        descriptor: Some(records::descriptor_record(first)),
+        descriptor: Some(proto::RangeDescriptor::from(first)),
         state_hash: 0,
         machine: None,
         conf_state: Some(records::conf_state_record(&records::conf_state(first))),

@@ -55,7 +55,7 @@ pub(crate) fn stage<M: StateMachine>(
     let header = proto::FlushHeader {
         applied_index: applied.index,
         applied_term: applied.term,
-        descriptor: Some(records::descriptor_record(&replica.descriptor)),
+        descriptor: Some(proto::RangeDescriptor::from(&replica.descriptor)),
         state_hash: replica.machine.state_hash(),
         machine: Some(Bytes::from(replica.machine.header())),
         conf_state: Some(records::conf_state_record(&conf_state)),

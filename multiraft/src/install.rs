@@ -7,7 +7,7 @@
 //! To everybody else it shows its old state until then.
 
 use raft::eraftpb::{self, Message, MessageType};
-use sharklock_proto::internal::v1::{FlushHeader, TruncatedRecord};
+use sharklock_proto::internal::v1::{FlushHeader, RangeDescriptor, TruncatedRecord};
 use sharklock_rangemap::PeerId;
 
 use bytes::Bytes;
@@ -161,7 +161,7 @@ pub(crate) fn stage<M: StateMachine>(
     let header = FlushHeader {
         applied_index: index,
         applied_term: term,
-        descriptor: Some(records::descriptor_record(&replica.descriptor)),
+        descriptor: Some(RangeDescriptor::from(&replica.descriptor)),
         state_hash: arrived.machine.state_hash(),
         machine: Some(Bytes::from(arrived.machine_header)),
         conf_state: Some(records::conf_state_record(&records::conf_state(&replica.descriptor))),

@@ -2,7 +2,7 @@
 //! gives up a silent one for now, hands its leadership to a good one.
 
 use raft::StateRole;
-use sharklock_rangemap::{PeerId, Replica as Member, Role, StoreId};
+use sharklock_rangemap::{PeerId, Replica as Member, StoreId};
 
 use crate::election::TIMEOUT_TICKS_MIN;
 use crate::replica::Replica;
@@ -51,7 +51,7 @@ impl<M: StateMachine> Replica<M> {
         Some(PeerProgress {
             peer,
             store,
-            is_voter: role == Role::Voter,
+            is_voter: role.votes(),
             is_leader,
             matched: progress.matched,
             is_active,

@@ -4,13 +4,14 @@
 //! RocksDB has checksums, too, but only from where it gets a value to where it reads it: not over
 //! its buffers in memory, nor does it know that a value belongs to its key.
 //!
-//! Conversions between the records and the engine's types are here and in `mirror.rs` only.
+//! Conversions between the records and the engine's types are here and in `mirror.rs` only; those of
+//! descriptors are in `sharklock_proto`.
 
 use bytes::{BufMut, Bytes};
 use prost::Message;
 use raft::eraftpb;
 use sharklock_proto::internal::v1 as proto;
-use sharklock_rangemap::{Bounds, Descriptor, Epoch, PeerId, RangeId, Replica, Role, StoreId};
+use sharklock_rangemap::{Descriptor, Role};
 use twox_hash::XxHash3_64;
 
 use crate::disk::WriteOp;
@@ -111,19 +112,19 @@ pub(crate) fn hard_state(record: &proto::HardStateRecord) -> eraftpb::HardState 
 
 /// The Raft configuration that a descriptor describes.
 pub(crate) fn conf_state(descriptor: &Descriptor) -> eraftpb::ConfState {
-    let peers = |role: Role| {
-        let mut peers: Vec<u64> = descriptor
-            .replicas
-            .iter()
-            .filter(|replica| replica.role == role)
-            .map(|replica| replica.peer.0)
-            .collect();
+    let peers = |counts: fn(Role) -> bool| {
+        let counted = descriptor.replicas.iter().filter(|replica| counts(replica.role));
+        let mut peers: Vec<u64> = counted.map(|replica| replica.peer.0).collect();
         peers.sort_unstable();
         peers
     };
+    let voters_outgoing =
+        if descriptor.is_joint() { peers(Role::votes_outgoing) } else { Vec::new() };
     eraftpb::ConfState {
-        voters: peers(Role::Voter),
-        learners: peers(Role::Learner),
+        voters: peers(Role::votes_incoming),
+        learners: peers(|role| role == Role::Learner),
+        voters_outgoing,
+        learners_next: peers(|role| role == Role::JointOutgoing),
         ..eraftpb::ConfState::default()
     }
 }
@@ -145,46 +146,40 @@ pub(crate) fn conf_state_record(state: &eraftpb::ConfState) -> proto::ConfStateR
     }
 }
 
-pub(crate) fn descriptor_record(descriptor: &Descriptor) -> proto::DescriptorRecord {
-    proto::DescriptorRecord {
-        range_id: descriptor.range.0,
-        start: Bytes::copy_from_slice(&descriptor.bounds.start),
-        end: Bytes::copy_from_slice(&descriptor.bounds.end),
-        conf_ver: descriptor.epoch.conf_ver,
-        version: descriptor.epoch.version,
-        replicas: descriptor
-            .replicas
-            .iter()
-            .map(|replica| proto::ReplicaRecord {
-                peer_id: replica.peer.0,
-                store_id: replica.store.0,
-                role: match replica.role {
-                    Role::Voter => 1,
-                    Role::Learner => 2,
-                },
-            })
-            .collect(),
-    }
-}
+#[cfg(test)]
+mod tests {
+    use sharklock_rangemap::{Bounds, Epoch, PeerId, RangeId, Replica, StoreId};
 
-pub(crate) fn descriptor(record: &proto::DescriptorRecord) -> Result<Descriptor, BadValue> {
-    let replicas = record
-        .replicas
-        .iter()
-        .map(|replica| {
-            let role = match replica.role {
-                1 => Role::Voter,
-                2 => Role::Learner,
-                role => return Err(BadValue::Nonsense(format!("{role} is no role of a replica"))),
-            };
-            let (peer, store) = (PeerId(replica.peer_id), StoreId(replica.store_id));
-            Ok(Replica { peer, store, role })
-        })
-        .collect::<Result<Vec<_>, _>>()?;
-    Ok(Descriptor {
-        range: RangeId(record.range_id),
-        bounds: Bounds { start: record.start.to_vec(), end: record.end.to_vec() },
-        epoch: Epoch { version: record.version, conf_ver: record.conf_ver },
-        replicas,
-    })
+    use super::*;
+
+    fn conf_state_of(roles: &[Role]) -> proto::ConfStateRecord {
+        let replica = |(number, role): (u64, &Role)| Replica {
+            peer: PeerId(number),
+            store: StoreId(number),
+            role: *role,
+        };
+        let replicas = (1..).zip(roles).map(replica).collect();
+        let epoch = Epoch { version: 1, conf_ver: 1 };
+        let descriptor = Descriptor::new(RangeId(7), Bounds::ALL, epoch, replicas);
+        conf_state_record(&conf_state(&descriptor))
+    }
+
+    #[test]
+    fn both_halves_of_a_joint_configuration_stand_in_the_conf_state() {
+        use Role::{JointIncoming, JointOutgoing, Learner, Voter};
+        let simple = proto::ConfStateRecord {
+            voters: vec![1, 3],
+            learners: vec![2],
+            ..proto::ConfStateRecord::default()
+        };
+        assert_eq!(conf_state_of(&[Voter, Learner, Voter]), simple);
+        let joint = proto::ConfStateRecord {
+            voters: vec![1, 4],
+            voters_outgoing: vec![1, 3],
+            learners: vec![2],
+            learners_next: vec![3],
+            auto_leave: false,
+        };
+        assert_eq!(conf_state_of(&[Voter, Learner, JointOutgoing, JointIncoming]), joint);
+    }
 }

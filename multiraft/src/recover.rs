@@ -177,8 +177,7 @@ fn read_descriptor(
     let what = || format!("the descriptor of range {range}");
     let corrupt = |why: &str| RecoverError::corrupt(what(), why);
     let record = header.descriptor.as_ref().ok_or_else(|| corrupt("it is missing"))?;
-    let descriptor =
-        records::descriptor(record).map_err(|error| RecoverError::bad_value(&what(), error))?;
+    let descriptor = Descriptor::try_from(record).map_err(|error| corrupt(&error.to_string()))?;
     if descriptor.range != range || range.0 == u64::MAX {
         return Err(corrupt("it names another range"));
     }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use raft::eraftpb::Message;
 use raft::{Config, RawNode, ReadOnlyOption, StateRole};
 use sharklock_proto::internal::v1::RangeMessage;
-use sharklock_rangemap::{Descriptor, PeerId, RangeId, Role, StoreId};
+use sharklock_rangemap::{Descriptor, PeerId, RangeId, StoreId};
 
 use crate::effects::{
     Effects, LostLog, NotProposed, Proposed, RaftRole, ReadId, ReadReady, ReplicaStatus,
@@ -175,7 +175,7 @@ impl<M: StateMachine> Replica<M> {
 
     /// Whether nobody else votes.
     pub(crate) fn votes_alone(&self) -> bool {
-        let mut voters = self.descriptor.replicas.iter().filter(|peer| peer.role == Role::Voter);
+        let mut voters = self.descriptor.voters();
         voters.next().is_some_and(|voter| voter.peer == self.address.peer)
             && voters.next().is_none()
     }

@@ -1,8 +1,13 @@
-//! The `.proto` files of SharkLock and the code generated from them, nothing else.
+//! The `.proto` files of SharkLock, the code generated from them, and what must be said of a message
+//! in one place, since several crates depend on it: what a descriptor of a range is (`descriptor`).
 //!
-//! Every type here is a wire or disk record. The crates convert to their own types at their edges;
-//! none of these types has behaviour. Without the default feature `edge` only the plain messages
+//! Every type here is a wire or disk record. The crates convert the others to their own types at
+//! their edges. Without the default feature `edge` only the plain messages
 //! compile, and neither tonic nor tokio is in the tree.
+
+mod descriptor;
+
+pub use descriptor::BadDescriptor;
 
 /// The public API: `LockService` and `AdminService`.
 pub mod v1 {

@@ -41,13 +41,40 @@ impl fmt::Display for Epoch {
     }
 }
 
-/// The part that a replica takes in its range.
+/// The part that a replica takes in its range. While voters are replaced the configuration is joint: it
+/// has two halves, and what is decided needs a majority of each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
-    /// Votes and counts for the quorum.
+    /// Votes and counts for the quorum; of a joint configuration in both halves.
     Voter,
     /// Receives the log only.
     Learner,
+    /// Votes in the half of a joint configuration that stays; a voter when it is left.
+    JointIncoming,
+    /// Votes in the half of a joint configuration that goes; a learner when it is left.
+    JointOutgoing,
+}
+
+impl Role {
+    /// Whether it votes at all, and so may lead.
+    pub fn votes(self) -> bool {
+        self.votes_incoming() || self.votes_outgoing()
+    }
+
+    /// Whether it votes in the half that stays; outside a joint configuration that is all there is.
+    pub fn votes_incoming(self) -> bool {
+        matches!(self, Self::Voter | Self::JointIncoming)
+    }
+
+    /// Whether it votes in the half of a joint configuration that goes.
+    pub fn votes_outgoing(self) -> bool {
+        matches!(self, Self::Voter | Self::JointOutgoing)
+    }
+
+    /// Whether it exists in joint configurations only.
+    pub fn is_joint(self) -> bool {
+        matches!(self, Self::JointIncoming | Self::JointOutgoing)
+    }
 }
 
 /// One copy of a range.
@@ -114,35 +141,63 @@ impl Descriptor {
     }
 
     /// Whether this can describe a range at all: ids are not 0, the bounds hold a name, no peer and
-    /// no store stands in it twice, and somebody votes.
+    /// no store stands in it twice, and somebody votes, of a joint configuration in each half.
     pub fn validate(&self) -> Result<(), DescriptorError> {
         let range = self.range;
         if range.0 == 0 {
             return Err(DescriptorError::NoRangeId);
         }
-        if self.epoch.version == 0 || self.epoch.conf_ver == 0 {
-            return Err(DescriptorError::NoEpoch { range });
+        for (field, value) in [("version", self.epoch.version), ("conf_ver", self.epoch.conf_ver)] {
+            if value == 0 {
+                return Err(DescriptorError::NoEpoch { range, field });
+            }
         }
         if !self.bounds.end.is_empty() && self.bounds.start >= self.bounds.end {
             return Err(DescriptorError::NoNames { range });
         }
+        self.validate_ids()?;
+        self.validate_votes()
+    }
+
+    fn validate_ids(&self) -> Result<(), DescriptorError> {
+        let range = self.range;
         let mut peers = BTreeSet::new();
         let mut stores = BTreeSet::new();
-        for replica in &self.replicas {
-            if replica.peer.0 == 0 || replica.store.0 == 0 {
-                return Err(DescriptorError::NoReplicaId { range });
+        for (at, replica) in self.replicas.iter().enumerate() {
+            let ids = [("peer_id", replica.peer.0), ("store_id", replica.store.0)];
+            if let Some((field, _)) = ids.into_iter().find(|(_, id)| *id == 0) {
+                return Err(DescriptorError::NoReplicaId { range, at, field });
             }
-            if !peers.insert(replica.peer) {
-                return Err(DescriptorError::PeerTwice { range, peer: replica.peer });
+            let is_new = [peers.insert(replica.peer), stores.insert(replica.store)];
+            if let Some(((field, id), _)) = ids.into_iter().zip(is_new).find(|(_, is_new)| !is_new)
+            {
+                return Err(DescriptorError::ReplicaTwice { range, at, field, id });
             }
-            if !stores.insert(replica.store) {
-                return Err(DescriptorError::StoreTwice { range, store: replica.store });
-            }
-        }
-        if self.voters().next().is_none() {
-            return Err(DescriptorError::NoVoter { range });
         }
         Ok(())
+    }
+
+    fn validate_votes(&self) -> Result<(), DescriptorError> {
+        let range = self.range;
+        let nobody = |votes: fn(Role) -> bool| !self.replicas.iter().any(|it| votes(it.role));
+        if nobody(Role::votes) {
+            return Err(DescriptorError::NoVoter { range });
+        }
+        if self.is_joint() {
+            let halves = [
+                ("incoming", nobody(Role::votes_incoming)),
+                ("outgoing", nobody(Role::votes_outgoing)),
+            ];
+            if let Some((half, _)) = halves.into_iter().find(|(_, is_empty)| *is_empty) {
+                return Err(DescriptorError::HalfWithoutVoter { range, half });
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether voters are being replaced: what is decided needs a majority of both halves.
+    pub fn is_joint(&self) -> bool {
+        self.replicas.iter().any(|replica| replica.role.is_joint())
     }
 
     /// The replica on `store`.
@@ -152,11 +207,11 @@ impl Descriptor {
 
     /// The replicas that may lead, in the descriptor's order.
     pub fn voters(&self) -> impl Iterator<Item = &Replica> {
-        self.replicas.iter().filter(|replica| replica.role == Role::Voter)
+        self.replicas.iter().filter(|replica| replica.role.votes())
     }
 }
 
-/// Why a descriptor describes no range.
+/// Why a descriptor describes no range. The text names the field as the messages do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DescriptorError {
     /// The range's id is 0.
@@ -165,6 +220,8 @@ pub enum DescriptorError {
     NoEpoch {
         /// The range.
         range: RangeId,
+        /// Which of the two.
+        field: &'static str,
     },
     /// The bounds hold no name.
     NoNames {
@@ -175,51 +232,58 @@ pub enum DescriptorError {
     NoReplicaId {
         /// The range.
         range: RangeId,
+        /// Which of the replicas, from 0.
+        at: usize,
+        /// Which of the two.
+        field: &'static str,
     },
-    /// One peer id, two replicas.
-    PeerTwice {
+    /// A replica has the peer or store id of one before it.
+    ReplicaTwice {
         /// The range.
         range: RangeId,
-        /// The peer.
-        peer: PeerId,
-    },
-    /// One store, two replicas.
-    StoreTwice {
-        /// The range.
-        range: RangeId,
-        /// The store.
-        store: StoreId,
+        /// Which of the replicas, from 0.
+        at: usize,
+        /// Which of the two.
+        field: &'static str,
+        /// The id.
+        id: u64,
     },
     /// No replica votes.
     NoVoter {
         /// The range.
         range: RangeId,
     },
+    /// No replica votes in one half of a joint configuration.
+    HalfWithoutVoter {
+        /// The range.
+        range: RangeId,
+        /// Which half.
+        half: &'static str,
+    },
 }
 
 impl fmt::Display for DescriptorError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoRangeId => write!(f, "a descriptor has the range id 0, which means none"),
-            Self::NoEpoch { range } => {
-                write!(f, "the descriptor of range {range} has a 0 in its epoch, which begins at 1")
+            Self::NoRangeId => write!(f, "range_id is 0, which means none"),
+            Self::NoEpoch { range, field } => {
+                write!(f, "range {range}: {field} is 0, and it begins at 1")
             }
             Self::NoNames { range } => {
-                write!(
-                    f,
-                    "the bounds of range {range} hold no name: the end is not after the start"
-                )
+                write!(f, "range {range}: end is not after start, so that it holds no name")
             }
-            Self::NoReplicaId { range } => {
-                write!(f, "a replica of range {range} has the peer or store id 0, which means none")
+            Self::NoReplicaId { range, at, field } => {
+                write!(f, "range {range}: replicas[{at}].{field} is 0, which means none")
             }
-            Self::PeerTwice { range, peer } => {
-                write!(f, "peer {peer} stands twice in the descriptor of range {range}")
+            Self::ReplicaTwice { range, at, field, id } => {
+                write!(f, "range {range}: replicas[{at}].{field} is {id} as another's is")
             }
-            Self::StoreTwice { range, store } => {
-                write!(f, "store {store} stands twice in the descriptor of range {range}")
-            }
-            Self::NoVoter { range } => write!(f, "no replica of range {range} votes"),
+            Self::NoVoter { range } => write!(f, "range {range}: replicas: none of them votes"),
+            Self::HalfWithoutVoter { range, half } => write!(
+                f,
+                "range {range}: replicas: none of them votes in the {half} half of the joint \
+                 configuration"
+            ),
         }
     }
 }

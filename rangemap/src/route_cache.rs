@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::descriptor::{Descriptor, Epoch, RangeId, Role, StoreId};
+use crate::descriptor::{Descriptor, Epoch, RangeId, StoreId};
 use crate::map::{InsertError, RangeMap};
 
 /// How often one call is sent before its caller hears that no leader was found. A stale map needs
@@ -220,7 +220,7 @@ impl RouteCache {
 
     fn voters(&self, range: RangeId) -> impl Iterator<Item = StoreId> + Clone {
         let replicas = self.map.range(range).map_or(&[][..], |descriptor| &descriptor.replicas);
-        let voters = replicas.iter().filter(|replica| replica.role == Role::Voter);
+        let voters = replicas.iter().filter(|replica| replica.role.votes());
         voters.map(|replica| replica.store)
     }
 

@@ -13,7 +13,7 @@ use sharklock_proto::internal::v1::{
     RaiseLevel, RangeDescriptor, RangeReport, StoreAddress, StoreHeartbeatRequest,
     StoreHeartbeatResponse,
 };
-use sharklock_rangemap::RangeId;
+use sharklock_rangemap::{Descriptor, RangeId};
 use sharklock_transport::{Masters, MastersError, PeerAcceptor, PeerLinks};
 use tokio::{sync::Notify, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -21,7 +21,6 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     edge::{mailbox::Mailbox, registration},
     ports::Input,
-    wire,
 };
 
 /// How long one heartbeat looks for the leading master before the next takes its place.
@@ -179,7 +178,7 @@ impl Heart {
             told.stores = answer.stores;
         }
         for first in answer.bootstrap {
-            self.create(first);
+            self.create(&first);
         }
         for RaiseLevel { range_id, conf_ver, feature_level: level } in answer.raise {
             let range = RangeId(range_id);
@@ -187,9 +186,9 @@ impl Heart {
         }
     }
 
-    fn create(&self, first: RangeDescriptor) {
+    fn create(&self, first: &RangeDescriptor) {
         let range = RangeId(first.range_id);
-        match wire::descriptor_of(first) {
+        match Descriptor::try_from(first) {
             Ok(descriptor) => self.mailbox.tell(Input::Create(descriptor)),
             Err(why) => tracing::error!(%range, %why, "the master sends no descriptor of a range"),
         }

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sharklock_proto::internal::v1::{
-    ClusterStore, GetClusterResponse, MasterMember, RangeDescriptor, Replica as WireReplica,
-    ReplicaRole, Route, RoutesUpdate, StoreAddress,
+    ClusterStore, GetClusterResponse, MasterMember, RangeDescriptor, Route, RoutesUpdate,
+    StoreAddress,
 };
-use sharklock_rangemap::{Bounds, Descriptor, Epoch, PeerId, RangeId, Replica, Role, StoreId};
+use sharklock_rangemap::{Descriptor, RangeId, StoreId};
 
 use super::{GROUP, MasterCore};
 use crate::{refusal::Refusal, state::StoreRecord};
@@ -71,7 +71,7 @@ impl MasterCore {
     fn route(&self, range: &Descriptor) -> Route {
         let leader = self.leader_of(range.range);
         Route {
-            descriptor: Some(wire(range)),
+            descriptor: Some(RangeDescriptor::from(range)),
             leader_store_id: leader.map_or(0, |leader| leader.store.0),
             term: leader.map_or(0, |leader| leader.term),
         }
@@ -118,45 +118,4 @@ fn address(id: StoreId, store: &StoreRecord) -> StoreAddress {
         ident: Bytes::copy_from_slice(&store.ident),
         address: store.address.clone(),
     }
-}
-
-/// A descriptor for stores and gateways.
-pub(super) fn wire(range: &Descriptor) -> RangeDescriptor {
-    let replica = |replica: &Replica| WireReplica {
-        peer_id: replica.peer.0,
-        store_id: replica.store.0,
-        role: match replica.role {
-            Role::Voter => ReplicaRole::Voter,
-            Role::Learner => ReplicaRole::Learner,
-        }
-        .into(),
-    };
-    RangeDescriptor {
-        range_id: range.range.0,
-        start: range.bounds.start.clone().into(),
-        end: range.bounds.end.clone().into(),
-        conf_ver: range.epoch.conf_ver,
-        version: range.epoch.version,
-        replicas: range.replicas.iter().map(replica).collect(),
-    }
-}
-
-/// A descriptor as a store reports it, if it describes a range.
-pub(super) fn descriptor(wire: RangeDescriptor) -> Result<Descriptor, String> {
-    let replica = |replica: WireReplica| {
-        let role = match replica.role() {
-            ReplicaRole::Voter => Role::Voter,
-            ReplicaRole::Learner => Role::Learner,
-            ReplicaRole::Unspecified => return Err(format!("replica role {}", replica.role)),
-        };
-        Ok(Replica { peer: PeerId(replica.peer_id), store: StoreId(replica.store_id), role })
-    };
-    let descriptor = Descriptor {
-        range: RangeId(wire.range_id),
-        bounds: Bounds { start: wire.start.to_vec(), end: wire.end.to_vec() },
-        epoch: Epoch { conf_ver: wire.conf_ver, version: wire.version },
-        replicas: wire.replicas.into_iter().map(replica).collect::<Result<_, _>>()?,
-    };
-    descriptor.validate().map_err(|why| why.to_string())?;
-    Ok(descriptor)
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sharklock_proto::internal::v1::{
     AllocateIdsCommand, AllocateIdsRequest, AllocateIdsResponse, FirstRangeCommand,
-    RegisterStoreCommand, RegisterStoreRequest, RegisterStoreResponse,
+    RangeDescriptor, RegisterStoreCommand, RegisterStoreRequest, RegisterStoreResponse,
     master_command::Body as Command,
 };
 use sharklock_rangemap::{Bounds, Descriptor, Epoch, PeerId, RangeId, Replica, Role, StoreId};
@@ -15,7 +15,6 @@ use crate::{
     refusal::{Reason, Refusal},
     request::Reply,
     state::{Answer, IDS_MAX},
-    state_rows,
 };
 
 /// The range of all names with which a cluster begins.
@@ -173,7 +172,7 @@ impl MasterCore {
         let replica = |(peer, store)| Replica { peer: PeerId(peer), store, role: Role::Voter };
         let replicas = (1..).zip(stores).map(replica).collect();
         let first = Descriptor::new(FIRST_RANGE, Bounds::ALL, FIRST_EPOCH, replicas);
-        let descriptor = Some(state_rows::record(&first));
+        let descriptor = Some(RangeDescriptor::from(&first));
         tracing::info!(replicas = wanted, "the cluster gets its first range");
         self.commands.push(Command::FirstRange(FirstRangeCommand { descriptor }));
         self.askers.push(Asker::Nobody);

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use sharklock_proto::internal::v1::{
-    RaiseLevel, RangeReport, RangesCommand, StoreHeartbeatRequest, StoreHeartbeatResponse,
+    RaiseLevel, RangeDescriptor, RangeReport, RangesCommand, StoreHeartbeatRequest,
+    StoreHeartbeatResponse,
     master_command::Body as Command,
 };
 use sharklock_rangemap::{Descriptor, RangeId, StoreId};
@@ -13,10 +14,8 @@ use super::{
     registering::{FIRST_EPOCH, sixteen},
 };
 use crate::{
-    core::answers,
     presence::{Counts, Leader},
     refusal::{Reason, Refusal},
-    state_rows,
 };
 
 /// Ranges that one answer to a heartbeat asks to raise; the rest follows with the next.
@@ -74,18 +73,17 @@ impl MasterCore {
     /// A leader reports a range. A report that is not well-formed is not taken: the range's own log
     /// is the truth, and who reports nonsense reports again.
     fn reported(&mut self, store: StoreId, report: RangeReport) {
-        let wire = report.descriptor.unwrap_or_default();
-        let descriptor = match answers::descriptor(wire) {
+        let descriptor = match Descriptor::try_from(&report.descriptor.unwrap_or_default()) {
             Ok(descriptor) => descriptor,
             Err(why) => {
-                tracing::warn!(%store, why, "a store reports a range that cannot be");
+                tracing::warn!(%store, %why, "a store reports a range that cannot be");
                 return;
             }
         };
         let range = descriptor.range;
         let mut is_queued = false;
         if self.is_news(&descriptor) {
-            let descriptors = vec![state_rows::record(&descriptor)];
+            let descriptors = vec![RangeDescriptor::from(&descriptor)];
             let command = Command::Ranges(RangesCommand { descriptors });
             // Overloaded: it comes again with the next full heartbeat, or change.
             is_queued = self.ask_log(command, Asker::Watchers { range }).is_ok();
@@ -110,18 +108,14 @@ impl MasterCore {
     /// store that has none: its process ended, or was cut off, before it could make its own, and
     /// the others did not wait for it. That is as if it had been away since the birth of the range.
     /// A store that had a replica once has it still: an emptied directory is another store.
-    fn to_make(
-        &self,
-        store: StoreId,
-        counts: Counts,
-    ) -> Vec<sharklock_proto::internal::v1::RangeDescriptor> {
+    fn to_make(&self, store: StoreId, counts: Counts) -> Vec<RangeDescriptor> {
         let state = self.state();
         if state.first_range_lives && counts.replicas > 0 {
             return Vec::new();
         }
         let has_replica =
             |range: &&Descriptor| range.epoch == FIRST_EPOCH && range.on_store(store).is_some();
-        state.ranges().iter().filter(has_replica).map(answers::wire).collect()
+        state.ranges().iter().filter(has_replica).map(RangeDescriptor::from).collect()
     }
 
     /// Whether a range's leader is known.

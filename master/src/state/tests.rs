@@ -53,10 +53,10 @@ fn command(step: &Step) -> Option<Command> {
         }),
         Step::Allocate(count) => Command::AllocateIds(AllocateIdsCommand { count: *count }),
         Step::First => Command::FirstRange(FirstRangeCommand {
-            descriptor: Some(state_rows::record(&range(1, 1))),
+            descriptor: Some(RangeDescriptor::from(&range(1, 1))),
         }),
         Step::Report(conf_ver) => Command::Ranges(RangesCommand {
-            descriptors: vec![state_rows::record(&range(1, *conf_ver))],
+            descriptors: vec![RangeDescriptor::from(&range(1, *conf_ver))],
         }),
         Step::Restart => return None,
     })
@@ -159,7 +159,7 @@ proptest! {
     ) {
         let (mut state, mut image) = (ClusterState::empty(), Image::default());
         let reports = reports.iter().map(|it| Command::Ranges(RangesCommand {
-            descriptors: vec![state_rows::record(it)],
+            descriptors: vec![RangeDescriptor::from(it)],
         }));
         let stores = stores.iter().filter_map(|(of, at)| command(&Step::Register(*of, *at)));
         for (index, command) in (1..).zip(reports.chain(stores)) {

@@ -25,8 +25,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use raft::StateRole;
 use sharklock_proto::internal::v1::{
-    SnapshotAck, SnapshotCancel, SnapshotChunk, SnapshotHeader, SnapshotMessage, SnapshotReject,
-    snapshot_message::Body, snapshot_reject::Why,
+    RangeDescriptor, SnapshotAck, SnapshotCancel, SnapshotChunk, SnapshotHeader, SnapshotMessage,
+    SnapshotReject, snapshot_message::Body, snapshot_reject::Why,
 };
 use sharklock_rangemap::{PeerId, RangeId, StoreId};
 
@@ -349,7 +349,7 @@ impl Transfers {
         let header = SnapshotHeader {
             term,
             metadata: Some(wire::metadata(&replica.descriptor, image.at)),
-            descriptor: Some(wire::descriptor(&replica.descriptor)),
+            descriptor: Some(RangeDescriptor::from(&replica.descriptor)),
             bytes: image.data.len() as u64,
             crc32c: image.crc32c,
             state_hash: image.state_hash,

@@ -4,10 +4,10 @@ use std::cmp::Ordering;
 
 use bytes::Bytes;
 use sharklock_proto::internal::v1::{
-    ConfState, SnapshotDescriptor, SnapshotHeader, SnapshotMessage, SnapshotMetadata,
-    SnapshotReplica, snapshot_message::Body,
+    ConfState, RangeDescriptor, SnapshotHeader, SnapshotMessage, SnapshotMetadata,
+    snapshot_message::Body,
 };
-use sharklock_rangemap::{Descriptor, PeerId, RangeId, Role, StoreId};
+use sharklock_rangemap::{Descriptor, PeerId, RangeId, StoreId};
 
 use crate::guard::{Dropped, NUMBER_MAX};
 use crate::records;
@@ -86,27 +86,14 @@ pub(crate) fn check_envelope(
 
 pub(crate) fn metadata(descriptor: &Descriptor, at: EntryAt) -> SnapshotMetadata {
     let members = records::conf_state(descriptor);
-    let conf_state =
-        ConfState { voters: members.voters, learners: members.learners, ..ConfState::default() };
+    let conf_state = ConfState {
+        voters: members.voters,
+        learners: members.learners,
+        voters_outgoing: members.voters_outgoing,
+        learners_next: members.learners_next,
+        auto_leave: members.auto_leave,
+    };
     SnapshotMetadata { conf_state: Some(conf_state), index: at.index, term: at.term }
-}
-
-pub(crate) fn descriptor(descriptor: &Descriptor) -> SnapshotDescriptor {
-    let replicas = descriptor.replicas.iter().map(|replica| SnapshotReplica {
-        peer_id: replica.peer.0,
-        store_id: replica.store.0,
-        role: match replica.role {
-            Role::Voter => 1,
-            Role::Learner => 2,
-        },
-    });
-    SnapshotDescriptor {
-        start: Bytes::copy_from_slice(&descriptor.bounds.start),
-        end: Bytes::copy_from_slice(&descriptor.bounds.end),
-        conf_ver: descriptor.epoch.conf_ver,
-        version: descriptor.epoch.version,
-        replicas: replicas.collect(),
-    }
 }
 
 /// Where the state that a header announces has the log applied, if the header is one that another
@@ -115,7 +102,7 @@ pub(crate) fn applied_at(header: &SnapshotHeader, mine: &Descriptor) -> Option<E
     let announced = header.metadata.as_ref()?;
     let at = EntryAt { index: announced.index, term: announced.term };
     let fits = *announced == metadata(mine, at)
-        && header.descriptor.as_ref() == Some(&descriptor(mine))
+        && header.descriptor.as_ref() == Some(&RangeDescriptor::from(mine))
         && (1..=NUMBER_MAX).contains(&at.index)
         && (1..=header.term).contains(&at.term)
         && header.term <= NUMBER_MAX

@@ -167,6 +167,19 @@ fn damage_is_refused_in_one_sentence() {
         ),
         (
             header(|header| header.descriptor.as_mut().unwrap().replicas.clear()),
+            "the descriptor of range 7 is corrupt: range 7: replicas: none of them votes",
+        ),
+        (
+            header(|header| header.descriptor.as_mut().unwrap().replicas[0].role = 9),
+            "the descriptor of range 7 is corrupt: range 7: replicas[0].role is 9, which this \
+             version does not know",
+        ),
+        (
+            header(|header| header.descriptor.as_mut().unwrap().conf_ver = 0),
+            "the descriptor of range 7 is corrupt: range 7: conf_ver is 0, and it begins at 1",
+        ),
+        (
+            header(|header| header.descriptor.as_mut().unwrap().replicas[0].store_id = 9),
             "the descriptor of range 7 is corrupt: it names no replica on this store",
         ),
         (

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use sharklock_proto::internal::v1::{
-    self as proto, ConfState, Entry, MessageType, RangeMessage, SnapshotChunk, SnapshotDescriptor,
-    SnapshotHeader, SnapshotMessage, SnapshotMetadata, SnapshotReplica, snapshot_message::Body,
+    self as proto, ConfState, Entry, MessageType, RangeDescriptor, RangeMessage, Replica,
+    SnapshotChunk, SnapshotHeader, SnapshotMessage, SnapshotMetadata, snapshot_message::Body,
 };
 
 use crate::node::{Node, RANGE};
@@ -17,12 +17,13 @@ pub fn image(counter: u64) -> Vec<u8> {
 /// Of a state with the counter 3; `voters` on the stores from 1 on.
 pub fn header_of((term, index, log_term): (u64, u64, u64), voters: u64) -> SnapshotHeader {
     let members = ConfState { voters: (101..=100 + voters).collect(), ..ConfState::default() };
-    let replica = |store| SnapshotReplica { peer_id: 100 + store, store_id: store, role: 1 };
-    let descriptor = SnapshotDescriptor {
+    let replica = |store| Replica { peer_id: 100 + store, store_id: store, role: 1 };
+    let descriptor = RangeDescriptor {
+        range_id: RANGE.0,
         conf_ver: 1,
         version: 1,
         replicas: (1..=voters).map(replica).collect(),
-        ..SnapshotDescriptor::default()
+        ..RangeDescriptor::default()
     };
     SnapshotHeader {
         term,

@@ -190,27 +190,44 @@ fn malformed_descriptors_are_refused_with_a_reason() {
         let error = RangeMap::default().insert(bad).unwrap_err();
         assert_eq!(error.to_string(), expected);
     };
-    check(&|d| d.range = RangeId(0), "a descriptor has the range id 0, which means none");
-    check(
-        &|d| d.epoch.conf_ver = 0,
-        "the descriptor of range 1 has a 0 in its epoch, which begins at 1",
-    );
-    let no_names = "the bounds of range 1 hold no name: the end is not after the start";
+    check(&|d| d.range = RangeId(0), "range_id is 0, which means none");
+    check(&|d| d.epoch.version = 0, "range 1: version is 0, and it begins at 1");
+    check(&|d| d.epoch.conf_ver = 0, "range 1: conf_ver is 0, and it begins at 1");
+    let no_names = "range 1: end is not after start, so that it holds no name";
     check(&|d| d.bounds.end = vec![2], no_names);
     check(&|d| d.bounds.end = vec![1], no_names);
-    let no_id = "a replica of range 1 has the peer or store id 0, which means none";
-    check(&|d| d.replicas[1].store = StoreId(0), no_id);
-    check(&|d| d.replicas[2].peer = PeerId(0), no_id);
-    check(
-        &|d| d.replicas[1].peer = PeerId(101),
-        "peer 101 stands twice in the descriptor of range 1",
-    );
-    check(
-        &|d| d.replicas[1].store = StoreId(1),
-        "store 1 stands twice in the descriptor of range 1",
-    );
-    check(
-        &|d| d.replicas.iter_mut().for_each(|replica| replica.role = Role::Learner),
-        "no replica of range 1 votes",
-    );
+    let no_id = |field| format!("range 1: replicas[{field} is 0, which means none");
+    check(&|d| d.replicas[1].store = StoreId(0), &no_id("1].store_id"));
+    check(&|d| d.replicas[2].peer = PeerId(0), &no_id("2].peer_id"));
+    let twice = |field, id| format!("range 1: replicas[1].{field} is {id} as another's is");
+    check(&|d| d.replicas[1].peer = PeerId(101), &twice("peer_id", 101));
+    check(&|d| d.replicas[1].store = StoreId(1), &twice("store_id", 1));
+    let roles = |roles: [Role; 3]| {
+        move |d: &mut Descriptor| {
+            d.replicas.iter_mut().zip(roles).for_each(|(replica, role)| replica.role = role)
+        }
+    };
+    let none = "range 1: replicas: none of them votes";
+    check(&roles([Role::Learner; 3]), none);
+    let half = |half| format!("{none} in the {half} half of the joint configuration");
+    check(&roles([Role::JointOutgoing, Role::Learner, Role::JointOutgoing]), &half("incoming"));
+    check(&roles([Role::JointIncoming, Role::Learner, Role::JointIncoming]), &half("outgoing"));
+}
+
+#[test]
+fn a_joint_configuration_needs_a_voter_in_each_half() {
+    use Role::{JointIncoming, JointOutgoing, Learner, Voter};
+    for (roles, voters) in [
+        ([Voter, JointIncoming, JointOutgoing], vec![1, 2, 3]),
+        ([JointIncoming, JointOutgoing, Learner], vec![1, 2]),
+        ([Voter, JointOutgoing, Learner], vec![1, 2]),
+        ([Learner, Voter, JointIncoming], vec![2, 3]),
+    ] {
+        let mut joint = descriptor(1, (2, 4), 1, 1);
+        joint.replicas.iter_mut().zip(roles).for_each(|(replica, role)| replica.role = role);
+        assert_eq!(joint.validate(), Ok(()), "{roles:?}");
+        assert!(joint.is_joint());
+        let stores: Vec<_> = joint.voters().map(|voter| voter.store.0).collect();
+        assert_eq!(stores, voters, "{roles:?}");
+    }
 }
