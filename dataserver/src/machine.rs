@@ -64,6 +64,10 @@ impl StateMachine for LockRange {
         LockRangeOutput::Done(outcomes.collect())
     }
 
+    fn split_off(&mut self, key: &str) -> Self {
+        Self { table: self.table.split_off(key) }
+    }
+
     fn take_dirty(&mut self) -> Vec<DirtyRow> {
         let dirty = self.table.take_dirty().into_iter();
         dirty

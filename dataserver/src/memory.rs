@@ -180,6 +180,11 @@ impl StoreMemory {
         self.tell(std::mem::replace(&mut front.weighed, now), now);
     }
 
+    /// A range is not here any more.
+    pub fn forget(&mut self, front: &Front) {
+        self.tell(front.weighed, 0);
+    }
+
     /// A range that used `before` uses `now`.
     fn tell(&mut self, before: u64, now: u64) {
         self.used = self.used - before + now;

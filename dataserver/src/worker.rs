@@ -218,7 +218,9 @@ impl Worker {
             .filter_map(|(range, _)| {
                 let status = self.store.status(*range)?;
                 Some(RangeReport {
-                    descriptor: Some(internal::RangeDescriptor::from(self.store.descriptor(*range)?)),
+                    descriptor: Some(internal::RangeDescriptor::from(
+                        self.store.descriptor(*range)?,
+                    )),
                     term: status.term,
                     applied_index: status.applied,
                     locks: self.store.machine(*range)?.table().counts().locks as u64,
@@ -265,7 +267,8 @@ impl Worker {
     fn create(&mut self, descriptor: Descriptor) {
         let range = descriptor.range;
         match self.store.create(descriptor) {
-            Ok(()) => self.admit(range),
+            // It has a front once it is born.
+            Ok(()) => {}
             Err(error) => tracing::error!(%range, %error, "the master's replica is not made"),
         }
     }
@@ -504,7 +507,7 @@ impl Worker {
     /// The bounds of a range to which something was applied may have changed by that.
     fn follow_bounds(&mut self, range: RangeId) {
         let Some(front) = self.fronts.get_mut(&range) else { return };
-        let table = self.store.machine(range).expect("it has just been applied to").table();
+        let table = self.store.machine(range).expect("its bounds have just changed").table();
         let descriptor = self.store.descriptor(range).expect("a range has its descriptor");
         for (to, name) in front.follow_bounds(descriptor, table) {
             let moved = moved::epoch_not_match(&self.store, Some(range), name.as_str());
@@ -537,16 +540,17 @@ impl Worker {
     /// cleared, leadership won and lost.
     fn follow_effects(&mut self, now: Duration) {
         let mut effects = std::mem::take(&mut self.effects);
-        let mut ranges = Vec::new();
+        for range in effects.born.drain(..) {
+            self.admit(range);
+        }
         for applied in effects.applied.drain(..) {
-            if ranges.last() != Some(&applied.range) {
-                ranges.push(applied.range);
-            }
             self.applied(now, applied.range, applied.at, applied.output);
         }
         // Behind everything that was applied before the bounds changed and is about names that have
         // left: the clock has followed that, too.
-        ranges.into_iter().for_each(|range| self.follow_bounds(range));
+        for range in effects.changed.drain(..) {
+            self.follow_bounds(range);
+        }
         for ready in effects.reads.drain(..) {
             self.answer_reads(now, ready.range, ready.read);
         }
@@ -559,12 +563,27 @@ impl Worker {
                 }
                 RoleNow::Follower { leader: None, .. } => _ = self.leaderless.insert(range),
             }
+            // One that has ended in the same turn has no state any more.
+            let is_here = self.store.machine(range).is_some();
             match role {
-                RoleNow::Leader { term } => self.begin_to_lead(now, range, term),
-                RoleNow::Follower { .. } => self.step_down(range),
+                RoleNow::Leader { term } if is_here => self.begin_to_lead(now, range, term),
+                RoleNow::Leader { .. } | RoleNow::Follower { .. } => self.step_down(range),
             }
         }
+        for range in effects.gone.drain(..) {
+            self.end(range);
+        }
         self.effects = effects;
+    }
+
+    /// A range is not here any more. Whoever waits for it finds it elsewhere.
+    fn end(&mut self, range: RangeId) {
+        self.step_down(range);
+        self.leaderless.remove(&range);
+        self.agenda.wake(range);
+        if let Some(front) = self.fronts.remove(&range) {
+            self.memory.forget(&front);
+        }
     }
 
     /// Puts to rest whatever was awake, but for those that have work left.
@@ -620,17 +639,26 @@ impl Worker {
         output: Option<LockRangeOutput>,
     ) {
         self.agenda.wake(range);
-        let front = self.fronts.get_mut(&range).expect("every range has a front");
+        let front = self.fronts.get_mut(&range).expect("a front ends behind its range's entries");
         let (askers, overtaken) = front.applied(at.index, at.term);
         for to in overtaken.iter().filter_map(Asker::reply_to) {
             self.replies.indeterminate(to);
         }
-        let table = self.store.machine(range).expect("it has just been applied to").table();
-        self.memory.weigh(front, table);
+        let table = self.store.machine(range).map(LockRange::table);
+        if let Some(table) = table {
+            self.memory.weigh(front, table);
+        }
+        let Some(output) = output else { return };
+        let Some(table) = table else {
+            // The range has ended in the same turn. What was decided stands; who asked asks elsewhere.
+            for to in askers.iter().filter_map(Asker::reply_to) {
+                self.replies.indeterminate(to);
+            }
+            return;
+        };
         let outcomes = match output {
-            None => return,
-            Some(LockRangeOutput::Done(outcomes)) => outcomes,
-            Some(LockRangeOutput::Moved(commands)) => {
+            LockRangeOutput::Done(outcomes) => outcomes,
+            LockRangeOutput::Moved(commands) => {
                 return self.not_applied(now, range, commands, askers);
             }
         };
@@ -663,6 +691,13 @@ impl Worker {
         let Some(front) = self.fronts.get_mut(&range) else { return };
         let reads = front.cleared_by(read);
         let Some(leading) = &mut front.leading else { return };
+        if self.store.machine(range).is_none() {
+            // The range has ended in the same turn.
+            for read in reads {
+                self.replies.not_leader(read.to, range, None);
+            }
+            return;
+        }
         let applied = self.store.status(range).map_or(0, |status| status.applied);
         let (at, subscribers) = ((applied, applied), &mut front.subscribers);
         let mut answers = self.replies.at(now, &self.store, range, at, subscribers);

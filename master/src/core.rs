@@ -344,6 +344,10 @@ impl MasterCore {
             }
         }
         effects.reads.clear();
+        // The masters have one group, and it stays as it is.
+        effects.born.clear();
+        effects.changed.clear();
+        effects.gone.clear();
         for change in effects.roles.drain(..) {
             match change.role {
                 RoleNow::Leader { term } => self.promoted(now, term),

@@ -6,14 +6,15 @@
 //! moment (a flush is one batch), and whoever reads it stops nobody.
 
 use bytes::{BufMut, Bytes};
-use sharklock_proto::internal::v1::{FlushHeader, SnapshotHeader};
+use sharklock_proto::internal::v1::{ContainedSplit, FlushHeader, RangeDescriptor, SnapshotHeader};
 use sharklock_rangemap::{PeerId, RangeId};
 
 use crate::disk::{DiskView, Family, WriteOp};
-use crate::install::Arrived;
 use crate::keys::{self, Key};
+use crate::range_state::RangeState;
 use crate::records;
-use crate::snapshot::{Ends, image};
+use crate::replica::Arrived;
+use crate::snapshot::{Announced, Ends, image};
 use crate::state_machine::{EntryAt, StateMachine};
 
 /// One piece of work for a thread that has time.
@@ -52,6 +53,9 @@ pub struct ReadImage {
 #[derive(Debug)]
 pub(crate) struct StoredImage {
     pub at: EntryAt,
+    /// The range as it was there. It may have changed since.
+    pub descriptor: Option<RangeDescriptor>,
+    pub splits: Vec<ContainedSplit>,
     pub state_hash: u64,
     /// As `snapshot::image` encodes it.
     pub data: Bytes,
@@ -64,8 +68,7 @@ pub struct Restore {
     pub(crate) ends: Ends,
     pub(crate) transfer: u64,
     pub(crate) header: SnapshotHeader,
-    /// Where the announced state has the log applied.
-    pub(crate) at: EntryAt,
+    pub(crate) announced: Announced,
     /// In order.
     pub(crate) chunks: Vec<Bytes>,
 }
@@ -91,6 +94,16 @@ impl<M: StateMachine> Chore<M> {
                 drop(state);
                 None
             }
+        }
+    }
+}
+
+impl<M: StateMachine> ChoreDone<M> {
+    /// The state in it, if nobody wants it any more.
+    pub(crate) fn into_machine(self) -> Option<M> {
+        match self.0 {
+            Done::Restored { arrived, .. } => arrived.map(|it| it.state.into_machine()),
+            Done::Read(..) => None,
         }
     }
 }
@@ -128,13 +141,20 @@ fn read(disk: &impl DiskView, range: RangeId) -> Result<StoredImage, String> {
     }
     let at = EntryAt { index: header.applied_index, term: header.applied_term };
     let crc32c = crc32c::crc32c(&data);
-    Ok(StoredImage { at, state_hash: header.state_hash, data: data.into(), crc32c })
+    Ok(StoredImage {
+        at,
+        descriptor: header.descriptor,
+        splits: header.splits,
+        state_hash: header.state_hash,
+        data: data.into(),
+        crc32c,
+    })
 }
 
 impl Restore {
     /// The state, with the changes that put it on a disk in the place of another.
     fn run<M: StateMachine>(self) -> Option<Arrived<M>> {
-        let Self { ends, header, at, chunks, .. } = self;
+        let Self { ends, header, announced, chunks, .. } = self;
         let range = ends.range;
         let mut data = Vec::with_capacity(chunks.iter().map(Bytes::len).sum());
         chunks.into_iter().for_each(|chunk| data.put(chunk));
@@ -158,13 +178,8 @@ impl Restore {
             tracing::error!(%range, found, expected, "a snapshot has another hash than announced");
             return None;
         }
-        Some(Arrived {
-            at,
-            term: header.term,
-            from: ends.other_peer,
-            machine,
-            machine_header: image.header,
-            ops,
-        })
+        let Announced { at, descriptor, splits } = announced;
+        let state = RangeState::new(descriptor, machine, at, splits);
+        Some(Arrived { state, term: header.term, from: ends.other_peer, ops })
     }
 }

@@ -1,14 +1,6 @@
-//! A replica that is made while its store runs: one of a first range, which begins out of nothing.
+//! Why a replica is not made that its store was asked for.
 
-use sharklock_rangemap::{Descriptor, DescriptorError, RangeId, StoreId};
-
-use raft::eraftpb::HardState;
-
-use crate::ident::INITIAL;
-use crate::log::Log;
-use crate::records;
-use crate::replica::Loaded;
-use crate::state_machine::{EntryAt, StateMachine};
+use sharklock_rangemap::{Descriptor, DescriptorError, PeerId, RangeId, StoreId};
 
 /// Why a replica was not made. The store is as before.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -30,6 +22,17 @@ pub enum CreateError {
     /// The range is here under another descriptor.
     #[error("range {0} is here already, with another descriptor")]
     Differs(RangeId),
+    /// This store has had a replica of the range that is as new: what that one has promised is gone
+    /// with it, so it must not come back.
+    #[error("peer {peer} of range {range} was here and is gone, so peer {offered} is not made")]
+    Buried {
+        /// The range.
+        range: RangeId,
+        /// The newest that was here.
+        peer: PeerId,
+        /// The one that was to be made.
+        offered: PeerId,
+    },
     /// Some of its names belong to another range here.
     #[error("the names of range {range} overlap with those of range {other}, which is here")]
     Overlap {
@@ -40,29 +43,13 @@ pub enum CreateError {
     },
 }
 
-/// Whether a replica can be made from this descriptor at all.
-pub(crate) fn check(descriptor: &Descriptor, store: StoreId) -> Result<(), CreateError> {
+/// The peer that a descriptor wants on this store, if a replica can be made from it at all.
+pub(crate) fn check(descriptor: &Descriptor, store: StoreId) -> Result<PeerId, CreateError> {
     descriptor.validate().map_err(CreateError::Malformed)?;
     let range = descriptor.range;
     if range.0 == u64::MAX {
         return Err(CreateError::NoRangeId(range));
     }
-    if descriptor.on_store(store).is_none() {
-        return Err(CreateError::NotHere { range, store });
-    }
-    Ok(())
-}
-
-/// What recovery would load of a replica right after [`crate::ident::birth`] was written.
-pub(crate) fn newborn<M: StateMachine>(descriptor: Descriptor) -> Loaded<M> {
-    let hard_state = HardState { term: INITIAL, commit: INITIAL, ..HardState::default() };
-    let conf_state = records::conf_state(&descriptor);
-    Loaded {
-        log: Log::new(hard_state, conf_state, (INITIAL, INITIAL), Vec::new()),
-        machine: M::empty(),
-        applied: EntryAt { index: INITIAL, term: INITIAL },
-        flushed: INITIAL,
-        lost: None,
-        descriptor,
-    }
+    let here = descriptor.on_store(store).ok_or(CreateError::NotHere { range, store })?;
+    Ok(here.peer)
 }

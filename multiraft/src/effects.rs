@@ -6,6 +6,7 @@ use sharklock_proto::internal::v1::{Heartbeats, RangeMessage, SnapshotMessage};
 use sharklock_rangemap::{RangeId, StoreId};
 
 use crate::disk::Batch;
+use crate::split::NotChanged;
 use crate::state_machine::EntryAt;
 
 /// Names a read of one store; unique within a life of the process.
@@ -29,12 +30,20 @@ pub struct Effects<O> {
     /// To be sent as well, on streams of their own (D6): pieces of snapshots, and what answers
     /// them. A lost one costs time: its transfer fails, and Raft asks for another.
     pub snapshots: Vec<SnapshotMessage>,
-    /// Entries applied, per range in the order of its log.
+    /// Ranges of which a replica is here from now on, and was not before.
+    pub born: Vec<RangeId>,
+    /// Entries applied, per range in the order of its log. The range may be `gone` by now, or have
+    /// other bounds.
     pub applied: Vec<Applied<O>>,
     /// Reads that may now be answered from the applied state.
     pub reads: Vec<ReadReady>,
     /// Leadership won and lost.
     pub roles: Vec<RoleChange>,
+    /// Ranges whose bounds or members have changed, by an entry or by a snapshot.
+    pub changed: Vec<RangeId>,
+    /// Ranges of which no replica is here any more: they go on elsewhere, or this store is too late.
+    /// Nothing of them can be asked of the store, and whatever waits for them is left open.
+    pub gone: Vec<RangeId>,
 }
 
 impl<O> Default for Effects<O> {
@@ -44,9 +53,12 @@ impl<O> Default for Effects<O> {
             messages: Vec::new(),
             heartbeats: Vec::new(),
             snapshots: Vec::new(),
+            born: Vec::new(),
             applied: Vec::new(),
             reads: Vec::new(),
             roles: Vec::new(),
+            changed: Vec::new(),
+            gone: Vec::new(),
         }
     }
 }
@@ -58,7 +70,8 @@ pub struct Applied<O> {
     pub range: RangeId,
     /// Where it stands in the log. An entry proposed at the same index in another term is lost.
     pub at: EntryAt,
-    /// What applying it returned. `None`: the empty entry with which a leader begins its term.
+    /// What applying it returned. `None`: the empty entry with which a leader begins its term, or a
+    /// change of bounds or members, whether it took effect or came too late.
     pub output: Option<O>,
 }
 
@@ -114,6 +127,12 @@ pub struct Proposed {
 /// Why a proposal or a read was not taken. Nothing of it will happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotProposed {
+    /// The change of bounds or members does not fit the range as it is.
+    #[error(transparent)]
+    NotChanged(#[from] NotChanged),
+    /// Another change of the range's bounds or members is in the log and not applied. It passes.
+    #[error("another change of the range's bounds or members is under way")]
+    EpochChanging,
     /// The store has no replica of the range.
     #[error("this store has no replica of the range")]
     UnknownRange,
@@ -123,8 +142,9 @@ pub enum NotProposed {
         /// Who leads, as far as known.
         leader: Option<StoreId>,
     },
-    /// A read too early in a term: the leader has not committed an entry of its own yet, so it
-    /// does not know what is committed. Ask again after the next `RoleNow::Leader`.
+    /// A read, or a change of bounds or members, too early in a term: the leader has not committed
+    /// (or, for a change, applied) an entry of its own yet, so it does not know what is committed. Ask
+    /// again after the next `RoleNow::Leader`.
     #[error("the leader has not committed an entry of its term yet")]
     NotReady,
     /// 16 MiB of the range's entries wait to be committed, or its leadership is being handed over.

@@ -9,11 +9,11 @@
 //! store at its other end and checked that `from_store` is that store.
 
 use raft::StateRole;
-use raft::eraftpb::{EntryType, Message, MessageType};
+use raft::eraftpb::{Message, MessageType};
 use sharklock_proto::internal::v1::RangeMessage;
 use sharklock_rangemap::{Descriptor, PeerId, RangeId, StoreId};
 
-use crate::mirror;
+use crate::{entry, mirror};
 
 /// Terms and indices above this are forged: no cluster lives long enough to reach it. Below it
 /// raft-rs's `+ 1` cannot overflow.
@@ -26,8 +26,8 @@ pub enum Dropped {
     /// It belongs to another cluster.
     #[error("a message of another cluster")]
     OtherCluster,
-    /// This store has no replica of its range. To be answered with PeerNotFound; never a reason
-    /// to create one.
+    /// This store has no replica of its range. A leader is told so, and may ask for one; the message
+    /// itself is never a reason to make one.
     #[error("no replica of range {0} here")]
     UnknownRange(RangeId),
     /// It is for another store or another replica of the range.
@@ -44,8 +44,7 @@ pub enum Dropped {
     /// An answer from a peer that this replica never asks.
     #[error("an answer from peer {0}, who is no member")]
     NotAMember(PeerId),
-    /// Its sender was removed from the range and does not know it yet. To be answered with
-    /// PeerTombstone.
+    /// Its sender was removed from the range and does not know it yet. It is told so, and ends.
     #[error("peer {0} was removed from its range")]
     RemovedPeer(PeerId),
     /// A type that only a process sends to itself, that only a forwarding follower sends (none of
@@ -174,8 +173,8 @@ fn check_append(body: &Message) -> Result<(), Dropped> {
         if entry.term < before.1 || entry.term > body.term {
             return Err(Dropped::Malformed("entries whose terms fall or exceed the message's"));
         }
-        if entry.entry_type != EntryType::EntryNormal {
-            return Err(Dropped::Malformed("a membership change, which this version has none of"));
+        if entry::decode(entry).is_err() {
+            return Err(Dropped::Malformed("an entry that this program does not know"));
         }
         before = (entry.index, entry.term);
     }

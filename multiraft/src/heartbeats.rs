@@ -86,6 +86,7 @@ pub(crate) fn singles(heartbeats: Heartbeats) -> impl Iterator<Item = RangeMessa
                 context: beat.context,
                 ..proto::Message::default()
             }),
+            notice: None,
         }
     })
 }
@@ -133,6 +134,7 @@ mod tests {
                 conf_ver: 4,
                 version: 3,
                 message: Some(mirror::message_record(beat(kind, 102, 5))),
+                notice: None,
             };
             assert_eq!(singles, [expected]);
         }

@@ -4,14 +4,11 @@ use bytes::Bytes;
 use sharklock_proto::internal::v1 as proto;
 use sharklock_rangemap::{Descriptor, StoreId};
 
+use crate::birth;
 use crate::disk::{Disk, WriteOp};
 use crate::keys::{self, Key};
 use crate::records::{self, FORMAT};
 use crate::recover::RecoverError;
-
-/// Raft state of a range before its first entry: log index and term are this on every replica, so
-/// all start from equal logs and none needs a snapshot.
-pub(crate) const INITIAL: u64 = 5;
 
 /// The identity of a store, on its disk from the first write on. A wiped disk is a new store: it
 /// must never come back under the old id.
@@ -49,28 +46,8 @@ pub fn bootstrap(ident: &StoreIdent, first: &Descriptor) -> Vec<WriteOp> {
     let range = first.range;
     assert!(range.0 != 0 && range.0 != u64::MAX, "{range} is no range id");
     let mut ops = init_store(ident);
-    ops.extend(birth(first));
+    ops.extend(birth::first_records(first));
     ops
-}
-
-/// The records of a replica of a first range. All replicas of it, learners too, begin alike.
-pub(crate) fn birth(first: &Descriptor) -> [WriteOp; 3] {
-    let range = first.range;
-    let hard_state = proto::HardStateRecord { term: INITIAL, vote: 0, commit: INITIAL };
-    let truncated = proto::TruncatedRecord { index: INITIAL, term: INITIAL };
-    let header = proto::FlushHeader {
-        applied_index: INITIAL,
-        applied_term: INITIAL,
-        descriptor: Some(proto::RangeDescriptor::from(first)),
-        state_hash: 0,
-        machine: None,
-        conf_state: Some(records::conf_state_record(&records::conf_state(first))),
-    };
-    [
-        records::put(Key::HardState(range), &hard_state),
-        records::put(Key::Truncated(range), &truncated),
-        records::put(Key::Header(range), &header),
-    ]
 }
 
 /// Whose disk it is. `None`: nobody's, it is fresh.

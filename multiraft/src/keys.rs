@@ -17,6 +17,7 @@ const TAG_HARD_STATE: u8 = 0x01;
 const TAG_TRUNCATED: u8 = 0x02;
 const TAG_HEADER: u8 = 0x03;
 const TAG_LOST: u8 = 0x04;
+const TAG_TOMBSTONE: u8 = 0x05;
 
 /// A record's place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +29,7 @@ pub(crate) enum Key<'a> {
     /// uncommitted tail; deleted by truncation.
     /// `Raft`: range · 0x01 · index → `Entry`.
     Entry(RangeId, u64),
-    /// A row of the image. Written and deleted by a flush only.
+    /// A row of the image. Written and deleted by flushes, and written at the birth of a half.
     /// `State`: range · the machine's key → the machine's value.
     Row(RangeId, &'a [u8]),
     /// Term, vote, commit. Written before any message that depends on it leaves.
@@ -37,13 +38,17 @@ pub(crate) enum Key<'a> {
     /// The last entry that the log no longer has.
     /// `Meta`: range · 0x02 → `TruncatedRecord`.
     Truncated(RangeId),
-    /// Header of the image; with it a range exists. Written by a flush only.
+    /// Header of the image; with it a range exists. Written at a birth and by flushes.
     /// `Meta`: range · 0x03 → `FlushHeader`.
     Header(RangeId),
     /// That the disk counts as lost to this replica. Written when that is found out, before anything
     /// else of it leaves, and never removed.
     /// `Meta`: range · 0x04 → `LostRecord`.
     Lost(RangeId),
+    /// The newest replica of a range that was here and is not any more. Written with the deletion of
+    /// all else of it, and never removed.
+    /// `Meta`: range · 0x05 → `TombstoneRecord`.
+    Tombstone(RangeId),
 }
 
 impl Key<'_> {
@@ -56,7 +61,8 @@ impl Key<'_> {
             | Self::HardState(_)
             | Self::Truncated(_)
             | Self::Header(_)
-            | Self::Lost(_) => Family::Meta,
+            | Self::Lost(_)
+            | Self::Tombstone(_) => Family::Meta,
         }
     }
 
@@ -81,6 +87,7 @@ impl Key<'_> {
             Self::Truncated(range) => tagged(range, TAG_TRUNCATED),
             Self::Header(range) => tagged(range, TAG_HEADER),
             Self::Lost(range) => tagged(range, TAG_LOST),
+            Self::Tombstone(range) => tagged(range, TAG_TOMBSTONE),
         }
     }
 
@@ -95,6 +102,7 @@ impl Key<'_> {
             (_, [TAG_TRUNCATED]) => Some(Self::Truncated(range)),
             (_, [TAG_HEADER]) => Some(Self::Header(range)),
             (_, [TAG_LOST]) => Some(Self::Lost(range)),
+            (_, [TAG_TOMBSTONE]) => Some(Self::Tombstone(range)),
             _ => None,
         }
     }

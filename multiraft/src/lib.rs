@@ -21,8 +21,11 @@
 //! is not ahead of the log (S12). What it leaves to its owner: time, threads, links, who answers
 //! whom, and aborting the process when the disk fails.
 //!
-//! Membership is fixed: a range has the replicas of its first descriptor.
+//! Ranges come and go: [`Store::split`] makes two of one, [`Store::change_peers`] moves its replicas,
+//! [`Effects::born`] and [`Effects::gone`] say which are here.
 
+mod birth;
+mod burial;
 mod chore;
 mod create;
 #[cfg(feature = "edge")]
@@ -30,19 +33,17 @@ mod directory;
 mod disk;
 mod effects;
 mod election;
+mod entry;
 mod guard;
 mod heartbeats;
 mod ident;
-mod image;
-mod install;
 mod keys;
 mod log;
+mod membership;
 mod mirror;
-mod peers;
-mod ready;
+mod range_state;
 mod records;
 mod recover;
-mod rejection;
 mod replica;
 #[cfg(feature = "edge")]
 mod rocks_disk;
@@ -50,6 +51,7 @@ mod rocks_disk;
 mod rocks_log;
 mod sim_disk;
 mod snapshot;
+mod split;
 mod staging;
 mod state_machine;
 mod store;
@@ -64,11 +66,13 @@ pub use effects::{
 pub use guard::Dropped;
 pub use ident::{StoreIdent, bootstrap, init_store, read_ident};
 pub use log::LogLimits;
-pub use peers::PeerProgress;
+pub use membership::{ChangePeers, PeerChange};
 pub use recover::RecoverError;
+pub use replica::PeerProgress;
 #[cfg(feature = "edge")]
 pub use rocks_disk::{OpenError, RocksDisk, RocksReader, RocksView};
 pub use sim_disk::SimDisk;
 pub use snapshot::{SnapshotLimits, SnapshotStats};
+pub use split::{NotChanged, Split};
 pub use state_machine::{CorruptImage, DirtyRow, EntryAt, StateMachine};
 pub use store::{Config, Store};

@@ -11,7 +11,6 @@ use bytes::{BufMut, Bytes};
 use prost::Message;
 use raft::eraftpb;
 use sharklock_proto::internal::v1 as proto;
-use sharklock_rangemap::{Descriptor, Role};
 use twox_hash::XxHash3_64;
 
 use crate::disk::WriteOp;
@@ -107,79 +106,5 @@ pub(crate) fn hard_state(record: &proto::HardStateRecord) -> eraftpb::HardState 
         vote: record.vote,
         commit: record.commit,
         ..eraftpb::HardState::default()
-    }
-}
-
-/// The Raft configuration that a descriptor describes.
-pub(crate) fn conf_state(descriptor: &Descriptor) -> eraftpb::ConfState {
-    let peers = |counts: fn(Role) -> bool| {
-        let counted = descriptor.replicas.iter().filter(|replica| counts(replica.role));
-        let mut peers: Vec<u64> = counted.map(|replica| replica.peer.0).collect();
-        peers.sort_unstable();
-        peers
-    };
-    let voters_outgoing =
-        if descriptor.is_joint() { peers(Role::votes_outgoing) } else { Vec::new() };
-    eraftpb::ConfState {
-        voters: peers(Role::votes_incoming),
-        learners: peers(|role| role == Role::Learner),
-        voters_outgoing,
-        learners_next: peers(|role| role == Role::JointOutgoing),
-        ..eraftpb::ConfState::default()
-    }
-}
-
-/// Members in ascending order: raft-rs lists them in that of its hash sets, and equal
-/// configurations must make equal records.
-pub(crate) fn conf_state_record(state: &eraftpb::ConfState) -> proto::ConfStateRecord {
-    let sorted = |peers: &[u64]| {
-        let mut peers = peers.to_vec();
-        peers.sort_unstable();
-        peers
-    };
-    proto::ConfStateRecord {
-        voters: sorted(&state.voters),
-        learners: sorted(&state.learners),
-        voters_outgoing: sorted(&state.voters_outgoing),
-        learners_next: sorted(&state.learners_next),
-        auto_leave: state.auto_leave,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use sharklock_rangemap::{Bounds, Epoch, PeerId, RangeId, Replica, StoreId};
-
-    use super::*;
-
-    fn conf_state_of(roles: &[Role]) -> proto::ConfStateRecord {
-        let replica = |(number, role): (u64, &Role)| Replica {
-            peer: PeerId(number),
-            store: StoreId(number),
-            role: *role,
-        };
-        let replicas = (1..).zip(roles).map(replica).collect();
-        let epoch = Epoch { version: 1, conf_ver: 1 };
-        let descriptor = Descriptor::new(RangeId(7), Bounds::ALL, epoch, replicas);
-        conf_state_record(&conf_state(&descriptor))
-    }
-
-    #[test]
-    fn both_halves_of_a_joint_configuration_stand_in_the_conf_state() {
-        use Role::{JointIncoming, JointOutgoing, Learner, Voter};
-        let simple = proto::ConfStateRecord {
-            voters: vec![1, 3],
-            learners: vec![2],
-            ..proto::ConfStateRecord::default()
-        };
-        assert_eq!(conf_state_of(&[Voter, Learner, Voter]), simple);
-        let joint = proto::ConfStateRecord {
-            voters: vec![1, 4],
-            voters_outgoing: vec![1, 3],
-            learners: vec![2],
-            learners_next: vec![3],
-            auto_leave: false,
-        };
-        assert_eq!(conf_state_of(&[Voter, Learner, JointOutgoing, JointIncoming]), joint);
     }
 }

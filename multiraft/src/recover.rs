@@ -3,17 +3,17 @@
 
 use std::collections::BTreeMap;
 
-use raft::eraftpb::{Entry, EntryType, HardState};
+use raft::eraftpb::{Entry, HardState};
 use sharklock_proto::internal::v1 as proto;
-use sharklock_rangemap::{Descriptor, RangeId};
+use sharklock_rangemap::{Descriptor, PeerId, RangeId};
 
 use crate::disk::{Disk, DiskError, Family, Pair};
 use crate::effects::LostLog;
+use crate::entry;
 use crate::ident::StoreIdent;
 use crate::keys::{self, Key};
-use crate::log::Log;
 use crate::mirror;
-use crate::ready;
+use crate::range_state::{self, Effect, Half, RangeState};
 use crate::records::{self, BadValue, FORMAT};
 use crate::replica::Loaded;
 use crate::state_machine::{CorruptImage, EntryAt, StateMachine};
@@ -81,15 +81,47 @@ struct MetaRecords {
     truncated: Option<proto::TruncatedRecord>,
     header: Option<proto::FlushHeader>,
     lost: Option<proto::LostRecord>,
+    tombstone: Option<proto::TombstoneRecord>,
 }
 
-/// Every range on the disk, with its log and its machine as of all that is known to be committed.
+impl MetaRecords {
+    /// There is more than the tombstone of a replica that is gone.
+    fn has_replica(&self) -> bool {
+        self.hard_state.is_some() || self.truncated.is_some() || self.header.is_some()
+    }
+}
+
+/// What a disk holds.
+pub(crate) struct Recovered<M> {
+    pub replicas: Vec<Replayed<M>>,
+    pub tombstones: BTreeMap<RangeId, PeerId>,
+}
+
+/// A replica with its log and its machine as of all that is known to be committed.
+pub(crate) struct Replayed<M> {
+    /// Itself. The replay may have removed it from the descriptor.
+    pub peer: PeerId,
+    pub loaded: Loaded<M>,
+    /// What was split off while entries were replayed behind the image. The disk does not have these,
+    /// or the image would be newer.
+    pub halves: Vec<Half<M>>,
+}
+
+/// Everything on the disk.
 pub(crate) fn load<M: StateMachine>(
     disk: &impl Disk,
     ident: &StoreIdent,
-) -> Result<Vec<Loaded<M>>, RecoverError> {
-    let ranges = read_meta(disk)?;
-    ranges.into_iter().map(|(range, records)| load_range(disk, ident, range, records)).collect()
+) -> Result<Recovered<M>, RecoverError> {
+    let mut recovered = Recovered { replicas: Vec::new(), tombstones: BTreeMap::new() };
+    for (range, records) in read_meta(disk)? {
+        if let Some(tombstone) = &records.tombstone {
+            recovered.tombstones.insert(range, PeerId(tombstone.peer_id));
+        }
+        if records.has_replica() || records.tombstone.is_none() {
+            recovered.replicas.push(load_range(disk, ident, range, records)?);
+        }
+    }
+    Ok(recovered)
 }
 
 fn read_meta(disk: &impl Disk) -> Result<BTreeMap<RangeId, MetaRecords>, RecoverError> {
@@ -112,6 +144,10 @@ fn read_meta(disk: &impl Disk) -> Result<BTreeMap<RangeId, MetaRecords>, Recover
             Some(Key::Lost(range)) => {
                 let record = open(&key, value, || format!("the loss of range {range}"))?;
                 ranges.entry(range).or_default().lost = Some(record);
+            }
+            Some(Key::Tombstone(range)) => {
+                let record = open(&key, value, || format!("the tombstone of range {range}"))?;
+                ranges.entry(range).or_default().tombstone = Some(record);
             }
             Some(Key::Ident) => {}
             Some(Key::Entry(..) | Key::Row(..)) | None => {
@@ -136,14 +172,14 @@ fn load_range<M: StateMachine>(
     ident: &StoreIdent,
     range: RangeId,
     meta: MetaRecords,
-) -> Result<Loaded<M>, RecoverError> {
+) -> Result<Replayed<M>, RecoverError> {
     let what = || format!("range {range}");
     let missing = |part: &str| RecoverError::corrupt(what(), format!("it has no {part}"));
     let header = meta.header.ok_or_else(|| missing("image header"))?;
     let hard_state = meta.hard_state.ok_or_else(|| missing("hard state"))?;
     let truncated = meta.truncated.ok_or_else(|| missing("record of where its log begins"))?;
 
-    let descriptor = read_descriptor(ident, range, &header)?;
+    let (descriptor, peer) = read_descriptor(ident, range, &header)?;
     let flushed = EntryAt { index: header.applied_index, term: header.applied_term };
     let entries = read_log(disk, range, &truncated)?;
     // Written with entries, the recorded commit may be older than an image written after it.
@@ -152,28 +188,43 @@ fn load_range<M: StateMachine>(
     check_log(&hard_state, &truncated, &entries, flushed)
         .map_err(|why| RecoverError::corrupt(format!("the log of range {range}"), why))?;
 
-    let mut machine = read_image::<M>(disk, range, &header)?;
-    let mut applied = flushed;
-    // What is known to be committed is applied here, without a word to anybody: its clients were
-    // answered in an earlier life.
-    for entry in entries
-        .iter()
-        .filter(|entry| flushed.index < entry.index && entry.index <= hard_state.commit)
-    {
-        ready::apply_entry(&mut machine, descriptor.epoch.version, entry);
-        applied = EntryAt { index: entry.index, term: entry.term };
-    }
-    let conf_state = records::conf_state(&descriptor);
-    let log = Log::new(hard_state, conf_state, (truncated.index, truncated.term), entries);
+    let machine = read_image::<M>(disk, range, &header)?;
+    let splits = header.splits.iter().map(range_state::mark).collect();
+    let mut state = RangeState::new(descriptor, machine, flushed, splits);
+    let halves = replay(&mut state, &entries, hard_state.commit, ident);
     let lost = meta.lost.map(|record| LostLog { commit: record.commit, last: record.last });
-    Ok(Loaded { descriptor, log, machine, applied, flushed: flushed.index, lost })
+    let truncated = (truncated.index, truncated.term);
+    let (flushed, has_image) = (flushed.index, header.machine.is_some());
+    let loaded = Loaded { state, hard_state, truncated, entries, flushed, has_image, lost };
+    Ok(Replayed { peer, loaded, halves })
+}
+
+/// Applies what is known to be committed, without a word to anybody: clients were answered in an
+/// earlier life. It ends where the replica on this store is removed.
+fn replay<M: StateMachine>(
+    state: &mut RangeState<M>,
+    entries: &[Entry],
+    commit: u64,
+    ident: &StoreIdent,
+) -> Vec<Half<M>> {
+    let flushed = state.applied().index;
+    let mut halves = Vec::new();
+    for entry in entries.iter().filter(|it| flushed < it.index && it.index <= commit) {
+        if let Effect::Split(half) = state.apply(entry) {
+            halves.push(half);
+        }
+        if state.descriptor().on_store(ident.store).is_none() {
+            break;
+        }
+    }
+    halves
 }
 
 fn read_descriptor(
     ident: &StoreIdent,
     range: RangeId,
     header: &proto::FlushHeader,
-) -> Result<Descriptor, RecoverError> {
+) -> Result<(Descriptor, PeerId), RecoverError> {
     let what = || format!("the descriptor of range {range}");
     let corrupt = |why: &str| RecoverError::corrupt(what(), why);
     let record = header.descriptor.as_ref().ok_or_else(|| corrupt("it is missing"))?;
@@ -181,14 +232,10 @@ fn read_descriptor(
     if descriptor.range != range || range.0 == u64::MAX {
         return Err(corrupt("it names another range"));
     }
-    if descriptor.on_store(ident.store).is_none_or(|here| here.peer.0 == 0) {
-        return Err(corrupt("it names no replica on this store"));
+    match descriptor.on_store(ident.store).map(|here| here.peer) {
+        Some(peer) => Ok((descriptor, peer)),
+        None => Err(corrupt("it names no replica on this store")),
     }
-    let expected = records::conf_state_record(&records::conf_state(&descriptor));
-    if header.conf_state.as_ref() != Some(&expected) {
-        return Err(corrupt("the Raft configuration beside it has other members"));
-    }
-    Ok(descriptor)
 }
 
 fn read_log(
@@ -209,9 +256,7 @@ fn read_log(
         }
         let entry = mirror::entry(record)
             .map_err(|unknown| RecoverError::corrupt(what(), unknown.to_string()))?;
-        if entry.entry_type != EntryType::EntryNormal {
-            return Err(RecoverError::corrupt(what(), "this program knows no membership change"));
-        }
+        entry::decode(&entry).map_err(|why| RecoverError::corrupt(what(), why.to_string()))?;
         entries.push(entry);
     }
     Ok(entries)

@@ -1,38 +1,56 @@
-//! One replica: a raft-rs `RawNode` over the in-memory log, the state machine it feeds, and what
-//! raft-rs does not keep for us. Everything here is synchronous; `ready.rs` moves its output.
+//! One replica: a raft-rs `RawNode` over the in-memory log, the state it feeds, and what raft-rs does
+//! not keep for us. Everything here is synchronous.
+//!
+//! The files below this one see its fields, everybody else its methods: `ready` moves what raft-rs
+//! puts out, `install` puts a snapshot in the place of the state, `image` writes the state behind,
+//! `propose` has what a leader puts into its log, `peers` what it knows of the others.
+
+mod image;
+mod install;
+mod peers;
+mod propose;
+mod ready;
+mod rejection;
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use raft::eraftpb::Message;
+use raft::eraftpb::{HardState, Message};
 use raft::{Config, RawNode, ReadOnlyOption, StateRole};
 use sharklock_proto::internal::v1::RangeMessage;
 use sharklock_rangemap::{Descriptor, PeerId, RangeId, StoreId};
 
 use crate::effects::{
-    Effects, LostLog, NotProposed, Proposed, RaftRole, ReadId, ReadReady, ReplicaStatus,
-    RoleChange, RoleNow,
+    Effects, LostLog, RaftRole, ReadId, ReadReady, ReplicaStatus, RoleChange, RoleNow,
 };
 use crate::election::{self, HEARTBEAT_TICKS, TIMEOUT_TICKS_END, TIMEOUT_TICKS_MIN, Timeout};
 use crate::guard::{self, Dropped, Standing};
-use crate::install::Install;
 use crate::log::Log;
-use crate::ready::Saving;
+use crate::range_state::{Half, RangeState};
+use crate::split::SplitMark;
 use crate::staging::Incarnation;
 use crate::state_machine::{EntryAt, StateMachine};
-use crate::{heartbeats, mirror, rejection};
+use crate::{heartbeats, mirror};
+use install::Install;
+pub(crate) use install::{Arrived, Outcome};
+pub use peers::PeerProgress;
+use ready::Saving;
 
 /// Senders remembered beside the descriptor's. Members change one by one and an answer goes out
 /// in the turn of its question, so a few would do.
 const SENDERS_MAX: usize = 32;
 
+/// Heartbeats for which the first replica of a child asks for votes again and again: the others may
+/// be born a moment later, and do not hear of it before. Nobody waits for a whole timeout then.
+const EAGER_CAMPAIGNS: u32 = 5;
+
 /// A read that waits for its index to be applied.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct PendingRead {
-    pub read: ReadId,
+struct PendingRead {
+    read: ReadId,
     /// The term in which it was asked; another term forgets it.
-    pub term: u64,
-    pub index: u64,
+    term: u64,
+    index: u64,
 }
 
 /// Where a replica stands: whose it is and from where it speaks.
@@ -44,38 +62,50 @@ pub(crate) struct Address {
     pub election_seed: u64,
 }
 
-/// What recovery loads of a replica.
+/// What a replica begins with, as recovery loads it.
 pub(crate) struct Loaded<M> {
-    pub descriptor: Descriptor,
-    pub log: Log,
-    pub machine: M,
-    /// Up to where `machine` has the log applied.
-    pub applied: EntryAt,
-    /// Up to where the image on the disk has it.
+    pub state: RangeState<M>,
+    pub hard_state: HardState,
+    /// Index and term of the last entry that the log does not have any more.
+    pub truncated: (u64, u64),
+    /// All behind it.
+    pub entries: Vec<raft::eraftpb::Entry>,
+    /// Up to where the image on the disk has the log applied.
     pub flushed: u64,
+    /// The image has a state of the machine, and not just that there is none.
+    pub has_image: bool,
     /// It was stopped in an earlier life.
     pub lost: Option<LostLog>,
 }
 
 /// Invariants:
-/// - `flushed <= flush_staged <= applied.index <= commit` (S12);
-/// - `machine` has exactly the entries up to `applied` applied;
+/// - `flushed <= flush_staged <= state.applied <= commit` (S12);
+/// - raft-rs has the configuration that the descriptor of `state` describes, once it is not a shell
+///   and nothing is being installed;
 /// - nothing leaves that depends on what is not durable (`saving`);
-/// - once it is `lost`, nothing leaves at all: it neither votes, acknowledges, campaigns nor leads.
+/// - once it is `lost`, nothing leaves at all: it neither votes, acknowledges, campaigns nor leads;
+/// - a shell never campaigns.
 pub(crate) struct Replica<M> {
-    pub address: Address,
-    /// As applied.
-    pub descriptor: Descriptor,
-    pub raw: RawNode<Log>,
-    pub machine: M,
-    pub applied: EntryAt,
+    address: Address,
+    raw: RawNode<Log>,
+    state: RangeState<M>,
     /// Up to where the image is durable.
-    pub flushed: u64,
+    flushed: u64,
+    /// See [`Loaded::has_image`].
+    has_image: bool,
     /// Up to where an image was put into a batch.
-    pub flush_staged: u64,
-    pub saving: Saving,
-    pub install: Install<M>,
-    pub reads: Vec<PendingRead>,
+    flush_staged: u64,
+    saving: Saving,
+    install: Install<M>,
+    reads: Vec<PendingRead>,
+    /// Split off since the store looked last.
+    halves: Vec<Half<M>>,
+    /// The descriptor has changed since the store looked last.
+    is_changed: bool,
+    /// See [`Self::mark_removed`].
+    is_removed: bool,
+    /// Where its last own entry stands that changes the epoch, if it is applied.
+    epoch_change_at: u64,
     /// What the owner was last told.
     announced: RoleNow,
     /// The disk counts as lost: it is stopped, for ever.
@@ -83,24 +113,29 @@ pub(crate) struct Replica<M> {
     /// That is in no batch yet.
     loss_is_new: bool,
     campaigns: u64,
+    /// See [`EAGER_CAMPAIGNS`].
+    eager_campaigns: u32,
     /// The term since whose election it leads in step with the ticks of its store.
     in_step_since: Option<u64>,
-    /// Stores of peers that wrote to us and do not stand in `descriptor`.
+    /// Stores of peers that wrote to us and do not stand in the descriptor.
     senders: BTreeMap<PeerId, StoreId>,
     /// The store's tick at which each member last wrote to us.
-    pub heard: BTreeMap<PeerId, u64>,
+    heard: BTreeMap<PeerId, u64>,
+    /// The store's tick at which it last asked whether it is a member.
+    asked_at: u64,
 }
 
 impl<M: StateMachine> Replica<M> {
     pub(crate) fn new(address: Address, loaded: Loaded<M>) -> raft::Result<Self> {
-        let Loaded { descriptor, log, machine, applied, flushed, lost } = loaded;
+        let Loaded { state, hard_state, truncated, entries, flushed, has_image, lost } = loaded;
+        let log = Log::new(hard_state, state.conf_state(address.peer), truncated, entries);
         let config = Config {
             id: address.peer.0,
             election_tick: TIMEOUT_TICKS_MIN,
             heartbeat_tick: HEARTBEAT_TICKS,
             min_election_tick: TIMEOUT_TICKS_MIN,
             max_election_tick: TIMEOUT_TICKS_END,
-            applied: applied.index,
+            applied: state.applied().index,
             // The default of 0 would put one entry into each message.
             max_size_per_msg: 1 << 20,
             max_inflight_msgs: 256,
@@ -124,39 +159,140 @@ impl<M: StateMachine> Replica<M> {
         let announced = RoleNow::Follower { term: raw.raft.term, leader: None };
         let mut replica = Self {
             address,
-            descriptor,
             raw,
-            machine,
-            applied,
+            state,
             flushed,
+            has_image,
             flush_staged: flushed,
             saving: Saving::default(),
             install: Install::default(),
             reads: Vec::new(),
+            halves: Vec::new(),
+            is_changed: false,
+            is_removed: false,
+            epoch_change_at: 0,
             announced,
             lost,
             loss_is_new: false,
             campaigns: 0,
+            eager_campaigns: 0,
             in_step_since: None,
             senders: BTreeMap::new(),
             heard: BTreeMap::new(),
+            asked_at: 0,
         };
         replica.pin_timeout();
         Ok(replica)
     }
 
     pub(crate) fn range(&self) -> RangeId {
-        self.descriptor.range
+        self.descriptor().range
+    }
+
+    /// As applied.
+    pub(crate) fn descriptor(&self) -> &Descriptor {
+        self.state.descriptor()
+    }
+
+    pub(crate) fn machine(&self) -> &M {
+        self.state.machine()
+    }
+
+    /// For what is derived from the state.
+    pub(crate) fn machine_mut(&mut self) -> &mut M {
+        self.state.machine_mut()
+    }
+
+    pub(crate) fn address(&self) -> &Address {
+        &self.address
+    }
+
+    pub(crate) fn peer(&self) -> PeerId {
+        self.address.peer
+    }
+
+    pub(crate) fn incarnation(&self) -> Incarnation {
+        self.address.incarnation
+    }
+
+    #[cfg(test)]
+    pub(crate) fn set_incarnation(&mut self, incarnation: Incarnation) {
+        self.address.incarnation = incarnation;
+    }
+
+    pub(crate) fn term(&self) -> u64 {
+        self.raw.raft.term
+    }
+
+    pub(crate) fn applied(&self) -> EntryAt {
+        self.state.applied()
+    }
+
+    pub(crate) fn commit(&self) -> u64 {
+        self.raw.raft.raft_log.committed
+    }
+
+    /// Up to where the image is durable.
+    pub(crate) fn flushed(&self) -> u64 {
+        self.flushed
+    }
+
+    /// Whether the disk has a state of it that could be sent.
+    pub(crate) fn has_image(&self) -> bool {
+        self.has_image
+    }
+
+    /// Whether nothing of its state is here yet.
+    pub(crate) fn is_shell(&self) -> bool {
+        self.state.is_shell()
     }
 
     pub(crate) fn log(&self) -> &Log {
         self.raw.raft.store()
     }
 
-    /// Whether the image lacks something that is applied. While a snapshot is on its way to the
-    /// disk it does not: the old state must not follow the new one.
-    pub(crate) fn needs_flush(&self) -> bool {
-        self.flush_staged < self.applied.index && self.install.writing.is_none()
+    /// Whether its log has this entry.
+    pub(crate) fn has(&self, at: EntryAt) -> bool {
+        self.raw.raft.raft_log.match_term(at.index, at.term)
+    }
+
+    /// Splits in its state whose children may not live yet.
+    pub(crate) fn splits(&self) -> &[SplitMark] {
+        self.state.splits()
+    }
+
+    /// See [`RangeState::forget_splits`].
+    pub(crate) fn forget_splits(&mut self, lives: impl Fn(RangeId) -> bool) {
+        self.state.forget_splits(lives);
+    }
+
+    /// What was split off since the last call. Its records and an image of what is left must go into
+    /// one batch.
+    pub(crate) fn take_halves(&mut self) -> Vec<Half<M>> {
+        std::mem::take(&mut self.halves)
+    }
+
+    /// Whether the descriptor has changed since the last call.
+    pub(crate) fn take_change(&mut self) -> bool {
+        std::mem::take(&mut self.is_changed)
+    }
+
+    /// A configuration that is newer than the one here does not have it. It ends with its next turn.
+    pub(crate) fn mark_removed(&mut self) {
+        self.is_removed = true;
+    }
+
+    /// Whether the range goes on without it.
+    pub(crate) fn is_removed(&self) -> bool {
+        self.is_removed || self.descriptor().on_store(self.address.store).is_none()
+    }
+
+    /// Its states, at its end.
+    pub(crate) fn into_machines(mut self) -> Vec<M> {
+        let mut machines = self.install.take_all();
+        machines.extend(self.halves.drain(..).map(|half| half.machine));
+        machines.push(self.state.into_machine());
+        machines
     }
 
     pub(crate) fn is_stopped(&self) -> bool {
@@ -169,15 +305,21 @@ impl<M: StateMachine> Replica<M> {
     }
 
     /// The same, once, when it has just been found out.
-    pub(crate) fn take_new_loss(&mut self) -> Option<LostLog> {
+    fn take_new_loss(&mut self) -> Option<LostLog> {
         self.lost.filter(|_| std::mem::take(&mut self.loss_is_new))
     }
 
     /// Whether nobody else votes.
     pub(crate) fn votes_alone(&self) -> bool {
-        let mut voters = self.descriptor.voters();
-        voters.next().is_some_and(|voter| voter.peer == self.address.peer)
-            && voters.next().is_none()
+        let mut voters = self.descriptor().voters();
+        let is_me = voters.next().is_some_and(|voter| voter.peer == self.address.peer);
+        is_me && voters.next().is_none() && !self.state.is_shell()
+    }
+
+    /// It is the child of a range that is led here: it asks for votes now and a few times more.
+    pub(crate) fn campaign_eagerly(&mut self) -> raft::Result<()> {
+        self.eager_campaigns = EAGER_CAMPAIGNS;
+        self.campaign()
     }
 
     /// Asks for votes now, without waiting for a timeout.
@@ -196,11 +338,11 @@ impl<M: StateMachine> Replica<M> {
         let waits = self.votes_alone()
             && self.raw.raft.state != StateRole::Leader
             && self.raw.raft.raft_log.persisted != self.raw.raft.raft_log.last_index();
-        if self.is_stopped() || waits || self.install.writing.is_some() {
+        if self.is_stopped() || waits || self.install.is_writing() {
             return false;
         }
         let led = self.raw.raft.state == StateRole::Leader;
-        let mut acted = false;
+        let mut acted = self.tick_eagerly(store_ticks);
         if led && self.in_step_since != Some(self.raw.raft.term) {
             self.in_step_since = Some(self.raw.raft.term);
             // A leader counts its ticks from its election. The missing ones here, at most one
@@ -218,6 +360,35 @@ impl<M: StateMachine> Replica<M> {
         acted
     }
 
+    /// Whether it hears nobody for a whole election timeout and asks nobody for votes: its range may go
+    /// on without it. True once for each such time.
+    pub(crate) fn is_lonely(&mut self, ticks: u64) -> bool {
+        let me = self.address.peer;
+        let campaigns = || self.descriptor().voters().any(|voter| voter.peer == me);
+        let heard = self.heard.values().copied().max().unwrap_or(0).max(self.asked_at);
+        if ticks < heard + TIMEOUT_TICKS_END as u64 || self.is_stopped() {
+            return false;
+        }
+        let is_lonely = self.state.is_shell() || !campaigns();
+        if is_lonely {
+            self.asked_at = ticks;
+        }
+        is_lonely
+    }
+
+    fn tick_eagerly(&mut self, store_ticks: u64) -> bool {
+        if self.raw.raft.leader_id != 0 {
+            self.eager_campaigns = 0;
+        }
+        let is_due = self.eager_campaigns > 0 && store_ticks.is_multiple_of(HEARTBEAT_TICKS as u64);
+        if is_due {
+            self.eager_campaigns -= 1;
+            // raft-rs refuses while a change of members is committed and not applied.
+            drop(self.campaign());
+        }
+        is_due
+    }
+
     /// A message from a peer; `ticks` counts those of the store.
     pub(crate) fn step(&mut self, message: RangeMessage, ticks: u64) -> Result<(), Dropped> {
         if self.is_stopped() {
@@ -229,7 +400,7 @@ impl<M: StateMachine> Replica<M> {
             cluster_id: &self.address.cluster_id,
             store: self.address.store,
             peer: self.address.peer,
-            descriptor: &self.descriptor,
+            descriptor: self.descriptor(),
             role: self.raw.raft.state,
             term: self.raw.raft.term,
             last_index: log.last_index(),
@@ -266,46 +437,13 @@ impl<M: StateMachine> Replica<M> {
         }
     }
 
-    pub(crate) fn propose(&mut self, data: Vec<u8>) -> Result<Proposed, NotProposed> {
-        assert!(!data.is_empty(), "empty entries are Raft's own");
-        self.leads()?;
-        match self.raw.propose(Vec::new(), data) {
-            Ok(()) => {
-                let raft = &self.raw.raft;
-                Ok(Proposed { index: raft.raft_log.last_index(), term: raft.term })
-            }
-            Err(_) => Err(NotProposed::Overloaded),
-        }
-    }
-
-    pub(crate) fn read_index(&mut self, read: ReadId) -> Result<(), NotProposed> {
-        self.leads()?;
-        // raft-rs would drop it without a word.
-        if !self.raw.raft.commit_to_current_term() {
-            return Err(NotProposed::NotReady);
-        }
-        self.raw.read_index(read_context(read, self.raw.raft.term));
-        Ok(())
-    }
-
-    fn leads(&self) -> Result<(), NotProposed> {
-        if self.is_stopped() {
-            return Err(NotProposed::Stopped);
-        }
-        // A follower's raft-rs would forward it to its leader.
-        if self.raw.raft.state != StateRole::Leader {
-            return Err(NotProposed::NotLeader { leader: self.other_leader() });
-        }
-        Ok(())
-    }
-
     /// Tells who leads where that changed, after everything applied so far was told.
-    pub(crate) fn announce<O>(&mut self, effects: &mut Effects<O>) {
+    fn announce<O>(&mut self, effects: &mut Effects<O>) {
         let range = self.range();
         let term = self.raw.raft.term;
         let follower = RoleNow::Follower { term, leader: self.other_leader() };
         let leads = !self.is_stopped() && self.raw.raft.state == StateRole::Leader;
-        let now = match leads && self.applied.term == term {
+        let now = match leads && self.applied().term == term {
             true => RoleNow::Leader { term },
             false => follower,
         };
@@ -321,8 +459,8 @@ impl<M: StateMachine> Replica<M> {
     }
 
     /// Hands out the reads whose index is applied, and forgets those of another leadership.
-    pub(crate) fn answer_reads<O>(&mut self, effects: &mut Effects<O>) {
-        let (range, applied) = (self.range(), self.applied.index);
+    fn answer_reads<O>(&mut self, effects: &mut Effects<O>) {
+        let (range, applied) = (self.range(), self.applied().index);
         let leads = !self.is_stopped() && self.raw.raft.state == StateRole::Leader;
         let term = self.raw.raft.term;
         self.reads.retain(|pending| {
@@ -340,7 +478,7 @@ impl<M: StateMachine> Replica<M> {
 
     /// Puts Raft's messages into envelopes. One to a peer whose store is unknown is lost, as on a
     /// bad link.
-    pub(crate) fn send<O>(&self, messages: Vec<Message>, effects: &mut Effects<O>) {
+    fn send<O>(&self, messages: Vec<Message>, effects: &mut Effects<O>) {
         for message in messages {
             let to = PeerId(message.to);
             let Some(store) = self.store_of(to) else {
@@ -358,9 +496,10 @@ impl<M: StateMachine> Replica<M> {
                 to_store: store.0,
                 from_peer: self.address.peer.0,
                 to_peer: to.0,
-                conf_ver: self.descriptor.epoch.conf_ver,
-                version: self.descriptor.epoch.version,
+                conf_ver: self.descriptor().epoch.conf_ver,
+                version: self.descriptor().epoch.version,
                 message: Some(mirror::message_record(message)),
+                notice: None,
             });
         }
     }
@@ -370,7 +509,7 @@ impl<M: StateMachine> Replica<M> {
             cluster_id: self.address.cluster_id.clone(),
             store: self.address.store,
             range: self.range(),
-            epoch: self.descriptor.epoch,
+            epoch: self.descriptor().epoch,
         }
     }
 
@@ -383,19 +522,19 @@ impl<M: StateMachine> Replica<M> {
             StateRole::Follower => RaftRole::Follower,
         };
         let leader = self.leader();
-        if let Some(writing) = &self.install.writing {
-            return ReplicaStatus { role, term: raft.term, leader, ..writing.before };
+        if let Some(before) = self.install.before() {
+            return ReplicaStatus { role, term: raft.term, leader, ..before };
         }
         ReplicaStatus {
             role,
             term: raft.term,
             leader,
             commit: raft.raft_log.committed,
-            applied: self.applied.index,
+            applied: self.applied().index,
             flushed: self.flushed,
             log_first: self.log().first(),
             log_last: self.log().last(),
-            state_hash: self.machine.state_hash(),
+            state_hash: self.machine().state_hash(),
         }
     }
 
@@ -410,7 +549,7 @@ impl<M: StateMachine> Replica<M> {
     }
 
     fn store_of(&self, peer: PeerId) -> Option<StoreId> {
-        let mut members = self.descriptor.replicas.iter();
+        let mut members = self.descriptor().replicas.iter();
         match members.find(|member| member.peer == peer) {
             Some(member) => Some(member.store),
             None => self.senders.get(&peer).copied(),
@@ -431,7 +570,7 @@ impl<M: StateMachine> Replica<M> {
 
     /// raft-rs draws a random timeout wherever it resets one. This replaces it after everything
     /// that may have, so that a seed determines a run.
-    pub(crate) fn pin_timeout(&mut self) {
+    fn pin_timeout(&mut self) {
         let timeout = Timeout {
             seed: self.address.election_seed,
             range: self.range(),
@@ -441,15 +580,4 @@ impl<M: StateMachine> Replica<M> {
         };
         self.raw.raft.set_randomized_election_timeout(timeout.ticks());
     }
-}
-
-fn read_context(read: ReadId, term: u64) -> Vec<u8> {
-    [read.0.to_be_bytes(), term.to_be_bytes()].concat()
-}
-
-/// The read and the term that [`read_context`] wrote.
-pub(crate) fn parse_read_context(context: &[u8]) -> Option<(ReadId, u64)> {
-    let (read, term) = context.split_first_chunk::<8>()?;
-    let term = <[u8; 8]>::try_from(term).ok()?;
-    Some((ReadId(u64::from_be_bytes(*read)), u64::from_be_bytes(term)))
 }

@@ -35,6 +35,8 @@ pub(crate) struct Completion {
     pub saved: Vec<Saved>,
     /// Images that are durable now.
     pub flushed: Vec<Flushed>,
+    /// Ranges of which the first records are.
+    pub born: Vec<RangeId>,
 }
 
 /// Invariants:
@@ -44,6 +46,7 @@ pub(crate) struct Staging {
     ops: Vec<WriteOp>,
     saved: Vec<Saved>,
     flushed: Vec<Flushed>,
+    born: Vec<RangeId>,
     in_flight: Option<(BatchSeq, Completion)>,
     last_seq: u64,
 }
@@ -75,6 +78,11 @@ impl Staging {
         self.flushed.push(flushed);
     }
 
+    /// The batch carries the first records of a replica of this range.
+    pub(crate) fn bear(&mut self, range: RangeId) {
+        self.born.push(range);
+    }
+
     /// Whether the next batch has something to write.
     pub(crate) fn has_changes(&self) -> bool {
         !self.ops.is_empty()
@@ -95,6 +103,7 @@ impl Staging {
         let completion = Completion {
             saved: std::mem::take(&mut self.saved),
             flushed: std::mem::take(&mut self.flushed),
+            born: std::mem::take(&mut self.born),
         };
         self.in_flight = Some((seq, completion));
         Some(Batch { seq, ops: std::mem::take(&mut self.ops) })

@@ -29,6 +29,11 @@ pub trait StateMachine: Sized {
     /// replicas diverge (D19).
     fn apply(&mut self, at: EntryAt, version: u64, data: &[u8]) -> Self::Output;
 
+    /// Takes what belongs to the names from `key` on out of this state; that is the state of a range of
+    /// its own from now on. Both go on with all counters, so that what either gives is above all that
+    /// was given. The rows of what has moved are dirty in both: gone here, new there.
+    fn split_off(&mut self, key: &str) -> Self;
+
     /// Rows that changed since the last call, each once, for the image (D4).
     fn take_dirty(&mut self) -> Vec<DirtyRow>;
 

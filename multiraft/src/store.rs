@@ -3,27 +3,32 @@
 //! It owns no thread, no clock and no socket. The owner ticks it, steps what arrived, proposes,
 //! and then calls [`Store::turn`], which says what to write, send and answer.
 
+mod lives;
+mod notices;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use bytes::Bytes;
 use sharklock_proto::internal::v1::{Heartbeats, RangeMessage, SnapshotMessage};
-use sharklock_rangemap::{Descriptor, RangeId, StoreId};
+use sharklock_rangemap::{Descriptor, PeerId, RangeId, StoreId};
 
 use crate::chore::{Chore, ChoreDone};
-use crate::create::{self, CreateError};
 use crate::disk::{BatchSeq, Disk};
 use crate::effects::{Effects, LostLog, NotProposed, Proposed, ReadId, ReplicaStatus};
 use crate::guard::Dropped;
-use crate::ident::{self, StoreIdent, read_ident};
+use crate::heartbeats;
+use crate::ident::{StoreIdent, read_ident};
 use crate::log::LogLimits;
-use crate::peers::PeerProgress;
+use crate::membership::ChangePeers;
 use crate::recover::{self, RecoverError};
-use crate::replica::{Address, Loaded, Replica};
+use crate::replica::{PeerProgress, Replica};
 use crate::snapshot::{SnapshotLimits, SnapshotStats, Transfers};
-use crate::staging::{Incarnation, Staging};
+use crate::split::{NotChanged, Split};
+use crate::staging::Staging;
 use crate::state_machine::StateMachine;
-use crate::{heartbeats, image, ready};
+use lives::Unborn;
+use notices::Ends;
 
 /// What may differ between stores.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,7 +45,10 @@ pub struct Config {
 /// The replicas of one store.
 ///
 /// Invariants:
-/// - bounds of ranges never overlap;
+/// - bounds of ranges never overlap, those of `unborn` ones included;
+/// - `by_start` has exactly the ranges of `replicas`;
+/// - what is said of a range that is not in `replicas` leads to nothing of it;
+/// - no replica is here that is not newer than the tombstone of its range;
 /// - a replica whose raft-rs has something for us is in `work`;
 /// - a replica whose image lacks something is in `unflushed` or `flush_due`;
 /// - `lost` has exactly the replicas that are stopped for ever.
@@ -49,6 +57,14 @@ pub struct Store<M: StateMachine> {
     config: Config,
     replicas: BTreeMap<RangeId, Replica<M>>,
     by_start: BTreeMap<Vec<u8>, RangeId>,
+    /// Replicas whose records are not durable yet. Until then they are nothing but memory.
+    unborn: BTreeMap<RangeId, Unborn<M>>,
+    /// The newest replica of each range that was here and is gone.
+    tombstones: BTreeMap<RangeId, PeerId>,
+    /// Ranges in `unborn` that the next turn bears.
+    due: Vec<RangeId>,
+    /// What is to be said to other stores about replicas, see `notices.rs`.
+    notices: Vec<RangeMessage>,
     work: BTreeSet<RangeId>,
     lost: BTreeSet<RangeId>,
     /// Ranges that have changed since the owner last asked for images.
@@ -77,6 +93,10 @@ impl<M: StateMachine> Store<M> {
             config,
             replicas: BTreeMap::new(),
             by_start: BTreeMap::new(),
+            unborn: BTreeMap::new(),
+            tombstones: BTreeMap::new(),
+            due: Vec::new(),
+            notices: Vec::new(),
             work: BTreeSet::new(),
             lost: BTreeSet::new(),
             unflushed: BTreeSet::new(),
@@ -89,91 +109,48 @@ impl<M: StateMachine> Store<M> {
             ticks: 0,
             last_read: 0,
         };
-        for loaded in recover::load(disk, &ident)? {
-            store.admit(loaded)?;
-        }
+        let recovered = recover::load(disk, &ident)?;
+        store.tombstones = recovered.tombstones;
+        store.admit_all(recovered.replicas)?;
         Ok(store)
-    }
-
-    /// Makes a replica of a first range out of nothing, as [`crate::bootstrap`] does on a fresh
-    /// disk. Its records go into the next batch, and no vote of it leaves before they are durable.
-    /// Where the range is already, with an equal descriptor, nothing happens.
-    pub fn create(&mut self, descriptor: Descriptor) -> Result<(), CreateError> {
-        create::check(&descriptor, self.ident.store)?;
-        let range = descriptor.range;
-        if let Some(here) = self.replicas.get(&range) {
-            let equal = here.descriptor == descriptor;
-            return if equal { Ok(()) } else { Err(CreateError::Differs(range)) };
-        }
-        if let Some(other) = self.overlapping(&descriptor) {
-            return Err(CreateError::Overlap { range, other });
-        }
-        ident::birth(&descriptor).into_iter().for_each(|op| self.staging.put(op));
-        self.admit(create::newborn(descriptor)).expect("its checks have passed");
-        Ok(())
-    }
-
-    /// A range here that has names in common with this one.
-    fn overlapping(&self, descriptor: &Descriptor) -> Option<RangeId> {
-        let bounds = &descriptor.bounds;
-        // Those here do not overlap each other, so only the neighbours can overlap the new one.
-        let before = self.by_start.range(..bounds.start.clone()).next_back();
-        let after = self.by_start.range(bounds.start.clone()..).next();
-        let mut neighbours = before.into_iter().chain(after).map(|(_, range)| *range);
-        neighbours.find(|range| self.replicas[range].descriptor.bounds.overlaps(bounds))
-    }
-
-    fn admit(&mut self, loaded: Loaded<M>) -> Result<(), RecoverError> {
-        let range = loaded.descriptor.range;
-        let corrupt = |why| RecoverError::corrupt(format!("range {range}"), why);
-        if let Some(other) = self.overlapping(&loaded.descriptor) {
-            return Err(corrupt(format!("its names overlap with those of {other}")));
-        }
-        let start = loaded.descriptor.bounds.start.clone();
-        let here = loaded.descriptor.on_store(self.ident.store);
-        self.last_incarnation += 1;
-        let address = Address {
-            cluster_id: Bytes::copy_from_slice(&self.ident.cluster_id),
-            store: self.ident.store,
-            peer: here.expect("its descriptor was checked to name this store").peer,
-            incarnation: Incarnation(self.last_incarnation),
-            election_seed: self.config.election_seed,
-        };
-        let refused = |error: raft::Error| corrupt(format!("Raft refuses its state: {error}"));
-        let mut replica = Replica::new(address, loaded).map_err(refused)?;
-        if let Some(why) = replica.lost() {
-            tracing::error!(%range, "a replica's disk counts as lost: {why}");
-            self.lost.insert(range);
-        } else if replica.votes_alone() {
-            replica.campaign().map_err(refused)?;
-        }
-        self.by_start.insert(start, range);
-        self.work.insert(range);
-        self.unflushed.insert(range);
-        self.replicas.insert(range, replica);
-        Ok(())
     }
 
     /// 100 ms have passed. All leaders here send their heartbeats at the same ticks.
     pub fn tick(&mut self) {
         self.ticks += 1;
         self.transfers.tick();
+        let mut lonely = Vec::new();
         for (range, replica) in &mut self.replicas {
             if replica.tick(self.ticks) {
                 self.work.insert(*range);
             }
+            if replica.is_lonely(self.ticks) {
+                lonely.push(*range);
+            }
+        }
+        for range in lonely {
+            self.ask_whether_member(range);
         }
     }
 
     /// A message from a peer, whose `from_store` the link has authenticated. What it leads to
     /// comes with the next turn.
     pub fn step(&mut self, message: RangeMessage) -> Result<(), Dropped> {
+        if message.notice.is_some() {
+            return self.step_notice(message);
+        }
         let range = RangeId(message.range_id);
-        let replica = self.replicas.get_mut(&range).ok_or(Dropped::UnknownRange(range))?;
+        let ends = Ends::of(&message);
+        let Some(replica) = self.replicas.get_mut(&range) else {
+            self.tell_absent(&message);
+            return Err(Dropped::UnknownRange(range));
+        };
         self.work.insert(range);
         let stepped = replica.step(message, self.ticks);
-        if let Err(Dropped::LostLog { .. }) = stepped {
-            self.lost.insert(range);
+        match stepped {
+            Err(Dropped::LostLog { .. }) => _ = self.lost.insert(range),
+            Err(Dropped::RemovedPeer(_) | Dropped::NotForMe(_)) => self.tell_if_removed(ends),
+            _ => {}
         }
         stepped
     }
@@ -217,6 +194,31 @@ impl<M: StateMachine> Store<M> {
         let replica = self.replicas.get_mut(&range).ok_or(NotProposed::UnknownRange)?;
         self.work.insert(range);
         replica.propose(data)
+    }
+
+    /// Proposes that the range becomes two, if this replica leads and has applied an entry of its own
+    /// term. With its application (at the same index and term, see [`propose`](Self::propose)) the
+    /// range has the lower names, and the upper ones are a range that is born on every store of this
+    /// one; or nothing has happened, since another change of the epoch came first.
+    pub fn split(&mut self, range: RangeId, split: &Split) -> Result<Proposed, NotProposed> {
+        // Applied, it would shrink the range and make nothing: the names would belong to nobody.
+        if self.has_or_had(split.child) {
+            return Err(NotChanged::Child(split.child).into());
+        }
+        let replica = self.replicas.get_mut(&range).ok_or(NotProposed::UnknownRange)?;
+        self.work.insert(range);
+        replica.split(split)
+    }
+
+    /// Proposes other members of the range, under the same conditions as [`split`](Self::split).
+    pub fn change_peers(
+        &mut self,
+        range: RangeId,
+        change: &ChangePeers,
+    ) -> Result<Proposed, NotProposed> {
+        let replica = self.replicas.get_mut(&range).ok_or(NotProposed::UnknownRange)?;
+        self.work.insert(range);
+        replica.change_peers(change)
     }
 
     /// Begins a round that proves leadership, for answers from the applied state. One round
@@ -286,22 +288,29 @@ impl<M: StateMachine> Store<M> {
     /// Takes what Raft has for us, applies what is committed, and hands out a batch if there is
     /// something to write and the disk is free.
     pub fn turn(&mut self, effects: &mut Effects<M::Output>) {
+        for range in std::mem::take(&mut self.due) {
+            self.is_born(range, effects);
+        }
         for range in std::mem::take(&mut self.work) {
             let Some(replica) = self.replicas.get_mut(&range) else { continue };
-            ready::drive(replica, &mut self.staging, effects);
+            replica.drive(&mut self.staging, effects);
+            self.follow_life(range, effects);
+            let Some(replica) = self.replicas.get_mut(&range) else { continue };
             self.transfers.follow(replica, &self.config.log);
-            self.discarded.append(&mut replica.install.discarded);
-            let hold = self.transfers.hold(range);
+            self.discarded.append(&mut replica.take_discarded());
+            let hold = self.hold(range);
+            let replica = &self.replicas[&range];
             if !replica.needs_flush() {
                 continue;
             }
             self.unflushed.insert(range);
-            if image::is_overdue(replica, &self.config.log, hold) {
+            if replica.is_flush_overdue(&self.config.log, hold) {
                 self.flush_due.insert(range);
                 self.flush_waits = false;
             }
         }
         self.transfers.hand_out(&mut effects.snapshots);
+        effects.messages.append(&mut self.notices);
         // Images wait until their batch leaves: a row that changes twice meanwhile is written once.
         if self.staging.in_flight() {
             return;
@@ -316,10 +325,9 @@ impl<M: StateMachine> Store<M> {
 
     fn stage_images(&mut self) {
         for range in std::mem::take(&mut self.flush_due) {
-            let replica = self.replicas.get_mut(&range).filter(|replica| replica.needs_flush());
-            let Some(replica) = replica else { continue };
-            let hold = self.transfers.hold(range);
-            image::stage(replica, &self.config.log, hold, &mut self.staging);
+            if self.replicas.get(&range).is_some_and(Replica::needs_flush) {
+                self.stage_image(range);
+            }
         }
     }
 
@@ -332,20 +340,20 @@ impl<M: StateMachine> Store<M> {
         let completion = self.staging.complete(seq);
         for saved in completion.saved {
             if let Some(replica) = self.replicas.get_mut(&saved.range)
-                && replica.address.incarnation == saved.incarnation
+                && replica.incarnation() == saved.incarnation
             {
-                ready::saved(replica, saved.number);
+                replica.saved(saved.number);
                 self.work.insert(saved.range);
             }
         }
         for flushed in completion.flushed {
             if let Some(replica) = self.replicas.get_mut(&flushed.range)
-                && replica.address.incarnation == flushed.incarnation
+                && replica.incarnation() == flushed.incarnation
             {
-                // An image that was on its way when a snapshot was installed is older than that.
-                replica.flushed = replica.flushed.max(flushed.applied);
+                replica.flushed_to(flushed.applied);
             }
         }
+        self.due.extend(completion.born);
     }
 
     /// What is to be done beside the turns, since it grows with a range. A bounded number is under
@@ -360,10 +368,18 @@ impl<M: StateMachine> Store<M> {
     /// What came of a chore. What it leads to comes with the next turn.
     pub fn chore_done(&mut self, done: ChoreDone<M>) {
         let range = done.range();
-        let Some(replica) = self.replicas.get_mut(&range) else { return };
+        let Some(replica) = self.replicas.get_mut(&range) else {
+            self.discarded.extend(done.into_machine());
+            return;
+        };
         self.work.insert(range);
         let unwanted = self.transfers.chore_done(replica, done.0);
         self.discarded.extend(unwanted);
+    }
+
+    /// Whether something is to be written that no batch has yet.
+    pub fn batch_is_due(&self) -> bool {
+        self.staging.has_changes()
     }
 
     /// Whether a batch was handed out and not reported back.
@@ -373,18 +389,18 @@ impl<M: StateMachine> Store<M> {
 
     /// The state of a range, as applied.
     pub fn machine(&self, range: RangeId) -> Option<&M> {
-        self.replicas.get(&range).map(|replica| &replica.machine)
+        self.replicas.get(&range).map(Replica::machine)
     }
 
     /// The state of a range, for what its owner derives from it. To change what is replicated would
     /// make this replica another than the rest.
     pub fn machine_mut(&mut self, range: RangeId) -> Option<&mut M> {
-        self.replicas.get_mut(&range).map(|replica| &mut replica.machine)
+        self.replicas.get_mut(&range).map(Replica::machine_mut)
     }
 
     /// The descriptor of a range, as applied.
     pub fn descriptor(&self, range: RangeId) -> Option<&Descriptor> {
-        self.replicas.get(&range).map(|replica| &replica.descriptor)
+        self.replicas.get(&range).map(Replica::descriptor)
     }
 
     /// The range here that a name belongs to.
@@ -411,6 +427,11 @@ impl<M: StateMachine> Store<M> {
         self.lost.iter().filter_map(|range| Some((*range, self.replicas.get(range)?.lost()?)))
     }
 
+    /// The newest replica of a range that was here and is gone, if one was.
+    pub fn tombstone(&self, range: RangeId) -> Option<PeerId> {
+        self.tombstones.get(&range).copied()
+    }
+
     /// How a replica stands.
     pub fn status(&self, range: RangeId) -> Option<ReplicaStatus> {
         self.replicas.get(&range).map(Replica::status)
@@ -435,6 +456,7 @@ mod tests {
     use crate::disk::WriteOp;
     use crate::ident::bootstrap;
     use crate::sim_disk::SimDisk;
+    use crate::staging::Incarnation;
     use crate::state_machine::{CorruptImage, DirtyRow, EntryAt};
 
     /// Counts its entries.
@@ -449,6 +471,10 @@ mod tests {
 
         fn apply(&mut self, _at: EntryAt, _version: u64, _data: &[u8]) {
             self.0 += 1;
+        }
+
+        fn split_off(&mut self, _key: &str) -> Self {
+            Self(self.0)
         }
 
         fn take_dirty(&mut self) -> Vec<DirtyRow> {
@@ -504,7 +530,7 @@ mod tests {
         let seq = effects.batch.take().expect("the campaign goes to the disk").seq;
 
         let mut replacement = recover().replicas.remove(&RangeId(7)).expect("it is there");
-        replacement.address.incarnation = Incarnation(99);
+        replacement.set_incarnation(Incarnation(99));
         store.replicas.insert(RangeId(7), replacement);
         store.work.insert(RangeId(7));
         store.turn(&mut effects);

@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use sharklock_proto::internal::v1::{
     RaiseLevel, RangeDescriptor, RangeReport, RangesCommand, StoreHeartbeatRequest,
-    StoreHeartbeatResponse,
-    master_command::Body as Command,
+    StoreHeartbeatResponse, master_command::Body as Command,
 };
 use sharklock_rangemap::{Descriptor, RangeId, StoreId};
 
@@ -48,7 +47,7 @@ impl MasterCore {
         Ok(StoreHeartbeatResponse {
             full_wanted,
             stores: self.addresses(),
-            bootstrap: self.to_make(store, counts),
+            bootstrap: self.to_make(store),
             raise: self.to_raise(store),
         })
     }
@@ -104,13 +103,12 @@ impl MasterCore {
         !state.first_range_lives || known.is_none_or(|known| known.epoch < descriptor.epoch)
     }
 
-    /// The replicas that a store is to make out of nothing. Once the first range lives, those of a
-    /// store that has none: its process ended, or was cut off, before it could make its own, and
-    /// the others did not wait for it. That is as if it had been away since the birth of the range.
-    /// A store that had a replica once has it still: an emptied directory is another store.
-    fn to_make(&self, store: StoreId, counts: Counts) -> Vec<RangeDescriptor> {
+    /// The replicas that a store is to make out of nothing, until the first range lives. A store that
+    /// missed its birth then gets an empty replica from its leader, which knows the members of today;
+    /// this state may be older, and the range have moved away.
+    fn to_make(&self, store: StoreId) -> Vec<RangeDescriptor> {
         let state = self.state();
-        if state.first_range_lives && counts.replicas > 0 {
+        if state.first_range_lives {
             return Vec::new();
         }
         let has_replica =

@@ -388,7 +388,7 @@ fn the_first_range_is_made_once_on_as_many_stores_as_are_wanted() {
 }
 
 #[test]
-fn a_store_that_missed_the_birth_of_the_first_range_makes_its_replica_later() {
+fn a_store_that_missed_the_birth_of_the_first_range_is_left_to_its_leader() {
     let mut world = with_stores(3);
     world.register(registration(4, 1, "s4:7710")).expect("new");
     let first = world.beat(1, 1, Vec::new()).bootstrap;
@@ -403,9 +403,9 @@ fn a_store_that_missed_the_birth_of_the_first_range_makes_its_replica_later() {
             other => panic!("{other:?}"),
         }
     };
-    assert_eq!(without(3), first);
+    // Made now, it could be one that has been moved away since, without its votes.
+    assert!(without(3).is_empty(), "the range's leader asks it for a replica");
     assert!(without(4).is_empty(), "it was never to have one");
-    assert!(world.beat(3, 1, Vec::new()).bootstrap.is_empty(), "it has made it");
 }
 
 #[test]

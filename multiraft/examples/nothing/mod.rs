@@ -14,6 +14,10 @@ impl StateMachine for Nothing {
 
     fn apply(&mut self, _at: EntryAt, _version: u64, _data: &[u8]) {}
 
+    fn split_off(&mut self, _key: &str) -> Self {
+        Self
+    }
+
     fn take_dirty(&mut self) -> Vec<DirtyRow> {
         Vec::new()
     }

@@ -55,11 +55,10 @@ impl CatchingUp {
         floor: u64,
         ticks: u64,
     ) -> bool {
-        let raft = &replica.raw.raft;
-        if !replica.leads_now() || raft.term != self.term {
+        if !replica.leads_now() || replica.term() != self.term {
             return false;
         }
-        let matched = raft.prs().get(peer.0).map_or(0, |progress| progress.matched);
+        let matched = replica.matched(peer);
         if matched > self.hold.from {
             self.hold.from = matched;
             self.progress = ticks;

@@ -23,18 +23,16 @@ mod wire;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use raft::StateRole;
 use sharklock_proto::internal::v1::{
-    RangeDescriptor, SnapshotAck, SnapshotCancel, SnapshotChunk, SnapshotHeader, SnapshotMessage,
+    SnapshotAck, SnapshotCancel, SnapshotChunk, SnapshotHeader, SnapshotMessage, SnapshotMetadata,
     SnapshotReject, snapshot_message::Body, snapshot_reject::Why,
 };
 use sharklock_rangemap::{PeerId, RangeId, StoreId};
 
 use crate::chore::{Done, ReadImage, Restore, StoredImage};
 use crate::guard::Dropped;
-use crate::install::Outcome;
 use crate::log::LogLimits;
-use crate::replica::Replica;
+use crate::replica::{Outcome, Replica};
 use crate::state_machine::StateMachine;
 use hold::CatchingUp;
 pub(crate) use hold::Hold;
@@ -43,7 +41,7 @@ pub use limits::SnapshotLimits;
 use reading::{READING_BYTES_MAX, Reading};
 use receiving::Receiving;
 use sending::Sending;
-pub(crate) use wire::Ends;
+pub(crate) use wire::{Announced, Ends};
 
 /// What got no answer for so many ticks is sent again.
 const RESEND_TICKS: u64 = 5;
@@ -234,14 +232,14 @@ impl Transfers {
             self.begin(replica, PeerId(peer));
         }
         self.end_receiving(replica);
-        if let Some(outcome) = replica.install.outcome.take() {
+        if let Some(outcome) = replica.take_outcome() {
             self.installed(replica.range(), outcome);
         }
     }
 
     /// A leadership that is over sends nothing.
     fn end_reading<M: StateMachine>(&mut self, replica: &Replica<M>) {
-        let (range, term) = (replica.range(), replica.raw.raft.term);
+        let (range, term) = (replica.range(), replica.term());
         let leads = replica.leads_now();
         let is_over = |it: &Reading| !leads || it.term != term;
         let of_range = self.reading.range((range, PeerId(0))..=(range, PeerId(u64::MAX)));
@@ -252,13 +250,13 @@ impl Transfers {
     }
 
     fn end_sending<M: StateMachine>(&mut self, replica: &Replica<M>) {
-        let (range, raft) = (replica.range(), &replica.raw.raft);
+        let range = replica.range();
         let of_range = self.sending.range((range, PeerId(0))..=(range, PeerId(u64::MAX)));
         let of_range: Vec<_> =
             of_range.map(|(key, it)| (*key, it.term, it.index, it.is_delivered())).collect();
         for (key, term, index, is_delivered) in of_range {
-            let matched = raft.prs().get(key.1.0).map_or(0, |progress| progress.matched);
-            if !replica.leads_now() || raft.term != term {
+            let matched = replica.matched(key.1);
+            if !replica.leads_now() || replica.term() != term {
                 self.cancel(key);
             } else if matched >= index && is_delivered {
                 self.delivered(key);
@@ -270,30 +268,31 @@ impl Transfers {
 
     fn begin<M: StateMachine>(&mut self, replica: &Replica<M>, peer: PeerId) {
         let key = (replica.range(), peer);
-        let member = replica.descriptor.replicas.iter().find(|member| member.peer == peer);
-        let Some(store) = member.map(|member| member.store).filter(|_| replica.leads_now()) else {
-            return;
-        };
+        let member = replica.member_store(peer).filter(|_| replica.leads_now());
+        let Some(store) = member else { return };
         let is_full = self.reading.len() + self.sending.len() >= self.limits.sending_max;
         // What it has installed it has acknowledged to Raft, too, on another stream. If that is
         // lost, the header of the next one brings it again.
         let catching_up = self.catching_up.get(&key);
         let is_here_soon = catching_up.is_some_and(|it| self.ticks - it.progress < RESEND_TICKS);
         let is_begun = self.reading.contains_key(&key) || self.sending.contains_key(&key);
-        if is_full || is_here_soon || is_begun || self.resting.contains_key(&key) {
+        // Before the first flush there is nothing to send: Raft asks again.
+        let has_nothing = !replica.has_image();
+        let is_resting = self.resting.contains_key(&key);
+        if is_full || is_here_soon || is_begun || is_resting || has_nothing {
             return;
         }
         let ends = Ends {
             range: key.0,
-            my_store: replica.address.store,
-            my_peer: replica.address.peer,
+            my_store: replica.address().store,
+            my_peer: replica.peer(),
             other_store: store,
             other_peer: peer,
         };
         self.begun += 1;
         self.stats.begun += 1;
-        let (term, number, since) = (replica.raw.raft.term, self.begun, self.ticks);
-        let hold = Hold { from: replica.flushed, bytes: READING_BYTES_MAX };
+        let (term, number, since) = (replica.term(), self.begun, self.ticks);
+        let hold = Hold { from: replica.flushed(), bytes: READING_BYTES_MAX };
         self.reading.insert(key, Reading { ends, term, number, hold, since });
         self.to_read.push(ReadImage { range: key.0, peer, number });
     }
@@ -314,10 +313,10 @@ impl Transfers {
                 let known = self.receiving.get(&ends.range);
                 let is_it = |it: &&Receiving| it.transfer == transfer && it.ends == ends;
                 if known.filter(is_it).is_none() {
-                    return arrived.map(|arrived| arrived.machine);
+                    return arrived.map(|arrived| arrived.state.into_machine());
                 }
                 match arrived {
-                    Some(arrived) => replica.install.arrived = Some(*arrived),
+                    Some(arrived) => replica.arrived(*arrived),
                     None => self.damaged(ends, transfer),
                 }
                 None
@@ -337,8 +336,15 @@ impl Transfers {
             return;
         };
         let (ends, term) = (reading.ends, reading.term);
-        let is_led = replica.leads_now() && replica.raw.raft.term == term;
-        let Some(image) = image.filter(|_| is_led) else { return self.fail(key) };
+        let is_led = replica.leads_now() && replica.term() == term;
+        // The image may be older than the change that made its receiver a member.
+        let names = |image: &StoredImage, peer: PeerId| {
+            let descriptor = image.descriptor.iter();
+            descriptor.flat_map(|it| &it.replicas).any(|member| member.peer_id == peer.0)
+        };
+        let is_for_both = |it: &StoredImage| names(it, ends.my_peer) && names(it, ends.other_peer);
+        let image = image.filter(|image| is_led && is_for_both(image));
+        let Some(image) = image else { return self.fail(key) };
         self.reading.remove(&key);
         assert!(
             replica.log().first() <= image.at.index + 1,
@@ -348,8 +354,13 @@ impl Transfers {
         );
         let header = SnapshotHeader {
             term,
-            metadata: Some(wire::metadata(&replica.descriptor, image.at)),
-            descriptor: Some(RangeDescriptor::from(&replica.descriptor)),
+            metadata: Some(SnapshotMetadata {
+                index: image.at.index,
+                term: image.at.term,
+                conf_state: None,
+            }),
+            descriptor: image.descriptor,
+            splits: image.splits,
             bytes: image.data.len() as u64,
             crc32c: image.crc32c,
             state_hash: image.state_hash,
@@ -372,7 +383,7 @@ impl Transfers {
     fn end_receiving<M: StateMachine>(&mut self, replica: &Replica<M>) {
         let Some(receiving) = self.receiving.get(&replica.range()) else { return };
         let is_outdated = !may_install(replica, receiving.header.term)
-            || replica.raw.raft.raft_log.committed >= receiving.at.index;
+            || replica.commit() >= receiving.announced.at.index;
         if is_outdated && !receiving.is_handed_on {
             let (ends, transfer) = (receiving.ends, receiving.transfer);
             self.receiving.remove(&replica.range());
@@ -406,7 +417,7 @@ impl Transfers {
         if replica.is_stopped() {
             return Err(Dropped::Stopped);
         }
-        let ends = wire::check_envelope(&replica.address, &replica.descriptor, &message)?;
+        let ends = wire::check_envelope(replica.address(), replica.descriptor(), &message)?;
         let transfer = message.transfer;
         match message.body.ok_or(Dropped::Malformed("it has no body"))? {
             Body::Header(header) => return self.offered(replica, ends, transfer, header),
@@ -425,18 +436,23 @@ impl Transfers {
         transfer: u64,
         header: SnapshotHeader,
     ) -> Result<(), Dropped> {
-        let Some(at) = wire::applied_at(&header, &replica.descriptor) else {
+        let Some(announced) = wire::announced(&header, ends) else {
             return Err(Dropped::Malformed("a snapshot of another range, or of none"));
         };
-        let log = &replica.raw.raft.raft_log;
-        let is_as_far = at.index <= log.committed;
-        if at.index == log.committed && !log.match_term(at.index, at.term) {
+        let at = announced.at;
+        let is_as_far = at.index <= replica.commit();
+        if at.index == replica.commit() && !replica.has(at) {
             return Err(Dropped::Malformed("a snapshot that contradicts what is committed"));
         }
         if !may_install(replica, header.term) {
             self.reject(ends, transfer, Why::Stale);
             return Ok(());
         }
+        if !is_as_far && !replica.can_become(&announced.descriptor) {
+            self.reject(ends, transfer, Why::Stale);
+            return Ok(());
+        }
+        replica.learn_of_splits(&announced.splits);
         match self.receiving.get(&ends.range) {
             Some(known) if known.transfer == transfer && known.ends == ends => {
                 self.acknowledge(ends.range);
@@ -454,14 +470,12 @@ impl Transfers {
             None => {}
         }
         if is_as_far {
-            // raft-rs ignores it, but tells the leader how far this replica is: an earlier
-            // acknowledgement may be lost.
-            replica.step_snapshot(header.term, ends.other_peer, at);
+            replica.acknowledge_snapshot(header.term, ends.other_peer, at);
             self.reject(ends, transfer, Why::Stale);
         } else if self.receiving.len() >= self.limits.receiving_max {
             self.reject(ends, transfer, Why::Busy);
         } else {
-            let receiving = Receiving::new(ends, transfer, header, at, self.ticks);
+            let receiving = Receiving::new(ends, transfer, header, announced, self.ticks);
             self.receiving.insert(ends.range, receiving);
             self.acknowledge(ends.range);
         }
@@ -547,6 +561,25 @@ impl Transfers {
         }
     }
 
+    /// A replica is not here any more: whatever travels from and to it ends.
+    pub(crate) fn forget(&mut self, range: RangeId) {
+        let of_range = (range, PeerId(0))..=(range, PeerId(u64::MAX));
+        let reading = self.reading.range(of_range.clone()).map(|(key, _)| *key);
+        let sending = self.sending.range(of_range.clone()).map(|(key, _)| *key);
+        for key in reading.chain(sending).collect::<Vec<_>>() {
+            self.cancel(key);
+            self.fail(key);
+        }
+        if let Some(receiving) = self.receiving.remove(&range) {
+            self.stats.abandoned += 1;
+            self.reject(receiving.ends, receiving.transfer, Why::UnknownRange);
+        }
+        self.catching_up.retain(|(of, _), _| *of != range);
+        self.resting.retain(|(of, _), _| *of != range);
+        self.to_read.retain(|wish| wish.range != range);
+        self.to_restore.retain(|restore| restore.ends.range != range);
+    }
+
     /// The answer to a header for a range that is not here.
     pub(crate) fn unknown_range(&mut self, message: &SnapshotMessage) {
         if matches!(message.body, Some(Body::Header(_))) {
@@ -565,6 +598,5 @@ impl Transfers {
 /// Whether a replica takes in a state from a leader of this term: it follows in that term. A
 /// leader sends one only after an answer of that term, so an honest one is never refused.
 pub(crate) fn may_install<M: StateMachine>(replica: &Replica<M>, term: u64) -> bool {
-    let raft = &replica.raw.raft;
-    !replica.is_stopped() && raft.term == term && raft.state != StateRole::Leader
+    !replica.is_stopped() && replica.term() == term && !replica.leads_now()
 }

@@ -8,9 +8,8 @@ use sharklock_proto::internal::v1::{SnapshotAck, SnapshotChunk, SnapshotHeader};
 
 use super::RESEND_TICKS;
 use super::limits::{Budget, SnapshotLimits};
-use super::wire::{self, Ends};
+use super::wire::{self, Announced, Ends};
 use crate::chore::Restore;
-use crate::state_machine::EntryAt;
 
 /// A chunk or the whole is not what was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,8 +34,7 @@ pub(crate) struct Receiving {
     pub ends: Ends,
     pub transfer: u64,
     pub header: SnapshotHeader,
-    /// Where the announced state has the log applied.
-    pub at: EntryAt,
+    pub announced: Announced,
     chunks: Vec<Bytes>,
     received: u64,
     crc32c: u32,
@@ -54,14 +52,14 @@ impl Receiving {
         ends: Ends,
         transfer: u64,
         header: SnapshotHeader,
-        at: EntryAt,
+        announced: Announced,
         ticks: u64,
     ) -> Self {
         Self {
             ends,
             transfer,
             header,
-            at,
+            announced,
             chunks: Vec::new(),
             received: 0,
             crc32c: 0,
@@ -116,7 +114,7 @@ impl Receiving {
             ends: self.ends,
             transfer: self.transfer,
             header: self.header.clone(),
-            at: self.at,
+            announced: self.announced.clone(),
             chunks: std::mem::take(&mut self.chunks),
         }))
     }

@@ -3,15 +3,13 @@
 use std::cmp::Ordering;
 
 use bytes::Bytes;
-use sharklock_proto::internal::v1::{
-    ConfState, RangeDescriptor, SnapshotHeader, SnapshotMessage, SnapshotMetadata,
-    snapshot_message::Body,
-};
+use sharklock_proto::internal::v1::{SnapshotHeader, SnapshotMessage, snapshot_message::Body};
 use sharklock_rangemap::{Descriptor, PeerId, RangeId, StoreId};
 
 use crate::guard::{Dropped, NUMBER_MAX};
-use crate::records;
+use crate::range_state;
 use crate::replica::Address;
+use crate::split::SplitMark;
 use crate::state_machine::EntryAt;
 
 /// The two ends of a transfer as one of them sees it.
@@ -58,7 +56,8 @@ pub(crate) fn is_before((term, transfer): (u64, u64), (of_term, of_transfer): (u
     }
 }
 
-/// Who sent it, if it is for this replica and from another of its range.
+/// Who sent it, if it is for this replica and can be from another of its range. The sender need not
+/// stand in the descriptor here: who was away may not know its leader yet.
 pub(crate) fn check_envelope(
     address: &Address,
     descriptor: &Descriptor,
@@ -68,46 +67,52 @@ pub(crate) fn check_envelope(
         return Err(Dropped::NotForMe(PeerId(message.to_peer)));
     }
     let (peer, store) = (PeerId(message.from_peer), StoreId(message.from_store));
-    let member = descriptor.replicas.iter().find(|member| member.peer == peer);
-    match member {
-        None => Err(Dropped::NotAMember(peer)),
-        Some(member) if member.store != store || peer == address.peer => {
-            Err(Dropped::WrongSender { peer, store })
-        }
-        Some(_) => Ok(Ends {
-            range: descriptor.range,
-            my_store: address.store,
-            my_peer: address.peer,
-            other_store: store,
-            other_peer: peer,
-        }),
+    let known = descriptor.replicas.iter().find(|member| member.peer == peer);
+    let lives_elsewhere = known.is_some_and(|member| member.store != store);
+    if peer.0 == 0
+        || store.0 == 0
+        || peer == address.peer
+        || store == address.store
+        || lives_elsewhere
+    {
+        return Err(Dropped::WrongSender { peer, store });
     }
+    Ok(Ends {
+        range: descriptor.range,
+        my_store: address.store,
+        my_peer: address.peer,
+        other_store: store,
+        other_peer: peer,
+    })
 }
 
-pub(crate) fn metadata(descriptor: &Descriptor, at: EntryAt) -> SnapshotMetadata {
-    let members = records::conf_state(descriptor);
-    let conf_state = ConfState {
-        voters: members.voters,
-        learners: members.learners,
-        voters_outgoing: members.voters_outgoing,
-        learners_next: members.learners_next,
-        auto_leave: members.auto_leave,
-    };
-    SnapshotMetadata { conf_state: Some(conf_state), index: at.index, term: at.term }
+/// What a snapshot holds, but for the state itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Announced {
+    /// Where the state has the log applied.
+    pub at: EntryAt,
+    /// The range there.
+    pub descriptor: Descriptor,
+    /// Splits in it whose children may not live yet.
+    pub splits: Vec<SplitMark>,
 }
 
-/// Where the state that a header announces has the log applied, if the header is one that another
-/// replica of `mine` can have sent. Membership is fixed, so its descriptor is mine.
-pub(crate) fn applied_at(header: &SnapshotHeader, mine: &Descriptor) -> Option<EntryAt> {
-    let announced = header.metadata.as_ref()?;
-    let at = EntryAt { index: announced.index, term: announced.term };
-    let fits = *announced == metadata(mine, at)
-        && header.descriptor.as_ref() == Some(&RangeDescriptor::from(mine))
+/// What a header announces, if it is one that a member of this replica's range can have sent.
+pub(crate) fn announced(header: &SnapshotHeader, ends: Ends) -> Option<Announced> {
+    let metadata = header.metadata.as_ref()?;
+    let at = EntryAt { index: metadata.index, term: metadata.term };
+    let descriptor = Descriptor::try_from(header.descriptor.as_ref()?).ok()?;
+    let has = |store, peer| descriptor.on_store(store).is_some_and(|member| member.peer == peer);
+    let splits: Vec<_> = header.splits.iter().map(range_state::mark).collect();
+    let fits = descriptor.range == ends.range
+        && has(ends.other_store, ends.other_peer)
+        && has(ends.my_store, ends.my_peer)
         && (1..=NUMBER_MAX).contains(&at.index)
         && (1..=header.term).contains(&at.term)
         && header.term <= NUMBER_MAX
-        && header.bytes > 0;
-    fits.then_some(at)
+        && header.bytes > 0
+        && splits.iter().all(|split| split.at.index <= at.index && split.at.term <= at.term);
+    fits.then_some(Announced { at, descriptor, splits })
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::ops::RangeFrom;
 use prost::Message as _;
 use sharklock_multiraft::{Disk, Family, Proposed, RaftRole, ReadId, RoleNow, WriteOp};
 use sharklock_proto::internal::v1::{Entry, MessageType};
-use sharklock_rangemap::RangeId;
+use sharklock_rangemap::{Descriptor, Epoch, PeerId, RangeId, StoreId};
 use twox_hash::XxHash3_64;
 
 use crate::cluster::Packet;
@@ -33,8 +33,10 @@ pub struct Checks {
     proposals: BTreeMap<(RangeId, u64, u64), u64>,
     /// Reads begun, by (store, life, read): the highest index applied anywhere at that moment.
     reads: BTreeMap<(u64, u64, ReadId), u64>,
-    /// (term, applied) that each (store, life, range) showed last.
-    shown: BTreeMap<(u64, u64, RangeId), (u64, u64)>,
+    /// (term, applied) that each (store, life, peer of a range) showed last.
+    shown: BTreeMap<(u64, u64, RangeId, PeerId), (u64, u64)>,
+    /// What the range of an epoch was.
+    epochs: BTreeMap<RangeId, BTreeMap<Epoch, Descriptor>>,
     /// How often each store was started anew.
     lives: BTreeMap<u64, u64>,
     sole_voter: bool,
@@ -70,6 +72,17 @@ impl Checks {
         of_range.next_back().map_or(0, |((_, index), _)| *index)
     }
 
+    /// Every range, as it is in the newest epoch that anybody has applied.
+    pub fn newest(&self) -> Vec<Descriptor> {
+        let newest = self.epochs.values().filter_map(|epochs| epochs.values().next_back());
+        newest.cloned().collect()
+    }
+
+    /// All ranges that anybody has had.
+    pub fn ranges(&self) -> Vec<RangeId> {
+        self.epochs.keys().copied().collect()
+    }
+
     pub fn restarted(&mut self, store: u64) {
         *self.lives.entry(store).or_default() += 1;
         // Nobody heard of a term that a sole voter gave itself and that a crash took from its
@@ -90,7 +103,10 @@ impl Checks {
     pub fn sent(&mut self, packet: &Packet) {
         use MessageType as Kind;
         let Packet::Message(message) = packet else { return };
-        let body = message.message.as_ref().expect("the engine sends bodies");
+        let Some(body) = &message.message else {
+            assert!(message.notice.is_some(), "the engine sends bodies or notices");
+            return;
+        };
         let kind = Kind::try_from(body.msg_type).expect("a known type");
         let travels = [
             Kind::MsgAppend,
@@ -188,8 +204,13 @@ impl Checks {
         assert!(ordered, "S12: {range} on {store}: {status:?}");
         let hash = *self.hashes.entry((range, status.applied)).or_insert(status.state_hash);
         assert_eq!(hash, status.state_hash, "S9: {range} at {} on {store}", status.applied);
+        let descriptor = node.store.descriptor(range).expect("the range is there");
+        let epochs = self.epochs.entry(range).or_default();
+        let known = epochs.entry(descriptor.epoch).or_insert_with(|| descriptor.clone());
+        assert_eq!(known, descriptor, "two ranges {range} of one epoch");
+        let peer = descriptor.on_store(StoreId(store)).expect("who is there is a member").peer;
         let now = (status.term, status.applied);
-        let before = self.shown.insert((store, life, range), now).unwrap_or_default();
+        let before = self.shown.insert((store, life, range, peer), now).unwrap_or_default();
         assert!(before.0 <= now.0 && before.1 <= now.1, "{range} on {store} went back: {now:?}");
         if status.role == RaftRole::Leader && self.led(store, range, status.term) {
             // Leader completeness: whatever was committed in an earlier term, it has.

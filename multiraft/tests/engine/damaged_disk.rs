@@ -1,8 +1,10 @@
 //! Disks that a store must refuse, each with a sentence. The keys are written out here, so this
 //! also pins where records lie.
 
+use prost::Message as _;
 use sharklock_multiraft::{Disk, Family, RecoverError, SimDisk, WriteOp, read_ident};
 use sharklock_proto::internal::v1 as proto;
+use sharklock_rangemap::PeerId;
 use twox_hash::XxHash3_64;
 
 use crate::node::{Node, RANGE, ident};
@@ -78,6 +80,22 @@ fn sealed(key: &[u8], body: &[u8]) -> Vec<u8> {
     [&[2], sum.to_le_bytes().as_slice(), body].concat()
 }
 
+/// Of a replica of the same range.
+fn with_tombstone(peer_id: u64) -> SimDisk {
+    let mut disk = disk();
+    let body = proto::TombstoneRecord { peer_id }.encode_to_vec();
+    let op = WriteOp::Put(Family::Meta, meta(5), sealed(&meta(5), &body));
+    disk.write(&[op], true).unwrap();
+    disk
+}
+
+#[test]
+fn a_replica_may_come_where_an_older_one_was() {
+    let node = Node::recover(with_tombstone(100)).unwrap();
+    assert_eq!(node.store.tombstone(RANGE), Some(PeerId(100)));
+    assert_eq!(node.store.ranges(), [RANGE]);
+}
+
 fn refusal(disk: SimDisk) -> String {
     match Node::recover(disk) {
         Ok(_) => panic!("the disk was taken"),
@@ -139,7 +157,7 @@ fn damage_is_refused_in_one_sentence() {
         ),
         (
             edit(Family::Raft, &entry(9), |record: &mut proto::Entry| record.entry_type = 2),
-            "entry 9 of range 7 is corrupt: this program knows no membership change",
+            "entry 9 of range 7 is corrupt: it names no kind, or has no data",
         ),
         (
             edit(Family::Meta, &meta(1), |record: &mut proto::HardStateRecord| record.term = 2),
@@ -182,11 +200,7 @@ fn damage_is_refused_in_one_sentence() {
             header(|header| header.descriptor.as_mut().unwrap().replicas[0].store_id = 9),
             "the descriptor of range 7 is corrupt: it names no replica on this store",
         ),
-        (
-            header(|header| header.conf_state.as_mut().unwrap().voters.push(4)),
-            "the descriptor of range 7 is corrupt: the Raft configuration beside it has other \
-             members",
-        ),
+        (with_tombstone(101), "range 7 is corrupt: peer 101 is here, and the tombstone of 101"),
     ];
     for (disk, expected) in cases {
         let found = refusal(disk);

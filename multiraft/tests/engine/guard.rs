@@ -11,7 +11,7 @@ use sharklock_rangemap::{PeerId, RangeId, StoreId};
 
 use crate::cluster::Cluster;
 use crate::installs::{header_of, image, piece};
-use crate::node::{Node, RANGE};
+use crate::node::{Node, RANGE, machine_entry};
 use crate::tally::put;
 
 /// A heartbeat from peer 102 on store 2 to peer 101 on store 1, as a new leader sends it.
@@ -33,12 +33,13 @@ fn heartbeat() -> RangeMessage {
             commit: 5,
             ..proto::Message::default()
         }),
+        notice: None,
     }
 }
 
 /// An append of two entries behind the initial one.
 fn append() -> RangeMessage {
-    let entry = |index| Entry { term: 6, index, data: put("x").into(), ..Entry::default() };
+    let entry = |index| machine_entry(index, 6, "x");
     with_body(|body| {
         body.msg_type = MessageType::MsgAppend.into();
         (body.index, body.log_term) = (5, 5);
@@ -296,12 +297,12 @@ fn hostile_message() -> impl Strategy<Value = RangeMessage> {
         term,
         index,
         data: put("x").into(),
-        ..Entry::default()
+        context: vec![1].into(),
     });
     // Mostly well-formed runs of entries, so that the guard is passed and raft-rs reached.
     let entries = prop_oneof![
         3 => (5..12_u64, 5..9_u64, 0..4_u64).prop_map(|(index, term, count)| {
-            let entry = |index| Entry { term, index, data: put("y").into(), ..Entry::default() };
+            let entry = |index| machine_entry(index, term, "y");
             (index + 1..=index + count).map(entry).collect()
         }),
         1 => prop::collection::vec(entry, 0..3),

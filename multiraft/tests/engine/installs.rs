@@ -1,13 +1,15 @@
 //! Single pieces of snapshots by hand, at moments that a network seldom hits.
 
 use bytes::Bytes;
+use prost::Message as _;
 use sharklock_proto::internal::v1::{
-    self as proto, ConfState, Entry, MessageType, RangeDescriptor, RangeMessage, Replica,
-    SnapshotChunk, SnapshotHeader, SnapshotMessage, SnapshotMetadata, snapshot_message::Body,
+    self as proto, Entry, MessageType, PeerNotice, RangeDescriptor, RangeMessage, Replica,
+    ReplicaRemoved, SnapshotChunk, SnapshotHeader, SnapshotMessage, SnapshotMetadata,
+    peer_notice::Notice, snapshot_message::Body,
 };
+use sharklock_rangemap::{PeerId, RangeId};
 
-use crate::node::{Node, RANGE};
-use crate::tally::put;
+use crate::node::{Node, RANGE, machine_entry};
 
 /// The whole state of a tally without words: its header's length and its header.
 pub fn image(counter: u64) -> Vec<u8> {
@@ -16,7 +18,6 @@ pub fn image(counter: u64) -> Vec<u8> {
 
 /// Of a state with the counter 3; `voters` on the stores from 1 on.
 pub fn header_of((term, index, log_term): (u64, u64, u64), voters: u64) -> SnapshotHeader {
-    let members = ConfState { voters: (101..=100 + voters).collect(), ..ConfState::default() };
     let replica = |store| Replica { peer_id: 100 + store, store_id: store, role: 1 };
     let descriptor = RangeDescriptor {
         range_id: RANGE.0,
@@ -27,11 +28,12 @@ pub fn header_of((term, index, log_term): (u64, u64, u64), voters: u64) -> Snaps
     };
     SnapshotHeader {
         term,
-        metadata: Some(SnapshotMetadata { conf_state: Some(members), index, term: log_term }),
+        metadata: Some(SnapshotMetadata { conf_state: None, index, term: log_term }),
         descriptor: Some(descriptor),
         bytes: 12,
         crc32c: crc32c::crc32c(&image(3)),
         state_hash: 3,
+        splits: Vec::new(),
     }
 }
 
@@ -61,12 +63,13 @@ fn from_leader(body: proto::Message) -> RangeMessage {
         conf_ver: 1,
         version: 1,
         message: Some(proto::Message { from: 102, to: 101, term: 6, ..body }),
+        notice: None,
     }
 }
 
 /// Entries 6 and 7, of which 6 is committed.
 fn append() -> RangeMessage {
-    let entry = |index| Entry { term: 6, index, data: put("x").into(), ..Entry::default() };
+    let entry = |index| machine_entry(index, 6, "x");
     from_leader(proto::Message {
         msg_type: MessageType::MsgAppend.into(),
         index: 5,
@@ -146,4 +149,111 @@ fn the_old_image_does_not_follow_the_new_one() {
     let node = node.crash();
     assert_eq!((node.status().flushed, node.machine().counter), (9, 3));
     assert!(node.machine().tokens.is_empty(), "the snapshot has no words");
+}
+
+/// A leader's first entry, and a split at `m` into range 8, decided by this version and `conf_ver`.
+fn append_with_split_of((version, conf_ver): (u64, u64)) -> RangeMessage {
+    let first = Entry { term: 6, index: 6, ..Entry::default() };
+    let record = proto::SplitEntry {
+        version,
+        conf_ver,
+        key: "m".to_owned(),
+        child_range_id: 8,
+        child_peer_ids: vec![201, 202, 203],
+    };
+    let context = [&[2], record.encode_to_vec().as_slice()].concat();
+    let split = Entry { term: 6, index: 7, context: context.into(), ..Entry::default() };
+    from_leader(proto::Message {
+        msg_type: MessageType::MsgAppend.into(),
+        index: 5,
+        log_term: 5,
+        entries: vec![first, split],
+        commit: 6,
+        ..proto::Message::default()
+    })
+}
+
+fn append_with_split() -> RangeMessage {
+    append_with_split_of((1, 1))
+}
+
+/// Whatever has changed since it was decided, the bounds or who would have the child: it is void.
+#[test]
+fn a_split_that_was_decided_by_another_epoch_changes_nothing() {
+    for epoch in [(2, 1), (1, 2), (0, 1), (1, 0)] {
+        let mut node = Node::fresh(1, 3);
+        node.store.step(append_with_split_of(epoch)).expect("it is honest");
+        node.settle();
+        node.store.step(heartbeat(7)).expect("it is honest");
+        node.settle();
+        assert_eq!((node.status().applied, node.store.ranges()), (7, vec![RANGE]), "{epoch:?}");
+        let descriptor = node.store.descriptor(RANGE).expect("it is there");
+        assert_eq!(*descriptor, crate::node::descriptor(3), "{epoch:?}");
+    }
+}
+
+/// Of the parent, from behind the split.
+fn header_behind_split() -> SnapshotHeader {
+    let mut header = header_of((6, 9, 6), 3);
+    let descriptor = header.descriptor.as_mut().expect("it has one");
+    (descriptor.version, descriptor.end) = (2, Bytes::from_static(b"m"));
+    header
+}
+
+/// A snapshot proves that the splits in it are committed. Whoever skipped them would not have the
+/// child, and neither may the others.
+#[test]
+fn a_split_in_the_log_is_applied_before_a_snapshot_that_contains_it() {
+    let contained = proto::ContainedSplit { index: 7, term: 6, child_range_id: 8 };
+    let elsewhere = proto::ContainedSplit { term: 7, ..contained };
+    for (splits, has_child) in [(vec![contained], true), (vec![], false), (vec![elsewhere], false)]
+    {
+        let mut node = Node::fresh(1, 3);
+        node.store.step(append_with_split()).expect("it is honest");
+        node.settle();
+        assert_eq!((node.status().applied, node.store.ranges()), (6, vec![RANGE]));
+        // The other term could be a split that another leader had put there: the header is refused.
+        let header = SnapshotHeader { splits, ..header_behind_split() };
+        if header.splits.first().is_some_and(|split| split.term > 6) {
+            let refused = node.store.step_snapshot(piece(2, 1, Body::Header(header)));
+            assert!(refused.is_err(), "a split of a later term than the state");
+            continue;
+        }
+        send(&mut node, header);
+        node.settle();
+        assert_eq!(node.status().applied, 9);
+        let bounds = &node.store.descriptor(RANGE).expect("it is there").bounds;
+        assert_eq!(bounds.end, b"m");
+        assert_eq!(node.store.descriptor(RangeId(8)).is_some(), has_child);
+        let node = node.crash();
+        assert_eq!(node.store.descriptor(RangeId(8)).is_some(), has_child, "also on the disk");
+    }
+}
+
+/// Hole 32: the store has had a replica of the child that is as new, and it is gone.
+#[test]
+fn a_split_that_comes_after_the_end_of_its_child_makes_nothing() {
+    for (buried, has_child) in [(200, true), (201, false), (301, false)] {
+        let mut node = Node::fresh(1, 3);
+        let removed = RangeMessage {
+            range_id: 8,
+            conf_ver: 5,
+            to_peer: buried,
+            message: None,
+            notice: Some(PeerNotice { notice: Some(Notice::Removed(ReplicaRemoved {})) }),
+            ..append()
+        };
+        node.store.step(removed).expect("it is honest");
+        node.settle();
+        assert_eq!(node.store.tombstone(RangeId(8)), Some(PeerId(buried)));
+        let mut node = node.crash();
+        node.store.step(append_with_split()).expect("it is honest");
+        node.settle();
+        node.store.step(heartbeat(7)).expect("it is honest");
+        node.settle();
+        assert_eq!(node.store.descriptor(RANGE).expect("it is there").bounds.end, b"m");
+        assert_eq!(node.store.descriptor(RangeId(8)).is_some(), has_child, "{buried}");
+        let node = node.crash();
+        assert_eq!(node.store.descriptor(RangeId(8)).is_some(), has_child, "{buried}");
+    }
 }

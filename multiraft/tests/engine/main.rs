@@ -16,6 +16,7 @@ mod random_faults;
 mod random_network;
 mod scripts;
 mod single_voter;
+mod split_crashes;
 mod stability;
 mod tally;
 mod three_stores;

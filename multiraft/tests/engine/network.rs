@@ -7,12 +7,12 @@ use std::fmt::Write as _;
 use rand::Rng as _;
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
-use sharklock_multiraft::{Chore, RaftRole, ReplicaStatus};
+use sharklock_multiraft::{ChangePeers, Chore, PeerChange, RaftRole, ReplicaStatus};
 use sharklock_proto::internal::v1::snapshot_message::Body;
-use sharklock_rangemap::{RangeId, StoreId};
+use sharklock_rangemap::{PeerId, RangeId, Role, StoreId};
 
 use crate::cluster::{Cluster, Packet};
-use crate::node::{Node, RANGE};
+use crate::node::{Life, Node, RANGE, split_of};
 use crate::tally::{Tally, put, remove};
 use crate::weather::{Counts, MS, Micros, SECOND, Weather};
 use crate::wording;
@@ -35,7 +35,14 @@ enum Event {
     Read,
     Flush(u64),
     HandOver,
+    Split,
+    Members,
 }
+
+/// Ranges beyond which none is split.
+const RANGES_MAX: u64 = 8;
+/// Voters below which none is demoted without another in its place.
+const VOTERS_MIN: usize = 3;
 
 pub struct Network {
     pub weather: Weather,
@@ -58,12 +65,17 @@ pub struct Network {
     installed: BTreeMap<(u64, u64), u64>,
     ticks: BTreeMap<u64, Micros>,
     shown: BTreeMap<(u64, RangeId), ReplicaStatus>,
+    /// Given to ranges and to replicas, each once.
+    last_range: u64,
+    last_peer: u64,
 }
 
 impl Network {
     pub fn new(seed: u64, weather: Weather) -> Self {
         let mut dice = ChaCha8Rng::seed_from_u64(seed);
-        let cluster = Cluster::fresh_in(&weather.layout);
+        let mut cluster = Cluster::fresh_in(&weather.layout);
+        cluster.is_changing = weather.members > 0;
+        let last_range = RANGE.0 + weather.layout.ranges - 1;
         let stores = weather.layout.stores();
         let ticks = stores.map(|store| (store, dice.random_range(weather.tick.clone()))).collect();
         let mut network = Self {
@@ -82,6 +94,8 @@ impl Network {
             installed: BTreeMap::new(),
             ticks,
             shown: BTreeMap::new(),
+            last_range,
+            last_peer: 1_000,
         };
         for store in network.weather.layout.stores() {
             let first = network.dice.random_range(0..100 * MS);
@@ -98,6 +112,8 @@ impl Network {
             (weather.propose, Event::Propose),
             (weather.read, Event::Read),
             (weather.hand_over, Event::HandOver),
+            (weather.split, Event::Split),
+            (weather.members, Event::Members),
         ];
         for (every, event) in rates {
             network.again(every, event);
@@ -105,8 +121,9 @@ impl Network {
         network
     }
 
-    pub fn ranges(&self) -> impl Iterator<Item = RangeId> + use<> {
-        (0..self.weather.layout.ranges).map(|place| RangeId(RANGE.0 + place))
+    /// All that anybody has ever made.
+    pub fn ranges(&self) -> Vec<RangeId> {
+        self.cluster.checks.ranges()
     }
 
     /// Lets time pass.
@@ -146,6 +163,7 @@ impl Network {
         let weather = &mut self.weather;
         (weather.reconnect, weather.crash, weather.cut, weather.pause) = (0, 0, 0, 0);
         (weather.propose, weather.read, weather.hand_over) = (0, 0, 0);
+        (weather.split, weather.members) = (0, 0);
         (weather.loss, weather.twice, weather.delay) = (0.0, 0.0, 100..2 * MS);
         weather.damage = 0.0;
         weather.disk = 100..5 * MS;
@@ -228,7 +246,8 @@ impl Network {
     }
 
     fn any_range(&mut self) -> RangeId {
-        RangeId(RANGE.0 + self.dice.random_range(0..self.weather.layout.ranges))
+        let ranges = self.ranges();
+        ranges[self.dice.random_range(0..ranges.len())]
     }
 
     fn happen(&mut self, event: Event) {
@@ -287,6 +306,8 @@ impl Network {
             }
             Event::Read => self.read(),
             Event::HandOver => self.hand_over(),
+            Event::Split => self.split(),
+            Event::Members => self.members(),
             fault @ (Event::Reconnect | Event::Crash | Event::Cut | Event::Pause) => {
                 self.fault(fault);
             }
@@ -322,6 +343,87 @@ impl Network {
         let told = node.store.ranges().iter().any(|range| node.leads_range(*range));
         self.counts.handed_over += u64::from(told);
         self.turn(store);
+    }
+
+    /// Some range becomes two, if somebody leads it and takes that.
+    fn split(&mut self) {
+        if self.weather.split == 0 {
+            return;
+        }
+        self.again(self.weather.split, Event::Split);
+        let (range, key) = (self.any_range(), format!("w{}", self.dice.random_range(0..9)));
+        if self.last_range >= RANGE.0 + RANGES_MAX {
+            return;
+        }
+        for store in self.up() {
+            let descriptor = self.cluster.nodes[&store].store.descriptor(range).cloned();
+            let Some(descriptor) = descriptor else { continue };
+            let child = RangeId(self.last_range + 1);
+            let mut split = split_of(&descriptor, &key, child);
+            for (peer, number) in split.child_peers.iter_mut().zip(self.last_peer + 1..) {
+                *peer = PeerId(number);
+            }
+            if let Ok(at) = self.cluster.node(store).store.split(range, &split) {
+                self.note(&format!("{store} r{range} splits at {key}, {}@{}", at.index, at.term));
+                self.last_peer += split.child_peers.len() as u64;
+                self.last_range += 1;
+                self.counts.splits += 1;
+                self.turn(store);
+            }
+        }
+    }
+
+    /// Some range gets other members, a step at a time: somebody learns, votes in another's place,
+    /// goes.
+    fn members(&mut self) {
+        if self.weather.members == 0 {
+            return;
+        }
+        self.again(self.weather.members, Event::Members);
+        let range = self.any_range();
+        for store in self.up() {
+            let Some(changes) = self.next_change(store, range) else { continue };
+            let node = self.cluster.node(store);
+            let epoch = node.store.descriptor(range).expect("it has a next change").epoch;
+            let change = ChangePeers { epoch, changes };
+            if let Ok(at) = node.store.change_peers(range, &change) {
+                self.note(&format!("{store} r{range} {change:?}, {}@{}", at.index, at.term));
+                self.counts.members += 1;
+                self.turn(store);
+            }
+        }
+    }
+
+    /// What a master would do, only faster.
+    fn next_change(&mut self, store: u64, range: RangeId) -> Option<Vec<PeerChange>> {
+        let node = &self.cluster.nodes[&store];
+        let descriptor = node.store.descriptor(range)?.clone();
+        let progress = node.store.peers(range);
+        if progress.is_empty() {
+            return None;
+        }
+        if descriptor.is_joint() {
+            return Some(Vec::new());
+        }
+        let is_here = |peer: PeerId| progress.iter().any(|it| it.peer == peer && it.matched > 5);
+        let of_role = |role| descriptor.replicas.iter().filter(move |it| it.role == role);
+        let learner = of_role(Role::Learner).next();
+        let voters: Vec<_> = of_role(Role::Voter).filter(|it| it.store.0 != store).collect();
+        let Some(learner) = learner else {
+            let mut stores = self.weather.layout.stores();
+            let free = stores.find(|it| descriptor.on_store(StoreId(*it)).is_none())?;
+            self.last_peer += 1;
+            let (peer, store) = (PeerId(self.last_peer), StoreId(free));
+            return Some(vec![PeerChange::AddLearner { peer, store }]);
+        };
+        let promote = PeerChange::Promote(learner.peer);
+        let goes = voters[self.dice.random_range(0..voters.len())].peer;
+        match self.dice.random_range(0..6) {
+            0..=2 if is_here(learner.peer) => Some(vec![promote, PeerChange::Demote(goes)]),
+            3 if is_here(learner.peer) => Some(vec![promote]),
+            4 if voters.len() >= VOTERS_MIN => Some(vec![PeerChange::Demote(goes)]),
+            _ => Some(vec![PeerChange::RemoveLearner(learner.peer)]),
+        }
     }
 
     fn fault(&mut self, fault: Event) {
@@ -468,8 +570,13 @@ impl Network {
         let installed = self.cluster.nodes[&store].store.snapshot_stats().installed;
         let before = self.installed.insert((store, self.life(store)), installed).unwrap_or(0);
         self.counts.installed += installed - before;
+        for (range, life) in std::mem::take(&mut self.cluster.node(store).lives) {
+            self.note(&format!("  {store} r{range} {life:?}"));
+            self.counts.born += u64::from(life == Life::Born);
+            self.counts.gone += u64::from(life == Life::Gone);
+        }
         for range in self.ranges() {
-            let status = self.cluster.nodes[&store].status_of(range);
+            let Some(status) = self.cluster.nodes[&store].store.status(range) else { continue };
             let before = self.shown.insert((store, range), status);
             if before == Some(status) {
                 continue;

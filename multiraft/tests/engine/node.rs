@@ -1,14 +1,15 @@
 //! One store with its disk, and the part of an owner that a test needs.
 
+use prost::Message as _;
 use sharklock_multiraft::{
-    Applied, Batch, Chore, Config, Disk, DiskError, Effects, LogLimits, ReadReady, RecoverError,
-    ReplicaStatus, RoleChange, RoleNow, SimDisk, SnapshotLimits, Store, StoreIdent, bootstrap,
-    init_store,
+    Applied, Batch, Chore, Config, Disk, DiskError, Effects, Family, LogLimits, ReadReady,
+    RecoverError, ReplicaStatus, RoleChange, RoleNow, SimDisk, SnapshotLimits, Split, Store,
+    StoreIdent, bootstrap, init_store,
 };
-use sharklock_proto::internal::v1::{Heartbeats, RangeMessage, SnapshotMessage};
+use sharklock_proto::internal::v1::{self as proto, Heartbeats, RangeMessage, SnapshotMessage};
 use sharklock_rangemap::{Bounds, Descriptor, Epoch, PeerId, RangeId, Replica, Role, StoreId};
 
-use crate::tally::Tally;
+use crate::tally::{Tally, put};
 
 pub const RANGE: RangeId = RangeId(7);
 
@@ -19,6 +20,8 @@ pub struct Layout {
     pub voters: u64,
     /// Learners, on the stores behind them.
     pub learners: u64,
+    /// Stores behind those that have no replica at first.
+    pub spare: u64,
     /// Ranges, with the ids from [`RANGE`] on.
     pub ranges: u64,
     /// Stores begin without a replica; each is made by `create`.
@@ -29,11 +32,11 @@ pub struct Layout {
 impl Layout {
     /// One range, whose log is kept short.
     pub fn of_voters(voters: u64) -> Self {
-        Self { voters, learners: 0, ranges: 1, empty: false, config: small_log() }
+        Self { voters, learners: 0, spare: 0, ranges: 1, empty: false, config: small_log() }
     }
 
     pub fn stores(&self) -> std::ops::RangeInclusive<u64> {
-        1..=self.voters + self.learners
+        1..=self.voters + self.learners + self.spare
     }
 
     /// In order of their names: `a..`, `b..` and so on; the first also has what lies before.
@@ -42,7 +45,8 @@ impl Layout {
             let role = if store <= self.voters { Role::Voter } else { Role::Learner };
             Replica { peer: PeerId(100 + store), store: StoreId(store), role }
         };
-        let replicas: Vec<_> = self.stores().map(replica).collect();
+        let members = 1..=self.voters + self.learners;
+        let replicas: Vec<_> = members.map(replica).collect();
         let border = |place: u64| match place {
             place if place == 0 || place == self.ranges => Vec::new(),
             place => vec![b'a' + place as u8],
@@ -66,6 +70,20 @@ pub fn descriptor(stores: u64) -> Descriptor {
     Layout::of_voters(stores).descriptors().remove(0)
 }
 
+/// The entry as a log has it, with the kind that the engine gives to a machine's bytes.
+pub fn machine_entry(index: u64, term: u64, word: &str) -> proto::Entry {
+    let (data, context) = (put(word).into(), vec![1].into());
+    proto::Entry { index, term, data, context, ..proto::Entry::default() }
+}
+
+/// The split of a range at a name; the child's peer on store `n` is `100 · k + n`, where `k` counts
+/// ranges from 1 on.
+pub fn split_of(parent: &Descriptor, key: &str, child: RangeId) -> Split {
+    let number = 100 * (child.0 - RANGE.0 + 1);
+    let peers = parent.replicas.iter().map(|member| PeerId(number + member.store.0));
+    Split { epoch: parent.epoch, key: key.to_owned(), child, child_peers: peers.collect() }
+}
+
 pub fn small_log() -> Config {
     let log = LogLimits { entries_floor: 4, entries_max: 12, bytes_max: 1 << 20 };
     Config { election_seed: 1, log, snapshots: small_snapshots() }
@@ -83,6 +101,14 @@ pub fn small_snapshots() -> SnapshotLimits {
     }
 }
 
+/// What a store tells of a range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Life {
+    Born,
+    Changed,
+    Gone,
+}
+
 pub struct Node {
     config: Config,
     pub store: Store<Tally>,
@@ -95,6 +121,8 @@ pub struct Node {
     pub applied: Vec<Applied<u64>>,
     pub reads: Vec<ReadReady>,
     pub roles: Vec<RoleChange>,
+    /// Ranges that came, changed and went, as told.
+    pub lives: Vec<(RangeId, Life)>,
     /// Somebody else runs its chores, some time. Otherwise they are done within the turn.
     pub has_late_chores: bool,
     pub chores: Vec<Chore<Tally>>,
@@ -109,7 +137,8 @@ impl Node {
     pub fn fresh_in(store: u64, layout: &Layout) -> Self {
         let mut disk = SimDisk::default();
         disk.write(&init_store(&ident(store)), true).expect("no fault is planned");
-        for descriptor in layout.descriptors().into_iter().filter(|_| !layout.empty) {
+        let here = |it: &Descriptor| !layout.empty && it.on_store(StoreId(store)).is_some();
+        for descriptor in layout.descriptors().into_iter().filter(here) {
             let ops = bootstrap(&ident(store), &descriptor);
             disk.write(&ops, true).expect("no fault is planned");
         }
@@ -133,6 +162,7 @@ impl Node {
             applied: Vec::new(),
             reads: Vec::new(),
             roles: Vec::new(),
+            lives: Vec::new(),
             has_late_chores: false,
             chores: Vec::new(),
         })
@@ -175,6 +205,9 @@ impl Node {
         self.messages.append(&mut effects.messages);
         self.heartbeats.append(&mut effects.heartbeats);
         self.snapshots.append(&mut effects.snapshots);
+        self.lives.extend(effects.born.drain(..).map(|range| (range, Life::Born)));
+        self.lives.extend(effects.changed.drain(..).map(|range| (range, Life::Changed)));
+        self.lives.extend(effects.gone.drain(..).map(|range| (range, Life::Gone)));
         self.applied.append(&mut effects.applied);
         self.reads.append(&mut effects.reads);
         self.roles.append(&mut effects.roles);
@@ -195,6 +228,18 @@ impl Node {
             if !self.write().expect("no fault is planned") {
                 return;
             }
+        }
+    }
+
+    /// What an entry on the disk asks for that the machine does not see.
+    pub fn kind_of(&self, range: RangeId, index: u64) -> &'static str {
+        let key = [&range.0.to_be_bytes()[..], &[1], &index.to_be_bytes()].concat();
+        let value = self.disk.get(Family::Raft, &key).expect("no fault is planned");
+        let entry = value.map(|value| proto::Entry::decode(&value[5..]).expect("an entry"));
+        match entry.and_then(|entry| entry.context.first().copied()) {
+            Some(2) => "a split",
+            Some(3) => "other members",
+            _ => "its leader's first",
         }
     }
 

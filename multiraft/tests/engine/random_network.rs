@@ -8,6 +8,7 @@ use std::env;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use sharklock_multiraft::ReplicaStatus;
+use sharklock_rangemap::{Descriptor, StoreId, check_tiling};
 
 use crate::network::Network;
 use crate::weather::{Counts, SECOND, Weather};
@@ -16,6 +17,8 @@ use crate::weather::{Counts, SECOND, Weather};
 const SEEDS: std::ops::Range<u64> = 0..120;
 /// The same, with short logs.
 const SEEDS_SHORT: std::ops::Range<u64> = 0..60;
+/// The same, while ranges are split and moved.
+const SEEDS_CHANGING: std::ops::Range<u64> = 0..60;
 /// Seeds that found something once: 1091 a late rejection that silenced a leader towards one
 /// follower for ever (`src/rejection.rs`), 1008 a check that forbade what a sole voter may do.
 const FOUND: [u64; 2] = [1008, 1091];
@@ -27,6 +30,8 @@ const LEADER_WITHIN: u64 = 10 * SECOND;
 enum Logs {
     Long,
     Short,
+    /// Short, and ranges are split and moved.
+    Changing,
 }
 
 /// A storm, then everything heals: each range soon has a leader, and all replicas the same state.
@@ -45,26 +50,37 @@ fn run(network: &mut Network) {
         });
         assert!(taken, "range {range} takes no proposals");
     }
-    let equal = network.run_until(LEADER_WITHIN, |it| {
-        it.ranges().all(|range| {
-            let shape = |status: ReplicaStatus| {
-                (status.term, status.commit, status.applied, status.state_hash, status.log_last)
-            };
-            let nodes = it.cluster.nodes.values();
-            let mut shapes = nodes.map(|node| shape(node.status_of(range)));
-            let first = shapes.next().expect("there are stores");
-            first.1 == first.2
-                && first.2 >= it.cluster.checks.applied_max(range)
-                && shapes.all(|other| other == first)
-        })
+    let equal = network.run_until(3 * LEADER_WITHIN, |it| {
+        let newest = it.cluster.checks.newest();
+        newest.iter().all(|descriptor| are_equal(it, descriptor))
     });
     assert!(equal, "the replicas do not converge");
+    check_tiling(&network.cluster.checks.newest()).expect("S10");
+}
+
+/// Whether a range is on the stores of its descriptor, equal on all, and nowhere else.
+fn are_equal(network: &Network, descriptor: &Descriptor) -> bool {
+    let range = descriptor.range;
+    let shape = |status: ReplicaStatus| {
+        (status.term, status.commit, status.applied, status.state_hash, status.log_last)
+    };
+    let nodes = network.cluster.nodes.iter();
+    let statuses = nodes.map(|(store, node)| (StoreId(*store), node.store.status(range)));
+    let (here, elsewhere): (Vec<_>, Vec<_>) =
+        statuses.partition(|(store, _)| descriptor.on_store(*store).is_some());
+    let shapes: Vec<_> = here.into_iter().map(|(_, status)| status.map(shape)).collect();
+    let Some(Some(first)) = shapes.first().copied() else { return false };
+    let is_whole = first.1 == first.2 && first.2 >= network.cluster.checks.applied_max(range);
+    is_whole
+        && shapes.iter().all(|other| *other == Some(first))
+        && elsewhere.iter().all(|(_, status)| status.is_none())
 }
 
 fn replay(seed: u64, logs: Logs) -> (Counts, String) {
     let weather = match logs {
         Logs::Long => Weather::stormy(seed),
         Logs::Short => Weather::stormy_with_short_logs(seed),
+        Logs::Changing => Weather::changing(seed),
     };
     let mut network = Network::new(seed, weather);
     let end = catch_unwind(AssertUnwindSafe(|| run(&mut network)));
@@ -104,6 +120,11 @@ fn who_was_away_for_longer_than_the_log_reaches_comes_back() {
     swarm(Logs::Short, &[], SEEDS_SHORT, &FLOOR_SHORT);
 }
 
+#[test]
+fn ranges_that_split_and_move_lose_nothing() {
+    swarm(Logs::Changing, &[], SEEDS_CHANGING, &FLOOR_CHANGING);
+}
+
 fn swarm(logs: Logs, found: &[u64], ordinary: std::ops::Range<u64>, floor: &Counts) {
     if let Ok(seed) = env::var("SHARKLOCK_NETWORK_SEED") {
         let (counts, trace) = replay(seed.parse().expect("a number"), logs);
@@ -139,6 +160,21 @@ const FLOOR: Counts = Counts {
     damaged: 0,
     installed: 0,
     handed_over: 0,
+    splits: 0,
+    members: 0,
+    born: 0,
+    gone: 0,
+};
+
+/// Of runs in which ranges change.
+const FLOOR_CHANGING: Counts = Counts {
+    splits: 60,
+    members: 300,
+    born: 200,
+    gone: 60,
+    installed: 100,
+    crashes: 50,
+    ..FLOOR_SHORT
 };
 
 const FLOOR_SHORT: Counts = Counts {
@@ -157,6 +193,10 @@ const FLOOR_SHORT: Counts = Counts {
     damaged: 10,
     installed: 100,
     handed_over: 50,
+    splits: 0,
+    members: 0,
+    born: 0,
+    gone: 0,
 };
 
 /// raft-rs draws its election timeouts at random; the engine replaces them after every tick and
@@ -165,7 +205,7 @@ const FLOOR_SHORT: Counts = Counts {
 #[test]
 fn one_seed_makes_one_run_byte_for_byte() {
     for seed in [1, 2, 3, 5, 8, 13] {
-        let logs = if seed % 2 == 0 { Logs::Long } else { Logs::Short };
+        let logs = [Logs::Long, Logs::Short, Logs::Changing][seed as usize % 3];
         let (once, again) = (replay(seed, logs), replay(seed, logs));
         assert!(once.1.len() > 10_000, "seed {seed}: a trace of {} bytes", once.1.len());
         assert!(once.0.leaders > 0, "seed {seed} elects nobody");

@@ -48,6 +48,13 @@ impl StateMachine for Tally {
         self.counter
     }
 
+    fn split_off(&mut self, key: &str) -> Self {
+        let tokens = self.tokens.split_off(key);
+        self.dirty.extend(tokens.keys().cloned());
+        let dirty = tokens.keys().cloned().collect();
+        Self { tokens, counter: self.counter, dirty }
+    }
+
     fn take_dirty(&mut self) -> Vec<DirtyRow> {
         let dirty = std::mem::take(&mut self.dirty);
         let row = |word: String| {

@@ -38,6 +38,8 @@ pub struct Weather {
     pub propose: Micros,
     pub read: Micros,
     pub hand_over: Micros,
+    pub split: Micros,
+    pub members: Micros,
     pub flush: Micros,
 }
 
@@ -66,6 +68,8 @@ impl Weather {
             propose: 0,
             read: 0,
             hand_over: 0,
+            split: 0,
+            members: 0,
             flush: 300 * MS,
         }
     }
@@ -88,6 +92,17 @@ impl Weather {
         };
         it.hand_over = if dice.random_bool(0.5) { 3 * SECOND } else { 0 };
         it.damage = if dice.random_bool(0.4) { 0.1 } else { 0.0 };
+        it
+    }
+
+    /// The same, while ranges are split and their replicas move over two more stores.
+    pub fn changing(seed: u64) -> Self {
+        let mut it = Self::stormy_with_short_logs(seed);
+        let mut dice = ChaCha8Rng::seed_from_u64(seed ^ 0x0051_711D);
+        it.layout.voters = it.layout.voters.max(3);
+        it.layout.spare = 2;
+        it.split = dice.random_range(1..6) * SECOND;
+        it.members = dice.random_range(200..2_000) * MS;
         it
     }
 
@@ -149,10 +164,14 @@ pub struct Counts {
     pub damaged: u64,
     pub installed: u64,
     pub handed_over: u64,
+    pub splits: u64,
+    pub members: u64,
+    pub born: u64,
+    pub gone: u64,
 }
 
 impl Counts {
-    fn numbers(&mut self) -> [(&'static str, &mut u64); 15] {
+    fn numbers(&mut self) -> [(&'static str, &mut u64); 19] {
         [
             ("events", &mut self.events),
             ("proposals", &mut self.proposals),
@@ -169,6 +188,10 @@ impl Counts {
             ("damaged", &mut self.damaged),
             ("installed", &mut self.installed),
             ("handed_over", &mut self.handed_over),
+            ("splits", &mut self.splits),
+            ("members", &mut self.members),
+            ("born", &mut self.born),
+            ("gone", &mut self.gone),
         ]
     }
 

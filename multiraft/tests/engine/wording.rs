@@ -3,8 +3,11 @@
 use std::fmt::Write as _;
 
 use sharklock_proto::internal::v1::{
-    Entry, Heartbeat, Message, MessageType, SnapshotHeader, SnapshotMessage, snapshot_message::Body,
+    Entry, Heartbeat, Message, MessageType, RangeMessage, SnapshotHeader, SnapshotMessage,
+    peer_notice::Notice, snapshot_message::Body,
 };
+
+use sharklock_rangemap::{Descriptor, Role};
 
 use crate::cluster::Packet;
 
@@ -14,10 +17,10 @@ const BEATS_SHOWN: usize = 4;
 /// What a packet says.
 pub fn packet(packet: &Packet) -> String {
     match packet {
-        Packet::Message(message) => {
-            let body = message.message.as_ref().expect("the engine sends bodies");
-            format!("r{} {}", message.range_id, body_words(body))
-        }
+        Packet::Message(message) => match &message.message {
+            Some(body) => format!("r{} {}", message.range_id, body_words(body)),
+            None => format!("r{} {}", message.range_id, notice_words(message)),
+        },
         Packet::Heartbeats(beats) => {
             let mut words: Vec<_> = beats.beats.iter().take(BEATS_SHOWN).map(beat).collect();
             if beats.beats.len() > BEATS_SHOWN {
@@ -29,12 +32,54 @@ pub fn packet(packet: &Packet) -> String {
     }
 }
 
+/// A range in few words: bounds, epoch, members.
+pub fn descriptor(descriptor: &Descriptor) -> String {
+    let Descriptor { bounds, epoch, replicas, .. } = descriptor;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let members: Vec<_> = replicas
+        .iter()
+        .map(|member| {
+            let mark = match member.role {
+                Role::Voter => "",
+                Role::Learner => " learns",
+                Role::JointIncoming => " comes",
+                Role::JointOutgoing => " goes",
+            };
+            format!("{}{mark}", member.peer)
+        })
+        .collect();
+    format!(
+        "[{}..{}) v{} c{}: {}",
+        text(&bounds.start),
+        text(&bounds.end),
+        epoch.version,
+        epoch.conf_ver,
+        members.join(", ")
+    )
+}
+
+fn notice_words(message: &RangeMessage) -> String {
+    let notice = message.notice.as_ref().and_then(|notice| notice.notice.as_ref());
+    match notice.expect("the engine sends bodies or notices") {
+        Notice::Absent(_) => "absent".to_owned(),
+        Notice::AmIMember(_) => format!("am-i-member c{}", message.conf_ver),
+        Notice::Removed(_) => format!("removed c{}", message.conf_ver),
+        Notice::Create(create) => {
+            let descriptor = create.descriptor.as_ref().expect("it says of which range");
+            format!("create v{} c{}", descriptor.version, descriptor.conf_ver)
+        }
+    }
+}
+
 fn piece_words(piece: &SnapshotMessage) -> String {
     match piece.body.as_ref().expect("the engine sends bodies") {
         Body::Header(header) => {
             let at = header.metadata.as_ref().expect("the engine says what it holds");
             let SnapshotHeader { term, bytes, .. } = header;
-            format!("snapshot t{term} of {}@{}, {bytes} bytes", at.index, at.term)
+            let splits = header.splits.iter().map(|it| format!(" r{}", it.child_range_id));
+            let splits: String = splits.collect();
+            let contains = if splits.is_empty() { "" } else { ", contains the split of" };
+            format!("snapshot t{term} of {}@{}, {bytes} bytes{contains}{splits}", at.index, at.term)
         }
         Body::Chunk(chunk) => {
             format!("chunk {}..{}", chunk.offset, chunk.offset + chunk.data.len() as u64)
@@ -90,6 +135,10 @@ fn body_words(body: &Message) -> String {
 }
 
 fn entry(entry: &Entry) -> String {
-    let data = String::from_utf8_lossy(&entry.data);
-    format!("{}@{}{data}", entry.index, entry.term)
+    let what = match entry.context.first() {
+        Some(2) => "split".into(),
+        Some(3) => "members".into(),
+        _ => String::from_utf8_lossy(&entry.data),
+    };
+    format!("{}@{}{what}", entry.index, entry.term)
 }

@@ -67,6 +67,7 @@ pub fn message(line: &Line<'_>) -> RangeMessage {
         conf_ver: line.option("conf_ver").unwrap_or(1),
         version: 1,
         message: (!line.flag("no_body")).then_some(body),
+        notice: None,
     }
 }
 
@@ -77,8 +78,8 @@ fn entries(line: &Line<'_>) -> Vec<Entry> {
         if line.flag("conf_change") { EntryType::EntryConfChange } else { EntryType::EntryNormal };
     let entry = |text| {
         let (index, term) = place(text);
-        let data = put("forged").into();
-        Entry { entry_type: kind.into(), term, index, data, ..Entry::default() }
+        let (data, context) = (put("forged").into(), vec![1].into());
+        Entry { entry_type: kind.into(), term, index, data, context }
     };
     given.split(',').filter(|text| !text.is_empty()).map(entry).collect()
 }

@@ -11,6 +11,7 @@ const OPTIONS: &[&str] = &[
     // Of clusters.
     "voters",
     "learners",
+    "spare",
     "ranges",
     "seed",
     "log_max",
@@ -18,6 +19,8 @@ const OPTIONS: &[&str] = &[
     "range",
     "as",
     "keep",
+    "child",
+    "version",
     // Of forged messages.
     "from",
     "to",

@@ -3,14 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use sharklock_multiraft::{Config, LogLimits, PeerProgress, RaftRole, ReplicaStatus, RoleNow};
+use sharklock_multiraft::{
+    ChangePeers, Config, LogLimits, PeerChange, PeerProgress, RaftRole, ReplicaStatus, RoleNow,
+};
 use sharklock_proto::internal::v1::snapshot_message::Body;
-use sharklock_rangemap::{RangeId, StoreId};
+use sharklock_rangemap::{PeerId, RangeId, StoreId};
 
 use super::forge;
 use super::line::Line;
 use crate::cluster::{Cluster, Packet};
-use crate::node::{Layout, Node, RANGE, small_snapshots};
+use crate::node::{Layout, Life, Node, RANGE, small_snapshots, split_of};
 use crate::tally::{put, remove};
 use crate::wording;
 
@@ -114,6 +116,9 @@ impl Stage {
             "create" => self.create(&line),
             "peers" => self.peers(&line),
             "forge" => self.forge(&line),
+            "split" => self.split(&line),
+            "members" => self.members(&line),
+            "ranges" => self.ranges(&line),
             "status" => self.status(&line),
             verb => panic!("{verb}: no such command"),
         }
@@ -136,6 +141,7 @@ impl Stage {
         *self = Self::with(Layout {
             voters: line.option("voters").unwrap_or(3),
             learners: line.option("learners").unwrap_or(0),
+            spare: line.option("spare").unwrap_or(0),
             ranges: line.option("ranges").unwrap_or(1),
             empty: line.flag("empty"),
             config: Config { election_seed, log, snapshots: small_snapshots() },
@@ -370,6 +376,59 @@ impl Stage {
         self.turn(store);
     }
 
+    /// `split STORE KEY child=8 [range=7] [version=1]`: the child's peer on store n is `100 · k + n`,
+    /// where k is its number, from 1 for the first range.
+    fn split(&mut self, line: &Line<'_>) {
+        let (store, range) = (line.store(), line.range());
+        let child: u64 = line.option("child").expect("child=");
+        let key = line.words[1].to_owned();
+        let node = self.cluster.node(store);
+        let descriptor = node.store.descriptor(range).expect("the range is there");
+        let mut split = split_of(descriptor, &key, RangeId(child));
+        split.epoch.version = line.option("version").unwrap_or(split.epoch.version);
+        match node.store.split(range, &split) {
+            Ok(at) => self.tell(&format!("{store}: r{range} takes {}@{}", at.index, at.term)),
+            Err(refused) => self.tell(&format!("{store}: {refused}")),
+        }
+        self.turn(store);
+    }
+
+    /// `members STORE [add:PEER@STORE] [remove:PEER] [promote:PEER] [demote:PEER] [range=7]`; without a
+    /// change: a joint configuration is left.
+    fn members(&mut self, line: &Line<'_>) {
+        let (store, range) = (line.store(), line.range());
+        let changes = line.words[1..].iter().map(|word| peer_change(word)).collect();
+        let node = self.cluster.node(store);
+        let epoch = node.store.descriptor(range).expect("the range is there").epoch;
+        match node.store.change_peers(range, &ChangePeers { epoch, changes }) {
+            Ok(at) => self.tell(&format!("{store}: r{range} takes {}@{}", at.index, at.term)),
+            Err(refused) => self.tell(&format!("{store}: {refused}")),
+        }
+        self.turn(store);
+    }
+
+    /// `ranges [STORE]`: what stores have, and of what they have tombstones.
+    fn ranges(&mut self, line: &Line<'_>) {
+        for store in self.cluster.nodes.keys().copied().collect::<Vec<_>>() {
+            if line.nth(0).is_none_or(|only| only == store) {
+                for range in self.cluster.nodes[&store].store.ranges() {
+                    self.tell_range(store, range);
+                }
+                for range in (RANGE.0..RANGE.0 + 10).map(RangeId) {
+                    if let Some(peer) = self.cluster.nodes[&store].store.tombstone(range) {
+                        self.tell(&format!("{store}: tombstone of {peer} of range {range}"));
+                    }
+                }
+            }
+        }
+    }
+
+    fn tell_range(&mut self, store: u64, range: RangeId) {
+        let descriptor = self.cluster.nodes[&store].store.descriptor(range);
+        let what = wording::descriptor(descriptor.expect("the range is there"));
+        self.tell(&format!("{store}: range {range} is {what}"));
+    }
+
     fn read(&mut self, line: &Line<'_>) {
         let (store, range) = (line.store(), line.range());
         match self.cluster.node(store).store.read_index(range) {
@@ -508,6 +567,7 @@ impl Stage {
         let node = self.cluster.node(store);
         let applied = std::mem::take(&mut node.applied);
         let reads = std::mem::take(&mut node.reads);
+        let lives = std::mem::take(&mut node.lives);
         let roles = node.roles.clone();
         let ranges = node.store.ranges();
         for range in ranges {
@@ -517,8 +577,16 @@ impl Stage {
                 self.tell(&format!("{store}: r{range} {} t{}", role_word(now.0), now.1));
             }
         }
+        for (range, life) in &lives {
+            match life {
+                Life::Born => self.tell(&format!("{store}: range {range} is born")),
+                Life::Gone => self.tell(&format!("{store}: range {range} is gone")),
+                Life::Changed => {}
+            }
+        }
         for it in applied {
-            let what = it.output.map_or("its leader's first".to_owned(), |token| token.to_string());
+            let kind = self.cluster.nodes[&store].kind_of(it.range, it.at.index);
+            let what = it.output.map_or(kind.to_owned(), |token| token.to_string());
             self.tell(&format!(
                 "{store}: r{} applies {}@{}: {what}",
                 it.range, it.at.index, it.at.term
@@ -526,6 +594,11 @@ impl Stage {
         }
         for it in reads {
             self.tell(&format!("{store}: r{} read {} stands at {}", it.range, it.read.0, it.index));
+        }
+        for (range, _) in lives.iter().filter(|(_, life)| *life == Life::Changed) {
+            if self.cluster.nodes[&store].store.descriptor(*range).is_some() {
+                self.tell_range(store, *range);
+            }
         }
         let told = self.roles_told.insert(store, roles.len()).unwrap_or(0);
         for (place, change) in roles.iter().enumerate().skip(told) {
@@ -541,6 +614,20 @@ impl Stage {
             };
             self.tell(&format!("{store}: r{} {what}", change.range));
         }
+    }
+}
+
+fn peer_change(word: &str) -> PeerChange {
+    let (verb, peer) = word.split_once(':').expect("VERB:PEER");
+    let (peer, store) = peer.split_once('@').unwrap_or((peer, "0"));
+    let number = |text: &str| text.parse().expect("a number");
+    let (peer, store) = (PeerId(number(peer)), StoreId(number(store)));
+    match verb {
+        "add" => PeerChange::AddLearner { peer, store },
+        "remove" => PeerChange::RemoveLearner(peer),
+        "promote" => PeerChange::Promote(peer),
+        "demote" => PeerChange::Demote(peer),
+        _ => panic!("{verb}: no such change"),
     }
 }
 

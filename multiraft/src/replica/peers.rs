@@ -4,8 +4,8 @@
 use raft::StateRole;
 use sharklock_rangemap::{PeerId, Replica as Member, StoreId};
 
+use super::Replica;
 use crate::election::TIMEOUT_TICKS_MIN;
-use crate::replica::Replica;
 use crate::state_machine::StateMachine;
 
 /// A replica of a range as its leader sees it.
@@ -38,7 +38,19 @@ impl<M: StateMachine> Replica<M> {
         if !self.leads_now() {
             return Vec::new();
         }
-        self.descriptor.replicas.iter().filter_map(|member| self.progress(*member, ticks)).collect()
+        let members = self.descriptor().replicas.iter();
+        members.filter_map(|member| self.progress(*member, ticks)).collect()
+    }
+
+    /// Up to where a member has the leader's log durably, as far as the leader knows.
+    pub(crate) fn matched(&self, peer: PeerId) -> u64 {
+        self.raw.raft.prs().get(peer.0).map_or(0, |progress| progress.matched)
+    }
+
+    /// The store of a member.
+    pub(crate) fn member_store(&self, peer: PeerId) -> Option<StoreId> {
+        let mut members = self.descriptor().replicas.iter();
+        members.find(|member| member.peer == peer).map(|member| member.store)
     }
 
     fn progress(&self, member: Member, ticks: u64) -> Option<PeerProgress> {
@@ -62,7 +74,7 @@ impl<M: StateMachine> Replica<M> {
     /// What was sent to this store of late may be lost: Raft sends it again, and does not stream
     /// to it until it answers.
     pub(crate) fn unreachable(&mut self, store: StoreId) {
-        let there = self.descriptor.on_store(store).map(|member| member.peer);
+        let there = self.descriptor().on_store(store).map(|member| member.peer);
         if let Some(peer) = there
             && self.leads_now()
         {

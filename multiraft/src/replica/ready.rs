@@ -1,18 +1,19 @@
 //! The output of raft-rs, and in which order it may take effect. The only file that touches
 //! `Ready`; every ordering rule of Raft and disk stands here, with its reason.
 
-use raft::Ready;
-use raft::eraftpb::{Entry, EntryType, HardState, Message, MessageType};
+use raft::eraftpb::{ConfChangeV2, Entry, HardState, Message, MessageType};
+use raft::{Ready, StateRole};
 use sharklock_proto::internal::v1::LostRecord;
 
+use super::propose::parse_read_context;
+use super::{PendingRead, Replica, install};
 use crate::disk::WriteOp;
 use crate::effects::{Applied, Effects, LostLog};
-use crate::install;
 use crate::keys::{self, Key};
-use crate::replica::{PendingRead, Replica, parse_read_context};
+use crate::range_state::Effect;
 use crate::staging::{Saved, Staging};
 use crate::state_machine::{EntryAt, StateMachine};
-use crate::{mirror, records};
+use crate::{membership, mirror, records};
 
 /// The part of a replica's `Ready`s that is on its way to the disk.
 ///
@@ -20,7 +21,7 @@ use crate::{mirror, records};
 /// - `durable <= staged`, and `voted <= staged`;
 /// - a message in `held` leaves once its `Ready` and all before it are durable.
 #[derive(Default)]
-pub(crate) struct Saving {
+pub(super) struct Saving {
     /// Number of the last `Ready` that has something to make durable.
     staged: u64,
     /// Number of the last of those that is durable.
@@ -53,27 +54,41 @@ impl Saving {
     }
 }
 
-/// Takes everything that raft-rs has for us.
-pub(crate) fn drive<M: StateMachine>(
-    replica: &mut Replica<M>,
-    staging: &mut Staging,
-    effects: &mut Effects<M::Output>,
-) {
-    if replica.is_stopped() {
-        if let Some(LostLog { commit, last }) = replica.take_new_loss() {
-            let record = LostRecord { commit, last };
-            staging.put(records::put(Key::Lost(replica.range()), &record));
+impl<M: StateMachine> Replica<M> {
+    /// Takes everything that raft-rs has for us.
+    pub(crate) fn drive(&mut self, staging: &mut Staging, effects: &mut Effects<M::Output>) {
+        if self.is_stopped() {
+            if let Some(LostLog { commit, last }) = self.take_new_loss() {
+                let record = LostRecord { commit, last };
+                staging.put(records::put(Key::Lost(self.range()), &record));
+            }
+            self.saving.released.clear();
+            self.forget_arrived();
+        } else {
+            let released = std::mem::take(&mut self.saving.released);
+            self.send(released, effects);
+            drive_all(self, staging, effects);
         }
-        replica.saving.released.clear();
-        replica.forget_arrived();
-    } else {
-        let released = std::mem::take(&mut replica.saving.released);
-        replica.send(released, effects);
-        drive_all(replica, staging, effects);
+        self.answer_reads(effects);
+        // Last: who is told that it leads must have been told of everything applied before.
+        self.announce(effects);
     }
-    replica.answer_reads(effects);
-    // Last: who is told that it leads must have been told of everything applied before.
-    replica.announce(effects);
+
+    /// The `Ready` of this number and all before it are durable.
+    pub(crate) fn saved(&mut self, number: u64) {
+        let saving = &mut self.saving;
+        assert!(
+            saving.durable < number && number <= saving.staged,
+            "completions arrive in order: {} < {number} <= {}",
+            saving.durable,
+            saving.staged
+        );
+        saving.durable = number;
+        let waiting = saving.held.partition_point(|(needed, _)| *needed <= number);
+        saving.released.extend(saving.held.drain(..waiting).flat_map(|(_, messages)| messages));
+        self.raw.on_persist_ready(number);
+        install::saved(self, number);
+    }
 }
 
 /// Every `Ready` there is. A snapshot is the only thing on its way to the disk while it is.
@@ -83,7 +98,7 @@ fn drive_all<M: StateMachine>(
     effects: &mut Effects<M::Output>,
 ) {
     loop {
-        while replica.raw.has_ready() && replica.install.writing.is_none() {
+        while !replica.is_removed() && !replica.install.is_writing() && replica.raw.has_ready() {
             drive_one(replica, staging, effects);
         }
         replica.forget_offered();
@@ -208,43 +223,49 @@ fn apply<M: StateMachine>(
     let range = replica.range();
     for entry in &committed {
         let at = EntryAt { index: entry.index, term: entry.term };
-        let version = replica.descriptor.epoch.version;
-        let output = apply_entry(&mut replica.machine, version, entry);
-        replica.applied = at;
+        let mut output = None;
+        match replica.state.apply(entry) {
+            Effect::Nothing => {}
+            Effect::Machine(returned) => output = Some(returned),
+            Effect::Split(half) => {
+                replica.halves.push(half);
+                replica.is_changed = true;
+                // The others apply it as soon as they know that it is committed: the child needs
+                // them to have a leader.
+                replica.raw.ping();
+            }
+            Effect::Peers(change) => follow_members(replica, &change),
+        }
         effects.applied.push(Applied { range, at, output });
+        // What comes behind its removal is none of its business.
+        if replica.is_removed() {
+            return;
+        }
     }
     if !committed.is_empty() {
-        replica.raw.advance_apply_to(replica.applied.index);
+        replica.raw.advance_apply_to(replica.applied().index);
     }
 }
 
-/// Applies one entry to a range of that version; `None` for a leader's empty one.
-pub(crate) fn apply_entry<M: StateMachine>(
-    machine: &mut M,
-    version: u64,
-    entry: &Entry,
-) -> Option<M::Output> {
-    assert_eq!(
-        entry.entry_type,
-        EntryType::EntryNormal,
-        "guard and recovery let no membership change in"
-    );
-    let at = EntryAt { index: entry.index, term: entry.term };
-    (!entry.data.is_empty()).then(|| machine.apply(at, version, &entry.data))
-}
-
-/// The `Ready` of this number and all before it are durable.
-pub(crate) fn saved<M: StateMachine>(replica: &mut Replica<M>, number: u64) {
-    let saving = &mut replica.saving;
-    assert!(
-        saving.durable < number && number <= saving.staged,
-        "completions arrive in order: {} < {number} <= {}",
-        saving.durable,
-        saving.staged
-    );
-    saving.durable = number;
-    let waiting = saving.held.partition_point(|(needed, _)| *needed <= number);
-    saving.released.extend(saving.held.drain(..waiting).flat_map(|(_, messages)| messages));
-    replica.raw.on_persist_ready(number);
-    install::saved(replica, number);
+/// raft-rs gets the configuration that the descriptor now describes.
+fn follow_members<M: StateMachine>(replica: &mut Replica<M>, change: &ConfChangeV2) {
+    replica.is_changed = true;
+    if replica.is_removed() {
+        return;
+    }
+    let made = replica.raw.apply_conf_change(change).expect("a descriptor was made of it, too");
+    let expected = replica.state.conf_state(replica.peer());
+    assert_eq!(membership::in_order(made), expected, "raft-rs and the descriptor agree");
+    let members = replica.state.descriptor().replicas.iter().map(|member| member.peer);
+    let members: Vec<_> = members.collect();
+    replica.heard.retain(|peer, _| members.contains(peer));
+    // raft-rs lets a leader go on that has no vote any more.
+    let me = replica.peer();
+    let votes = replica.descriptor().voters().any(|voter| voter.peer == me);
+    let raft = &mut replica.raw.raft;
+    if raft.state == StateRole::Leader && !votes {
+        let term = raft.term;
+        raft.become_follower(term, 0);
+        replica.pin_timeout();
+    }
 }

@@ -1,15 +1,14 @@
 //! The image of a range: the machine's rows and a header on the disk, written behind (D4); and
 //! the truncation of the log, which follows it.
 
-use bytes::Bytes;
 use raft::StateRole;
 use sharklock_proto::internal::v1 as proto;
 
+use super::Replica;
 use crate::disk::{Family, WriteOp};
 use crate::keys::{self, Key};
 use crate::log::{Log, LogLimits};
 use crate::records;
-use crate::replica::Replica;
 use crate::snapshot::Hold;
 use crate::staging::{Flushed, Staging};
 use crate::state_machine::StateMachine;
@@ -18,53 +17,47 @@ use crate::state_machine::StateMachine;
 /// owner.
 const FLUSH_ROWS_MAX: usize = 16_384;
 
-/// Whether so much has changed that the range flushes itself: a turn would take long; or the log is so
-/// long that the owner's flushes must have ceased, and memory would grow without end.
-pub(crate) fn is_overdue<M: StateMachine>(
-    replica: &Replica<M>,
-    limits: &LogLimits,
-    hold: Option<Hold>,
-) -> bool {
-    let log = replica.log();
-    if replica.machine.dirty_len() >= FLUSH_ROWS_MAX {
-        return true;
+impl<M: StateMachine> Replica<M> {
+    /// Whether the image lacks something that is applied. While a snapshot is on its way to the
+    /// disk it does not: the old state must not follow the new one.
+    pub(crate) fn needs_flush(&self) -> bool {
+        self.flush_staged < self.applied().index && !self.install.is_writing()
     }
-    let limits = hold.map_or(*limits, |hold| hold.extend(limits));
-    log.len() > limits.entries_max || log.bytes() > limits.bytes_max
-}
 
-/// Puts the image of everything applied so far into the batch: rows and header together, cut
-/// between two entries. Never term or vote: those travel with their `Ready`, and a flush queued
-/// behind a newer vote would take it back. `hold` is what the log is kept for beyond its maxima.
-pub(crate) fn stage<M: StateMachine>(
-    replica: &mut Replica<M>,
-    limits: &LogLimits,
-    hold: Option<Hold>,
-    staging: &mut Staging,
-) {
-    let applied = replica.applied;
-    let range = replica.range();
-    for (row, value) in replica.machine.take_dirty() {
-        let key = Key::Row(range, &row);
-        staging.put(match value {
-            Some(value) => records::put_row(key, &value),
-            None => WriteOp::Delete(key.family(), key.encode()),
-        });
+    /// Whether so much has changed that the range flushes itself: a turn would take long; or the log
+    /// is so long that the owner's flushes must have ceased, and memory would grow without end.
+    pub(crate) fn is_flush_overdue(&self, limits: &LogLimits, hold: Option<Hold>) -> bool {
+        if self.machine().dirty_len() >= FLUSH_ROWS_MAX {
+            return true;
+        }
+        let log = self.log();
+        let limits = hold.map_or(*limits, |hold| hold.extend(limits));
+        log.len() > limits.entries_max || log.bytes() > limits.bytes_max
     }
-    let conf_state = replica.raw.raft.prs().conf().to_conf_state();
-    let header = proto::FlushHeader {
-        applied_index: applied.index,
-        applied_term: applied.term,
-        descriptor: Some(proto::RangeDescriptor::from(&replica.descriptor)),
-        state_hash: replica.machine.state_hash(),
-        machine: Some(Bytes::from(replica.machine.header())),
-        conf_state: Some(records::conf_state_record(&conf_state)),
-    };
-    staging.put(records::put(Key::Header(range), &header));
-    let incarnation = replica.address.incarnation;
-    staging.flush(Flushed { range, incarnation, applied: applied.index });
-    replica.flush_staged = applied.index;
-    truncate(replica, limits, hold, staging);
+
+    /// Puts the image of everything applied so far into the batch: rows and header together, cut
+    /// between two entries. Never term or vote: those travel with their `Ready`, and a flush queued
+    /// behind a newer vote would take it back. `hold` is what the log is kept for beyond its maxima.
+    pub(crate) fn stage_image(
+        &mut self,
+        limits: &LogLimits,
+        hold: Option<Hold>,
+        staging: &mut Staging,
+    ) {
+        let (range, applied) = (self.range(), self.applied().index);
+        staging.put_all(self.state.dirty_rows());
+        staging.put(records::put(Key::Header(range), &self.state.header()));
+        staging.flush(Flushed { range, incarnation: self.incarnation(), applied });
+        self.flush_staged = applied;
+        truncate(self, limits, hold, staging);
+    }
+
+    /// The image up to here is durable.
+    pub(crate) fn flushed_to(&mut self, applied: u64) {
+        // One that was on its way when a snapshot was installed is older than that.
+        self.flushed = self.flushed.max(applied);
+        self.has_image = true;
+    }
 }
 
 /// Cuts the log behind an earlier image, one that is durable by now.

@@ -13,7 +13,7 @@ use crate::log::Log;
 ///
 /// In one term a follower's log is never shorter than what it has acknowledged, and equal to the
 /// leader's so far. A rejection that contradicts this was overtaken by that acknowledgement.
-pub(crate) fn heed(raw: &RawNode<Log>, answer: &mut Message) -> bool {
+pub(super) fn heed(raw: &RawNode<Log>, answer: &mut Message) -> bool {
     let raft = &raw.raft;
     let rejects = answer.msg_type == MessageType::MsgAppendResponse && answer.reject;
     if !rejects || raft.state != StateRole::Leader || answer.term != raft.term {

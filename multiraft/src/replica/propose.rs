@@ -1,0 +1,98 @@
+//! What a leader puts into its log, and the reads that need nothing there.
+
+use raft::StateRole;
+
+use super::Replica;
+use crate::effects::{NotProposed, Proposed, ReadId};
+use crate::entry;
+use crate::membership::{self, ChangePeers, PeerChange};
+use crate::split::{self, NotChanged, Split};
+use crate::state_machine::StateMachine;
+
+impl<M: StateMachine> Replica<M> {
+    pub(crate) fn propose(&mut self, data: Vec<u8>) -> Result<Proposed, NotProposed> {
+        assert!(!data.is_empty(), "empty entries are Raft's own");
+        self.leads()?;
+        let appended = self.raw.propose(entry::machine(), data);
+        self.proposed(appended)
+    }
+
+    pub(crate) fn split(&mut self, split: &Split) -> Result<Proposed, NotProposed> {
+        self.may_change_epoch()?;
+        split::halves(self.descriptor(), split)?;
+        let appended = self.raw.propose(entry::split(split), Vec::new());
+        let proposed = self.proposed(appended)?;
+        self.epoch_change_at = proposed.index;
+        Ok(proposed)
+    }
+
+    pub(crate) fn change_peers(&mut self, change: &ChangePeers) -> Result<Proposed, NotProposed> {
+        self.may_change_epoch()?;
+        membership::changed(self.descriptor(), change)?;
+        // A leader without a vote would have to step down: nobody leads then for a whole timeout.
+        if change.changes.contains(&PeerChange::Demote(self.address.peer)) {
+            return Err(NotChanged::OwnVote(self.address.peer).into());
+        }
+        let conf_change = membership::conf_change(change);
+        let appended = self.raw.propose_conf_change(entry::change_peers(change), conf_change);
+        let proposed = self.proposed(appended)?;
+        // raft-rs makes an empty entry of a change that it refuses.
+        let pending = self.raw.raft.pending_conf_index;
+        assert_eq!(pending, proposed.index, "raft-rs has taken the change of members");
+        self.epoch_change_at = proposed.index;
+        Ok(proposed)
+    }
+
+    /// One change of bounds or members at a time: whatever is proposed behind one is decided by an
+    /// epoch that is over by then. And not before all that earlier leaders have left behind is
+    /// applied: it may change the epoch, too.
+    fn may_change_epoch(&self) -> Result<(), NotProposed> {
+        self.leads()?;
+        if self.applied().term != self.raw.raft.term {
+            return Err(NotProposed::NotReady);
+        }
+        let is_under_way = self.epoch_change_at > self.applied().index;
+        if is_under_way || self.raw.raft.has_pending_conf() {
+            return Err(NotProposed::EpochChanging);
+        }
+        Ok(())
+    }
+
+    fn proposed(&self, appended: raft::Result<()>) -> Result<Proposed, NotProposed> {
+        let raft = &self.raw.raft;
+        appended.map_err(|_| NotProposed::Overloaded)?;
+        Ok(Proposed { index: raft.raft_log.last_index(), term: raft.term })
+    }
+
+    pub(crate) fn read_index(&mut self, read: ReadId) -> Result<(), NotProposed> {
+        self.leads()?;
+        // raft-rs would drop it without a word.
+        if !self.raw.raft.commit_to_current_term() {
+            return Err(NotProposed::NotReady);
+        }
+        self.raw.read_index(read_context(read, self.raw.raft.term));
+        Ok(())
+    }
+
+    fn leads(&self) -> Result<(), NotProposed> {
+        if self.is_stopped() {
+            return Err(NotProposed::Stopped);
+        }
+        // A follower's raft-rs would forward it to its leader.
+        if self.raw.raft.state != StateRole::Leader {
+            return Err(NotProposed::NotLeader { leader: self.other_leader() });
+        }
+        Ok(())
+    }
+}
+
+fn read_context(read: ReadId, term: u64) -> Vec<u8> {
+    [read.0.to_be_bytes(), term.to_be_bytes()].concat()
+}
+
+/// The read and the term that [`read_context`] wrote.
+pub(super) fn parse_read_context(context: &[u8]) -> Option<(ReadId, u64)> {
+    let (read, term) = context.split_first_chunk::<8>()?;
+    let term = <[u8; 8]>::try_from(term).ok()?;
+    Some((ReadId(u64::from_be_bytes(*read)), u64::from_be_bytes(term)))
+}

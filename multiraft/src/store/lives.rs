@@ -1,0 +1,289 @@
+//! How replicas come to a store and leave it: the one creation path, and tombstones (D12).
+//!
+//! A replica is here once its first records are durable; until then it is kept aside, and nothing of
+//! it is stepped, sent or changed. It is gone, with all its records, in the batch that has its
+//! tombstone.
+
+use bytes::Bytes;
+use sharklock_rangemap::{Bounds, Descriptor, PeerId, RangeId};
+
+use super::Store;
+use crate::birth::{self, Birth, INITIAL};
+use crate::burial;
+use crate::create::{self, CreateError};
+use crate::effects::Effects;
+use crate::range_state::Half;
+use crate::recover::{RecoverError, Replayed};
+use crate::replica::{Address, Loaded, Replica};
+use crate::snapshot::Hold;
+use crate::staging::Incarnation;
+use crate::state_machine::StateMachine;
+
+/// A replica whose first records are on their way to the disk.
+pub(super) struct Unborn<M> {
+    loaded: Loaded<M>,
+    /// The range of which it is a half.
+    parent: Option<RangeId>,
+}
+
+impl<M: StateMachine> Store<M> {
+    /// Makes a replica of a first range out of nothing, as [`crate::bootstrap`] does on a fresh
+    /// disk. Its records go into the next batch, and it is here once they are durable. Where the
+    /// range is already, with an equal descriptor, nothing happens.
+    pub fn create(&mut self, descriptor: Descriptor) -> Result<(), CreateError> {
+        match self.has_or_can_have(&descriptor)? {
+            Known::Here => {}
+            Known::New => self.bear(birth::first(descriptor)),
+        }
+        Ok(())
+    }
+
+    /// Makes an empty replica, for which the leader of its range has asked. It votes, and waits for a
+    /// snapshot.
+    pub(super) fn create_shell(&mut self, descriptor: Descriptor) -> Result<(), CreateError> {
+        match self.has_or_can_have(&descriptor) {
+            // Whatever became of it since.
+            Ok(Known::Here) | Err(CreateError::Differs(_)) => {}
+            Ok(Known::New) => self.bear(birth::shell(descriptor)),
+            Err(refused) => return Err(refused),
+        }
+        Ok(())
+    }
+
+    /// Whether this replica is here, or could be made.
+    fn has_or_can_have(&self, descriptor: &Descriptor) -> Result<Known, CreateError> {
+        let offered = create::check(descriptor, self.ident.store)?;
+        let range = descriptor.range;
+        let here = self.replicas.get(&range).map(Replica::descriptor);
+        let unborn = || self.unborn.get(&range).map(|it| it.loaded.state.descriptor());
+        if let Some(known) = here.or_else(unborn) {
+            return if known == descriptor {
+                Ok(Known::Here)
+            } else {
+                Err(CreateError::Differs(range))
+            };
+        }
+        if let Some(peer) = self.tombstone(range).filter(|peer| *peer >= offered) {
+            return Err(CreateError::Buried { range, peer, offered });
+        }
+        match self.overlapping(&descriptor.bounds) {
+            Some(other) => Err(CreateError::Overlap { range, other }),
+            None => Ok(Known::New),
+        }
+    }
+
+    /// Whether a replica of this range is here, is on its way, or was here.
+    pub(super) fn has_or_had(&self, range: RangeId) -> bool {
+        self.replicas.contains_key(&range)
+            || self.unborn.contains_key(&range)
+            || self.tombstones.contains_key(&range)
+    }
+
+    /// A range here, or on its way, that has one of these names.
+    fn overlapping(&self, bounds: &Bounds) -> Option<RangeId> {
+        // Those here do not overlap each other, so only the neighbours can overlap the new one.
+        let before = self.by_start.range(..bounds.start.clone()).next_back();
+        let after = self.by_start.range(bounds.start.clone()..).next();
+        let mut neighbours = before.into_iter().chain(after).map(|(_, range)| *range);
+        let mut unborn = self.unborn.iter();
+        neighbours.find(|range| self.replicas[range].descriptor().bounds.overlaps(bounds)).or_else(
+            || {
+                let descriptor =
+                    |it: &Unborn<M>| it.loaded.state.descriptor().bounds.overlaps(bounds);
+                unborn.find(|(_, it)| descriptor(it)).map(|(range, _)| *range)
+            },
+        )
+    }
+
+    fn bear(&mut self, birth: Birth<M>) {
+        let Birth { loaded, records, parent } = birth;
+        let range = loaded.state.descriptor().range;
+        self.staging.put_all(records);
+        self.staging.bear(range);
+        let before = self.unborn.insert(range, Unborn { loaded, parent });
+        assert!(before.is_none(), "range {range} is born twice");
+    }
+
+    /// The upper half of a range comes into being here, unless a replica of it is or was here that is
+    /// as new: then this entry is late.
+    fn bear_half(&mut self, parent: RangeId, half: Half<M>) {
+        let child = half.descriptor.range;
+        let member = half.descriptor.on_store(self.ident.store);
+        let peer = member.expect("a child is where its parent is").peer;
+        let here = self.replicas.get(&child).map(Replica::peer);
+        let known = here.max(self.tombstone(child));
+        if known.is_some_and(|known| known >= peer) {
+            tracing::info!(%parent, %child, "a split comes late: its child was here before");
+            self.discarded.push(half.machine);
+            return;
+        }
+        if let Some(other) = self.overlapping(&half.descriptor.bounds) {
+            panic!("range {child}, split off {parent}, overlaps with {other}, which is here");
+        }
+        tracing::info!(%parent, %child, "a range is split");
+        self.bear(birth::half(half, parent));
+    }
+
+    /// The first records of a replica are durable.
+    pub(super) fn is_born(&mut self, range: RangeId, effects: &mut Effects<M::Output>) {
+        let Some(Unborn { loaded, parent }) = self.unborn.remove(&range) else { return };
+        let leads = |parent| self.replicas.get(&parent).is_some_and(Replica::leads_now);
+        let is_first = parent.is_some_and(leads);
+        self.admit(loaded).expect("its state was made here");
+        effects.born.push(range);
+        let replica = self.replicas.get_mut(&range).expect("it has just been admitted");
+        if is_first && !replica.leads_now() {
+            // It has the most reason to lead: its clients are here already.
+            replica.campaign_eagerly().expect("it is new, and follows");
+        }
+    }
+
+    /// All that recovery has found.
+    pub(super) fn admit_all(&mut self, found: Vec<Replayed<M>>) -> Result<(), RecoverError> {
+        let mut all_halves = Vec::new();
+        for Replayed { peer, loaded, halves } in found {
+            let range = loaded.state.descriptor().range;
+            let is_member = loaded.state.descriptor().on_store(self.ident.store).is_some();
+            match is_member {
+                true => self.admit(loaded)?,
+                false => self.leave_tombstone(range, peer),
+            }
+            // What was not in the image must get there with what was split off.
+            if is_member && !halves.is_empty() {
+                self.stage_image(range);
+            }
+            all_halves.extend(halves.into_iter().map(|half| (range, half)));
+        }
+        for (parent, half) in all_halves {
+            self.bear_half(parent, half);
+        }
+        Ok(())
+    }
+
+    fn admit(&mut self, loaded: Loaded<M>) -> Result<(), RecoverError> {
+        let descriptor = loaded.state.descriptor();
+        let range = descriptor.range;
+        let corrupt = |why| RecoverError::corrupt(format!("range {range}"), why);
+        if let Some(other) = self.overlapping(&descriptor.bounds) {
+            return Err(corrupt(format!("its names overlap with those of {other}")));
+        }
+        let start = descriptor.bounds.start.clone();
+        let here = descriptor.on_store(self.ident.store);
+        let peer = here.expect("its descriptor was checked to name this store").peer;
+        if let Some(buried) = self.tombstone(range).filter(|buried| *buried >= peer) {
+            return Err(corrupt(format!("peer {peer} is here, and the tombstone of {buried}")));
+        }
+        self.last_incarnation += 1;
+        let address = Address {
+            cluster_id: Bytes::copy_from_slice(&self.ident.cluster_id),
+            store: self.ident.store,
+            peer,
+            incarnation: Incarnation(self.last_incarnation),
+            election_seed: self.config.election_seed,
+        };
+        let refused = |error: raft::Error| corrupt(format!("Raft refuses its state: {error}"));
+        let mut replica = Replica::new(address, loaded).map_err(refused)?;
+        if let Some(why) = replica.lost() {
+            tracing::error!(%range, "a replica's disk counts as lost: {why}");
+            self.lost.insert(range);
+        } else if replica.votes_alone() {
+            replica.campaign().map_err(refused)?;
+        }
+        self.by_start.insert(start, range);
+        self.work.insert(range);
+        self.unflushed.insert(range);
+        self.replicas.insert(range, replica);
+        Ok(())
+    }
+
+    /// After a replica had its turn: what was split off is born, and a replica that is no member any
+    /// more ends. Image and halves go into one batch: a crash leaves both or neither.
+    pub(super) fn follow_life(&mut self, range: RangeId, effects: &mut Effects<M::Output>) {
+        let Some(replica) = self.replicas.get_mut(&range) else { return };
+        let (halves, is_changed) = (replica.take_halves(), replica.take_change());
+        let (is_removed, needs_flush) = (replica.is_removed(), replica.needs_flush());
+        if is_changed && !is_removed {
+            effects.changed.push(range);
+            if needs_flush {
+                self.stage_image(range);
+            }
+        }
+        for half in halves {
+            self.bear_half(range, half);
+        }
+        if is_removed {
+            self.bury(range);
+            effects.gone.push(range);
+        }
+    }
+
+    /// The range goes on without the replica here, and that is known for sure: a committed
+    /// configuration does not have it.
+    fn bury(&mut self, range: RangeId) {
+        let Some(replica) = self.replicas.remove(&range) else { return };
+        self.by_start.remove(&replica.descriptor().bounds.start);
+        self.work.remove(&range);
+        self.lost.remove(&range);
+        self.unflushed.remove(&range);
+        self.flush_due.remove(&range);
+        self.transfers.forget(range);
+        tracing::info!(%range, peer = %replica.peer(), "a replica ends: its range goes on without it");
+        self.leave_tombstone(range, replica.peer());
+        self.discarded.extend(replica.into_machines());
+    }
+
+    fn leave_tombstone(&mut self, range: RangeId, peer: PeerId) {
+        self.staging.put_all(burial::records(range, peer));
+        self.tombstones.insert(range, peer);
+    }
+
+    /// A replica that never came here is removed: it must not be made by a message that is late.
+    pub(super) fn bury_unseen(&mut self, range: RangeId, peer: PeerId) {
+        let is_known = self.unborn.contains_key(&range) || self.tombstone(range) >= Some(peer);
+        if !is_known {
+            self.staging.put(burial::tombstone(range, peer));
+            self.tombstones.insert(range, peer);
+        }
+    }
+
+    /// Puts the image of a range into the next batch.
+    pub(super) fn stage_image(&mut self, range: RangeId) {
+        let live: Vec<_> = {
+            let splits = self.replicas[&range].splits().iter();
+            splits.map(|split| split.child).filter(|child| self.lives(*child)).collect()
+        };
+        let replica = self.replicas.get_mut(&range).expect("its image is due");
+        replica.forget_splits(|child| live.contains(&child));
+        let hold = self.hold(range);
+        let replica = self.replicas.get_mut(&range).expect("it was there a line above");
+        replica.stage_image(&self.config.log, hold, &mut self.staging);
+    }
+
+    /// What the log of a range is kept for beyond its maxima: snapshots, and splits whose children do
+    /// not live yet. A store that lacks such an entry could learn of the child by nothing else.
+    pub(super) fn hold(&self, range: RangeId) -> Option<Hold> {
+        let splits = self.replicas.get(&range).map_or(&[][..], Replica::splits).iter();
+        let awaited = splits.filter(|split| self.is_awaited(split.child));
+        let holds = awaited.map(|split| Hold { from: split.at.index - 1, bytes: u64::MAX });
+        holds.chain(self.transfers.hold(range)).reduce(Hold::and)
+    }
+
+    /// Whether the child of a split is here and has not been heard to live.
+    fn is_awaited(&self, child: RangeId) -> bool {
+        let is_here = self.replicas.contains_key(&child) || self.unborn.contains_key(&child);
+        is_here && !self.lives(child)
+    }
+
+    /// Whether a majority of a child's replicas is known to be there: it has committed an entry of a
+    /// term of its own, or its leader has asked for the one here.
+    fn lives(&self, child: RangeId) -> bool {
+        let replica = self.replicas.get(&child);
+        replica.is_some_and(|it| it.applied().term > INITIAL || it.is_shell())
+    }
+}
+
+/// Whether a replica that is to be made is new.
+enum Known {
+    Here,
+    New,
+}
