@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use sharklock_multiraft::{Batch, BatchSeq, Chore, ChoreDone};
+use sharklock_multiraft::{Batch, BatchSeq, Chore, ChoreDone, election_max};
 use sharklock_proto::internal::v1::{
     Heartbeats, RangeMessage, SnapshotMessage, StoreCall, StoreReply,
 };
@@ -81,19 +81,23 @@ pub struct Outputs {
 pub struct Pace {
     /// Raft's tick.
     pub tick: Duration,
-    /// The longest time after which followers of a silent leader elect another.
-    pub election_max: Duration,
     /// How often changed rows are written to the image.
     pub flush: Duration,
     /// How many leases a turn takes up of those that a new leader has found, in all ranges together.
     pub leases_per_turn: usize,
 }
 
+impl Pace {
+    /// The longest time after which followers of a silent leader elect another.
+    pub fn election_max(&self) -> Duration {
+        election_max(self.tick)
+    }
+}
+
 impl Default for Pace {
     fn default() -> Self {
         Self {
             tick: Duration::from_millis(100),
-            election_max: Duration::from_secs(2),
             flush: Duration::from_millis(300),
             // Some 2 ms.
             leases_per_turn: 2_048,

@@ -605,7 +605,7 @@ impl Worker {
     fn begin_to_lead(&mut self, now: Duration, range: RangeId, term: u64) {
         let front = self.fronts.entry(range).or_default();
         let table = self.store.machine(range).expect("a leading replica has its state").table();
-        let clock = LeaseClock::promote(now, term, self.pace.election_max);
+        let clock = LeaseClock::promote(now, term, self.pace.election_max());
         let counts = table.counts();
         tracing::info!(%range, term, leases = counts.holds + counts.waiters, "leading");
         let age = RangeAge::promote(&self.counted, table.age_ms());

@@ -1,6 +1,8 @@
 //! Timing of elections, in ticks, without randomness of its own (raft.md, *Elections without
 //! randomness*).
 
+use std::time::Duration;
+
 use sharklock_rangemap::{PeerId, RangeId};
 use twox_hash::XxHash3_64;
 
@@ -10,6 +12,12 @@ pub(crate) const HEARTBEAT_TICKS: usize = 2;
 pub(crate) const TIMEOUT_TICKS_MIN: usize = 10;
 /// First number of ticks that is too long.
 pub(crate) const TIMEOUT_TICKS_END: usize = 20;
+
+/// The longest time in which a follower that hears nothing of its leader campaigns, if the store
+/// ticks every `tick`: whoever counts with the time of an election counts with this (D7).
+pub fn election_max(tick: Duration) -> Duration {
+    tick * TIMEOUT_TICKS_END as u32
+}
 
 /// What an election timeout depends on. Equal inputs give equal timeouts, which makes a run
 /// repeatable; two peers differ by `peer`, and one peer's next try by `campaigns`.
@@ -39,4 +47,21 @@ impl Timeout {
 /// are to fall on the multiples of [`HEARTBEAT_TICKS`].
 pub(crate) fn ticks_behind(store_ticks: u64) -> u64 {
     (store_ticks - 1) % HEARTBEAT_TICKS as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_timeout_is_longer_than_what_others_count_with() {
+        let tick = Duration::from_millis(100);
+        for number in 0..10_000 {
+            let (range, peer) = (RangeId(1 + number % 7), PeerId(1 + number % 5));
+            let timeout = Timeout { seed: 9, range, peer, term: number / 3, campaigns: number };
+            let ticks = timeout.ticks();
+            assert!(ticks >= TIMEOUT_TICKS_MIN, "{number}: {ticks}");
+            assert!(tick * ticks as u32 <= election_max(tick), "{number}: {ticks}");
+        }
+    }
 }

@@ -63,6 +63,7 @@ pub use effects::{
     Applied, Effects, LostLog, NotProposed, Proposed, RaftRole, ReadId, ReadReady, ReplicaStatus,
     RoleChange, RoleNow,
 };
+pub use election::election_max;
 pub use guard::Dropped;
 pub use ident::{StoreIdent, bootstrap, init_store, read_ident};
 pub use log::LogLimits;

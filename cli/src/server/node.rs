@@ -29,8 +29,6 @@ use crate::{
     exit::{CONFIG, Failure},
 };
 
-/// Raft's longest election time-out, in ticks (decisions.md, *Defaults*).
-const ELECTION_TICKS_MAX: u32 = 20;
 /// A snapshot without progress for so long has failed.
 const SNAPSHOT_IDLE_MAX: Duration = Duration::from_secs(10);
 
@@ -274,12 +272,7 @@ fn dialling(listen: IpAddr, masters: &[String]) -> Dialling {
 }
 
 fn pace(tunables: &Tunables) -> Pace {
-    Pace {
-        tick: tunables.tick,
-        election_max: tunables.tick * ELECTION_TICKS_MAX,
-        flush: tunables.image_flush,
-        ..Pace::default()
-    }
+    Pace { tick: tunables.tick, flush: tunables.image_flush, ..Pace::default() }
 }
 
 fn memory_bounds(memory: &Memory) -> MemoryBounds {

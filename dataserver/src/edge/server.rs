@@ -266,7 +266,7 @@ impl DataServer {
             ready: ready_sender,
             lost: lost_sender,
             address: config.advertise,
-            hand_over_within: config.tuning.pace.election_max,
+            hand_over_within: config.tuning.pace.election_max(),
         };
         let (disk_mailbox, chore_mailbox) = (Arc::clone(&mailbox), Arc::clone(&mailbox));
         let threads = vec![

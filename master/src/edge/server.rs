@@ -13,7 +13,7 @@ use bytes::Bytes;
 use prometheus::Registry;
 use sharklock_multiraft::{
     Config, Disk, LogLimits, OpenError, RecoverError, RocksDisk, SnapshotLimits, Store, StoreIdent,
-    bootstrap, read_ident,
+    bootstrap, election_max, read_ident,
 };
 use sharklock_proto::internal::v1::{
     master_service_server::MasterServiceServer, peer_service_server::PeerServiceServer,
@@ -42,8 +42,6 @@ use crate::{
 
 /// Largest frame of another master, as between data servers.
 const FRAME_BYTES_MAX: usize = 32 << 20;
-/// The longest election time-out, in ticks (decisions.md, *Defaults*).
-const ELECTION_TICKS_MAX: u32 = 20;
 
 /// How to start a master.
 #[derive(Debug)]
@@ -240,7 +238,7 @@ impl Master {
             ready: ready_sender,
             lost: lost_sender,
             started: now(),
-            hand_over_within: tuning.tick * ELECTION_TICKS_MAX,
+            hand_over_within: election_max(tuning.tick),
         };
         let thread = std::thread::Builder::new()
             .name("master-raft".to_owned())

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use sharklock_dataserver::Pace;
 use sharklock_locktable::{Lease, LockTable};
 
 use crate::check::finished::open;
@@ -10,8 +11,11 @@ use crate::world::{MS, S};
 
 /// The longest time without a leader (L3).
 const LEADERLESS_MAX_NS: u64 = 10 * S;
-/// `Pace::election_max`.
-const ELECTION_MAX_NS: u64 = 2 * S;
+
+/// What workers count with.
+fn election_max_ns() -> u64 {
+    Pace::default().election_max().as_nanos() as u64
+}
 
 /// What is known of a range's leaders and of those that died.
 #[derive(Debug, Default)]
@@ -139,10 +143,10 @@ impl Liveness {
             };
             let ttl = ttl_ms * MS;
             // Clocks of servers may be slow by ρ, and wait for ρ more than the ttl.
-            let full = (ttl + ttl / 100 + ELECTION_MAX_NS) * 101 / 99;
+            let full = (ttl + ttl / 100 + election_max_ns()) * 101 / 99;
             let changes = self.leader_changes - death.leader_changes;
             let stalled = death.at < calm || self.stalls > death.stalls;
-            let credit = if stalled { ttl + ELECTION_MAX_NS } else { 0 };
+            let credit = if stalled { ttl + election_max_ns() } else { 0 };
             let interval = (ttl / 3).min(5 * S);
             let bound = (changes + 1) * full
                 + (self.leaderless_ns - death.leaderless_ns)
@@ -185,7 +189,7 @@ impl Liveness {
                 }
             }
         }
-        let bound = 2 * ELECTION_MAX_NS + S + seen.slack_ns;
+        let bound = 2 * election_max_ns() + S + seen.slack_ns;
         let asking: BTreeMap<(u64, u64), u64> = seen.asking.iter().copied().collect();
         self.stuck.retain(|key, _| asking.contains_key(key) && !behind.contains(key));
         for (key, asked) in asking {
