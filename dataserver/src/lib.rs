@@ -28,7 +28,7 @@ mod worker;
 pub use codec::{BatchHead, DecodeError, LogBatch, decode_batch, encode_batch};
 pub use condition_clock::TimeKey;
 #[cfg(feature = "edge")]
-pub use edge::{DataServer, DataServerConfig, Lane, LocalLink, StartError, Tuning};
+pub use edge::{DataServer, DataServerConfig, LocalLink, StartError, Tuning};
 pub use front::LinkId;
 pub use lease_clock::{LeaseClock, LeaseKey, Renewal, with_drift};
 pub use machine::{LockRange, LockRangeOutput};
@@ -36,4 +36,6 @@ pub use memory::{MemoryBounds, MemoryRefusals, SESSION_ACQUISITIONS_MAX, StoreMe
 pub use ports::{Input, Outputs, Pace, WorkerStats};
 #[cfg(feature = "edge")]
 pub use sharklock_multiraft::{LogLimits, SnapshotLimits};
+#[cfg(feature = "edge")]
+pub use sharklock_proto::Lane;
 pub use worker::Worker;

@@ -439,7 +439,7 @@ impl Worker {
     /// The range that a call is for: it must be here, and must hold the name, in the version that
     /// the gateway believes in.
     fn route(&self, call: &StoreCall, body: &Body) -> Result<RangeId, internal::store_error::Kind> {
-        let name = name_of(body);
+        let name = body.routed_by().unwrap_or_default();
         let range = match call.range_id {
             0 => self.store.range_at(name.as_bytes()),
             range => Some(RangeId(range)),
@@ -448,7 +448,7 @@ impl Worker {
         match found {
             Some(descriptor)
                 if (call.range_id == 0 || call.version == descriptor.epoch.version)
-                    && (name.is_empty() || descriptor.bounds.contains(name.as_bytes())) =>
+                    && descriptor.bounds.contains(name.as_bytes()) =>
             {
                 Ok(descriptor.range)
             }
@@ -713,20 +713,6 @@ fn weigh(memory: &mut StoreMemory, front: &mut Front, machine: &mut LockRange) {
         machine.count_prefixes(memory.prefixes());
     }
     memory.weigh(front, machine.table());
-}
-
-fn name_of(body: &Body) -> &str {
-    match body {
-        Body::Acquire(request) => &request.name,
-        Body::Release(request) => &request.name,
-        Body::Cancel(request) => &request.name,
-        Body::Withdraw(request) => &request.name,
-        Body::KeepAlive(request) => request.items.first().map_or("", |item| &item.name),
-        Body::CheckToken(request) => &request.name,
-        Body::GetLock(request) => &request.name,
-        Body::ForceRelease(request) => &request.name,
-        Body::ListLocks(_) | Body::Describe(_) => "",
-    }
 }
 
 /// What an applied command means for who waits for its acquisition.

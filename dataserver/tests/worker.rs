@@ -25,11 +25,16 @@ struct Rig {
 
 impl Rig {
     fn new() -> Self {
+        Self::over(Bounds::ALL)
+    }
+
+    /// One whose range has these names only.
+    fn over(bounds: Bounds) -> Self {
         let store = StoreId(1);
         let ident = StoreIdent { cluster_id: [1; 16], store, ident: [2; 16] };
         let first = Descriptor {
             range: RangeId(1),
-            bounds: Bounds::ALL,
+            bounds,
             epoch: Epoch { version: 1, conf_ver: 1 },
             replicas: vec![Replica { peer: PeerId(1), store, role: Role::Voter }],
         };
@@ -535,6 +540,41 @@ fn a_call_routed_by_an_old_map_is_told_the_new_one() {
     let store_reply::Body::Error(error) = rig.answer(5) else { panic!("not an error") };
     let Some(store_error::Kind::EpochNotMatch(epoch)) = error.kind else { panic!("{error:?}") };
     assert_eq!(epoch.descriptors[0].version, 1);
+}
+
+/// A range that lacks the first name of a page would take that for the end of the list.
+#[test]
+fn a_page_of_locks_is_for_the_range_of_its_first_name() {
+    let mut rig = Rig::over(Bounds { start: b"g".to_vec(), end: b"p".to_vec() });
+    let mut is_answered = |range_id, prefix: &str, page_token: &str| {
+        let tag = rig.next_tag;
+        rig.next_tag += 1;
+        let (prefix, page_token) = (prefix.to_owned(), page_token.to_owned());
+        let request = v1::ListLocksRequest { prefix, page_size: 0, page_token };
+        let body = Some(store_call::Body::ListLocks(request));
+        let call = StoreCall { tag, range_id, version: 1, body, ..StoreCall::default() };
+        let input = Input::Calls { link: LINK, queued: Duration::ZERO, calls: vec![call] };
+        rig.worker.handle(rig.now, input);
+        rig.settle();
+        match rig.answer(tag) {
+            store_reply::Body::ListLocks(_) => true,
+            store_reply::Body::Error(error) => {
+                let kind = error.kind.expect("an error has its kind");
+                assert!(matches!(kind, store_error::Kind::EpochNotMatch(_)), "{kind:?}");
+                false
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    // Routed by who knows the range, and by who does not.
+    for range_id in [1, 0] {
+        assert!(is_answered(range_id, "jobs/", ""));
+        assert!(is_answered(range_id, "", "h"), "a later page of all locks");
+        assert!(is_answered(range_id, "a", "h"), "a page begins behind its token");
+        assert!(!is_answered(range_id, "", ""), "the first page of all locks is the first range's");
+        assert!(!is_answered(range_id, "z", "h"), "no name before the prefix is in the page");
+        assert!(!is_answered(range_id, "", "p"), "its token is in the next range");
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use sharklock_proto::{
+    CallKind, Unanswered,
     internal::v1::{StoreError, store_error::Kind},
     v1,
 };
@@ -254,6 +255,18 @@ impl Failure {
             Reason::Indeterminate,
             "it may or may not have been done: retry with the same acquisition id",
         )
+    }
+
+    /// What to say of a sent call that nobody has answered: only what changes something can have been
+    /// done or not.
+    pub fn unanswered(kind: CallKind) -> Self {
+        match kind.unanswered() {
+            Unanswered::MayBeDone => Self::indeterminate(),
+            Unanswered::AskAgain => {
+                Self::new(Reason::NoAnswer, "no store answered in time: ask again")
+            }
+            Unanswered::Nothing => unreachable!("nobody waits for the answer to {kind:?}"),
+        }
     }
 
     /// As a message of a Session stream.

@@ -15,8 +15,9 @@ use std::{
     task::Waker,
 };
 
-use sharklock_proto::internal::v1::{
-    DescribeStore, RoutesUpdate, StoreCall, store_call::Body as Ask,
+use sharklock_proto::{
+    CallKind, Lane,
+    internal::v1::{DescribeStore, RoutesUpdate, StoreCall, store_call::Body as Ask},
 };
 use sharklock_rangemap::StoreId;
 
@@ -24,7 +25,7 @@ use crate::{
     describing::{Describing, Due},
     failure::{Failure, Reason},
     keepalives::{Caller, Flushed, KeepAlives},
-    link::{Lane, StoreLinks},
+    link::StoreLinks,
     observer::Observer,
     outbox::{Outbox, Settled},
     presence::{Presence, SHOWN_EVERY_US},
@@ -139,7 +140,7 @@ impl Hub {
             settled.into_iter().for_each(|settled| self.observer.settled(settled, now_us));
         }
         let told = self.keepalives().link_lost(store);
-        let failure = crate::outbox::CallKind::KeepAlive.unanswered();
+        let failure = Failure::unanswered(CallKind::KeepAlive);
         self.tell_keepalives(now_us, told, &failure, &mut wakers);
         wake(wakers);
     }
@@ -303,7 +304,7 @@ impl Hub {
 
     /// Where a call goes; None, and stores are asked what they know, while nobody can be asked.
     pub(crate) fn target(&self, body: &Ask) -> Option<Target> {
-        let target = match name_of(body) {
+        let target = match body.routed_by() {
             Some(name) => self.routing().route(name.as_bytes()),
             None => self.routing().anywhere(),
         };
@@ -447,23 +448,6 @@ impl Hub {
 
     fn routing_mut(&self) -> RwLockWriteGuard<'_, Routing> {
         self.routing.write().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The name by which a call is routed.
-fn name_of(body: &Ask) -> Option<&str> {
-    match body {
-        Ask::Acquire(request) => Some(&request.name),
-        Ask::Release(request) => Some(&request.name),
-        Ask::Cancel(request) => Some(&request.name),
-        Ask::Withdraw(request) => Some(&request.name),
-        Ask::CheckToken(request) => Some(&request.name),
-        Ask::GetLock(request) => Some(&request.name),
-        Ask::ForceRelease(request) => Some(&request.name),
-        // A page begins after its token.
-        Ask::ListLocks(request) => Some((&request.page_token).max(&request.prefix)),
-        // Merged keepalives are routed item by item, and a store describes itself.
-        Ask::KeepAlive(_) | Ask::Describe(_) => None,
     }
 }
 

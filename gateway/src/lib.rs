@@ -25,9 +25,10 @@ pub use describing::{
     DESCRIBE_AGAIN_MAX_US, DESCRIBE_AGAIN_US, DESCRIBE_EVERY_US, DESCRIBE_WITHIN_US,
 };
 pub use hub::{CALL_LIFE_US, Hub, HubConfig, SWEEP_EVERY_US};
-pub use link::{Lane, StoreLink, StoreLinks};
+pub use link::{StoreLink, StoreLinks};
 pub use observer::Observer;
 pub use port::SessionPort;
+pub use sharklock_proto::{CallKind, Lane};
 pub use sharklock_rangemap::StoreId;
 pub use stream::{Numbered, Origin, StreamHandle};
 

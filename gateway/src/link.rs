@@ -1,7 +1,7 @@
 //! The one way from a gateway to its stores, whatever carries it: a call into the same process, or
 //! streams.
 
-use sharklock_proto::internal::v1::{StoreCall, store_call::Body};
+use sharklock_proto::{Lane, internal::v1::StoreCall};
 use sharklock_rangemap::StoreId;
 
 /// A gateway's connections to its stores. Batches go down; replies and events come up in batches,
@@ -24,32 +24,6 @@ pub trait StoreLinks: Send + Sync + 'static {
 pub trait StoreLink: Send + Sync + 'static {
     /// As [`StoreLinks::send`].
     fn send(&self, lane: Lane, calls: Vec<StoreCall>) -> Result<(), Vec<StoreCall>>;
-}
-
-/// Which calls must not wait behind which.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Lane {
-    /// Keepalives, releases, cancels: what keeps a promise or frees a lock.
-    Urgent,
-    /// Everything else.
-    Ordinary,
-}
-
-impl Lane {
-    /// The lane of a call.
-    pub fn of(body: &Body) -> Self {
-        match body {
-            Body::KeepAlive(_) | Body::Release(_) | Body::Cancel(_) => Self::Urgent,
-            // A withdrawal stays behind its acquire.
-            Body::Acquire(_)
-            | Body::Withdraw(_)
-            | Body::CheckToken(_)
-            | Body::GetLock(_)
-            | Body::ListLocks(_)
-            | Body::ForceRelease(_)
-            | Body::Describe(_) => Self::Ordinary,
-        }
-    }
 }
 
 /// Calls of one lane, sorted by store in order of first use.

@@ -5,9 +5,9 @@
 
 use std::task::{Context, Poll, Waker};
 
-use prost::Message as _;
 use sharklock_proto::{
-    internal::v1::{StoreCall, StoreError, store_call, store_reply::Body},
+    CallKind,
+    internal::v1::{StoreCall, store_reply::Body},
     v1::KeepAliveAnswer,
 };
 use sharklock_rangemap::{Hops, StoreId};
@@ -31,97 +31,6 @@ pub const ANSWER_BYTES_MAX: usize = (4 << 20) - 1_024;
 
 const SLOT_BITS: u32 = 14;
 const GENERATION_MAX: u32 = u32::MAX >> SLOT_BITS;
-
-/// What a call asks: for its metrics, and for what may be said when nobody answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum CallKind {
-    /// Acquire.
-    Acquire,
-    /// Release.
-    Release,
-    /// Cancel.
-    Cancel,
-    /// KeepAlive.
-    KeepAlive,
-    /// CheckToken.
-    CheckToken,
-    /// GetLock.
-    GetLock,
-    /// ListLocks.
-    ListLocks,
-    /// ForceRelease.
-    ForceRelease,
-    /// Describe.
-    Describe,
-}
-
-impl CallKind {
-    /// Whether it must find room when acquires and looks find none (D16).
-    pub fn is_urgent(self) -> bool {
-        matches!(self, Self::Release | Self::Cancel | Self::KeepAlive)
-    }
-
-    /// All of them.
-    pub const ALL: [Self; 9] = [
-        Self::Acquire,
-        Self::Release,
-        Self::Cancel,
-        Self::KeepAlive,
-        Self::CheckToken,
-        Self::GetLock,
-        Self::ListLocks,
-        Self::ForceRelease,
-        Self::Describe,
-    ];
-
-    /// The kind of a call.
-    pub fn of(body: &store_call::Body) -> Self {
-        match body {
-            store_call::Body::Acquire(_) => Self::Acquire,
-            store_call::Body::Release(_) => Self::Release,
-            store_call::Body::Cancel(_) => Self::Cancel,
-            store_call::Body::KeepAlive(_) => Self::KeepAlive,
-            store_call::Body::CheckToken(_) => Self::CheckToken,
-            store_call::Body::GetLock(_) => Self::GetLock,
-            store_call::Body::ListLocks(_) => Self::ListLocks,
-            store_call::Body::ForceRelease(_) => Self::ForceRelease,
-            store_call::Body::Describe(_) => Self::Describe,
-            store_call::Body::Withdraw(_) => unreachable!("nobody waits for its answer"),
-        }
-    }
-
-    /// As a label of metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Acquire => "acquire",
-            Self::Release => "release",
-            Self::Cancel => "cancel",
-            Self::KeepAlive => "keep_alive",
-            Self::CheckToken => "check_token",
-            Self::GetLock => "get_lock",
-            Self::ListLocks => "list_locks",
-            Self::ForceRelease => "force_release",
-            Self::Describe => "describe",
-        }
-    }
-
-    /// What to say of a sent call that is not answered: only what changes something can have been
-    /// done or not.
-    pub fn unanswered(self) -> Failure {
-        match self {
-            Self::Acquire | Self::Release | Self::Cancel | Self::ForceRelease => {
-                Failure::indeterminate()
-            }
-            Self::KeepAlive
-            | Self::CheckToken
-            | Self::GetLock
-            | Self::ListLocks
-            | Self::Describe => {
-                Failure::new(Reason::NoAnswer, "no store answered in time: ask again")
-            }
-        }
-    }
-}
 
 /// An answer or an event on its way to a client.
 #[derive(Clone, Debug, PartialEq)]
@@ -340,7 +249,8 @@ impl Outbox {
         for at in 0..self.slots.len() {
             let slot = &mut self.slots[at];
             let Some(open) = slot.open.as_mut().filter(|open| whether(open)) else { continue };
-            let unanswered = open.failure.take().map_or_else(|| open.kind.unanswered(), |f| *f);
+            let unanswered =
+                open.failure.take().map_or_else(|| Failure::unanswered(open.kind), |f| *f);
             let (call, items) =
                 (CallNumber(slot.generation << SLOT_BITS | at as u32), open.remaining);
             settled.extend(self.fail(call, items, unanswered));
@@ -458,20 +368,10 @@ fn slot_of(call: CallNumber) -> usize {
     (call.0 & (CALLS_OPEN_MAX as u32 - 1)) as usize
 }
 
-/// Close to the size on the wire: the frame of a few bytes per answer is not counted.
+/// The size on the wire, but for the frame of a few bytes per answer.
 fn encoded_len(reply: &Result<Body, Failure>) -> usize {
     match reply {
-        Ok(Body::Acquire(body)) => body.encoded_len(),
-        Ok(Body::Release(body)) => body.encoded_len(),
-        Ok(Body::Cancel(body)) => body.encoded_len(),
-        Ok(Body::KeepAlive(body)) => body.encoded_len(),
-        Ok(Body::CheckToken(body)) => body.encoded_len(),
-        Ok(Body::GetLock(body)) => body.encoded_len(),
-        Ok(Body::ListLocks(body)) => body.encoded_len(),
-        Ok(Body::ForceRelease(body)) => body.encoded_len(),
-        Ok(Body::Describe(body)) => body.encoded_len(),
-        Ok(Body::Error(StoreError { .. })) => 0,
-        Ok(Body::Event(body)) => body.encoded_len(),
+        Ok(body) => body.encoded_len(),
         Err(failure) => failure.message.len() + failure.field.len() + 64,
     }
 }

@@ -6,6 +6,7 @@ use std::{
 };
 
 use sharklock_proto::{
+    CallKind, Lane,
     internal::v1::{StoreCall, WithdrawAcquire, store_call::Body as Ask},
     v1::KeepAliveRequest,
 };
@@ -15,8 +16,8 @@ use crate::{
     failure::Failure,
     hub::{Hub, wake},
     keepalives::Caller,
-    link::{ByStore, Lane},
-    outbox::{Answer, CallKind, Outbox, Overrun},
+    link::ByStore,
+    outbox::{Answer, Outbox, Overrun},
     routing::Target,
     streams::OpenStream,
     tag::{CallNumber, StreamNumber, Tag},
@@ -144,7 +145,7 @@ impl StreamHandle {
     /// Puts a call where it goes, or among the refused while nobody can be asked.
     fn route(&self, mut call: StoreCall, to: Option<StoreId>, batch: &mut Batch) {
         let body = call.body.as_ref().expect("addressed() sets it");
-        let lane = Lane::of(body);
+        let lane = body.lane();
         let target = match to {
             Some(store) => Some(Target::of_store(store)),
             None => self.hub.target(body),
@@ -195,7 +196,7 @@ impl StreamHandle {
             });
             for (store, calls) in urgent.iter_mut().chain(ordinary.iter_mut()) {
                 calls.retain_mut(|call| {
-                    let kind = CallKind::of(call.body.as_ref().expect("addressed() sets it"));
+                    let kind = call.body.as_ref().expect("addressed() sets it").kind();
                     let Some(opened) = open(outbox, &mut call.tag, kind, 1) else { return false };
                     outbox.sent(opened, store, keep.then(|| call.clone()));
                     true

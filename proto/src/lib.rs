@@ -1,12 +1,15 @@
 //! The `.proto` files of SharkLock, the code generated from them, and what must be said of a message
-//! in one place, since several crates depend on it: what a descriptor of a range is (`descriptor`).
+//! in one place, since several crates depend on it: what a descriptor of a range is (`descriptor`),
+//! and by which name a call is routed, in which lane (`call`).
 //!
 //! Every type here is a wire or disk record. The crates convert the others to their own types at
 //! their edges. Without the default feature `edge` only the plain messages
 //! compile, and neither tonic nor tokio is in the tree.
 
+mod call;
 mod descriptor;
 
+pub use call::{CallKind, Lane, Unanswered};
 pub use descriptor::BadDescriptor;
 
 /// The public API: `LockService` and `AdminService`.

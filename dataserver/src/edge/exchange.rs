@@ -8,10 +8,13 @@ use std::{
 };
 
 use prost::Message as _;
-use sharklock_proto::internal::v1::{
-    NotLeader, Overloaded, StoreCall, StoreCalls, StoreError, StoreReplies, StoreReply, store_call,
-    store_error, store_reply,
-    store_service_server::{StoreService, StoreServiceServer},
+use sharklock_proto::{
+    Lane,
+    internal::v1::{
+        NotLeader, Overloaded, StoreCall, StoreCalls, StoreError, StoreReplies, StoreReply,
+        store_error, store_reply,
+        store_service_server::{StoreService, StoreServiceServer},
+    },
 };
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
@@ -20,7 +23,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::edge::{
     links::{Links, LocalLink},
-    mailbox::{Lane, Mailbox},
+    mailbox::Mailbox,
 };
 
 /// Largest message of a gateway: it ends one with the call that brings it over 256 KiB.
@@ -101,7 +104,10 @@ async fn listen(
                 return;
             }
         };
-        let (urgent, ordinary): (Vec<_>, Vec<_>) = message.calls.into_iter().partition(is_urgent);
+        let (urgent, ordinary): (Vec<_>, Vec<_>) = message
+            .calls
+            .into_iter()
+            .partition(|call| call.body.as_ref().is_some_and(|body| body.lane() == Lane::Urgent));
         for (lane, calls) in [(Lane::Urgent, urgent), (Lane::Ordinary, ordinary)] {
             if calls.is_empty() {
                 continue;
@@ -114,12 +120,6 @@ async fn listen(
             }
         }
     }
-}
-
-/// Keepalives, releases and cancels never wait behind anything else (D16).
-fn is_urgent(call: &StoreCall) -> bool {
-    use store_call::Body;
-    matches!(&call.body, Some(Body::KeepAlive(_) | Body::Release(_) | Body::Cancel(_)))
 }
 
 /// Why a call was not taken; not done, in either case.

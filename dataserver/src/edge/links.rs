@@ -8,13 +8,13 @@ use std::{
     },
 };
 
-use sharklock_proto::internal::v1::{StoreCall, StoreReply};
+use sharklock_proto::{
+    Lane,
+    internal::v1::{StoreCall, StoreReply},
+};
 use tokio::sync::mpsc;
 
-use crate::{
-    edge::mailbox::{Lane, Mailbox},
-    front::LinkId,
-};
+use crate::{edge::mailbox::Mailbox, front::LinkId};
 
 /// Batches of replies that may wait for a gateway. A gateway that does not read loses replies, as
 /// over a broken connection: its clients ask again.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use sharklock_multiraft::BatchSeq;
-use sharklock_proto::internal::v1::StoreCall;
+use sharklock_proto::{Lane, internal::v1::StoreCall};
 
 use crate::{front::LinkId, ports::Input};
 
@@ -17,15 +17,6 @@ pub const CALLS_MAX: usize = 65_536;
 /// Messages of other stores that may stand in the mailbox. A worker that is so far behind has been
 /// given up by its peers; what is dropped here Raft sends again.
 const RAFT_MAX: usize = 65_536;
-
-/// Which calls must never wait behind which.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lane {
-    /// Keepalives, releases, cancels.
-    Urgent,
-    /// Everything else.
-    Ordinary,
-}
 
 /// A mutex with two short critical sections, push and take-all, hidden behind these methods; the
 /// worker sleeps on the condition variable.

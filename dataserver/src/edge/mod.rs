@@ -16,5 +16,4 @@ mod server;
 mod worker_thread;
 
 pub use links::LocalLink;
-pub use mailbox::Lane;
 pub use server::{DataServer, DataServerConfig, StartError, Tuning};

@@ -10,6 +10,7 @@ use std::{
 };
 
 use sharklock_proto::{
+    CallKind,
     internal::v1::{store_call, store_reply::Body},
     v1::{
         AcquireOutcome, AcquireRequest, AcquireResponse, AcquisitionEvent, AcquisitionEventKind,
@@ -27,7 +28,7 @@ use super::{
 };
 use crate::{
     failure::{Failure, Reason},
-    outbox::{Answer, CallKind},
+    outbox::Answer,
     validate::{self, Checked, Session},
 };
 

@@ -4,6 +4,7 @@
 use std::{future::poll_fn, sync::Arc, time::Duration};
 
 use sharklock_proto::{
+    CallKind,
     internal::v1::{store_call, store_reply::Body},
     v1::KeepAliveResponse,
 };
@@ -13,7 +14,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::host::Host;
 use crate::{
     failure::{Failure, Reason},
-    outbox::{Answer, CallKind},
+    outbox::Answer,
     port::too_far_behind,
     stream::{Origin, StreamHandle},
     tag::StreamNumber,
@@ -81,7 +82,7 @@ impl Exchange {
 /// not done is tried again until then; what may have been done is the caller's to repeat.
 pub(super) async fn ask(host: &Arc<Host>, checked: Checked) -> Result<Body, Failure> {
     let deadline = Instant::now() + host.config.unary_deadline;
-    let kind = CallKind::of(checked.body());
+    let kind = checked.body().kind();
     let items = match checked.body() {
         store_call::Body::KeepAlive(request) => request.items.len(),
         _ => 1,
@@ -94,7 +95,7 @@ pub(super) async fn ask(host: &Arc<Host>, checked: Checked) -> Result<Body, Fail
         // A unary call listens to no events: they stay with the stream that waits for them.
         exchange.send(attempt, checked.clone(), StreamNumber::GATEWAY, "");
         let reply = timeout_at(deadline, one(&exchange, attempt, items)).await;
-        let reply = reply.unwrap_or_else(|_elapsed| Err(kind.unanswered()));
+        let reply = reply.unwrap_or_else(|_elapsed| Err(Failure::unanswered(kind)));
         let Err(failure) = reply else { return reply };
         let again = match failure.reason {
             Reason::RangeMoved => hops.take().is_ok(),

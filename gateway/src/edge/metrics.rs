@@ -5,12 +5,10 @@ use std::sync::Arc;
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
 };
+use sharklock_proto::{CallKind, Unanswered};
 use tokio::time::Instant;
 
-use crate::{
-    failure::Reason,
-    outbox::{CallKind, Settled},
-};
+use crate::{failure::Reason, outbox::Settled};
 
 /// From a call that is answered out of memory to one that waits for a failover, seconds.
 const SECONDS: [f64; 14] =
@@ -21,8 +19,8 @@ pub(super) struct Metrics {
     started: IntCounterVec,
     handled: IntCounterVec,
     handling: HistogramVec,
-    /// In the order of [`CallKind::ALL`].
-    calls: Vec<Histogram>,
+    /// In the order of [`CallKind::ALL`]; none of what nobody waits for.
+    calls: Vec<Option<Histogram>>,
     /// In the order of [`Reason::ALL`].
     failures: Vec<IntCounter>,
     pub(super) calls_open: IntGauge,
@@ -69,7 +67,13 @@ impl Metrics {
                 &rpc_code,
             )?,
             handling: make.histograms("grpc_server_handling_seconds", "Time of RPCs.", &rpc)?,
-            calls: CallKind::ALL.map(|kind| calls.with_label_values(&[kind.as_str()])).into(),
+            calls: CallKind::ALL
+                .iter()
+                .map(|kind| {
+                    let is_answered = kind.unanswered() != Unanswered::Nothing;
+                    is_answered.then(|| calls.with_label_values(&[kind.as_str()]))
+                })
+                .collect(),
             failures: Reason::ALL
                 .iter()
                 .map(|reason| failures.with_label_values(&[reason.as_str()]))
@@ -144,7 +148,8 @@ impl Metrics {
 
     pub(super) fn settled(&self, settled: Settled, now_us: u64) {
         let seconds = now_us.saturating_sub(settled.opened_us) as f64 / 1e6;
-        self.calls[settled.kind as usize].observe(seconds);
+        let histogram = self.calls[settled.kind as usize].as_ref();
+        histogram.expect("only what somebody waits for is settled").observe(seconds);
     }
 
     pub(super) fn failed(&self, reason: Reason) {
@@ -271,9 +276,12 @@ mod tests {
     fn calls_and_reasons_are_counted_under_their_own_names() {
         let registry = Registry::new();
         let metrics = Metrics::new(&registry).expect("the names are distinct");
-        for kind in CallKind::ALL {
+        for &kind in CallKind::ALL {
+            let Some(histogram) = &metrics.calls[kind as usize] else {
+                assert_eq!(kind.unanswered(), Unanswered::Nothing);
+                continue;
+            };
             metrics.settled(Settled { kind, opened_us: 0 }, 10);
-            let histogram = &metrics.calls[kind as usize];
             assert_eq!(histogram.get_sample_count(), 1, "{kind:?} is out of order in ALL");
         }
         for reason in Reason::ALL {

@@ -3,15 +3,19 @@
 
 use std::{sync::Arc, task::Waker};
 
-use sharklock_proto::internal::v1::{
-    StoreCall, StoreError, StoreReply, store_error::Kind, store_reply::Body,
+use sharklock_proto::{
+    Lane,
+    internal::v1::{
+        StoreCall, StoreError, StoreReply, store_call::Body as Ask, store_error::Kind,
+        store_reply::Body,
+    },
 };
 use sharklock_rangemap::StoreId;
 
 use super::{Hub, wake};
 use crate::{
     failure::Failure,
-    link::{ByStore, Lane},
+    link::ByStore,
     outbox::Outbox,
     streams::OpenStream,
     tag::{CallNumber, StreamNumber, Tag},
@@ -80,9 +84,9 @@ impl Hub {
             Body::Error(_) | Body::Describe(_) | Body::Event(_) => {}
             answer => {
                 if self.routing().has_guesses()
-                    && let Some(range_id) = range_of(answer)
+                    && let Some(position) = answer.position()
                 {
-                    self.routing_mut().answered(range_id, from);
+                    self.routing_mut().answered(position.range_id, from);
                 }
             }
         }
@@ -119,7 +123,7 @@ impl Hub {
         });
         if let Some((store, call)) = again {
             self.observer.sent_again();
-            match call.body.as_ref().map(Lane::of) {
+            match call.body.as_ref().map(Ask::lane) {
                 Some(Lane::Urgent) => after.urgent.push(store, call),
                 Some(Lane::Ordinary) | None => after.ordinary.push(store, call),
             }
@@ -221,20 +225,4 @@ impl Hub {
             self.observer.late_reply();
         }
     }
-}
-
-/// The range whose leader has answered this.
-fn range_of(answer: &Body) -> Option<u64> {
-    let position = match answer {
-        Body::Acquire(body) => body.position,
-        Body::Release(body) => body.position,
-        Body::Cancel(body) => body.position,
-        Body::KeepAlive(body) => body.answers.first()?.position,
-        Body::CheckToken(body) => body.position,
-        Body::GetLock(body) => body.position,
-        Body::ListLocks(body) => body.position,
-        Body::ForceRelease(body) => body.position,
-        Body::Describe(_) | Body::Error(_) | Body::Event(_) => None,
-    };
-    Some(position?.range_id)
 }

@@ -597,7 +597,7 @@ fn a_withdrawal_follows_its_acquire_under_the_same_number() {
     let (to, withdrawn) = front.sent_one();
     assert_eq!((to, withdrawn.asker, withdrawn.range_id), (B, asked.asker, 1));
     assert_eq!((&withdrawn.session, withdrawn.instance), (&asked.session, asked.instance));
-    let lane = |call: &StoreCall| Lane::of(call.body.as_ref().expect("it has a body"));
+    let lane = |call: &StoreCall| call.body.as_ref().expect("it has a body").lane();
     assert_eq!(lane(&withdrawn), lane(&asked));
     // An error that comes back all the same finds nobody.
     front.reply(B, &withdrawn, not_leader(1));

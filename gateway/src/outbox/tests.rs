@@ -1,7 +1,8 @@
 //! Bounds, late replies, and keepalives that are answered in parts.
 
 use sharklock_proto::{
-    internal::v1::{Indeterminate, store_error},
+    Unanswered,
+    internal::v1::{Indeterminate, StoreError, store_error},
     v1::{
         AcquireResponse, AcquisitionEvent, GetLockResponse, Holder, KeepAliveResponse, LockInfo,
         ReleaseResponse,
@@ -136,7 +137,8 @@ fn a_store_error_comes_out_as_a_failure() {
 
 #[test]
 fn what_is_not_answered_in_time_may_have_been_done_only_if_it_changes_something() {
-    for kind in CallKind::ALL {
+    let awaited = |kind: &&CallKind| kind.unanswered() != Unanswered::Nothing;
+    for &kind in CallKind::ALL.iter().filter(awaited) {
         let mut outbox = Outbox::default();
         let old = outbox.open(1, kind, 2, NOW).expect("there is room");
         let young = outbox.open(2, kind, 1, NOW + 1).expect("there is room");
