@@ -4,22 +4,24 @@
 //! It decides nothing. Apply decides, and every command here carries its cause and the term it was
 //! decided in, so that apply can refuse it. Late is always safe; early never happens.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::time::Duration;
 
 use sharklock_locktable::{
     Acquisition, AcquisitionId, Change, Command, End, EndCause, Expire, ExpireItem, Grant,
     LockTable, Name, Token, Wait, WaitTimeout,
 };
 
-use crate::condition_clock::{ConditionClock, TimeKey};
+use crate::{
+    alarms::Alarms,
+    condition_clock::{ConditionClock, TimeKey},
+};
 
 mod inherited;
+mod leases;
 mod moved;
 
 use inherited::Inherited;
+use leases::{Deadline, Lease, Leases};
 
 /// ρ of D7 in parts per thousand: how much faster than true time a server's clock may be assumed
 /// to run, and by how much every lease is longer here than the client counts it.
@@ -61,67 +63,26 @@ pub enum Renewal {
     Unknown,
 }
 
+/// What the clock knows of a hold beside its lease.
+#[derive(Clone, Copy, Debug)]
+struct Hold {
+    /// The newest acquisition that ever joined it.
+    newest: AcquisitionId,
+    ending: bool,
+    /// Its client may know of the grant: something was sent that says so.
+    told: bool,
+}
+
+/// A waiter: its lease says all. When its wait ends stands in `waits`.
+#[derive(Debug)]
+struct Waiter;
+
+/// Whose alarm rings. Of several that ring at one moment the first comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Alarm {
-    Lease(LeaseKey),
-    Wait(Acquisition),
-}
-
-/// One lease.
-///
-/// Invariants:
-/// - `deadline` is `Some` exactly when `(alarm, Alarm::Lease(key))` is in `alarms`; `None` means
-///   that its end has been proposed and not yet been applied;
-/// - `alarm` is never behind the moment at which the lease ends. It lies before that once a stall
-///   has been credited: whoever finds it due looks again;
-/// - that moment only moves later, except that Ending sets it anew;
-/// - `heard` is set only while the end is pending.
-#[derive(Clone, Debug)]
-struct LeaseState {
-    name: Name,
-    ttl: Duration,
-    deadline: Option<Deadline>,
-    alarm: Duration,
-    /// The last receipt while the end was pending. It counts if apply refuses that end: the
-    /// receipt may have been an acquire, which is answered behind it in the log.
-    heard: Option<Duration>,
-    kind: Kind,
-}
-
-/// When a lease ends, but for the stalls since it was set.
-#[derive(Clone, Copy, Debug)]
-struct Deadline {
-    /// As if no stall came.
-    plain: Duration,
-    /// What [`LeaseClock::credit`] was when it was set: what came since is the lease's, up to its
-    /// ttl.
-    credit_before: Duration,
-}
-
-impl LeaseState {
-    /// When it ends after so much credit in all; none while its end is pending.
-    fn ends_at(&self, credit: Duration) -> Option<Duration> {
-        Some(self.deadline?.ends_at(self.ttl, credit))
-    }
-}
-
-impl Deadline {
-    fn ends_at(self, ttl: Duration, credit: Duration) -> Duration {
-        self.plain + ttl.min(credit - self.credit_before)
-    }
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Kind {
-    Hold {
-        newest: AcquisitionId,
-        ending: bool,
-        /// Its client may know of the grant: something was sent that says so.
-        told: bool,
-    },
-    Waiter {
-        wait_ends: Option<Duration>,
-    },
+enum Ringing {
+    Hold,
+    Waiter,
+    Wait,
 }
 
 /// Deadlines of every hold and waiter of a range, while its replica leads.
@@ -130,6 +91,7 @@ enum Kind {
 /// - exists only between the apply of the leader's first entry and its step-down;
 /// - once it is whole it has a lease for every hold that is no orphan and every waiter of the table
 ///   as applied, and a time for everything that a condition sets; it never has another;
+/// - `waits` has waiters only, until the end of their wait has been proposed;
 /// - what it has not taken up yet has the lease that [`Inherited`] says, and nothing has happened to
 ///   it since the promotion;
 /// - a lease is never proposed to end before a full `ttl(1+ρ)` since the receipt of its last
@@ -138,8 +100,9 @@ enum Kind {
 pub struct LeaseClock {
     term: u64,
     election_max: Duration,
-    leases: BTreeMap<LeaseKey, LeaseState>,
-    alarms: BTreeSet<(Duration, Alarm)>,
+    holds: Leases<Token, Hold>,
+    waiters: Leases<Acquisition, Waiter>,
+    waits: Alarms<Acquisition, ()>,
     conditions: ConditionClock,
     /// The sum of all stalls. One number for all leases, so that crediting costs the same however
     /// many there are: it must not become a stall itself.
@@ -155,38 +118,42 @@ pub struct LeaseClock {
 impl LeaseClock {
     /// Takes the receipt of a keepalive, a duplicate acquire or a re-entry.
     pub fn renew(&mut self, now: Duration, key: LeaseKey) -> Renewal {
-        let Some(lease) = self.leases.get_mut(&key) else { return Renewal::Unknown };
-        if let Kind::Hold { told, .. } = &mut lease.kind {
-            *told = true;
+        match key {
+            LeaseKey::Hold(token) => self.renew_hold(now, token),
+            LeaseKey::Waiter(acquisition) => self.waiters.renew(now, acquisition, self.credit),
         }
-        let Some(ends_at) = lease.ends_at(self.credit) else {
-            lease.heard = Some(now);
-            return Renewal::Pending;
-        };
-        if matches!(lease.kind, Kind::Hold { ending: true, .. }) {
+    }
+
+    fn renew_hold(&mut self, now: Duration, token: Token) -> Renewal {
+        let Some(lease) = self.holds.get_mut(token) else { return Renewal::Unknown };
+        lease.of.told = true;
+        if lease.of.ending && !lease.is_pending() {
             return Renewal::Ending;
         }
-        let renewed = ends_at.max(now + with_drift(lease.ttl));
-        self.end_at(key, renewed);
-        Renewal::Renewed
+        self.holds.renew(now, token, self.credit)
     }
 
     /// Notes that a push tells the client of a grant.
     pub fn tell(&mut self, granted: Token) {
-        let lease = self.leases.get_mut(&LeaseKey::Hold(granted));
-        if let Some(LeaseState { kind: Kind::Hold { told, .. }, .. }) = lease {
-            *told = true;
+        if let Some(lease) = self.holds.get_mut(granted) {
+            lease.of.told = true;
         }
     }
 
     /// Whether the end of `key` has been proposed and not been applied yet.
     pub fn is_pending(&self, key: LeaseKey) -> bool {
-        self.leases.get(&key).is_some_and(|lease| lease.deadline.is_none())
+        match key {
+            LeaseKey::Hold(token) => self.holds.get(token).is_some_and(|it| it.is_pending()),
+            LeaseKey::Waiter(waiter) => self.waiters.get(waiter).is_some_and(|it| it.is_pending()),
+        }
     }
 
     /// Lease length of `key`.
     pub fn ttl(&self, key: LeaseKey) -> Option<Duration> {
-        Some(self.leases.get(&key)?.ttl)
+        match key {
+            LeaseKey::Hold(token) => self.holds.get(token).map(|lease| lease.ttl),
+            LeaseKey::Waiter(acquisition) => self.waiters.get(acquisition).map(|lease| lease.ttl),
+        }
     }
 
     /// Follows a change that apply made. `table` is as it stands after the whole entry.
@@ -198,8 +165,9 @@ impl LeaseClock {
     pub(crate) fn observe(&mut self, now: Duration, change: &Change) {
         match change {
             Change::Queued { acquisition, name, ttl_ms, wait } => {
-                let kind = Kind::Waiter { wait_ends: wait_ends(now, *wait) };
-                self.start(now, LeaseKey::Waiter(*acquisition), name.clone(), *ttl_ms, kind);
+                let deadline = self.deadline(now, *ttl_ms);
+                let wait_ends = wait_ends(now, *wait);
+                self.start_waiter(deadline, *acquisition, name.clone(), *ttl_ms, wait_ends);
             }
             Change::Granted { acquisition, name, grant, from_queue, condition } => {
                 self.begin_hold(now, *acquisition, name, grant, *from_queue);
@@ -210,12 +178,10 @@ impl LeaseClock {
             }
             Change::Joined { acquisition, token, .. } => self.join(now, *token, acquisition.id),
             Change::Closed { .. } => {}
-            Change::WaiterLeft { acquisition, .. } => {
-                self.stop(LeaseKey::Waiter(*acquisition));
-            }
+            Change::WaiterLeft { acquisition, .. } => drop(self.stop_waiter(*acquisition)),
             // An orphan has no lease: nothing but a command of somebody ends it.
             Change::HoldEnded { token, .. } | Change::Orphaned { token, .. } => {
-                self.stop(LeaseKey::Hold(*token));
+                self.holds.stop(*token);
                 self.conditions.stop_hold(*token);
             }
             Change::EndingBegan { token, .. } => {
@@ -250,19 +216,16 @@ impl LeaseClock {
         }
         let mut items = Vec::new();
         let mut commands = Vec::new();
-        let mut seen = 0;
-        while let Some((at, alarm)) = self.alarms.first().copied() {
+        for _ in 0..ALARMS_PER_TURN_MAX {
             let is_full = items.len() + commands.len() >= EXPIRE_ITEMS_MAX;
-            if at > now || is_full || seen >= ALARMS_PER_TURN_MAX {
+            let Some((_, ringing)) = self.first().filter(|(at, _)| *at <= now && !is_full) else {
                 break;
-            }
-            seen += 1;
+            };
             self.alarms_seen += 1;
-            self.alarms.pop_first();
-            match alarm {
-                Alarm::Lease(key) if self.is_credited(now, key) => {}
-                Alarm::Lease(key) => self.lease_due(key, &mut items, &mut commands),
-                Alarm::Wait(acquisition) => commands.extend(self.wait_due(acquisition)),
+            match ringing {
+                Ringing::Hold => self.hold_due(now, &mut items, &mut commands),
+                Ringing::Waiter => items.extend(self.waiter_due(now)),
+                Ringing::Wait => commands.extend(self.wait_due(now)),
             }
         }
         let commands_max = EXPIRE_ITEMS_MAX.saturating_sub(items.len() + commands.len());
@@ -276,7 +239,7 @@ impl LeaseClock {
     /// When [`due`](Self::due) is to be asked next: it may have something to say by then, and has
     /// nothing before.
     pub fn next_alarm(&self) -> Option<Duration> {
-        let lease = self.alarms.first().map(|&(at, _)| at);
+        let lease = self.first().map(|(at, _)| at);
         let at = lease.into_iter().chain(self.conditions.next_alarm()).min()?;
         Some(self.paused_until.map_or(at, |until| until.max(at)))
     }
@@ -299,89 +262,56 @@ impl LeaseClock {
     /// Lets go of about so many leases, of a leadership that is over, and says whether none is left:
     /// to drop millions at once takes as long as to make them.
     pub fn shed(&mut self, leases_max: usize) -> bool {
-        for _ in 0..leases_max {
-            if self.leases.pop_first().is_none() {
-                break;
-            }
-            self.alarms.pop_first();
-        }
-        self.is_empty()
+        let mut left = leases_max;
+        left -= self.waits.shed(left);
+        left -= self.waiters.shed(left);
+        self.holds.shed(left);
+        self.is_empty() && self.waits.is_empty()
     }
 
     /// How many leases run that are taken up.
     pub fn len(&self) -> usize {
-        self.leases.len()
+        self.holds.len() + self.waiters.len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.leases.is_empty()
+        self.len() == 0
     }
 
-    fn start(&mut self, from: Duration, key: LeaseKey, name: Name, ttl_ms: u64, kind: Kind) {
+    /// The deadline of a lease that begins.
+    fn deadline(&self, from: Duration, ttl_ms: u64) -> Deadline {
         let plain = from + with_drift(Duration::from_millis(ttl_ms));
-        let deadline = Deadline { plain, credit_before: self.credit };
-        self.start_with(deadline, key, name, ttl_ms, kind);
+        Deadline { plain, credit_before: self.credit }
     }
 
-    fn start_with(
+    fn start_waiter(
         &mut self,
         deadline: Deadline,
-        key: LeaseKey,
+        acquisition: Acquisition,
         name: Name,
         ttl_ms: u64,
-        kind: Kind,
+        wait_ends: Option<Duration>,
     ) {
-        let (ttl, alarm) = (Duration::from_millis(ttl_ms), deadline.plain);
-        let deadline = Some(deadline);
-        let state = LeaseState { name, ttl, deadline, alarm, heard: None, kind };
-        if let (LeaseKey::Waiter(acquisition), Kind::Waiter { wait_ends: Some(at) }) = (key, kind) {
-            self.alarms.insert((at, Alarm::Wait(acquisition)));
+        self.waiters.start(acquisition, name, ttl_ms, deadline, Waiter);
+        if let Some(at) = wait_ends {
+            self.waits.set(acquisition, at, ());
         }
-        self.alarms.insert((alarm, Alarm::Lease(key)));
-        let before = self.leases.insert(key, state);
-        assert!(before.is_none(), "{key:?} has two leases");
     }
 
-    fn stop(&mut self, key: LeaseKey) -> Option<LeaseState> {
-        let lease = self.leases.remove(&key)?;
-        if lease.deadline.is_some() {
-            self.alarms.remove(&(lease.alarm, Alarm::Lease(key)));
-        }
-        if let (LeaseKey::Waiter(acquisition), Kind::Waiter { wait_ends: Some(at) }) =
-            (key, lease.kind)
-        {
-            self.alarms.remove(&(at, Alarm::Wait(acquisition)));
-        }
-        Some(lease)
+    fn stop_waiter(&mut self, acquisition: Acquisition) -> Option<Lease<Waiter>> {
+        self.waits.remove(acquisition);
+        self.waiters.stop(acquisition)
     }
 
-    /// From here on the lease ends at `plain`, and has its whole credit before it.
-    fn end_at(&mut self, key: LeaseKey, plain: Duration) {
-        self.set_deadline(key, Deadline { plain, credit_before: self.credit });
-    }
-
-    fn set_deadline(&mut self, key: LeaseKey, deadline: Deadline) {
-        let lease = self.leases.get_mut(&key).expect("the caller has just seen this lease");
-        lease.heard = None;
-        if lease.deadline.replace(deadline).is_some() {
-            self.alarms.remove(&(lease.alarm, Alarm::Lease(key)));
-        }
-        lease.alarm = deadline.plain;
-        self.alarms.insert((lease.alarm, Alarm::Lease(key)));
-    }
-
-    /// Whether a lease whose alarm has come goes on, as stalls have been credited to it; its alarm
-    /// then stands where it ends.
-    fn is_credited(&mut self, now: Duration, key: LeaseKey) -> bool {
-        let lease = self.leases.get_mut(&key).expect("an alarm has its lease");
-        let ends_at = lease.ends_at(self.credit).expect("what is pending has no alarm");
-        if ends_at <= now {
-            return false;
-        }
-        lease.alarm = ends_at;
-        self.alarms.insert((ends_at, Alarm::Lease(key)));
-        true
+    /// The alarm that rings first.
+    fn first(&self) -> Option<(Duration, Ringing)> {
+        let alarms = [
+            self.holds.next().map(|at| (at, Ringing::Hold)),
+            self.waiters.next().map(|at| (at, Ringing::Waiter)),
+            self.waits.next().map(|at| (at, Ringing::Wait)),
+        ];
+        alarms.into_iter().flatten().min()
     }
 
     fn begin_hold(
@@ -392,118 +322,92 @@ impl LeaseClock {
         grant: &Grant,
         from_queue: bool,
     ) {
+        let ttl = Duration::from_millis(grant.ttl_ms);
+        let waited = self.stop_waiter(acquisition).filter(|_| from_queue);
+        // The waiter's lease becomes the hold's, deadline unchanged.
+        let deadline = match (waited, &self.inherited) {
+            (Some(waited), _) => waited.carried_on(now, self.credit),
+            (None, Some(inherited)) if from_queue => inherited.deadline(ttl),
+            (None, _) => self.deadline(now, grant.ttl_ms),
+        };
         // The answer to an acquire tells of the grant; whether a push does, the caller knows.
-        let kind = Kind::Hold { newest: acquisition.id, ending: false, told: !from_queue };
-        let waited = self.stop(LeaseKey::Waiter(acquisition));
-        self.start(now, LeaseKey::Hold(grant.token), name.clone(), grant.ttl_ms, kind);
-        // The waiter's lease becomes the hold's, deadline unchanged. If the waiter's end
-        // was pending, apply has just refused it: the hold is due at once, unless the waiter
-        // was heard of meanwhile.
-        if from_queue && let Some(waited) = waited {
-            let heard = waited.heard.map(|heard| heard + with_drift(waited.ttl));
-            let refused = Deadline { plain: heard.unwrap_or(now), credit_before: self.credit };
-            let deadline = waited.deadline.unwrap_or(refused);
-            self.set_deadline(LeaseKey::Hold(grant.token), deadline);
-        } else if from_queue && let Some(inherited) = &self.inherited {
-            let deadline = inherited.deadline(Duration::from_millis(grant.ttl_ms));
-            self.set_deadline(LeaseKey::Hold(grant.token), deadline);
-        }
+        let hold = Hold { newest: acquisition.id, ending: false, told: !from_queue };
+        self.holds.start(grant.token, name.clone(), grant.ttl_ms, deadline, hold);
     }
 
     /// A re-entry renews, and makes any Expire that is on its way miss.
     fn join(&mut self, now: Duration, token: Token, id: AcquisitionId) {
-        let key = LeaseKey::Hold(token);
-        if let Some(LeaseState { kind: Kind::Hold { newest, .. }, .. }) = self.leases.get_mut(&key)
-        {
-            *newest = id.max(*newest);
+        if let Some(lease) = self.holds.get_mut(token) {
+            lease.of.newest = id.max(lease.of.newest);
         }
-        self.renew(now, key);
+        self.renew_hold(now, token);
     }
 
     /// Ending is waited out in full from here, whatever was left of the lease (D9).
     fn begin_ending(&mut self, now: Duration, token: Token) {
-        let key = LeaseKey::Hold(token);
-        let Some(lease) = self.leases.get_mut(&key) else { return };
-        if let Kind::Hold { ending, .. } = &mut lease.kind {
-            *ending = true;
-        }
-        let ends_at = now + with_drift(lease.ttl);
-        self.end_at(key, ends_at);
+        let Some(lease) = self.holds.get_mut(token) else { return };
+        lease.of.ending = true;
+        self.holds.begin_anew(now, token, self.credit);
     }
 
     /// The Expire was decided without knowing the newest acquisition: it is known now.
     fn rearm(&mut self, now: Duration, token: Token, newest: AcquisitionId) {
-        let key = LeaseKey::Hold(token);
-        let Some(lease) = self.leases.get_mut(&key) else { return };
-        if let Kind::Hold { newest: known, .. } = &mut lease.kind {
-            *known = newest.max(*known);
-        }
-        let ends_at = now + with_drift(lease.ttl);
-        self.end_at(key, ends_at);
+        let Some(lease) = self.holds.get_mut(token) else { return };
+        lease.of.newest = newest.max(lease.of.newest);
+        self.holds.begin_anew(now, token, self.credit);
     }
 
     /// The hold goes on under another token, by its client's word: in full from here. An Expire that
     /// is on its way names the token before, and does nothing.
     fn rename(&mut self, now: Duration, before: Token, after: Token) {
         self.conditions.rename_hold(before, after);
-        let after = LeaseKey::Hold(after);
-        let Some(LeaseState { name, ttl, kind, .. }) = self.stop(LeaseKey::Hold(before)) else {
-            // A new leader has taken it up under the token that it has now.
-            if let Some(lease) = self.leases.get(&after) {
-                let ends_at = now + with_drift(lease.ttl);
-                self.end_at(after, ends_at);
-            }
-            return;
-        };
-        let kind = match kind {
-            Kind::Hold { newest, ending, .. } => Kind::Hold { newest, ending, told: true },
-            waiter @ Kind::Waiter { .. } => waiter,
-        };
-        let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
-        self.start(now, after, name, ttl_ms, kind);
+        // A new leader may have taken it up under the token that it has now.
+        if let Some(lease) = self.holds.stop(before) {
+            let ttl_ms = u64::try_from(lease.ttl.as_millis()).unwrap_or(u64::MAX);
+            let (deadline, hold) = (self.deadline(now, ttl_ms), Hold { told: true, ..lease.of });
+            self.holds.start(after, lease.name, ttl_ms, deadline, hold);
+        } else {
+            self.holds.begin_anew(now, after, self.credit);
+        }
     }
 
     /// The lease is longer from here on.
     fn lengthen(&mut self, now: Duration, token: Token, ttl_ms: u64) {
-        let key = LeaseKey::Hold(token);
-        let Some(lease) = self.leases.get_mut(&key) else { return };
+        let Some(lease) = self.holds.get_mut(token) else { return };
         let ends_at = lease.ends_at(self.credit);
         lease.ttl = Duration::from_millis(ttl_ms);
-        let longer = now + with_drift(lease.ttl);
         if let Some(ends_at) = ends_at {
-            self.end_at(key, ends_at.max(longer));
+            let Deadline { plain, credit_before } = self.deadline(now, ttl_ms);
+            let longer = Deadline { plain: plain.max(ends_at), credit_before };
+            self.holds.set_deadline(token, longer);
         }
     }
 
-    fn lease_due(
+    fn hold_due(
         &mut self,
-        key: LeaseKey,
+        now: Duration,
         items: &mut Vec<ExpireItem>,
         commands: &mut Vec<Command>,
     ) {
-        let lease = self.leases.get_mut(&key).expect("an alarm has its lease");
-        lease.deadline = None;
-        let name = lease.name.clone();
-        match (key, lease.kind) {
-            (LeaseKey::Hold(token), Kind::Hold { ending: true, told, .. }) => {
-                let cause = EndCause::WaitedOut { proposer_term: self.term, told };
-                commands.push(Command::End(End { name, token: Some(token), cause }));
-            }
-            (LeaseKey::Hold(token), Kind::Hold { newest, told, .. }) => {
-                items.push(ExpireItem::Hold { name, token, newest, told });
-            }
-            (LeaseKey::Waiter(acquisition), _) => {
-                items.push(ExpireItem::Waiter { name, acquisition });
-            }
-            (LeaseKey::Hold(_), Kind::Waiter { .. }) => unreachable!("a hold's lease is a hold's"),
+        let Some((token, lease)) = self.holds.ring(now, self.credit) else { return };
+        let (name, Hold { newest, ending, told }) = (lease.name.clone(), lease.of);
+        if ending {
+            let cause = EndCause::WaitedOut { proposer_term: self.term, told };
+            commands.push(Command::End(End { name, token: Some(token), cause }));
+        } else {
+            items.push(ExpireItem::Hold { name, token, newest, told });
         }
     }
 
-    fn wait_due(&mut self, acquisition: Acquisition) -> Option<Command> {
-        let lease = self.leases.get_mut(&LeaseKey::Waiter(acquisition))?;
-        lease.kind = Kind::Waiter { wait_ends: None };
-        let name = lease.name.clone();
-        let proposer_term = self.term;
+    fn waiter_due(&mut self, now: Duration) -> Option<ExpireItem> {
+        let (acquisition, lease) = self.waiters.ring(now, self.credit)?;
+        Some(ExpireItem::Waiter { name: lease.name.clone(), acquisition })
+    }
+
+    fn wait_due(&mut self, now: Duration) -> Option<Command> {
+        let (acquisition, ()) = self.waits.pop(now)?;
+        let lease = self.waiters.get(acquisition).expect("only who waits has an end of its wait");
+        let (name, proposer_term) = (lease.name.clone(), self.term);
         Some(Command::WaitTimeout(WaitTimeout { acquisition, name, proposer_term }))
     }
 }

@@ -7,6 +7,7 @@
 mod admission;
 mod agenda;
 mod agreement;
+mod alarms;
 mod answers;
 mod attempts;
 mod codec;

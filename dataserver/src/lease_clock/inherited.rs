@@ -7,15 +7,15 @@
 //! behind the promotion, and by then all are taken up unless there are millions. Times that may be
 //! shorter, those of waits and conditions, may be over later by as long as that takes.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::time::Duration;
 
 use sharklock_locktable::{Change, Lease, LeaseCursor, LockTable, Token};
 
-use super::{Deadline, Kind, LeaseClock, LeaseKey, wait_ends, with_drift};
-use crate::condition_clock::{ConditionClock, TimeKey};
+use super::{Deadline, Hold, LeaseClock, LeaseKey, Leases, wait_ends, with_drift};
+use crate::{
+    alarms::Alarms,
+    condition_clock::{ConditionClock, TimeKey},
+};
 
 /// How many times more a turn takes up once an inherited lease could be due.
 const HASTE: usize = 8;
@@ -50,8 +50,9 @@ impl LeaseClock {
         Self {
             term,
             election_max,
-            leases: BTreeMap::new(),
-            alarms: BTreeSet::new(),
+            holds: Leases::default(),
+            waiters: Leases::default(),
+            waits: Alarms::default(),
             conditions: ConditionClock::default(),
             credit: Duration::ZERO,
             paused_until: None,
@@ -100,10 +101,12 @@ impl LeaseClock {
 
     /// Takes up the lease that somebody speaks of. Call it before whatever asks or renews it.
     pub fn meet(&mut self, table: &LockTable, name: &str, key: LeaseKey) {
-        if self.is_whole() || self.leases.contains_key(&key) {
+        if self.is_whole() {
             return;
         }
         let lease = match key {
+            LeaseKey::Hold(token) if self.holds.contains(token) => None,
+            LeaseKey::Waiter(acquisition) if self.waiters.contains(acquisition) => None,
             LeaseKey::Hold(token) => table.lease_of_hold(name, token),
             LeaseKey::Waiter(acquisition) => table.lease_of_waiter(name, acquisition),
         };
@@ -125,9 +128,7 @@ impl LeaseClock {
                 self.meet(table, name.as_str(), LeaseKey::Hold(*token));
             }
             // The table knows it under its new token only.
-            Change::Downgraded { before, name, grant, .. }
-                if !self.leases.contains_key(&LeaseKey::Hold(*before)) =>
-            {
+            Change::Downgraded { before, name, grant, .. } if !self.holds.contains(*before) => {
                 self.meet(table, name.as_str(), LeaseKey::Hold(grant.token));
             }
             Change::Downgraded { .. }
@@ -147,26 +148,24 @@ impl LeaseClock {
         let promoted_at = inherited.promoted_at;
         match lease {
             Lease::Hold { name, token, ttl_ms, newest, ending, agreement, asked, .. } => {
-                let key = LeaseKey::Hold(token);
-                if self.leases.contains_key(&key) {
+                if self.holds.contains(token) {
                     return;
                 }
                 // Whether an older leader has told its client is not known here.
-                let kind = Kind::Hold { newest, ending, told: true };
+                let hold = Hold { newest, ending, told: true };
                 if !ending {
                     self.conditions.agree(promoted_at, &name, token, &agreement, asked);
                 }
                 let deadline = inherited.deadline(Duration::from_millis(ttl_ms));
-                self.start_with(deadline, key, name, ttl_ms, kind);
+                self.holds.start(token, name, ttl_ms, deadline, hold);
             }
             Lease::Waiter { name, acquisition, ttl_ms, wait } => {
-                let key = LeaseKey::Waiter(acquisition);
-                if self.leases.contains_key(&key) {
+                if self.waiters.contains(acquisition) {
                     return;
                 }
-                let kind = Kind::Waiter { wait_ends: wait_ends(promoted_at, wait) };
                 let deadline = inherited.deadline(Duration::from_millis(ttl_ms));
-                self.start_with(deadline, key, name, ttl_ms, kind);
+                let wait_ends = wait_ends(promoted_at, wait);
+                self.start_waiter(deadline, acquisition, name, ttl_ms, wait_ends);
             }
             Lease::Delay { name, token, delay_ms } => {
                 let key = TimeKey::LockDelay(token);
@@ -180,8 +179,14 @@ impl LeaseClock {
     /// Upper bound of what is left of a lease of `ttl_ms` that the table has; none while its end is
     /// pending.
     pub fn remaining(&self, now: Duration, key: LeaseKey, ttl_ms: u64) -> Option<Duration> {
-        let ends_at = match (self.leases.get(&key), &self.inherited) {
-            (Some(lease), _) => lease.ends_at(self.credit)?,
+        let taken_up = match key {
+            LeaseKey::Hold(token) => self.holds.get(token).map(|it| it.ends_at(self.credit)),
+            LeaseKey::Waiter(acquisition) => {
+                self.waiters.get(acquisition).map(|it| it.ends_at(self.credit))
+            }
+        };
+        let ends_at = match (taken_up, &self.inherited) {
+            (Some(ends_at), _) => ends_at?,
             (None, Some(inherited)) => {
                 let ttl = Duration::from_millis(ttl_ms);
                 inherited.deadline(ttl).ends_at(ttl, self.credit)

@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use sharklock_locktable::{Command, Expire, ExpireItem, Name};
+use sharklock_locktable::{Acquisition, Command, Expire, ExpireItem, Name, Token};
 use sharklock_rangemap::Bounds;
 
-use super::{Alarm, Deadline, Kind, LeaseClock, LeaseKey, with_drift};
+use super::{Deadline, LeaseClock};
 
 impl LeaseClock {
     /// Forgets the leases and times of names outside the bounds, which the range has no more. Its
@@ -14,11 +14,10 @@ impl LeaseClock {
     /// to all that moves.
     pub fn shrink_to(&mut self, bounds: &Bounds) {
         let is_outside = |name: &Name| !bounds.contains(name.as_str().as_bytes());
-        let leases = self.leases.iter().filter(|(_, lease)| is_outside(&lease.name));
-        let outside: Vec<_> = leases.map(|(key, _)| *key).collect();
-        for key in outside {
-            self.stop(key);
-        }
+        self.holds.retain(|_, lease| !is_outside(&lease.name));
+        self.waiters.retain(|_, lease| !is_outside(&lease.name));
+        let Self { waits, waiters, .. } = self;
+        waits.retain(|waiter, ()| waiters.contains(*waiter));
         self.conditions.stop_those_of(is_outside);
     }
 
@@ -32,17 +31,20 @@ impl LeaseClock {
         match command {
             Command::Expire(Expire { items, .. }) => {
                 for item in items {
-                    self.lease_again(now, key_of(item));
+                    match item {
+                        ExpireItem::Hold { token, .. } => self.hold_again(now, *token),
+                        ExpireItem::Waiter { acquisition, .. } => {
+                            self.waiter_again(now, *acquisition);
+                        }
+                    }
                 }
             }
             Command::End(end) => {
                 if let Some(token) = end.token {
-                    self.lease_again(now, LeaseKey::Hold(token));
+                    self.hold_again(now, token);
                 }
             }
-            Command::WaitTimeout(timeout) => {
-                self.wait_again(now, LeaseKey::Waiter(timeout.acquisition));
-            }
+            Command::WaitTimeout(timeout) => self.wait_again(now, timeout.acquisition),
             // What has left the range has left this clock, too, where nothing is found of it; but a
             // time is not there once it is proposed.
             Command::TimeUp(time_up)
@@ -54,43 +56,37 @@ impl LeaseClock {
         }
     }
 
-    fn lease_again(&mut self, now: Duration, key: LeaseKey) {
-        let Some(lease) = self.leases.get(&key).filter(|lease| lease.deadline.is_none()) else {
-            return;
-        };
-        let heard = lease.heard.map(|heard| heard + with_drift(lease.ttl));
-        let ends_at = match lease.kind {
+    fn hold_again(&mut self, now: Duration, token: Token) {
+        let Some(lease) = self.holds.get(token).filter(|lease| lease.is_pending()) else { return };
+        let deadline = match lease.of.ending {
             // Nothing renews it any more.
-            Kind::Hold { ending: true, .. } => now,
-            Kind::Hold { .. } | Kind::Waiter { .. } => heard.unwrap_or(now),
+            true => Deadline { plain: now, credit_before: self.credit },
+            false => lease.carried_on(now, self.credit),
         };
-        self.set_deadline(key, Deadline { plain: ends_at, credit_before: self.credit });
+        self.holds.set_deadline(token, deadline);
     }
 
-    fn wait_again(&mut self, now: Duration, key: LeaseKey) {
-        let (Some(lease), LeaseKey::Waiter(acquisition)) = (self.leases.get_mut(&key), key) else {
-            return;
-        };
-        if let Kind::Waiter { wait_ends: wait_ends @ None } = &mut lease.kind {
-            *wait_ends = Some(now);
-            self.alarms.insert((now, Alarm::Wait(acquisition)));
+    fn waiter_again(&mut self, now: Duration, waiter: Acquisition) {
+        let pending = self.waiters.get(waiter).filter(|lease| lease.is_pending());
+        if let Some(deadline) = pending.map(|lease| lease.carried_on(now, self.credit)) {
+            self.waiters.set_deadline(waiter, deadline);
         }
     }
-}
 
-fn key_of(item: &ExpireItem) -> LeaseKey {
-    match item {
-        ExpireItem::Hold { token, .. } => LeaseKey::Hold(*token),
-        ExpireItem::Waiter { acquisition, .. } => LeaseKey::Waiter(*acquisition),
+    fn wait_again(&mut self, now: Duration, waiter: Acquisition) {
+        if self.waiters.contains(waiter) && !self.waits.contains(waiter) {
+            self.waits.set(waiter, now, ());
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use sharklock_locktable::{
-        Acquisition, AcquisitionId, Change, Condition, Grant, Instance, SessionHandle, Token, Wait,
+        AcquisitionId, Change, Condition, Grant, Instance, SessionHandle, Wait,
     };
 
+    use super::super::LeaseKey;
     use super::*;
 
     const TERM: u64 = 7;
