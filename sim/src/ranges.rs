@@ -1,6 +1,6 @@
 //! The ranges with which a world begins: where the name space is cut, and which stores have them.
 
-use sharklock_proto::internal::v1::{RangeDescriptor, ReplicaRole};
+use sharklock_proto::internal::v1::RangeDescriptor;
 use sharklock_rangemap::{Bounds, Descriptor, Epoch, PeerId, RangeId, Replica, Role, StoreId};
 
 use crate::dice::Dice;
@@ -73,22 +73,11 @@ impl Ranges {
 }
 
 /// A descriptor as masters and stores send it.
+///
+/// # Panics
+/// It describes no range: nobody here sends such a one.
 pub fn descriptor(wire: &RangeDescriptor) -> Descriptor {
-    let role = |role| match role {
-        ReplicaRole::Learner => Role::Learner,
-        _ => Role::Voter,
-    };
-    let replica = |it: &sharklock_proto::internal::v1::Replica| Replica {
-        peer: PeerId(it.peer_id),
-        store: StoreId(it.store_id),
-        role: role(it.role()),
-    };
-    Descriptor {
-        range: RangeId(wire.range_id),
-        bounds: Bounds { start: wire.start.to_vec(), end: wire.end.to_vec() },
-        epoch: Epoch { version: wire.version, conf_ver: wire.conf_ver },
-        replicas: wire.replicas.iter().map(replica).collect(),
-    }
+    Descriptor::try_from(wire).unwrap_or_else(|why| panic!("{why}: {wire:?}"))
 }
 
 /// The first name of a range: half of the ranges begin with a name that somebody locks, since bounds
