@@ -9,6 +9,7 @@ use std::{collections::BTreeMap, time::Duration};
 use rustix::time::{ClockId, clock_gettime};
 
 use sharklock_dataserver::{Input, LinkId, LockRange, Outputs, Pace, Worker};
+use sharklock_locktable::FEATURE_LEVEL;
 use sharklock_multiraft::{
     Config, Disk as _, LogLimits, RocksDisk, SnapshotLimits, Store, StoreIdent, init_store,
 };
@@ -89,7 +90,7 @@ impl Trio {
     fn new(locks: u64) -> Self {
         let machines = (1..=3).map(|store| (store, Machine::fresh(store, locks))).collect();
         let mut trio = Self { machines, alone: None, now: Duration::ZERO };
-        (1..=3).for_each(|store| trio.tell(store, Input::Create(descriptor())));
+        (1..=3).for_each(|store| trio.tell(store, create()));
         trio
     }
 
@@ -271,6 +272,10 @@ fn acquire(number: u64) -> StoreCall {
         })),
         ..StoreCall::default()
     }
+}
+
+fn create() -> Input {
+    Input::Create { descriptor: descriptor(), level: FEATURE_LEVEL }
 }
 
 fn descriptor() -> Descriptor {

@@ -1,10 +1,12 @@
-//! The log's encoding: one entry is one format-version byte and one `LogBatch`. The only place
+//! The log's encoding: one entry is one byte of format version, one of the feature level that whoever
+//! applies it must know, and one `LogBatch`. The only place
 //! where lock commands meet their records.
 
 use prost::Message as _;
 use sharklock_locktable::{
     Acquire, Acquisition, AcquisitionId, Cancel, Command, End, EndCause, Ending, Expire,
-    ExpireItem, Instance, Mode, Owner, Release, SessionHandle, Token, Wait, WaitTimeout,
+    ExpireItem, FEATURE_LEVEL, Instance, Mode, Owner, Release, SessionHandle, Token, Wait,
+    WaitTimeout,
 };
 use sharklock_proto::internal::v1 as record;
 
@@ -19,6 +21,11 @@ pub enum DecodeError {
     /// Written by another version.
     #[error("format version {0}, this build reads {LOG_FORMAT}")]
     Format(u8),
+    /// Proposed by a newer program.
+    #[error(
+        "it needs feature level {0}, and this program knows {FEATURE_LEVEL}: upgrade this server"
+    )]
+    Level(u8),
     /// Empty where at least the version byte must be.
     #[error("empty record")]
     Empty,
@@ -99,22 +106,32 @@ pub struct BatchHead {
 
 /// Encodes the commands of one turn as the data of one Raft entry. See [`LogBatch`].
 pub fn encode_batch(head: BatchHead, commands: &[Command]) -> Vec<u8> {
+    let level = commands.iter().map(Command::known_from).max().unwrap_or(1);
+    let level = u8::try_from(level).expect("there are few feature levels");
     let commands = commands.iter().map(command_to_record).collect();
     let BatchHead { version, stamped_unix_ms, passed_ms } = head;
     let batch = record::LogBatch { stamped_unix_ms, commands, passed_ms, version };
-    let mut data = Vec::with_capacity(1 + batch.encoded_len());
-    data.push(LOG_FORMAT);
+    let mut data = Vec::with_capacity(2 + batch.encoded_len());
+    data.extend([LOG_FORMAT, level]);
     batch.encode(&mut data).expect("a Vec grows as needed");
     data
 }
 
+/// Whether this program can apply an entry, so far as its first bytes say.
+pub fn knows(data: &[u8]) -> Result<(), DecodeError> {
+    match *data {
+        [] => Err(DecodeError::Empty),
+        [format, ..] if format != LOG_FORMAT => Err(DecodeError::Format(format)),
+        [_] => Err(DecodeError::Field("level")),
+        [_, level, ..] if u64::from(level) > FEATURE_LEVEL => Err(DecodeError::Level(level)),
+        [_, _, ..] => Ok(()),
+    }
+}
+
 /// The inverse of [`encode_batch`].
 pub fn decode_batch(data: &[u8]) -> Result<LogBatch, DecodeError> {
-    let (&format, body) = data.split_first().ok_or(DecodeError::Empty)?;
-    if format != LOG_FORMAT {
-        return Err(DecodeError::Format(format));
-    }
-    let batch = record::LogBatch::decode(body)
+    knows(data)?;
+    let batch = record::LogBatch::decode(&data[2..])
         .map_err(|error| DecodeError::Malformed(error.to_string()))?;
     let record::LogBatch { stamped_unix_ms, passed_ms, commands, version } = batch;
     if version == 0 {
@@ -574,6 +591,19 @@ mod tests {
         assert_eq!(decode_batch(&[]), Err(DecodeError::Empty));
     }
 
+    /// Also one that says so itself: it raises its range beyond this program.
+    #[test]
+    fn an_entry_of_newer_rules_is_refused_by_its_first_bytes() {
+        let raise = |level| [Command::RaiseFeatureLevel(RaiseFeatureLevel { level })];
+        let known = encode_batch(HEAD, &raise(FEATURE_LEVEL));
+        assert_eq!(knows(&known), Ok(()));
+        let newer = encode_batch(HEAD, &raise(FEATURE_LEVEL + 1));
+        let level = u8::try_from(FEATURE_LEVEL + 1).expect("small");
+        assert_eq!(knows(&newer), Err(DecodeError::Level(level)));
+        assert!(DecodeError::Level(level).to_string().contains("upgrade this server"));
+        assert_eq!(knows(&newer[..1]), Err(DecodeError::Field("level")));
+    }
+
     /// Without one nothing says whether the range still has the names.
     #[test]
     fn an_entry_without_a_version_is_refused() {
@@ -586,7 +616,7 @@ mod tests {
     fn an_unknown_command_is_an_error_and_is_not_skipped() {
         let mut batch = record::LogBatch { version: 1, ..record::LogBatch::default() };
         batch.commands.push(record::LogCommand { body: None });
-        let mut data = vec![LOG_FORMAT];
+        let mut data = vec![LOG_FORMAT, 1];
         batch.encode(&mut data).expect("a Vec grows as needed");
         assert_eq!(decode_batch(&data), Err(DecodeError::Field("command")));
     }

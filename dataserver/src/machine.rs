@@ -25,6 +25,14 @@ pub struct LockRange {
 }
 
 impl LockRange {
+    /// The state of a range that begins by the rules of this feature level.
+    ///
+    /// # Errors
+    /// This program does not know them.
+    pub fn at_level(level: u64) -> Result<Self, RestoreError> {
+        LockTable::at_level(level).map(|table| Self { table })
+    }
+
     /// The locks, as applied.
     pub fn table(&self) -> &LockTable {
         &self.table
@@ -41,6 +49,10 @@ impl StateMachine for LockRange {
 
     fn empty() -> Self {
         Self { table: LockTable::new() }
+    }
+
+    fn knows(data: &[u8]) -> Result<(), String> {
+        codec::knows(data).map_err(|why| why.to_string())
     }
 
     fn apply(&mut self, at: EntryAt, version: u64, data: &[u8]) -> Self::Output {

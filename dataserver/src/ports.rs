@@ -44,7 +44,12 @@ pub enum Input {
     /// What was sent to this store of late may be lost: its link broke, or was full.
     Unreachable(StoreId),
     /// The master wants a replica of a first range here, made out of nothing.
-    Create(Descriptor),
+    Create {
+        /// The range.
+        descriptor: Descriptor,
+        /// The rules that it begins with, on all of its replicas alike.
+        level: u64,
+    },
     /// The masters say that the programs of all replicas of a range, as of this `conf_ver`, know the
     /// rules of this feature level.
     RaiseLevel {

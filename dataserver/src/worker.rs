@@ -144,7 +144,7 @@ impl Worker {
             }
             Input::ChoreDone(done) => self.store.chore_done(*done),
             Input::Unreachable(store) => self.store.unreachable(store),
-            Input::Create(descriptor) => self.create(descriptor),
+            Input::Create { descriptor, level } => self.create(descriptor, level),
             Input::RaiseLevel { range, conf_ver, level } => self.raise(range, conf_ver, level),
             Input::HandOver => self.store.hand_over(),
         }
@@ -264,9 +264,16 @@ impl Worker {
         &self.store
     }
 
-    fn create(&mut self, descriptor: Descriptor) {
+    fn create(&mut self, descriptor: Descriptor, level: u64) {
         let range = descriptor.range;
-        match self.store.create(descriptor) {
+        let machine = match LockRange::at_level(level) {
+            Ok(machine) => machine,
+            Err(why) => {
+                tracing::error!(%range, %why, "the master's replica needs a newer program");
+                return;
+            }
+        };
+        match self.store.create(descriptor, machine) {
             // It has a front once it is born.
             Ok(()) => {}
             Err(error) => tracing::error!(%range, %error, "the master's replica is not made"),

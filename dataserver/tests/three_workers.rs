@@ -4,6 +4,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use sharklock_dataserver::{Input, LinkId, LockRange, Outputs, Pace, Worker};
+use sharklock_locktable::FEATURE_LEVEL;
 use sharklock_multiraft::{Config, Disk, LogLimits, SimDisk, Store, StoreIdent, init_store};
 use sharklock_proto::{
     internal::v1::{StoreCall, StoreDescription, StoreReply, store_call, store_error, store_reply},
@@ -26,6 +27,10 @@ struct Trio {
     alone: Option<u64>,
     now: Duration,
     next_tag: u64,
+}
+
+fn create() -> Input {
+    Input::Create { descriptor: descriptor(), level: FEATURE_LEVEL }
 }
 
 fn descriptor() -> Descriptor {
@@ -61,7 +66,7 @@ impl Trio {
     fn new() -> (Self, u64) {
         let mut trio = Self::empty();
         for store in 1..=3 {
-            trio.tell(store, Input::Create(descriptor()));
+            trio.tell(store, create());
         }
         let leader = trio.elected();
         (trio, leader)
@@ -203,12 +208,12 @@ fn ranges_appear_at_runtime_and_are_served() {
         assert!(trio.worker(store).knows_leaders(), "a store without ranges is ready");
         assert!(trio.worker(store).reports().is_empty());
     }
-    trio.tell(1, Input::Create(descriptor()));
+    trio.tell(1, create());
     trio.pass(Duration::from_millis(100));
     assert!(!trio.worker(1).knows_leaders(), "nobody leads yet");
     for store in 1..=3 {
-        trio.tell(store, Input::Create(descriptor()));
-        trio.tell(store, Input::Create(descriptor()));
+        trio.tell(store, create());
+        trio.tell(store, create());
     }
     let leader = trio.elected();
     assert_eq!(trio.granted(leader, "a", 1), 1);

@@ -112,6 +112,14 @@ impl Command {
         }
     }
 
+    /// The oldest feature level whose programs know what it asks for.
+    pub fn known_from(&self) -> u64 {
+        match self {
+            Self::RaiseFeatureLevel(raise) => raise.level,
+            other => other.feature_level(),
+        }
+    }
+
     /// The locks that it names; none where it concerns all of the range. Apply touches no others.
     pub fn names(&self) -> impl Iterator<Item = &Name> {
         let (one, items) = match self {

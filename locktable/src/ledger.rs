@@ -4,7 +4,7 @@
 
 use crate::{
     Acquisition, AcquisitionId, DelayRow, FEATURE_LEVEL, Finished, FinishedRow, Header, HoldRow,
-    Limits, Name, Refusal, Token, WaiterRow,
+    Limits, Name, Refusal, RestoreError, Token, WaiterRow,
     dirty::Dirty,
     ended::{AGE_START_MS, Ended},
     hash::{Digest, StateHash},
@@ -23,6 +23,20 @@ pub(crate) struct Forgotten {
     pub(crate) name: Name,
     pub(crate) token: Token,
     pub(crate) id: AcquisitionId,
+}
+
+fn first_header(feature_level: u64) -> Header {
+    Header {
+        generation: 0,
+        token_counter: 0,
+        ticket_counter: 0,
+        ring_first: 0,
+        ring_next: 0,
+        feature_level,
+        age_ms: AGE_START_MS,
+        lost_ms: 0,
+        ended_next: 0,
+    }
 }
 
 /// Invariants:
@@ -51,18 +65,15 @@ pub(crate) struct Ledger {
 
 impl Ledger {
     pub(crate) fn new(limits: Limits) -> Self {
-        let header = Header {
-            generation: 0,
-            token_counter: 0,
-            ticket_counter: 0,
-            ring_first: 0,
-            ring_next: 0,
-            feature_level: FEATURE_LEVEL,
-            age_ms: AGE_START_MS,
-            lost_ms: 0,
-            ended_next: 0,
-        };
-        Self::under(limits, &header)
+        Self::under(limits, &first_header(FEATURE_LEVEL))
+    }
+
+    /// See [`crate::LockTable::at_level`].
+    pub(crate) fn at_level(level: u64) -> Result<Self, RestoreError> {
+        match level {
+            1..=FEATURE_LEVEL => Ok(Self::under(Limits::default(), &first_header(level))),
+            level => Err(RestoreError::FeatureLevel { level }),
+        }
     }
 
     /// A ledger of this header with nothing in it yet; the ring begins where the header says.

@@ -40,7 +40,11 @@ impl fmt::Display for RestoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::FeatureLevel { level } => {
-                write!(f, "the image has feature level {level}, this version {FEATURE_LEVEL}")
+                write!(
+                    f,
+                    "it follows the rules of feature level {level}, and this program knows 1 to \
+                     {FEATURE_LEVEL}: upgrade this server"
+                )
             }
             Self::Header { rule } => write!(f, "header of the image: {rule}"),
             Self::Row { key, rule } => write!(f, "row {key:?} of the image: {rule}"),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, btree_map::Entry};
 
 use crate::{
     Acquisition, At, Change, Command, FEATURE_LEVEL, Name, Outcome, RaiseFeatureLevel, Refusal,
-    Reply, Token,
+    Reply, RestoreError, Token,
     ledger::{Forgotten, Ledger},
     lock::{Lock, Step},
 };
@@ -82,6 +82,14 @@ impl LockTable {
     /// A range where nothing was ever locked.
     pub fn new() -> Self {
         Self::with_limits(Limits::default())
+    }
+
+    /// A range where nothing was ever locked, and that follows the rules of this level.
+    ///
+    /// # Errors
+    /// This program does not know them.
+    pub fn at_level(level: u64) -> Result<Self, RestoreError> {
+        Ledger::at_level(level).map(|ledger| Self { locks: BTreeMap::new(), ledger })
     }
 
     /// As [`LockTable::new`], with other limits: for tests that want to reach them.

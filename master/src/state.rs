@@ -53,6 +53,8 @@ pub struct ClusterState {
     /// A leader of the first range has reported.
     pub(crate) first_range_lives: bool,
     pub(crate) rows_hash: u64,
+    /// The rules that the first range begins with.
+    pub(crate) first_range_level: u64,
     dirty: BTreeSet<Key>,
 }
 
@@ -77,11 +79,20 @@ pub fn encode_batch(commands: Vec<Command>) -> Vec<u8> {
     data
 }
 
-fn decode_batch(data: &[u8]) -> MasterBatch {
-    // A master that does not understand its log must stop: to skip a command is to diverge (D19).
-    let (format, record) = data.split_first().expect("an entry has a format");
-    assert_eq!(*format, FORMAT, "an entry of a newer format: this master must be upgraded");
-    MasterBatch::decode(record).expect("an entry of this format decodes")
+/// The commands of an entry.
+///
+/// # Errors
+/// A newer program wrote it. To skip a command is to diverge (D19), so it does not come into the log.
+fn decode_batch(data: &[u8]) -> Result<Vec<Command>, String> {
+    let (format, record) = data.split_first().ok_or("it is empty")?;
+    if *format != FORMAT {
+        return Err(format!(
+            "it is of a newer format, {format}; this program reads {FORMAT}: upgrade it"
+        ));
+    }
+    let batch = MasterBatch::decode(record).map_err(|why| format!("it does not decode: {why}"))?;
+    let known = batch.commands.into_iter().map(|command| command.body);
+    known.collect::<Option<_>>().ok_or_else(|| "it has an unknown command: upgrade".to_owned())
 }
 
 impl ClusterState {
@@ -115,6 +126,7 @@ impl ClusterState {
             Command::FirstRange(command) => {
                 let descriptor = proposed(&command.descriptor.unwrap_or_default());
                 if self.ranges.is_empty() {
+                    self.first_range_level = command.feature_level;
                     self.insert(descriptor);
                 }
                 Answer::Done
@@ -212,14 +224,18 @@ impl StateMachine for ClusterState {
             next_id: FIRST_ID,
             first_range_lives: false,
             rows_hash: 0,
+            first_range_level: 0,
             dirty: BTreeSet::new(),
         }
     }
 
+    fn knows(data: &[u8]) -> Result<(), String> {
+        decode_batch(data).map(drop)
+    }
+
     fn apply(&mut self, _at: EntryAt, _version: u64, data: &[u8]) -> Vec<Answer> {
-        let commands = decode_batch(data).commands.into_iter();
-        let body = |command: MasterCommand| command.body.expect("an unknown command: upgrade");
-        commands.map(|command| self.apply_one(body(command))).collect()
+        let commands = decode_batch(data).unwrap_or_else(|why| panic!("an entry: {why}"));
+        commands.into_iter().map(|command| self.apply_one(command)).collect()
     }
 
     fn split_off(&mut self, key: &str) -> Self {

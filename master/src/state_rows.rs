@@ -66,15 +66,18 @@ pub fn header(state: &ClusterState) -> Vec<u8> {
         next_store_id: state.next_store_id,
         next_id: state.next_id,
         first_range_lives: state.first_range_lives,
+        first_range_level: state.first_range_level,
     })
 }
 
 pub fn restore(header: &[u8], rows: Vec<(Vec<u8>, Vec<u8>)>) -> Result<ClusterState, CorruptImage> {
-    let MasterHeader { next_store_id, next_id, first_range_lives } = read(header)?;
+    let MasterHeader { next_store_id, next_id, first_range_lives, first_range_level } =
+        read(header)?;
     let mut state = ClusterState::empty();
     state.next_store_id = next_store_id;
     state.next_id = next_id;
     state.first_range_lives = first_range_lives;
+    state.first_range_level = first_range_level;
     for (key, row) in rows {
         let corrupt = |why: String| CorruptImage(format!("row {key:02x?}: {why}"));
         match Key::decode(&key) {

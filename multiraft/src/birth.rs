@@ -30,21 +30,26 @@ pub(crate) struct Birth<M> {
     pub parent: Option<RangeId>,
 }
 
-/// One of a first range.
-pub(crate) fn first<M: StateMachine>(descriptor: Descriptor) -> Birth<M> {
-    let records = first_records(&descriptor).to_vec();
-    let state = RangeState::new(descriptor, M::empty(), BEGIN, Vec::new());
+/// One of a first range, with the state that its maker gives to all replicas alike. It is on the disk
+/// from the beginning: a newer program that finds the range must not begin it anew by its own rules.
+pub(crate) fn first<M: StateMachine>(descriptor: Descriptor, machine: M) -> Birth<M> {
+    let (state, records) = begun(descriptor, machine);
     Birth { loaded: loaded(state, false), records, parent: None }
 }
 
 /// The upper half of `parent`, with the state that it takes along.
 pub(crate) fn half<M: StateMachine>(half: Half<M>, parent: RangeId) -> Birth<M> {
-    let range = half.descriptor.range;
-    let mut state = RangeState::new(half.descriptor, half.machine, BEGIN, Vec::new());
+    let (state, records) = begun(half.descriptor, half.machine);
+    Birth { loaded: loaded(state, true), records, parent: Some(parent) }
+}
+
+fn begun<M: StateMachine>(descriptor: Descriptor, machine: M) -> (RangeState<M>, Vec<WriteOp>) {
+    let range = descriptor.range;
+    let mut state = RangeState::new(descriptor, machine, BEGIN, Vec::new());
     let mut records = state.dirty_rows();
     records.push(records::put(Key::Header(range), &state.header()));
     records.extend(raft_records(range, BEGIN));
-    Birth { loaded: loaded(state, true), records, parent: Some(parent) }
+    (state, records)
 }
 
 /// One that waits for a snapshot.

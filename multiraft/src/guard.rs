@@ -13,7 +13,8 @@ use raft::eraftpb::{Message, MessageType};
 use sharklock_proto::internal::v1::RangeMessage;
 use sharklock_rangemap::{Descriptor, PeerId, RangeId, StoreId};
 
-use crate::{entry, mirror};
+use crate::entry::{self, Command};
+use crate::mirror;
 
 /// Terms and indices above this are forged: no cluster lives long enough to reach it. Below it
 /// raft-rs's `+ 1` cannot overflow.
@@ -58,6 +59,15 @@ pub enum Dropped {
     /// An honest peer cannot have sent it.
     #[error("malformed: {0}")]
     Malformed(&'static str),
+    /// An entry that a newer program proposed. The replica stays behind until such a program runs it:
+    /// to skip an entry would let it diverge (D19).
+    #[error("entry {index} is beyond this program: {why}")]
+    Beyond {
+        /// Its index.
+        index: u64,
+        /// What it needs.
+        why: String,
+    },
     /// The leader knows more of this replica's log to be durable than this replica has: what it
     /// once acknowledged is gone, for instance with an old copy of its disk. It must not vote, so it
     /// does nothing any more, in this life and in all later ones.
@@ -87,6 +97,8 @@ pub(crate) struct Standing<'a> {
     pub persisted: u64,
     /// Who leads `term`, as far as known; 0: nobody.
     pub leader: PeerId,
+    /// See [`crate::StateMachine::knows`].
+    pub knows: fn(&[u8]) -> Result<(), String>,
 }
 
 /// The Raft message inside, if raft-rs may have it.
@@ -100,7 +112,7 @@ pub(crate) fn admit(me: &Standing<'_>, message: RangeMessage) -> Result<Message,
     }
     check_numbers(&body)?;
     match body.msg_type {
-        MessageType::MsgAppend => check_append(&body)?,
+        MessageType::MsgAppend => check_append(me, &body)?,
         MessageType::MsgAppendResponse => check_append_response(me, &body)?,
         MessageType::MsgHeartbeat => check_heartbeat(me, &body)?,
         MessageType::MsgRequestVoteResponse => check_vote(me)?,
@@ -159,7 +171,7 @@ fn check_numbers(body: &Message) -> Result<(), Dropped> {
     Ok(())
 }
 
-fn check_append(body: &Message) -> Result<(), Dropped> {
+fn check_append(me: &Standing<'_>, body: &Message) -> Result<(), Dropped> {
     // Logs begin behind an entry of term 5, so no entry has term 0. raft-rs answers 0 for the
     // term of an entry that it does not have, and would take such an append for a match.
     if body.log_term == 0 {
@@ -173,8 +185,12 @@ fn check_append(body: &Message) -> Result<(), Dropped> {
         if entry.term < before.1 || entry.term > body.term {
             return Err(Dropped::Malformed("entries whose terms fall or exceed the message's"));
         }
-        if entry::decode(entry).is_err() {
-            return Err(Dropped::Malformed("an entry that this program does not know"));
+        match entry::decode(entry) {
+            Ok(Command::Machine(data)) => {
+                (me.knows)(data).map_err(|why| Dropped::Beyond { index: entry.index, why })?
+            }
+            Ok(_) => {}
+            Err(_) => return Err(Dropped::Malformed("an entry that this program does not know")),
         }
         before = (entry.index, entry.term);
     }

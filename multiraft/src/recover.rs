@@ -9,7 +9,7 @@ use sharklock_rangemap::{Descriptor, PeerId, RangeId};
 
 use crate::disk::{Disk, DiskError, Family, Pair};
 use crate::effects::LostLog;
-use crate::entry;
+use crate::entry::{self, Command};
 use crate::ident::StoreIdent;
 use crate::keys::{self, Key};
 use crate::mirror;
@@ -40,6 +40,14 @@ pub enum RecoverError {
         what: String,
         /// Its format.
         format: u8,
+    },
+    /// A newer program wrote an entry. Nothing is wrong with the disk.
+    #[error("{what} is beyond this program: {why}")]
+    Beyond {
+        /// The entry.
+        what: String,
+        /// What it needs.
+        why: String,
     },
     /// A record is damaged or does not fit the others. The replica's copy is lost: the store must
     /// be wiped and come back under new ids, never repaired into voting.
@@ -181,7 +189,7 @@ fn load_range<M: StateMachine>(
 
     let (descriptor, peer) = read_descriptor(ident, range, &header)?;
     let flushed = EntryAt { index: header.applied_index, term: header.applied_term };
-    let entries = read_log(disk, range, &truncated)?;
+    let entries = read_log::<M>(disk, range, &truncated)?;
     // Written with entries, the recorded commit may be older than an image written after it.
     let mut hard_state = records::hard_state(&hard_state);
     hard_state.commit = hard_state.commit.max(flushed.index);
@@ -238,7 +246,7 @@ fn read_descriptor(
     }
 }
 
-fn read_log(
+fn read_log<M: StateMachine>(
     disk: &impl Disk,
     range: RangeId,
     truncated: &proto::TruncatedRecord,
@@ -256,7 +264,11 @@ fn read_log(
         }
         let entry = mirror::entry(record)
             .map_err(|unknown| RecoverError::corrupt(what(), unknown.to_string()))?;
-        entry::decode(&entry).map_err(|why| RecoverError::corrupt(what(), why.to_string()))?;
+        let command =
+            entry::decode(&entry).map_err(|why| RecoverError::corrupt(what(), why.to_string()))?;
+        if let Command::Machine(data) = command {
+            M::knows(data).map_err(|why| RecoverError::Beyond { what: what(), why })?;
+        }
         entries.push(entry);
     }
     Ok(entries)

@@ -112,6 +112,8 @@ pub(crate) struct Replica<M> {
     lost: Option<LostLog>,
     /// That is in no batch yet.
     loss_is_new: bool,
+    /// The first entry that this program does not know, of which somebody has been told.
+    beyond: Option<u64>,
     campaigns: u64,
     /// See [`EAGER_CAMPAIGNS`].
     eager_campaigns: u32,
@@ -174,6 +176,7 @@ impl<M: StateMachine> Replica<M> {
             announced,
             lost,
             loss_is_new: false,
+            beyond: None,
             campaigns: 0,
             eager_campaigns: 0,
             in_step_since: None,
@@ -406,6 +409,7 @@ impl<M: StateMachine> Replica<M> {
             last_index: log.last_index(),
             persisted: log.persisted,
             leader: PeerId(self.raw.raft.leader_id),
+            knows: M::knows,
         };
         let mut message = match guard::admit(&standing, message) {
             Ok(message) => message,
@@ -415,6 +419,12 @@ impl<M: StateMachine> Replica<M> {
                     tracing::error!(%range, %peer, "a replica's disk counts as lost: {why}");
                     self.lost = Some(why);
                     self.loss_is_new = true;
+                }
+                if let Dropped::Beyond { index, .. } = dropped
+                    && self.beyond.replace(index) != Some(index)
+                {
+                    let range = self.range();
+                    tracing::error!(%range, "a replica stays behind: {dropped}");
                 }
                 return Err(dropped);
             }

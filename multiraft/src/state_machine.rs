@@ -22,6 +22,17 @@ pub trait StateMachine: Sized {
     /// The state before the first entry.
     fn empty() -> Self;
 
+    /// Whether this program can apply such data. Asked before an entry comes into the log, from a
+    /// peer or from the disk, so that an older program stays behind, with a reason, where a newer one
+    /// leads. Cheap: it need not find damage.
+    ///
+    /// # Errors
+    /// Why not, for people.
+    fn knows(data: &[u8]) -> Result<(), String> {
+        let _all = data;
+        Ok(())
+    }
+
     /// Applies the data of one entry. `version` is that of the range's descriptor as all entries
     /// before this one have left it: the same on every replica, and after a restart. Data that was
     /// proposed under another version may be about names that have left the range, so a machine

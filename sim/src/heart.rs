@@ -304,7 +304,8 @@ impl World {
         heart.follow(&answer.stores);
         for range in &answer.bootstrap {
             self.counters.count("ranges that masters asked for");
-            self.store_told(number, Input::Create(descriptor(range)));
+            let (descriptor, level) = (descriptor(range), answer.bootstrap_level);
+            self.store_told(number, Input::Create { descriptor, level });
         }
         for RaiseLevel { range_id, conf_ver, feature_level: level } in answer.raise {
             let range = RangeId(range_id);

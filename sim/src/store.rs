@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use sharklock_dataserver::{Input, LinkId, LockRange, Outputs, Pace, Worker};
 use sharklock_gateway::Lane;
-use sharklock_locktable::{LockTable, Token};
+use sharklock_locktable::{FEATURE_LEVEL, LockTable, Token};
 use sharklock_multiraft::{
     Batch, Config, Disk, Effects, LogLimits, RaftRole, ReplicaStatus, SimDisk, SnapshotLimits,
     Store, StoreIdent, init_store,
@@ -379,7 +379,8 @@ fn found<'a>(disk: &mut SimDisk, ident: &StoreIdent, ranges: impl Iterator<Item 
     disk.write(&init_store(ident), true).expect(fresh);
     let mut store = Store::<LockRange>::recover(Config::default(), disk).expect(fresh);
     for descriptor in ranges {
-        store.create(descriptor.clone()).expect("ranges do not overlap");
+        let machine = LockRange::at_level(FEATURE_LEVEL).expect("this program's own");
+        store.create(descriptor.clone(), machine).expect("ranges do not overlap");
     }
     let mut effects = Effects::default();
     store.turn(&mut effects);

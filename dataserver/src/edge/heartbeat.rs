@@ -178,7 +178,7 @@ impl Heart {
             told.stores = answer.stores;
         }
         for first in answer.bootstrap {
-            self.create(&first);
+            self.create(&first, answer.bootstrap_level);
         }
         for RaiseLevel { range_id, conf_ver, feature_level: level } in answer.raise {
             let range = RangeId(range_id);
@@ -186,10 +186,10 @@ impl Heart {
         }
     }
 
-    fn create(&self, first: &RangeDescriptor) {
+    fn create(&self, first: &RangeDescriptor, level: u64) {
         let range = RangeId(first.range_id);
         match Descriptor::try_from(first) {
-            Ok(descriptor) => self.mailbox.tell(Input::Create(descriptor)),
+            Ok(descriptor) => self.mailbox.tell(Input::Create { descriptor, level }),
             Err(why) => tracing::error!(%range, %why, "the master sends no descriptor of a range"),
         }
     }

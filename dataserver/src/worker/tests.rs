@@ -3,17 +3,17 @@
 //! proposed before is put where it waits then: into the parent's front, or into its log.
 
 use sharklock_locktable::{
-    Acquire, Acquisition, AcquisitionId, Command, Header, Instance, Mode, Owner, SessionHandle,
-    Wait,
+    Acquire, Acquisition, AcquisitionId, Command, Instance, Mode, Owner, SessionHandle, Wait,
 };
-use sharklock_multiraft::{Config, Disk, SimDisk, StateMachine as _, StoreIdent, bootstrap};
+use sharklock_multiraft::{
+    Config, Disk, SimDisk, StateMachine as _, StoreIdent, bootstrap, init_store,
+};
 use sharklock_proto::internal::v1::{StoreReply, store_error::Kind, store_reply};
 use sharklock_rangemap::{Bounds, Epoch, PeerId, Replica, Role, StoreId};
 
 use super::*;
 use crate::{
     front::{Query, Read},
-    image,
     memory::Charge,
     wire::Caller,
 };
@@ -41,7 +41,7 @@ impl Rig {
         let first = bootstrap(&ident, &descriptor(PARENT, "", "m"));
         disk.write(&first, true).expect("a fresh disk");
         let mut store = Store::recover(Config::default(), &disk).expect("its own disk");
-        store.create(descriptor(CHILD, "m", "")).expect("these names are free");
+        store.create(descriptor(CHILD, "m", ""), LockRange::empty()).expect("these names are free");
         let worker = Worker::new(Duration::ZERO, store, Pace::default());
         let now = Duration::ZERO;
         let mut rig = Self { worker, disk, now, next_tag: 1, replies: Vec::new() };
@@ -325,8 +325,7 @@ fn an_expiry_that_is_lost_to_a_split_is_asked_for_again() {
 fn a_leader_raises_the_level_of_its_range_as_far_as_the_masters_say_and_no_further() {
     let mut rig = Rig::new();
     let machine = rig.worker.store.machine_mut(PARENT).expect("it is here");
-    let header = Header { feature_level: 1, ..machine.table().header() };
-    *machine = LockRange::restore(&image::encode_header(header), vec![]).expect("older rules");
+    *machine = LockRange::at_level(1).expect("older rules");
     let raise = |rig: &mut Rig, conf_ver, level| {
         rig.worker.handle(rig.now, Input::RaiseLevel { range: PARENT, conf_ver, level });
         rig.settle();
@@ -340,4 +339,40 @@ fn a_leader_raises_the_level_of_its_range_as_far_as_the_masters_say_and_no_furth
     let entries = rig.worker.stats().entries;
     assert_eq!(raise(&mut rig, 1, FEATURE_LEVEL), FEATURE_LEVEL);
     assert_eq!(rig.worker.stats().entries, entries, "it is done");
+}
+
+/// A server that was put back to an older program says so at its start, and nothing is damaged.
+#[test]
+fn a_log_of_newer_rules_is_refused_at_the_start_with_what_to_do() {
+    let mut rig = Rig::new();
+    let raise = Command::RaiseFeatureLevel(RaiseFeatureLevel { level: FEATURE_LEVEL + 1 });
+    let head = BatchHead { version: AFTER, stamped_unix_ms: 1, passed_ms: 0 };
+    rig.worker.store.propose(PARENT, codec::encode_batch(head, &[raise])).expect("it leads");
+    let batch = rig.worker.end_turn(rig.now, 1, true).batch.expect("the entry goes to the disk");
+    rig.disk.write(&batch.ops, true).expect("no fault was asked for");
+    let refused = Store::<LockRange>::recover(Config::default(), &rig.disk).err();
+    let refused = refused.expect("this program does not know it").to_string();
+    assert!(refused.contains("upgrade this server"), "{refused}");
+}
+
+/// The masters say by which rules a range begins; a program that does not know them makes none.
+#[test]
+fn a_first_range_begins_by_the_rules_of_its_makers_and_keeps_them_over_a_restart() {
+    let ident = StoreIdent { cluster_id: [1; 16], store: StoreId(1), ident: [2; 16] };
+    let mut disk = SimDisk::default();
+    disk.write(&init_store(&ident), true).expect("a fresh disk");
+    let store = Store::recover(Config::default(), &disk).expect("its own disk");
+    let worker = Worker::new(Duration::ZERO, store, Pace::default());
+    let now = Duration::ZERO;
+    let mut rig = Rig { worker, disk, now, next_tag: 1, replies: Vec::new() };
+    let create = |level| Input::Create { descriptor: descriptor(PARENT, "", "m"), level };
+    rig.worker.handle(now, create(FEATURE_LEVEL + 1));
+    rig.settle();
+    assert!(rig.worker.store.ranges().is_empty(), "its program is too old");
+    rig.worker.handle(now, create(1));
+    rig.settle();
+    assert_eq!(rig.worker.reports()[0].feature_level, 1);
+    let store = Store::<LockRange>::recover(Config::default(), &rig.disk).expect("its own disk");
+    let machine = store.machine(PARENT).expect("it is here");
+    assert_eq!(machine.table().feature_level(), 1);
 }

@@ -165,6 +165,9 @@ impl MasterCore {
         let state = self.state();
         let is_time = state.ranges().is_empty() && state.stores().len() >= wanted;
         let stores: Vec<StoreId> = state.stores().keys().copied().take(wanted).collect();
+        // All of its replicas begin alike, whatever their programs know beyond that.
+        let levels = state.stores().values().take(wanted).map(|store| store.feature_level);
+        let feature_level = levels.min().unwrap_or(0);
         let Some(leading) = self.leading.as_mut().filter(|_| is_time) else { return };
         if std::mem::replace(&mut leading.first_range_asked, true) {
             return;
@@ -173,8 +176,8 @@ impl MasterCore {
         let replicas = (1..).zip(stores).map(replica).collect();
         let first = Descriptor::new(FIRST_RANGE, Bounds::ALL, FIRST_EPOCH, replicas);
         let descriptor = Some(RangeDescriptor::from(&first));
-        tracing::info!(replicas = wanted, "the cluster gets its first range");
-        self.commands.push(Command::FirstRange(FirstRangeCommand { descriptor }));
+        tracing::info!(replicas = wanted, feature_level, "the cluster gets its first range");
+        self.commands.push(Command::FirstRange(FirstRangeCommand { descriptor, feature_level }));
         self.askers.push(Asker::Nobody);
     }
 

@@ -48,6 +48,7 @@ impl MasterCore {
             full_wanted,
             stores: self.addresses(),
             bootstrap: self.to_make(store),
+            bootstrap_level: self.state().first_range_level,
             raise: self.to_raise(store),
         })
     }

@@ -418,7 +418,9 @@ fn a_range_follows_newer_rules_once_the_programs_of_all_its_replicas_know_them()
     for (dir, level) in [(1, 4), (2, 3), (3, 2), (4, 9)] {
         assert_eq!(world.register(of_level(dir, 1, level)), Ok(dir.into()));
     }
-    let first = world.beat(1, 1, Vec::new()).bootstrap.remove(0);
+    let mut heard = world.beat(1, 1, Vec::new());
+    assert_eq!(heard.bootstrap_level, 2, "all of its replicas begin alike");
+    let first = heard.bootstrap.remove(0);
     let at = |level| vec![RangeReport { feature_level: level, ..report(&first, 6) }];
     assert_eq!(world.beat(1, 1, at(2)).raise, [], "store 3 knows no more");
 

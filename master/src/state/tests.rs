@@ -54,6 +54,7 @@ fn command(step: &Step) -> Option<Command> {
         Step::Allocate(count) => Command::AllocateIds(AllocateIdsCommand { count: *count }),
         Step::First => Command::FirstRange(FirstRangeCommand {
             descriptor: Some(RangeDescriptor::from(&range(1, 1))),
+            feature_level: 3,
         }),
         Step::Report(conf_ver) => Command::Ranges(RangesCommand {
             descriptors: vec![RangeDescriptor::from(&range(1, *conf_ver))],

@@ -27,13 +27,13 @@ pub(super) struct Unborn<M> {
 }
 
 impl<M: StateMachine> Store<M> {
-    /// Makes a replica of a first range out of nothing, as [`crate::bootstrap`] does on a fresh
-    /// disk. Its records go into the next batch, and it is here once they are durable. Where the
+    /// Makes a replica of a first range, as [`crate::bootstrap`] does on a fresh disk, with the state
+    /// that all of its replicas begin with. Its records go into the next batch, and it is here once they are durable. Where the
     /// range is already, with an equal descriptor, nothing happens.
-    pub fn create(&mut self, descriptor: Descriptor) -> Result<(), CreateError> {
+    pub fn create(&mut self, descriptor: Descriptor, machine: M) -> Result<(), CreateError> {
         match self.has_or_can_have(&descriptor)? {
             Known::Here => {}
-            Known::New => self.bear(birth::first(descriptor)),
+            Known::New => self.bear(birth::first(descriptor, machine)),
         }
         Ok(())
     }

@@ -153,6 +153,14 @@ fn bodies_are_checked() {
 }
 
 /// One such message aborted any raft-rs process (raft.md, *The guard*).
+/// An older program where a newer one leads: the replica stays as it is, and says what it lacks.
+#[test]
+fn an_entry_that_this_program_does_not_know_stays_outside() {
+    let newer = append_with(|body| body.entries[1].data = Bytes::from_static(b"!new"));
+    let why = "it needs a newer tally".to_owned();
+    assert_eq!(answer(newer), Err(Dropped::Beyond { index: 7, why }));
+}
+
 #[test]
 fn a_forged_heartbeat_stops_its_replica_and_not_the_process() {
     for forger in [from(102, 2, heartbeat()), from(999, 4, heartbeat())] {

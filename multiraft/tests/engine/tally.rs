@@ -31,6 +31,13 @@ impl StateMachine for Tally {
         Self::default()
     }
 
+    fn knows(data: &[u8]) -> Result<(), String> {
+        match data.first() {
+            Some(b'!') => Err("it needs a newer tally".to_owned()),
+            _ => Ok(()),
+        }
+    }
+
     fn apply(&mut self, _at: EntryAt, _version: u64, data: &[u8]) -> u64 {
         let text = std::str::from_utf8(data).expect("entries of this test are text");
         let (verb, word) = text.split_at(1);

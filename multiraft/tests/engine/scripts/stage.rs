@@ -13,7 +13,7 @@ use super::forge;
 use super::line::Line;
 use crate::cluster::{Cluster, Packet};
 use crate::node::{Layout, Life, Node, RANGE, small_snapshots, split_of};
-use crate::tally::{put, remove};
+use crate::tally::{Tally, put, remove};
 use crate::wording;
 
 /// Rounds after which messages that keep each other going are a bug.
@@ -490,7 +490,7 @@ impl Stage {
         let wanted = Layout { voters, ..self.layout };
         for mut descriptor in wanted.descriptors() {
             descriptor.range = RangeId(line.option("range").unwrap_or(descriptor.range.0));
-            match self.cluster.node(store).store.create(descriptor) {
+            match self.cluster.node(store).store.create(descriptor, Tally::default()) {
                 Ok(()) => self.tell(&format!("{store}: made")),
                 Err(refused) => self.tell(&format!("{store}: not made: {refused}")),
             }
