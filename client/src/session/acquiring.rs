@@ -200,10 +200,9 @@ impl SessionCore {
     ) {
         let known_from = self.next_seq;
         let Some(acquisition) = self.open.get_mut(&id) else { return };
-        acquisition.gone_counts_from.get_or_insert(known_from);
         match &acquisition.phase {
             Phase::Requested | Phase::Waiting { .. } => {
-                acquisition.phase = Phase::Granted { hold, known_from };
+                acquisition.grant_known(hold, known_from);
                 if let Some(echo) = echo {
                     acquisition.lease.renew(echo.sent);
                 }
@@ -216,7 +215,7 @@ impl SessionCore {
             // Its copy, older than the ring remembers, was granted again after this grant had ended
             // (hole 34). Time that is counted for one hold must not go out with another's token.
             Phase::Granted { hold: known, .. } if known.token < hold.token => {
-                acquisition.phase = Phase::Granted { hold, known_from };
+                acquisition.grant_known(hold, known_from);
                 self.renew(now, id, echo, effects);
             }
             Phase::Granted { hold: known, .. } if known.token > hold.token => {}

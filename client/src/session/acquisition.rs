@@ -78,7 +78,8 @@ pub(super) struct Acquisition {
     /// An Acquire was sent of which nobody knows whether it arrived.
     pub(super) may_have_arrived: bool,
     /// KeepAlives numbered from here on were sent after an answer for this acquisition had
-    /// arrived: only those can say that it is gone. An earlier one may have overtaken the Acquire.
+    /// arrived, and after its grant was known: only those can say that it is gone. An earlier one may
+    /// have overtaken the Acquire, and the end of a place in the queue is not the end of a later grant.
     pub(super) gone_counts_from: Option<Seq>,
     /// Its entry in the session's timers.
     pub(super) armed: Option<Duration>,
@@ -195,6 +196,12 @@ impl Acquisition {
             return latest;
         }
         REPEAT_EVERY.min(latest)
+    }
+
+    /// Its grant became known when `known_from` was the first number not used.
+    pub(super) fn grant_known(&mut self, hold: Hold, known_from: Seq) {
+        self.phase = Phase::Granted { hold, known_from };
+        self.gone_counts_from = Some(known_from);
     }
 
     /// An answer for it came. `next_seq` is the first number not used yet; `echoed` the sending of
