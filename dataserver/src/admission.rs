@@ -7,6 +7,7 @@ use sharklock_locktable::{
     Acquire, Acquisition, Cancel, Command, End, EndCause, Ending, LockTable, Status, Token,
 };
 use sharklock_proto::{
+    CALL_AGE_MAX,
     internal::v1::{self as internal, StoreCall, store_call::Body, store_error::Kind},
     v1,
 };
@@ -16,7 +17,7 @@ use crate::{
     front::{Asker, Front, LOOKS_QUEUED_MAX, Leading, Query, Read, ReplyTo, Subscriber},
     lease_clock::{LeaseKey, Renewal},
     memory::{Charge, StoreMemory},
-    ports::{REQUEST_AGE_MAX, WorkerStats},
+    ports::WorkerStats,
     wire::{self, Caller, Malformed},
 };
 
@@ -115,7 +116,7 @@ impl Admission<'_> {
         }
         let status = self.table.status(name.as_str(), acquisition);
         self.front.attempts.asked(acquisition, asker, &status);
-        let stale_at = self.now + REQUEST_AGE_MAX.saturating_sub(self.age);
+        let stale_at = self.now + CALL_AGE_MAX.saturating_sub(self.age);
         self.front.pending.add(&charge, self.memory.bounds());
         self.memory.weigh(self.front, self.table);
         let asker = Asker::Acquire { to: self.to, acquisition, name, seq, stale_at, charge };

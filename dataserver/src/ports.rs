@@ -11,12 +11,6 @@ use sharklock_rangemap::{Descriptor, RangeId, StoreId};
 
 use crate::{front::LinkId, machine::LockRange};
 
-/// A request older than this is dropped: its client has long tried again (D5). Nobody counts what it
-/// spends on the network, up to 15 s from a client to a gateway and 4 s from there to a store, after
-/// which pings end the connection. Together that is less than the 30 s for which what has ended is
-/// remembered, whatever the clocks make of them.
-pub const REQUEST_AGE_MAX: Duration = Duration::from_secs(10);
-
 /// Something that happened.
 #[derive(Debug)]
 pub enum Input {

@@ -13,10 +13,11 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     task::Waker,
+    time::Duration,
 };
 
 use sharklock_proto::{
-    CallKind, Lane,
+    CALL_AGE_MAX, CallKind, Lane,
     internal::v1::{DescribeStore, RoutesUpdate, StoreCall, store_call::Body as Ask},
 };
 use sharklock_rangemap::StoreId;
@@ -38,10 +39,6 @@ use crate::{
 
 mod replies;
 
-/// A call that is older is refused, here or by its store (D5). Beside it go the 15 s that it may spend
-/// on the way to this gateway before pings end its connection, and the 4 s on the way to a store:
-/// together they are less than what stores remember of acquisitions that have ended.
-pub const CALL_AGE_MAX_US: u64 = 10_000_000;
 /// A call that is not answered is given up after this long.
 pub const CALL_LIFE_US: u64 = 30_000_000;
 /// How often unanswered calls are looked for.
@@ -240,7 +237,7 @@ impl Hub {
     /// It may be so old that what it was about has been forgotten: its client asks again.
     pub(crate) fn arrived_us(&self, now_us: u64) -> Result<u64, Failure> {
         let arrived_us = self.presence.arrived_us(now_us);
-        if now_us - arrived_us <= CALL_AGE_MAX_US {
+        if Duration::from_micros(now_us - arrived_us) <= CALL_AGE_MAX {
             return Ok(arrived_us);
         }
         let message = "this gateway stood still, and the call may have waited for too long; nothing \

@@ -112,9 +112,9 @@ pub struct KeepAlives {
 }
 
 impl KeepAlives {
-    /// Takes in the items of a call that came at `arrived_us`. Events of what it names go to `events_to` from then on, unless that
-    /// is [`StreamNumber::GATEWAY`]. `asker` is the caller's stream if that is a unary Acquire, and
-    /// the gateway's own otherwise.
+    /// Takes in the items of a call that came at `arrived_us`. Events of what it names go to
+    /// `events_to` from then on, unless that is [`StreamNumber::GATEWAY`]. `asker` is the caller's
+    /// stream if that is a unary Acquire, and the gateway's own otherwise.
     pub fn add(
         &mut self,
         arrived_us: u64,

@@ -2,10 +2,20 @@
 //! and what may be said when nobody answers it. One row of the table below says it all; a call that is
 //! new gets its row here, and the compiler names those who must do something about it.
 
+use std::time::Duration;
+
 use crate::{
     internal::v1::{store_call, store_reply},
     v1::Position,
 };
+
+/// A call that is older is not done: gateways refuse it, and stores drop it, since its client has
+/// long tried again (D5).
+///
+/// Nobody counts the time that it spends on the network, up to 15 s from a client to a gateway and 4 s
+/// from there to a store, after which pings end the connection. Together that is less than the 30 s
+/// for which an end is remembered, whatever the clocks make of them.
+pub const CALL_AGE_MAX: Duration = Duration::from_secs(10);
 
 /// Which calls must never wait behind which (D16).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

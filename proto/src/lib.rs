@@ -9,7 +9,7 @@
 mod call;
 mod descriptor;
 
-pub use call::{CallKind, Lane, Unanswered};
+pub use call::{CALL_AGE_MAX, CallKind, Lane, Unanswered};
 pub use descriptor::BadDescriptor;
 
 /// The public API: `LockService` and `AdminService`.

@@ -3,17 +3,18 @@
 //! proposed before is put where it waits then: into the parent's front, or into its log.
 
 use sharklock_locktable::{
-    Acquire, Acquisition, AcquisitionId, Command, Instance, Mode, Owner, SessionHandle, Wait,
+    Acquire, Acquisition, AcquisitionId, Change, Command, FEATURE_LEVEL, Instance, Mode, Owner,
+    RaiseFeatureLevel, SessionHandle, Wait,
 };
 use sharklock_multiraft::{
     Config, Disk, SimDisk, StateMachine as _, StoreIdent, bootstrap, init_store,
 };
 use sharklock_proto::internal::v1::{StoreReply, store_error::Kind, store_reply};
-use sharklock_rangemap::{Bounds, Epoch, PeerId, Replica, Role, StoreId};
+use sharklock_rangemap::{Bounds, Descriptor, Epoch, PeerId, Replica, Role, StoreId};
 
 use super::*;
 use crate::{
-    front::{Query, Read},
+    front::{Asker, Query, Read},
     memory::Charge,
     wire::Caller,
 };

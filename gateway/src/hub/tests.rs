@@ -280,7 +280,7 @@ fn what_waited_while_the_gateway_stood_still_tells_its_age() {
 fn what_may_have_waited_for_too_long_is_refused_until_the_gateway_has_caught_up() {
     let mut front = Front::new(&[1], 1);
     run(&mut front, 3_000_000);
-    front.now_us += CALL_AGE_MAX_US + 1;
+    front.now_us += CALL_AGE_MAX.as_micros() as u64 + 1;
     let early = front.acquire("a");
     front.hub.tick(front.now_us);
     let late = front.keep_alive(8, 3);
