@@ -440,8 +440,11 @@ impl Worker {
             self.stats.stale_requests += front.drop_stale(now);
             let count = front.entry_len();
             let Some(Leading { age, version, .. }) = &mut front.leading else { continue };
-            let table = self.store.machine(range).expect("a leading replica has its state").table();
-            if count == 0 && !age.is_due(table.forgets_at_ms()) {
+            let forgets_at_ms = || {
+                let machine = self.store.machine(range).expect("a leading replica has its state");
+                machine.table().forgets_at_ms()
+            };
+            if count == 0 && !age.is_due(forgets_at_ms()) {
                 continue;
             }
             let (passed_ms, commands) = (age.unproposed_ms(), &front.commands[..count]);

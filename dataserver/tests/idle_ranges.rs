@@ -1,115 +1,16 @@
 //! A worker with many ranges: what one of them does costs the same whatever the number of the
 //! others, and each of the others still wakes when its own time has come.
 
+mod many_ranges;
+
 use std::time::Duration;
 
-use sharklock_dataserver::{Input, LinkId, LockRange, Pace, Worker};
-use sharklock_multiraft::{Config, Disk, SimDisk, Store, StoreIdent, bootstrap};
-use sharklock_proto::{
-    internal::v1::{StoreCall, StoreReply, store_call::Body, store_reply},
-    v1,
-};
-use sharklock_rangemap::{Bounds, Descriptor, Epoch, PeerId, RangeId, Replica, Role, StoreId};
+use many_ranges::{Rig, TICK};
+use sharklock_rangemap::RangeId;
 
-const LINK: LinkId = LinkId(1);
-const TICK: Duration = Duration::from_millis(100);
-
-/// One worker whose ranges have one voter each. Range `n` has the names that begin with its number.
-struct Rig {
-    worker: Worker,
-    disk: SimDisk,
-    now: Duration,
-    next_tag: u64,
-    replies: Vec<StoreReply>,
-}
-
-impl Rig {
-    fn with_ranges(count: u64) -> Self {
-        let store = StoreId(1);
-        let ident = StoreIdent { cluster_id: [1; 16], store, ident: [2; 16] };
-        let mut disk = SimDisk::default();
-        for range in 1..=count {
-            let end = if range == count { Vec::new() } else { prefix(range + 1).into_bytes() };
-            let start = if range == 1 { Vec::new() } else { prefix(range).into_bytes() };
-            let descriptor = Descriptor {
-                range: RangeId(range),
-                bounds: Bounds { start, end },
-                epoch: Epoch { version: 1, conf_ver: 1 },
-                replicas: vec![Replica { peer: PeerId(range), store, role: Role::Voter }],
-            };
-            disk.write(&bootstrap(&ident, &descriptor), true).expect("a fresh disk");
-        }
-        let store = Store::<LockRange>::recover(Config::default(), &disk).expect("its own disk");
-        let worker = Worker::new(Duration::ZERO, store, Pace::default());
-        let mut rig = Self { worker, disk, now: Duration::ZERO, next_tag: 1, replies: Vec::new() };
-        assert!(!rig.worker.knows_leaders());
-        rig.settle();
-        assert!(rig.worker.leads_all() && rig.worker.knows_leaders(), "single voters lead at once");
-        rig
-    }
-
-    fn settle(&mut self) {
-        loop {
-            let outputs = self.worker.end_turn(self.now, 1_700_000_000_000, true);
-            self.replies.extend(outputs.replies.into_iter().flat_map(|(_, replies)| replies));
-            let Some(batch) = outputs.batch else { return };
-            self.disk.write(&batch.ops, true).expect("no fault was asked for");
-            self.worker.handle(self.now, Input::Persisted(batch.seq));
-        }
-    }
-
-    fn call(&mut self, body: Body) -> store_reply::Body {
-        let tag = self.next_tag;
-        self.next_tag += 1;
-        let call = StoreCall {
-            tag,
-            session: vec![1; 16].into(),
-            instance: 1,
-            client_address: "127.0.0.1:4000".into(),
-            stream: 7,
-            body: Some(body),
-            ..StoreCall::default()
-        };
-        let input = Input::Calls { link: LINK, queued: Duration::ZERO, calls: vec![call] };
-        self.worker.handle(self.now, input);
-        self.settle();
-        let is_answer = |reply: &StoreReply| reply.tag == tag;
-        let at = self.replies.iter().position(is_answer).expect("it is answered at once");
-        self.replies.remove(at).body.expect("an answer says something")
-    }
-
-    fn acquire(&mut self, range: u64, id: u64, ttl_ms: u64) -> u64 {
-        let request = v1::AcquireRequest {
-            name: format!("{}/lock", prefix(range)),
-            mode: v1::LockMode::Exclusive.into(),
-            ttl_ms: Some(ttl_ms),
-            acquisition_id: id,
-            ..v1::AcquireRequest::default()
-        };
-        match self.call(Body::Acquire(request)) {
-            store_reply::Body::Acquire(granted) if granted.token > 0 => granted.token,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn release(&mut self, range: u64, id: u64, token: u64) {
-        let request = v1::ReleaseRequest {
-            name: format!("{}/lock", prefix(range)),
-            token,
-            acquisition_id: id,
-            ..v1::ReleaseRequest::default()
-        };
-        drop(self.call(Body::Release(request)));
-    }
-
-    fn holds(&self, range: u64) -> usize {
-        let machine = self.worker.store().machine(RangeId(range)).expect("it is here");
-        machine.table().counts().holds
-    }
-}
-
-fn prefix(range: u64) -> String {
-    format!("{range:04}")
+fn holds(rig: &Rig, range: u64) -> usize {
+    let machine = rig.worker.store().machine(RangeId(range)).expect("it is here");
+    machine.table().counts().holds
 }
 
 /// What a second of one busy range costs beside so many that lie idle, each with a lock that is
@@ -147,12 +48,12 @@ fn each_of_many_ranges_frees_what_expires_in_its_own_time() {
         rig.acquire(range, range, ttl_ms(range));
     }
     let began = rig.now;
-    while (1..=RANGES).any(|range| rig.holds(range) > 0) {
+    while (1..=RANGES).any(|range| holds(&rig, range) > 0) {
         rig.now = rig.worker.next_wakeup().max(rig.now);
         rig.settle();
         for range in 1..=RANGES {
             let lease = Duration::from_millis(ttl_ms(range) + ttl_ms(range) / 100);
-            let is_held = rig.holds(range) > 0;
+            let is_held = holds(&rig, range) > 0;
             assert_eq!(is_held, rig.now - began < lease, "range {range} at {:?}", rig.now);
         }
     }
@@ -169,10 +70,10 @@ fn after_a_stall_every_range_counts_its_leases_from_its_end() {
     rig.now += Duration::from_secs(1);
     rig.settle();
     let lease = Duration::from_millis(2_000 + 20 + 1_000);
-    while (1..=RANGES).any(|range| rig.holds(range) > 0) {
+    while (1..=RANGES).any(|range| holds(&rig, range) > 0) {
         rig.now = rig.worker.next_wakeup().max(rig.now);
         rig.settle();
-        let held = (1..=RANGES).filter(|range| rig.holds(*range) > 0).count();
+        let held = (1..=RANGES).filter(|range| holds(&rig, *range) > 0).count();
         let expected = if rig.now < lease { RANGES } else { 0 };
         assert_eq!(held as u64, expected, "at {:?}", rig.now);
     }

@@ -275,6 +275,11 @@ impl<M: StateMachine> Replica<M> {
         std::mem::take(&mut self.halves)
     }
 
+    /// Whether its descriptor has changed, it has split, or it is to end.
+    pub(crate) fn has_life_to_follow(&self) -> bool {
+        self.is_changed || !self.halves.is_empty() || self.is_removed()
+    }
+
     /// Whether the descriptor has changed since the last call.
     pub(crate) fn take_change(&mut self) -> bool {
         std::mem::take(&mut self.is_changed)

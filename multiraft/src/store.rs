@@ -294,17 +294,18 @@ impl<M: StateMachine> Store<M> {
         for range in std::mem::take(&mut self.work) {
             let Some(replica) = self.replicas.get_mut(&range) else { continue };
             replica.drive(&mut self.staging, effects);
-            self.follow_life(range, effects);
+            if replica.has_life_to_follow() {
+                self.follow_life(range, effects);
+            }
             let Some(replica) = self.replicas.get_mut(&range) else { continue };
             self.transfers.follow(replica, &self.config.log);
             self.discarded.append(&mut replica.take_discarded());
-            let hold = self.hold(range);
-            let replica = &self.replicas[&range];
             if !replica.needs_flush() {
                 continue;
             }
             self.unflushed.insert(range);
-            if replica.is_flush_overdue(&self.config.log, hold) {
+            let hold = self.hold(range);
+            if self.replicas[&range].is_flush_overdue(&self.config.log, hold) {
                 self.flush_due.insert(range);
                 self.flush_waits = false;
             }

@@ -154,12 +154,8 @@ impl Worker {
         for to in overtaken.iter().filter_map(Asker::reply_to) {
             self.replies.indeterminate(to);
         }
-        let table = self.store.machine(range).map(LockRange::table);
-        if let Some(table) = table {
-            self.memory.weigh(front, table);
-        }
         let Some(output) = output else { return };
-        let Some(table) = table else {
+        let Some(table) = self.store.machine(range).map(LockRange::table) else {
             // The range has ended in the same turn. What was decided stands; who asked asks elsewhere.
             for to in askers.iter().filter_map(Asker::reply_to) {
                 self.replies.indeterminate(to);
