@@ -570,4 +570,27 @@ mod tests {
         assert!(flushes > 10, "the log is cut: {flushes} times");
         assert!(flushes < ENTRIES / 3, "{flushes} flushes of {ENTRIES} entries");
     }
+
+    /// What earlier leaders have left in the log may change the epoch, too.
+    #[test]
+    fn a_leader_changes_no_epoch_before_it_has_applied_to_its_own_term() {
+        let mut disk = one_range();
+        let mut store = Store::<Count>::recover(Config::default(), &disk).expect("it is fresh");
+        let mut effects = Effects::default();
+        let split = Split {
+            epoch: Epoch { version: 1, conf_ver: 1 },
+            key: "m".to_owned(),
+            child: RangeId(8),
+            child_peers: vec![PeerId(4)],
+        };
+        store.turn(&mut effects);
+        assert_eq!(store.split(RangeId(7), &split), Err(NotProposed::NotReady));
+        while let Some(batch) = effects.batch.take() {
+            disk.write(&batch.ops, true).expect("no fault is planned");
+            store.persisted(batch.seq);
+            store.turn(&mut effects);
+        }
+        store.split(RangeId(7), &split).expect("it leads, and has applied to its own term");
+        assert_eq!(store.split(RangeId(7), &split), Err(NotProposed::EpochChanging));
+    }
 }
