@@ -8,7 +8,7 @@ use sharklock_locktable::{Agreement, Command, Name, TimeUp, Timed, Token};
 
 use crate::{alarms::Alarms, lease_clock::with_drift};
 
-/// What a time is about.
+/// The subject of a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TimeKey {
     /// The place of an ended hold stays taken.

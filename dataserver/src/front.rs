@@ -41,7 +41,7 @@ pub const ENTRY_BYTES_MAX: usize = 1 << 20;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LinkId(pub u64);
 
-/// Where an answer goes.
+/// The way of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReplyTo {
     /// Which gateway.
@@ -50,7 +50,7 @@ pub struct ReplyTo {
     pub tag: u64,
 }
 
-/// Where events of an acquisition go: the stream that named it last.
+/// The receiver of an acquisition's events: the stream that named it last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Subscriber {
     /// Which gateway.
@@ -59,16 +59,16 @@ pub struct Subscriber {
     pub stream: u64,
 }
 
-/// Who waits for the outcome of a command.
+/// The asker that waits for the outcome of a command.
 #[derive(Clone, Debug)]
 pub enum Asker {
     /// The lease clock: nobody.
     Clock,
     /// An acquire.
     Acquire {
-        /// Where the answer goes.
+        /// The way of the answer.
         to: ReplyTo,
-        /// What is acquired, for whom.
+        /// The acquisition.
         acquisition: Acquisition,
         /// The lock.
         name: Name,
@@ -90,7 +90,7 @@ pub enum Asker {
 }
 
 impl Asker {
-    /// Where an error goes.
+    /// The way of an error.
     pub fn reply_to(&self) -> Option<ReplyTo> {
         match self {
             Self::Clock | Self::Withdrawal(_) => None,
@@ -105,9 +105,9 @@ impl Asker {
 /// A question that is answered from applied state after a ReadIndex round.
 #[derive(Clone, Debug)]
 pub struct Read {
-    /// Where the answer goes.
+    /// The way of the answer.
     pub to: ReplyTo,
-    /// What is asked.
+    /// The question.
     pub query: Query,
 }
 
@@ -116,7 +116,7 @@ pub struct Read {
 pub enum Query {
     /// The state of renewed acquisitions.
     KeepAlive {
-        /// Whose.
+        /// The session and its instance.
         caller: Caller,
         /// The attempt, echoed per item.
         seq: u64,
@@ -145,7 +145,7 @@ pub struct Proposal {
     pub askers: Vec<Asker>,
 }
 
-/// What a leader keeps in memory.
+/// The state that only a leader has.
 #[derive(Debug)]
 pub struct Leading {
     /// Deadlines.
@@ -184,7 +184,7 @@ pub struct Front {
     pub leading: Option<Leading>,
     /// Waiting for the next entry.
     pub commands: Vec<Command>,
-    /// Who asked for each of `commands`.
+    /// The asker of each of `commands`.
     pub askers: Vec<Asker>,
     /// In the log, not applied.
     pub proposals: VecDeque<Proposal>,
@@ -194,13 +194,13 @@ pub struct Front {
     pub looks: VecDeque<Read>,
     /// In a ReadIndex round.
     pub rounds: BTreeMap<ReadId, Vec<Read>>,
-    /// Who listens to open acquisitions.
+    /// The listeners to open acquisitions.
     pub subscribers: BTreeMap<Acquisition, Subscriber>,
     /// The memory of what waits here or is in the log.
     pub pending: Pending,
-    /// What the store's memory was last told of this range.
+    /// The weight that the store's memory was last told of this range.
     pub weighed: u64,
-    /// Who may have been told of acquisitions that could have to be withdrawn.
+    /// The callers that may have been told of acquisitions which could have to be withdrawn.
     pub attempts: Attempts,
 }
 

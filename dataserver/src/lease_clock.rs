@@ -41,7 +41,7 @@ pub fn with_drift(ttl: Duration) -> Duration {
     ttl + ttl * DRIFT_PERMILLE / 1_000
 }
 
-/// What has a lease: a hold has one, whatever the number of acquisitions open on it.
+/// The owner of a lease: a hold has one, whatever the number of acquisitions open on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LeaseKey {
     /// A hold, by its token.
@@ -50,7 +50,7 @@ pub enum LeaseKey {
     Waiter(Acquisition),
 }
 
-/// What a renewal found.
+/// The result of a renewal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Renewal {
     /// The deadline is at least a full lease away now.

@@ -2,7 +2,7 @@
 //! admission asks before a command is queued, and nothing else does: apply never refuses for memory,
 //! since servers may have different bounds, and releases, cancels and keepalives are never refused.
 //!
-//! What is counted is what the tables hold as applied (`LockTable::bytes`), on all ranges of the store,
+//! The count is what the tables hold as applied (`LockTable::bytes`), on all ranges of the store,
 //! led or followed, and what this leader has let in since and not seen applied.
 
 use std::collections::BTreeMap;
@@ -23,7 +23,7 @@ const RETRY_AFTER_MS: u64 = 1_000;
 /// configured.
 pub const SESSION_ACQUISITIONS_MAX: u64 = 10_000;
 
-/// What may be in memory; nothing is bounded by default.
+/// The bounds on memory; nothing is bounded by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MemoryBounds {
     /// Bytes of all locks of this store.
@@ -49,7 +49,7 @@ pub struct MemoryRefusals {
     pub prefix: u64,
 }
 
-/// What an acquire takes until it is applied.
+/// The memory that an acquire takes until it is applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Charge {
     bytes: u64,
@@ -58,7 +58,7 @@ pub struct Charge {
     name: Name,
 }
 
-/// What was let in to one range and is not applied yet.
+/// The acquires that were let in to one range and are not applied yet.
 ///
 /// Invariants:
 /// - each count is the sum of the charges that were added and not removed, and none is 0.
@@ -85,7 +85,7 @@ pub struct StoreMemory {
 }
 
 impl Charge {
-    /// What this acquire will take.
+    /// The memory that this acquire will take.
     pub fn of(acquire: &Acquire) -> Self {
         Self {
             bytes: acquire.bytes(),
@@ -198,8 +198,8 @@ impl StoreMemory {
         std::mem::replace(&mut self.alarm, above) != above
     }
 
-    /// Whether there is room for an acquire in a range, or why not. What the range knows already may
-    /// always come again: it takes nothing, and its client must hear how it went.
+    /// Whether there is room for an acquire in a range, or why not. An acquisition that the range
+    /// knows already may always come again: it takes nothing, and its client must hear how it went.
     pub fn admit(
         &mut self,
         acquire: &Acquire,
@@ -243,7 +243,7 @@ impl StoreMemory {
     }
 }
 
-/// What has no room.
+/// The bound that has no room.
 #[derive(Debug, thiserror::Error)]
 enum Full {
     #[error(

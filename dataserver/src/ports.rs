@@ -1,4 +1,4 @@
-//! What passes a worker's border: what happens to it, what it wants done, at which pace, and what
+//! The border of a worker: what happens to it, what it wants done, at which pace, and what
 //! it has counted.
 
 use std::time::Duration;
@@ -33,9 +33,9 @@ pub enum Input {
     Heartbeats(Box<Heartbeats>),
     /// Pieces of snapshots, or what answers them, from another store.
     Snapshots(Vec<SnapshotMessage>),
-    /// What came of a chore.
+    /// The result of a chore.
     ChoreDone(Box<ChoreDone<LockRange>>),
-    /// What was sent to this store of late may be lost: its link broke, or was full.
+    /// Messages that were sent to this store of late may be lost: its link broke, or was full.
     Unreachable(StoreId),
     /// The master wants a replica of a first range here, made out of nothing.
     Create {
@@ -58,7 +58,7 @@ pub enum Input {
     HandOver,
 }
 
-/// What a turn wants done.
+/// The work that a turn leaves to its owner.
 #[derive(Debug, Default)]
 pub struct Outputs {
     /// For the disk; its `Persisted` comes back as input.

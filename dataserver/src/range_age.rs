@@ -63,7 +63,7 @@ impl RangeAge {
         self.counted = time.counted;
     }
 
-    /// What the next entry carries.
+    /// The time that the next entry carries.
     pub fn unproposed_ms(&self) -> u64 {
         self.now_ms() - self.proposed_ms
     }

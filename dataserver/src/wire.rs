@@ -18,7 +18,7 @@ const RETRY_AFTER_MS: u64 = 100;
 /// The session, instance and address that a call speaks for.
 #[derive(Clone, Debug)]
 pub struct Caller {
-    /// Whose.
+    /// The session.
     pub session: SessionHandle,
     /// In which of its lives.
     pub instance: Instance,
@@ -255,7 +255,7 @@ pub fn overloaded() -> store_error::Kind {
     store_error::Kind::Overloaded(internal::Overloaded { retry_after_ms: RETRY_AFTER_MS })
 }
 
-/// What a granted acquire is answered.
+/// The answer to a granted acquire.
 pub fn granted(response: &mut v1::AcquireResponse, grant: Grant) {
     response.set_outcome(v1::AcquireOutcome::Granted);
     response.token = grant.token.0;

@@ -209,7 +209,7 @@ impl Worker {
         reads::lost_replicas(&self.store)
     }
 
-    /// What the master is told of the ranges that this store leads and answers for, by id.
+    /// The report for the master about the ranges that this store leads and answers for, by id.
     pub fn reports(&self) -> Vec<RangeReport> {
         let leading = self.fronts.iter().filter(|(_, front)| front.leading.is_some());
         leading
@@ -233,7 +233,7 @@ impl Worker {
         self.store.flush();
     }
 
-    /// What the status says of the store beside its identity: address, uptime, disk.
+    /// Sets what the status says of the store beside its identity: address, uptime, disk.
     pub fn set_store_status(&mut self, status: v1::StoreStatus) {
         self.store_status = status;
     }
@@ -247,7 +247,7 @@ impl Worker {
         leading.clock.remaining(now, key, ttl_ms)
     }
 
-    /// What it has done so far.
+    /// The counters of its work so far.
     pub fn stats(&self) -> WorkerStats {
         self.stats
     }

@@ -475,7 +475,7 @@ fn is_overloaded(reply: &StoreReply) -> bool {
     matches!(error.kind, Some(store_error::Kind::Overloaded(_)))
 }
 
-/// What does not fit into one entry waits for the next; nothing is lost.
+/// Commands that do not fit into one entry wait for the next; nothing is lost.
 #[test]
 fn more_than_an_entry_holds_goes_into_several() {
     let mut rig = Rig::new();
@@ -631,7 +631,7 @@ fn a_duplicate_is_not_granted_when_the_ring_has_forgotten_the_first() {
 }
 
 impl Rig {
-    /// What a try is answered that was on its way for so long.
+    /// The answer to a try that was on its way for so long.
     fn aged_try(&mut self, id: u64, age_ms: u64) -> store_reply::Body {
         let tag = self.next_tag;
         self.next_tag += 1;
@@ -784,7 +784,7 @@ fn what_a_session_stream_or_a_keepalive_was_told_of_is_not_withdrawn() {
     assert_eq!(rig.keep_alive(2, 2).state(), v1::KeepAliveState::Waiting);
 }
 
-/// Whatever a keepalive was told before the cancel is applied could be wrong a moment later.
+/// An answer to a keepalive before the cancel is applied could be wrong a moment later.
 #[test]
 fn nothing_is_said_of_an_acquisition_while_its_withdrawal_is_on_its_way() {
     let mut rig = Rig::new();

@@ -14,7 +14,7 @@ use sharklock_proto::{
 /// `ErrorInfo.domain` of every error.
 pub const DOMAIN: &str = "sharklock";
 
-/// What to wait, at least, after an answer that says neither: milliseconds.
+/// The least pause after an answer that names none, milliseconds.
 const RETRY_AFTER_MS: u64 = 100;
 
 /// The gRPC status codes in use, by their numbers.
@@ -217,7 +217,7 @@ impl Failure {
         Self::new(Reason::Overloaded, message).retry_after(RETRY_AFTER_MS)
     }
 
-    /// What a store said, in the words of the API (D15).
+    /// The error of a store, in the words of the API (D15).
     pub fn of_store(error: StoreError) -> Self {
         match error.kind {
             Some(Kind::NotLeader(at)) => Self::no_leader().with("range_id", at.range_id),

@@ -1,4 +1,5 @@
-//! Where streams and stores meet: calls of all streams go down, replies find their stream.
+//! The meeting place of streams and stores: calls of all streams go down, replies find their
+//! stream.
 //!
 //! It owns the table of open streams, what is known of stores and ranges, and the gateway's bounds.
 //! It has no task and no timer per call, and reads no clock: `now_us` counts microseconds of the
@@ -263,7 +264,7 @@ impl Hub {
         self.links.send(store, lane, calls)
     }
 
-    /// Tells a store what it does not answer. What does not fit is lost.
+    /// Tells a store what it does not answer. If it does not fit, it is lost.
     pub(crate) fn tell(&self, store: StoreId, call: StoreCall) {
         if self.links.send(store, Lane::Ordinary, vec![call]).is_err() {
             tracing::debug!(%store, "a link is full: a withdrawal is left to the lease");
@@ -299,7 +300,8 @@ impl Hub {
         }
     }
 
-    /// Where a call goes; None, and stores are asked what they know, while nobody can be asked.
+    /// The target of a call. It is `None`, and stores are asked what they know, while nobody can be
+    /// asked.
     pub(crate) fn target(&self, body: &Ask) -> Option<Target> {
         let target = match body.routed_by() {
             Some(name) => self.routing().route(name.as_bytes()),

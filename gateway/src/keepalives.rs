@@ -60,8 +60,8 @@ struct Attempt {
     seq: u64,
     /// When it came to this gateway: an attempt that is too old must not renew.
     arrived_us: u64,
-    /// Where events go: the stream that named the item last; the gateway's own, which is none,
-    /// leaves them where they go now.
+    /// The stream to which events go: the one that named the item last. The gateway's own number,
+    /// which is no stream, leaves them where they go now.
     events_to: StreamNumber,
     /// The unary Acquire whose caller alone hears the answer; the gateway's own where another does.
     asker: StreamNumber,
@@ -87,12 +87,13 @@ struct Batch {
     items: Vec<Sent>,
 }
 
-/// What has to be done with the items that waited.
+/// The outcome of a flush for the items that waited.
 #[derive(Debug, Default)]
 pub struct Flushed {
     /// To be sent: one batch per store.
     pub calls: Vec<(StoreId, StoreCall)>,
-    /// Of these items nobody can be asked: who is to be told of how many.
+    /// Items that no store can be asked about: the caller to tell, and how many of its items they
+    /// are.
     pub told: Vec<(Caller, usize)>,
 }
 

@@ -10,7 +10,7 @@ use sharklock_rangemap::StoreId;
 /// A reply may never come (the leader was lost, the store stopped): whoever calls has a deadline of
 /// its own, and retries with the same names.
 pub trait StoreLinks: Send + Sync + 'static {
-    /// Hands a batch to a store and never blocks. What did not fit comes back: an urgent batch
+    /// Hands a batch to a store and never blocks. Calls that did not fit come back: an urgent batch
     /// may use the whole bound of the link, an ordinary one half of it (D16).
     ///
     /// A link that is lost gives everything back from before the hub is told of the loss until the

@@ -1,4 +1,4 @@
-//! What one stream has asked and not been answered, and what has been answered and not been sent.
+//! The open calls of one stream, and its answers that have not been sent.
 //!
 //! It owns the bounds that keep a client that never reads from growing the gateway's memory. It
 //! neither sends nor waits: whoever puts something in wakes whoever takes it out.
@@ -37,14 +37,14 @@ const GENERATION_MAX: u32 = u32::MAX >> SLOT_BITS;
 pub struct Answer {
     /// The client's number of the call; 0 for an event.
     pub call_id: u64,
-    /// What the store said, or why there is nothing from it.
+    /// The store's answer, or why there is none.
     pub reply: Result<Body, Failure>,
 }
 
 /// A call that has just been answered for good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settled {
-    /// What it asked.
+    /// The kind of the call.
     pub kind: CallKind,
     /// When it was opened: microseconds of the gateway's clock.
     pub opened_us: u64,
@@ -64,8 +64,8 @@ struct OpenCall {
     failure: Option<Box<Failure>>,
     /// The store that has it; None for a keepalive, whose items go their own ways.
     sent_to: Option<StoreId>,
-    /// What was sent, as long as it may be sent again. At most 6 KiB (an acquire with the longest
-    /// name and attributes), so that all open calls of a gateway keep less than 400 MiB.
+    /// The call as it was sent, as long as it may be sent again. At most 6 KiB (an acquire with the
+    /// longest name and attributes), so that all open calls of a gateway keep less than 400 MiB.
     kept: Option<Box<Kept>>,
 }
 
@@ -270,7 +270,7 @@ impl Outbox {
         self.overrun
     }
 
-    /// Whoever waits for something to take; wake it after putting something in.
+    /// The task that waits for something to take; wake it after putting something in.
     pub fn taker(&mut self) -> Option<Waker> {
         self.taker.take()
     }

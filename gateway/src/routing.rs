@@ -15,7 +15,7 @@ use sharklock_proto::internal::v1::{
 };
 use sharklock_rangemap::{Descriptor, RangeId, RouteCache, StoreId};
 
-/// Where a call goes, and as what.
+/// The store to which a call goes, with its range and version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Target {
     /// The store.
@@ -57,7 +57,7 @@ struct Linked {
     owes_since_us: AtomicU64,
 }
 
-/// What this gateway knows of ranges and stores.
+/// The routes of this gateway: its knowledge of ranges and stores.
 ///
 /// Invariant: no range is aimed at a store that cannot be reached while another of its voters can.
 #[derive(Debug, Default)]
@@ -67,7 +67,8 @@ pub struct Routing {
 }
 
 impl Routing {
-    /// Where a call for `name` goes; None while no store that may have it can be reached.
+    /// The target of a call for `name`. It is `None` while no store that may have it can be
+    /// reached.
     pub fn route(&self, name: &[u8]) -> Option<Target> {
         let Some(route) = self.cache.route(name) else { return self.anywhere() };
         let store = route.to.store();

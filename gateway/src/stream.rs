@@ -27,7 +27,7 @@ use crate::{
 /// A call of a stream: the client's number of it, and the call or why it is none.
 pub type Numbered = (u64, Result<Checked, Failure>);
 
-/// Where the calls of a stream come from, and who hears of them.
+/// The origin of a stream's calls, and the stream that hears of them.
 #[derive(Clone, Copy, Debug)]
 pub struct Origin<'a> {
     /// Events of what they name go there.
@@ -62,7 +62,7 @@ impl StreamHandle {
         self.stream.number
     }
 
-    /// Where it is open.
+    /// The hub at which it is open.
     pub fn hub(&self) -> &Arc<Hub> {
         &self.hub
     }
@@ -229,8 +229,8 @@ impl StreamHandle {
 }
 
 impl Drop for StreamHandle {
-    /// Its calls go on: only their answers are not awaited any more. What it holds or waits for
-    /// stays too, since another stream or gateway may carry on.
+    /// Its calls go on: only their answers are not awaited any more. Everything that it holds or
+    /// waits for stays too, since another stream or gateway may carry on.
     fn drop(&mut self) {
         self.hub.close_stream(&self.stream);
     }
@@ -246,7 +246,8 @@ struct Batch {
     ordinary: ByStore,
     keepalives: Vec<KeepAlive>,
     refused: Vec<(u64, Failure)>,
-    /// Some call may have to go to another store. Where a range has one voter nothing is kept.
+    /// Some call may have to go to another store. Nothing is kept of a call to a range with one
+    /// voter.
     keep: bool,
 }
 

@@ -2,7 +2,7 @@
 //! with a million locks would hear nobody for a second. The store hands it out as a value, its owner
 //! runs it wherever nobody waits for it, and gives back what came of it.
 //!
-//! What a chore reads is the disk, and not the state in memory: the image there is complete at every
+//! A chore reads the disk, and not the state in memory: the image there is complete at every
 //! moment (a flush is one batch), and whoever reads it stops nobody.
 
 use bytes::{BufMut, Bytes};
@@ -28,7 +28,7 @@ pub enum Chore<M> {
     Discard(M),
 }
 
-/// What came of a chore.
+/// The result of a chore.
 #[derive(Debug)]
 pub struct ChoreDone<M>(pub(crate) Done<M>);
 

@@ -1,4 +1,4 @@
-//! What a turn asks its owner to do.
+//! The effects of a turn: what its owner has to do.
 
 use std::fmt;
 
@@ -13,8 +13,9 @@ use crate::state_machine::EntryAt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ReadId(pub u64);
 
-/// What a turn asks its owner to do. The owner drains it; the order of the fields is the order in
-/// which to do it, but for `messages`, `heartbeats` and `snapshots`, which may leave at any time.
+/// The effects of a turn: what its owner has to do. The owner drains it; the order of the fields is
+/// the order in which to do it, but for `messages`, `heartbeats` and `snapshots`, which may leave
+/// at any time.
 ///
 /// Within a turn the entries applied come before the roles: who leads is told of its first own
 /// entry's application, and only then that it leads.
@@ -68,9 +69,9 @@ impl<O> Default for Effects<O> {
 pub struct Applied<O> {
     /// The range.
     pub range: RangeId,
-    /// Where it stands in the log. An entry proposed at the same index in another term is lost.
+    /// Its place in the log. An entry proposed at the same index in another term is lost.
     pub at: EntryAt,
-    /// What applying it returned. `None`: the empty entry with which a leader begins its term, or a
+    /// The result of applying it. `None`: the empty entry with which a leader begins its term, or a
     /// change of bounds or members, whether it took effect or came too late.
     pub output: Option<O>,
 }
@@ -92,7 +93,7 @@ pub struct ReadReady {
 pub struct RoleChange {
     /// The range.
     pub range: RangeId,
-    /// What it is now.
+    /// Its role now.
     pub role: RoleNow,
 }
 
@@ -110,12 +111,12 @@ pub enum RoleNow {
     Follower {
         /// Its term.
         term: u64,
-        /// Who leads that term, as far as it knows. Never this store.
+        /// The leader of that term, as far as it knows. Never this store.
         leader: Option<StoreId>,
     },
 }
 
-/// Where a proposal stands in the log, if it survives.
+/// The place of a proposal in the log, if it survives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Proposed {
     /// Its index.
@@ -139,7 +140,7 @@ pub enum NotProposed {
     /// Another replica may lead.
     #[error("this replica does not lead its range")]
     NotLeader {
-        /// Who leads, as far as known.
+        /// The leader, as far as it is known.
         leader: Option<StoreId>,
     },
     /// A read, or a change of bounds or members, too early in a term: the leader has not committed
@@ -161,7 +162,7 @@ pub enum NotProposed {
 pub struct LostLog {
     /// The leader knew this entry to be on it.
     pub commit: u64,
-    /// Where its log ended.
+    /// The index at which its log ended.
     pub last: u64,
 }
 
@@ -178,7 +179,7 @@ impl fmt::Display for LostLog {
     }
 }
 
-/// What a replica is doing.
+/// The state of a replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RaftRole {
     /// It leads its range.
@@ -194,7 +195,7 @@ pub enum RaftRole {
 /// A replica as an operator sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReplicaStatus {
-    /// What it is doing.
+    /// Its part in Raft.
     pub role: RaftRole,
     /// Its Raft term.
     pub term: u64,

@@ -19,7 +19,7 @@ pub fn election_max(tick: Duration) -> Duration {
     tick * TIMEOUT_TICKS_END as u32
 }
 
-/// What an election timeout depends on. Equal inputs give equal timeouts, which makes a run
+/// The inputs of an election timeout. Equal inputs give equal timeouts, which makes a run
 /// repeatable; two peers differ by `peer`, and one peer's next try by `campaigns`.
 pub(crate) struct Timeout {
     pub seed: u64,

@@ -1,4 +1,4 @@
-//! What a message from a peer must be before raft-rs sees it (D2).
+//! The guard: what a message from a peer must be before raft-rs sees it (D2).
 //!
 //! raft-rs trusts its peers and panics on what an honest one never sends, so every such message
 //! is refused here. Two things the guard never asks for, because a member that was away would
@@ -95,7 +95,7 @@ pub(crate) struct Standing<'a> {
     pub last_index: u64,
     /// Up to where the log is durable.
     pub persisted: u64,
-    /// Who leads `term`, as far as known; 0: nobody.
+    /// The leader of `term`, as far as it is known; 0: nobody.
     pub leader: PeerId,
     /// See [`crate::StateMachine::knows`].
     pub knows: fn(&[u8]) -> Result<(), String>,
@@ -222,9 +222,9 @@ fn check_vote(me: &Standing<'_>) -> Result<(), Dropped> {
     Ok(())
 }
 
-/// Whoever hands its leadership over is the leader, and knows all of this log to be durable. From
-/// anybody else, or late, it would only disturb: an election without a pre-vote. With a log, or a
-/// snapshot, that the disk does not have, raft-rs panics.
+/// The peer that hands its leadership over is the leader, and knows all of this log to be durable.
+/// From anybody else, or late, it would only disturb: an election without a pre-vote. With a log,
+/// or a snapshot, that the disk does not have, raft-rs panics.
 fn check_timeout_now(me: &Standing<'_>, body: &Message) -> Result<(), Dropped> {
     let leads = body.term == me.term && body.from == me.leader.0;
     if !leads || me.role != StateRole::Follower || me.persisted != me.last_index {

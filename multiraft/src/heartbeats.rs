@@ -18,7 +18,7 @@ pub(crate) fn is_beat(message: &eraftpb::Message) -> bool {
     matches!(message.msg_type, MessageType::MsgHeartbeat | MessageType::MsgHeartbeatResponse)
 }
 
-/// Where a replica's beats come from.
+/// The sender of a replica's beats.
 pub(crate) struct Sender {
     pub cluster_id: bytes::Bytes,
     pub store: StoreId,

@@ -1,4 +1,4 @@
-//! Whose disk it is, and the first record of a store's life.
+//! The owner of a disk, and the first record of a store's life.
 
 use bytes::Bytes;
 use sharklock_proto::internal::v1 as proto;
@@ -50,7 +50,7 @@ pub fn bootstrap(ident: &StoreIdent, first: &Descriptor) -> Vec<WriteOp> {
     ops
 }
 
-/// Whose disk it is. `None`: nobody's, it is fresh.
+/// The owner of the disk. `None`: nobody, it is fresh.
 pub fn read_ident(disk: &impl Disk) -> Result<Option<StoreIdent>, RecoverError> {
     let (family, key) = (Key::Ident.family(), Key::Ident.encode());
     let Some(value) = disk.get(family, &key)? else {

@@ -1,4 +1,4 @@
-//! Where every record of a store lies on its disk.
+//! The key of every record on a store's disk.
 //!
 //! Every key begins with a range id, so that no two replicas ever share key space: destroying or
 //! replacing one cannot touch another. Numbers are big-endian, so key order is number order.
@@ -22,7 +22,7 @@ const TAG_TOMBSTONE: u8 = 0x05;
 /// A record's place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Key<'a> {
-    /// Who the store is. Written once, by bootstrap.
+    /// The identity of the store. Written once, by bootstrap.
     /// `Meta`: 0 · 0x01 → `StoreIdentRecord`.
     Ident,
     /// A log entry. Written when appended; overwritten or deleted when a newer leader replaces an

@@ -1,4 +1,4 @@
-//! What stands at each key: one byte of format version, four of checksum, then a record of
+//! The value at each key: one byte of format version, four of checksum, then a record of
 //! `records.proto` or a row of the machine.
 //!
 //! RocksDB has checksums, too, but only from where it gets a value to where it reads it: not over
@@ -82,7 +82,7 @@ pub(crate) fn row_in<'a>(key: &[u8], value: &'a [u8]) -> Result<&'a [u8], BadVal
     Ok(&value[check(key, value)?..])
 }
 
-/// Where behind its head the value begins.
+/// The offset behind the head at which the value begins.
 fn check(key: &[u8], value: &[u8]) -> Result<usize, BadValue> {
     match value.split_first() {
         None => Err(BadValue::Empty),

@@ -55,7 +55,7 @@ pub enum RecoverError {
     Corrupt {
         /// The record.
         what: String,
-        /// What is wrong with it.
+        /// The fault, in words.
         why: String,
     },
     /// The machine cannot read its image.
@@ -63,7 +63,7 @@ pub enum RecoverError {
     Image {
         /// The range.
         range: RangeId,
-        /// What the machine says.
+        /// The words of the machine.
         source: CorruptImage,
     },
 }

@@ -53,7 +53,7 @@ struct PendingRead {
     index: u64,
 }
 
-/// Where a replica stands: whose it is and from where it speaks.
+/// The address of a replica: its store, its peer id, its life.
 pub(crate) struct Address {
     pub cluster_id: Bytes,
     pub store: StoreId,
@@ -106,7 +106,7 @@ pub(crate) struct Replica<M> {
     is_removed: bool,
     /// Where its last own entry stands that changes the epoch, if it is applied.
     epoch_change_at: u64,
-    /// What the owner was last told.
+    /// The role that the owner was last told.
     announced: RoleNow,
     /// The disk counts as lost: it is stopped, for ever.
     lost: Option<LostLog>,

@@ -1,7 +1,8 @@
 //! Group commit: the next batch of a store, filled by all its ranges, and the one in flight.
 //!
-//! At most one batch is in flight. What the ranges produce meanwhile waits here, so the time of a
-//! sync is the batching window. What waits is bounded by what Raft lets a range have uncommitted.
+//! At most one batch is in flight. Everything that the ranges produce meanwhile waits here, so the
+//! time of a sync is the batching window. The bound of that is what Raft lets a range have
+//! uncommitted.
 
 use sharklock_rangemap::RangeId;
 
@@ -29,7 +30,7 @@ pub(crate) struct Flushed {
     pub applied: u64,
 }
 
-/// What the disk's completion of a batch means.
+/// The meaning of a batch's completion.
 #[derive(Debug, Default)]
 pub(crate) struct Completion {
     pub saved: Vec<Saved>,

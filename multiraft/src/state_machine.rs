@@ -1,6 +1,6 @@
 //! The one trait between the engine and what it replicates.
 
-/// Where an entry stands in its range's log.
+/// The place of an entry in its range's log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EntryAt {
     /// Raft index.
@@ -13,10 +13,10 @@ pub struct EntryAt {
 /// engine prefixes them with the range id.
 pub type DirtyRow = (Vec<u8>, Option<Vec<u8>>);
 
-/// What a range replicates. Deterministic: equal entries make equal states and equal hashes on
-/// every replica. `apply` reads no clock and has no effect but its return value.
+/// The state that a range replicates. Deterministic: equal entries make equal states and equal
+/// hashes on every replica. `apply` reads no clock and has no effect but its return value.
 pub trait StateMachine: Sized {
-    /// What applying one entry returns to the leader's owner, who answers clients from it.
+    /// The result of applying one entry, from which the leader's owner answers clients.
     type Output;
 
     /// The state before the first entry.
@@ -52,7 +52,7 @@ pub trait StateMachine: Sized {
     /// turn.
     fn dirty_len(&self) -> usize;
 
-    /// What belongs to the image beside the rows (counters and the like).
+    /// The part of the image beside the rows (counters and the like).
     fn header(&self) -> Vec<u8>;
 
     /// Hash of the whole state (S9).

@@ -30,7 +30,7 @@ use crate::state_machine::StateMachine;
 use lives::Unborn;
 use notices::Ends;
 
-/// What may differ between stores.
+/// The settings that may differ between stores.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Config {
     /// Spreads election timeouts. Equal seeds and inputs give equal runs; stores of one cluster
@@ -38,7 +38,7 @@ pub struct Config {
     pub election_seed: u64,
     /// How much log each range keeps.
     pub log: LogLimits,
-    /// What snapshots may take.
+    /// The limits of snapshots.
     pub snapshots: SnapshotLimits,
 }
 
@@ -133,8 +133,8 @@ impl<M: StateMachine> Store<M> {
         }
     }
 
-    /// A message from a peer, whose `from_store` the link has authenticated. What it leads to
-    /// comes with the next turn.
+    /// A message from a peer, whose `from_store` the link has authenticated. Its effects
+    /// come with the next turn.
     pub fn step(&mut self, message: RangeMessage) -> Result<(), Dropped> {
         if message.notice.is_some() {
             return self.step_notice(message);
@@ -332,7 +332,8 @@ impl<M: StateMachine> Store<M> {
         }
     }
 
-    /// The disk has the batch: all of it, durably. What waited for it comes with the next turn.
+    /// The disk has the batch: all of it, durably. Everything that waited for it comes with the
+    /// next turn.
     ///
     /// # Panics
     ///
@@ -357,7 +358,7 @@ impl<M: StateMachine> Store<M> {
         self.due.extend(completion.born);
     }
 
-    /// What is to be done beside the turns, since it grows with a range. A bounded number is under
+    /// The work beside the turns, since it grows with a range. A bounded number is under
     /// way at a time: [`SnapshotLimits`] says how many snapshots.
     pub fn take_chores(&mut self) -> Vec<Chore<M>> {
         let reads = self.transfers.to_read.drain(..).map(Chore::Read);
@@ -366,7 +367,7 @@ impl<M: StateMachine> Store<M> {
         reads.chain(restores).chain(discards).collect()
     }
 
-    /// What came of a chore. What it leads to comes with the next turn.
+    /// Takes the result of a chore. Its effects comes with the next turn.
     pub fn chore_done(&mut self, done: ChoreDone<M>) {
         let range = done.range();
         let Some(replica) = self.replicas.get_mut(&range) else {
@@ -438,12 +439,12 @@ impl<M: StateMachine> Store<M> {
         self.replicas.get(&range).map(Replica::status)
     }
 
-    /// What became of the snapshots that this store has sent and taken in.
+    /// The fates of the snapshots that this store has sent and taken in.
     pub fn snapshot_stats(&self) -> SnapshotStats {
         self.transfers.stats
     }
 
-    /// Whose store it is.
+    /// The identity of the store.
     pub fn ident(&self) -> &StoreIdent {
         &self.ident
     }

@@ -135,8 +135,8 @@ fn refusal(mailbox: &Mailbox, call: &StoreCall) -> StoreReply {
     StoreReply { tag: call.tag, body, ..StoreReply::default() }
 }
 
-/// What goes to a gateway. Polled by the connection itself, so that a reply waits for no task but
-/// that; whatever waits then goes out in one message.
+/// The replies to a gateway. The connection itself polls them, so that a reply waits for no task
+/// but that; whatever waits then goes out in one message.
 pub struct Replies {
     batches: mpsc::Receiver<Vec<StoreReply>>,
     refusals: mpsc::Receiver<Vec<StoreReply>>,

@@ -37,14 +37,14 @@ const EX_CONFIG: i32 = 78;
 /// The first pause between two heartbeats is this part of the usual one, and then it doubles.
 const FIRST_PAUSES: u32 = 16;
 
-/// What the worker's thread last said of the store.
+/// The last word of the worker's thread about the store.
 #[derive(Debug, Default)]
 pub struct Bulletin {
     latest: Mutex<Reported>,
     news: Notify,
 }
 
-/// What a heartbeat is made of.
+/// The contents of a heartbeat.
 #[derive(Clone, Debug, Default)]
 pub struct Reported {
     /// Ranges led here, by id.
@@ -71,25 +71,25 @@ impl Bulletin {
 
 /// Speaks for a store, for as long as its process lives.
 pub struct Heart {
-    /// Who speaks.
+    /// The store that speaks.
     pub ident: StoreIdent,
-    /// Which life of its process.
+    /// The life of its process.
     pub life: [u8; 16],
-    /// To whom.
+    /// The masters that hear it.
     pub masters: Masters,
-    /// What is said.
+    /// The word of the worker.
     pub bulletin: Arc<Bulletin>,
     /// How often, if nothing changes.
     pub every: Duration,
-    /// Who is told of replicas to make.
+    /// The worker, which is told of replicas to make.
     pub mailbox: Arc<Mailbox>,
-    /// Who is told of the other stores.
+    /// The streams, which are told of the other stores.
     pub links: Arc<PeerLinks>,
-    /// Who is told of the other stores.
+    /// The streams, which are told of the other stores.
     pub acceptor: PeerAcceptor,
 }
 
-/// What the leading master knows from this life.
+/// The knowledge of the leading master from this life.
 ///
 /// Invariants: `told` is what was in heartbeats that were answered, and nothing else.
 #[derive(Default)]
@@ -199,7 +199,7 @@ fn range_of(report: &RangeReport) -> u64 {
     report.descriptor.as_ref().map_or(0, |descriptor| descriptor.range_id)
 }
 
-/// Whether the masters must hear of it. What only moves on (indices, counts) goes with full
+/// Whether the masters must hear of it. Numbers that only move on (indices, counts) go with full
 /// heartbeats.
 fn differs(known: &RangeReport, now: &RangeReport) -> bool {
     let shape = |report: &RangeReport| (report.term, report.feature_level);

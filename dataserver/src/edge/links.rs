@@ -27,7 +27,7 @@ pub struct Links {
     senders: Mutex<BTreeMap<LinkId, mpsc::Sender<Vec<StoreReply>>>>,
 }
 
-/// What became of a batch of replies.
+/// The fate of a batch of replies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sent {
     /// On its way.

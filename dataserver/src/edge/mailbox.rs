@@ -1,4 +1,5 @@
-//! What stands before a worker: bounded, with a lane for what must not wait behind acquires (D16).
+//! The queue in front of a worker: bounded, with a lane for what must not wait behind acquires
+//! (D16).
 
 use std::{
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
@@ -44,7 +45,7 @@ struct Letter {
     calls: Vec<StoreCall>,
 }
 
-/// What a worker found.
+/// The mail that a worker found.
 #[derive(Debug, Default)]
 pub struct Mail {
     /// In the order in which it is to be handled.

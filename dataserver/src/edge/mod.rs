@@ -1,5 +1,5 @@
-//! What is not a core: threads, clocks, the disk, the links of gateways and of other stores, and what
-//! the masters are told. Everything here only translates between the world and `Worker`.
+//! The parts around the core: threads, clocks, the disk, the links of gateways and of other stores,
+//! and what the masters are told. Everything here only translates between the world and `Worker`.
 
 mod chores;
 mod clock;

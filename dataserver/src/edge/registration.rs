@@ -14,20 +14,20 @@ use crate::edge::server::StartError;
 /// How long the masters are asked before it is said that none answers; then on.
 const ASK_FOR: Duration = Duration::from_secs(5);
 
-/// Who asks.
+/// The store that asks to be taken in.
 #[derive(Clone, Debug)]
 pub struct Applicant {
     /// The random identity of the data directory.
     pub ident: [u8; 16],
-    /// What the directory says of its store; None: it belongs to no cluster yet.
+    /// The identity in the directory; `None`: it belongs to no cluster yet.
     pub known: Option<StoreIdent>,
-    /// Where peers and gateways reach it.
+    /// The address at which peers and gateways reach it.
     pub advertise: String,
     /// Random, of this life of the process.
     pub life: [u8; 16],
 }
 
-/// What the masters say.
+/// The answer of the masters.
 #[derive(Debug)]
 pub struct Registered {
     /// The identity, to be written before anything else is done under it.

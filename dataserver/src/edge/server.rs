@@ -56,27 +56,27 @@ const WORKER: u32 = 0;
 /// How to start a data server.
 #[derive(Debug)]
 pub struct DataServerConfig {
-    /// Where the store lives; made if it does not exist.
+    /// The directory of the store; it is made if it does not exist.
     pub data_dir: PathBuf,
-    /// Where peers and gateways connect.
+    /// The listener at which peers and gateways connect.
     pub listener: TcpListener,
     /// The address (`HOST:PORT`) at which they find it.
     pub advertise: String,
-    /// Who gives the store its id, and knows the others.
+    /// The masters, who give the store its id and know the others.
     pub masters: Masters,
     /// How it connects to the others.
     pub dialling: Dialling,
-    /// What operators may tune.
+    /// The knobs that operators may turn.
     pub tuning: Tuning,
     /// How much memory its locks may take, on this server.
     pub memory: MemoryBounds,
     /// False breaks durability: acknowledged grants may be lost with the machine. Benchmarks only.
     pub sync_writes: bool,
-    /// Where metrics are registered.
+    /// The registry of its metrics.
     pub registry: Registry,
 }
 
-/// What operators may tune; equal on all stores of a cluster (decisions.md, *Defaults*).
+/// The knobs that operators may turn, equal on all stores of a cluster (decisions.md, *Defaults*).
 #[derive(Clone, Copy, Debug)]
 pub struct Tuning {
     /// Ticks, elections, flushes.
@@ -119,7 +119,7 @@ pub enum StartError {
         /// Why.
         source: OpenError,
     },
-    /// What is on the disk cannot be recovered, or was written by another version.
+    /// The records on the disk cannot be recovered, or were written by another version.
     #[error("data directory {}: {source}", path.display())]
     Recover {
         /// Which.
@@ -198,7 +198,7 @@ impl DataServer {
         self.lost.clone()
     }
 
-    /// Where peers and gateways find it.
+    /// The address at which peers and gateways find it.
     pub fn address(&self) -> &str {
         &self.address
     }

@@ -1,4 +1,4 @@
-//! What a new leader inherits: every lease of its table, begun anew and in full.
+//! The inheritance of a new leader: every lease of its table, begun anew and in full.
 //!
 //! There may be millions, and no client is answered while they are counted. So the leader takes them
 //! up in runs, a bounded number in each turn. Until then a lease has the deadline that all of them

@@ -62,7 +62,7 @@ pub(super) async fn acquire(
         && response.holders.is_empty()
     {
         let looked = timeout(LOOK_DEADLINE, look(host, waiter.request.name.clone())).await;
-        // Who holds it is a courtesy: without it the answer is still right.
+        // The holders are a courtesy: without them the answer is still right.
         if let Ok(Ok((holders, waiters))) = looked {
             (response.holders, response.waiters) = (holders, waiters);
         }
@@ -332,8 +332,9 @@ impl Waiter {
 }
 
 impl Drop for Waiter {
-    /// Whoever hung up, or let the deadline pass, gives up. Whose connection broke, or who is told
-    /// that the outcome is not known, may ask again. A gateway that stops speaks for nobody.
+    /// A caller that hung up, or let the deadline pass, gives up. One whose connection broke, or
+    /// that is told that the outcome is not known, may ask again. A gateway that stops speaks for
+    /// nobody.
     fn drop(&mut self) {
         let is_answered = self.is_answered.load(Ordering::Acquire);
         if is_answered || self.exchange.host().stopping.is_cancelled() {

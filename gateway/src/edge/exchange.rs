@@ -43,12 +43,12 @@ impl Exchange {
         &self.host
     }
 
-    /// Where its events go if they are to come here.
+    /// The number of its stream, to which events go if they are to come here.
     pub(super) fn number(&self) -> StreamNumber {
         self.handle.number()
     }
 
-    /// Sends an attempt; its answers come under `call_id`. Who listens to events is a unary Acquire.
+    /// Sends an attempt; its answers come under `call_id`. Only a unary Acquire listens to events.
     pub(super) fn send(
         &self,
         call_id: u64,
@@ -78,8 +78,9 @@ impl Exchange {
     }
 }
 
-/// Asks a store and waits for its answer, at most for the configured deadline. What was certainly
-/// not done is tried again until then; what may have been done is the caller's to repeat.
+/// Asks a store and waits for its answer, at most for the configured deadline. A call that was
+/// certainly not done is tried again until then; one that may have been done is the caller's to
+/// repeat.
 pub(super) async fn ask(host: &Arc<Host>, checked: Checked) -> Result<Body, Failure> {
     let deadline = Instant::now() + host.config.unary_deadline;
     let kind = checked.body().kind();

@@ -1,4 +1,4 @@
-//! What the gateway counts. No label ever holds a lock name or anything of a session.
+//! The counters of the gateway. No label ever holds a lock name or anything of a session.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What comes from stores: answers and events go to their streams, routes are learnt, and calls that
+//! Replies of stores: answers and events go to their streams, routes are learnt, and calls that
 //! a store did not do go to the one that can.
 
 use std::{sync::Arc, task::Waker};
@@ -21,7 +21,7 @@ use crate::{
     tag::{CallNumber, StreamNumber, Tag},
 };
 
-/// What a batch of replies leaves to be done.
+/// The work that a batch of replies leaves.
 #[derive(Default)]
 struct After {
     wakers: Vec<Waker>,
@@ -71,7 +71,7 @@ impl Hub {
         }
     }
 
-    /// What a reply says about routes, whoever asked.
+    /// Learns what a reply says about routes, whoever asked.
     fn learn(&self, from: StoreId, body: &Body) {
         match body {
             Body::Error(StoreError { kind: Some(Kind::EpochNotMatch(known)) }) => {

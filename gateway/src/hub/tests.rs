@@ -29,7 +29,7 @@ const A: StoreId = StoreId(1);
 const B: StoreId = StoreId(2);
 const C: StoreId = StoreId(3);
 
-/// What has been sent, in order.
+/// The calls that have been sent, in order.
 #[derive(Default)]
 struct Wires {
     sent: Mutex<Vec<(StoreId, StoreCall)>>,
@@ -182,7 +182,7 @@ impl Front {
         self.hub.tick(self.now_us);
     }
 
-    /// What the client hears: (call id, what), in short.
+    /// The answers that the client hears: (call id, what), in short.
     fn heard(&mut self) -> Vec<(u64, String)> {
         let mut heard = Vec::new();
         while let Some(message) = self.port.take_out().expect("it is not cut off") {

@@ -1,4 +1,4 @@
-//! What merges, what is sent, and who is told.
+//! Merging, sending, and the callers that are told.
 
 use bytes::Bytes;
 use sharklock_proto::{
@@ -104,7 +104,7 @@ fn number(call: &StoreCall) -> CallNumber {
     tag.call
 }
 
-/// Who was told what: (caller, [(id, seq)]).
+/// The answers by caller: (caller, [(id, seq)]).
 fn told(answers: Vec<(Caller, Vec<KeepAliveAnswer>)>) -> Vec<(Caller, Vec<(u64, u64)>)> {
     let pair = |answer: &KeepAliveAnswer| (answer.acquisition_id, answer.seq);
     answers.into_iter().map(|(to, answers)| (to, answers.iter().map(pair).collect())).collect()

@@ -12,7 +12,7 @@ use crate::log::LogLimits;
 use crate::replica::Replica;
 use crate::state_machine::StateMachine;
 
-/// What a range's log is kept for.
+/// The part of a range's log that is kept for others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Hold {
     /// Entries behind this index are needed.
@@ -22,7 +22,7 @@ pub(crate) struct Hold {
 }
 
 impl Hold {
-    /// What serves both.
+    /// The hold that serves both.
     pub(crate) fn and(self, other: Self) -> Self {
         Self { from: self.from.min(other.from), bytes: self.bytes.max(other.bytes) }
     }

@@ -43,13 +43,13 @@ use receiving::Receiving;
 use sending::Sending;
 pub(crate) use wire::{Announced, Ends};
 
-/// What got no answer for so many ticks is sent again.
+/// A piece that got no answer for so many ticks is sent again.
 const RESEND_TICKS: u64 = 5;
 /// Ticks after a failure in which no other snapshot goes to the same replica: making one costs a
 /// copy of the range.
 const REST_TICKS: u64 = 10;
 
-/// What became of a store's snapshots since its recovery.
+/// The fates of a store's snapshots since its recovery.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SnapshotStats {
     /// Begun to send.
@@ -121,8 +121,8 @@ impl Transfers {
         self.sending.contains_key(&(range, peer))
     }
 
-    /// What the log of this range is kept for: snapshots on their way, and replicas that catch up
-    /// behind one.
+    /// The part of this range's log that is kept: for snapshots on their way, and for replicas that
+    /// catch up behind one.
     pub(crate) fn hold(&self, range: RangeId) -> Option<Hold> {
         let of_range = (range, PeerId(0))..=(range, PeerId(u64::MAX));
         let reading = self.reading.range(of_range.clone()).map(|(_, it)| it.hold);
@@ -271,8 +271,8 @@ impl Transfers {
         let member = replica.member_store(peer).filter(|_| replica.leads_now());
         let Some(store) = member else { return };
         let is_full = self.reading.len() + self.sending.len() >= self.limits.sending_max;
-        // What it has installed it has acknowledged to Raft, too, on another stream. If that is
-        // lost, the header of the next one brings it again.
+        // The replica has acknowledged the installed state to Raft, too, on another stream. If that
+        // is lost, the header of the next one brings it again.
         let catching_up = self.catching_up.get(&key);
         let is_here_soon = catching_up.is_some_and(|it| self.ticks - it.progress < RESEND_TICKS);
         let is_begun = self.reading.contains_key(&key) || self.sending.contains_key(&key);
@@ -297,8 +297,8 @@ impl Transfers {
         self.to_read.push(ReadImage { range: key.0, peer, number });
     }
 
-    /// What came of a chore, for a replica that is here. A state that nobody wants any more comes
-    /// back.
+    /// Takes the result of a chore, for a replica that is here. A state that nobody wants any more
+    /// comes back.
     pub(crate) fn chore_done<M: StateMachine>(
         &mut self,
         replica: &mut Replica<M>,
@@ -378,8 +378,8 @@ impl Transfers {
         self.reject(ends, transfer, Why::Damaged);
     }
 
-    /// What is taken in belongs to one term and its leader; and it is of no use once the log here
-    /// reaches as far.
+    /// A snapshot that is taken in belongs to one term and its leader; and it is of no use once the
+    /// log here reaches as far.
     fn end_receiving<M: StateMachine>(&mut self, replica: &Replica<M>) {
         let Some(receiving) = self.receiving.get(&replica.range()) else { return };
         let is_outdated = !may_install(replica, receiving.header.term)

@@ -15,7 +15,7 @@ use crate::chore::Restore;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Damaged;
 
-/// What a transfer has to say after some time.
+/// The word that a transfer has to say after some time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Due {
     Nothing,
@@ -43,7 +43,7 @@ pub(crate) struct Receiving {
     granted: u64,
     progress: u64,
     spoke: u64,
-    /// All of it is here. What is missing is a state made of it, and the replica's disk.
+    /// All of it is here. Only a state made of it is missing, and the replica's disk.
     pub is_handed_on: bool,
 }
 

@@ -1,4 +1,4 @@
-//! What must hold in every run, whatever happens to stores, disks and links. Told of everything,
+//! Checks of every run, whatever happens to stores, disks and links. Told of everything,
 //! it compares what all stores have ever shown.
 
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use twox_hash::XxHash3_64;
 use crate::cluster::Packet;
 use crate::node::Node;
 
-/// What was applied at an index: the term of the entry, and what it returned.
+/// An application at an index: the term of the entry, and what it returned.
 type Fate = (u64, Option<u64>);
 
 #[derive(Default)]
@@ -24,7 +24,7 @@ pub struct Checks {
     hashes: BTreeMap<(RangeId, u64), u64>,
     /// Store, and which life of it, that led each (range, term).
     leaders: BTreeMap<(RangeId, u64), (u64, u64)>,
-    /// What some store has applied at each (range, index).
+    /// The entry that some store has applied at each (range, index).
     fates: BTreeMap<(RangeId, u64), Fate>,
     /// Log entries that some disk has had, by (range, index, term): the term before and the hash
     /// of the data.

@@ -9,7 +9,7 @@ use sharklock_rangemap::RangeId;
 use crate::checks::{Checks, Seen};
 use crate::node::{Layout, Node, RANGE};
 
-/// What travels between two stores.
+/// A packet between two stores.
 #[derive(Clone, Debug)]
 pub enum Packet {
     Message(Box<RangeMessage>),

@@ -1,4 +1,4 @@
-//! What the guard lets in, and that nothing it lets in kills the process.
+//! Messages that the guard lets in, and that none of them kills the process.
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -284,7 +284,7 @@ fn a_vote_that_was_not_asked_for_elects_nobody() {
     assert_eq!(node.status().role, RaftRole::Leader);
 }
 
-/// What may happen to a replica between two hostile messages.
+/// The events of a replica between two hostile messages.
 #[derive(Clone, Debug)]
 enum Step {
     Message(Box<RangeMessage>),
@@ -396,7 +396,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1_500, ..ProptestConfig::default() })]
 
-    /// Whatever arrives, in whatever state of replica and disk, the process lives.
+    /// The process lives, whatever arrives in whatever state of replica and disk.
     #[test]
     fn no_message_kills_the_process(voters in prop_oneof![Just(1_u64), Just(3)], steps in steps()) {
         let mut node = Node::fresh(1, voters);

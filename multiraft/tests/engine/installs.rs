@@ -51,7 +51,7 @@ pub fn piece(from: u64, transfer: u64, body: Body) -> SnapshotMessage {
     }
 }
 
-/// What the leader on store 2 sends to store 1 in term 6.
+/// The messages of the leader on store 2 to store 1 in term 6.
 fn from_leader(body: proto::Message) -> RangeMessage {
     RangeMessage {
         cluster_id: Bytes::from_static(&[9; 16]),

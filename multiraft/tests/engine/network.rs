@@ -210,7 +210,7 @@ impl Network {
         let word = format!("w{}", self.dice.random_range(0..9));
         let data = if self.dice.random_bool(0.8) { put(&word) } else { remove(&word) };
         let mut taken = false;
-        // Whoever believes to lead takes it: there may be two for a while.
+        // A store that believes to lead takes it: there may be two for a while.
         for store in self.up() {
             if let Some(at) = self.cluster.try_propose(store, range, data.clone()) {
                 self.note(&format!("{store} r{range} proposes {}@{}", at.index, at.term));

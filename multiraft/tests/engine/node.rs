@@ -13,7 +13,7 @@ use crate::tally::{Tally, put};
 
 pub const RANGE: RangeId = RangeId(7);
 
-/// Who is there: every range has the same members.
+/// The members: every range has the same ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
     /// Voters, on stores `1..=voters`.

@@ -1,4 +1,4 @@
-//! What may happen in a run of the test network, drawn from a seed, and what did.
+//! The events that may happen in a run of the test network, drawn from a seed, and those that did.
 
 use std::ops::Range;
 
@@ -13,7 +13,7 @@ pub type Micros = u64;
 pub const MS: Micros = 1_000;
 pub const SECOND: Micros = 1_000_000;
 
-/// What a run is made of. Rates are mean times between two such events; 0: none.
+/// The options of a run. Rates are mean times between two such events; 0: none.
 #[derive(Clone, Debug)]
 pub struct Weather {
     pub layout: Layout,
@@ -146,7 +146,7 @@ impl Weather {
     }
 }
 
-/// What has happened in a run; a swarm of runs must have seen everything.
+/// The events of a run; a swarm of runs must have seen everything.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     pub events: u64,

@@ -14,7 +14,7 @@ use crate::cluster::Packet;
 /// Ranges named in a line of heartbeats; more are counted.
 const BEATS_SHOWN: usize = 4;
 
-/// What a packet says.
+/// The words for a packet.
 pub fn packet(packet: &Packet) -> String {
     match packet {
         Packet::Message(message) => match &message.message {

@@ -30,7 +30,8 @@ const KINDS: &[(&str, MessageType)] = &[
     ("check-quorum", MessageType::MsgCheckQuorum),
 ];
 
-/// `KIND from=STORE to=STORE t=TERM ...`. What is not given is as an honest peer would have it.
+/// `KIND from=STORE to=STORE t=TERM ...`. Fields that are not given are as an honest peer would
+/// have them.
 pub fn message(line: &Line<'_>) -> RangeMessage {
     let (from, to) = (line.number("from"), line.number("to"));
     let from_peer = line.option("from_peer").unwrap_or(100 + from);

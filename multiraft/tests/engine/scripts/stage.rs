@@ -1,4 +1,4 @@
-//! What scripts play on: stores, their disks and links, moved by hand.
+//! The stage of scripts: stores, their disks and links, moved by hand.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -303,7 +303,7 @@ impl Stage {
         }
     }
 
-    /// What waits of snapshots' chunks has another first byte.
+    /// Chunks of snapshots that wait get another first byte.
     fn damage(&mut self, line: &Line<'_>) {
         for at in self.matching(line) {
             let Packet::Snapshot(piece) = &mut self.cluster.in_transit[at] else { continue };
@@ -314,7 +314,7 @@ impl Stage {
         }
     }
 
-    /// What is in transit now arrives, not what it leads to.
+    /// Messages that are in transit now arrive, but not what they lead to.
     fn deliver(&mut self, line: &Line<'_>) {
         for packet in self.take(line) {
             self.arrive(packet);
