@@ -18,7 +18,7 @@ use crate::clock::DriftingClock;
 use crate::dice::Dice;
 use crate::options::Options;
 use crate::ranges::REPLICAS;
-use crate::store::engine_config;
+use crate::store::{end_disk, engine_config};
 
 /// More replicas than there are stores: the masters make no range, because all were made by hand.
 const NO_FIRST_RANGE: u32 = 9;
@@ -184,14 +184,7 @@ impl MasterNode {
     /// The process ends, as a store's does.
     pub fn end(&mut self, power_lost: bool, dice: &mut Dice) -> Option<MasterProcess> {
         let process = self.process.take()?;
-        let torn = process.in_flight.as_ref().filter(|_| !self.disk.has_failed());
-        if let Some(batch) = torn.filter(|_| dice.one_in(2)) {
-            self.disk.write(&batch.ops, false).expect("no fault is planned");
-        }
-        let unsynced = self.disk.unsynced_writes();
-        let open = power_lost || self.disk.has_failed();
-        let kept = if open { dice.below(unsynced as u64 + 1) as usize } else { unsynced };
-        self.disk.crash_keeping(kept);
+        end_disk(&mut self.disk, process.in_flight.as_ref(), power_lost, dice);
         Some(process)
     }
 

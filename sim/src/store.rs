@@ -167,15 +167,8 @@ impl StoreNode {
     pub fn end(&mut self, power_lost: bool, dice: &mut Dice) -> Option<Process> {
         self.heart = None;
         let process = self.process.take()?;
-        // A batch whose write failed counts as unsynced already.
-        let torn = process.in_flight.as_ref().filter(|_| !self.disk.has_failed());
-        if let Some((batch, _)) = torn.filter(|_| dice.one_in(2)) {
-            self.disk.write(&batch.ops, false).expect("no fault is planned");
-        }
-        let unsynced = self.disk.unsynced_writes();
-        let open = power_lost || self.disk.has_failed();
-        let kept = if open { dice.below(unsynced as u64 + 1) as usize } else { unsynced };
-        self.disk.crash_keeping(kept);
+        let in_flight = process.in_flight.as_ref().map(|(batch, _)| batch);
+        end_disk(&mut self.disk, in_flight, power_lost, dice);
         Some(process)
     }
 
@@ -371,6 +364,20 @@ pub fn engine_config(options: &Options, election_seed: u64) -> Config {
 /// Whose the disk of a store is that was made by hand.
 pub fn ident_by_hand(number: usize) -> StoreIdent {
     StoreIdent { cluster_id: [7; 16], store: StoreId(number as u64), ident: [number as u8; 16] }
+}
+
+/// The process on a disk ends. A batch that is `in_flight` may have been written, and what was not
+/// synced is lost with the power, as far as the dice say.
+pub fn end_disk(disk: &mut SimDisk, in_flight: Option<&Batch>, power_lost: bool, dice: &mut Dice) {
+    // A batch whose write failed counts as unsynced already.
+    let torn = in_flight.filter(|_| !disk.has_failed());
+    if let Some(batch) = torn.filter(|_| dice.one_in(2)) {
+        disk.write(&batch.ops, false).expect("no fault is planned");
+    }
+    let unsynced = disk.unsynced_writes();
+    let open = power_lost || disk.has_failed();
+    let kept = if open { dice.below(unsynced as u64 + 1) as usize } else { unsynced };
+    disk.crash_keeping(kept);
 }
 
 /// Turns a fresh disk into a store that has replicas of these ranges, made out of nothing.
