@@ -14,6 +14,7 @@ use crate::{
     agenda::Rest,
     attempts::Attempts,
     codec,
+    gate::Gate,
     lease_clock::LeaseClock,
     memory::{Charge, Pending},
     range_age::{CountedTime, RangeAge},
@@ -175,9 +176,11 @@ impl Leading {
 /// - `commands` and `askers` have equal lengths;
 /// - what is queued names nothing outside the bounds that the range has in `leading.version`;
 /// - `proposals` are in order of their indices;
+/// - `gate` is set exactly while a split that this leader has proposed is not applied, and nothing
+///   with a seq is answered then;
 /// - `pending` has the charges of all askers here, waiting or proposed;
 /// - every question gets at most one answer, and exactly one unless its link or the leadership is
-///   lost on the way.
+///   lost on the way; a keepalive of which nothing can be said gets none.
 #[derive(Debug, Default)]
 pub struct Front {
     /// Set while this replica leads and may answer.
@@ -186,6 +189,8 @@ pub struct Front {
     pub commands: Vec<Command>,
     /// The asker of each of `commands`.
     pub askers: Vec<Asker>,
+    /// What waits for a split.
+    pub gate: Option<Gate>,
     /// In the log, not applied.
     pub proposals: VecDeque<Proposal>,
     /// Keepalives waiting for the next ReadIndex round.
@@ -354,8 +359,10 @@ impl Front {
         reads.extend(self.looks.drain(..));
         let rounds = std::mem::take(&mut self.rounds);
         let reading = reads.into_iter().chain(rounds.into_values().flatten()).map(|read| read.to);
-        let not_done = queued.chain(reading).collect();
-        let on_their_way = self.proposals.drain(..).flat_map(|proposal| proposal.askers);
-        (not_done, on_their_way.filter_map(|asker| asker.reply_to()).collect())
+        let (kept_back, decided) = self.gate.take().map(Gate::waiting).unwrap_or_default();
+        let not_done = queued.chain(reading).chain(kept_back).collect();
+        let proposed = self.proposals.drain(..).flat_map(|proposal| proposal.askers);
+        let proposed = proposed.filter_map(|asker| asker.reply_to());
+        (not_done, decided.into_iter().chain(proposed).collect())
     }
 }

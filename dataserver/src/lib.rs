@@ -15,6 +15,7 @@ mod condition_clock;
 #[cfg(feature = "edge")]
 mod edge;
 mod front;
+mod gate;
 mod image;
 mod lease_clock;
 mod machine;

@@ -14,10 +14,13 @@ use crate::{
 };
 
 /// Not done, since the range that was `asked` has not the bounds that its gateway believes in, or not
-/// this name. Says what bounds it has, and which range here has the name, so far as they are here.
+/// this name. Says what bounds it has, and which range has the name, so far as they are here or about
+/// to be.
 pub fn epoch_not_match(store: &Store<LockRange>, asked: Option<RangeId>, name: &str) -> Kind {
-    let has_it = store.range_at(name.as_bytes()).filter(|range| Some(*range) != asked);
-    let known = asked.into_iter().chain(has_it).filter_map(|range| store.descriptor(range));
+    let asked = asked.and_then(|range| store.descriptor(range));
+    let has_it = store.descriptor_at(name.as_bytes());
+    let has_it = has_it.filter(|it| asked.is_none_or(|asked| asked.range != it.range));
+    let known = asked.into_iter().chain(has_it);
     Kind::EpochNotMatch(internal::EpochNotMatch {
         descriptors: known.map(internal::RangeDescriptor::from).collect(),
     })

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use sharklock_multiraft::{Batch, BatchSeq, Chore, ChoreDone, election_max};
+use sharklock_multiraft::{Batch, BatchSeq, Chore, ChoreDone, Split, election_max};
 use sharklock_proto::internal::v1::{
     Heartbeats, RangeMessage, SnapshotMessage, StoreCall, StoreReply,
 };
@@ -53,6 +53,14 @@ pub enum Input {
         conf_ver: u64,
         /// What all know.
         level: u64,
+    },
+    /// A range is to become two, if this store leads it and it still has the epoch by which that was
+    /// decided. What comes of it shows in the descriptors; whoever asked asks again.
+    Split {
+        /// The range.
+        range: RangeId,
+        /// Where, and the ids of the upper half.
+        split: Split,
     },
     /// The process is about to stop: leadership goes to other stores where one can take it.
     HandOver,

@@ -37,6 +37,7 @@ use crate::{
 };
 
 mod effects;
+mod splitting;
 
 /// See the module.
 ///
@@ -144,6 +145,7 @@ impl Worker {
             Input::Unreachable(store) => self.store.unreachable(store),
             Input::Create { descriptor, level } => self.create(descriptor, level),
             Input::RaiseLevel { range, conf_ver, level } => self.raise(range, conf_ver, level),
+            Input::Split { range, split } => self.split(range, &split),
             Input::HandOver => self.store.hand_over(),
         }
     }

@@ -6,13 +6,13 @@ use std::{collections::btree_map::Entry, time::Duration};
 use sharklock_locktable::{
     Change, Command, FEATURE_LEVEL, Finished, Outcome, RaiseFeatureLevel, Reply,
 };
-use sharklock_multiraft::{EntryAt, ReadId, RoleChange, RoleNow};
+use sharklock_multiraft::{Applied, EntryAt, ReadId, RoleChange, RoleNow};
 use sharklock_rangemap::{Descriptor, RangeId};
 
 use super::Worker;
 use crate::{
     attempts::Attempts,
-    front::{Asker, Front, Leading},
+    front::{Asker, Front, Leading, Read},
     lease_clock::LeaseClock,
     machine::{LockRange, LockRangeOutput},
     moved,
@@ -28,13 +28,21 @@ impl Worker {
         for range in effects.born.drain(..) {
             self.admit(range);
         }
-        for applied in effects.applied.drain(..) {
-            self.applied(now, applied.range, applied.at, applied.output);
+        let mut kept_back = Vec::new();
+        for Applied { range, at, output } in effects.applied.drain(..) {
+            let may_be_split = output.is_none();
+            self.applied(now, range, at, output);
+            if may_be_split {
+                kept_back.extend(self.open_gate(now, range, at.index));
+            }
         }
         // Behind everything that was applied before the bounds changed and is about names that have
         // left: the clock has followed that, too.
         for range in effects.changed.drain(..) {
             self.follow_bounds(range);
+        }
+        for (range, keepalives) in kept_back {
+            self.answer(now, range, keepalives);
         }
         for ready in effects.reads.drain(..) {
             self.answer_reads(now, ready.range, ready.read);
@@ -188,7 +196,10 @@ impl Worker {
                 }
             }
             let clock = front.leading.as_ref().map(|leading| &leading.clock);
-            answers.outcome(asker, outcome, clock);
+            match &mut front.gate {
+                Some(gate) => gate.hold(at.0, asker, outcome),
+                None => answers.outcome(asker, outcome, clock),
+            }
         }
     }
 
@@ -227,7 +238,16 @@ impl Worker {
     fn answer_reads(&mut self, now: Duration, range: RangeId, read: ReadId) {
         self.agenda.wake(range);
         let Some(front) = self.fronts.get_mut(&range) else { return };
-        let reads = front.cleared_by(read);
+        let mut reads = front.cleared_by(read);
+        if let Some(gate) = &mut front.gate {
+            reads = gate.hold_keepalives(reads);
+        }
+        self.answer(now, range, reads);
+    }
+
+    /// Answers questions for which nothing is missing any more.
+    fn answer(&mut self, now: Duration, range: RangeId, reads: Vec<Read>) {
+        let Some(front) = self.fronts.get_mut(&range) else { return };
         let Some(leading) = &mut front.leading else { return };
         if self.store.machine(range).is_none() {
             // The range has ended in the same turn.

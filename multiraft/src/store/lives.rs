@@ -95,6 +95,15 @@ impl<M: StateMachine> Store<M> {
         )
     }
 
+    /// The descriptor of the range that has a name, if a replica of it is here or on its way: the child
+    /// of a split that is applied is a fact before its first records are durable, and whoever asks
+    /// the parent for one of its names is to be told.
+    pub fn descriptor_at(&self, name: &[u8]) -> Option<&Descriptor> {
+        let here = self.range_at(name).and_then(|range| self.descriptor(range));
+        let mut unborn = self.unborn.values().map(|it| it.loaded.state.descriptor());
+        here.or_else(|| unborn.find(|it| it.bounds.contains(name)))
+    }
+
     fn bear(&mut self, birth: Birth<M>) {
         let Birth { loaded, records, parent } = birth;
         let range = loaded.state.descriptor().range;

@@ -1,5 +1,4 @@
-//! Three workers on simulated disks whose messages arrive at once: replicas made at runtime,
-//! leadership handed over, and a follower whose table a snapshot replaces.
+//! The stores of these tests, and their clients.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -7,29 +6,35 @@ use sharklock_dataserver::{Input, LinkId, LockRange, Outputs, Pace, Worker};
 use sharklock_locktable::FEATURE_LEVEL;
 use sharklock_multiraft::{Config, Disk, LogLimits, SimDisk, Store, StoreIdent, init_store};
 use sharklock_proto::{
-    internal::v1::{StoreCall, StoreDescription, StoreReply, store_call, store_error, store_reply},
+    internal::v1::{StoreCall, StoreDescription, StoreReply, store_call, store_reply},
     v1,
 };
 use sharklock_rangemap::{Bounds, Descriptor, Epoch, PeerId, RangeId, Replica, Role, StoreId};
 
 const LINK: LinkId = LinkId(1);
-const RANGE: RangeId = RangeId(1);
+pub const RANGE: RangeId = RangeId(1);
 
-struct Machine {
+pub struct Machine {
     worker: Worker,
     disk: SimDisk,
     replies: Vec<StoreReply>,
 }
 
-struct Trio {
+pub struct Trio {
     machines: BTreeMap<u64, Machine>,
     /// A store that nothing reaches.
-    alone: Option<u64>,
-    now: Duration,
+    pub alone: Option<u64>,
+    /// A store to which Raft's messages are kept back, but for heartbeats and their answers.
+    pub parks: Option<u64>,
+    pub parked: Vec<(u64, Input)>,
+    /// A store whose disk takes a batch and does not come back.
+    pub hangs: Option<u64>,
+    hanging: Vec<Input>,
+    pub now: Duration,
     next_tag: u64,
 }
 
-fn create() -> Input {
+pub fn create() -> Input {
     Input::Create { descriptor: descriptor(), level: FEATURE_LEVEL }
 }
 
@@ -46,7 +51,7 @@ fn descriptor() -> Descriptor {
 
 impl Trio {
     /// Three stores without a range.
-    fn empty() -> Self {
+    pub fn empty() -> Self {
         let machine = |store: u64| {
             let ident =
                 StoreIdent { cluster_id: [1; 16], store: StoreId(store), ident: [store as u8; 16] };
@@ -59,11 +64,20 @@ impl Trio {
             (store, Machine { worker, disk, replies: Vec::new() })
         };
         let machines = (1..=3).map(machine).collect();
-        Self { machines, alone: None, now: Duration::ZERO, next_tag: 1 }
+        Self {
+            machines,
+            alone: None,
+            parks: None,
+            parked: Vec::new(),
+            hangs: None,
+            hanging: Vec::new(),
+            now: Duration::ZERO,
+            next_tag: 1,
+        }
     }
 
     /// Three stores with one range, which one of them leads.
-    fn new() -> (Self, u64) {
+    pub fn new() -> (Self, u64) {
         let mut trio = Self::empty();
         for store in 1..=3 {
             trio.tell(store, create());
@@ -72,17 +86,17 @@ impl Trio {
         (trio, leader)
     }
 
-    fn worker(&self, store: u64) -> &Worker {
+    pub fn worker(&self, store: u64) -> &Worker {
         &self.machines[&store].worker
     }
 
-    fn tell(&mut self, store: u64, input: Input) {
+    pub fn tell(&mut self, store: u64, input: Input) {
         let machine = self.machines.get_mut(&store).expect("one of three");
         machine.worker.handle(self.now, input);
     }
 
     /// Turns, writes and deliveries until nothing moves.
-    fn settle(&mut self) {
+    pub fn settle(&mut self) {
         let mut moves = true;
         while moves {
             moves = false;
@@ -99,7 +113,12 @@ impl Trio {
         let mut moves = outputs.batch.is_some();
         if let Some(batch) = outputs.batch {
             machine.disk.write(&batch.ops, true).expect("no fault was asked for");
-            machine.worker.handle(self.now, Input::Persisted(batch.seq));
+            let persisted = Input::Persisted(batch.seq);
+            if self.hangs == Some(from) {
+                self.hanging.push(persisted);
+            } else {
+                machine.worker.handle(self.now, persisted);
+            }
         }
         for chore in outputs.chores {
             if let Some(done) = chore.run(&machine.disk) {
@@ -110,11 +129,14 @@ impl Trio {
         machine.replies.extend(outputs.replies.into_iter().flat_map(|(_, replies)| replies));
         let messages = outputs.messages.into_iter();
         let messages = messages.map(|it| (it.to_store, Input::Message(Box::new(it))));
+        let (parked, messages): (Vec<_>, Vec<_>) =
+            messages.partition(|(to, _)| self.parks == Some(*to));
+        self.parked.extend(parked);
         let beats = outputs.heartbeats.into_iter();
         let beats = beats.map(|it| (it.to_store, Input::Heartbeats(Box::new(it))));
         let pieces = outputs.snapshots.into_iter();
         let pieces = pieces.map(|it| (it.to_store, Input::Snapshots(vec![it])));
-        for (to, input) in messages.chain(beats).chain(pieces).collect::<Vec<_>>() {
+        for (to, input) in messages.into_iter().chain(beats).chain(pieces).collect::<Vec<_>>() {
             if self.alone != Some(from) && self.alone != Some(to) {
                 moves = true;
                 self.tell(to, input);
@@ -123,7 +145,14 @@ impl Trio {
         moves
     }
 
-    fn pass(&mut self, time: Duration) {
+    /// The disk that hung comes back.
+    pub fn comes_back(&mut self) {
+        let store = self.hangs.take().expect("a disk hangs");
+        std::mem::take(&mut self.hanging).into_iter().for_each(|done| self.tell(store, done));
+        self.settle();
+    }
+
+    pub fn pass(&mut self, time: Duration) {
         let until = self.now + time;
         while self.now < until {
             self.now += Duration::from_millis(100);
@@ -131,12 +160,12 @@ impl Trio {
         }
     }
 
-    fn leader(&self) -> Option<u64> {
+    pub fn leader(&self) -> Option<u64> {
         let mut machines = self.machines.iter();
         machines.find(|(_, it)| !it.worker.reports().is_empty()).map(|(store, _)| *store)
     }
 
-    fn elected(&mut self) -> u64 {
+    pub fn elected(&mut self) -> u64 {
         for _ in 0..100 {
             self.pass(Duration::from_millis(100));
             if let Some(leader) = self.leader()
@@ -148,27 +177,68 @@ impl Trio {
         panic!("nobody leads after ten seconds");
     }
 
-    fn call(&mut self, store: u64, body: store_call::Body) -> Option<store_reply::Body> {
+    /// What was kept back arrives.
+    pub fn deliver(&mut self, parked: Vec<(u64, Input)>) {
+        parked.into_iter().for_each(|(to, input)| self.tell(to, input));
+        self.settle();
+    }
+
+    pub fn call(&mut self, store: u64, body: store_call::Body) -> Option<store_reply::Body> {
+        let tag = self.ask(store, 9, body);
+        self.settle();
+        self.answer(store, tag)
+    }
+
+    /// Hands a call of a session to a store, by its name alone.
+    pub fn ask(&mut self, store: u64, session: u8, body: store_call::Body) -> u64 {
+        self.ask_range(store, session, (0, 0), body)
+    }
+
+    /// The same, for a range in the version that its gateway believes in.
+    pub fn ask_range(
+        &mut self,
+        store: u64,
+        session: u8,
+        (range_id, version): (u64, u64),
+        body: store_call::Body,
+    ) -> u64 {
         let tag = self.next_tag;
         self.next_tag += 1;
         let call = StoreCall {
             tag,
-            session: vec![9; 16].into(),
+            session: vec![session; 16].into(),
             instance: 1,
             client_address: "127.0.0.1:4000".into(),
             stream: 7,
+            range_id,
+            version,
             body: Some(body),
             ..StoreCall::default()
         };
         let calls = vec![call];
         self.tell(store, Input::Calls { link: LINK, queued: Duration::ZERO, calls });
-        self.settle();
+        tag
+    }
+
+    /// What a store has answered to a call so far.
+    pub fn answer(&mut self, store: u64, tag: u64) -> Option<store_reply::Body> {
         let replies = &mut self.machines.get_mut(&store).expect("one of three").replies;
         let at = replies.iter().position(|reply| reply.tag == tag)?;
         replies.remove(at).body
     }
 
-    fn acquire(&mut self, store: u64, name: &str, id: u64) -> Option<store_reply::Body> {
+    /// What a store has pushed since it was last asked: names, and what became of them.
+    pub fn pushed(&mut self, store: u64) -> Vec<(String, v1::AcquisitionEventKind)> {
+        let replies = &mut self.machines.get_mut(&store).expect("one of three").replies;
+        let events = replies.extract_if(.., |reply| reply.tag == 0).filter_map(|it| it.body);
+        let told = events.filter_map(|body| match body {
+            store_reply::Body::Event(event) => Some((event.name.clone(), event.kind())),
+            _ => None,
+        });
+        told.collect()
+    }
+
+    pub fn acquire(&mut self, store: u64, name: &str, id: u64) -> Option<store_reply::Body> {
         self.call(
             store,
             store_call::Body::Acquire(v1::AcquireRequest {
@@ -182,14 +252,14 @@ impl Trio {
         )
     }
 
-    fn describe(&mut self, store: u64) -> StoreDescription {
+    pub fn describe(&mut self, store: u64) -> StoreDescription {
         match self.call(store, store_call::Body::Describe(Default::default())) {
             Some(store_reply::Body::Describe(description)) => description,
             other => panic!("{other:?}"),
         }
     }
 
-    fn granted(&mut self, store: u64, name: &str, id: u64) -> u64 {
+    pub fn granted(&mut self, store: u64, name: &str, id: u64) -> u64 {
         match self.acquire(store, name, id) {
             Some(store_reply::Body::Acquire(response)) => {
                 assert_eq!(response.outcome(), v1::AcquireOutcome::Granted, "{response:?}");
@@ -198,81 +268,4 @@ impl Trio {
             other => panic!("{other:?}"),
         }
     }
-}
-
-#[test]
-fn ranges_appear_at_runtime_and_are_served() {
-    let mut trio = Trio::empty();
-    trio.pass(Duration::from_secs(1));
-    for store in 1..=3 {
-        assert!(trio.worker(store).knows_leaders(), "a store without ranges is ready");
-        assert!(trio.worker(store).reports().is_empty());
-    }
-    trio.tell(1, create());
-    trio.pass(Duration::from_millis(100));
-    assert!(!trio.worker(1).knows_leaders(), "nobody leads yet");
-    for store in 1..=3 {
-        trio.tell(store, create());
-        trio.tell(store, create());
-    }
-    let leader = trio.elected();
-    assert_eq!(trio.granted(leader, "a", 1), 1);
-    let report = trio.worker(leader).reports().remove(0);
-    let described = report.descriptor.expect("a report has its descriptor");
-    assert_eq!((described.range_id, described.replicas.len(), report.locks), (RANGE.0, 3, 1));
-    for store in 1..=3 {
-        let range = trio.describe(store).ranges.remove(0);
-        let active = range.replicas.iter().filter(|it| it.is_active && it.is_voter).count();
-        assert_eq!(active, if store == leader { 3 } else { 0 }, "only the leader knows");
-    }
-}
-
-#[test]
-fn a_store_that_stops_hands_its_ranges_over_at_once() {
-    let (mut trio, leader) = Trio::new();
-    let token = trio.granted(leader, "a", 1);
-    trio.tell(leader, Input::HandOver);
-    trio.settle();
-    let next = trio.leader().expect("no time has passed, and another leads");
-    assert_ne!(next, leader);
-    assert!(!trio.worker(leader).leads_all());
-    let refused = trio.acquire(leader, "b", 2);
-    let Some(store_reply::Body::Error(error)) = refused else { panic!("{refused:?}") };
-    assert!(matches!(error.kind, Some(store_error::Kind::NotLeader(_))), "{error:?}");
-    assert_eq!(trio.granted(next, "b", 2), token + 1, "the state went with it");
-}
-
-#[test]
-fn a_follower_leads_from_the_table_that_a_snapshot_brought() {
-    let (mut trio, leader) = Trio::new();
-    trio.granted(leader, "before", 1);
-    trio.pass(Duration::from_secs(1));
-    let away = leader % 3 + 1;
-    trio.alone = Some(away);
-    let mut last = 0;
-    for id in 2..40 {
-        last = trio.granted(leader, &format!("name-{id}"), id);
-        trio.pass(Duration::from_millis(100));
-    }
-    trio.alone = None;
-    trio.pass(Duration::from_secs(5));
-    assert_eq!(trio.worker(away).store().snapshot_stats().installed, 1);
-    let (stands, led) = (trio.worker(away).store(), trio.worker(leader).store());
-    let hash = |store: &Store<LockRange>| store.status(RANGE).map(|it| it.state_hash);
-    assert_eq!(hash(stands), hash(led));
-
-    // Nobody else can take it: the third is cut off.
-    let third = 6 - leader - away;
-    trio.alone = Some(third);
-    trio.pass(Duration::from_secs(2));
-    let leader = trio.leader().expect("two of three go on");
-    if leader != away {
-        trio.tell(leader, Input::HandOver);
-        trio.settle();
-    }
-    assert_eq!(trio.leader(), Some(away));
-    assert_eq!(trio.granted(away, "after", 90), last + 1);
-    let held = trio.acquire(away, "before", 91);
-    let Some(store_reply::Body::Acquire(response)) = held else { panic!("{held:?}") };
-    assert_ne!(response.outcome(), v1::AcquireOutcome::Granted, "it is held still");
 }

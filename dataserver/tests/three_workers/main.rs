@@ -1,0 +1,94 @@
+//! Three workers on simulated disks whose messages arrive at once, or when a test lets them: replicas
+//! made at runtime, leadership handed over, a follower whose table a snapshot replaces, and ranges
+//! that split.
+
+mod rig;
+mod splits;
+
+use std::time::Duration;
+
+use sharklock_dataserver::{Input, LockRange};
+use sharklock_multiraft::Store;
+use sharklock_proto::{
+    internal::v1::{store_error, store_reply},
+    v1,
+};
+
+use rig::{RANGE, Trio, create};
+
+#[test]
+fn ranges_appear_at_runtime_and_are_served() {
+    let mut trio = Trio::empty();
+    trio.pass(Duration::from_secs(1));
+    for store in 1..=3 {
+        assert!(trio.worker(store).knows_leaders(), "a store without ranges is ready");
+        assert!(trio.worker(store).reports().is_empty());
+    }
+    trio.tell(1, create());
+    trio.pass(Duration::from_millis(100));
+    assert!(!trio.worker(1).knows_leaders(), "nobody leads yet");
+    for store in 1..=3 {
+        trio.tell(store, create());
+        trio.tell(store, create());
+    }
+    let leader = trio.elected();
+    assert_eq!(trio.granted(leader, "a", 1), 1);
+    let report = trio.worker(leader).reports().remove(0);
+    let described = report.descriptor.expect("a report has its descriptor");
+    assert_eq!((described.range_id, described.replicas.len(), report.locks), (RANGE.0, 3, 1));
+    for store in 1..=3 {
+        let range = trio.describe(store).ranges.remove(0);
+        let active = range.replicas.iter().filter(|it| it.is_active && it.is_voter).count();
+        assert_eq!(active, if store == leader { 3 } else { 0 }, "only the leader knows");
+    }
+}
+
+#[test]
+fn a_store_that_stops_hands_its_ranges_over_at_once() {
+    let (mut trio, leader) = Trio::new();
+    let token = trio.granted(leader, "a", 1);
+    trio.tell(leader, Input::HandOver);
+    trio.settle();
+    let next = trio.leader().expect("no time has passed, and another leads");
+    assert_ne!(next, leader);
+    assert!(!trio.worker(leader).leads_all());
+    let refused = trio.acquire(leader, "b", 2);
+    let Some(store_reply::Body::Error(error)) = refused else { panic!("{refused:?}") };
+    assert!(matches!(error.kind, Some(store_error::Kind::NotLeader(_))), "{error:?}");
+    assert_eq!(trio.granted(next, "b", 2), token + 1, "the state went with it");
+}
+
+#[test]
+fn a_follower_leads_from_the_table_that_a_snapshot_brought() {
+    let (mut trio, leader) = Trio::new();
+    trio.granted(leader, "before", 1);
+    trio.pass(Duration::from_secs(1));
+    let away = leader % 3 + 1;
+    trio.alone = Some(away);
+    let mut last = 0;
+    for id in 2..40 {
+        last = trio.granted(leader, &format!("name-{id}"), id);
+        trio.pass(Duration::from_millis(100));
+    }
+    trio.alone = None;
+    trio.pass(Duration::from_secs(5));
+    assert_eq!(trio.worker(away).store().snapshot_stats().installed, 1);
+    let (stands, led) = (trio.worker(away).store(), trio.worker(leader).store());
+    let hash = |store: &Store<LockRange>| store.status(RANGE).map(|it| it.state_hash);
+    assert_eq!(hash(stands), hash(led));
+
+    // Nobody else can take it: the third is cut off.
+    let third = 6 - leader - away;
+    trio.alone = Some(third);
+    trio.pass(Duration::from_secs(2));
+    let leader = trio.leader().expect("two of three go on");
+    if leader != away {
+        trio.tell(leader, Input::HandOver);
+        trio.settle();
+    }
+    assert_eq!(trio.leader(), Some(away));
+    assert_eq!(trio.granted(away, "after", 90), last + 1);
+    let held = trio.acquire(away, "before", 91);
+    let Some(store_reply::Body::Acquire(response)) = held else { panic!("{held:?}") };
+    assert_ne!(response.outcome(), v1::AcquireOutcome::Granted, "it is held still");
+}
