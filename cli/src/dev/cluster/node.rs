@@ -39,14 +39,14 @@ pub struct Node {
     /// Its place in the layout.
     pub spec: NodeSpec,
     /// Its state.
-    pub life: Life,
+    pub process: Process,
     /// A command that waits until it is ready.
     pub awaited: Option<oneshot::Sender<Answer>>,
 }
 
 /// The state of a node.
 #[derive(Debug)]
-pub enum Life {
+pub enum Process {
     /// It was not started yet.
     Unborn,
     /// It runs.
@@ -92,7 +92,7 @@ pub struct End {
 impl Node {
     /// Not started yet.
     pub fn new(spec: NodeSpec) -> Self {
-        Self { spec, life: Life::Unborn, awaited: None }
+        Self { spec, process: Process::Unborn, awaited: None }
     }
 
     /// Starts it. To be called on the main thread: it is killed when the calling thread ends.
@@ -111,36 +111,44 @@ impl Node {
         let pid = child.id();
         let (was_ready, paused) = (false, false);
         let running = Running { child, was_ready, paused, ending: None, watch: None };
-        self.life = Life::Running(running);
+        self.process = Process::Running(running);
         Ok(pid)
+    }
+
+    /// Answers the command that waits for this node, if one does. One that has gone away needs no
+    /// answer.
+    pub fn answer(&mut self, answer: Answer) {
+        if let Some(awaited) = self.awaited.take() {
+            let _ = awaited.send(answer);
+        }
     }
 
     /// Its process, if it has one.
     pub fn running(&self) -> Option<&Running> {
-        match &self.life {
-            Life::Running(running) => Some(running),
-            Life::Unborn | Life::Ended(_) => None,
+        match &self.process {
+            Process::Running(running) => Some(running),
+            Process::Unborn | Process::Ended(_) => None,
         }
     }
 
     /// The same, to change it.
     pub fn running_mut(&mut self) -> Option<&mut Running> {
-        match &mut self.life {
-            Life::Running(running) => Some(running),
-            Life::Unborn | Life::Ended(_) => None,
+        match &mut self.process {
+            Process::Running(running) => Some(running),
+            Process::Unborn | Process::Ended(_) => None,
         }
     }
 
     /// Looks whether it has ended since the last look.
     pub fn poll(&mut self) -> Option<End> {
-        let Life::Running(running) = &mut self.life else { return None };
+        let Process::Running(running) = &mut self.process else { return None };
         let status = running.child.try_wait().ok().flatten()?;
         if let Some(watch) = running.watch.take() {
             watch.abort();
         }
         let pid = running.pid();
         let end = End { pid, status, asked: running.ending };
-        self.life = Life::Ended(status);
+        self.process = Process::Ended(status);
         Some(end)
     }
 }

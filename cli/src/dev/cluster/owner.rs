@@ -13,7 +13,7 @@ use tokio::{
 use super::{
     control::{Answer, Ask, Asked, Shown},
     layout::{Layout, NodeSpec},
-    node::{self, End, Ending, Life, Node, Recipe},
+    node::{self, End, Ending, Node, Process, Recipe},
     probe::{self, Readiness},
 };
 use crate::{
@@ -51,6 +51,17 @@ pub enum Outcome {
     Stopped,
 }
 
+/// How far the cluster is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Not all nodes have been ready yet: one that ends is a start that failed.
+    Starting,
+    /// All have been ready: one that ends is news.
+    Running,
+    /// All are told to end.
+    Stopping,
+}
+
 /// Writes a layout that has grown.
 type Keep = Box<dyn Fn(&Layout) -> io::Result<()>>;
 
@@ -64,8 +75,7 @@ pub struct Owner {
     inbox: mpsc::Receiver<News>,
     child: unix::Signal,
     stop: Stop,
-    /// All have been ready: an end is news, and no longer a start that failed.
-    was_ready: bool,
+    phase: Phase,
 }
 
 impl Owner {
@@ -81,7 +91,7 @@ impl Owner {
             .map_err(|why| Failure::new(INTERNAL, "cannot listen to signals").cause(why))?;
         let nodes = layout.specs().into_iter().map(Node::new).collect();
         let keep = Box::new(keep);
-        Ok(Self { layout, recipe, keep, nodes, news, inbox, child, stop, was_ready: false })
+        Ok(Self { layout, recipe, keep, nodes, news, inbox, child, stop, phase: Phase::Starting })
     }
 
     /// The way of commands' requests.
@@ -123,8 +133,8 @@ impl Owner {
                 Some(news) = self.inbox.recv() => self.hear(news),
             }
             let ready = |node: &Node| node.running().is_some_and(|running| running.was_ready);
-            if !self.was_ready && self.nodes.iter().all(ready) {
-                self.was_ready = true;
+            if self.phase == Phase::Starting && self.nodes.iter().all(ready) {
+                self.phase = Phase::Running;
                 return Ok(Outcome::AllReady);
             }
         }
@@ -134,7 +144,7 @@ impl Owner {
     /// its number.
     pub async fn finish(mut self) -> Option<u8> {
         self.inbox.close();
-        self.was_ready = true;
+        self.phase = Phase::Stopping;
         for masters_alone in [false, true] {
             let meant = |spec: &NodeSpec| {
                 let alone = spec.roles.master && !spec.roles.data && !spec.roles.gateway;
@@ -209,17 +219,13 @@ impl Owner {
                 }
                 let told = format!("{} is ready (pid {pid})", node.spec.name);
                 tell(&told);
-                if let Some(awaited) = node.awaited.take() {
-                    let _ = awaited.send(Answer::Done(told));
-                }
+                node.answer(Answer::Done(told));
             }
             News::Slow(pid, lacks) => {
                 let Some(node) = self.by_pid(pid) else { return };
                 let told = format!("{} is not ready yet: {lacks}", node.spec.name);
                 tell(&told);
-                if let Some(awaited) = node.awaited.take() {
-                    let _ = awaited.send(Answer::NotReady(told));
-                }
+                node.answer(Answer::NotReady(told));
             }
             News::Late(pid) => {
                 let Some(node) = self.by_pid(pid) else { return };
@@ -242,19 +248,15 @@ impl Owner {
             match end.asked {
                 Some(Ending::Stop) => {
                     tell(&told);
-                    if let Some(awaited) = self.nodes[at].awaited.take() {
-                        let _ = awaited.send(Answer::Done(told));
-                    }
+                    self.nodes[at].answer(Answer::Done(told));
                 }
                 Some(Ending::Restart) => self.start_again(at),
                 None => {
                     let words = node::last_words(&log);
                     let why = if words.is_empty() { String::new() } else { format!(": {words}") };
                     let whole = format!("{told}{why}; its log is {}", log.display());
-                    if let Some(awaited) = self.nodes[at].awaited.take() {
-                        let _ = awaited.send(Answer::Refused(whole.clone()));
-                    }
-                    if !self.was_ready {
+                    self.nodes[at].answer(Answer::Refused(whole.clone()));
+                    if self.phase == Phase::Starting {
                         return Err(start_failed(&end, whole));
                     }
                     tell(&whole);
@@ -268,9 +270,7 @@ impl Owner {
         if let Err(why) = self.start_node(at) {
             let told = format!("cannot start {}: {why}", self.nodes[at].spec.name);
             tell(&told);
-            if let Some(awaited) = self.nodes[at].awaited.take() {
-                let _ = awaited.send(Answer::Refused(told));
-            }
+            self.nodes[at].answer(Answer::Refused(told));
         }
     }
 
@@ -369,9 +369,7 @@ fn does_not_run(node: &Node) -> String {
 
 /// It is answered when the process is gone.
 fn kill(node: &mut Node, answer: oneshot::Sender<Answer>) {
-    if let Some(before) = node.awaited.take() {
-        refuse(before, format!("{} was killed meanwhile", node.spec.name));
-    }
+    node.answer(Answer::Refused(format!("{} was killed meanwhile", node.spec.name)));
     match node.running_mut() {
         None => refuse(answer, does_not_run(node)),
         Some(running) => {
@@ -405,11 +403,11 @@ fn pause(node: &mut Node, pause: bool, answer: oneshot::Sender<Answer>) {
 fn shown(node: &Node) -> Shown {
     let spec = &node.spec;
     let at = |used: bool, at: std::net::SocketAddr| used.then(|| at.to_string());
-    let (state, detail) = match &node.life {
-        Life::Unborn => ("starting", String::new()),
-        Life::Running(running) if running.paused => ("paused", String::new()),
-        Life::Running(_) => ("starting", String::new()),
-        Life::Ended(status) => ("ended", node::told(*status)),
+    let (state, detail) = match &node.process {
+        Process::Unborn => ("starting", String::new()),
+        Process::Running(running) if running.paused => ("paused", String::new()),
+        Process::Running(_) => ("starting", String::new()),
+        Process::Ended(status) => ("ended", node::told(*status)),
     };
     Shown {
         node: spec.name.clone(),
