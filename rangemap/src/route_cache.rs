@@ -105,12 +105,6 @@ impl RouteCache {
         self.guesses > 0
     }
 
-    /// The ranges for which this store would be tried next, in order of their ids.
-    pub fn led_by(&self, store: StoreId) -> Vec<RangeId> {
-        let led = self.destinations.iter().filter(|(_, to)| to.store() == store);
-        led.map(|(range, _)| *range).collect()
-    }
-
     /// A store answered as the range's leader.
     pub fn on_answered(&mut self, range: RangeId, from: StoreId) {
         if self.is_voter(range, from) {
