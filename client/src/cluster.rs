@@ -2,57 +2,7 @@
 //! nothing to do with each other, so two clients that speak to different ones both hold "the" lock: a
 //! client begins with one, and takes nothing from another. Pure.
 
-use std::{fmt, str::FromStr};
-
-/// Names a cluster: 16 bytes, made when its masters formed it, written as 32 hex digits.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ClusterId([u8; 16]);
-
-/// A text is not the id of a cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a cluster's id has 32 hex digits, as `sharklock status` shows it")]
-pub struct BadClusterId;
-
-impl ClusterId {
-    /// The cluster with this id.
-    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
-        Self(bytes)
-    }
-
-    /// The bytes that the hex digits stand for.
-    pub const fn to_bytes(self) -> [u8; 16] {
-        self.0
-    }
-}
-
-impl FromStr for ClusterId {
-    type Err = BadClusterId;
-
-    fn from_str(text: &str) -> Result<Self, BadClusterId> {
-        let mut bytes = [0; 16];
-        let digits = text.as_bytes();
-        if digits.len() != 32 || !digits.iter().all(u8::is_ascii_hexdigit) {
-            return Err(BadClusterId);
-        }
-        for (byte, pair) in bytes.iter_mut().zip(digits.chunks(2)) {
-            let pair = std::str::from_utf8(pair).expect("hex digits are ASCII");
-            *byte = u8::from_str_radix(pair, 16).expect("they are hex digits");
-        }
-        Ok(Self(bytes))
-    }
-}
-
-impl fmt::Display for ClusterId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl fmt::Debug for ClusterId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self}")
-    }
-}
+pub use sharklock_proto::{ClusterId, NotHex as BadClusterId};
 
 /// An endpoint belongs to another cluster than the client.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

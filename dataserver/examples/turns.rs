@@ -14,6 +14,7 @@ use sharklock_multiraft::{
     Config, Disk as _, LogLimits, RocksDisk, SnapshotLimits, Store, StoreIdent, init_store,
 };
 use sharklock_proto::{
+    ClusterId, Identity,
     internal::v1::{StoreCall, store_call},
     v1,
 };
@@ -219,8 +220,11 @@ impl Machine {
     fn fresh(store: u64, locks: u64) -> Self {
         let dir = TempDir::new().expect("there is room");
         let mut disk = RocksDisk::open(dir.path()).expect("a fresh directory");
-        let ident =
-            StoreIdent { cluster_id: [1; 16], store: StoreId(store), ident: [store as u8; 16] };
+        let ident = StoreIdent {
+            cluster_id: ClusterId::from_bytes([1; 16]),
+            store: StoreId(store),
+            ident: Identity::from_bytes([store as u8; 16]),
+        };
         disk.write(&init_store(&ident), true).expect("a fresh disk");
         let entries_max = locks / CALLS + 40;
         let log = LogLimits { entries_floor: 4, entries_max, bytes_max: u64::MAX };

@@ -41,10 +41,10 @@ impl Replies {
             })
         };
         let description = internal::StoreDescription {
-            cluster_id: hex(&store.ident().cluster_id),
+            cluster_id: store.ident().cluster_id.to_string(),
             store: Some(v1::StoreStatus {
                 store_id: store.ident().store.0,
-                ident: hex(&store.ident().ident),
+                ident: store.ident().ident.to_string(),
                 lost_replicas: lost_replicas(store),
                 ..status.clone()
             }),
@@ -281,12 +281,4 @@ fn range_status(
         voter_store_ids: descriptor.voters().map(|replica| replica.store.0).collect(),
         ..v1::RangeStatus::default()
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        use std::fmt::Write as _;
-        write!(text, "{byte:02x}").expect("a String grows as needed");
-        text
-    })
 }

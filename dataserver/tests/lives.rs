@@ -5,6 +5,7 @@ use std::time::Duration;
 use sharklock_dataserver::{Input, LinkId, LockRange, Outputs, Pace, Worker};
 use sharklock_multiraft::{Config, Disk, Effects, SimDisk, Split, Store, StoreIdent, bootstrap};
 use sharklock_proto::{
+    ClusterId, Identity,
     internal::v1::{
         PeerNotice, RangeMessage, ReplicaRemoved, StoreCall, peer_notice::Notice, store_call,
         store_reply,
@@ -14,7 +15,11 @@ use sharklock_proto::{
 use sharklock_rangemap::{Bounds, Descriptor, Epoch, PeerId, RangeId, Replica, Role, StoreId};
 
 const NOW: Duration = Duration::from_secs(1);
-const IDENT: StoreIdent = StoreIdent { cluster_id: [1; 16], store: StoreId(1), ident: [2; 16] };
+const IDENT: StoreIdent = StoreIdent {
+    cluster_id: ClusterId::from_bytes([1; 16]),
+    store: StoreId(1),
+    ident: Identity::from_bytes([2; 16]),
+};
 
 /// A disk with range 1, whose replicas are on the stores from 1 on.
 fn disk(replicas: u64) -> SimDisk {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use sharklock_dataserver::{Input, LinkId, LockRange, MemoryBounds, MemoryRefusals, Pace, Worker};
 use sharklock_multiraft::{Config, Disk, SimDisk, Store, StoreIdent, bootstrap};
 use sharklock_proto::{
+    ClusterId, Identity,
     internal::v1::{self as internal, StoreCall, StoreReply, store_call, store_error, store_reply},
     v1,
 };
@@ -36,7 +37,11 @@ const BOB: Caller = Caller(2, "10.0.0.2:4000");
 impl Rig {
     fn under(bounds: MemoryBounds) -> Self {
         let store = StoreId(1);
-        let ident = StoreIdent { cluster_id: [1; 16], store, ident: [2; 16] };
+        let ident = StoreIdent {
+            cluster_id: ClusterId::from_bytes([1; 16]),
+            store,
+            ident: Identity::from_bytes([2; 16]),
+        };
         let first = Descriptor {
             range: RangeId(1),
             bounds: Bounds::ALL,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use sharklock_dataserver::{Input, LinkId, LockRange, Outputs, Pace, Worker};
 use sharklock_multiraft::{Config, Disk, SimDisk, Store, StoreIdent, bootstrap};
 use sharklock_proto::{
+    ClusterId, Identity,
     internal::v1::{StoreCall, StoreReply, WithdrawAcquire, store_call, store_error, store_reply},
     v1,
 };
@@ -31,7 +32,11 @@ impl Rig {
     /// One whose range has these names only.
     fn over(bounds: Bounds) -> Self {
         let store = StoreId(1);
-        let ident = StoreIdent { cluster_id: [1; 16], store, ident: [2; 16] };
+        let ident = StoreIdent {
+            cluster_id: ClusterId::from_bytes([1; 16]),
+            store,
+            ident: Identity::from_bytes([2; 16]),
+        };
         let first = Descriptor {
             range: RangeId(1),
             bounds,

@@ -11,13 +11,16 @@ use std::{
 use sharklock_multiraft::{
     Batch, BatchSeq, Chore, ChoreDone, Effects, NotProposed, RoleNow, Store,
 };
-use sharklock_proto::internal::v1::{
-    Heartbeats, RangeMessage, RoutesUpdate, SnapshotMessage, master_command::Body as Command,
+use sharklock_proto::{
+    ClusterId, Identity, Life,
+    internal::v1::{
+        Heartbeats, RangeMessage, RoutesUpdate, SnapshotMessage, master_command::Body as Command,
+    },
 };
 use sharklock_rangemap::{RangeId, StoreId};
 
 use crate::{
-    presence::{Life, Limits, Presence},
+    presence::{Limits, Presence},
     refusal::{Reason, Refusal},
     request::{Ask, Reply, Request},
     state::{Answer, ClusterState, encode_batch},
@@ -38,7 +41,7 @@ const WAITING_MAX: usize = 4_096;
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The cluster.
-    pub cluster_id: [u8; 16],
+    pub cluster_id: ClusterId,
     /// Addresses of the masters by member id.
     pub members: BTreeMap<StoreId, String>,
     /// Replicas of the cluster's first range: it is made once so many stores have registered.
@@ -99,7 +102,7 @@ enum Asker {
     /// Nobody: the master itself.
     Nobody,
     /// A process that wants to speak for a store.
-    Registration { number: u64, ident: [u8; 16], life: Life, address: String },
+    Registration { number: u64, ident: Identity, life: Life, address: String },
     /// Somebody who wants ids.
     Ids { number: u64 },
     /// Those who watch routes: of this range they hear once it is known.

@@ -10,32 +10,29 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
-use sharklock_proto::internal::v1::MasterView;
+use sharklock_proto::{ClusterId, Identity, internal::v1::MasterView};
 
 /// Group sizes that make sense: an even one tolerates no more losses than the odd one below it.
 const SIZES: [usize; 3] = [1, 3, 5];
-
-/// Random identity of a master's data directory.
-type Ident = [u8; 16];
 
 /// A cluster, as it was formed. The same on all its masters, for ever.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Formed {
     /// Identities by address. A member's id is its place in this order, from 1.
-    pub members: BTreeMap<String, Ident>,
+    pub members: BTreeMap<String, Identity>,
 }
 
 impl Formed {
     /// Sixteen bytes of SHA-256 over addresses and identities.
-    pub fn cluster_id(&self) -> [u8; 16] {
+    pub fn cluster_id(&self) -> ClusterId {
         let mut hash = Sha256::new();
         for (address, ident) in &self.members {
             hash.update((address.len() as u64).to_be_bytes());
             hash.update(address);
-            hash.update(ident);
+            hash.update(ident.to_bytes());
         }
         let digest: [u8; 32] = hash.finalize().into();
-        *digest.first_chunk().expect("a digest has 32 bytes")
+        ClusterId::from_bytes(*digest.first_chunk().expect("a digest has 32 bytes"))
     }
 
     /// A member's id.
@@ -112,10 +109,10 @@ pub enum FormationError {
 #[derive(Clone, Debug)]
 pub struct Formation {
     me: String,
-    ident: Ident,
+    ident: Identity,
     masters: Vec<String>,
     /// The last word of each other master: its identity, and the identities that it has heard.
-    heard: BTreeMap<String, BTreeMap<String, Ident>>,
+    heard: BTreeMap<String, BTreeMap<String, Identity>>,
     formed: Option<Formed>,
 }
 
@@ -124,7 +121,7 @@ impl Formation {
     ///
     /// # Errors
     /// The list of masters cannot be.
-    pub fn new(me: &str, ident: Ident, masters: &[String]) -> Result<Self, FormationError> {
+    pub fn new(me: &str, ident: Identity, masters: &[String]) -> Result<Self, FormationError> {
         let named: BTreeSet<&String> = masters.iter().collect();
         if named.len() != masters.len() {
             let is_again = |&at: &usize| masters[..at].contains(&masters[at]);
@@ -150,7 +147,7 @@ impl Formation {
     /// The list of masters is not the one of then.
     pub fn again(
         me: &str,
-        ident: Ident,
+        ident: Identity,
         masters: &[String],
         formed: Formed,
     ) -> Result<Self, FormationError> {
@@ -172,14 +169,14 @@ impl Formation {
             Some(formed) => formed.members.clone(),
             None => self.idents(),
         };
-        let wire = |(address, ident): (String, Ident)| (address, Bytes::copy_from_slice(&ident));
+        let wire = |(address, ident): (String, Identity)| (address, ident.to_wire());
         let cluster_id = self.formed.as_ref().map(Formed::cluster_id);
         MasterView {
             address: self.me.clone(),
-            ident: Bytes::copy_from_slice(&self.ident),
+            ident: self.ident.to_wire(),
             masters: self.masters.clone(),
             idents: idents.into_iter().map(wire).collect(),
-            cluster_id: cluster_id.map(|id| Bytes::copy_from_slice(&id)).unwrap_or_default(),
+            cluster_id: cluster_id.map(ClusterId::to_wire).unwrap_or_default(),
         }
     }
 
@@ -206,7 +203,7 @@ impl Formation {
             return self.hear_unformed(address, ident, idents);
         }
         let formed = Formed { members: idents };
-        if view.cluster_id != formed.cluster_id()[..] {
+        if view.cluster_id != formed.cluster_id() {
             return Err(FormationError::Malformed(
                 "its cluster id does not follow from its members",
             ));
@@ -242,8 +239,8 @@ impl Formation {
     fn hear_unformed(
         &mut self,
         address: String,
-        ident: Ident,
-        idents: BTreeMap<String, Ident>,
+        ident: Identity,
+        idents: BTreeMap<String, Identity>,
     ) -> Result<(), FormationError> {
         match &self.formed {
             // It will hear from us what is formed, or that it is not the one that was there.
@@ -258,8 +255,8 @@ impl Formation {
     }
 
     /// Identities heard, and the own one.
-    fn idents(&self) -> BTreeMap<String, Ident> {
-        let own = |(address, idents): (&String, &BTreeMap<String, Ident>)| {
+    fn idents(&self) -> BTreeMap<String, Identity> {
+        let own = |(address, idents): (&String, &BTreeMap<String, Identity>)| {
             (address.clone(), idents[address])
         };
         let mut idents: BTreeMap<_, _> = self.heard.iter().map(own).collect();
@@ -277,11 +274,11 @@ impl Formation {
     }
 }
 
-fn ident_of(bytes: &Bytes) -> Result<Ident, FormationError> {
-    bytes.as_ref().try_into().map_err(|_length| FormationError::Malformed("an identity's length"))
+fn ident_of(bytes: &Bytes) -> Result<Identity, FormationError> {
+    Identity::from_wire(bytes).map_err(|_length| FormationError::Malformed("an identity's length"))
 }
 
-fn idents_of(view: &MasterView) -> Result<BTreeMap<String, Ident>, FormationError> {
+fn idents_of(view: &MasterView) -> Result<BTreeMap<String, Identity>, FormationError> {
     let pairs = view.idents.iter();
     pairs.map(|(address, ident)| Ok((address.clone(), ident_of(ident)?))).collect()
 }

@@ -7,16 +7,13 @@ use std::{
     time::Duration,
 };
 
-use sharklock_proto::internal::v1::StoreState;
+use sharklock_proto::{Life, internal::v1::StoreState};
 use sharklock_rangemap::{RangeId, StoreId};
 
 use crate::{
     refusal::{Reason, Refusal},
     state::StoreRecord,
 };
-
-/// Random identity of one life of a store's process.
-pub type Life = [u8; 16];
 
 /// When a silent store counts as what (decisions.md, *Defaults*).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

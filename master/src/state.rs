@@ -7,9 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use prost::Message as _;
 use sharklock_multiraft::{CorruptImage, DirtyRow, EntryAt, StateMachine};
-use sharklock_proto::internal::v1::{
-    AllocateIdsCommand, MasterBatch, MasterCommand, RangeDescriptor, RegisterStoreCommand,
-    master_command::Body as Command,
+use sharklock_proto::{
+    Identity,
+    internal::v1::{
+        AllocateIdsCommand, MasterBatch, MasterCommand, RangeDescriptor, RegisterStoreCommand,
+        master_command::Body as Command,
+    },
 };
 use sharklock_rangemap::{Descriptor, RangeMap, StoreId};
 
@@ -27,7 +30,7 @@ pub const IDS_MAX: u32 = 1_000;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreRecord {
     /// Random identity of its data directory.
-    pub ident: [u8; 16],
+    pub ident: Identity,
     /// The address at which it answers.
     pub address: String,
     /// Of its program, when it registered last.
@@ -114,7 +117,7 @@ impl ClusterState {
     }
 
     /// The store of a data directory.
-    pub fn store_of(&self, ident: &[u8]) -> Option<StoreId> {
+    pub fn store_of(&self, ident: Identity) -> Option<StoreId> {
         let mut stores = self.stores.iter();
         stores.find(|(_, store)| store.ident == ident).map(|(id, _)| *id)
     }
@@ -145,8 +148,8 @@ impl ClusterState {
 
     fn register(&mut self, command: RegisterStoreCommand) -> StoreId {
         let RegisterStoreCommand { ident, address, version, feature_level } = command;
-        let ident = <[u8; 16]>::try_from(ident.as_ref()).expect("a leading master checks it");
-        let id = self.store_of(&ident).unwrap_or_else(|| {
+        let ident = Identity::from_wire(&ident).expect("a leading master checks it");
+        let id = self.store_of(ident).unwrap_or_else(|| {
             let id = StoreId(self.next_store_id);
             self.next_store_id += 1;
             id

@@ -1,9 +1,11 @@
 //! The image of [`ClusterState`]: its rows, its header, and back.
 
-use bytes::Bytes;
 use prost::Message;
 use sharklock_multiraft::{CorruptImage, StateMachine as _};
-use sharklock_proto::internal::v1::{MasterHeader, RangeDescriptor, StoreRow};
+use sharklock_proto::{
+    Identity,
+    internal::v1::{MasterHeader, RangeDescriptor, StoreRow},
+};
 use sharklock_rangemap::{Descriptor, RangeId, StoreId};
 use twox_hash::XxHash3_64;
 
@@ -46,7 +48,7 @@ pub fn row(state: &ClusterState, key: Key) -> Option<Vec<u8>> {
             let store = state.stores.get(&id)?;
             Some(versioned(&StoreRow {
                 store_id: id.0,
-                ident: Bytes::copy_from_slice(&store.ident),
+                ident: store.ident.to_wire(),
                 address: store.address.clone(),
                 version: store.version.clone(),
                 feature_level: store.feature_level,
@@ -83,8 +85,8 @@ pub fn restore(header: &[u8], rows: Vec<(Vec<u8>, Vec<u8>)>) -> Result<ClusterSt
         match Key::decode(&key) {
             Some(Key::Store(id)) => {
                 let StoreRow { store_id, ident, address, version, feature_level } = read(&row)?;
-                let ident = <[u8; 16]>::try_from(ident.as_ref());
-                let ident = ident.map_err(|_length| corrupt("no ident".to_owned()))?;
+                let ident = Identity::from_wire(&ident);
+                let ident = ident.map_err(|why| corrupt(format!("ident: {why}")))?;
                 if store_id != id.0 || id.0 >= next_store_id {
                     return Err(corrupt(format!("store {store_id} cannot stand here")));
                 }

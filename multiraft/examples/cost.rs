@@ -14,6 +14,7 @@ use std::time::Instant;
 use sharklock_multiraft::{
     Config, Disk, Effects, RocksDisk, SimDisk, Store, StoreIdent, bootstrap,
 };
+use sharklock_proto::{ClusterId, Identity};
 use sharklock_rangemap::{Bounds, Descriptor, Epoch, PeerId, RangeId, Replica, Role, StoreId};
 
 use nothing::Nothing;
@@ -21,7 +22,11 @@ use nothing::Nothing;
 const RANGE: RangeId = RangeId(1);
 
 fn fresh(disk: &mut impl Disk) -> Store<Nothing> {
-    let ident = StoreIdent { cluster_id: [1; 16], store: StoreId(1), ident: [2; 16] };
+    let ident = StoreIdent {
+        cluster_id: ClusterId::from_bytes([1; 16]),
+        store: StoreId(1),
+        ident: Identity::from_bytes([2; 16]),
+    };
     let replica = Replica { peer: PeerId(1), store: StoreId(1), role: Role::Voter };
     let descriptor = Descriptor {
         range: RANGE,

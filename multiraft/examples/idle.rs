@@ -9,7 +9,10 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use sharklock_multiraft::{Config, Disk, Effects, SimDisk, Store, StoreIdent, bootstrap};
-use sharklock_proto::internal::v1::{Heartbeats, RangeMessage};
+use sharklock_proto::{
+    ClusterId, Identity,
+    internal::v1::{Heartbeats, RangeMessage},
+};
 use sharklock_rangemap::{Bounds, Descriptor, Epoch, PeerId, RangeId, Replica, Role, StoreId};
 
 use nothing::Nothing;
@@ -22,7 +25,11 @@ const MEASURED_SECONDS: u32 = 20;
 
 /// A disk with `ranges` ranges, each on all stores.
 fn disk(store: u64, ranges: u64) -> SimDisk {
-    let ident = StoreIdent { cluster_id: [1; 16], store: StoreId(store), ident: [2; 16] };
+    let ident = StoreIdent {
+        cluster_id: ClusterId::from_bytes([1; 16]),
+        store: StoreId(store),
+        ident: Identity::from_bytes([2; 16]),
+    };
     let border = |place: u64| match place {
         place if place == 0 || place == ranges => Vec::new(),
         place => place.to_be_bytes().to_vec(),

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use sharklock_proto::Identity;
 use sharklock_rangemap::{PeerId, RangeId};
 use twox_hash::XxHash3_64;
 
@@ -17,6 +18,12 @@ pub(crate) const TIMEOUT_TICKS_END: usize = 20;
 /// ticks every `tick`: whoever counts with the time of an election counts with this (D7).
 pub fn election_max(tick: Duration) -> Duration {
     tick * TIMEOUT_TICKS_END as u32
+}
+
+/// The seed of the elections of a store: drawn from its identity, so different on every store.
+pub fn election_seed(identity: Identity) -> u64 {
+    let bytes = identity.to_bytes();
+    u64::from_le_bytes(*bytes.first_chunk().expect("an identity has 16 bytes"))
 }
 
 /// The inputs of an election timeout. Equal inputs give equal timeouts, which makes a run

@@ -1,7 +1,6 @@
 //! The owner of a disk, and the first record of a store's life.
 
-use bytes::Bytes;
-use sharklock_proto::internal::v1 as proto;
+use sharklock_proto::{ClusterId, Identity, internal::v1 as proto};
 use sharklock_rangemap::{Descriptor, StoreId};
 
 use crate::birth;
@@ -15,20 +14,20 @@ use crate::recover::RecoverError;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StoreIdent {
     /// The cluster. Messages of another are dropped.
-    pub cluster_id: [u8; 16],
+    pub cluster_id: ClusterId,
     /// The store's id in its cluster; never 0.
     pub store: StoreId,
     /// Random, made with the data directory: tells two disks apart that claim one store id.
-    pub ident: [u8; 16],
+    pub ident: Identity,
 }
 
 /// The changes that turn a fresh disk into a store without ranges. To be written in one synced
 /// batch, then [`crate::Store::recover`].
 pub fn init_store(ident: &StoreIdent) -> Vec<WriteOp> {
     let record = proto::StoreIdentRecord {
-        cluster_id: Bytes::copy_from_slice(&ident.cluster_id),
+        cluster_id: ident.cluster_id.to_wire(),
         store_id: ident.store.0,
-        ident: Bytes::copy_from_slice(&ident.ident),
+        ident: ident.ident.to_wire(),
         format: FORMAT.into(),
     };
     vec![records::put(Key::Ident, &record)]
@@ -65,9 +64,9 @@ pub fn read_ident(disk: &impl Disk) -> Result<Option<StoreIdent>, RecoverError> 
     if record.format > u32::from(FORMAT) {
         return Err(RecoverError::NewerStore { format: record.format });
     }
-    let sixteen = |bytes: &Bytes| <[u8; 16]>::try_from(bytes.as_ref()).ok();
-    match (sixteen(&record.cluster_id), record.store_id, sixteen(&record.ident)) {
-        (Some(cluster_id), store @ 1.., Some(ident)) => {
+    let cluster_id = ClusterId::from_wire(&record.cluster_id);
+    match (cluster_id, record.store_id, Identity::from_wire(&record.ident)) {
+        (Ok(cluster_id), store @ 1.., Ok(ident)) => {
             Ok(Some(StoreIdent { cluster_id, store: StoreId(store), ident }))
         }
         _ => Err(bad(records::BadValue::Nonsense("an id is missing".to_owned()))),

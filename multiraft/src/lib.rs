@@ -29,7 +29,7 @@ mod burial;
 mod chore;
 mod create;
 #[cfg(feature = "edge")]
-mod directory;
+pub mod data_dir;
 mod disk;
 mod effects;
 mod election;
@@ -63,7 +63,7 @@ pub use effects::{
     Applied, Effects, LostLog, NotProposed, Proposed, RaftRole, ReadId, ReadReady, ReplicaStatus,
     RoleChange, RoleNow,
 };
-pub use election::election_max;
+pub use election::{election_max, election_seed};
 pub use guard::Dropped;
 pub use ident::{StoreIdent, bootstrap, init_store, read_ident};
 pub use log::LogLimits;

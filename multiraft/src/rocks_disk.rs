@@ -12,7 +12,7 @@ use rocksdb::{
     IteratorMode, Options, ReadOptions, Snapshot, WriteBatch, WriteOptions,
 };
 
-use crate::directory;
+use crate::data_dir;
 use crate::disk::{Disk, DiskError, DiskView, Family, Pair, Walk, WriteOp};
 use crate::rocks_log::{self, BATCH_END, BadLog, Mark};
 
@@ -107,7 +107,7 @@ impl RocksDisk {
     pub fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
         let path = path.as_ref();
         let unusable = |why: String| OpenError::Unusable { path: path.to_owned(), why };
-        directory::make(path).map_err(|error| unusable(error.to_string()))?;
+        data_dir::make(path).map_err(|error| unusable(error.to_string()))?;
         let lock = Lock::take(path)?;
         rocks_log::mend(path).map_err(|bad| {
             let (path, why) = (path.to_owned(), bad.to_string());

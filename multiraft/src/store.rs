@@ -9,7 +9,6 @@ mod notices;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
-use bytes::Bytes;
 use sharklock_proto::internal::v1::{Heartbeats, RangeMessage, SnapshotMessage};
 use sharklock_rangemap::{Descriptor, PeerId, RangeId, StoreId};
 
@@ -87,7 +86,7 @@ impl<M: StateMachine> Store<M> {
     /// The store that was last on this disk. A range whose only voter is here campaigns at once.
     pub fn recover(config: Config, disk: &impl Disk) -> Result<Self, RecoverError> {
         let ident = read_ident(disk)?.ok_or(RecoverError::NoIdent)?;
-        let cluster_id = Bytes::copy_from_slice(&ident.cluster_id);
+        let cluster_id = ident.cluster_id.to_wire();
         let mut store = Self {
             ident,
             config,
@@ -171,7 +170,7 @@ impl<M: StateMachine> Store<M> {
     /// A piece of a snapshot, or what answers one, from a peer store, authenticated as in
     /// [`Store::step`].
     pub fn step_snapshot(&mut self, message: SnapshotMessage) -> Result<(), Dropped> {
-        if message.cluster_id != self.ident.cluster_id[..] {
+        if message.cluster_id != self.ident.cluster_id {
             return Err(Dropped::OtherCluster);
         }
         let range = RangeId(message.range_id);
@@ -452,6 +451,7 @@ impl<M: StateMachine> Store<M> {
 
 #[cfg(test)]
 mod tests {
+    use sharklock_proto::{ClusterId, Identity};
     use sharklock_rangemap::{Bounds, Epoch, PeerId, Replica as Member, Role};
 
     use super::*;
@@ -506,7 +506,11 @@ mod tests {
 
     /// A disk with a range of one member.
     fn one_range() -> SimDisk {
-        let ident = StoreIdent { cluster_id: [1; 16], store: StoreId(1), ident: [2; 16] };
+        let ident = StoreIdent {
+            cluster_id: ClusterId::from_bytes([1; 16]),
+            store: StoreId(1),
+            ident: Identity::from_bytes([2; 16]),
+        };
         let member = Member { peer: PeerId(3), store: StoreId(1), role: Role::Voter };
         let first = Descriptor {
             range: RangeId(7),

@@ -1,6 +1,7 @@
 //! The `.proto` files of SharkLock, the code generated from them, and what must be said of a message
 //! in one place, since several crates depend on it: what a descriptor of a range is (`descriptor`),
-//! and by which name a call is routed, in which lane (`call`).
+//! by which name a call is routed, in which lane (`call`), and the types of the ids that name clusters,
+//! data directories and lives (`identity`).
 //!
 //! Every type here is a wire or disk record. The crates convert the others to their own types at
 //! their edges. Without the default feature `edge` only the plain messages
@@ -8,9 +9,11 @@
 
 mod call;
 mod descriptor;
+mod identity;
 
 pub use call::{CALL_AGE_MAX, CallKind, Lane, Unanswered};
 pub use descriptor::BadDescriptor;
+pub use identity::{ClusterId, Identity, Life, NotHex, NotSixteenBytes};
 
 /// The public API: `LockService` and `AdminService`.
 pub mod v1 {

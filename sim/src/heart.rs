@@ -8,9 +8,12 @@ use sharklock_dataserver::Input;
 use sharklock_locktable::FEATURE_LEVEL;
 use sharklock_master::{Reason, Reply, Request};
 use sharklock_multiraft::StoreIdent;
-use sharklock_proto::internal::v1::{
-    RaiseLevel, RangeReport, RegisterStoreRequest, RegisterStoreResponse, StoreAddress,
-    StoreHeartbeatRequest, StoreHeartbeatResponse,
+use sharklock_proto::{
+    ClusterId, Life,
+    internal::v1::{
+        RaiseLevel, RangeReport, RegisterStoreRequest, RegisterStoreResponse, StoreAddress,
+        StoreHeartbeatRequest, StoreHeartbeatResponse,
+    },
 };
 use sharklock_rangemap::{RangeId, StoreId};
 
@@ -33,7 +36,7 @@ pub struct Heart {
     /// Whom to ask.
     pub seeker: Seeker,
     /// Names this life.
-    life: [u8; 16],
+    life: Life,
     seq: u64,
     told: BTreeMap<u64, RangeReport>,
     /// What the heartbeat on its way says.
@@ -58,7 +61,7 @@ impl Heart {
         name[8..12].copy_from_slice(&life.to_le_bytes());
         Self {
             seeker: Seeker::new(masters),
-            life: name,
+            life: Life::from_bytes(name),
             seq: 0,
             told: BTreeMap::new(),
             telling: BTreeMap::new(),
@@ -93,11 +96,11 @@ impl World {
         let Some(heart) = store.heart.as_mut().filter(|_| store.process.is_none()) else { return };
         let known = store.known;
         let request = RegisterStoreRequest {
-            ident: Bytes::copy_from_slice(&store.ident),
-            cluster_id: known.map_or(Bytes::new(), |it| Bytes::copy_from_slice(&it.cluster_id)),
+            ident: store.ident.to_wire(),
+            cluster_id: known.map_or(Bytes::new(), |it| it.cluster_id.to_wire()),
             store_id: known.map_or(0, |it| it.store.0),
             address: format!("s{number}"),
-            life: Bytes::copy_from_slice(&heart.life),
+            life: heart.life.to_wire(),
             version: "simulated".to_owned(),
             feature_level: FEATURE_LEVEL,
         };
@@ -185,7 +188,7 @@ impl World {
 
     /// The masters have taken it in: it serves.
     fn store_is_taken_in(&mut self, number: usize, answer: RegisterStoreResponse) {
-        let cluster_id = <[u8; 16]>::try_from(answer.cluster_id.as_ref());
+        let cluster_id = ClusterId::from_wire(&answer.cluster_id);
         let cluster_id = cluster_id.expect("masters say which cluster they are");
         let id = StoreId(answer.store_id);
         let store = &mut self.stores[number - 1];
@@ -274,9 +277,9 @@ impl World {
         };
         let news = heart.telling.iter().filter(is_news).map(|(_, report)| report.clone());
         let request = StoreHeartbeatRequest {
-            cluster_id: Bytes::copy_from_slice(&known.cluster_id),
+            cluster_id: known.cluster_id.to_wire(),
             store_id: known.store.0,
-            life: Bytes::copy_from_slice(&heart.life),
+            life: heart.life.to_wire(),
             seq: heart.seq,
             is_full: heart.is_full_due,
             ranges: news.collect(),

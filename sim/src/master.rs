@@ -10,7 +10,10 @@ use sharklock_master::{
 use sharklock_multiraft::{
     Batch, Disk, ReplicaStatus, SimDisk, Store, StoreIdent, bootstrap, read_ident,
 };
-use sharklock_proto::internal::v1::{Route, RoutesUpdate};
+use sharklock_proto::{
+    Identity,
+    internal::v1::{Route, RoutesUpdate},
+};
 use sharklock_rangemap::{Bounds, Descriptor, Epoch, PeerId, Replica, Role, StoreId};
 
 use crate::asking::Asker;
@@ -228,8 +231,8 @@ impl MasterNode {
     }
 }
 
-fn ident(number: usize) -> [u8; 16] {
-    [0x40 + number as u8; 16]
+fn ident(number: usize) -> Identity {
+    Identity::from_bytes([0x40 + number as u8; 16])
 }
 
 /// The masters' Raft group: every member votes.

@@ -11,7 +11,7 @@ use sharklock_multiraft::{
     Batch, Config, Disk, Effects, LogLimits, RaftRole, ReplicaStatus, SimDisk, SnapshotLimits,
     Store, StoreIdent, init_store,
 };
-use sharklock_proto::internal::v1::StoreCall;
+use sharklock_proto::{ClusterId, Identity, internal::v1::StoreCall};
 use sharklock_rangemap::{Descriptor, RangeId, StoreId};
 
 use crate::clock::DriftingClock;
@@ -30,7 +30,7 @@ pub struct StoreNode {
     /// Its id in the cluster, once it has one.
     pub id: Option<StoreId>,
     /// The random identity of its directory.
-    pub ident: [u8; 16],
+    pub ident: Identity,
     /// What its disk says of itself, once it belongs to a cluster.
     pub known: Option<StoreIdent>,
     /// What it says to masters; there from the start of its process on, where there are masters.
@@ -96,7 +96,7 @@ impl StoreNode {
         Self {
             number,
             id: None,
-            ident: [number as u8; 16],
+            ident: Identity::from_bytes([number as u8; 16]),
             known: None,
             heart: None,
             clock,
@@ -363,7 +363,11 @@ pub fn engine_config(options: &Options, election_seed: u64) -> Config {
 
 /// Whose the disk of a store is that was made by hand.
 pub fn ident_by_hand(number: usize) -> StoreIdent {
-    StoreIdent { cluster_id: [7; 16], store: StoreId(number as u64), ident: [number as u8; 16] }
+    StoreIdent {
+        cluster_id: ClusterId::from_bytes([7; 16]),
+        store: StoreId(number as u64),
+        ident: Identity::from_bytes([number as u8; 16]),
+    }
 }
 
 /// The process on a disk ends. A batch that is `in_flight` may have been written, and what was not

@@ -7,7 +7,10 @@ use std::fmt;
 use sharklock_dataserver::LockRange;
 use sharklock_history::{FencingOracle, Recorder};
 use sharklock_multiraft::Chore;
-use sharklock_proto::internal::v1::{MasterView, RoutesUpdate};
+use sharklock_proto::{
+    ClusterId,
+    internal::v1::{MasterView, RoutesUpdate},
+};
 use sharklock_rangemap::RangeId;
 
 use crate::asking::{Asker, Heard, Question};
@@ -329,7 +332,7 @@ pub struct World {
     pub(crate) stores: Vec<StoreNode>,
     pub(crate) masters: Vec<MasterNode>,
     /// The cluster that the masters have formed.
-    pub(crate) cluster: Option<[u8; 16]>,
+    pub(crate) cluster: Option<ClusterId>,
     pub(crate) questions_count: u64,
     pub(crate) old_routes: OldRoutes,
     /// When a master was last seen to lead.

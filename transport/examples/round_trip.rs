@@ -5,9 +5,9 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use sharklock_proto::internal::v1::{
-    Entry, Heartbeats, Message, MessageType, RangeMessage, SnapshotMessage,
+use sharklock_proto::{
+    ClusterId, Identity,
+    internal::v1::{Entry, Heartbeats, Message, MessageType, RangeMessage, SnapshotMessage},
 };
 use sharklock_transport::{
     Dialling, PeerAcceptor, PeerAddress, PeerIdentity, PeerInbox, PeerLinks, serve, server,
@@ -40,11 +40,16 @@ impl PeerInbox for Inbox {
 }
 
 fn identity(store: u8) -> PeerIdentity {
-    PeerIdentity { cluster_id: [9; 16], store: store.into(), ident: [store; 16], worker: 0 }
+    PeerIdentity {
+        cluster_id: ClusterId::from_bytes([9; 16]),
+        store: store.into(),
+        ident: Identity::from_bytes([store; 16]),
+        worker: 0,
+    }
 }
 
 fn at(store: u8, address: &str) -> BTreeMap<u64, PeerAddress> {
-    let ident = Bytes::copy_from_slice(&identity(store).ident);
+    let ident = identity(store).ident;
     BTreeMap::from([(store.into(), PeerAddress { ident, address: address.to_owned() })])
 }
 

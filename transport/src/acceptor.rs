@@ -7,10 +7,12 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
-use sharklock_proto::internal::v1::{
-    RaftClass, RaftEnd, RaftFrame, RaftHello,
-    peer_service_server::{PeerService, PeerServiceServer},
+use sharklock_proto::{
+    Identity,
+    internal::v1::{
+        RaftClass, RaftEnd, RaftFrame, RaftHello,
+        peer_service_server::{PeerService, PeerServiceServer},
+    },
 };
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -32,7 +34,7 @@ pub struct PeerAcceptor(Arc<Acceptor>);
 struct Acceptor {
     me: PeerIdentity,
     /// Stores that may speak, and the identities by which they are known.
-    known: RwLock<BTreeMap<u64, Bytes>>,
+    known: RwLock<BTreeMap<u64, Identity>>,
     inbox: Arc<dyn PeerInbox>,
     stopping: CancellationToken,
 }
@@ -45,7 +47,7 @@ impl PeerAcceptor {
 
     /// From now on these may open streams.
     pub fn set_peers(&self, peers: &BTreeMap<u64, PeerAddress>) {
-        let known = peers.iter().map(|(store, at)| (*store, at.ident.clone())).collect();
+        let known = peers.iter().map(|(store, at)| (*store, at.ident)).collect();
         *self.0.known.write().unwrap_or_else(PoisonError::into_inner) = known;
     }
 
@@ -57,7 +59,7 @@ impl PeerAcceptor {
     /// The one who speaks, if he may.
     fn admit(&self, hello: &RaftHello) -> Result<u64, Status> {
         let me = &self.0.me;
-        if hello.cluster_id != me.cluster_id[..] {
+        if hello.cluster_id != me.cluster_id {
             return Err(Status::failed_precondition("the sender belongs to another cluster"));
         }
         if hello.to_store != me.store {
@@ -71,7 +73,7 @@ impl PeerAcceptor {
         }
         let known = self.0.known.read().unwrap_or_else(PoisonError::into_inner);
         match known.get(&hello.from_store) {
-            Some(ident) if *ident == hello.from_ident => Ok(hello.from_store),
+            Some(ident) if hello.from_ident == *ident => Ok(hello.from_store),
             Some(_) => Err(Status::failed_precondition(format!(
                 "store {} is known by another identity: this data directory is not its own",
                 hello.from_store

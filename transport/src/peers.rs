@@ -9,10 +9,12 @@ use std::{
     },
 };
 
-use bytes::Bytes;
-use sharklock_proto::internal::v1::{
-    Heartbeats, MessageType, RaftClass, RaftHello, RangeMessage, SnapshotMessage,
-    peer_service_client::PeerServiceClient,
+use sharklock_proto::{
+    ClusterId, Identity,
+    internal::v1::{
+        Heartbeats, MessageType, RaftClass, RaftHello, RangeMessage, SnapshotMessage,
+        peer_service_client::PeerServiceClient,
+    },
 };
 use tokio::{task::AbortHandle, time::sleep};
 
@@ -29,11 +31,11 @@ const CLASSES: [RaftClass; 3] = [RaftClass::Append, RaftClass::Heartbeat, RaftCl
 #[derive(Clone, Debug)]
 pub struct PeerIdentity {
     /// The cluster.
-    pub cluster_id: [u8; 16],
+    pub cluster_id: ClusterId,
     /// This store.
     pub store: u64,
     /// The random identity of its data directory.
-    pub ident: [u8; 16],
+    pub ident: Identity,
     /// Which of its workers, from 0.
     pub worker: u32,
 }
@@ -42,7 +44,7 @@ pub struct PeerIdentity {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerAddress {
     /// The random identity of its data directory.
-    pub ident: Bytes,
+    pub ident: Identity,
     /// `HOST:PORT`.
     pub address: String,
 }
@@ -142,12 +144,12 @@ impl PeerLinks {
         let links = CLASSES.map(|class| Arc::new(link(class)));
         let tasks = links.iter().map(|link| {
             let hello = RaftHello {
-                cluster_id: Bytes::copy_from_slice(&self.me.cluster_id),
+                cluster_id: self.me.cluster_id.to_wire(),
                 from_store: self.me.store,
                 to_store: store,
                 class: link.class.into(),
                 worker: self.me.worker,
-                from_ident: Bytes::copy_from_slice(&self.me.ident),
+                from_ident: self.me.ident.to_wire(),
             };
             let keeper = Keeper {
                 store,

@@ -3,12 +3,15 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use sharklock_proto::internal::v1::{
-    Heartbeats, Message, MessageType, RaftClass, RaftEnd, RaftFrame, RaftHello, RangeMessage,
-    SnapshotChunk, SnapshotMessage,
-    peer_service_client::PeerServiceClient,
-    peer_service_server::{PeerService, PeerServiceServer},
-    snapshot_message::Body,
+use sharklock_proto::{
+    ClusterId, Identity,
+    internal::v1::{
+        Heartbeats, Message, MessageType, RaftClass, RaftEnd, RaftFrame, RaftHello, RangeMessage,
+        SnapshotChunk, SnapshotMessage,
+        peer_service_client::PeerServiceClient,
+        peer_service_server::{PeerService, PeerServiceServer},
+        snapshot_message::Body,
+    },
 };
 use sharklock_transport::{
     Dialling, PeerAcceptor, PeerAddress, PeerIdentity, PeerInbox, PeerLinks, serve, server,
@@ -18,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 const PATIENCE: Duration = Duration::from_secs(30);
-const CLUSTER: [u8; 16] = [9; 16];
+const CLUSTER: ClusterId = ClusterId::from_bytes([9; 16]);
 /// The store that speaks in these tests, and the one that hears.
 const SPEAKER: u64 = 1;
 const HEARER: u64 = 2;
@@ -61,12 +64,12 @@ impl PeerInbox for Inbox {
 }
 
 fn identity(store: u64) -> PeerIdentity {
-    let ident = [u8::try_from(store).expect("small"); 16];
+    let ident = Identity::from_bytes([u8::try_from(store).expect("small"); 16]);
     PeerIdentity { cluster_id: CLUSTER, store, ident, worker: 0 }
 }
 
 fn at(store: u64, address: &str) -> BTreeMap<u64, PeerAddress> {
-    let ident = Bytes::copy_from_slice(&identity(store).ident);
+    let ident = identity(store).ident;
     BTreeMap::from([(store, PeerAddress { ident, address: address.to_owned() })])
 }
 
@@ -371,12 +374,12 @@ impl PeerService for OfClass {
 
 fn hello() -> RaftHello {
     RaftHello {
-        cluster_id: Bytes::copy_from_slice(&CLUSTER),
+        cluster_id: CLUSTER.to_wire(),
         from_store: SPEAKER,
         to_store: HEARER,
         class: RaftClass::Append.into(),
         worker: 0,
-        from_ident: Bytes::copy_from_slice(&identity(SPEAKER).ident),
+        from_ident: identity(SPEAKER).ident.to_wire(),
     }
 }
 

@@ -590,7 +590,7 @@ mod tests {
         assert_eq!(told.map(|id| id.to_string()).as_deref(), Some(id));
         assert_eq!(parse("").expect("it parses").reach.cluster_id(), None);
         let error = parse("00ff").expect_err("it is too short").to_string();
-        assert!(error.contains("a cluster's id has 32 hex digits"), "{error}");
+        assert!(error.contains("an id has 32 hex digits"), "{error}");
     }
 
     #[test]

@@ -288,7 +288,7 @@ mod tests {
         let told = |id| with(&[("cluster.id", id)]).expect("it is good").cluster;
         assert_eq!(told(id).map(|id| id.to_string()).as_deref(), Some(id));
         let text = refused(&[("cluster.id", "00ff")]);
-        assert!(text.contains("cluster.id (--flag): a cluster's id has 32 hex digits"), "{text}");
+        assert!(text.contains("cluster.id (--flag): an id has 32 hex digits"), "{text}");
     }
 
     #[test]

@@ -9,7 +9,6 @@ use std::{
 };
 
 use prometheus::Registry;
-use sharklock_client::ClusterId;
 use sharklock_dataserver::{
     DataServer, DataServerConfig, MemoryBounds, Pace, SESSION_ACQUISITIONS_MAX, StartError, Tuning,
 };
@@ -106,7 +105,7 @@ impl Node {
 
     /// The cluster's id as hex, if a store of this process knows it.
     pub fn cluster_id(&self) -> Option<String> {
-        self.data.as_ref().map(|data| hex(&data.ident().cluster_id))
+        self.data.as_ref().map(|data| data.ident().cluster_id.to_string())
     }
 
     /// Starts what the roles say: a master first, because the others ask it; the gateway before the
@@ -188,7 +187,7 @@ impl Node {
     ) -> Result<Stores, Failure> {
         let dialling = dialling(config.listen.gateway.ip(), &config.masters);
         let limits = Limits { ttl_ms_min: millis(config.tunables.ttl_min) };
-        let cluster = config.cluster.map(ClusterId::to_bytes);
+        let cluster = config.cluster;
         let settings = Config { limits, dialling, cluster, ..Config::default() };
         let masters: Arc<dyn Directory> = Arc::new(masters(config, dialling)?);
         let gateway = Gateway::new(settings, Some(masters), registry)
@@ -341,10 +340,6 @@ fn refused_master(why: &MasterStartError) -> Failure {
         MasterStartError::Metrics(_) | MasterStartError::Thread(_) => internal("cannot start", why),
         _ => Failure::new(CONFIG, why.to_string()),
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -7,11 +7,13 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use sharklock_multiraft::StoreIdent;
-use sharklock_proto::internal::v1::{
-    RaiseLevel, RangeDescriptor, RangeReport, StoreAddress, StoreHeartbeatRequest,
-    StoreHeartbeatResponse,
+use sharklock_proto::{
+    Life,
+    internal::v1::{
+        RaiseLevel, RangeDescriptor, RangeReport, StoreAddress, StoreHeartbeatRequest,
+        StoreHeartbeatResponse,
+    },
 };
 use sharklock_rangemap::{Descriptor, RangeId};
 use sharklock_transport::{Masters, MastersError, PeerAcceptor, PeerLinks};
@@ -74,7 +76,7 @@ pub struct Heart {
     /// The store that speaks.
     pub ident: StoreIdent,
     /// The life of its process.
-    pub life: [u8; 16],
+    pub life: Life,
     /// The masters that hear it.
     pub masters: Masters,
     /// The word of the worker.
@@ -131,9 +133,9 @@ impl Heart {
             is_full || told.ranges.get(&range_of(report)).is_none_or(|known| differs(known, report))
         };
         let request = StoreHeartbeatRequest {
-            cluster_id: Bytes::copy_from_slice(&self.ident.cluster_id),
+            cluster_id: self.ident.cluster_id.to_wire(),
             store_id: self.ident.store.0,
-            life: Bytes::copy_from_slice(&self.life),
+            life: self.life.to_wire(),
             seq: told.seq,
             is_full,
             ranges: now.ranges.iter().filter(is_news).cloned().collect(),

@@ -4,7 +4,6 @@
 mod chores;
 mod clock;
 mod disk_thread;
-mod draft;
 mod exchange;
 mod heartbeat;
 mod inbox;

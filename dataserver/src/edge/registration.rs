@@ -2,10 +2,12 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use bytes::Bytes;
 use sharklock_locktable::FEATURE_LEVEL;
 use sharklock_multiraft::StoreIdent;
-use sharklock_proto::internal::v1::{RegisterStoreRequest, RegisterStoreResponse, StoreAddress};
+use sharklock_proto::{
+    ClusterId, Identity, Life,
+    internal::v1::{RegisterStoreRequest, RegisterStoreResponse, StoreAddress},
+};
 use sharklock_rangemap::StoreId;
 use sharklock_transport::{Masters, MastersError, PeerAddress};
 
@@ -18,13 +20,13 @@ const ASK_FOR: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 pub struct Applicant {
     /// The random identity of the data directory.
-    pub ident: [u8; 16],
+    pub ident: Identity,
     /// The identity in the directory; `None`: it belongs to no cluster yet.
     pub known: Option<StoreIdent>,
     /// The address at which peers and gateways reach it.
     pub advertise: String,
     /// Random, of this life of the process.
-    pub life: [u8; 16],
+    pub life: Life,
 }
 
 /// The answer of the masters.
@@ -43,13 +45,11 @@ pub struct Registered {
 pub async fn register(masters: &Masters, applicant: &Applicant) -> Result<Registered, StartError> {
     let known = applicant.known;
     let request = RegisterStoreRequest {
-        ident: Bytes::copy_from_slice(&applicant.ident),
-        cluster_id: known
-            .map(|known| Bytes::copy_from_slice(&known.cluster_id))
-            .unwrap_or_default(),
+        ident: applicant.ident.to_wire(),
+        cluster_id: known.map(|known| known.cluster_id.to_wire()).unwrap_or_default(),
         store_id: known.map_or(0, |known| known.store.0),
         address: applicant.advertise.clone(),
-        life: Bytes::copy_from_slice(&applicant.life),
+        life: applicant.life.to_wire(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         feature_level: FEATURE_LEVEL,
     };
@@ -69,7 +69,7 @@ pub async fn register(masters: &Masters, applicant: &Applicant) -> Result<Regist
 
 fn accept(applicant: &Applicant, answer: RegisterStoreResponse) -> Result<Registered, StartError> {
     let nonsense = |what: &str| StartError::Refused(format!("the master's answer has {what}"));
-    let cluster_id = <[u8; 16]>::try_from(answer.cluster_id.as_ref());
+    let cluster_id = ClusterId::from_wire(&answer.cluster_id);
     let cluster_id = cluster_id.map_err(|_wrong_length| nonsense("no cluster id of 16 bytes"))?;
     if answer.store_id == 0 {
         return Err(nonsense("no store id"));
@@ -84,9 +84,10 @@ fn accept(applicant: &Applicant, answer: RegisterStoreResponse) -> Result<Regist
 
 /// The stores as the links take them.
 pub fn peers(stores: &[StoreAddress]) -> BTreeMap<u64, PeerAddress> {
+    // A master tells only of stores that it has taken in.
     let peer = |store: &StoreAddress| {
-        let at = PeerAddress { ident: store.ident.clone(), address: store.address.clone() };
-        (store.store_id, at)
+        let ident = Identity::from_wire(&store.ident).ok()?;
+        Some((store.store_id, PeerAddress { ident, address: store.address.clone() }))
     };
-    stores.iter().map(peer).collect()
+    stores.iter().filter_map(peer).collect()
 }

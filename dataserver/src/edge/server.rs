@@ -14,9 +14,12 @@ use std::{
 use prometheus::Registry;
 use sharklock_multiraft::{
     Config, Disk, LogLimits, OpenError, RecoverError, RocksDisk, SnapshotLimits, Store, StoreIdent,
-    init_store, read_ident,
+    data_dir, election_seed, init_store, read_ident,
 };
-use sharklock_proto::internal::v1::{StoreAddress, StoreReply};
+use sharklock_proto::{
+    Life,
+    internal::v1::{StoreAddress, StoreReply},
+};
 use sharklock_transport::{
     Dialling, Masters, PeerAcceptor, PeerIdentity, PeerInbox, PeerLinks, serve, server,
 };
@@ -32,7 +35,6 @@ use crate::{
         chores,
         clock::ServerClock,
         disk_thread::{self, SyncTimes, Writer},
-        draft,
         exchange::Exchanges,
         heartbeat::{Bulletin, Heart},
         inbox::Inbox,
@@ -174,7 +176,7 @@ impl DataServer {
             })?;
         }
         let path = config.data_dir.clone();
-        draft::forget(&path)
+        data_dir::forget_identity(&path)
             .map_err(|source| StartError::DataDir { path: path.clone(), source })?;
         let engine = engine_config(&ident, &config.tuning);
         let store = Store::<LockRange>::recover(engine, &disk)
@@ -229,7 +231,7 @@ impl DataServer {
         config: DataServerConfig,
         disk: RocksDisk,
         store: Store<LockRange>,
-        (ident, life): (StoreIdent, [u8; 16]),
+        (ident, life): (StoreIdent, Life),
         stores: &[StoreAddress],
     ) -> Result<Self, StartError> {
         let metrics = Metrics::register(&config.registry)?;
@@ -386,9 +388,9 @@ impl Opened {
         let unusable = |source| StartError::DataDir { path: dir.to_owned(), source };
         let ident = match self.known {
             Some(known) => known.ident,
-            None => draft::load_or_draw(dir).map_err(unusable)?,
+            None => data_dir::identity(dir).map_err(unusable)?,
         };
-        let life = draft::random().map_err(unusable)?;
+        let life = Life::from_bytes(data_dir::random().map_err(unusable)?);
         let advertise = config.advertise.clone();
         Ok((self.disk, Applicant { ident, known: self.known, advertise, life }))
     }
@@ -398,9 +400,7 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
     std::thread::Builder::new().name(name.to_owned()).spawn(body).map_err(StartError::Thread)
 }
 
-/// Elections of a store's replicas are drawn from its identity: different on every store.
 fn engine_config(ident: &StoreIdent, tuning: &Tuning) -> Config {
-    let (low, _) = ident.ident.split_at(8);
-    let election_seed = u64::from_le_bytes(low.try_into().expect("split at 8 bytes"));
+    let election_seed = election_seed(ident.ident);
     Config { election_seed, log: tuning.log, snapshots: tuning.snapshots }
 }

@@ -9,7 +9,10 @@ use sharklock_locktable::{
 use sharklock_multiraft::{
     Config, Disk, SimDisk, StateMachine as _, StoreIdent, bootstrap, init_store,
 };
-use sharklock_proto::internal::v1::{StoreReply, store_error::Kind, store_reply};
+use sharklock_proto::{
+    ClusterId, Identity,
+    internal::v1::{StoreReply, store_error::Kind, store_reply},
+};
 use sharklock_rangemap::{Bounds, Descriptor, Epoch, PeerId, Replica, Role, StoreId};
 
 use super::*;
@@ -37,7 +40,11 @@ struct Rig {
 
 impl Rig {
     fn new() -> Self {
-        let ident = StoreIdent { cluster_id: [1; 16], store: StoreId(1), ident: [2; 16] };
+        let ident = StoreIdent {
+            cluster_id: ClusterId::from_bytes([1; 16]),
+            store: StoreId(1),
+            ident: Identity::from_bytes([2; 16]),
+        };
         let mut disk = SimDisk::default();
         let first = bootstrap(&ident, &descriptor(PARENT, "", "m"));
         disk.write(&first, true).expect("a fresh disk");
@@ -359,7 +366,11 @@ fn a_log_of_newer_rules_is_refused_at_the_start_with_what_to_do() {
 /// The masters say by which rules a range begins; a program that does not know them makes none.
 #[test]
 fn a_first_range_begins_by_the_rules_of_its_makers_and_keeps_them_over_a_restart() {
-    let ident = StoreIdent { cluster_id: [1; 16], store: StoreId(1), ident: [2; 16] };
+    let ident = StoreIdent {
+        cluster_id: ClusterId::from_bytes([1; 16]),
+        store: StoreId(1),
+        ident: Identity::from_bytes([2; 16]),
+    };
     let mut disk = SimDisk::default();
     disk.write(&init_store(&ident), true).expect("a fresh disk");
     let store = Store::recover(Config::default(), &disk).expect("its own disk");

@@ -5,6 +5,7 @@ use std::time::Duration;
 use sharklock_dataserver::{Input, LinkId, LockRange, Pace, Worker};
 use sharklock_multiraft::{Config, Disk, SimDisk, Store, StoreIdent, bootstrap};
 use sharklock_proto::{
+    ClusterId, Identity,
     internal::v1::{StoreCall, StoreReply, store_call::Body, store_reply},
     v1,
 };
@@ -27,7 +28,11 @@ pub struct Rig {
 impl Rig {
     pub fn with_ranges(count: u64) -> Self {
         let store = StoreId(1);
-        let ident = StoreIdent { cluster_id: [1; 16], store, ident: [2; 16] };
+        let ident = StoreIdent {
+            cluster_id: ClusterId::from_bytes([1; 16]),
+            store,
+            ident: Identity::from_bytes([2; 16]),
+        };
         let mut disk = SimDisk::default();
         for range in 1..=count {
             let end = if range == count { Vec::new() } else { prefix(range + 1).into_bytes() };

@@ -6,6 +6,7 @@ use sharklock_dataserver::{Input, LinkId, LockRange, Outputs, Pace, Worker};
 use sharklock_locktable::FEATURE_LEVEL;
 use sharklock_multiraft::{Config, Disk, LogLimits, SimDisk, Store, StoreIdent, init_store};
 use sharklock_proto::{
+    ClusterId, Identity,
     internal::v1::{StoreCall, StoreDescription, StoreReply, store_call, store_reply},
     v1,
 };
@@ -53,8 +54,11 @@ impl Trio {
     /// Three stores without a range.
     pub fn empty() -> Self {
         let machine = |store: u64| {
-            let ident =
-                StoreIdent { cluster_id: [1; 16], store: StoreId(store), ident: [store as u8; 16] };
+            let ident = StoreIdent {
+                cluster_id: ClusterId::from_bytes([1; 16]),
+                store: StoreId(store),
+                ident: Identity::from_bytes([store as u8; 16]),
+            };
             let mut disk = SimDisk::default();
             disk.write(&init_store(&ident), true).expect("a fresh disk");
             let log = LogLimits { entries_floor: 4, entries_max: 8, ..LogLimits::default() };

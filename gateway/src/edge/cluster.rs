@@ -9,7 +9,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use sharklock_proto::CLUSTER_ID;
+use sharklock_proto::{CLUSTER_ID, ClusterId};
 use tonic::codegen::http::{HeaderValue, Request, Response, header::HeaderName};
 use tower::{Layer, Service};
 
@@ -38,7 +38,7 @@ impl fmt::Display for OtherCluster {
         let Self { served, other } = self;
         match served {
             Some(served) => write!(f, "cluster {other}, and this gateway serves cluster {served}"),
-            None => write!(f, "{other:?}, which is no cluster's id"),
+            None => write!(f, "{other}, which is no cluster's id"),
         }
     }
 }
@@ -46,18 +46,18 @@ impl fmt::Display for OtherCluster {
 impl Served {
     /// Somebody speaks for this cluster.
     pub(super) fn take(&self, id: &[u8]) -> Result<(), OtherCluster> {
-        let hex: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
-        if id.len() != 16 {
-            return Err(OtherCluster { served: None, other: hex });
-        }
+        let Ok(id) = ClusterId::from_wire(id) else {
+            return Err(OtherCluster { served: None, other: format!("{id:02x?}") });
+        };
+        let id = id.to_string();
         let served = self.0.get_or_init(|| {
-            let header = HeaderValue::from_str(&hex).expect("hex is ASCII");
-            Cluster { id: hex.clone(), header }
+            let header = HeaderValue::from_str(&id).expect("hex is ASCII");
+            Cluster { id: id.clone(), header }
         });
-        if served.id == hex {
+        if served.id == id {
             return Ok(());
         }
-        Err(OtherCluster { served: Some(served.id.clone()), other: hex })
+        Err(OtherCluster { served: Some(served.id.clone()), other: id })
     }
 
     /// Its id, as hex; None: nobody has named one yet.

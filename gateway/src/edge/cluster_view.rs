@@ -59,7 +59,7 @@ pub(super) fn picture(seen: Seen, version: &str) -> GetStatusResponse {
             warnings.push(format!("the masters' addresses answer for {why}; locks are served on"));
         }
         Masters::Leading(cluster) => {
-            picture.cluster_id = hex(&cluster.cluster_id);
+            picture.cluster_id = format!("{:x}", cluster.cluster_id);
             picture.masters = masters(cluster);
             warn_of_masters(&picture.masters, &mut warnings);
             warn_of_bootstrap(cluster, &mut warnings);
@@ -124,7 +124,8 @@ fn masters(cluster: &GetClusterResponse) -> Vec<MasterStatus> {
 fn stores(seen: Seen) -> Vec<StoreStatus> {
     let mut stores: BTreeMap<u64, StoreStatus> = BTreeMap::new();
     for StoreAddress { store_id, ident, address } in seen.named {
-        let status = StoreStatus { store_id, ident: hex(&ident), address, ..Default::default() };
+        let status =
+            StoreStatus { store_id, ident: format!("{ident:x}"), address, ..Default::default() };
         stores.insert(store_id, status);
     }
     for status in seen.described.into_iter().filter_map(|description| description.store) {
@@ -140,7 +141,7 @@ fn stores(seen: Seen) -> Vec<StoreStatus> {
             };
             let status = stores.entry(told.store_id).or_default();
             status.store_id = told.store_id;
-            status.ident = hex(&told.ident);
+            status.ident = format!("{:x}", told.ident);
             status.address = told.address;
             status.set_liveness(liveness);
             status.heard_ms = told.heard_ms;
@@ -233,10 +234,6 @@ fn warn_of_ranges(ranges: &[RangeStatus], answered: &BTreeSet<u64>, warnings: &m
             }
         }
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

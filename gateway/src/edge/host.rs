@@ -66,7 +66,7 @@ impl Host {
         };
         let cluster = Arc::<Served>::default();
         if let Some(told) = &config.cluster {
-            cluster.take(told).expect("it is the first");
+            cluster.take(&told.to_bytes()).expect("it is the first");
         }
         let streams_max = config.streams_max;
         Self {

@@ -30,7 +30,7 @@ use std::{
 
 use prometheus::Registry;
 use sharklock_proto::{
-    DESCRIPTOR_SET,
+    ClusterId, DESCRIPTOR_SET,
     internal::v1::StoreReply,
     v1::{admin_service_server::AdminServiceServer, lock_service_server::LockServiceServer},
 };
@@ -92,7 +92,7 @@ pub struct Config {
     /// Of this process, shown by `GetStatus`.
     pub version: String,
     /// The cluster to serve; None: the first that masters or a store of this process name.
-    pub cluster: Option<[u8; 16]>,
+    pub cluster: Option<ClusterId>,
     /// Limits of requests.
     pub limits: Limits,
     /// How long a unary call waits for a store's answer. A queued Acquire waits as long as it says.
@@ -191,7 +191,7 @@ pub enum ServeError {
 /// A connection to a store.
 pub struct StoreConnection {
     /// The store's cluster.
-    pub cluster_id: [u8; 16],
+    pub cluster_id: ClusterId,
     /// The store.
     pub store: StoreId,
     /// The way of calls.

@@ -94,7 +94,7 @@ fn is_meant(store: &StoreAddress, first: &[StoreReply]) -> Result<(), String> {
         _ => None,
     });
     let described = described.ok_or("the store does not say who it is")?;
-    let hex: String = store.ident.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex = format!("{:x}", store.ident);
     if (described.store_id, &described.ident) == (store.store_id, &hex) {
         return Ok(());
     }

@@ -94,7 +94,7 @@ struct Keeper {
 
 impl Keeper {
     async fn connect(&mut self, connection: StoreConnection) {
-        match self.host.cluster.take(&connection.cluster_id) {
+        match self.host.cluster.take(&connection.cluster_id.to_bytes()) {
             Ok(()) => self.tell(connection.store, Way::Local(connection)).await,
             Err(why) => {
                 let store = connection.store;

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use sharklock_proto::internal::v1::{
     ClusterStore, GetClusterResponse, MasterMember, RangeDescriptor, Route, RoutesUpdate,
     StoreAddress,
@@ -26,7 +25,7 @@ impl MasterCore {
 
     pub(super) fn routes(&self) -> RoutesUpdate {
         RoutesUpdate {
-            cluster_id: Bytes::copy_from_slice(&self.settings.cluster_id),
+            cluster_id: self.settings.cluster_id.to_wire(),
             is_whole: true,
             routes: self.state().ranges().iter().map(|range| self.route(range)).collect(),
             stores: self.addresses(),
@@ -45,7 +44,7 @@ impl MasterCore {
         let routes = ranges.into_iter().filter_map(known).map(|range| self.route(range)).collect();
         let address = |id: StoreId| Some(address(id, state.stores().get(&id)?));
         Some(RoutesUpdate {
-            cluster_id: Bytes::copy_from_slice(&self.settings.cluster_id),
+            cluster_id: self.settings.cluster_id.to_wire(),
             is_whole: false,
             routes,
             stores: stores.into_iter().filter_map(address).collect(),
@@ -60,7 +59,7 @@ impl MasterCore {
         let state = self.state();
         let stores = state.stores().iter().map(|(id, store)| self.store_now(now, *id, store));
         GetClusterResponse {
-            cluster_id: Bytes::copy_from_slice(&self.settings.cluster_id),
+            cluster_id: self.settings.cluster_id.to_wire(),
             masters: self.members(),
             stores: stores.collect(),
             replicas_wanted: self.settings.replicas,
@@ -82,7 +81,7 @@ impl MasterCore {
         let (state, silence, counts) = leading.presence.of(now, id);
         ClusterStore {
             store_id: id.0,
-            ident: Bytes::copy_from_slice(&store.ident),
+            ident: store.ident.to_wire(),
             address: store.address.clone(),
             state: state.into(),
             heard_ms: u64::try_from(silence.as_millis()).unwrap_or(u64::MAX),
@@ -113,9 +112,5 @@ impl MasterCore {
 }
 
 fn address(id: StoreId, store: &StoreRecord) -> StoreAddress {
-    StoreAddress {
-        store_id: id.0,
-        ident: Bytes::copy_from_slice(&store.ident),
-        address: store.address.clone(),
-    }
+    StoreAddress { store_id: id.0, ident: store.ident.to_wire(), address: store.address.clone() }
 }

@@ -2,16 +2,19 @@
 
 use std::time::Duration;
 
-use sharklock_proto::internal::v1::{
-    AllocateIdsCommand, AllocateIdsRequest, AllocateIdsResponse, FirstRangeCommand,
-    RangeDescriptor, RegisterStoreCommand, RegisterStoreRequest, RegisterStoreResponse,
-    master_command::Body as Command,
+use bytes::Bytes;
+use sharklock_proto::{
+    Identity, Life, NotSixteenBytes,
+    internal::v1::{
+        AllocateIdsCommand, AllocateIdsRequest, AllocateIdsResponse, FirstRangeCommand,
+        RangeDescriptor, RegisterStoreCommand, RegisterStoreRequest, RegisterStoreResponse,
+        master_command::Body as Command,
+    },
 };
 use sharklock_rangemap::{Bounds, Descriptor, Epoch, PeerId, RangeId, Replica, Role, StoreId};
 
 use super::{Asker, MasterCore, lost};
 use crate::{
-    presence::Life,
     refusal::{Reason, Refusal},
     request::Reply,
     state::{Answer, IDS_MAX},
@@ -32,8 +35,8 @@ impl MasterCore {
         number: u64,
         request: RegisterStoreRequest,
     ) -> Result<Option<Reply>, Refusal> {
-        let life = sixteen("life", &request.life)?;
-        let ident = sixteen("ident", &request.ident)?;
+        let life = life(&request.life)?;
+        let ident = Identity::from_wire(&request.ident).map_err(|why| malformed("ident", why))?;
         if request.address.is_empty() || request.address.len() > ADDRESS_BYTES_MAX {
             let message = format!("address: 1 to {ADDRESS_BYTES_MAX} bytes are expected");
             return Err(Refusal::new(Reason::Invalid, message));
@@ -43,7 +46,7 @@ impl MasterCore {
             return Err(Refusal::new(Reason::Invalid, message));
         }
         let address = request.address.clone();
-        self.may_register(now, &request, life)?;
+        self.may_register(now, &request, ident, life)?;
         if self.is_contested(ident, life, &address) {
             let message = "another process registers this directory or this address at the moment";
             return Err(Refusal::new(Reason::Undecided, message));
@@ -63,21 +66,21 @@ impl MasterCore {
         &self,
         now: Duration,
         request: &RegisterStoreRequest,
+        ident: Identity,
         life: Life,
     ) -> Result<(), Refusal> {
         let claims_cluster = !request.cluster_id.is_empty();
-        if claims_cluster && request.cluster_id != self.settings.cluster_id[..] {
+        if claims_cluster && request.cluster_id != self.settings.cluster_id {
             return Err(Refusal::new(
                 Reason::ClusterMismatch,
                 format!(
-                    "the data directory belongs to cluster {}, and these masters to {}: start it \
+                    "the data directory belongs to cluster {:x}, and these masters to {}: start it \
                      with its own masters, or with an empty directory",
-                    hex(&request.cluster_id),
-                    hex(&self.settings.cluster_id)
+                    request.cluster_id, self.settings.cluster_id
                 ),
             ));
         }
-        let known = self.state().store_of(&request.ident);
+        let known = self.state().store_of(ident);
         let Some(store) = known else { return self.may_be_new(request) };
         if request.store_id != 0 && request.store_id != store.0 {
             return Err(Refusal::new(
@@ -95,7 +98,7 @@ impl MasterCore {
 
     /// Whether another process is on its way into the log as the same store, or with the same
     /// address. An entry that is applied keeps its address, also where the process is refused then.
-    fn is_contested(&self, ident: [u8; 16], life: Life, address: &str) -> bool {
+    fn is_contested(&self, ident: Identity, life: Life, address: &str) -> bool {
         let proposed = self.proposals.iter().flat_map(|proposal| &proposal.askers);
         self.askers.iter().chain(proposed).any(|asker| match asker {
             Asker::Registration { ident: other, life: theirs, address: at, .. } => {
@@ -148,12 +151,12 @@ impl MasterCore {
         Ok(None)
     }
 
-    pub(super) fn check_cluster(&self, cluster_id: &[u8]) -> Result<(), Refusal> {
-        match cluster_id == self.settings.cluster_id {
+    pub(super) fn check_cluster(&self, cluster_id: &Bytes) -> Result<(), Refusal> {
+        match *cluster_id == self.settings.cluster_id {
             true => Ok(()),
             false => Err(Refusal::new(
                 Reason::ClusterMismatch,
-                format!("these are the masters of cluster {}", hex(&self.settings.cluster_id)),
+                format!("these are the masters of cluster {}", self.settings.cluster_id),
             )),
         }
     }
@@ -215,20 +218,17 @@ impl MasterCore {
         leading.presence.speaks(now, store, (life, address));
         self.changed_stores.insert(store);
         Ok(RegisterStoreResponse {
-            cluster_id: self.settings.cluster_id.to_vec().into(),
+            cluster_id: self.settings.cluster_id.to_wire(),
             store_id: store.0,
             stores: self.addresses(),
         })
     }
 }
 
-pub(super) fn sixteen(field: &str, bytes: &[u8]) -> Result<[u8; 16], Refusal> {
-    bytes.try_into().map_err(|_length| {
-        let message = format!("{field} has {} bytes: 16 are expected", bytes.len());
-        Refusal::new(Reason::Invalid, message)
-    })
+pub(super) fn life(field: &Bytes) -> Result<Life, Refusal> {
+    Life::from_wire(field).map_err(|why| malformed("life", why))
 }
 
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+fn malformed(field: &str, why: NotSixteenBytes) -> Refusal {
+    Refusal::new(Reason::Invalid, format!("{field}: {why}"))
 }

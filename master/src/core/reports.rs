@@ -10,7 +10,7 @@ use sharklock_rangemap::{Descriptor, RangeId, StoreId};
 
 use super::{
     Asker, MasterCore,
-    registering::{FIRST_EPOCH, sixteen},
+    registering::{self, FIRST_EPOCH},
 };
 use crate::{
     presence::{Counts, Leader},
@@ -28,7 +28,7 @@ impl MasterCore {
     ) -> Result<StoreHeartbeatResponse, Refusal> {
         self.check_cluster(&request.cluster_id)?;
         let store = StoreId(request.store_id);
-        let life = sixteen("life", &request.life)?;
+        let life = registering::life(&request.life)?;
         let Some(record) = self.state().stores().get(&store) else {
             let message = format!("store {store} has never registered");
             return Err(Refusal::new(Reason::StoreUnknown, message));

@@ -5,16 +5,19 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use proptest::{collection::vec, prelude::*};
 use sharklock_multiraft::{Config, Disk as _, SimDisk, StoreIdent, bootstrap};
-use sharklock_proto::internal::v1::{
-    AllocateIdsRequest, RaiseLevel, RangeDescriptor, RangeReport, RegisterStoreRequest,
-    StoreAddress, StoreHeartbeatRequest, StoreHeartbeatResponse, StoreState,
+use sharklock_proto::{
+    ClusterId, Identity,
+    internal::v1::{
+        AllocateIdsRequest, RaiseLevel, RangeDescriptor, RangeReport, RegisterStoreRequest,
+        StoreAddress, StoreHeartbeatRequest, StoreHeartbeatResponse, StoreState,
+    },
 };
 use sharklock_rangemap::{Bounds, Descriptor, Epoch, PeerId, Replica, Role};
 
 use super::*;
 
 const TICK: Duration = Duration::from_millis(100);
-const CLUSTER: [u8; 16] = [7; 16];
+const CLUSTER: ClusterId = ClusterId::from_bytes([7; 16]);
 /// Virtual time in which a group of three that can talk must have a leader again.
 const PATIENCE_TICKS: usize = 200;
 
@@ -53,7 +56,11 @@ struct World {
 }
 
 fn ident(node: u64) -> StoreIdent {
-    StoreIdent { cluster_id: CLUSTER, store: StoreId(node), ident: [node as u8; 16] }
+    StoreIdent {
+        cluster_id: CLUSTER,
+        store: StoreId(node),
+        ident: Identity::from_bytes([node as u8; 16]),
+    }
 }
 
 impl World {
@@ -235,7 +242,7 @@ fn registration(dir: u8, life: u8, address: &str) -> RegisterStoreRequest {
 
 fn heartbeat(store_id: u64, life: u8, ranges: Vec<RangeReport>) -> StoreHeartbeatRequest {
     StoreHeartbeatRequest {
-        cluster_id: Bytes::copy_from_slice(&CLUSTER),
+        cluster_id: CLUSTER.to_wire(),
         store_id,
         life: vec![life; 16].into(),
         ranges,
@@ -503,10 +510,7 @@ fn a_follower_names_the_leader_and_a_deposed_leader_answers_nothing() {
     world.cut.insert(leader);
     let next = world.until_led();
     assert_ne!(next, leader);
-    let ids = Request::AllocateIds(AllocateIdsRequest {
-        cluster_id: Bytes::copy_from_slice(&CLUSTER),
-        count: 10,
-    });
+    let ids = Request::AllocateIds(AllocateIdsRequest { cluster_id: CLUSTER.to_wire(), count: 10 });
     let reply = world.ask_at(leader, ids);
     assert!(matches!(reply, None | Some(Reply::Refused(_))), "{reply:?}");
 }
@@ -570,7 +574,7 @@ impl Given {
             Event::Cut(id) => _ = world.cut.insert(id),
             Event::Heal(id) => _ = world.cut.remove(&id),
             Event::Ids(count) => {
-                let cluster_id = Bytes::copy_from_slice(&CLUSTER);
+                let cluster_id = CLUSTER.to_wire();
                 let request = Request::AllocateIds(AllocateIdsRequest { cluster_id, count });
                 if let Some(Reply::Allocated(answer)) = self.try_ask(world, request) {
                     for id in answer.first..answer.first + u64::from(count) {
@@ -622,7 +626,7 @@ proptest! {
         let addresses: Vec<StoreAddress> = world.state().stores().iter().map(|(id, store)| {
             StoreAddress {
                 store_id: id.0,
-                ident: Bytes::copy_from_slice(&store.ident),
+                ident: store.ident.to_wire(),
                 address: store.address.clone(),
             }
         }).collect();

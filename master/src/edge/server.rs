@@ -9,14 +9,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use prometheus::Registry;
 use sharklock_multiraft::{
     Config, Disk, LogLimits, OpenError, RecoverError, RocksDisk, SnapshotLimits, Store, StoreIdent,
-    bootstrap, election_max, read_ident,
+    bootstrap, data_dir, election_max, election_seed, read_ident,
 };
-use sharklock_proto::internal::v1::{
-    master_service_server::MasterServiceServer, peer_service_server::PeerServiceServer,
+use sharklock_proto::{
+    ClusterId, Identity,
+    internal::v1::{
+        master_service_server::MasterServiceServer, peer_service_server::PeerServiceServer,
+    },
 };
 use sharklock_rangemap::{Bounds, Descriptor, Epoch, PeerId, Replica, Role, StoreId};
 use sharklock_transport::{
@@ -137,7 +139,7 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Master {
     desk: Desk,
-    cluster_id: [u8; 16],
+    cluster_id: ClusterId,
     ready: watch::Receiver<bool>,
     lost: watch::Receiver<Option<String>>,
     thread: JoinHandle<()>,
@@ -157,7 +159,7 @@ impl Master {
         std::fs::create_dir_all(&dir).map_err(unusable)?;
         let disk = RocksDisk::open(&dir)
             .map_err(|source| StartError::Open { path: dir.clone(), source })?;
-        let ident = files::identity(&dir).map_err(unusable)?;
+        let ident = data_dir::identity(&dir).map_err(unusable)?;
         let me = config.advertise.as_str();
         let formation = match files::formed(&dir).map_err(unusable)? {
             Some(formed) => Formation::again(me, ident, &config.masters, formed)?,
@@ -187,7 +189,7 @@ impl Master {
     }
 
     /// The cluster.
-    pub fn cluster_id(&self) -> [u8; 16] {
+    pub fn cluster_id(&self) -> ClusterId {
         self.cluster_id
     }
 
@@ -252,7 +254,7 @@ impl Master {
 
 /// This master in its cluster.
 struct Member {
-    ident: [u8; 16],
+    ident: Identity,
     formed: Formed,
 }
 
@@ -280,11 +282,8 @@ impl Member {
             }
         }
         files::keep_begun(path).map_err(unusable)?;
-        // Elections are drawn from the identity: different on every master.
-        let (low, _) = self.ident.split_at(8);
-        let election_seed = u64::from_le_bytes(low.try_into().expect("split at 8 bytes"));
         let Tuning { log, snapshots, .. } = config.tuning;
-        let engine = Config { election_seed, log, snapshots };
+        let engine = Config { election_seed: election_seed(self.ident), log, snapshots };
         let store = Store::recover(engine, &disk).map_err(corrupt)?;
         Ok((disk, store))
     }
@@ -313,8 +312,8 @@ impl Member {
     }
 
     fn peers(&self) -> BTreeMap<u64, PeerAddress> {
-        let peer = |(address, ident): (&String, &[u8; 16])| PeerAddress {
-            ident: Bytes::copy_from_slice(ident),
+        let peer = |(address, ident): (&String, &Identity)| PeerAddress {
+            ident: *ident,
             address: address.clone(),
         };
         (1..).zip(self.formed.members.iter().map(peer)).collect()

@@ -6,10 +6,10 @@ fn names(addresses: &[&str]) -> Vec<String> {
     addresses.iter().map(|address| (*address).to_owned()).collect()
 }
 
-fn ident(of: &str, life: u8) -> Ident {
+fn ident(of: &str, life: u8) -> Identity {
     let mut ident = [life; 16];
     ident[0] = of.as_bytes()[0];
-    ident
+    Identity::from_bytes(ident)
 }
 
 fn master(me: &str) -> Formation {
@@ -34,7 +34,8 @@ fn meet(masters: &mut [Formation; 3], one: usize, other: usize) {
 
 #[test]
 fn a_master_that_is_alone_forms_at_once() {
-    let one = Formation::new("a:1", [1; 16], &names(&["a:1"])).expect("one is fine");
+    let one = Formation::new("a:1", Identity::from_bytes([1; 16]), &names(&["a:1"]))
+        .expect("one is fine");
     assert_eq!(one.formed().expect("nobody else is named").member_id("a:1"), Some(1));
 }
 
@@ -116,12 +117,16 @@ fn an_identity_that_changed_before_the_cluster_was_formed_counts_from_then_on() 
 
 #[test]
 fn lists_that_cannot_be_are_refused_and_say_why() {
-    let new = |list: &[&str]| Formation::new("a:1", [1; 16], &names(list)).expect_err("refused");
+    let new = |list: &[&str]| {
+        Formation::new("a:1", Identity::from_bytes([1; 16]), &names(list)).expect_err("refused")
+    };
     assert_eq!(new(&["a:1", "b:1"]), FormationError::Size(2));
     assert_eq!(new(&["a:1", "b:1", "b:1"]), FormationError::Twice("b:1".into()));
     assert!(new(&["b:1"]).to_string().contains("not among the named masters b:1"));
     let mut one = master("a:1");
-    let other = Formation::new("b:1", [2; 16], &names(&["a:1", "b:1", "d:1"])).expect("fine");
+    let other =
+        Formation::new("b:1", Identity::from_bytes([2; 16]), &names(&["a:1", "b:1", "d:1"]))
+            .expect("fine");
     let refused = one.hear(&other.view()).expect_err("another list").to_string();
     assert!(refused.contains("a:1,b:1,d:1") && refused.contains("a:1,b:1,c:1"), "{refused}");
 }
@@ -136,7 +141,10 @@ fn a_restart_with_another_list_or_identity_is_refused() {
     assert_eq!(again(ident("a:1", 0), &ADDRESSES), Ok(()));
     let changed = again(ident("a:1", 0), &["a:1", "b:1", "d:1"]);
     assert!(matches!(changed, Err(FormationError::Changed { .. })));
-    assert!(matches!(again([9; 16], &ADDRESSES), Err(FormationError::Wiped(_))));
+    assert!(matches!(
+        again(Identity::from_bytes([9; 16]), &ADDRESSES),
+        Err(FormationError::Wiped(_))
+    ));
 }
 
 #[test]

@@ -1,7 +1,10 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use sharklock_proto::internal::v1::{FirstRangeCommand, RangesCommand};
+use sharklock_proto::{
+    Identity,
+    internal::v1::{FirstRangeCommand, RangesCommand},
+};
 use sharklock_rangemap::{Bounds, Epoch, PeerId, RangeId, Replica, Role};
 
 use super::*;
@@ -9,14 +12,14 @@ use super::*;
 /// The promise of the masters, said as simply as possible.
 #[derive(Debug, Default)]
 struct Naive {
-    stores: BTreeMap<[u8; 16], u64>,
+    stores: BTreeMap<Identity, u64>,
     ids_given: u64,
     ranges: BTreeMap<u64, (u64, u64)>,
     has_first: bool,
 }
 
-fn ident(of: u8) -> [u8; 16] {
-    [of; 16]
+fn ident(of: u8) -> Identity {
+    Identity::from_bytes([of; 16])
 }
 
 fn range(id: u64, conf_ver: u64) -> Descriptor {
@@ -46,7 +49,7 @@ fn step() -> impl Strategy<Value = Step> {
 fn command(step: &Step) -> Option<Command> {
     Some(match step {
         Step::Register(of, at) => Command::RegisterStore(RegisterStoreCommand {
-            ident: ident(*of).to_vec().into(),
+            ident: ident(*of).to_wire(),
             address: format!("host-{at}:7710"),
             version: "1".into(),
             feature_level: 3,

@@ -4,7 +4,6 @@
 //! it is stepped, sent or changed. It is gone, with all its records, in the batch that has its
 //! tombstone.
 
-use bytes::Bytes;
 use sharklock_rangemap::{Bounds, Descriptor, PeerId, RangeId};
 
 use super::Store;
@@ -184,7 +183,7 @@ impl<M: StateMachine> Store<M> {
         }
         self.last_incarnation += 1;
         let address = Address {
-            cluster_id: Bytes::copy_from_slice(&self.ident.cluster_id),
+            cluster_id: self.ident.cluster_id.to_wire(),
             store: self.ident.store,
             peer,
             incarnation: Incarnation(self.last_incarnation),

@@ -8,7 +8,6 @@
 //! - A replica that does not campaign and hears nobody asks all members that it knows (*am I a
 //!   member*): one that campaigns asks for votes instead.
 
-use bytes::Bytes;
 use sharklock_proto::internal::v1::{
     AmIMember, CreateReplica, MessageType, PeerNotice, RangeDescriptor, RangeMessage,
     ReplicaAbsent, ReplicaRemoved, peer_notice::Notice,
@@ -53,7 +52,7 @@ impl<M: StateMachine> Store<M> {
         }
         let epoch = self.replicas.get(&ends.range).map(|replica| replica.descriptor().epoch);
         self.notices.push(RangeMessage {
-            cluster_id: Bytes::copy_from_slice(&self.ident.cluster_id),
+            cluster_id: self.ident.cluster_id.to_wire(),
             range_id: ends.range.0,
             from_store: self.ident.store.0,
             to_store: ends.from_store.0,
@@ -70,7 +69,7 @@ impl<M: StateMachine> Store<M> {
     pub(super) fn tell_absent(&mut self, message: &RangeMessage) {
         let kind = message.message.as_ref().map(|body| body.msg_type);
         let leads = [MessageType::MsgAppend, MessageType::MsgHeartbeat];
-        let is_ours = message.cluster_id == self.ident.cluster_id[..]
+        let is_ours = message.cluster_id == self.ident.cluster_id
             && message.to_store == self.ident.store.0
             && message.from_store != self.ident.store.0;
         let is_unborn = self.unborn.contains_key(&RangeId(message.range_id));
@@ -103,7 +102,7 @@ impl<M: StateMachine> Store<M> {
     }
 
     pub(super) fn step_notice(&mut self, message: RangeMessage) -> Result<(), Dropped> {
-        if message.cluster_id != self.ident.cluster_id[..] {
+        if message.cluster_id != self.ident.cluster_id {
             return Err(Dropped::OtherCluster);
         }
         let to = PeerId(message.to_peer);

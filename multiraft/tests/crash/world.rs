@@ -6,7 +6,10 @@ use sharklock_multiraft::{
     Batch, Chore, Config, Disk as _, Effects, Family, LogLimits, ReplicaStatus, RoleChange,
     RoleNow, SimDisk, SnapshotLimits, Store, StoreIdent, WriteOp, bootstrap,
 };
-use sharklock_proto::internal::v1::{Heartbeats, RangeMessage, SnapshotMessage};
+use sharklock_proto::{
+    ClusterId, Identity,
+    internal::v1::{Heartbeats, RangeMessage, SnapshotMessage},
+};
 use sharklock_rangemap::{Bounds, Descriptor, Epoch, PeerId, RangeId, Replica, Role, StoreId};
 
 use twox_hash::XxHash3_64;
@@ -546,7 +549,11 @@ fn kind_of(batch: &Batch) -> (&'static str, &'static str, &'static str, &'static
 }
 
 fn ident(store: u64) -> StoreIdent {
-    StoreIdent { cluster_id: [9; 16], store: StoreId(store), ident: [store as u8; 16] }
+    StoreIdent {
+        cluster_id: ClusterId::from_bytes([9; 16]),
+        store: StoreId(store),
+        ident: Identity::from_bytes([store as u8; 16]),
+    }
 }
 
 /// All names; peer `100 + n` lives on store `n`.

@@ -6,7 +6,10 @@ use sharklock_multiraft::{
     RecoverError, ReplicaStatus, RoleChange, RoleNow, SimDisk, SnapshotLimits, Split, Store,
     StoreIdent, bootstrap, init_store,
 };
-use sharklock_proto::internal::v1::{self as proto, Heartbeats, RangeMessage, SnapshotMessage};
+use sharklock_proto::{
+    ClusterId, Identity,
+    internal::v1::{self as proto, Heartbeats, RangeMessage, SnapshotMessage},
+};
 use sharklock_rangemap::{Bounds, Descriptor, Epoch, PeerId, RangeId, Replica, Role, StoreId};
 
 use crate::tally::{Tally, put};
@@ -62,7 +65,11 @@ impl Layout {
 }
 
 pub fn ident(store: u64) -> StoreIdent {
-    StoreIdent { cluster_id: [9; 16], store: StoreId(store), ident: [store as u8; 16] }
+    StoreIdent {
+        cluster_id: ClusterId::from_bytes([9; 16]),
+        store: StoreId(store),
+        ident: Identity::from_bytes([store as u8; 16]),
+    }
 }
 
 /// All names, on stores `1..=stores`; peer `100 + n` lives on store `n`.

@@ -5,6 +5,7 @@ use std::{net::SocketAddr, pin::Pin, sync::Mutex, time::Duration};
 
 use prometheus::Registry;
 use sharklock_proto::{
+    ClusterId,
     internal::v1::{
         GetClusterResponse, RangeDescriptor, Replica, ReplicaRole, Route, StoreCalls,
         StoreDescription, StoreReplies, StoreReply, store_call,
@@ -33,7 +34,7 @@ use crate::{
     validate::Checked,
 };
 
-const CLUSTER: [u8; 16] = [0xc1; 16];
+const CLUSTER: ClusterId = ClusterId::from_bytes([0xc1; 16]);
 
 /// Longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -141,7 +142,7 @@ impl Front {
             address: at.to_string(),
         };
         let stores = stores.iter().map(address).collect();
-        let cluster_id = CLUSTER.to_vec().into();
+        let cluster_id = CLUSTER.to_wire();
         let update = RoutesUpdate { cluster_id, is_whole, stores, ..RoutesUpdate::default() };
         self.updates.send(update).await.expect("it is watched");
     }
@@ -261,7 +262,10 @@ async fn masters_and_stores_of_another_cluster_change_nothing() {
     let other = RoutesUpdate { cluster_id, is_whole: true, ..RoutesUpdate::default() };
     front.updates.send(other).await.expect("it is watched");
     let (_sender, replies) = mpsc::channel(1);
-    let local = StoreConnection { cluster_id: [0xee; 16], ..connection(Arc::new(Mute), replies) };
+    let local = StoreConnection {
+        cluster_id: ClusterId::from_bytes([0xee; 16]),
+        ..connection(Arc::new(Mute), replies)
+    };
     front.stores.connect(local).await;
     let two = Listener::new(2, 2).serve(ANYWHERE).await;
     front.named(false, &[(2, &[2], two)]).await;
@@ -332,7 +336,7 @@ async fn routes_of_the_masters_are_taken() {
         ..RangeDescriptor::default()
     };
     let route = Route { descriptor: Some(descriptor), leader_store_id: 2, term: 5 };
-    let cluster_id = CLUSTER.to_vec().into();
+    let cluster_id = CLUSTER.to_wire();
     let update = RoutesUpdate { cluster_id, routes: vec![route], ..RoutesUpdate::default() };
     front.updates.send(update).await.expect("it is watched");
     let question = sharklock_proto::v1::GetLockRequest { name: "a".to_owned(), waiters_max: 1 };
