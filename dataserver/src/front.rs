@@ -7,7 +7,7 @@ use std::{
 };
 
 use sharklock_locktable::{Acquisition, Command, LockTable, Name};
-use sharklock_multiraft::ReadId;
+use sharklock_multiraft::{EntryAt, LeftBehind, Proposals, ReadId, Settled};
 use sharklock_proto::v1;
 
 use crate::{
@@ -135,17 +135,6 @@ pub enum Query {
     ListLocks(v1::ListLocksRequest, u64),
 }
 
-/// One entry on its way through the log.
-#[derive(Debug)]
-pub struct Proposal {
-    /// Its place.
-    pub index: u64,
-    /// The term in which it was proposed: another entry may take the place in another term.
-    pub term: u64,
-    /// One per command of the entry, in order.
-    pub askers: Vec<Asker>,
-}
-
 /// The state that only a leader has.
 #[derive(Debug)]
 pub struct Leading {
@@ -173,9 +162,8 @@ impl Leading {
 /// Invariants:
 /// - `leading` is set only from the apply of the leader's own first entry until step-down;
 ///   without it nothing is queued here and nothing with a seq is answered;
-/// - `commands` and `askers` have equal lengths;
-/// - what is queued names nothing outside the bounds that the range has in `leading.version`;
-/// - `proposals` are in order of their indices;
+/// - what waits in `proposals` names nothing outside the bounds that the range has in
+///   `leading.version`;
 /// - `gate` is set exactly while a split that this leader has proposed is not applied, and nothing
 ///   with a seq is answered then;
 /// - `pending` has the charges of all askers here, waiting or proposed;
@@ -185,14 +173,10 @@ impl Leading {
 pub struct Front {
     /// Set while this replica leads and may answer.
     pub leading: Option<Leading>,
-    /// Waiting for the next entry.
-    pub commands: Vec<Command>,
-    /// The asker of each of `commands`.
-    pub askers: Vec<Asker>,
+    /// Commands that wait for the next entry, or are in the log.
+    pub proposals: Proposals<Command, Asker>,
     /// What waits for a split.
     pub gate: Option<Gate>,
-    /// In the log, not applied.
-    pub proposals: VecDeque<Proposal>,
     /// Keepalives waiting for the next ReadIndex round.
     pub reads: Vec<Read>,
     /// Looks waiting for a ReadIndex round, a few per turn.
@@ -212,18 +196,17 @@ pub struct Front {
 impl Front {
     /// Queues a command for the next entry.
     pub fn ask(&mut self, command: Command, asker: Asker) {
-        self.commands.push(command);
-        self.askers.push(asker);
+        self.proposals.ask(command, asker);
     }
 
     /// Whether new acquires are refused.
     pub fn is_full(&self) -> bool {
-        self.commands.len() >= COMMANDS_QUEUED_MAX
+        self.proposals.waiting().len() >= COMMANDS_QUEUED_MAX
     }
 
     /// Whether releases and cancels are refused, too.
     pub fn is_overfull(&self) -> bool {
-        self.commands.len() >= URGENT_QUEUED_MAX
+        self.proposals.waiting().len() >= URGENT_QUEUED_MAX
     }
 
     /// Whether the next turn is to come at once: there is something that no turn does whole.
@@ -235,7 +218,8 @@ impl Front {
     pub fn rest(&self, now: Duration, table: &LockTable) -> Rest {
         let Some(Leading { clock, age, .. }) = &self.leading else { return Rest::default() };
         let forgets_in = age.due_in(table.forgets_at_ms());
-        let waits = !self.commands.is_empty() || !self.reads.is_empty() || self.is_busy();
+        let is_asked = !self.proposals.waiting().is_empty() || !self.reads.is_empty();
+        let waits = is_asked || self.is_busy();
         Rest {
             // What is due now and was not proposed waits for the disk, like commands.
             has_work: waits || forgets_in == Some(Duration::ZERO),
@@ -247,7 +231,7 @@ impl Front {
     /// How many of the waiting commands the next entry takes.
     pub fn entry_len(&self) -> usize {
         let mut bytes = 0;
-        let fits = self.commands.iter().take_while(|command| {
+        let fits = self.proposals.waiting().iter().take_while(|command| {
             let first = bytes == 0;
             bytes += codec::weight(command);
             first || bytes <= ENTRY_BYTES_MAX
@@ -281,22 +265,14 @@ impl Front {
             Asker::Acquire { stale_at, .. } => *stale_at < now,
             _ => false,
         };
-        if !self.askers.iter().any(is_stale) {
-            return 0;
-        }
         self.take_out(|_, asker| is_stale(asker)).len() as u64
     }
 
     /// Takes commands out of the queue that will not be proposed.
     pub fn take_out(&mut self, goes: impl Fn(&Command, &Asker) -> bool) -> Vec<(Command, Asker)> {
-        let (commands, askers) = (self.commands.drain(..), self.askers.drain(..));
-        let (gone, kept): (Vec<_>, Vec<_>) =
-            commands.zip(askers).partition(|(command, asker)| goes(command, asker));
-        (self.commands, self.askers) = kept.into_iter().unzip();
+        let gone = self.proposals.take_out(goes);
         for (_, asker) in &gone {
-            if let Asker::Acquire { charge, .. } = asker {
-                self.pending.remove(charge);
-            }
+            self.uncharge(asker);
             self.not_done(asker);
         }
         gone
@@ -315,27 +291,19 @@ impl Front {
         }
     }
 
-    /// The askers of the entry that was applied at (index, term), and those whose entries can no
-    /// longer be applied since another took their place.
-    pub fn applied(&mut self, index: u64, term: u64) -> (Vec<Asker>, Vec<Asker>) {
-        let mut overtaken = Vec::new();
-        while let Some(proposal) = self.proposals.front() {
-            if proposal.index > index {
-                break;
-            }
-            let exact = proposal.index == index && proposal.term == term;
-            let proposal = self.proposals.pop_front().expect("front() has just seen it");
-            for asker in &proposal.askers {
-                if let Asker::Acquire { charge, .. } = asker {
-                    self.pending.remove(charge);
-                }
-            }
-            if exact {
-                return (proposal.askers, overtaken);
-            }
-            overtaken.extend(proposal.askers);
+    /// The askers that the entry settles which was applied there.
+    pub fn applied(&mut self, at: EntryAt) -> Settled<Asker> {
+        let settled = self.proposals.applied(at);
+        let Settled { askers, overtaken } = &settled;
+        askers.iter().chain(overtaken).for_each(|asker| self.uncharge(asker));
+        settled
+    }
+
+    /// What an acquire has asked for is applied, or will not be: the table counts it from here on.
+    fn uncharge(&mut self, asker: &Asker) {
+        if let Asker::Acquire { charge, .. } = asker {
+            self.pending.remove(charge);
         }
-        (Vec::new(), overtaken)
     }
 
     /// The questions that the end of a round clears: its own, and those of earlier rounds, whose
@@ -352,17 +320,16 @@ impl Front {
         self.leading = None;
         self.subscribers.clear();
         self.attempts.clear();
-        self.commands.clear();
         self.pending = Pending::default();
-        let queued = self.askers.drain(..).filter_map(|asker| asker.reply_to());
+        let LeftBehind { not_proposed, in_log } = self.proposals.step_down();
+        let queued = not_proposed.iter().filter_map(Asker::reply_to);
         let mut reads = std::mem::take(&mut self.reads);
         reads.extend(self.looks.drain(..));
         let rounds = std::mem::take(&mut self.rounds);
         let reading = reads.into_iter().chain(rounds.into_values().flatten()).map(|read| read.to);
         let (kept_back, decided) = self.gate.take().map(Gate::waiting).unwrap_or_default();
         let not_done = queued.chain(reading).chain(kept_back).collect();
-        let proposed = self.proposals.drain(..).flat_map(|proposal| proposal.askers);
-        let proposed = proposed.filter_map(|asker| asker.reply_to());
+        let proposed = in_log.iter().filter_map(Asker::reply_to);
         (not_done, decided.into_iter().chain(proposed).collect())
     }
 }

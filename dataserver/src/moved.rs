@@ -57,7 +57,7 @@ impl Front {
         };
         leading.version = epoch.version;
         leading.clock.shrink_to(bounds);
-        for command in &mut self.commands {
+        for command in self.proposals.waiting_mut() {
             if let Command::Expire(expire) = command {
                 expire.items.retain(|item| bounds.contains(item.name().as_str().as_bytes()));
             }
@@ -95,8 +95,7 @@ impl Front {
 
     /// Forgets who listens to acquisitions that are neither open here nor asked for.
     fn forget_moved(&mut self, table: &LockTable) {
-        let proposed = self.proposals.iter().flat_map(|proposal| &proposal.askers);
-        let asked = self.askers.iter().chain(proposed).filter_map(|asker| match asker {
+        let asked = self.proposals.askers().filter_map(|asker| match asker {
             Asker::Acquire { acquisition, .. } => Some(*acquisition),
             _ => None,
         });

@@ -13,7 +13,7 @@ use std::{
 };
 
 use sharklock_locktable::Token;
-use sharklock_multiraft::{BatchSeq, Effects, NotProposed, Store};
+use sharklock_multiraft::{BatchSeq, Effects, Pacer, Store};
 use sharklock_proto::{
     CALL_AGE_MAX,
     internal::v1::{self as internal, RangeReport, StoreCall, store_call::Body},
@@ -26,7 +26,7 @@ use crate::{
     agenda::Agenda,
     answers::Replies,
     codec::{self, BatchHead},
-    front::{Front, Leading, LinkId, Proposal, ReplyTo},
+    front::{Front, Leading, LinkId, ReplyTo},
     lease_clock::{LeaseClock, LeaseKey, STALL_MIN},
     machine::{LockRange, LockRangeOutput},
     memory::{MemoryBounds, StoreMemory},
@@ -61,8 +61,7 @@ pub struct Worker {
     replies: Replies,
     effects: Effects<LockRangeOutput>,
     pace: Pace,
-    next_tick: Duration,
-    next_flush: Duration,
+    pacer: Pacer,
     last_turn: Duration,
     counted: CountedTime,
     /// When the batch in flight was handed out.
@@ -90,8 +89,7 @@ impl Worker {
             replies: Replies::default(),
             effects: Effects::default(),
             pace,
-            next_tick: now + pace.tick,
-            next_flush: now + pace.flush,
+            pacer: Pacer::begin(now, pace.tick, pace.flush),
             last_turn: now,
             counted: CountedTime::begin(now),
             batch_since: None,
@@ -186,7 +184,8 @@ impl Worker {
         if !self.retired.is_empty() || self.agenda.awake().any(is_busy) {
             return Duration::ZERO;
         }
-        self.agenda.next_alarm().map_or(self.next_tick, |alarm| alarm.min(self.next_tick))
+        let next_tick = self.pacer.next_tick();
+        self.agenda.next_alarm().map_or(next_tick, |alarm| alarm.min(next_tick))
     }
 
     /// Whether this store leads every range it has, and answers.
@@ -324,20 +323,13 @@ impl Worker {
 
     /// Whether a tick has passed.
     fn tick(&mut self, now: Duration) -> bool {
-        let is_tick = now >= self.next_tick;
+        let is_tick = self.pacer.pace(now, &mut self.store);
         if is_tick {
-            // After a stall, missed ticks are not made up for: that would only elect in haste.
-            self.next_tick = now + self.pace.tick;
-            self.store.tick();
             let installed = self.store.snapshot_stats().installed;
             if std::mem::replace(&mut self.installed, installed) != installed {
                 self.weigh_all();
             }
             self.look_at_memory();
-        }
-        if now >= self.next_flush {
-            self.next_flush = now + self.pace.flush;
-            self.store.flush_along();
         }
         is_tick
     }
@@ -449,26 +441,17 @@ impl Worker {
             if count == 0 && !age.is_due(forgets_at_ms()) {
                 continue;
             }
-            let (passed_ms, commands) = (age.unproposed_ms(), &front.commands[..count]);
+            let passed_ms = age.unproposed_ms();
             let descriptor = self.store.descriptor(range).expect("a range has its descriptor");
-            moved::assert_inside(descriptor, commands);
+            moved::assert_inside(descriptor, &front.proposals.waiting()[..count]);
             let head = BatchHead { version: *version, stamped_unix_ms: wall_unix_ms, passed_ms };
-            let data = codec::encode_batch(head, commands);
-            match self.store.propose(range, data) {
-                Ok(proposed) => {
-                    age.proposed(passed_ms);
-                    self.stats.entries += 1;
-                    self.stats.commands += count as u64;
-                    front.commands.drain(..count);
-                    let askers = front.askers.drain(..count).collect();
-                    let (index, term) = (proposed.index, proposed.term);
-                    front.proposals.push_back(Proposal { index, term, askers });
-                }
-                // They stay queued, what the lease clock has asked among them; a full queue
-                // refuses acquires.
-                Err(NotProposed::Overloaded | NotProposed::NotReady) => {}
-                // The step-down that comes with the next turn answers them.
-                Err(error) => tracing::debug!(%range, %error, "not proposed"),
+            let encode = |commands: &[_]| codec::encode_batch(head, commands);
+            // If it does not, all wait on, what the lease clock has asked among them; a full queue
+            // refuses acquires.
+            if front.proposals.propose(&mut self.store, range, count, encode) {
+                age.proposed(passed_ms);
+                self.stats.entries += 1;
+                self.stats.commands += count as u64;
             }
         }
     }

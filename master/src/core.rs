@@ -4,12 +4,13 @@
 //! A turn is: `handle` for everything that has come, then one `end_turn`.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
 
 use sharklock_multiraft::{
-    Batch, BatchSeq, Chore, ChoreDone, Effects, NotProposed, RoleNow, Store,
+    Batch, BatchSeq, Chore, ChoreDone, Effects, LeftBehind, Pacer, Proposals, RoleNow, Settled,
+    Store,
 };
 use sharklock_proto::{
     ClusterId, Identity, Life,
@@ -118,14 +119,6 @@ impl Asker {
     }
 }
 
-/// An entry on its way.
-#[derive(Debug)]
-struct Proposal {
-    index: u64,
-    term: u64,
-    askers: Vec<Asker>,
-}
-
 /// Of a master that leads.
 #[derive(Debug)]
 struct Leading {
@@ -138,7 +131,7 @@ struct Leading {
 ///
 /// Invariants:
 /// - `leading` is there exactly while this replica leads and has applied an entry of its own term;
-/// - `commands` and `askers` are equally long; both are empty while it does not lead;
+/// - nothing waits in `proposals` while it does not lead;
 /// - every question is answered once.
 pub struct MasterCore {
     settings: Settings,
@@ -146,32 +139,26 @@ pub struct MasterCore {
     effects: Effects<Vec<Answer>>,
     leading: Option<Leading>,
     leader: Option<StoreId>,
-    commands: Vec<Command>,
-    askers: Vec<Asker>,
-    proposals: VecDeque<Proposal>,
+    proposals: Proposals<Command, Asker>,
     replies: Vec<(u64, Reply)>,
     /// Routes that watchers have not been told of.
     changed_ranges: BTreeSet<RangeId>,
     changed_stores: BTreeSet<StoreId>,
     is_deposed: bool,
-    next_tick: Duration,
-    next_flush: Duration,
+    pacer: Pacer,
 }
 
 impl MasterCore {
     /// A master on a recovered store.
     pub fn new(now: Duration, settings: Settings, store: Store<ClusterState>) -> Self {
         Self {
-            next_tick: now + settings.tick,
-            next_flush: now + settings.flush,
+            pacer: Pacer::begin(now, settings.tick, settings.flush),
             settings,
             store,
             effects: Effects::default(),
             leading: None,
             leader: None,
-            commands: Vec::new(),
-            askers: Vec::new(),
-            proposals: VecDeque::new(),
+            proposals: Proposals::default(),
             replies: Vec::new(),
             changed_ranges: BTreeSet::new(),
             changed_stores: BTreeSet::new(),
@@ -209,15 +196,7 @@ impl MasterCore {
 
     /// Ends a turn.
     pub fn end_turn(&mut self, now: Duration) -> Outputs {
-        if now >= self.next_tick {
-            // Missed ticks are not made up for: that would only elect in haste.
-            self.next_tick = now + self.settings.tick;
-            self.store.tick();
-        }
-        if now >= self.next_flush {
-            self.next_flush = now + self.settings.flush;
-            self.store.flush_along();
-        }
+        self.pacer.pace(now, &mut self.store);
         self.ask_for_the_first_range();
         if !self.store.batch_in_flight() {
             self.propose();
@@ -239,7 +218,7 @@ impl MasterCore {
 
     /// When a turn is due even if nothing happens.
     pub fn next_wakeup(&self) -> Duration {
-        self.next_tick
+        self.pacer.next_tick()
     }
 
     /// Whether this one leads and answers.
@@ -297,31 +276,19 @@ impl MasterCore {
 
     /// Queues a command whose outcome answers somebody.
     fn ask_log(&mut self, command: Command, asker: Asker) -> Result<(), Refusal> {
-        if self.commands.len() >= WAITING_MAX {
+        if self.proposals.waiting().len() >= WAITING_MAX {
             let message = "too many requests wait for the masters' log: ask again";
             return Err(Refusal::new(Reason::Overloaded, message));
         }
-        self.commands.push(command);
-        self.askers.push(asker);
+        self.proposals.ask(command, asker);
         Ok(())
     }
 
     fn propose(&mut self) {
-        if self.commands.is_empty() {
-            return;
-        }
-        let data = encode_batch(self.commands.clone());
-        match self.store.propose(GROUP, data) {
-            Ok(proposed) => {
-                self.commands.clear();
-                let askers = std::mem::take(&mut self.askers);
-                let (index, term) = (proposed.index, proposed.term);
-                self.proposals.push_back(Proposal { index, term, askers });
-            }
-            // They stay queued.
-            Err(NotProposed::Overloaded | NotProposed::NotReady) => {}
-            // The step-down that comes with the next turn answers them.
-            Err(error) => tracing::debug!(%error, "not proposed"),
+        let count = self.proposals.waiting().len();
+        if count > 0 {
+            let encode = |commands: &[Command]| encode_batch(commands.to_vec());
+            self.proposals.propose(&mut self.store, GROUP, count, encode);
         }
     }
 
@@ -329,20 +296,9 @@ impl MasterCore {
     fn follow_effects(&mut self, now: Duration) {
         let mut effects = std::mem::take(&mut self.effects);
         for applied in effects.applied.drain(..) {
-            let Some(answers) = applied.output else { continue };
-            let at = applied.at;
-            let is_ours = self.proposals.front().is_some_and(|proposal| proposal.index == at.index);
-            let proposal = if is_ours { self.proposals.pop_front() } else { None };
-            let askers = match proposal {
-                Some(proposal) if proposal.term == at.term => proposal.askers,
-                // Another leader's entry took its place.
-                Some(proposal) => {
-                    self.refuse_all(proposal.askers, &lost());
-                    Vec::new()
-                }
-                None => Vec::new(),
-            };
-            for (asker, answer) in askers.into_iter().zip(answers) {
+            let Settled { askers, overtaken } = self.proposals.applied(applied.at);
+            self.refuse_all(overtaken, &lost());
+            for (asker, answer) in askers.into_iter().zip(applied.output.into_iter().flatten()) {
                 self.answer(now, asker, answer);
             }
         }
@@ -370,13 +326,10 @@ impl MasterCore {
     fn demoted(&mut self, leader: Option<StoreId>) {
         self.leader = leader;
         self.is_deposed |= self.leading.take().is_some();
-        self.commands.clear();
-        let never_proposed = std::mem::take(&mut self.askers);
+        let LeftBehind { not_proposed, in_log } = self.proposals.step_down();
         let refusal = self.not_leader();
-        self.refuse_all(never_proposed, &refusal);
-        for proposal in std::mem::take(&mut self.proposals) {
-            self.refuse_all(proposal.askers, &lost());
-        }
+        self.refuse_all(not_proposed, &refusal);
+        self.refuse_all(in_log, &lost());
         self.changed_ranges.clear();
         self.changed_stores.clear();
     }

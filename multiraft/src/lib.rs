@@ -5,11 +5,11 @@
 //! random number or touches a disk, so a simulator runs the same code as a server.
 //!
 //! One turn of an owner:
-//! 1. [`Store::persisted`] if the disk finished a batch, [`Store::tick`] every 100 ms,
-//!    [`Store::step`] for each message that arrived, [`Store::step_heartbeats`] for each bundle of
-//!    heartbeats and [`Store::step_snapshot`] for each piece of a snapshot, [`Store::propose`] once
-//!    per range with everything that its clients ask for, [`Store::read_index`] for answers that
-//!    need no entry;
+//! 1. [`Store::persisted`] if the disk finished a batch, [`Store::tick`] every 100 ms (a [`Pacer`]
+//!    says when), [`Store::step`] for each message that arrived, [`Store::step_heartbeats`] for each
+//!    bundle of heartbeats and [`Store::step_snapshot`] for each piece of a snapshot,
+//!    [`Store::propose`] once per range with everything that its clients ask for ([`Proposals`]
+//!    keeps what waits and who asked), [`Store::read_index`] for answers that need no entry;
 //! 2. [`Store::turn`];
 //! 3. write the batch, send the messages, answer clients from what was applied and read, then
 //!    take note of changed roles;
@@ -41,6 +41,8 @@ mod keys;
 mod log;
 mod membership;
 mod mirror;
+mod pacer;
+mod proposals;
 mod range_state;
 mod records;
 mod recover;
@@ -68,6 +70,8 @@ pub use guard::Dropped;
 pub use ident::{StoreIdent, bootstrap, init_store, read_ident};
 pub use log::LogLimits;
 pub use membership::{ChangePeers, PeerChange};
+pub use pacer::Pacer;
+pub use proposals::{LeftBehind, Proposals, Settled};
 pub use recover::RecoverError;
 pub use replica::PeerProgress;
 #[cfg(feature = "edge")]

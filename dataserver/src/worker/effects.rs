@@ -6,7 +6,7 @@ use std::{collections::btree_map::Entry, time::Duration};
 use sharklock_locktable::{
     Change, Command, FEATURE_LEVEL, Finished, Outcome, RaiseFeatureLevel, Reply,
 };
-use sharklock_multiraft::{Applied, EntryAt, ReadId, RoleChange, RoleNow};
+use sharklock_multiraft::{Applied, EntryAt, ReadId, RoleChange, RoleNow, Settled};
 use sharklock_rangemap::{Descriptor, RangeId};
 
 use super::Worker;
@@ -134,7 +134,7 @@ impl Worker {
 
     fn step_down(&mut self, range: RangeId) {
         let Some(front) = self.fronts.get_mut(&range) else { return };
-        if front.leading.is_none() && front.proposals.is_empty() {
+        if front.leading.is_none() && !front.proposals.is_in_log() {
             return;
         }
         tracing::info!(%range, "no longer leading");
@@ -158,7 +158,7 @@ impl Worker {
     ) {
         self.agenda.wake(range);
         let front = self.fronts.get_mut(&range).expect("a front ends behind its range's entries");
-        let (askers, overtaken) = front.applied(at.index, at.term);
+        let Settled { askers, overtaken } = front.applied(at);
         for to in overtaken.iter().filter_map(Asker::reply_to) {
             self.replies.indeterminate(to);
         }

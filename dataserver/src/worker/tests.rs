@@ -124,12 +124,14 @@ impl Rig {
     /// Puts an entry into the parent's log that was proposed under that version.
     fn propose(&mut self, version: u64, asked: Vec<(Command, Asker)>) {
         asked.iter().for_each(|(_, asker)| self.admitted(asker));
-        let (commands, askers): (Vec<_>, Vec<_>) = asked.into_iter().unzip();
+        let front = self.worker.fronts.get_mut(&PARENT).expect("every range has a front");
+        assert!(front.proposals.waiting().is_empty(), "it would be proposed as well");
+        let count = asked.len();
+        asked.into_iter().for_each(|(command, asker)| front.ask(command, asker));
         let head = BatchHead { version, stamped_unix_ms: 1, passed_ms: 0 };
-        let data = codec::encode_batch(head, &commands);
-        let proposed = self.worker.store.propose(PARENT, data).expect("it leads");
-        let (index, term) = (proposed.index, proposed.term);
-        self.front().proposals.push_back(Proposal { index, term, askers });
+        let encode = |commands: &[_]| codec::encode_batch(head, commands);
+        let is_proposed = front.proposals.propose(&mut self.worker.store, PARENT, count, encode);
+        assert!(is_proposed, "it leads");
     }
 
     fn read(&mut self, query: Query) -> ReplyTo {

@@ -99,8 +99,7 @@ impl MasterCore {
     /// Whether another process is on its way into the log as the same store, or with the same
     /// address. An entry that is applied keeps its address, also where the process is refused then.
     fn is_contested(&self, ident: Identity, life: Life, address: &str) -> bool {
-        let proposed = self.proposals.iter().flat_map(|proposal| &proposal.askers);
-        self.askers.iter().chain(proposed).any(|asker| match asker {
+        self.proposals.askers().any(|asker| match asker {
             Asker::Registration { ident: other, life: theirs, address: at, .. } => {
                 if *other == ident { *theirs != life } else { at == address }
             }
@@ -180,8 +179,8 @@ impl MasterCore {
         let first = Descriptor::new(FIRST_RANGE, Bounds::ALL, FIRST_EPOCH, replicas);
         let descriptor = Some(RangeDescriptor::from(&first));
         tracing::info!(replicas = wanted, feature_level, "the cluster gets its first range");
-        self.commands.push(Command::FirstRange(FirstRangeCommand { descriptor, feature_level }));
-        self.askers.push(Asker::Nobody);
+        let first_range = FirstRangeCommand { descriptor, feature_level };
+        self.proposals.ask(Command::FirstRange(first_range), Asker::Nobody);
     }
 
     /// Answers from what was applied.
