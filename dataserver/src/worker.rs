@@ -122,23 +122,9 @@ impl Worker {
                 self.replies.forget(link);
             }
             Input::Persisted(seq) => self.persisted(now, seq),
-            Input::Message(message) => {
-                if let Err(dropped) = self.store.step(*message) {
-                    tracing::debug!(%dropped, "raft message dropped");
-                }
-            }
-            Input::Heartbeats(heartbeats) => {
-                for (range, dropped) in self.store.step_heartbeats(*heartbeats) {
-                    tracing::debug!(%range, %dropped, "heartbeat dropped");
-                }
-            }
-            Input::Snapshots(messages) => {
-                for message in messages {
-                    if let Err(dropped) = self.store.step_snapshot(message) {
-                        tracing::debug!(%dropped, "piece of a snapshot dropped");
-                    }
-                }
-            }
+            Input::Message(message) => self.store.hear(*message),
+            Input::Heartbeats(heartbeats) => self.store.hear_heartbeats(*heartbeats),
+            Input::Snapshots(messages) => self.store.hear_snapshots(messages),
             Input::ChoreDone(done) => self.store.chore_done(*done),
             Input::Unreachable(store) => self.store.unreachable(store),
             Input::Create { descriptor, level } => self.create(descriptor, level),

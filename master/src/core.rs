@@ -171,23 +171,9 @@ impl MasterCore {
         match input {
             Input::Ask(Ask { number, request }) => self.asked(now, number, request),
             Input::Persisted(seq) => self.store.persisted(seq),
-            Input::Message(message) => {
-                if let Err(dropped) = self.store.step(*message) {
-                    tracing::debug!(%dropped, "raft message dropped");
-                }
-            }
-            Input::Heartbeats(heartbeats) => {
-                for (_, dropped) in self.store.step_heartbeats(*heartbeats) {
-                    tracing::debug!(%dropped, "heartbeat dropped");
-                }
-            }
-            Input::Snapshots(messages) => {
-                for message in messages {
-                    if let Err(dropped) = self.store.step_snapshot(message) {
-                        tracing::debug!(%dropped, "piece of a snapshot dropped");
-                    }
-                }
-            }
+            Input::Message(message) => self.store.hear(*message),
+            Input::Heartbeats(heartbeats) => self.store.hear_heartbeats(*heartbeats),
+            Input::Snapshots(messages) => self.store.hear_snapshots(messages),
             Input::ChoreDone(done) => self.store.chore_done(*done),
             Input::Unreachable(member) => self.store.unreachable(member),
             Input::HandOver => self.store.hand_over(),

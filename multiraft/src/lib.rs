@@ -35,6 +35,7 @@ mod effects;
 mod election;
 mod entry;
 mod guard;
+mod hand_over;
 mod heartbeats;
 mod ident;
 mod keys;
@@ -67,6 +68,7 @@ pub use effects::{
 };
 pub use election::{election_max, election_seed};
 pub use guard::Dropped;
+pub use hand_over::{HandOver, NextStep};
 pub use ident::{StoreIdent, bootstrap, init_store, read_ident};
 pub use log::LogLimits;
 pub use membership::{ChangePeers, PeerChange};

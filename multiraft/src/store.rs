@@ -3,6 +3,7 @@
 //! It owns no thread, no clock and no socket. The owner ticks it, steps what arrived, proposes,
 //! and then calls [`Store::turn`], which says what to write, send and answer.
 
+mod hearing;
 mod lives;
 mod notices;
 

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sharklock_multiraft::{Batch, Disk, DiskView};
+use sharklock_multiraft::{Batch, Disk, DiskView, HandOver, NextStep};
 use sharklock_proto::internal::v1::RoutesUpdate;
 use sharklock_transport::PeerLinks;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -176,17 +176,18 @@ impl<D: Disk + DiskView> Thread<D> {
 
     /// Lets another master lead, writes the image once more, and ends.
     fn finish(mut self, waiting: &mut Waiting) {
-        let deadline = self.now() + self.hand_over_within;
-        let mut ask_at = Duration::ZERO;
-        while self.has_heir() && self.now() < deadline {
-            let now = self.now();
-            if now >= ask_at {
-                // Raft gives a transfer up after half as long; one may have been lost.
-                ask_at = now + self.hand_over_within / 2;
-                self.core.handle(now, Input::HandOver);
-                self.turns(waiting);
-            }
-            let patience = self.core.next_wakeup().min(deadline).saturating_sub(self.now());
+        let mut hand_over = HandOver::begin(self.now(), self.hand_over_within);
+        loop {
+            let until = match hand_over.next(self.now(), self.core.store()) {
+                NextStep::IsOver | NextStep::GiveUp => break,
+                NextStep::Ask => {
+                    self.core.handle(self.now(), Input::HandOver);
+                    self.turns(waiting);
+                    continue;
+                }
+                NextStep::Wait { until } => until,
+            };
+            let patience = self.core.next_wakeup().min(until).saturating_sub(self.now());
             match self.post.recv_timeout(patience) {
                 Ok(Post::Input(input)) => {
                     let now = self.now();
@@ -200,13 +201,5 @@ impl<D: Disk + DiskView> Thread<D> {
         }
         self.core.flush();
         self.turns(waiting);
-    }
-
-    /// Whether this one leads, and another could.
-    fn has_heir(&self) -> bool {
-        let store = self.core.store();
-        let here = store.ident().store;
-        let peers = store.peers(crate::core::GROUP);
-        peers.iter().any(|peer| peer.store != here && peer.is_voter && peer.is_active)
     }
 }
