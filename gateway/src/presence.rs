@@ -14,13 +14,12 @@ const STILL_US: u64 = 2 * SHOWN_EVERY_US;
 /// For so long after it stood still, what is read may have come before. The kernel's buffers are
 /// read within moments.
 const CATCHING_UP_US: u64 = 2_000_000;
-/// Before it has been shown for the first time.
-const NEVER: u64 = u64::MAX;
 
-/// See the module.
+/// See the module. The gateway's clock begins with the gateway: it ran when the clock read 0.
 ///
 /// Invariant: whoever sees a value of `shown_us` sees the `still_since_us` and `caught_up_us` that
 /// were known when it was written, or later ones.
+#[derive(Default)]
 pub(crate) struct Presence {
     /// When it last ran for certain.
     shown_us: AtomicU64,
@@ -30,21 +29,11 @@ pub(crate) struct Presence {
     caught_up_us: AtomicU64,
 }
 
-impl Default for Presence {
-    fn default() -> Self {
-        Self {
-            shown_us: AtomicU64::new(NEVER),
-            still_since_us: AtomicU64::new(0),
-            caught_up_us: AtomicU64::new(0),
-        }
-    }
-}
-
 impl Presence {
     /// The gateway runs. Says for how long it stood still before, if it did. One thread calls this.
     pub(crate) fn show(&self, now_us: u64) -> Option<u64> {
         let shown_us = self.shown_us.load(Ordering::Relaxed);
-        let still_us = if shown_us == NEVER { 0 } else { now_us.saturating_sub(shown_us) };
+        let still_us = now_us.saturating_sub(shown_us);
         let stood_still = still_us > STILL_US;
         if stood_still {
             self.still_since_us.store(self.waiting_since_us(shown_us), Ordering::Relaxed);
@@ -57,7 +46,7 @@ impl Presence {
     /// Since when a call may have waited that is read at `now_us`.
     pub(crate) fn arrived_us(&self, now_us: u64) -> u64 {
         let shown_us = self.shown_us.load(Ordering::Acquire);
-        let is_still = shown_us != NEVER && now_us.saturating_sub(shown_us) > STILL_US;
+        let is_still = now_us.saturating_sub(shown_us) > STILL_US;
         let ran_us = if is_still { shown_us } else { now_us };
         self.waiting_since_us(ran_us).min(now_us)
     }
@@ -83,11 +72,17 @@ mod tests {
 
     const S: u64 = 1_000_000;
 
+    fn running_for(seconds: u64) -> Presence {
+        let presence = Presence::default();
+        (1..=2 * seconds).for_each(|shown| assert_eq!(presence.show(shown * SHOWN_EVERY_US), None));
+        presence
+    }
+
     #[test]
     fn what_is_read_while_it_runs_has_just_come() {
         let presence = Presence::default();
-        assert_eq!(presence.arrived_us(70 * S), 70 * S, "it has not begun");
-        for half_seconds in 200..220 {
+        assert_eq!(presence.arrived_us(S), S, "its first moment");
+        for half_seconds in 1..20 {
             assert_eq!(presence.show(half_seconds * SHOWN_EVERY_US), None);
             let now_us = half_seconds * SHOWN_EVERY_US + 900_000;
             assert_eq!(presence.arrived_us(now_us), now_us);
@@ -96,8 +91,7 @@ mod tests {
 
     #[test]
     fn what_came_while_it_stood_still_is_as_old_as_that() {
-        let presence = Presence::default();
-        presence.show(10 * S);
+        let presence = running_for(10);
         // It is read before the gateway notices, and after.
         assert_eq!(presence.arrived_us(40 * S), 10 * S);
         assert_eq!(presence.show(40 * S), Some(30 * S));
@@ -111,9 +105,16 @@ mod tests {
     }
 
     #[test]
-    fn who_stands_still_again_while_catching_up_has_not_caught_up() {
+    fn who_stands_still_before_it_was_ever_shown_has_stood_still_from_its_start() {
         let presence = Presence::default();
-        presence.show(10 * S);
+        assert_eq!(presence.arrived_us(44 * S), 0);
+        assert_eq!(presence.show(44 * S), Some(44 * S));
+        assert_eq!(presence.arrived_us(45 * S), 0);
+    }
+
+    #[test]
+    fn who_stands_still_again_while_catching_up_has_not_caught_up() {
+        let presence = running_for(10);
         presence.show(30 * S);
         assert_eq!(presence.show(31_900_000), Some(1_900_000));
         assert_eq!(presence.arrived_us(33 * S), 10 * S);
@@ -130,8 +131,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_is_read_early_does_no_harm() {
-        let presence = Presence::default();
-        presence.show(10 * S);
+        let presence = running_for(10);
         presence.show(20 * S);
         assert_eq!(presence.arrived_us(9 * S), 9 * S);
         assert_eq!(presence.show(19 * S), None);

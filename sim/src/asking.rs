@@ -8,6 +8,7 @@ use crate::dice::Dice;
 use crate::master::{Post, address};
 use crate::node::Node;
 use crate::note;
+use crate::route_events::Unheard;
 use crate::world::{Event, MS, S, World};
 
 /// How long one master may take to answer before another is asked.
@@ -141,7 +142,13 @@ impl World {
         }
         let paused_until = match asker.node {
             Node::Store(number) => self.stores[number - 1].paused_until,
-            Node::Gateway(number) => self.gateways[number - 1].paused_until,
+            Node::Gateway(number) => {
+                let gateway = &mut self.gateways[number - 1];
+                if gateway.paused_until > self.now {
+                    return gateway.unheard.push(Unheard::Answer(from, asker, heard));
+                }
+                0
+            }
             Node::Client(_) | Node::Master(_) => unreachable!("{} asks no master", asker.node),
         };
         if paused_until > self.now {

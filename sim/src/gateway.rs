@@ -13,6 +13,7 @@ use sharklock_proto::v1::{AcquireRequest, SessionRequest};
 
 use crate::asking::Seeker;
 use crate::clock::DriftingClock;
+use crate::route_events::Unheard;
 use crate::streams::{ConnId, Half, Payload};
 
 /// A gateway's machine.
@@ -29,6 +30,8 @@ pub struct GatewayNode {
     pub backlog: Vec<(ConnId, Option<Payload>)>,
     /// Old calls that have come again meanwhile, each with the instance that it is of.
     pub late: Vec<(u64, SessionRequest)>,
+    /// What masters said while it stood still, in the order in which it came: a stream keeps it.
+    pub unheard: Vec<Unheard>,
 }
 
 /// A life of a gateway.
@@ -141,6 +144,7 @@ impl GatewayNode {
             paused_until: 0,
             backlog: Vec::new(),
             late: Vec::new(),
+            unheard: Vec::new(),
         }
     }
 

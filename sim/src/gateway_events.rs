@@ -22,6 +22,7 @@ impl World {
         gateway.paused_until = 0;
         gateway.backlog.clear();
         gateway.late.clear();
+        gateway.unheard.clear();
         gateway.start(now, masters);
         let life = gateway.life;
         note!(self, "g{number} starts, life {life}");
@@ -45,6 +46,7 @@ impl World {
         }
         gateway.backlog.clear();
         gateway.late.clear();
+        gateway.unheard.clear();
         note!(self, "g{number} ends");
         let silently = self.dice.faults.one_in(3);
         for (conn, end) in self.streams.of(Node::Gateway(number)) {
@@ -68,6 +70,7 @@ impl World {
             self.gateway_receives(number, conn, payload);
         }
         self.late_ghosts_speak(number);
+        self.hear_masters(number);
         self.after_gateway(number);
     }
 

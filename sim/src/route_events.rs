@@ -18,6 +18,15 @@ const REMEMBERED_MAX: usize = 128;
 /// How late an update may be that others overtake.
 const LATE_MAX_NS: u64 = 5 * S;
 
+/// Something from a master that lies in a gateway's socket.
+#[derive(Debug)]
+pub enum Unheard {
+    /// An answer, from whom, to this question.
+    Answer(Option<Node>, Asker, Heard),
+    /// What a watch brings.
+    Routes(Asker, Box<RoutesUpdate>),
+}
+
 /// Updates that masters have sent.
 pub type OldRoutes = VecDeque<RoutesUpdate>;
 
@@ -147,15 +156,24 @@ impl World {
     /// Routes arrive over a watch.
     pub(crate) fn routes_arrive(&mut self, watcher: Asker, update: Box<RoutesUpdate>) {
         let Node::Gateway(number) = watcher.node else { unreachable!("only gateways watch") };
-        let gateway = &self.gateways[number - 1];
+        let gateway = &mut self.gateways[number - 1];
         if gateway.life != watcher.life || gateway.process.is_none() {
             return;
         }
         if gateway.paused_until > self.now {
-            let until = gateway.paused_until;
-            return self.plan_after_pause(until, Event::Routes { watcher, update });
+            return gateway.unheard.push(Unheard::Routes(watcher, update));
         }
         self.gateway_learns(number, *update);
+    }
+
+    /// What masters said while a gateway stood still is heard.
+    pub(crate) fn hear_masters(&mut self, number: usize) {
+        for unheard in std::mem::take(&mut self.gateways[number - 1].unheard) {
+            match unheard {
+                Unheard::Answer(from, asker, heard) => self.answered(from, asker, heard),
+                Unheard::Routes(watcher, update) => self.routes_arrive(watcher, update),
+            }
+        }
     }
 
     /// As the gateway's keeper of stores: routes go to the hub, and stores that are named are dialled.
