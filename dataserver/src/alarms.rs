@@ -38,7 +38,7 @@ impl<K: Copy + Ord, V> Alarms<K, V> {
         self.set.insert(key, Entry { at: Some(at), value });
     }
 
-    /// What is here rings at `at`, and not when it would have. Nothing where there is no such thing.
+    /// An alarm that is here rings at `at`, and not when it would have. Otherwise nothing happens.
     pub fn move_to(&mut self, key: K, at: Duration) {
         let Some(entry) = self.set.get_mut(&key) else { return };
         if let Some(before) = entry.at.replace(at) {
@@ -172,7 +172,7 @@ mod tests {
         ]
     }
 
-    /// What [`Alarms`] means: a list, searched from one end to the other.
+    /// The meaning of [`Alarms`]: a list, searched from one end to the other.
     fn naive(things: &mut BTreeMap<u8, Option<Duration>>, step: Step) -> Option<u8> {
         match step {
             Step::Set(key, ms) => _ = things.insert(key, Some(at(ms))),

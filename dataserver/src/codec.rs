@@ -91,7 +91,7 @@ pub struct LogBatch {
     pub commands: Vec<Command>,
 }
 
-/// What an entry says beside its commands.
+/// The rest of an entry, beside its commands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchHead {
     /// The version of the range's descriptor under which the commands were admitted, from 1 on. A

@@ -175,7 +175,7 @@ pub struct Front {
     pub leading: Option<Leading>,
     /// Commands that wait for the next entry, or are in the log.
     pub proposals: Proposals<Command, Asker>,
-    /// What waits for a split.
+    /// The answers that wait for a split.
     pub gate: Option<Gate>,
     /// Keepalives waiting for the next ReadIndex round.
     pub reads: Vec<Read>,
@@ -299,7 +299,7 @@ impl Front {
         settled
     }
 
-    /// What an acquire has asked for is applied, or will not be: the table counts it from here on.
+    /// An acquire was applied, or will not be: the table counts it from here on.
     fn uncharge(&mut self, asker: &Asker) {
         if let Asker::Acquire { charge, .. } = asker {
             self.pending.remove(charge);

@@ -27,14 +27,14 @@ use crate::front::{Asker, Query, Read, ReplyTo};
 /// have repeated them by then, as a split that takes so long has a disk that hangs.
 const ITEMS_HELD_MAX: usize = 65_536;
 
-/// What came of an entry that was applied while the gate was shut, for one of its commands.
+/// The outcome of one command of an entry that was applied while the gate was shut.
 #[derive(Debug)]
 pub struct HeldOutcome {
     /// Index of the entry.
     pub index: u64,
-    /// Who asked.
+    /// The asker.
     pub asker: Asker,
-    /// What was decided.
+    /// The decision.
     pub outcome: Outcome,
 }
 

@@ -63,7 +63,7 @@ pub enum Renewal {
     Unknown,
 }
 
-/// What the clock knows of a hold beside its lease.
+/// The clock's knowledge of a hold, beside its lease.
 #[derive(Clone, Copy, Debug)]
 struct Hold {
     /// The newest acquisition that ever joined it.
@@ -77,7 +77,7 @@ struct Hold {
 #[derive(Debug)]
 struct Waiter;
 
-/// Whose alarm rings. Of several that ring at one moment the first comes first.
+/// The kinds of alarms. Of several that ring at one moment the first here comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Ringing {
     Hold,

@@ -8,7 +8,7 @@ use crate::{
     image,
 };
 
-/// What applying one entry did.
+/// The effect of applying one entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LockRangeOutput {
     /// The outcome of each command, in order.

@@ -51,7 +51,7 @@ pub enum Input {
         range: RangeId,
         /// Of the descriptor whose replicas they have asked about.
         conf_ver: u64,
-        /// What all know.
+        /// The level that all know.
         level: u64,
     },
     /// A range is to become two, if this store leads it and it still has the epoch by which that was
@@ -59,7 +59,7 @@ pub enum Input {
     Split {
         /// The range.
         range: RangeId,
-        /// Where, and the ids of the upper half.
+        /// The key, and the ids of the upper half.
         split: Split,
     },
     /// The process is about to stop: leadership goes to other stores where one can take it.

@@ -43,9 +43,9 @@ impl CountedTime {
 #[derive(Debug)]
 pub struct RangeAge {
     promoted_ms: u64,
-    /// What had counted at the promotion.
+    /// The time counted up to the promotion.
     since: Duration,
-    /// What has counted by now.
+    /// The time counted by now.
     counted: Duration,
     proposed_ms: u64,
 }

@@ -86,7 +86,7 @@ fn raft_records(range: RangeId, at: EntryAt) -> [WriteOp; 2] {
     ]
 }
 
-/// What recovery would load right after the records were written.
+/// The same as recovery would load right after the records were written.
 fn loaded<M: StateMachine>(state: RangeState<M>, has_image: bool) -> Loaded<M> {
     let at = state.applied();
     Loaded {

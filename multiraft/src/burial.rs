@@ -1,4 +1,4 @@
-//! What is left of a replica that is not here any more: its tombstone.
+//! The tombstone: all that is left of a replica that is not here any more.
 
 use sharklock_proto::internal::v1 as proto;
 use sharklock_rangemap::{PeerId, RangeId};

@@ -18,7 +18,7 @@ const MACHINE: u8 = 1;
 const SPLIT: u8 = 2;
 const CHANGE_PEERS: u8 = 3;
 
-/// What an entry asks of a replica.
+/// The kinds of entries, by what they ask of a replica.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Command<'a> {
     /// Raft's own: with it a leader begins its term.

@@ -65,7 +65,7 @@ pub enum Dropped {
     Beyond {
         /// Its index.
         index: u64,
-        /// What it needs.
+        /// The level that it needs.
         why: String,
     },
     /// The leader knows more of this replica's log to be durable than this replica has: what it

@@ -14,7 +14,7 @@ pub struct HandOver {
     ask_again_after: Duration,
 }
 
-/// What the owner of a store that hands over is to do.
+/// The next step of the owner of a store that hands over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NextStep {
     /// Nothing: nobody could lead any more what this store leads. It may stop.

@@ -31,7 +31,7 @@ impl Default for LogLimits {
 }
 
 impl LogLimits {
-    /// What a log that was over a maximum is cut back to.
+    /// A log that was over a maximum is cut back to this.
     pub(crate) fn three_quarters(self) -> Self {
         let Self { entries_floor, entries_max, bytes_max } = self;
         Self { entries_floor, entries_max: entries_max / 4 * 3, bytes_max: bytes_max / 4 * 3 }

@@ -16,18 +16,18 @@ pub struct ChangePeers {
     /// The epoch by which it was decided. If the range has another one by the time this is applied,
     /// nothing happens.
     pub epoch: Epoch,
-    /// What changes, in order. Empty: the joint configuration is left.
+    /// The changes, in order. Empty: the joint configuration is left.
     pub changes: Vec<PeerChange>,
 }
 
-/// What becomes of one replica. A voter comes as a learner, and goes as one.
+/// The change of one replica. A voter comes as a learner, and goes as one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PeerChange {
     /// A learner is added; its replica is made once its store is asked for it.
     AddLearner {
         /// Its id, never given before.
         peer: PeerId,
-        /// Where it lives: a store that has no replica of the range.
+        /// Its store, which has no replica of the range.
         store: StoreId,
     },
     /// A learner is no member any more.

@@ -30,7 +30,7 @@ pub(crate) struct RangeState<M> {
     splits: Vec<SplitMark>,
 }
 
-/// What applying an entry led to, beside the new state.
+/// The effect of applying an entry, beside the new state.
 pub(crate) enum Effect<M: StateMachine> {
     /// A leader's first entry, or a change that came too late.
     Nothing,

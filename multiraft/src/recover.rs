@@ -46,7 +46,7 @@ pub enum RecoverError {
     Beyond {
         /// The entry.
         what: String,
-        /// What it needs.
+        /// The level that it needs.
         why: String,
     },
     /// A record is damaged or does not fit the others. The replica's copy is lost: the store must
@@ -99,7 +99,7 @@ impl MetaRecords {
     }
 }
 
-/// What a disk holds.
+/// The contents of a disk.
 pub(crate) struct Recovered<M> {
     pub replicas: Vec<Replayed<M>>,
     pub tombstones: BTreeMap<RangeId, PeerId>,

@@ -62,7 +62,7 @@ pub(crate) struct Address {
     pub election_seed: u64,
 }
 
-/// What a replica begins with, as recovery loads it.
+/// The first state of a replica, as recovery loads it.
 pub(crate) struct Loaded<M> {
     pub state: RangeState<M>,
     pub hard_state: HardState,
@@ -104,7 +104,7 @@ pub(crate) struct Replica<M> {
     is_changed: bool,
     /// See [`Self::mark_removed`].
     is_removed: bool,
-    /// Where its last own entry stands that changes the epoch, if it is applied.
+    /// The place of its last own entry that changes the epoch, if it is applied.
     epoch_change_at: u64,
     /// The role that the owner was last told.
     announced: RoleNow,

@@ -55,7 +55,7 @@ pub enum NotChanged {
     /// The leader that is asked would lose its vote.
     #[error("peer {0} leads the range: its leadership has to be handed over first")]
     OwnVote(PeerId),
-    /// What would come out describes no range.
+    /// The descriptor that would come out describes no range.
     #[error("the change would make a malformed descriptor: {0}")]
     Malformed(DescriptorError),
 }
@@ -63,7 +63,7 @@ pub enum NotChanged {
 /// A split that a state contains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SplitMark {
-    /// Where its entry stands.
+    /// The place of its entry.
     pub at: EntryAt,
     pub child: RangeId,
 }

@@ -63,7 +63,7 @@ pub struct Store<M: StateMachine> {
     tombstones: BTreeMap<RangeId, PeerId>,
     /// Ranges in `unborn` that the next turn bears.
     due: Vec<RangeId>,
-    /// What is to be said to other stores about replicas, see `notices.rs`.
+    /// Messages to other stores about replicas that wait to be sent, see `notices.rs`.
     notices: Vec<RangeMessage>,
     work: BTreeSet<RangeId>,
     lost: BTreeSet<RangeId>,

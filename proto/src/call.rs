@@ -20,13 +20,13 @@ pub const CALL_AGE_MAX: Duration = Duration::from_secs(10);
 /// Which calls must never wait behind which (D16).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Lane {
-    /// What keeps a promise or frees a lock: it finds room when nothing else does.
+    /// For calls that keep a promise or free a lock: they find room when nothing else does.
     Urgent,
     /// Everything else.
     Ordinary,
 }
 
-/// What may be said of a call that was sent, and that nobody has answered.
+/// The answer that a call gets which was sent, and to which nobody has replied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Unanswered {
     /// It changes something: it may have been done or not.
@@ -42,7 +42,7 @@ macro_rules! calls {
         $(#[doc = $doc:literal])+
         $kind:ident($body:pat) = $label:literal, $lane:ident, $unanswered:ident, $name:expr;
     )+) => {
-        /// What a call asks.
+        /// The question of a call.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub enum CallKind {
             $($(#[doc = $doc])+ $kind,)+
@@ -59,14 +59,14 @@ macro_rules! calls {
                 }
             }
 
-            /// What it must not wait behind.
+            /// Its lane, which says what it must not wait behind.
             pub const fn lane(self) -> Lane {
                 match self {
                     $(Self::$kind => Lane::$lane,)+
                 }
             }
 
-            /// What may be said when it is not answered.
+            /// The answer that it gets when its store does not reply.
             pub const fn unanswered(self) -> Unanswered {
                 match self {
                     $(Self::$kind => Unanswered::$unanswered,)+
@@ -75,7 +75,7 @@ macro_rules! calls {
         }
 
         impl store_call::Body {
-            /// What it asks.
+            /// Its question.
             pub const fn kind(&self) -> CallKind {
                 match self {
                     $(Self::$kind(_) => CallKind::$kind,)+
@@ -126,7 +126,7 @@ impl CallKind {
 }
 
 impl store_call::Body {
-    /// What it must not wait behind.
+    /// Its lane, which says what it must not wait behind.
     pub const fn lane(&self) -> Lane {
         self.kind().lane()
     }

@@ -20,7 +20,7 @@ pub mod v1 {
     include!(concat!(env!("OUT_DIR"), "/sharklock.v1.rs"));
 }
 
-/// What processes of a cluster say to each other and keep on disk.
+/// The messages between processes of a cluster, and their records on disk.
 pub mod internal {
     /// Version 1 of the internal records.
     pub mod v1 {

@@ -32,7 +32,7 @@ pub(super) struct Lease<S> {
 pub(super) struct Deadline {
     /// As if no stall came.
     pub plain: Duration,
-    /// What the clock's credit was when it was set: what came since is the lease's, up to its ttl.
+    /// The clock's credit when it was set: all that came since is the lease's, up to its ttl.
     pub credit_before: Duration,
 }
 

@@ -181,7 +181,7 @@ impl Trio {
         panic!("nobody leads after ten seconds");
     }
 
-    /// What was kept back arrives.
+    /// Everything that was kept back arrives.
     pub fn deliver(&mut self, parked: Vec<(u64, Input)>) {
         parked.into_iter().for_each(|(to, input)| self.tell(to, input));
         self.settle();
@@ -224,7 +224,7 @@ impl Trio {
         tag
     }
 
-    /// What a store has answered to a call so far.
+    /// The answers of a store to a call so far.
     pub fn answer(&mut self, store: u64, tag: u64) -> Option<store_reply::Body> {
         let replies = &mut self.machines.get_mut(&store).expect("one of three").replies;
         let at = replies.iter().position(|reply| reply.tag == tag)?;

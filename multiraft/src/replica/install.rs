@@ -41,7 +41,7 @@ struct Writing<M> {
     before: ReplicaStatus,
 }
 
-/// What became of a state that arrived.
+/// The fate of a state that arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// It is the replica's, durably.
@@ -50,7 +50,7 @@ pub(crate) enum Outcome {
     NotNeeded,
 }
 
-/// Where the install of a snapshot stands.
+/// The progress of the install of a snapshot.
 ///
 /// Invariants:
 /// - at most one of the first three is set;
@@ -107,7 +107,7 @@ impl<M: StateMachine> Replica<M> {
         self.install.arrived = Some(arrived);
     }
 
-    /// What became of the state that came last, once.
+    /// The fate of the state that came last, once.
     pub(crate) fn take_outcome(&mut self) -> Option<Outcome> {
         self.install.outcome.take()
     }

@@ -13,7 +13,7 @@ use crate::state_machine::StateMachine;
 pub struct PeerProgress {
     /// The replica.
     pub peer: PeerId,
-    /// Where it lives.
+    /// Its store.
     pub store: StoreId,
     /// It votes; otherwise it is a learner.
     pub is_voter: bool,
@@ -87,7 +87,7 @@ impl<M: StateMachine> Replica<M> {
     /// the other has not taken over within an election timeout; meanwhile it takes no proposals.
     pub(crate) fn hand_over(&mut self, ticks: u64) -> bool {
         let mut able = self.peers(ticks);
-        // Who needs a snapshot first would hold up the range for as long as that takes.
+        // A peer that needs a snapshot first would hold up the range for as long as that takes.
         let first = self.log().first();
         able.retain(|peer| {
             peer.is_voter && !peer.is_leader && peer.is_active && peer.matched + 1 >= first

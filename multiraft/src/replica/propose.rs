@@ -1,4 +1,4 @@
-//! What a leader puts into its log, and the reads that need nothing there.
+//! The entries that a leader puts into its log, and the reads that need nothing there.
 
 use raft::StateRole;
 

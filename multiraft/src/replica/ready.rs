@@ -237,7 +237,7 @@ fn apply<M: StateMachine>(
             Effect::Peers(change) => follow_members(replica, &change),
         }
         effects.applied.push(Applied { range, at, output });
-        // What comes behind its removal is none of its business.
+        // Entries behind its removal are none of its business.
         if replica.is_removed() {
             return;
         }

@@ -86,10 +86,10 @@ pub(crate) fn check_envelope(
     })
 }
 
-/// What a snapshot holds, but for the state itself.
+/// The contents of a snapshot, but for the state itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Announced {
-    /// Where the state has the log applied.
+    /// The entry up to which the state has the log applied.
     pub at: EntryAt,
     /// The range there.
     pub descriptor: Descriptor,

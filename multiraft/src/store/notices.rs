@@ -1,4 +1,4 @@
-//! What stores tell each other about replicas beside Raft. Each of these answers a message; none is
+//! The notices of stores about replicas, beside Raft. Each of these answers a message; none is
 //! answered by another Raft message, and a lost one comes again with the next.
 //!
 //! - A store that has no replica to which a leader speaks says so (*absent*).

@@ -35,7 +35,7 @@ pub struct Checks {
     reads: BTreeMap<(u64, u64, ReadId), u64>,
     /// (term, applied) that each (store, life, peer of a range) showed last.
     shown: BTreeMap<(u64, u64, RangeId, PeerId), (u64, u64)>,
-    /// What the range of an epoch was.
+    /// The descriptors, by range and epoch.
     epochs: BTreeMap<RangeId, BTreeMap<Epoch, Descriptor>>,
     /// How often each store was started anew.
     lives: BTreeMap<u64, u64>,

@@ -394,7 +394,7 @@ impl Network {
         }
     }
 
-    /// What a master would do, only faster.
+    /// The work of a master, only faster.
     fn next_change(&mut self, store: u64, range: RangeId) -> Option<Vec<PeerChange>> {
         let node = &self.cluster.nodes[&store];
         let descriptor = node.store.descriptor(range)?.clone();

@@ -108,7 +108,7 @@ pub fn small_snapshots() -> SnapshotLimits {
     }
 }
 
-/// What a store tells of a range.
+/// The word of a store about a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Life {
     Born,
@@ -238,7 +238,7 @@ impl Node {
         }
     }
 
-    /// What an entry on the disk asks for that the machine does not see.
+    /// The kind of an entry on the disk which the machine does not see.
     pub fn kind_of(&self, range: RangeId, index: u64) -> &'static str {
         let key = [&range.0.to_be_bytes()[..], &[1], &index.to_be_bytes()].concat();
         let value = self.disk.get(Family::Raft, &key).expect("no fault is planned");

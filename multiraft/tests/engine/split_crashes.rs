@@ -11,7 +11,7 @@ const CHILD: RangeId = RangeId(8);
 /// Turns of every store around the split.
 const ROUNDS: usize = 7;
 
-/// Where the power goes.
+/// The step at which the power goes.
 #[derive(Clone, Copy, Debug)]
 struct Cut {
     /// Behind so many pieces of work.
