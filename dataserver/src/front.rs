@@ -9,6 +9,7 @@ use std::{
 use sharklock_locktable::{Acquisition, Command, LockTable, Name};
 use sharklock_multiraft::{EntryAt, LeftBehind, Proposals, ReadId, Settled};
 use sharklock_proto::v1;
+use sharklock_rangemap::StoreId;
 
 use crate::{
     agenda::Rest,
@@ -191,6 +192,9 @@ pub struct Front {
     pub weighed: u64,
     /// The callers that may have been told of acquisitions which could have to be withdrawn.
     pub attempts: Attempts,
+    /// The term of the replica, and who leads in it, as the engine has last said: this store only
+    /// once it answers.
+    pub led: (u64, Option<StoreId>),
 }
 
 impl Front {

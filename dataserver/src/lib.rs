@@ -17,6 +17,7 @@ mod edge;
 mod front;
 mod gate;
 mod image;
+mod journal;
 mod lease_clock;
 mod machine;
 mod memory;
@@ -24,6 +25,7 @@ mod moved;
 mod ports;
 mod range_age;
 mod reads;
+mod reports;
 mod wire;
 mod worker;
 
@@ -36,6 +38,7 @@ pub use lease_clock::{LeaseClock, LeaseKey, Renewal, with_drift};
 pub use machine::{LockRange, LockRangeOutput};
 pub use memory::{MemoryBounds, MemoryRefusals, SESSION_ACQUISITIONS_MAX, StoreMemory};
 pub use ports::{Input, Outputs, Pace, WorkerStats};
+pub use reports::Reports;
 #[cfg(feature = "edge")]
 pub use sharklock_multiraft::{LogLimits, SnapshotLimits};
 #[cfg(feature = "edge")]

@@ -9,12 +9,13 @@ use sharklock_proto::{
     internal::v1::{self as internal, store_reply::Body},
     v1,
 };
-use sharklock_rangemap::{Descriptor, RangeId};
+use sharklock_rangemap::{Descriptor, Epoch, RangeId, StoreId};
 
 use crate::{
     answers::{ANSWER_BYTES_MAX, Answers, HOLDERS_SHOWN, Replies, within_budget},
     attempts::Attempts,
     front::{Query, Read, ReplyTo},
+    journal::{Journal, Page},
     lease_clock::{LeaseClock, LeaseKey},
     machine::LockRange,
     wire,
@@ -28,7 +29,61 @@ const WAITERS_DEFAULT: usize = 100;
 const PAGE_MAX: usize = 1_000;
 /// Locks per page when the question does not say.
 const PAGE_DEFAULT: usize = 100;
+/// Ranges in one description for routes: some 200 KiB.
+const ROUTES_MAX: usize = 1_000;
+
+/// What gateways and masters are told of a range: if none of it has changed, they know it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Word {
+    /// Of its descriptor as applied here.
+    pub epoch: Epoch,
+    /// Of the replica.
+    pub term: u64,
+    /// Who leads in that term, as far as known; this store only once it answers.
+    pub leader: Option<StoreId>,
+    /// The rules that it follows.
+    pub feature_level: u64,
+}
+
 impl Replies {
+    /// What has changed of the ranges, as far as routes need it, since a gateway has `heard` of them.
+    pub fn describe_routes(
+        &mut self,
+        to: ReplyTo,
+        store: &Store<LockRange>,
+        journal: &Journal<Word>,
+        heard: u64,
+    ) {
+        let Page { since, upto, has_more, changes } = journal.since(heard, ROUTES_MAX);
+        let ident = store.ident();
+        let mut description = internal::StoreDescription {
+            cluster_id: ident.cluster_id.to_string(),
+            store: Some(v1::StoreStatus {
+                store_id: ident.store.0,
+                ident: ident.ident.to_string(),
+                ..v1::StoreStatus::default()
+            }),
+            since,
+            upto,
+            has_more,
+            ..internal::StoreDescription::default()
+        };
+        for (range, word) in changes {
+            let Some((word, descriptor)) = word.zip(store.descriptor(range)) else {
+                description.gone.push(range.0);
+                continue;
+            };
+            description.descriptors.push(descriptor.into());
+            description.ranges.push(v1::RangeStatus {
+                range_id: range.0,
+                leader_store_id: word.leader.map_or(0, |leader| leader.0),
+                term: word.term,
+                ..v1::RangeStatus::default()
+            });
+        }
+        self.reply(to, Body::Describe(description));
+    }
+
     /// The store and its ranges; `status` says what the core does not know.
     pub fn describe(&mut self, to: ReplyTo, store: &Store<LockRange>, status: &v1::StoreStatus) {
         let ranges = store.ranges();
@@ -54,6 +109,7 @@ impl Replies {
                 .filter_map(|range| store.descriptor(*range))
                 .map(internal::RangeDescriptor::from)
                 .collect(),
+            ..internal::StoreDescription::default()
         };
         self.reply(to, Body::Describe(description));
     }

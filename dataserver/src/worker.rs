@@ -16,7 +16,7 @@ use sharklock_locktable::Token;
 use sharklock_multiraft::{BatchSeq, Effects, Pacer, Store};
 use sharklock_proto::{
     CALL_AGE_MAX,
-    internal::v1::{self as internal, RangeReport, StoreCall, store_call::Body},
+    internal::v1::{self as internal, StoreCall, store_call::Body},
     v1,
 };
 use sharklock_rangemap::RangeId;
@@ -27,17 +27,19 @@ use crate::{
     answers::Replies,
     codec::{self, BatchHead},
     front::{Front, Leading, LinkId, ReplyTo},
+    journal::Journal,
     lease_clock::{LeaseClock, LeaseKey, STALL_MIN},
     machine::{LockRange, LockRangeOutput},
     memory::{MemoryBounds, StoreMemory},
     moved,
     ports::{Input, Outputs, Pace, WorkerStats},
     range_age::CountedTime,
-    reads,
+    reads::{self, Word},
 };
 
 mod effects;
 mod splitting;
+mod telling;
 
 /// See the module.
 ///
@@ -48,12 +50,17 @@ mod splitting;
 /// - `leaderless` has the ranges of which the engine has not said that somebody leads them;
 /// - `memory` has been told of every range at the end of each turn, but for states that a snapshot
 ///   has brought, of which it is told with the next tick;
-/// - the lease clocks are asked for due leases only in a turn whose mailbox was drained.
+/// - the lease clocks are asked for due leases only in a turn whose mailbox was drained;
+/// - at the end of a turn `journal` has the word about every range.
 pub struct Worker {
     store: Store<LockRange>,
     fronts: BTreeMap<RangeId, Front>,
     agenda: Agenda,
     leaderless: BTreeSet<RangeId>,
+    /// What gateways are told of the ranges.
+    journal: Journal<Word>,
+    /// Of these the masters have not been told what is in the journal.
+    unreported: BTreeSet<RangeId>,
     /// How many states had come by snapshots when all ranges were weighed last.
     installed: u64,
     /// The clocks of leaderships that are over.
@@ -84,6 +91,8 @@ impl Worker {
             fronts: ranges.iter().map(|range| (*range, Front::default())).collect(),
             agenda,
             leaderless: ranges.into_iter().collect(),
+            journal: Journal::default(),
+            unreported: BTreeSet::new(),
             installed: 0,
             retired: Vec::new(),
             replies: Replies::default(),
@@ -194,25 +203,6 @@ impl Worker {
     /// The replicas to which the disk counts as lost, each with why, for people.
     pub fn lost_replicas(&self) -> Vec<String> {
         reads::lost_replicas(&self.store)
-    }
-
-    /// The report for the master about the ranges that this store leads and answers for, by id.
-    pub fn reports(&self) -> Vec<RangeReport> {
-        let leading = self.fronts.iter().filter(|(_, front)| front.leading.is_some());
-        leading
-            .filter_map(|(range, _)| {
-                let status = self.store.status(*range)?;
-                Some(RangeReport {
-                    descriptor: Some(internal::RangeDescriptor::from(
-                        self.store.descriptor(*range)?,
-                    )),
-                    term: status.term,
-                    applied_index: status.applied,
-                    locks: self.store.machine(*range)?.table().counts().locks as u64,
-                    feature_level: self.store.machine(*range)?.table().feature_level(),
-                })
-            })
-            .collect()
     }
 
     /// Asks for the image to be written in the next batch.
@@ -356,8 +346,12 @@ impl Worker {
         let Some(body) = call.body.take() else {
             return self.replies.refuse(to, "MALFORMED_CALL", "body is not set");
         };
-        if matches!(body, Body::Describe(_)) {
-            return self.replies.describe(to, &self.store, &self.store_status);
+        if let Body::Describe(question) = body {
+            let (store, status) = (&self.store, &self.store_status);
+            return match question.heard {
+                None => self.replies.describe(to, store, status),
+                Some(heard) => self.replies.describe_routes(to, store, &self.journal, heard),
+            };
         }
         let range = match self.route(&call, &body) {
             Ok(range) => range,
@@ -455,6 +449,7 @@ impl Worker {
                 front.rest(now, machine.table())
             });
             self.agenda.rest(range, rest.unwrap_or_default());
+            self.note(range);
         }
     }
 }

@@ -17,18 +17,35 @@ pub const DESCRIBE_AGAIN_MAX_US: u64 = 1_000_000;
 /// A store describes itself from memory, at once. One that does not for so long is passed over.
 pub const DESCRIBE_WITHIN_US: u64 = 2_000_000;
 
+/// Who leads a range, as a store has said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Said {
+    /// The leader; 0: the store knows none.
+    pub leader: StoreId,
+    /// Its term.
+    pub term: u64,
+}
+
 /// The knowledge of a linked store.
 #[derive(Debug, Default)]
 struct Store {
     asked_us: Option<u64>,
     /// The question of `asked_us` is under way.
     under_way: bool,
+    /// The change behind which that question asks for changes; 0: for everything.
+    asked_since: u64,
+    /// The change up to which the store has told what it has.
+    heard: u64,
+    /// It is telling everything, and has not come to the end.
+    is_beginning: bool,
     /// It is asked again soon, not only when everything is asked.
     hurried: bool,
+    /// It has said that there is more: it is asked at once.
+    has_more: bool,
     /// Since when it has been asked again without saying anything new.
     again_since_us: Option<u64>,
-    /// Its last description, until it is silent: its ranges, and whether each had a leader.
-    ranges: Option<BTreeMap<u64, bool>>,
+    /// What it has said of its ranges, until it is silent.
+    said: BTreeMap<u64, Said>,
 }
 
 /// The work that is due now.
@@ -41,28 +58,77 @@ pub struct Due {
 }
 
 /// See the module.
+///
+/// Invariants:
+/// - `words` counts what is in the `said` of all stores.
 #[derive(Debug, Default)]
 pub struct Describing {
     stores: BTreeMap<StoreId, Store>,
-    ready: bool,
+    words: Words,
+}
+
+/// By range, how many stores have said that they have it, and how many of them that it is led.
+///
+/// Invariants: `unled` is how many ranges nobody says are led.
+#[derive(Debug, Default)]
+struct Words {
+    of_range: BTreeMap<u64, (u32, u32)>,
+    unled: usize,
+}
+
+impl Words {
+    /// A follower that is cut off knows no leader: another's word is enough.
+    fn are_all_led(&self) -> bool {
+        self.unled == 0 && !self.of_range.is_empty()
+    }
+
+    /// A store says this of a range, where it has said that before. True: that is news of whether
+    /// the range is led.
+    fn change(&mut self, range: u64, before: Option<Said>, now: Option<Said>) -> bool {
+        let is_led = |said: Said| said.leader != StoreId(0);
+        let (before, now) = (before.map(is_led), now.map(is_led));
+        if before == now {
+            return false;
+        }
+        let (have, led) = self.of_range.entry(range).or_default();
+        self.unled -= usize::from(*have > 0 && *led == 0);
+        *have = *have + u32::from(now.is_some()) - u32::from(before.is_some());
+        *led = *led + u32::from(now == Some(true)) - u32::from(before == Some(true));
+        self.unled += usize::from(*have > 0 && *led == 0);
+        if *have == 0 {
+            self.of_range.remove(&range);
+        }
+        true
+    }
 }
 
 impl Describing {
     /// A store is linked: it is asked at once.
     pub fn link_up(&mut self, store: StoreId) {
+        self.forget(store);
         self.stores.insert(store, Store::default());
     }
 
     /// A store's link is lost: what it said does not count any more.
     pub fn link_lost(&mut self, store: StoreId) {
+        self.forget(store);
         self.stores.remove(&store);
-        self.ready = self.is_led();
     }
 
     /// Whether calls have a chance: stores answer, and of each of their ranges somebody says that it
     /// has a leader.
     pub fn is_ready(&self) -> bool {
-        self.ready
+        self.words.are_all_led()
+    }
+
+    /// The change up to which a store has told what it has, which the question to it names.
+    pub fn asked_since(&self, store: StoreId) -> u64 {
+        self.stores.get(&store).map_or(0, |store| store.asked_since)
+    }
+
+    /// What a store has said of a range.
+    pub fn said(&self, store: StoreId, range: u64) -> Option<Said> {
+        self.stores.get(&store)?.said.get(&range).copied()
     }
 
     /// A store may know more than it has said: it is asked soon, and not more often than that
@@ -78,6 +144,17 @@ impl Describing {
         self.stores.values_mut().for_each(|store| store.hurried = true);
     }
 
+    /// As [`hurry_all`](Self::hurry_all), and each is asked for everything: something that was said
+    /// is not known here any more.
+    pub fn begin_anew(&mut self) {
+        for store in self.stores.values_mut() {
+            store.hurried = true;
+            if !store.is_beginning {
+                store.heard = 0;
+            }
+        }
+    }
+
     /// When [`take_due`](Self::take_due) has something; None while no store is linked.
     pub fn due_us(&self) -> Option<u64> {
         self.stores.values().map(|store| self.due_of(store)).min()
@@ -85,32 +162,22 @@ impl Describing {
 
     /// Takes what is due; each of `ask` counts as asked.
     pub fn take_due(&mut self, now_us: u64) -> Due {
-        let mut due = Due::default();
-        let ids: Vec<_> = self.stores.keys().copied().collect();
-        for id in ids {
-            let store = &self.stores[&id];
-            if self.due_of(store) > now_us {
-                continue;
-            }
-            let store = self.stores.get_mut(&id).expect("it has just been there");
-            if store.under_way {
-                store.ranges = None;
-                due.silent.push(id);
-            }
-            let again = store.hurried || !self.ready;
-            *store = Store {
-                asked_us: Some(now_us),
-                under_way: true,
-                hurried: false,
-                again_since_us: again.then(|| store.again_since_us.unwrap_or(now_us)),
-                ranges: store.ranges.take(),
-            };
-            due.ask.push(id);
+        let is_ready = self.is_ready();
+        let is_due = |(_, store): &(&StoreId, &Store)| self.due_of(store) <= now_us;
+        let ask: Vec<_> = self.stores.iter().filter(is_due).map(|(id, _)| *id).collect();
+        let is_silent = |id: &StoreId| self.stores[id].under_way;
+        let silent: Vec<_> = ask.iter().copied().filter(is_silent).collect();
+        silent.iter().for_each(|id| self.forget(*id));
+        for id in &ask {
+            let store = self.stores.get_mut(id).expect("it has just been there");
+            let again = store.hurried || !is_ready;
+            store.again_since_us = again.then(|| store.again_since_us.unwrap_or(now_us));
+            store.asked_us = Some(now_us);
+            store.asked_since = store.heard;
+            store.is_beginning |= store.heard == 0;
+            (store.under_way, store.hurried, store.has_more) = (true, false, false);
         }
-        if !due.silent.is_empty() {
-            self.ready = self.is_led();
-        }
-        due
+        Due { ask, silent }
     }
 
     /// The question did not fit into the link: the store is not silent, and is asked again.
@@ -120,26 +187,56 @@ impl Describing {
         }
     }
 
-    /// A store described itself.
+    /// A store described itself. What answers an older question than the last is passed over: the
+    /// answer to the last one brings it, too.
     pub fn described(&mut self, from: StoreId, description: &StoreDescription) {
         let Some(store) = self.stores.get_mut(&from) else { return };
+        let StoreDescription { since, upto, has_more, ranges, gone, .. } = description;
+        if *since != 0 && *since != store.asked_since {
+            return;
+        }
         store.under_way = false;
-        let led = |range: &sharklock_proto::v1::RangeStatus| range.leader_store_id != 0;
-        let ranges = description.ranges.iter().map(|range| (range.range_id, led(range)));
-        let known = !description.descriptors.is_empty();
-        let ranges = known.then(|| ranges.collect());
-        if ranges != store.ranges {
-            store.ranges = ranges;
+        // Somebody has asked for everything meanwhile, if nothing counts as heard.
+        if *since == 0 || store.heard != 0 {
+            store.heard = *upto;
+        }
+        store.has_more = *has_more;
+        store.is_beginning = *has_more && (store.is_beginning || *since == 0);
+        let mut before = match since {
+            0 => std::mem::take(&mut store.said),
+            _ => BTreeMap::new(),
+        };
+        let mut is_news = false;
+        for range in ranges {
+            let now = Said { leader: StoreId(range.leader_store_id), term: range.term };
+            let known = store.said.insert(range.range_id, now);
+            let known = known.or_else(|| before.remove(&range.range_id));
+            is_news |= self.words.change(range.range_id, known, Some(now));
+        }
+        let gone = gone.iter().filter_map(|range| Some((*range, store.said.remove(range)?)));
+        for (range, known) in gone.chain(before).collect::<Vec<_>>() {
+            is_news |= self.words.change(range, Some(known), None);
+        }
+        if is_news {
             store.again_since_us = None;
         }
-        self.ready = self.is_led();
+    }
+
+    /// What a store said does not count any more, and is to be said again.
+    fn forget(&mut self, store: StoreId) {
+        let Some(store) = self.stores.get_mut(&store) else { return };
+        store.heard = 0;
+        for (range, said) in std::mem::take(&mut store.said) {
+            self.words.change(range, Some(said), None);
+        }
     }
 
     fn due_of(&self, store: &Store) -> u64 {
         let Some(asked_us) = store.asked_us else { return 0 };
         let pause_us = match store {
             Store { under_way: true, .. } => DESCRIBE_WITHIN_US,
-            Store { hurried: false, .. } if self.ready => DESCRIBE_EVERY_US,
+            Store { has_more: true, .. } => 0,
+            Store { hurried: false, .. } if self.is_ready() => DESCRIBE_EVERY_US,
             Store { again_since_us, .. } => {
                 let missing_us = asked_us - again_since_us.unwrap_or(asked_us);
                 (missing_us / 4).clamp(DESCRIBE_AGAIN_US, DESCRIBE_AGAIN_MAX_US)
@@ -147,24 +244,11 @@ impl Describing {
         };
         asked_us + pause_us
     }
-
-    /// A follower that is cut off knows no leader: another's word is enough.
-    fn is_led(&self) -> bool {
-        let mut led: BTreeMap<u64, bool> = BTreeMap::new();
-        let mut described = false;
-        for ranges in self.stores.values().filter_map(|store| store.ranges.as_ref()) {
-            described = true;
-            for (range, has_leader) in ranges {
-                *led.entry(*range).or_default() |= has_leader;
-            }
-        }
-        described && led.values().all(|led| *led)
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use sharklock_proto::{internal::v1::RangeDescriptor, v1::RangeStatus};
+    use sharklock_proto::v1::RangeStatus;
 
     use super::*;
 
@@ -179,7 +263,6 @@ mod tests {
         };
         StoreDescription {
             ranges: ranges.iter().map(status).collect(),
-            descriptors: ranges.iter().map(|_| RangeDescriptor::default()).collect(),
             ..StoreDescription::default()
         }
     }
@@ -286,5 +369,72 @@ mod tests {
         describing.not_asked(A);
         assert_eq!(describing.due_us(), Some(DESCRIBE_AGAIN_US));
         assert_eq!(describing.take_due(2 * DESCRIBE_WITHIN_US), ask(&[A]));
+    }
+
+    /// What has changed of ranges, from one change to another.
+    fn change(since: u64, upto: u64, ranges: &[(u64, u64)], gone: &[u64]) -> StoreDescription {
+        StoreDescription { since, upto, gone: gone.to_vec(), ..description(ranges) }
+    }
+
+    #[test]
+    fn only_what_has_changed_is_asked_for_and_the_rest_still_counts() {
+        let mut describing = Describing::default();
+        describing.link_up(A);
+        describing.take_due(0);
+        assert_eq!(describing.asked_since(A), 0);
+        describing.described(A, &change(0, 7, &[(1, 2), (2, 2)], &[]));
+        assert_eq!(describing.take_due(DESCRIBE_EVERY_US), ask(&[A]));
+        assert_eq!(describing.asked_since(A), 7);
+        describing.described(A, &change(7, 8, &[(2, 0)], &[]));
+        assert!(!describing.is_ready(), "range 2 has lost its leader");
+        assert_eq!(describing.said(A, 1), Some(Said { leader: B, term: 0 }));
+        describing.take_due(2 * DESCRIBE_EVERY_US);
+        describing.described(A, &change(8, 9, &[], &[2]));
+        assert!(describing.is_ready(), "range 2 is gone");
+        describing.take_due(3 * DESCRIBE_EVERY_US);
+        describing.described(A, &change(0, 3, &[(9, 1)], &[]));
+        assert_eq!(describing.said(A, 1), None, "the store has said everything anew");
+    }
+
+    #[test]
+    fn a_store_that_has_more_to_say_is_asked_at_once() {
+        let mut describing = Describing::default();
+        describing.link_up(A);
+        describing.take_due(0);
+        let more = StoreDescription { has_more: true, ..change(0, 7, &[(1, 2)], &[]) };
+        describing.described(A, &more);
+        assert_eq!(describing.take_due(1), ask(&[A]));
+        assert_eq!(describing.asked_since(A), 7);
+        describing.described(A, &change(7, 9, &[(2, 2)], &[]));
+        assert_eq!(describing.take_due(2), ask(&[]));
+    }
+
+    #[test]
+    fn whoever_was_silent_says_everything_anew_and_a_late_answer_is_passed_over() {
+        let mut describing = Describing::default();
+        describing.link_up(A);
+        describing.take_due(0);
+        describing.described(A, &change(0, 7, &[(1, 2)], &[]));
+        describing.take_due(DESCRIBE_EVERY_US);
+        let due = describing.take_due(DESCRIBE_EVERY_US + DESCRIBE_WITHIN_US);
+        assert_eq!(due, Due { ask: vec![A], silent: vec![A] });
+        assert_eq!(describing.asked_since(A), 0);
+        describing.described(A, &change(7, 8, &[(3, 2)], &[]));
+        assert!(!describing.is_ready(), "without range 1 it says nothing");
+        describing.described(A, &change(0, 8, &[(1, 2), (3, 2)], &[]));
+        assert!(describing.is_ready());
+    }
+
+    #[test]
+    fn who_misses_what_was_said_hears_everything_even_if_an_answer_was_under_way() {
+        let mut describing = Describing::default();
+        describing.link_up(A);
+        describing.take_due(0);
+        describing.described(A, &change(0, 7, &[(1, 2)], &[]));
+        assert_eq!(describing.take_due(DESCRIBE_EVERY_US), ask(&[A]));
+        describing.begin_anew();
+        describing.described(A, &change(7, 8, &[(1, 3)], &[]));
+        assert_eq!(describing.take_due(DESCRIBE_EVERY_US + DESCRIBE_AGAIN_US), ask(&[A]));
+        assert_eq!(describing.asked_since(A), 0);
     }
 }

@@ -307,8 +307,10 @@ impl Hub {
             Some(name) => self.routing().route(name.as_bytes()),
             None => self.routing().anywhere(),
         };
-        if target.is_none_or(|target| target.range_id == 0) {
-            self.ask_for_routes();
+        match target {
+            Some(target) if target.range_id != 0 => {}
+            Some(_) if body.routed_by().is_some() => self.ask_for_all_routes(),
+            _ => self.ask_for_routes(),
         }
         target
     }
@@ -345,6 +347,9 @@ impl Hub {
         if !calls.is_empty() {
             self.observer.keepalive_batch();
         }
+        if calls.iter().any(|(_, call)| call.range_id == 0) {
+            self.ask_for_all_routes();
+        }
         let mut by_store = crate::link::ByStore::default();
         calls.into_iter().for_each(|(store, call)| by_store.push(store, call));
         for (store, calls) in by_store.into_batches() {
@@ -369,7 +374,8 @@ impl Hub {
         }
         for store in due.ask {
             let tag = Tag { stream: StreamNumber::GATEWAY, call: CallNumber::DESCRIBE };
-            let body = Some(Ask::Describe(DescribeStore {}));
+            let heard = Some(self.describing().asked_since(store));
+            let body = Some(Ask::Describe(DescribeStore { heard }));
             let call = StoreCall { tag: tag.to_wire(), body, ..StoreCall::default() };
             if self.send(now_us, store, Lane::Ordinary, vec![call]).is_err() {
                 self.describing().not_asked(store);
@@ -390,6 +396,12 @@ impl Hub {
 
     fn ask_for_routes(&self) {
         self.describing().hurry_all();
+        self.observer.due_sooner();
+    }
+
+    /// Of some name nothing is known: what stores have said is not all here any more.
+    fn ask_for_all_routes(&self) {
+        self.describing().begin_anew();
         self.observer.due_sooner();
     }
 

@@ -15,6 +15,8 @@ use sharklock_proto::internal::v1::{
 };
 use sharklock_rangemap::{Descriptor, RangeId, RouteCache, StoreId};
 
+use crate::describing::Said;
+
 /// The store to which a call goes, with its range and version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Target {
@@ -165,6 +167,20 @@ impl Routing {
                 self.cache.on_described(RangeId(range.range_id), leader, range.term);
             }
         }
+    }
+
+    /// Takes in what a store has said before of ranges' leaders, and stands by.
+    pub fn recall(&mut self, said: &[(RangeId, Said)]) {
+        for (range, Said { leader, term }) in said {
+            if self.reach(*leader) == Reach::Up {
+                self.cache.on_described(*range, *leader, *term);
+            }
+        }
+    }
+
+    /// The ranges of which nobody has said who leads them.
+    pub fn guesses(&self) -> Vec<RangeId> {
+        self.cache.guesses().collect()
     }
 
     /// Takes in what the masters say: a cache of what leaders have reported, by the same rules as a

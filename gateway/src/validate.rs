@@ -111,7 +111,7 @@ impl Checked {
 
     /// The gateway's own question: a store's description.
     pub fn describe(store: StoreId) -> Self {
-        let describe = sharklock_proto::internal::v1::DescribeStore {};
+        let describe = sharklock_proto::internal::v1::DescribeStore::default();
         Self { session: None, body: Body::Describe(describe), store: Some(store) }
     }
 }

@@ -53,9 +53,10 @@ struct Heard {
     address: String,
     at: Duration,
     counts: Counts,
-    /// It has said everything that it leads. Until then it is asked to: the answer that asks for it
-    /// may be lost.
-    is_whole: bool,
+    /// The last of its heartbeats.
+    seq: u64,
+    /// Everything up to this change of what it leads has been taken in.
+    upto: u64,
     /// Its process has said that it ends.
     has_left: bool,
 }
@@ -63,8 +64,19 @@ struct Heard {
 impl Heard {
     fn new(at: Duration, life: Life, address: String) -> Self {
         let counts = Counts::default();
-        Self { life, address, at, counts, is_whole: false, has_left: false }
+        Self { life, address, at, counts, seq: 0, upto: 0, has_left: false }
     }
+}
+
+/// A heartbeat, but for its reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Beat {
+    /// Counts the heartbeats of a life.
+    pub seq: u64,
+    /// The change behind which its reports begin.
+    pub since: u64,
+    /// What the store has.
+    pub counts: Counts,
 }
 
 /// Replicas of a store.
@@ -145,8 +157,9 @@ impl Presence {
         }
     }
 
-    /// A heartbeat, which says everything if `is_full`. True: this master has not heard everything
-    /// from this process yet.
+    /// A heartbeat. True: its reports go on where those before ended, and are to be taken in. They
+    /// are not where something is missing in between, which another master has heard; nor where a
+    /// later heartbeat has been heard already.
     ///
     /// # Errors
     /// Another process speaks for the store.
@@ -155,7 +168,7 @@ impl Presence {
         now: Duration,
         store: StoreId,
         (life, address): (Life, &str),
-        (counts, is_full): (Counts, bool),
+        beat: Beat,
     ) -> Result<bool, Refusal> {
         let heard = self.stores.entry(store);
         let heard = heard.or_insert_with(|| Heard::new(now, life, address.to_owned()));
@@ -168,9 +181,20 @@ impl Presence {
                 ),
             ));
         }
-        (heard.at, heard.counts) = (now, counts);
-        heard.is_whole |= is_full;
-        Ok(!heard.is_whole)
+        heard.at = now;
+        if beat.seq <= heard.seq {
+            return Ok(false);
+        }
+        (heard.seq, heard.counts) = (beat.seq, beat.counts);
+        Ok(beat.since <= heard.upto)
+    }
+
+    /// Reports up to this change have been taken in. The change up to which all are.
+    pub fn heard_to(&mut self, store: StoreId, upto: u64) -> u64 {
+        self.stores.get_mut(&store).map_or(0, |heard| {
+            heard.upto = heard.upto.max(upto);
+            heard.upto
+        })
     }
 
     /// A store says that it leads a range, and by which rules. True: that it leads is news.

@@ -174,7 +174,7 @@ mod tests {
         let body =
             store_call::Body::KeepAlive(v1::KeepAliveRequest { items, ..Default::default() });
         assert_eq!(body.routed_by(), Some("b"));
-        assert_eq!(store_call::Body::Describe(DescribeStore {}).routed_by(), None);
+        assert_eq!(store_call::Body::Describe(DescribeStore::default()).routed_by(), None);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! give up. It sends nothing, waits for nothing, and asks nobody for descriptors: on
 //! [`RouteCache::route`] = `None` its owner does, and installs what it learns.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::descriptor::{Descriptor, Epoch, RangeId, StoreId};
@@ -55,14 +55,14 @@ impl Destination {
 ///
 /// Invariants:
 /// - there is exactly one destination per range of the map, and it is one of the range's voters;
-/// - `guesses` is the number of destinations of which nobody has said that they lead;
+/// - `guesses` has the ranges of whose destinations nobody has said that they lead;
 /// - `terms` names only ranges of the map.
 #[derive(Clone, Debug, Default)]
 pub struct RouteCache {
     map: RangeMap,
     /// By range, whom to try next.
     destinations: BTreeMap<RangeId, Destination>,
-    guesses: usize,
+    guesses: BTreeSet<RangeId>,
     /// By range, the newest term in which a store has described it.
     terms: BTreeMap<RangeId, u64>,
 }
@@ -102,7 +102,12 @@ impl RouteCache {
 
     /// Whether for some range nobody has said who leads: only then an answer can teach anything.
     pub fn has_guesses(&self) -> bool {
-        self.guesses > 0
+        !self.guesses.is_empty()
+    }
+
+    /// The ranges of which nobody has said who leads them, by id.
+    pub fn guesses(&self) -> impl Iterator<Item = RangeId> {
+        self.guesses.iter().copied()
     }
 
     /// A store answered as the range's leader.
@@ -163,14 +168,17 @@ impl RouteCache {
     }
 
     fn point(&mut self, range: RangeId, to: Destination) {
-        let before = self.destinations.insert(range, to);
-        self.guesses -= usize::from(before.is_some_and(Destination::is_guess));
-        self.guesses += usize::from(to.is_guess());
+        self.destinations.insert(range, to);
+        if to.is_guess() {
+            self.guesses.insert(range);
+        } else {
+            self.guesses.remove(&range);
+        }
     }
 
     fn unpoint(&mut self, range: RangeId) {
-        let before = self.destinations.remove(&range);
-        self.guesses -= usize::from(before.is_some_and(Destination::is_guess));
+        self.destinations.remove(&range);
+        self.guesses.remove(&range);
         self.terms.remove(&range);
     }
 

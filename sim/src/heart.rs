@@ -1,17 +1,17 @@
 //! Stores and the masters: a store registers before it serves, then says what it is and leads, as the
 //! data server's heart does, and follows what it is told.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use sharklock_dataserver::Input;
+use sharklock_dataserver::{Input, Reports};
 use sharklock_locktable::FEATURE_LEVEL;
 use sharklock_master::{Reason, Reply, Request};
 use sharklock_multiraft::StoreIdent;
 use sharklock_proto::{
     ClusterId, Life,
     internal::v1::{
-        RaiseLevel, RangeReport, RegisterStoreRequest, RegisterStoreResponse, StoreAddress,
+        RaiseLevel, RegisterStoreRequest, RegisterStoreResponse, StoreAddress,
         StoreHeartbeatRequest, StoreHeartbeatResponse,
     },
 };
@@ -29,6 +29,8 @@ const ASK_FOR_NS: u64 = 3 * S;
 const BEAT_EVERY_NS: u64 = S;
 /// The first pause is this part of the usual one, and then it doubles.
 const FIRST_PAUSES: u64 = 16;
+/// Ranges in one heartbeat: few, so that what a store has to say takes several.
+const RANGES_PER_BEAT: usize = 5;
 
 /// What the leading master knows from this life of a store.
 #[derive(Debug)]
@@ -38,10 +40,8 @@ pub struct Heart {
     /// Names this life.
     life: Life,
     seq: u64,
-    told: BTreeMap<u64, RangeReport>,
-    /// What the heartbeat on its way says.
-    telling: BTreeMap<u64, RangeReport>,
-    is_full_due: bool,
+    reports: Reports,
+    stores_hash: u64,
     /// When the heartbeat on its way was begun; None: none is.
     since_ns: Option<u64>,
     pause_ns: u64,
@@ -63,9 +63,8 @@ impl Heart {
             seeker: Seeker::new(masters),
             life: Life::from_bytes(name),
             seq: 0,
-            told: BTreeMap::new(),
-            telling: BTreeMap::new(),
-            is_full_due: true,
+            reports: Reports::in_pages_of(RANGES_PER_BEAT),
+            stores_hash: 0,
             since_ns: None,
             pause_ns: BEAT_EVERY_NS / FIRST_PAUSES,
             promotions: 0,
@@ -77,15 +76,6 @@ impl Heart {
     fn follow(&mut self, stores: &[StoreAddress]) {
         self.peers = stores.iter().map(|store| StoreId(store.store_id)).collect();
     }
-}
-
-fn range_of(report: &RangeReport) -> u64 {
-    report.descriptor.as_ref().map_or(0, |descriptor| descriptor.range_id)
-}
-
-fn differs(known: &RangeReport, now: &RangeReport) -> bool {
-    let shape = |report: &RangeReport| (report.term, report.feature_level);
-    shape(known) != shape(now) || known.descriptor != now.descriptor
 }
 
 impl World {
@@ -256,14 +246,13 @@ impl World {
 
     fn beats(&mut self, number: usize) {
         let store = &mut self.stores[number - 1];
-        let (Some(heart), Some(process)) = (&mut store.heart, &store.process) else { return };
+        let (Some(heart), Some(process)) = (&mut store.heart, &mut store.process) else { return };
         // A planned one is not due any more.
         heart.beat += 1;
         heart.seq += 1;
         heart.since_ns = Some(self.now);
         heart.promotions = process.worker.stats().promotions;
-        let reports = process.worker.reports().into_iter();
-        heart.telling = reports.map(|report| (range_of(&report), report)).collect();
+        heart.reports.note(process.worker.take_reports());
         self.beat_out(number);
     }
 
@@ -272,22 +261,14 @@ impl World {
         let store = &mut self.stores[number - 1];
         let (Some(heart), Some(process)) = (&mut store.heart, &store.process) else { return };
         let known = store.known.expect("it serves");
-        let is_news = |(range, report): &(&u64, &RangeReport)| {
-            heart.is_full_due || heart.told.get(range).is_none_or(|known| differs(known, report))
-        };
-        let news = heart.telling.iter().filter(is_news).map(|(_, report)| report.clone());
         let request = StoreHeartbeatRequest {
             cluster_id: known.cluster_id.to_wire(),
             store_id: known.store.0,
             life: heart.life.to_wire(),
             seq: heart.seq,
-            is_full: heart.is_full_due,
-            ranges: news.collect(),
-            replicas_count: process.worker.store().ranges().len() as u32,
-            leaders_count: heart.telling.len() as u32,
-            sync_p50_us: 0,
-            sync_p99_us: 0,
-            is_leaving: false,
+            replicas_count: process.worker.ranges_count() as u32,
+            stores_hash: heart.stores_hash,
+            ..heart.reports.heartbeat()
         };
         heart.seeker.number = question;
         let (seeker, life) = (heart.seeker, store.life);
@@ -302,9 +283,11 @@ impl World {
         let store = &mut self.stores[number - 1];
         let Some(heart) = &mut store.heart else { return };
         heart.since_ns = None;
-        heart.told = std::mem::take(&mut heart.telling);
-        heart.is_full_due = answer.full_wanted;
-        heart.follow(&answer.stores);
+        let goes_on = heart.reports.answered(answer.heard);
+        if heart.stores_hash != answer.stores_hash {
+            heart.stores_hash = answer.stores_hash;
+            heart.follow(&answer.stores);
+        }
         for range in &answer.bootstrap {
             self.counters.count("ranges that masters asked for");
             let (descriptor, level) = (descriptor(range), answer.bootstrap_level);
@@ -313,6 +296,10 @@ impl World {
         for RaiseLevel { range_id, conf_ver, feature_level: level } in answer.raise {
             let range = RangeId(range_id);
             self.store_told(number, Input::RaiseLevel { range, conf_ver, level });
+        }
+        if goes_on {
+            self.counters.count("heartbeats that had more to say");
+            return self.beats(number);
         }
         self.plan_beat(number);
         self.store_has_news(number);

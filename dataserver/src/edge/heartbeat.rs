@@ -1,9 +1,8 @@
 //! Telling the masters, once in a while and at every change of leadership, what this store is and
-//! leads; and hearing what they want. Locks go on without it.
+//! what has changed of what it leads; and hearing what they want. Locks go on without it.
 
 use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -11,8 +10,7 @@ use sharklock_multiraft::StoreIdent;
 use sharklock_proto::{
     Life,
     internal::v1::{
-        RaiseLevel, RangeDescriptor, RangeReport, StoreAddress, StoreHeartbeatRequest,
-        StoreHeartbeatResponse,
+        RaiseLevel, RangeDescriptor, RangeReport, StoreHeartbeatRequest, StoreHeartbeatResponse,
     },
 };
 use sharklock_rangemap::{Descriptor, RangeId};
@@ -23,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     edge::{mailbox::Mailbox, registration},
     ports::Input,
+    reports::Reports,
 };
 
 /// How long one heartbeat looks for the leading master before the next takes its place.
@@ -39,18 +38,22 @@ const EX_CONFIG: i32 = 78;
 /// The first pause between two heartbeats is this part of the usual one, and then it doubles.
 const FIRST_PAUSES: u32 = 16;
 
-/// The last word of the worker's thread about the store.
+/// What the worker's thread has said of the store.
 #[derive(Debug, Default)]
 pub struct Bulletin {
-    latest: Mutex<Reported>,
+    board: Mutex<Board>,
     news: Notify,
 }
 
-/// The contents of a heartbeat.
-#[derive(Clone, Debug, Default)]
-pub struct Reported {
-    /// Ranges led here, by id.
-    pub ranges: Vec<RangeReport>,
+#[derive(Debug, Default)]
+struct Board {
+    reports: Reports,
+    measures: Measures,
+}
+
+/// What every heartbeat says.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Measures {
     /// Replicas here.
     pub replicas_count: u32,
     /// Median and 99th percentile of a durable write, microseconds.
@@ -58,16 +61,24 @@ pub struct Reported {
 }
 
 impl Bulletin {
-    /// Takes the place of what was said before; `at_once`: the masters are to hear of it now.
-    pub fn publish(&self, reported: Reported, at_once: bool) {
-        *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = reported;
+    /// What has changed since the last time; `at_once`: the masters are to hear of it now.
+    pub fn publish(
+        &self,
+        changed: Vec<(RangeId, Option<RangeReport>)>,
+        measures: Measures,
+        at_once: bool,
+    ) {
+        let mut board = self.board();
+        board.reports.note(changed);
+        board.measures = measures;
+        drop(board);
         if at_once {
             self.news.notify_one();
         }
     }
 
-    fn read(&self) -> Reported {
-        self.latest.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn board(&self) -> MutexGuard<'_, Board> {
+        self.board.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -91,28 +102,27 @@ pub struct Heart {
     pub acceptor: PeerAcceptor,
 }
 
-/// The knowledge of the leading master from this life.
-///
-/// Invariants: `told` is what was in heartbeats that were answered, and nothing else.
-#[derive(Default)]
+/// What a life has said so far, and what it was answered.
+#[derive(Debug, Default)]
 struct Told {
     seq: u64,
-    ranges: BTreeMap<u64, RangeReport>,
-    is_full_due: bool,
-    stores: Vec<StoreAddress>,
+    /// Of the list of stores that was taken in last.
+    stores_hash: u64,
     silent: bool,
 }
 
 impl Heart {
     /// Beats until `leaving`, then says good-bye, if a master hears it at once.
     pub async fn beat(self, leaving: CancellationToken) {
-        let mut told = Told { is_full_due: true, ..Told::default() };
+        let mut told = Told::default();
         // The first of a life follow each other quickly: when a cluster begins, its first range is
         // made while they come, and nobody can take a lock before the stores hear of it.
         let mut pause = self.every / FIRST_PAUSES;
         while !leaving.is_cancelled() {
             let beating = async {
-                self.beat_once(&mut told, false).await;
+                if self.beat_once(&mut told, false).await {
+                    return;
+                }
                 // Sooner, if there is news.
                 drop(timeout(pause, self.bulletin.news.notified()).await);
             };
@@ -125,35 +135,33 @@ impl Heart {
         drop(timeout(GOOD_BYE_WITHIN, self.beat_once(&mut told, true)).await);
     }
 
-    async fn beat_once(&self, told: &mut Told, is_leaving: bool) {
-        let now = self.bulletin.read();
+    /// True: there is more to say.
+    async fn beat_once(&self, told: &mut Told, is_leaving: bool) -> bool {
         told.seq += 1;
-        let is_full = told.is_full_due;
-        let is_news = |report: &&RangeReport| {
-            is_full || told.ranges.get(&range_of(report)).is_none_or(|known| differs(known, report))
+        let (said, measures) = {
+            let mut board = self.bulletin.board();
+            (board.reports.heartbeat(), board.measures)
         };
         let request = StoreHeartbeatRequest {
             cluster_id: self.ident.cluster_id.to_wire(),
             store_id: self.ident.store.0,
             life: self.life.to_wire(),
             seq: told.seq,
-            is_full,
-            ranges: now.ranges.iter().filter(is_news).cloned().collect(),
-            replicas_count: now.replicas_count,
-            leaders_count: u32::try_from(now.ranges.len()).unwrap_or(u32::MAX),
-            sync_p50_us: now.sync_us.0,
-            sync_p99_us: now.sync_us.1,
+            replicas_count: measures.replicas_count,
+            sync_p50_us: measures.sync_us.0,
+            sync_p99_us: measures.sync_us.1,
             is_leaving,
+            stores_hash: told.stores_hash,
+            ..said
         };
         match self.masters.store_heartbeat(request, ASK_FOR).await {
             Ok(answer) => {
                 if std::mem::take(&mut told.silent) {
                     tracing::info!("a leading master answers again");
                 }
-                told.ranges =
-                    now.ranges.into_iter().map(|report| (range_of(&report), report)).collect();
-                told.is_full_due = answer.full_wanted;
+                let goes_on = self.bulletin.board().reports.answered(answer.heard);
                 self.follow(answer, told);
+                goes_on
             }
             Err(refused @ MastersError::Refused(_)) if refused.reason() == SUPERSEDED => {
                 // Two processes with one store's votes would break every promise.
@@ -162,22 +170,23 @@ impl Heart {
             }
             Err(refused @ MastersError::Refused(_)) => {
                 tracing::error!(why = %refused, "the master refuses this store's heartbeat");
-                told.is_full_due = true;
+                false
             }
             Err(MastersError::Unavailable(why)) => {
                 if !std::mem::replace(&mut told.silent, true) {
                     tracing::warn!(why, "no leading master answers; locks go on without one");
                 }
+                false
             }
         }
     }
 
     fn follow(&self, answer: StoreHeartbeatResponse, told: &mut Told) {
-        if answer.stores != told.stores {
+        if answer.stores_hash != told.stores_hash {
             let peers = registration::peers(&answer.stores);
             self.acceptor.set_peers(&peers);
             self.links.set_peers(peers);
-            told.stores = answer.stores;
+            told.stores_hash = answer.stores_hash;
         }
         for first in answer.bootstrap {
             self.create(&first, answer.bootstrap_level);
@@ -195,15 +204,4 @@ impl Heart {
             Err(why) => tracing::error!(%range, %why, "the master sends no descriptor of a range"),
         }
     }
-}
-
-fn range_of(report: &RangeReport) -> u64 {
-    report.descriptor.as_ref().map_or(0, |descriptor| descriptor.range_id)
-}
-
-/// Whether the masters must hear of it. Numbers that only move on (indices, counts) go with full
-/// heartbeats.
-fn differs(known: &RangeReport, now: &RangeReport) -> bool {
-    let shape = |report: &RangeReport| (report.term, report.feature_level);
-    shape(known) != shape(now) || known.descriptor != now.descriptor
 }

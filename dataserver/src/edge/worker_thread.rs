@@ -15,7 +15,7 @@ use crate::{
     edge::{
         clock::ServerClock,
         disk_thread::{SyncTimes, Writer},
-        heartbeat::{Bulletin, Reported},
+        heartbeat::{Bulletin, Measures},
         links::{Links, Sent},
         mailbox::Mailbox,
         metrics::Metrics,
@@ -89,7 +89,8 @@ impl<D: Disk> WorkerThread<D> {
             if leads_more || last_shown.is_none_or(|shown| now - shown >= SHOW_INTERVAL) {
                 promotions = self.worker.stats().promotions;
                 last_shown = Some(now);
-                self.show(now, leads_more);
+                self.show(now);
+                self.report(leads_more);
             }
         }
     }
@@ -155,7 +156,7 @@ impl<D: Disk> WorkerThread<D> {
         self.mailbox.link_closed(link);
     }
 
-    fn show(&mut self, now: Duration, leads_more: bool) {
+    fn show(&mut self, now: Duration) {
         self.metrics.show(&self.worker);
         let (syncs, sync_p50_us, sync_p99_us) = self.sync_times.summary();
         let uptime_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
@@ -172,13 +173,16 @@ impl<D: Disk> WorkerThread<D> {
             ..v1::StoreStatus::default()
         };
         self.worker.set_store_status(status);
-        let replicas = self.worker.store().ranges().len();
-        let reported = Reported {
-            ranges: self.worker.reports(),
-            replicas_count: u32::try_from(replicas).unwrap_or(u32::MAX),
+    }
+
+    /// Puts on the masters' bulletin what has changed.
+    fn report(&mut self, at_once: bool) {
+        let (_, sync_p50_us, sync_p99_us) = self.sync_times.summary();
+        let measures = Measures {
+            replicas_count: u32::try_from(self.worker.ranges_count()).unwrap_or(u32::MAX),
             sync_us: (sync_p50_us, sync_p99_us),
         };
-        self.bulletin.publish(reported, leads_more);
+        self.bulletin.publish(self.worker.take_reports(), measures, at_once);
     }
 
     /// Finishes what is on its way, then writes the image once more, so that a restart has little

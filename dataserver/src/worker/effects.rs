@@ -39,6 +39,7 @@ impl Worker {
         // Behind everything that was applied before the bounds changed and is about names that have
         // left: the clock has followed that, too.
         for range in effects.changed.drain(..) {
+            self.agenda.wake(range);
             self.follow_bounds(range);
         }
         for (range, keepalives) in kept_back {
@@ -50,6 +51,12 @@ impl Worker {
         for change in effects.roles.drain(..) {
             let RoleChange { range, role } = change;
             self.agenda.wake(range);
+            if let Some(front) = self.fronts.get_mut(&range) {
+                front.led = match role {
+                    RoleNow::Leader { term } => (term, Some(self.store.ident().store)),
+                    RoleNow::Follower { term, leader } => (term, leader),
+                };
+            }
             match role {
                 RoleNow::Leader { .. } | RoleNow::Follower { leader: Some(_), .. } => {
                     self.leaderless.remove(&range);

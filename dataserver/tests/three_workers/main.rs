@@ -10,7 +10,7 @@ use std::time::Duration;
 use sharklock_dataserver::{Input, LockRange};
 use sharklock_multiraft::Store;
 use sharklock_proto::{
-    internal::v1::{store_error, store_reply},
+    internal::v1::{DescribeStore, store_call, store_error, store_reply},
     v1,
 };
 
@@ -41,6 +41,39 @@ fn ranges_appear_at_runtime_and_are_served() {
         let active = range.replicas.iter().filter(|it| it.is_active && it.is_voter).count();
         assert_eq!(active, if store == leader { 3 } else { 0 }, "only the leader knows");
     }
+}
+
+#[test]
+fn routes_and_reports_tell_what_has_changed_and_nothing_else() {
+    let (mut trio, leader) = Trio::new();
+    let routes = |trio: &mut Trio, heard: u64| {
+        let question = DescribeStore { heard: Some(heard) };
+        match trio.call(leader, store_call::Body::Describe(question)) {
+            Some(store_reply::Body::Describe(description)) => description,
+            other => panic!("{other:?}"),
+        }
+    };
+    let whole = routes(&mut trio, 0);
+    assert_eq!((whole.since, whole.descriptors.len(), whole.has_more), (0, 1, false));
+    assert_eq!((whole.ranges[0].range_id, whole.ranges[0].leader_store_id), (RANGE.0, leader));
+    assert_eq!(trio.worker_mut(leader).take_reports().len(), 1);
+
+    trio.granted(leader, "a", 1);
+    trio.pass(Duration::from_secs(5));
+    let nothing = routes(&mut trio, whole.upto);
+    assert_eq!((nothing.since, nothing.upto), (whole.upto, whole.upto));
+    assert!(nothing.ranges.is_empty() && nothing.descriptors.is_empty());
+    assert_eq!(trio.worker_mut(leader).take_reports(), []);
+
+    trio.tell(leader, Input::HandOver);
+    trio.pass(Duration::from_secs(1));
+    let next = trio.leader().expect("another leads");
+    let change = routes(&mut trio, whole.upto);
+    assert_eq!((change.since, change.ranges.len()), (whole.upto, 1));
+    assert_eq!(change.ranges[0].leader_store_id, next);
+    assert!(change.ranges[0].term > whole.ranges[0].term);
+    let changed = trio.worker_mut(leader).take_reports();
+    assert_eq!(changed, [(RANGE, None)], "it leads no more");
 }
 
 #[test]

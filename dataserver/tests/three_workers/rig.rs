@@ -94,6 +94,10 @@ impl Trio {
         &self.machines[&store].worker
     }
 
+    pub fn worker_mut(&mut self, store: u64) -> &mut Worker {
+        &mut self.machines.get_mut(&store).expect("one of three").worker
+    }
+
     pub fn tell(&mut self, store: u64, input: Input) {
         let machine = self.machines.get_mut(&store).expect("one of three");
         machine.worker.handle(self.now, input);

@@ -10,7 +10,7 @@ use sharklock_proto::{
         store_reply::Body,
     },
 };
-use sharklock_rangemap::StoreId;
+use sharklock_rangemap::{RangeId, StoreId};
 
 use super::{Hub, wake};
 use crate::{
@@ -198,6 +198,10 @@ impl Hub {
             Body::Describe(description) => {
                 self.routing_mut().learn(&description);
                 self.describe_differently(|describing| describing.described(from, &description));
+                self.recall(from);
+                if description.has_more {
+                    self.observer.due_sooner();
+                }
             }
             Body::KeepAlive(response) => {
                 let told = self.keepalives().answered(from, tag.call, response.answers);
@@ -215,6 +219,21 @@ impl Hub {
             }
             _ => self.on_late(tag.to_wire()),
         }
+    }
+
+    /// A store that has answered stands by what it said before and has not changed: that counts where
+    /// the leader of a range has been lost from sight since.
+    fn recall(&self, from: StoreId) {
+        let guesses = self.routing().guesses();
+        if guesses.is_empty() {
+            return;
+        }
+        let said: Vec<_> = {
+            let describing = self.describing();
+            let said = |range: RangeId| Some((range, describing.said(from, range.0)?));
+            guesses.into_iter().filter_map(said).collect()
+        };
+        self.routing_mut().recall(&said);
     }
 
     fn on_late(&self, tag: u64) {

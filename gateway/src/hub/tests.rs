@@ -19,7 +19,7 @@ use sharklock_rangemap::HOPS_MAX;
 use super::*;
 use crate::{
     Origin, SessionPort, StreamHandle,
-    describing::DESCRIBE_WITHIN_US,
+    describing::{DESCRIBE_AGAIN_US, DESCRIBE_EVERY_US, DESCRIBE_WITHIN_US},
     failure::Reason,
     keepalives::FLUSH_EVERY_US,
     validate::{Frame, Session},
@@ -513,6 +513,63 @@ fn a_store_that_says_nothing_is_found_out_and_led_around_until_it_speaks() {
     front.hub.routing_mut().answered(1, B);
     front.acquire("b");
     assert!(front.sent_calls().iter().any(|(to, _)| *to == B));
+}
+
+/// What is asked of stores, and behind which change.
+fn questions(front: &mut Front) -> Vec<(StoreId, StoreCall, Option<u64>)> {
+    let heard = |call: &StoreCall| match &call.body {
+        Some(Ask::Describe(question)) => Some(question.heard),
+        _ => None,
+    };
+    let sent = front.sent().into_iter();
+    sent.filter_map(|(to, call)| heard(&call).map(|heard| (to, call, heard))).collect()
+}
+
+fn whole(descriptors: Vec<RangeDescriptor>, leader_store_id: u64) -> Body {
+    let range = RangeStatus { range_id: 1, leader_store_id, term: 5, ..RangeStatus::default() };
+    let ranges = vec![range];
+    Body::Describe(StoreDescription { ranges, descriptors, upto: 7, ..StoreDescription::default() })
+}
+
+fn nothing_new() -> Body {
+    Body::Describe(StoreDescription { since: 7, upto: 7, ..StoreDescription::default() })
+}
+
+#[test]
+fn a_leader_that_was_out_of_sight_is_known_again_by_what_was_said_before() {
+    let mut front = Front::new(&[1, 2, 3], 2);
+    front.pass(DESCRIBE_EVERY_US);
+    front.describe_all(&whole(vec![descriptor(1, "", "", 4, &[1, 2, 3])], 2));
+    front.hub.link_lost(front.now_us, B);
+    front.hub.link_up(front.now_us, B);
+    let asked = questions(&mut front);
+    assert_eq!(asked.len(), 1, "{asked:?}");
+    assert_eq!((asked[0].0, asked[0].2), (B, Some(0)), "a new link has heard nothing");
+    front.acquire("a");
+    assert_eq!(front.sent_one().0, C, "nobody says who leads");
+    front.pass(DESCRIBE_AGAIN_US);
+    for (to, call, heard) in questions(&mut front) {
+        assert_eq!((to == B, heard), (false, Some(7)));
+        front.reply(to, &call, nothing_new());
+    }
+    front.acquire("b");
+    assert_eq!(front.sent_one().0, B);
+}
+
+#[test]
+fn where_nothing_is_known_of_a_name_stores_say_everything_anew() {
+    let mut front = Front::new(&[1], 1);
+    front.pass(DESCRIBE_EVERY_US);
+    front.describe_all(&whole(vec![descriptor(1, "", "m", 5, &[1])], 1));
+    front.pass(DESCRIBE_EVERY_US);
+    let asked = questions(&mut front);
+    assert_eq!(asked[0].2, Some(7));
+    front.reply(A, &asked[0].1, nothing_new());
+    front.acquire("z");
+    let (_, call) = front.sent_one();
+    assert_eq!(call.range_id, 0);
+    front.pass(DESCRIBE_AGAIN_US);
+    assert_eq!(questions(&mut front)[0].2, Some(0));
 }
 
 #[test]

@@ -2,18 +2,20 @@
 
 use std::time::Duration;
 
+use prost::Message;
 use sharklock_proto::internal::v1::{
-    RaiseLevel, RangeDescriptor, RangeReport, RangesCommand, StoreHeartbeatRequest,
+    RaiseLevel, RangeDescriptor, RangeReport, RangesCommand, StoreAddress, StoreHeartbeatRequest,
     StoreHeartbeatResponse, master_command::Body as Command,
 };
 use sharklock_rangemap::{Descriptor, RangeId, StoreId};
+use twox_hash::XxHash3_64;
 
 use super::{
     Asker, MasterCore,
     registering::{self, FIRST_EPOCH},
 };
 use crate::{
-    presence::{Counts, Leader},
+    presence::{Beat, Counts, Leader, Presence},
     refusal::{Reason, Refusal},
 };
 
@@ -36,21 +38,41 @@ impl MasterCore {
         let address = record.address.clone();
         let counts = Counts { replicas: request.replicas_count, leaders: request.leaders_count };
         let leading = self.leading.as_mut().expect("only a leader is asked");
-        let said = (counts, request.is_full);
-        let full_wanted = leading.presence.heartbeat(now, store, (life, &address), said)?;
+        let beat = Beat { seq: request.seq, since: request.since, counts };
+        let is_next = leading.presence.heartbeat(now, store, (life, &address), beat)?;
         if request.is_leaving {
             leading.presence.leaves(store, life);
         }
-        for report in request.ranges {
-            self.reported(store, report);
+        let heard = match is_next && self.take_in(store, request.ranges) {
+            true => self.presence_mut().heard_to(store, request.upto),
+            false => self.presence_mut().heard_to(store, 0),
+        };
+        let mut stores = self.addresses();
+        let stores_hash = hash_of(&stores);
+        if stores_hash == request.stores_hash {
+            stores.clear();
         }
         Ok(StoreHeartbeatResponse {
-            full_wanted,
-            stores: self.addresses(),
+            heard,
+            stores,
+            stores_hash,
             bootstrap: self.to_make(store),
             bootstrap_level: self.state().first_range_level,
             raise: self.to_raise(store),
         })
+    }
+
+    fn presence_mut(&mut self) -> &mut Presence {
+        &mut self.leading.as_mut().expect("only a leader is asked").presence
+    }
+
+    /// True: all of it is known here now, or on its way into the log.
+    fn take_in(&mut self, store: StoreId, reports: Vec<RangeReport>) -> bool {
+        let mut all = true;
+        for report in reports {
+            all &= self.reported(store, report);
+        }
+        all
     }
 
     /// The ranges led by a store that follow older rules than the programs of all their replicas
@@ -70,30 +92,31 @@ impl MasterCore {
         raised.take(RAISED_MAX).collect()
     }
 
-    /// A leader reports a range. A report that is not well-formed is not taken: the range's own log
-    /// is the truth, and who reports nonsense reports again.
-    fn reported(&mut self, store: StoreId, report: RangeReport) {
+    /// A leader reports a range. False: the log has no room for it, and it is to be said again. A
+    /// report that is not well-formed is passed over: the range's own log is the truth.
+    fn reported(&mut self, store: StoreId, report: RangeReport) -> bool {
         let descriptor = match Descriptor::try_from(&report.descriptor.unwrap_or_default()) {
             Ok(descriptor) => descriptor,
             Err(why) => {
                 tracing::warn!(%store, %why, "a store reports a range that cannot be");
-                return;
+                return true;
             }
         };
         let range = descriptor.range;
-        let mut is_queued = false;
-        if self.is_news(&descriptor) {
+        let is_news = self.is_news(&descriptor);
+        if is_news {
             let descriptors = vec![RangeDescriptor::from(&descriptor)];
             let command = Command::Ranges(RangesCommand { descriptors });
-            // Overloaded: it comes again with the next full heartbeat, or change.
-            is_queued = self.ask_log(command, Asker::Watchers { range }).is_ok();
+            if self.ask_log(command, Asker::Watchers { range }).is_err() {
+                return false;
+            }
         }
-        let leading = self.leading.as_mut().expect("only a leader is asked");
         let leader = Leader { store, term: report.term, level: report.feature_level };
         // What is on its way into the log is told from there, with its leader.
-        if leading.presence.leads(range, leader) && !is_queued {
+        if self.presence_mut().leads(range, leader) && !is_news {
             self.changed_ranges.insert(range);
         }
+        true
     }
 
     /// Whether the log must hear of it: the first sign of life of the first range, or a range that
@@ -121,4 +144,10 @@ impl MasterCore {
     pub(super) fn leader_of(&self, range: RangeId) -> Option<crate::presence::Leader> {
         self.leading.as_ref()?.presence.leader(range)
     }
+}
+
+/// By which a store tells whether it has this list. Never 0.
+fn hash_of(stores: &[StoreAddress]) -> u64 {
+    let bytes = stores.iter().flat_map(Message::encode_length_delimited_to_vec).collect::<Vec<_>>();
+    XxHash3_64::oneshot(&bytes).max(1)
 }

@@ -216,8 +216,28 @@ impl World {
         }
     }
 
+    /// The next one of a store; it begins with everything.
+    fn heartbeat(
+        &mut self,
+        store_id: u64,
+        life: u8,
+        ranges: Vec<RangeReport>,
+    ) -> StoreHeartbeatRequest {
+        self.asked += 1;
+        StoreHeartbeatRequest {
+            cluster_id: CLUSTER.to_wire(),
+            store_id,
+            life: vec![life; 16].into(),
+            seq: self.asked,
+            ranges,
+            replicas_count: 1,
+            ..StoreHeartbeatRequest::default()
+        }
+    }
+
     fn beat(&mut self, store: u64, life: u8, ranges: Vec<RangeReport>) -> StoreHeartbeatResponse {
-        match self.ask(Request::StoreHeartbeat(heartbeat(store, life, ranges))) {
+        let beat = self.heartbeat(store, life, ranges);
+        match self.ask(Request::StoreHeartbeat(beat)) {
             Reply::Heard(answer) => answer,
             other => panic!("{other:?}"),
         }
@@ -237,17 +257,6 @@ fn registration(dir: u8, life: u8, address: &str) -> RegisterStoreRequest {
         version: "1".to_owned(),
         feature_level: 3,
         ..RegisterStoreRequest::default()
-    }
-}
-
-fn heartbeat(store_id: u64, life: u8, ranges: Vec<RangeReport>) -> StoreHeartbeatRequest {
-    StoreHeartbeatRequest {
-        cluster_id: CLUSTER.to_wire(),
-        store_id,
-        life: vec![life; 16].into(),
-        ranges,
-        replicas_count: 1,
-        ..StoreHeartbeatRequest::default()
     }
 }
 
@@ -287,7 +296,8 @@ fn a_copy_of_a_live_stores_directory_is_refused_and_names_it() {
     assert!(refused.message.contains("s2:7710"), "{}", refused.message);
     world.now += Limits::default().disconnected;
     assert_eq!(world.register(registration(2, 9, "moved:7710")), Ok(2), "the first has ended");
-    let refused = world.ask(Request::StoreHeartbeat(heartbeat(2, 1, Vec::new())));
+    let beat = world.heartbeat(2, 1, Vec::new());
+    let refused = world.ask(Request::StoreHeartbeat(beat));
     let Reply::Refused(refused) = refused else { panic!("{refused:?}") };
     assert_eq!(refused.reason, Reason::StoreSuperseded);
 }
@@ -325,7 +335,7 @@ fn of_two_that_register_at_once_the_second_changes_nothing() {
 #[test]
 fn a_store_that_said_good_bye_may_come_back_anywhere_at_once() {
     let mut world = with_stores(3);
-    let leaving = StoreHeartbeatRequest { is_leaving: true, ..heartbeat(2, 1, Vec::new()) };
+    let leaving = StoreHeartbeatRequest { is_leaving: true, ..world.heartbeat(2, 1, Vec::new()) };
     world.ask(Request::StoreHeartbeat(leaving));
     assert_eq!(world.register(registration(2, 2, "elsewhere:7710")), Ok(2));
     let refused = world.register(registration(2, 3, "s2:7710")).expect_err("it lives again");
@@ -404,7 +414,8 @@ fn a_store_that_missed_the_birth_of_the_first_range_is_left_to_its_leader() {
     let old = world.until_led();
     world.crash(old);
     let mut without = |store| {
-        let request = StoreHeartbeatRequest { replicas_count: 0, ..heartbeat(store, 1, vec![]) };
+        let beat = world.heartbeat(store, 1, vec![]);
+        let request = StoreHeartbeatRequest { replicas_count: 0, ..beat };
         match world.ask(Request::StoreHeartbeat(request)) {
             Reply::Heard(answer) => answer.bootstrap,
             other => panic!("{other:?}"),
@@ -491,12 +502,100 @@ fn silent_stores_are_disconnected_then_down_and_a_new_leader_begins_to_count_ane
     let old = world.until_led();
     world.crash(old);
     assert_eq!(states(&mut world), [StoreState::Up; 3]);
-    assert!(world.beat(1, 1, Vec::new()).full_wanted, "it has not heard of its ranges");
-    assert!(world.beat(1, 1, Vec::new()).full_wanted, "the answer may have been lost");
-    let full = StoreHeartbeatRequest { is_full: true, ..heartbeat(1, 1, Vec::new()) };
-    let Reply::Heard(answer) = world.ask(Request::StoreHeartbeat(full)) else { panic!("heard") };
-    assert!(!answer.full_wanted);
-    assert!(!world.beat(1, 1, Vec::new()).full_wanted);
+}
+
+/// A heartbeat with the changes from `since` to `upto`; up to where the leading master has heard.
+fn hears(world: &mut World, (since, upto): (u64, u64), ranges: Vec<RangeReport>) -> u64 {
+    let beat = StoreHeartbeatRequest { since, upto, ..world.heartbeat(1, 1, ranges) };
+    match world.ask(Request::StoreHeartbeat(beat)) {
+        Reply::Heard(answer) => answer.heard,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_master_says_how_much_it_has_heard_and_takes_in_nothing_behind_a_gap() {
+    let mut world = with_stores(3);
+    let first = RangeDescriptor::from(world.state().ranges().iter().next().expect("it is made"));
+    let elsewhere = RangeDescriptor { conf_ver: 9, ..first.clone() };
+    let conf_ver =
+        |world: &World| world.state().ranges().range(RangeId(1)).map(|it| it.epoch.conf_ver);
+    assert_eq!(hears(&mut world, (0, 1_000), vec![report(&first, 1)]), 1_000);
+    assert_eq!(hears(&mut world, (1_000, 1_002), Vec::new()), 1_002);
+    assert_eq!(hears(&mut world, (1_000, 1_003), Vec::new()), 1_003, "an answer was lost");
+    assert_eq!(hears(&mut world, (1_003, 1_003), Vec::new()), 1_003);
+    // A master that was deposed and did not know has answered a heartbeat, up to change 1,010.
+    assert_eq!(hears(&mut world, (1_010, 1_011), vec![report(&elsewhere, 2)]), 1_003);
+    assert_eq!(conf_ver(&world), Some(1), "the rest is said first");
+    assert_eq!(hears(&mut world, (1_003, 1_011), vec![report(&elsewhere, 2)]), 1_011);
+    (0..5).for_each(|_| world.tick());
+    assert_eq!(conf_ver(&world), Some(9));
+    let old = world.until_led();
+    world.crash(old);
+    assert_eq!(hears(&mut world, (1_011, 1_012), Vec::new()), 0, "a new one has heard nothing");
+    assert_eq!(hears(&mut world, (0, 1_000), Vec::new()), 1_000);
+    // The store begins anew, in a life of its own.
+    assert_eq!(world.register(registration(1, 2, "s1:7710")), Ok(1));
+    let beat = StoreHeartbeatRequest { since: 700, upto: 701, ..world.heartbeat(1, 2, Vec::new()) };
+    let Reply::Heard(answer) = world.ask(Request::StoreHeartbeat(beat)) else { panic!("heard") };
+    assert_eq!(answer.heard, 0, "what its former life said does not count");
+}
+
+#[test]
+fn a_heartbeat_that_comes_late_takes_nothing_back() {
+    let mut world = with_stores(3);
+    let first = RangeDescriptor::from(world.state().ranges().iter().next().expect("it is made"));
+    let old = RangeReport { feature_level: 2, ..report(&first, 1) };
+    let early =
+        StoreHeartbeatRequest { since: 0, upto: 1, ..world.heartbeat(1, 1, vec![old.clone()]) };
+    assert_eq!(hears(&mut world, (0, 2), vec![report(&first, 1)]), 2);
+    let Reply::Heard(answer) = world.ask(Request::StoreHeartbeat(early)) else { panic!("heard") };
+    assert_eq!((answer.heard, answer.raise.len()), (2, 0), "its rules are level 3 by now");
+}
+
+#[test]
+fn what_the_log_has_no_room_for_is_not_heard() {
+    let mut world = with_stores(3);
+    let leader = world.until_led();
+    let first = RangeDescriptor::from(world.state().ranges().iter().next().expect("it is made"));
+    let beat = StoreHeartbeatRequest {
+        since: 0,
+        upto: 1,
+        ..world.heartbeat(1, 1, vec![report(&RangeDescriptor { conf_ver: 9, ..first }, 1)])
+    };
+    let core = world.nodes.get_mut(&leader).and_then(|node| node.core.as_mut()).expect("it leads");
+    for _ in 0..WAITING_MAX {
+        core.proposals.ask(Command::AllocateIds(Default::default()), Asker::Nobody);
+    }
+    core.handle(
+        world.now,
+        Input::Ask(Ask { number: 5_000, request: Request::StoreHeartbeat(beat) }),
+    );
+    world.tick();
+    let reply = world.replies.remove(&5_000);
+    let Some(Reply::Heard(answer)) = reply else { panic!("{reply:?}") };
+    assert_eq!(answer.heard, 0);
+}
+
+#[test]
+fn a_store_that_has_the_list_of_stores_is_not_sent_it_again() {
+    let mut world = with_stores(3);
+    let ask = |world: &mut World, stores_hash: u64| {
+        let beat = StoreHeartbeatRequest { stores_hash, ..world.heartbeat(1, 1, Vec::new()) };
+        match world.ask(Request::StoreHeartbeat(beat)) {
+            Reply::Heard(answer) => answer,
+            other => panic!("{other:?}"),
+        }
+    };
+    let first = ask(&mut world, 0);
+    assert_eq!(first.stores.len(), 3);
+    let again = ask(&mut world, first.stores_hash);
+    assert_eq!((again.stores.len(), again.stores_hash), (0, first.stores_hash));
+    let old = world.until_led();
+    world.crash(old);
+    assert_eq!(ask(&mut world, first.stores_hash).stores.len(), 0, "every master has this list");
+    assert_eq!(world.register(registration(4, 1, "s4:7710")), Ok(4));
+    assert_eq!(ask(&mut world, first.stores_hash).stores.len(), 4);
 }
 
 #[test]
