@@ -6,12 +6,13 @@ use std::time::Duration;
 use sharklock_locktable::{
     Acquire, Acquisition, Cancel, Command, End, EndCause, Ending, LockTable, Status, Token,
 };
+use sharklock_multiraft::AwaitedChild;
 use sharklock_proto::{
     CALL_AGE_MAX,
     internal::v1::{self as internal, StoreCall, store_call::Body, store_error::Kind},
     v1,
 };
-use sharklock_rangemap::Descriptor;
+use sharklock_rangemap::{Descriptor, RangeId};
 
 use crate::{
     front::{Asker, Front, LOOKS_QUEUED_MAX, Leading, Query, Read, ReplyTo, Subscriber},
@@ -20,6 +21,9 @@ use crate::{
     ports::WorkerStats,
     wire::{self, Caller, Malformed},
 };
+
+/// When to try again what waits until somebody leads a child.
+const SPLIT_RETRY_MS: u64 = 1_000;
 
 /// How often a client renews a lease of `ttl` (D7).
 pub fn keepalive_interval(ttl: Duration) -> Duration {
@@ -40,6 +44,8 @@ pub struct Admission<'a> {
     pub table: &'a LockTable,
     /// The range's names, and their version.
     pub descriptor: &'a Descriptor,
+    /// Set if the range's log has become too long for what it is kept for.
+    pub overlong: Option<AwaitedChild>,
     /// The store's memory.
     pub memory: &'a mut StoreMemory,
     /// The counters.
@@ -104,6 +110,11 @@ impl Admission<'_> {
         let acquire = wire::acquire(caller, request, asked_ms).map_err(malformed)?;
         let charge = Charge::of(&acquire);
         self.memory.admit(&acquire, &charge, self.table, &self.front.pending)?;
+        if let Some(overlong) = &self.overlong
+            && !self.table.knows(acquire.acquisition)
+        {
+            return Err(split_unfinished(self.descriptor.range, overlong));
+        }
         let (acquisition, name) = (acquire.acquisition, acquire.name.clone());
         // Its answer will carry its seq, from which the client counts, so the lease that it names
         // is renewed by its receipt (D7, *Proof*): a duplicate's own, or the hold it joins.
@@ -218,6 +229,17 @@ fn force_release(request: v1::ForceReleaseRequest) -> Command {
     } else {
         Command::Ending(Ending { name, token, reason, operator })
     }
+}
+
+/// Whoever holds goes on, renews and releases. What is new would make the log longer without end.
+fn split_unfinished(range: RangeId, awaited: &AwaitedChild) -> Kind {
+    let AwaitedChild { child, log_bytes, log_bytes_max } = awaited;
+    let message = format!(
+        "range {range} was split, and nobody has led the new range {child} yet; the log that is kept \
+         for it takes {log_bytes} bytes, of at most {log_bytes_max}, so nothing new is taken in: \
+         bring back the stores that have range {child}"
+    );
+    wire::refused_for_now("SPLIT_UNFINISHED", &message, SPLIT_RETRY_MS)
 }
 
 fn malformed(error: Malformed) -> Kind {

@@ -188,6 +188,9 @@ pub struct Front {
     pub subscribers: BTreeMap<Acquisition, Subscriber>,
     /// The memory of what waits here or is in the log.
     pub pending: Pending,
+    /// The log is longer than it may be kept for a child that nobody has led yet, as far as the last
+    /// turn saw that looked at the range: no new acquisition is taken in.
+    pub is_overlong: bool,
     /// The weight that the store's memory was last told of this range.
     pub weighed: u64,
     /// The callers that may have been told of acquisitions which could have to be withdrawn.

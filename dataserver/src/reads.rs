@@ -90,7 +90,11 @@ impl Replies {
         let described = |range: &RangeId| {
             let status = store.status(*range)?;
             let peers = store.peers(*range).into_iter();
+            let awaited = store.awaited_child(*range);
             Some(v1::RangeStatus {
+                awaited_range_id: awaited.map_or(0, |it| it.child.0),
+                log_bytes: awaited.map_or(0, |it| it.log_bytes),
+                log_bytes_max: awaited.map_or(0, |it| it.log_bytes_max),
                 replicas: peers.map(|peer| replica_status(peer, status.log_last)).collect(),
                 ..range_status(store.descriptor(*range)?, &status, store.machine(*range)?)
             })
@@ -170,14 +174,13 @@ impl Answers<'_> {
         let (name, has_left) = match query {
             // Item by item: its gateway sends those again that are not answered.
             Query::KeepAlive { .. } => return None,
-            Query::CheckToken(request) => (&request.name, self.has_left(&request.name)),
-            Query::GetLock(request) => (&request.name, self.has_left(&request.name)),
+            Query::CheckToken(request) => (&*request.name, self.has_left(&request.name)),
+            Query::GetLock(request) => (&*request.name, self.has_left(&request.name)),
             Query::ListLocks(request, version) => {
-                let from = (&request.page_token).max(&request.prefix);
-                (from, self.descriptor.epoch.version != *version)
+                (request.routed_by(), self.descriptor.epoch.version != *version)
             }
         };
-        has_left.then(|| name.clone())
+        has_left.then(|| name.to_owned())
     }
 
     /// None while its end is pending: whatever is said now could be wrong a moment later (D7).

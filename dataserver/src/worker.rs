@@ -13,7 +13,7 @@ use std::{
 };
 
 use sharklock_locktable::Token;
-use sharklock_multiraft::{BatchSeq, Effects, Pacer, Store};
+use sharklock_multiraft::{AwaitedChild, BatchSeq, Effects, Pacer, Store};
 use sharklock_proto::{
     CALL_AGE_MAX,
     internal::v1::{self as internal, StoreCall, store_call::Body},
@@ -366,8 +366,12 @@ impl Worker {
         let table = self.store.machine(range).expect("a leading replica has its state").table();
         leading.count_age(&self.counted, table);
         let descriptor = self.store.descriptor(range).expect("a range has its descriptor");
+        // The child may have come to life since the range was looked at last.
+        let overlong = front.is_overlong.then(|| self.store.awaited_child(range)).flatten();
+        let overlong = overlong.filter(AwaitedChild::is_too_much);
         let Self { memory, stats, .. } = self;
-        let admission = Admission { now, age, to, front, table, descriptor, memory, stats };
+        let admission =
+            Admission { now, age, to, front, table, descriptor, overlong, memory, stats };
         let asked = admission.admit(call, body);
         if let Err(kind) = asked {
             self.replies.fail(to, kind);
@@ -440,11 +444,15 @@ impl Worker {
     fn rest(&mut self, now: Duration) {
         for range in self.agenda.take_awake() {
             self.stats.visits += 1;
+            let awaited = self.store.awaited_child(range);
             let (front, machine) = (self.fronts.get_mut(&range), self.store.machine_mut(range));
             let rest = front.zip(machine).map(|(front, machine)| {
                 weigh(&mut self.memory, front, machine);
                 if let Some(leading) = &mut front.leading {
                     leading.count_age(&self.counted, machine.table());
+                }
+                if front.is_overlong || awaited.is_some() {
+                    splitting::look_at_log(range, front, awaited);
                 }
                 front.rest(now, machine.table())
             });

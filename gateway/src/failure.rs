@@ -121,6 +121,8 @@ reasons! {
     SessionFull = "SESSION_FULL", ResourceExhausted;
     /// The locks under a prefix take as much memory as they may.
     PrefixFull = "PREFIX_FULL", ResourceExhausted;
+    /// The range was split, and the log that is kept until somebody leads the new range is too long.
+    SplitUnfinished = "SPLIT_UNFINISHED", ResourceExhausted;
     /// Too much is waiting; nothing was done.
     Overloaded = "OVERLOADED", ResourceExhausted;
     /// The answer is larger than a message may be; nothing was changed.
@@ -157,6 +159,7 @@ impl Reason {
             Self::AddressFull,
             Self::SessionFull,
             Self::PrefixFull,
+            Self::SplitUnfinished,
             Self::AcquisitionReused,
         ];
         refusals.into_iter().find(|reason| reason.as_str() == name)
@@ -323,6 +326,7 @@ mod tests {
             (refused("NOT_REENTERABLE"), FailedPrecondition, "NOT_REENTERABLE"),
             (refused("TOO_MANY_HOLDERS"), ResourceExhausted, "TOO_MANY_HOLDERS"),
             (refused("STORE_FULL"), ResourceExhausted, "STORE_FULL"),
+            (refused("SPLIT_UNFINISHED"), ResourceExhausted, "SPLIT_UNFINISHED"),
             (refused("ADDRESS_FULL"), ResourceExhausted, "ADDRESS_FULL"),
             (refused("SESSION_FULL"), ResourceExhausted, "SESSION_FULL"),
             (refused("PREFIX_FULL"), ResourceExhausted, "PREFIX_FULL"),

@@ -82,4 +82,4 @@ pub use sim_disk::SimDisk;
 pub use snapshot::{SnapshotLimits, SnapshotStats};
 pub use split::{NotChanged, Split};
 pub use state_machine::{CorruptImage, DirtyRow, EntryAt, StateMachine};
-pub use store::{Config, Store};
+pub use store::{AwaitedChild, Config, Store};

@@ -27,6 +27,7 @@ use crate::snapshot::{SnapshotLimits, SnapshotStats, Transfers};
 use crate::split::{NotChanged, Split};
 use crate::staging::Staging;
 use crate::state_machine::StateMachine;
+pub use lives::AwaitedChild;
 use lives::Unborn;
 use notices::Ends;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::{
     internal::v1::{store_call, store_reply},
-    v1::Position,
+    v1::{self, Position},
 };
 
 /// A call that is older is not done: gateways refuse it, and stores drop it, since its client has
@@ -93,6 +93,15 @@ macro_rules! calls {
     };
 }
 
+impl v1::ListLocksRequest {
+    /// The name by which it is routed. A page has no name before its prefix, and none up to its token:
+    /// what comes first of the rest is the range's that holds the larger of the two. Another one would
+    /// take its own lack of such names for the end of the list.
+    pub fn routed_by(&self) -> &str {
+        (&self.prefix).max(&self.page_token)
+    }
+}
+
 calls! {
     /// Acquire.
     Acquire(it) = "acquire", Ordinary, MayBeDone, Some(&it.name);
@@ -106,10 +115,8 @@ calls! {
     CheckToken(it) = "check_token", Ordinary, AskAgain, Some(&it.name);
     /// GetLock.
     GetLock(it) = "get_lock", Ordinary, AskAgain, Some(&it.name);
-    /// ListLocks. A page has no name before its prefix, and none up to its token: what comes first
-    /// of the rest is the range's that holds the larger of the two. Another one would take its own
-    /// lack of such names for the end of the list.
-    ListLocks(it) = "list_locks", Ordinary, AskAgain, Some((&it.prefix).max(&it.page_token));
+    /// ListLocks.
+    ListLocks(it) = "list_locks", Ordinary, AskAgain, Some(it.routed_by());
     /// ForceRelease.
     ForceRelease(it) = "force_release", Ordinary, MayBeDone, Some(&it.name);
     /// Describe.

@@ -155,6 +155,9 @@ fn range(range: RangeStatus) -> Range {
         waiters: Wide(range.waiters),
         voter_store_ids: range.voter_store_ids.into_iter().map(Wide).collect(),
         replicas: range.replicas.into_iter().map(replica).collect(),
+        awaited_range_id: Wide(range.awaited_range_id),
+        log_bytes: Wide(range.log_bytes),
+        log_bytes_max: Wide(range.log_bytes_max),
     }
 }
 

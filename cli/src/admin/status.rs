@@ -112,6 +112,12 @@ pub struct Range {
     pub voter_store_ids: Vec<Wide>,
     /// Its copies as the leader knows them; none while nobody leads.
     pub replicas: Vec<Replica>,
+    /// A range that was split off and that nobody has led yet; 0: there is none.
+    pub awaited_range_id: Wide,
+    /// What the log that is kept for it takes, bytes.
+    pub log_bytes: Wide,
+    /// Beyond so many acquires are refused.
+    pub log_bytes_max: Wide,
 }
 
 /// One copy of a range.

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use sharklock_multiraft::Split;
+use sharklock_multiraft::{AwaitedChild, Split};
 use sharklock_rangemap::RangeId;
 
 use super::Worker;
 use crate::{
-    front::Read,
+    front::{Front, Read},
     gate::{Gate, HeldOutcome},
 };
 
@@ -53,5 +53,23 @@ impl Worker {
             answers.outcome(asker, outcome, clock);
         }
         Some((range, keepalives))
+    }
+}
+
+/// Follows how long the log of a range has become that is kept for a child.
+pub(super) fn look_at_log(range: RangeId, front: &mut Front, awaited: Option<AwaitedChild>) {
+    let overlong = awaited.filter(|awaited| front.leading.is_some() && awaited.is_too_much());
+    let was_overlong = std::mem::replace(&mut front.is_overlong, overlong.is_some());
+    match overlong {
+        Some(AwaitedChild { child, log_bytes, log_bytes_max }) if !was_overlong => tracing::warn!(
+            %range,
+            %child,
+            log_bytes,
+            log_bytes_max,
+            "nobody has led a range since it was split off, and the log that is kept for it is too \
+             long: nobody can acquire in the range from which it came"
+        ),
+        None if was_overlong => tracing::info!(%range, "the log is not too long any more"),
+        Some(_) | None => {}
     }
 }

@@ -28,6 +28,8 @@ pub struct Trio {
     /// A store to which Raft's messages are kept back, but for heartbeats and their answers.
     pub parks: Option<u64>,
     pub parked: Vec<(u64, Input)>,
+    /// A range of which nothing is heard on any of these stores.
+    pub silent: Option<(RangeId, Vec<u64>)>,
     /// A store whose disk takes a batch and does not come back.
     pub hangs: Option<u64>,
     hanging: Vec<Input>,
@@ -53,6 +55,12 @@ fn descriptor() -> Descriptor {
 impl Trio {
     /// Three stores without a range.
     pub fn empty() -> Self {
+        let log = LogLimits { entries_floor: 4, entries_max: 8, ..LogLimits::default() };
+        Self::with_log(log)
+    }
+
+    /// The same, with logs of this length.
+    pub fn with_log(log: LogLimits) -> Self {
         let machine = |store: u64| {
             let ident = StoreIdent {
                 cluster_id: ClusterId::from_bytes([1; 16]),
@@ -61,7 +69,6 @@ impl Trio {
             };
             let mut disk = SimDisk::default();
             disk.write(&init_store(&ident), true).expect("a fresh disk");
-            let log = LogLimits { entries_floor: 4, entries_max: 8, ..LogLimits::default() };
             let config = Config { log, ..Config::default() };
             let recovered = Store::<LockRange>::recover(config, &disk).expect("its own disk");
             let worker = Worker::new(Duration::ZERO, recovered, Pace::default());
@@ -73,6 +80,7 @@ impl Trio {
             alone: None,
             parks: None,
             parked: Vec::new(),
+            silent: None,
             hangs: None,
             hanging: Vec::new(),
             now: Duration::ZERO,
@@ -82,7 +90,12 @@ impl Trio {
 
     /// Three stores with one range, which one of them leads.
     pub fn new() -> (Self, u64) {
-        let mut trio = Self::empty();
+        Self::empty().with_range()
+    }
+
+    /// Makes the range, and says who leads it.
+    pub fn with_range(self) -> (Self, u64) {
+        let mut trio = self;
         for store in 1..=3 {
             trio.tell(store, create());
         }
@@ -135,12 +148,20 @@ impl Trio {
             }
         }
         machine.replies.extend(outputs.replies.into_iter().flat_map(|(_, replies)| replies));
+        let (silent, stores) = self.silent.clone().unwrap_or((RangeId(0), Vec::new()));
+        let is_heard = |range_id, to: u64| {
+            range_id != silent.0 || !stores.contains(&from) && !stores.contains(&to)
+        };
         let messages = outputs.messages.into_iter();
+        let messages = messages.filter(|it| is_heard(it.range_id, it.to_store));
         let messages = messages.map(|it| (it.to_store, Input::Message(Box::new(it))));
         let (parked, messages): (Vec<_>, Vec<_>) =
             messages.partition(|(to, _)| self.parks == Some(*to));
         self.parked.extend(parked);
-        let beats = outputs.heartbeats.into_iter();
+        let beats = outputs.heartbeats.into_iter().map(|mut it| {
+            it.beats.retain(|beat| is_heard(beat.range_id, it.to_store));
+            it
+        });
         let beats = beats.map(|it| (it.to_store, Input::Heartbeats(Box::new(it))));
         let pieces = outputs.snapshots.into_iter();
         let pieces = pieces.map(|it| (it.to_store, Input::Snapshots(vec![it])));

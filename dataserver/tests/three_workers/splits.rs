@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sharklock_dataserver::{Input, Pace, with_drift};
 use sharklock_locktable::Token;
-use sharklock_multiraft::{RaftRole, Split};
+use sharklock_multiraft::{LogLimits, RaftRole, Split};
 use sharklock_proto::{
     internal::v1::{store_call::Body as Call, store_error::Kind, store_reply::Body},
     v1,
@@ -370,4 +370,104 @@ fn a_split_that_cannot_be_proposed_is_left_alone() {
     for store in 1..=3 {
         assert_eq!(trio.worker(store).store().ranges(), [RANGE, CHILD]);
     }
+}
+
+/// Of the log that a store keeps for its range: where it begins, and what it takes.
+fn log(trio: &Trio, store: u64) -> (u64, u64) {
+    let store = trio.worker(store).store();
+    let first = store.status(RANGE).expect("it is here").log_first;
+    (first, store.awaited_child(RANGE).map_or(0, |awaited| awaited.log_bytes))
+}
+
+impl Trio {
+    /// Takes a lock and lets it go, or says why it was refused.
+    fn take_and_release(&mut self, store: u64, name: &str) -> Result<(), String> {
+        let tag = self.ask(store, 9, fresh(name, self.now));
+        self.settle();
+        let token = match self.answer(store, tag) {
+            Some(Body::Acquire(response)) => response.token,
+            Some(Body::Error(error)) => match error.kind {
+                Some(Kind::Refused(refused)) => return Err(refused.reason),
+                other => panic!("{other:?}"),
+            },
+            other => panic!("{other:?}"),
+        };
+        let Call::Acquire(taken) = fresh(name, self.now) else { unreachable!("it is one") };
+        let name = name.to_owned();
+        let acquisition_id = taken.acquisition_id;
+        let release = v1::ReleaseRequest { name, token, acquisition_id, ..Default::default() };
+        let tag = self.ask(store, 9, Call::Release(release));
+        self.settle();
+        assert!(matches!(self.answer(store, tag), Some(Body::Release(_))));
+        self.pass(Duration::from_millis(100));
+        Ok(())
+    }
+}
+
+/// An acquisition of its own at each moment.
+fn fresh(name: &str, now: Duration) -> Call {
+    let Call::Acquire(request) = acquire(name) else { unreachable!("it is one") };
+    let acquisition_id = u64::try_from(now.as_millis()).expect("a short test");
+    Call::Acquire(v1::AcquireRequest { acquisition_id, ..request })
+}
+
+/// The log is needed by whoever lacks the split, and must not grow for ever. So it is not cut, and what
+/// is new has to wait; who holds a lock goes on.
+#[test]
+fn a_range_whose_child_never_lives_takes_nothing_new_in_before_its_log_is_endless() {
+    let limits = LogLimits { entries_floor: 4, entries_max: 8, bytes_max: 2_000 };
+    let (mut trio, leader) = Trio::with_log(limits).with_range();
+    let held = trio.acquired(leader, 1, "a").token;
+    trio.silent = Some((CHILD, vec![1, 2, 3]));
+    trio.tell(leader, split());
+    trio.pass(Duration::from_secs(1));
+    let split_at = log(&trio, leader).0;
+    let refused = (0..1_000).find_map(|_| trio.take_and_release(leader, "b").err());
+    assert_eq!(refused.as_deref(), Some("SPLIT_UNFINISHED"));
+    for store in 1..=3 {
+        let (first, bytes) = log(&trio, store);
+        assert!(first <= split_at + 4, "its log is kept from the split on: {first} {split_at}");
+        assert!(bytes > 16 * 2_000 && bytes < 17 * 2_000, "{bytes}");
+    }
+    let range = trio.describe(leader).ranges.remove(0);
+    assert_eq!((range.awaited_range_id, range.log_bytes_max), (CHILD.0, 16 * 2_000));
+
+    // Whoever has something keeps it, is answered, and can give it back.
+    let held_state = [("a".into(), v1::KeepAliveState::Held)];
+    assert_eq!(trio.kept_alive(leader, 1, &["a"]), held_state);
+    assert_eq!(trio.acquired(leader, 1, "a").outcome(), v1::AcquireOutcome::Granted, "as before");
+    let released = trio.ask(leader, 1, release("a", held));
+    trio.settle();
+    assert!(matches!(trio.answer(leader, released), Some(Body::Release(_))));
+
+    // The child lives, and nothing is left of it.
+    trio.silent = None;
+    trio.pass(Duration::from_secs(5));
+    assert_eq!(trio.take_and_release(leader, "b"), Ok(()));
+    trio.pass(Duration::from_secs(2));
+    for store in 1..=3 {
+        let (first, bytes) = log(&trio, store);
+        assert!(first > split_at + 20 && bytes == 0, "{first}, {bytes}");
+    }
+}
+
+/// The others know that the child lives, and cut their logs; only this store never hears it.
+#[test]
+fn a_store_that_never_hears_that_a_child_lives_keeps_no_endless_log() {
+    let limits = LogLimits { entries_floor: 4, entries_max: 8, bytes_max: 2_000 };
+    let (mut trio, leader) = Trio::with_log(limits).with_range();
+    let deaf = leader % 3 + 1;
+    trio.silent = Some((CHILD, vec![deaf]));
+    trio.tell(leader, split());
+    trio.settle();
+    assert_ne!(trio.child_led(), deaf);
+    let mut most = 0;
+    for _ in 0..400 {
+        assert_eq!(trio.take_and_release(leader, "b"), Ok(()));
+        most = most.max(log(&trio, deaf).1);
+    }
+    assert!(trio.leads(leader, RANGE));
+    assert!(most > 16 * 2_000, "a leader may need it: {most}");
+    assert!(most < 36 * 2_000, "none needs so much: {most}");
+    assert_eq!(log(&trio, deaf).1, 0, "what is beyond is cut as ever");
 }

@@ -13,6 +13,10 @@ use super::cluster::OtherCluster;
 /// second.
 const LAG_WARNED: u64 = 1_000;
 
+/// A log that is kept for a range which nobody leads is worth a word from this part of its maximum on:
+/// what a log takes at most otherwise.
+const AWAITED_WARNED: u64 = 16;
+
 /// The answers of everybody.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
@@ -211,12 +215,21 @@ fn warn_of_stores(stores: &[StoreStatus], answered: &BTreeSet<u64>, warnings: &m
 }
 
 fn warn_of_ranges(ranges: &[RangeStatus], answered: &BTreeSet<u64>, warnings: &mut Vec<String>) {
-    for RangeStatus { range_id, leader_store_id, replicas, .. } in ranges {
+    for range in ranges {
+        let RangeStatus { range_id, leader_store_id, replicas, .. } = range;
+        let RangeStatus { awaited_range_id: awaited, log_bytes, log_bytes_max, .. } = range;
         if *leader_store_id == 0 {
             warnings.push(format!("range {range_id} has no leader: its locks wait"));
         } else if !answered.contains(leader_store_id) {
             warnings.push(format!(
                 "range {range_id} has no leader that answers: store {leader_store_id} led it last"
+            ));
+        }
+        if *awaited != 0 && *log_bytes > log_bytes_max / AWAITED_WARNED {
+            warnings.push(format!(
+                "nobody has led range {awaited} since it was split off range {range_id}; the log that \
+                 is kept for it takes {log_bytes} bytes, and beyond {log_bytes_max} nobody can acquire \
+                 in range {range_id}"
             ));
         }
         for replica in replicas.iter().filter(|replica| !replica.is_leader) {
@@ -347,6 +360,11 @@ mod tests {
             replica(4, true, false, LAG_WARNED + 1),
             replica(5, true, false, LAG_WARNED),
         ];
+        let awaits = |range: &mut RangeStatus, log_bytes| {
+            (range.awaited_range_id, range.log_bytes, range.log_bytes_max) = (9, log_bytes, 16_000);
+        };
+        awaits(&mut seen.described[0].ranges[1], 1_000);
+        awaits(&mut seen.described[0].ranges[2], 1_001);
         assert_eq!(
             picture(seen, "").warnings,
             [
@@ -355,6 +373,8 @@ mod tests {
                 "store 3 at host3:7710 is not connected to this gateway",
                 "range 1 has no leader that answers: store 2 led it last",
                 "range 2 has no leader: its locks wait",
+                "nobody has led range 9 since it was split off range 3; the log that is kept for it \
+                 takes 1001 bytes, and beyond 16000 nobody can acquire in range 3",
                 "the leader of range 3 does not hear of its replica on store 2, which lacks 7 \
                  entries",
                 "store 3 is being sent a snapshot of range 3",

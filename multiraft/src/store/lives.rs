@@ -15,8 +15,31 @@ use crate::range_state::Half;
 use crate::recover::{RecoverError, Replayed};
 use crate::replica::{Address, Loaded, Replica};
 use crate::snapshot::Hold;
+use crate::split::SplitMark;
 use crate::staging::Incarnation;
 use crate::state_machine::StateMachine;
+
+/// The log that is kept for a child that does not live, in ordinary logs.
+const AWAITED_LOGS: u64 = 16;
+
+/// A child that has been split off a range and is not known to live: nobody has led it yet. The
+/// range's log is kept for it from the split on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AwaitedChild {
+    /// The child.
+    pub child: RangeId,
+    /// The range's log takes so much memory by now.
+    pub log_bytes: u64,
+    /// Beyond so much the owner is to take nothing new in: the log is not cut while it leads.
+    pub log_bytes_max: u64,
+}
+
+impl AwaitedChild {
+    /// Whether the log has become too long.
+    pub fn is_too_much(&self) -> bool {
+        self.log_bytes > self.log_bytes_max
+    }
+}
 
 /// A replica whose first records are on their way to the disk.
 pub(super) struct Unborn<M> {
@@ -268,12 +291,39 @@ impl<M: StateMachine> Store<M> {
     }
 
     /// What the log of a range is kept for beyond its maxima: snapshots, and splits whose children do
-    /// not live yet. A store that lacks such an entry could learn of the child by nothing else.
+    /// not live yet. A store that lacks such an entry could learn of the child by nothing else, so a
+    /// leader never cuts it: its owner takes nothing new in at some length. Whoever follows keeps more
+    /// than a leader that does so ever has. If its log is longer still, the leader has none to keep:
+    /// the child lives, and only the replica here does not know.
     pub(super) fn hold(&self, range: RangeId) -> Option<Hold> {
-        let splits = self.replicas.get(&range).map_or(&[][..], Replica::splits).iter();
-        let awaited = splits.filter(|split| self.is_awaited(split.child));
-        let holds = awaited.map(|split| Hold { from: split.at.index - 1, bytes: u64::MAX });
-        holds.chain(self.transfers.hold(range)).reduce(Hold::and)
+        let replica = self.replicas.get(&range)?;
+        let awaited = self.awaited_splits(replica).map(|split| split.at.index - 1).min();
+        let bytes = match replica.leads_now() {
+            true => u64::MAX,
+            false => 2 * self.log_bytes_max(),
+        };
+        let awaited = awaited.map(|from| Hold { from, bytes });
+        awaited.into_iter().chain(self.transfers.hold(range)).reduce(Hold::and)
+    }
+
+    /// The splits in the log of a replica whose children are not known to live.
+    fn awaited_splits(&self, replica: &Replica<M>) -> impl Iterator<Item = SplitMark> {
+        let first = replica.log().first();
+        let splits = replica.splits().iter().copied();
+        splits.filter(move |split| first <= split.at.index && self.is_awaited(split.child))
+    }
+
+    /// So long a log is kept for a child before the range is to take nothing new in.
+    fn log_bytes_max(&self) -> u64 {
+        AWAITED_LOGS.saturating_mul(self.config.log.bytes_max)
+    }
+
+    /// The first of the children of this range that do not live yet, if the log here is kept for one.
+    pub fn awaited_child(&self, range: RangeId) -> Option<AwaitedChild> {
+        let replica = self.replicas.get(&range)?;
+        let child = self.awaited_splits(replica).next()?.child;
+        let (log_bytes, log_bytes_max) = (replica.log().bytes(), self.log_bytes_max());
+        Some(AwaitedChild { child, log_bytes, log_bytes_max })
     }
 
     /// Whether the child of a split is here and has not been heard to live.
