@@ -21,10 +21,10 @@ use crate::{
     asking::Asking,
     cluster::ClusterId,
     clusters::{Clusters, UNNAMED, ask, named},
-    outbox::{Outbox, Outgoing},
     race::Race,
     session_id::SessionId,
     status::{explain, innermost},
+    unsent::{Outgoing, Unsent},
 };
 
 /// Connecting and opening both streams.
@@ -63,8 +63,8 @@ pub(crate) struct Streams {
     channel: Channel,
     acquires_in: Streaming<v1::SessionResponse>,
     urgent_in: Streaming<v1::SessionResponse>,
-    acquires_out: Arc<Outbox>,
-    urgent_out: Arc<Outbox>,
+    acquires_out: Arc<Unsent>,
+    urgent_out: Arc<Unsent>,
 }
 
 impl Dialler {
@@ -199,9 +199,9 @@ impl Streams {
 
 async fn open(endpoint: Endpoint, id: &SessionId) -> Result<Box<Streams>, String> {
     let channel = endpoint.connect().await.map_err(|error| innermost(&error))?;
-    let (acquires_out, urgent_out) = (Arc::new(Outbox::default()), Arc::new(Outbox::default()));
-    let outgoing = |outbox: &Arc<Outbox>| Outgoing {
-        outbox: Arc::clone(outbox),
+    let (acquires_out, urgent_out) = (Arc::new(Unsent::default()), Arc::new(Unsent::default()));
+    let outgoing = |unsent: &Arc<Unsent>| Outgoing {
+        unsent: Arc::clone(unsent),
         session_id: id.secret(),
         instance: id.instance(),
         has_greeted: false,

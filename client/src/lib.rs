@@ -54,8 +54,6 @@ mod link;
 #[cfg(feature = "edge")]
 mod lock;
 #[cfg(feature = "edge")]
-mod outbox;
-#[cfg(feature = "edge")]
 mod race;
 #[cfg(feature = "edge")]
 mod session_id;
@@ -63,6 +61,8 @@ mod session_id;
 mod session_task;
 #[cfg(feature = "edge")]
 mod status;
+#[cfg(feature = "edge")]
+mod unsent;
 
 pub use cluster::{BadClusterId, Because, ClusterId, ClusterMismatch, Membership, Standing};
 pub use error::{AcquireError, CallError, ConfigError, LockLost, LostReason, ReleaseError};

@@ -282,13 +282,13 @@ impl Full {
 
 #[cfg(test)]
 mod tests {
-    use sharklock_locktable::Limits;
+    use sharklock_locktable::TableLimits;
 
     use super::*;
 
     #[test]
     fn the_state_machine_has_that_bound() {
-        let max = Limits::default().acquisitions_per_session_max;
+        let max = TableLimits::default().acquisitions_per_session_max;
         assert_eq!(max as u64, SESSION_ACQUISITIONS_MAX);
     }
 

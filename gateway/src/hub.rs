@@ -35,7 +35,7 @@ use crate::{
     stream::Origin,
     streams::{OpenStream, Streams},
     tag::{CallNumber, StreamNumber, Tag},
-    validate::Limits,
+    validate::RequestLimits,
 };
 
 mod replies;
@@ -54,7 +54,7 @@ const OWED_MAX_US: u64 = 1_000_000;
 #[derive(Clone, Copy, Debug)]
 pub struct HubConfig {
     /// Limits of requests.
-    pub limits: Limits,
+    pub limits: RequestLimits,
     /// Calls that wait for stores; acquires stop at half of it (D16).
     pub calls_open_max: usize,
     /// Session streams and unary calls open at a time. A quarter is kept for unary keepalives,
@@ -69,7 +69,7 @@ impl Default for HubConfig {
     /// Those of decisions.md, *Defaults*.
     fn default() -> Self {
         Self {
-            limits: Limits::default(),
+            limits: RequestLimits::default(),
             calls_open_max: 65_536,
             streams_max: 65_536,
             outbox_bytes_max: 256 << 20,
@@ -190,7 +190,7 @@ impl Hub {
     }
 
     /// Limits of requests.
-    pub fn limits(&self) -> Limits {
+    pub fn limits(&self) -> RequestLimits {
         self.config.limits
     }
 

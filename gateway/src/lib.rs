@@ -1,4 +1,4 @@
-//! The stateless front of SharkLock: it checks calls, finds their ranges, merges keepalives, and
+//! The stateless entry to SharkLock: it checks calls, finds their ranges, merges keepalives, and
 //! pushes grants to those who wait.
 //!
 //! It keeps soft state only: losing a gateway loses no lock and no place in a queue. It knows

@@ -58,14 +58,14 @@ pub const PAGE_DEFAULT: u32 = 100;
 /// Most waiters shown, or locks per page: more is clamped, since it asks for nothing wrong.
 pub const PAGE_MAX: u32 = 1_000;
 
-/// Limits that a cluster may set differently.
+/// Limits of requests that a cluster may set differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct RequestLimits {
     /// Shortest lease, milliseconds; chaos tests go below the default.
     pub ttl_ms_min: u64,
 }
 
-impl Default for Limits {
+impl Default for RequestLimits {
     fn default() -> Self {
         Self { ttl_ms_min: TTL_MS_MIN }
     }
@@ -118,7 +118,7 @@ impl Checked {
 
 /// Checks any call of a Session stream.
 pub fn call(
-    limits: &Limits,
+    limits: &RequestLimits,
     frame: &Frame,
     body: Option<session_call::Body>,
 ) -> Result<Checked, Failure> {
@@ -140,7 +140,7 @@ pub fn call(
 
 /// Checks an acquire, and fills in what it leaves out.
 pub fn acquire(
-    limits: &Limits,
+    limits: &RequestLimits,
     frame: &Frame,
     mut request: AcquireRequest,
 ) -> Result<Checked, Failure> {

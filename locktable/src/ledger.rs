@@ -4,7 +4,7 @@
 
 use crate::{
     Acquisition, AcquisitionId, DelayRow, FEATURE_LEVEL, Finished, FinishedRow, Header, HoldRow,
-    Limits, Name, Refusal, RestoreError, Token, WaiterRow,
+    Name, Refusal, RestoreError, TableLimits, Token, WaiterRow,
     dirty::Dirty,
     ended::{AGE_START_MS, Ended},
     hash::{Digest, StateHash},
@@ -46,7 +46,7 @@ fn first_header(feature_level: u64) -> Header {
 /// - `forgotten` is empty between commands.
 #[derive(Debug)]
 pub(crate) struct Ledger {
-    pub(crate) limits: Limits,
+    pub(crate) limits: TableLimits,
     generation: u16,
     token_counter: u64,
     ticket_counter: u64,
@@ -64,20 +64,20 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    pub(crate) fn new(limits: Limits) -> Self {
+    pub(crate) fn new(limits: TableLimits) -> Self {
         Self::under(limits, &first_header(FEATURE_LEVEL))
     }
 
     /// See [`crate::LockTable::at_level`].
     pub(crate) fn at_level(level: u64) -> Result<Self, RestoreError> {
         match level {
-            1..=FEATURE_LEVEL => Ok(Self::under(Limits::default(), &first_header(level))),
+            1..=FEATURE_LEVEL => Ok(Self::under(TableLimits::default(), &first_header(level))),
             level => Err(RestoreError::FeatureLevel { level }),
         }
     }
 
     /// A ledger of this header with nothing in it yet; the ring begins where the header says.
-    pub(crate) fn under(limits: Limits, header: &Header) -> Self {
+    pub(crate) fn under(limits: TableLimits, header: &Header) -> Self {
         let ring = Ring::starting_at(header.ring_first, limits.ring_len_max);
         let Header { age_ms, lost_ms, ended_next, .. } = *header;
         let ended = Ended::under(limits.ended_bytes_max, age_ms, lost_ms, ended_next);

@@ -65,5 +65,5 @@ pub use rows::{
     DelayRow, EndingCause, EndingMark, Extras, FEATURE_LEVEL, FinishedRow, Header, HoldRow,
     LockRow, RING_ROW_LEN, Reclaimer, Row, RowKey, WaiterRow,
 };
-pub use table::{Counts, Limits, LockTable};
+pub use table::{Counts, LockTable, TableLimits};
 pub use usage::host_of;

@@ -6,8 +6,8 @@ use std::{cmp::Ordering, collections::BTreeMap, error::Error, fmt};
 
 use crate::{
     Acquisition, Condition, DelayRow, EndedRow, EndingCause, EndingMark, Extras, FEATURE_LEVEL,
-    FinishedRow, Header, HoldRow, LeaseRule, Limits, LockRow, LockTable, Mode, Name, RING_ROW_LEN,
-    Row, RowKey, Token, Wait, WaiterRow,
+    FinishedRow, Header, HoldRow, LeaseRule, LockRow, LockTable, Mode, Name, RING_ROW_LEN, Row,
+    RowKey, TableLimits, Token, Wait, WaiterRow,
     dirty::{Dirty, RowState},
     ledger::{HoldAfter, Ledger, TOKEN_COUNTER_BITS, last_token},
     lock::Lock,
@@ -60,12 +60,12 @@ type Rule = &'static str;
 impl LockTable {
     /// The table that had this header and these rows, in whatever order. They count as flushed.
     pub fn restore(header: Header, rows: Vec<(RowKey, Row)>) -> Result<Self, RestoreError> {
-        Self::restore_with_limits(Limits::default(), header, rows)
+        Self::restore_with_limits(TableLimits::default(), header, rows)
     }
 
     /// As [`LockTable::restore`], for a table with other limits.
     pub fn restore_with_limits(
-        limits: Limits,
+        limits: TableLimits,
         header: Header,
         mut rows: Vec<(RowKey, Row)>,
     ) -> Result<Self, RestoreError> {
@@ -90,10 +90,10 @@ pub struct Restoring {
 impl Restoring {
     /// A table of this header, without rows yet.
     pub fn begin(header: Header) -> Result<Self, RestoreError> {
-        Self::begin_with_limits(Limits::default(), header)
+        Self::begin_with_limits(TableLimits::default(), header)
     }
 
-    fn begin_with_limits(limits: Limits, header: Header) -> Result<Self, RestoreError> {
+    fn begin_with_limits(limits: TableLimits, header: Header) -> Result<Self, RestoreError> {
         check_header(&header, &limits)?;
         let table = LockTable { locks: BTreeMap::new(), ledger: Ledger::under(limits, &header) };
         Ok(Self { header, table, last: None, finished: Vec::new() })
@@ -316,7 +316,7 @@ fn index_hold(ledger: &mut Ledger, name: &Name, hold: &HoldRow) -> Result<(), Ru
     Ok(())
 }
 
-fn check_header(header: &Header, limits: &Limits) -> Result<(), RestoreError> {
+fn check_header(header: &Header, limits: &TableLimits) -> Result<(), RestoreError> {
     if header.feature_level > FEATURE_LEVEL {
         return Err(RestoreError::FeatureLevel { level: header.feature_level });
     }

@@ -12,7 +12,7 @@ use crate::{
 /// The limits of a table. They are part of the rules: replicas of a range with different limits
 /// would diverge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct TableLimits {
     /// Seats of one lock: holders, sharers or permits, and the places that lock-delays keep taken.
     /// Since feature level 3; a lock that had more before keeps them.
     pub seats_per_lock_max: usize,
@@ -26,7 +26,7 @@ pub struct Limits {
     pub ended_bytes_max: usize,
 }
 
-impl Default for Limits {
+impl Default for TableLimits {
     /// Those of D8, and of decisions.md, *Defaults*.
     fn default() -> Self {
         Self {
@@ -81,7 +81,7 @@ impl Default for LockTable {
 impl LockTable {
     /// A range where nothing was ever locked.
     pub fn new() -> Self {
-        Self::with_limits(Limits::default())
+        Self::with_limits(TableLimits::default())
     }
 
     /// A range where nothing was ever locked, and that follows the rules of this level.
@@ -93,7 +93,7 @@ impl LockTable {
     }
 
     /// As [`LockTable::new`], with other limits: for tests that want to reach them.
-    pub fn with_limits(limits: Limits) -> Self {
+    pub fn with_limits(limits: TableLimits) -> Self {
         Self { locks: BTreeMap::new(), ledger: Ledger::new(limits) }
     }
 

@@ -7,8 +7,8 @@ use std::{
 };
 
 use sharklock_locktable::{
-    Acquire, Acquisition, AcquisitionId, At, Cancel, Command, Instance, Limits, LockTable, Mode,
-    Name, Owner, SessionHandle, Wait,
+    Acquire, Acquisition, AcquisitionId, At, Cancel, Command, Instance, LockTable, Mode, Name,
+    Owner, SessionHandle, TableLimits, Wait,
 };
 
 struct Counting;
@@ -97,7 +97,7 @@ const PER_SECOND: u64 = 25_000;
 /// `ended`, and how far back everything was remembered at least, milliseconds.
 fn bytes_of_ended(what: &str, seconds: u64, ended: impl Fn(u64) -> (u64, u64)) -> (usize, u64) {
     // Outcomes have their own bound, by their number: here it is about the ids.
-    let limits = Limits { ring_len_max: 1, ..Limits::default() };
+    let limits = TableLimits { ring_len_max: 1, ..TableLimits::default() };
     let mut table = LockTable::with_limits(limits);
     let before = ALLOCATED.load(Ordering::Relaxed);
     let (mut bytes_max, mut reach_ms) = (0, u64::MAX);

@@ -21,7 +21,7 @@ use sharklock_proto::{
 use sharklock_rangemap::{RangeId, StoreId};
 
 use crate::{
-    presence::{Limits, Presence},
+    presence::{Presence, SilenceLimits},
     refusal::{Reason, Refusal},
     request::{Ask, Reply, Request},
     state::{Answer, ClusterState, encode_batch},
@@ -48,7 +48,7 @@ pub struct Settings {
     /// Replicas of the cluster's first range: it is made once so many stores have registered.
     pub replicas: u32,
     /// When silent stores count as what.
-    pub limits: Limits,
+    pub limits: SilenceLimits,
     /// Raft's tick.
     pub tick: Duration,
     /// How often changed rows are written to the image.

@@ -19,7 +19,7 @@ pub use core::{GROUP, Input, MasterCore, Outputs, Settings};
 #[cfg(feature = "edge")]
 pub use edge::{Master, MasterConfig, StartError, Tuning};
 pub use formation::{Formation, FormationError, Formed};
-pub use presence::{Limits, Presence};
+pub use presence::{Presence, SilenceLimits};
 pub use refusal::{Reason, Refusal};
 pub use request::{Ask, Reply, Request};
 pub use state::{Answer, ClusterState, FIRST_ID, StoreRecord, encode_batch};

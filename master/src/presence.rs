@@ -17,14 +17,14 @@ use crate::{
 
 /// When a silent store counts as what (decisions.md, *Defaults*).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct SilenceLimits {
     /// Without a heartbeat for so long it is disconnected: its process may have ended.
     pub disconnected: Duration,
     /// Without one for so long it is down.
     pub down: Duration,
 }
 
-impl Default for Limits {
+impl Default for SilenceLimits {
     fn default() -> Self {
         Self { disconnected: Duration::from_secs(10), down: Duration::from_secs(300) }
     }
@@ -39,7 +39,7 @@ impl Default for Limits {
 /// - `by_level` has exactly the ranges in `leaders`.
 #[derive(Clone, Debug)]
 pub struct Presence {
-    limits: Limits,
+    limits: SilenceLimits,
     /// When this master began to lead. Every store counts as heard then.
     since: Duration,
     stores: BTreeMap<StoreId, Heard>,
@@ -101,7 +101,7 @@ pub struct Leader {
 
 impl Presence {
     /// Of a master that begins to lead.
-    pub fn begin(now: Duration, limits: Limits) -> Self {
+    pub fn begin(now: Duration, limits: SilenceLimits) -> Self {
         let (stores, leaders) = (BTreeMap::new(), BTreeMap::new());
         Self { limits, since: now, stores, leaders, by_level: BTreeSet::new() }
     }

@@ -32,7 +32,7 @@ use crate::staging::Incarnation;
 use crate::state_machine::{EntryAt, StateMachine};
 use crate::{heartbeats, mirror};
 use install::Install;
-pub(crate) use install::{Arrived, Outcome};
+pub(crate) use install::{Arrived, InstallEnd};
 pub use peers::PeerProgress;
 use ready::Saving;
 

@@ -176,7 +176,7 @@ impl MasterNode {
             cluster_id,
             members: (1..=members).map(|it| (StoreId(it as u64), address(it))).collect(),
             replicas,
-            limits: sharklock_master::Limits::default(),
+            limits: sharklock_master::SilenceLimits::default(),
             tick: Duration::from_millis(100),
             flush: Duration::from_millis(options.flush_ms),
         };

@@ -8,7 +8,7 @@ mod acceptor;
 mod backoff;
 mod dialling;
 mod masters;
-mod outbox;
+mod peer_queue;
 mod peers;
 mod server;
 

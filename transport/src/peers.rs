@@ -21,7 +21,7 @@ use tokio::{task::AbortHandle, time::sleep};
 use crate::{
     backoff::Backoff,
     dialling::Dialling,
-    outbox::{Item, Outbox},
+    peer_queue::{Item, PeerQueue},
 };
 
 /// Streams to each peer.
@@ -79,7 +79,7 @@ struct Peer {
 /// One class towards one peer.
 struct Link {
     class: RaftClass,
-    outbox: Arc<Outbox>,
+    queue: Arc<PeerQueue>,
     /// A loss has been told since something was last taken: one word is enough for Raft.
     told: AtomicBool,
 }
@@ -116,7 +116,7 @@ impl PeerLinks {
         let mut put = |store: u64, class: usize, item: Item| {
             let Some(peer) = peers.get(&store) else { return };
             let link = &peer.links[class];
-            match link.outbox.put(item) {
+            match link.queue.put(item) {
                 Ok(()) => link.told.store(false, Ordering::Relaxed),
                 Err(_not_taken) if !link.told.swap(true, Ordering::Relaxed) => lost.push(store),
                 Err(_not_taken) => {}
@@ -138,7 +138,7 @@ impl PeerLinks {
     fn peer(&self, store: u64, at: PeerAddress) -> Peer {
         let link = |class| Link {
             class,
-            outbox: Arc::new(Outbox::new(class)),
+            queue: Arc::new(PeerQueue::new(class)),
             told: AtomicBool::new(false),
         };
         let links = CLASSES.map(|class| Arc::new(link(class)));
@@ -174,7 +174,7 @@ impl PeerLinks {
 impl Drop for Peer {
     fn drop(&mut self) {
         self.tasks.iter().for_each(AbortHandle::abort);
-        self.links.iter().for_each(|link| link.outbox.down());
+        self.links.iter().for_each(|link| link.queue.down());
     }
 }
 
@@ -216,7 +216,7 @@ impl Keeper {
             let why = match self.dialling.connect(&self.address).await {
                 Ok(channel) => {
                     let why = self.speak(channel, &mut backoff).await;
-                    self.link.outbox.down();
+                    self.link.queue.down();
                     self.link.told.store(true, Ordering::Relaxed);
                     self.inbox.unreachable(self.store);
                     why
@@ -235,7 +235,7 @@ impl Keeper {
     /// Until the stream has ended, and why.
     async fn speak(&self, channel: tonic::transport::Channel, backoff: &mut Backoff) -> String {
         let mut client = PeerServiceClient::new(channel);
-        let outgoing = self.link.outbox.stream(self.hello.clone());
+        let outgoing = self.link.queue.stream(self.hello.clone());
         let speaking = client.raft(outgoing);
         let mut speaking = std::pin::pin!(speaking);
         // A peer that refuses the hello does so at once; a stream that stands for as long as that

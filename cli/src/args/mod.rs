@@ -20,13 +20,13 @@ use crate::config::listen;
 
 pub use self::servers::{DevArgs, DevCommand, NODES_MAX, ServerArgs};
 
-/// Where a gateway of `sharklock dev` listens unless told otherwise.
+/// The port on which a gateway of `sharklock dev` listens unless told otherwise.
 pub const GATEWAY_PORT: u16 = 7700;
-/// Where a data server meets gateways and other data servers unless told otherwise.
+/// The port on which a data server meets gateways and others unless told otherwise.
 pub const DATA_PORT: u16 = 7710;
-/// Where a master meets everybody unless told otherwise.
+/// The port on which a master meets everybody unless told otherwise.
 pub const MASTER_PORT: u16 = 7720;
-/// Where a process serves `/metrics`, `/livez` and `/readyz` unless told otherwise.
+/// The port on which a process serves `/metrics`, `/livez` and `/readyz` unless told otherwise.
 pub const ADMIN_PORT: u16 = 7790;
 /// The endpoint of a gateway on this machine, used when none is given.
 pub const DEFAULT_ENDPOINT: &str = "http://127.0.0.1:7700";

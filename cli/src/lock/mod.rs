@@ -24,7 +24,7 @@ use tokio::time::Instant;
 
 use self::{
     notices::Notices,
-    run::Outcome,
+    run::CommandEnd,
     self_wait::Outer,
     signals::{Arrived, Blocked, Meaning, Signals, meaning},
     supervisor::{GraceTooLong, Rest, Terms},
@@ -185,7 +185,7 @@ async fn hold_for_command(
     }
     let wishes = (terms, rest);
     match run::supervise(&guard, &args.command, &environment, wishes, (signals, notices)).await {
-        Ok(Outcome::Ended(status)) => {
+        Ok(CommandEnd::Ended(status)) => {
             // The command did its work under the lock; what becomes of the release does not change
             // that. Without an answer the lease runs out by itself.
             if let Err(failure) = release(guard, signals).await {
@@ -194,7 +194,7 @@ async fn hold_for_command(
             Ok(process_tree::shell_code(status))
         }
         // The command is gone. Only now the guard may go, which tells the cluster so.
-        Ok(Outcome::Stopped(why)) => {
+        Ok(CommandEnd::Stopped(why)) => {
             Err(lost_failure(&args.name, &format!("{why}; the command was stopped")))
         }
         Err(failure) => {

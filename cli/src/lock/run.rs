@@ -31,7 +31,7 @@ const INSISTS_AFTER: Duration = Duration::from_secs(1);
 
 /// How the command ended.
 #[derive(Debug)]
-pub enum Outcome {
+pub enum CommandEnd {
     /// By itself, under a good lease.
     Ended(ExitStatus),
     /// The lock was lost, for this reason, and it was stopped.
@@ -46,7 +46,7 @@ pub async fn supervise(
     environment: &[(&str, String)],
     (terms, rest): (Terms, Rest),
     (signals, notices): (&mut Signals, &Notices),
-) -> Result<Outcome, Failure> {
+) -> Result<CommandEnd, Failure> {
     let watch = Watch::new(guard, terms, rest);
     if watch.due() {
         return Err(Failure::new(UNREACHABLE, "the lock was granted but cannot be kept")
@@ -65,7 +65,7 @@ pub async fn supervise(
         tree,
     };
     let status = run.until_gone(signals).await;
-    Ok(run.watch.stopped().map_or(Outcome::Ended(status), Outcome::Stopped))
+    Ok(run.watch.stopped().map_or(CommandEnd::Ended(status), CommandEnd::Stopped))
 }
 
 fn cannot_start(program: &OsString, why: &io::Error) -> Failure {

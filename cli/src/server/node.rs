@@ -13,7 +13,7 @@ use sharklock_dataserver::{
     DataServer, DataServerConfig, MemoryBounds, Pace, SESSION_ACQUISITIONS_MAX, StartError, Tuning,
 };
 use sharklock_gateway::{
-    Config, Directory, Gateway, ServeError, StoreConnection, Stores, validate::Limits,
+    Config, Directory, Gateway, ServeError, StoreConnection, Stores, validate::RequestLimits,
 };
 use sharklock_master::{
     Master, MasterConfig, StartError as MasterStartError, Tuning as MasterTuning,
@@ -186,7 +186,7 @@ impl Node {
         health: &Arc<Health>,
     ) -> Result<Stores, Failure> {
         let dialling = dialling(config.listen.gateway.ip(), &config.masters);
-        let limits = Limits { ttl_ms_min: millis(config.tunables.ttl_min) };
+        let limits = RequestLimits { ttl_ms_min: millis(config.tunables.ttl_min) };
         let cluster = config.cluster;
         let settings = Config { limits, dialling, cluster, ..Config::default() };
         let masters: Arc<dyn Directory> = Arc::new(masters(config, dialling)?);

@@ -59,7 +59,7 @@ use self::{
     metrics::Metrics,
 };
 pub use self::{directory::Directory, stores::Stores};
-use crate::{StoreId, StoreLink, validate::Limits};
+use crate::{StoreId, StoreLink, validate::RequestLimits};
 
 /// Largest message that a client may send, also one of a Session stream.
 const RECEIVED_BYTES_MAX: usize = 64 << 10;
@@ -94,7 +94,7 @@ pub struct Config {
     /// The cluster to serve; None: the first that masters or a store of this process name.
     pub cluster: Option<ClusterId>,
     /// Limits of requests.
-    pub limits: Limits,
+    pub limits: RequestLimits,
     /// How long a unary call waits for a store's answer. A queued Acquire waits as long as it says.
     pub unary_deadline: Duration,
     /// Calls that wait for stores; acquires stop at half of it (D16).
@@ -131,7 +131,7 @@ impl Default for Config {
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             cluster: None,
-            limits: Limits::default(),
+            limits: RequestLimits::default(),
             unary_deadline: Duration::from_secs(5),
             calls_open_max: 65_536,
             streams_max: 65_536,

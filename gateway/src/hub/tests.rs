@@ -52,7 +52,7 @@ impl StoreLinks for Wires {
 }
 
 /// A gateway, and the one stream of a client on it.
-struct Front {
+struct Rig {
     hub: Arc<Hub>,
     wires: Arc<Wires>,
     port: SessionPort,
@@ -104,20 +104,20 @@ fn granted(token: u64) -> Body {
     Body::Acquire(AcquireResponse { position, token, ..AcquireResponse::default() })
 }
 
-impl Front {
+impl Rig {
     /// With one range of all names on these stores; the leader as they describe it, 0 for none.
     fn new(stores: &[u64], leader: u64) -> Self {
         let wires = Arc::new(Wires::default());
         let hub = Hub::new(HubConfig::default(), wires.clone(), Arc::new(()));
         let port = SessionPort::open(&hub, "10.0.0.1:5".to_owned()).expect("there is room");
-        let mut front = Self { hub, wires, port, now_us: 1_000, next_call: 1 };
+        let mut rig = Self { hub, wires, port, now_us: 1_000, next_call: 1 };
         for store in stores {
-            front.hub.link_up(front.now_us, StoreId(*store));
+            rig.hub.link_up(rig.now_us, StoreId(*store));
         }
-        for (to, call) in front.sent() {
-            front.reply(to, &call, described(stores, leader, 5));
+        for (to, call) in rig.sent() {
+            rig.reply(to, &call, described(stores, leader, 5));
         }
-        front
+        rig
     }
 
     /// Takes what was sent since the last time.
@@ -219,184 +219,184 @@ fn one(call_id: u64, what: &str) -> Vec<(u64, String)> {
 
 #[test]
 fn calls_go_to_the_leader_that_stores_describe() {
-    let mut front = Front::new(&[1, 2, 3], 2);
-    assert!(front.hub.is_ready());
-    let id = front.acquire("a");
-    let (to, call) = front.sent_one();
+    let mut rig = Rig::new(&[1, 2, 3], 2);
+    assert!(rig.hub.is_ready());
+    let id = rig.acquire("a");
+    let (to, call) = rig.sent_one();
     assert_eq!((to, call.range_id, call.version, call.age_ms), (B, 1, 4, 0));
     assert_eq!(call.client_address, "10.0.0.1:5");
-    front.reply(B, &call, granted(9));
-    assert_eq!(front.heard(), one(id, "token 9"));
-    assert_eq!(front.hub.calls_open(), 0);
+    rig.reply(B, &call, granted(9));
+    assert_eq!(rig.heard(), one(id, "token 9"));
+    assert_eq!(rig.hub.calls_open(), 0);
 }
 
 #[test]
 fn a_call_that_met_a_follower_goes_to_the_leader_at_once_and_tells_its_age() {
-    let mut front = Front::new(&[1, 2, 3], 2);
-    let id = front.acquire("a");
-    let (_, first) = front.sent_one();
-    front.now_us += 2_500;
-    front.reply(B, &first, not_leader(3));
-    let (to, second) = front.sent_one();
+    let mut rig = Rig::new(&[1, 2, 3], 2);
+    let id = rig.acquire("a");
+    let (_, first) = rig.sent_one();
+    rig.now_us += 2_500;
+    rig.reply(B, &first, not_leader(3));
+    let (to, second) = rig.sent_one();
     assert_eq!((to, second.tag, second.age_ms), (C, first.tag, 3));
     assert_eq!((&second.body, &second.session), (&first.body, &first.session));
-    assert_eq!(front.heard(), [], "its client waits on");
-    front.reply(C, &second, granted(9));
-    assert_eq!(front.heard(), one(id, "token 9"));
+    assert_eq!(rig.heard(), [], "its client waits on");
+    rig.reply(C, &second, granted(9));
+    assert_eq!(rig.heard(), one(id, "token 9"));
     // The next one goes there directly.
-    front.acquire("b");
-    assert_eq!(front.sent_one().0, C);
+    rig.acquire("b");
+    assert_eq!(rig.sent_one().0, C);
 }
 
 /// Ticks as the gateway does while it runs.
-fn run(front: &mut Front, us: u64) {
-    let end_us = front.now_us + us;
-    while front.now_us < end_us {
-        front.pass(LISTEN_EVERY_US.min(end_us - front.now_us));
+fn run(rig: &mut Rig, us: u64) {
+    let end_us = rig.now_us + us;
+    while rig.now_us < end_us {
+        rig.pass(LISTEN_EVERY_US.min(end_us - rig.now_us));
     }
-    front.sent();
+    rig.sent();
 }
 
 #[test]
 fn what_waited_while_the_gateway_stood_still_tells_its_age() {
-    let mut front = Front::new(&[1], 1);
-    run(&mut front, 3_000_000);
-    front.now_us += 4_000_000;
+    let mut rig = Rig::new(&[1], 1);
+    run(&mut rig, 3_000_000);
+    rig.now_us += 4_000_000;
     // One is read before the gateway has noticed, the others after.
-    front.acquire("a");
-    assert_eq!(front.sent_one().1.age_ms, 4_000);
-    front.hub.tick(front.now_us);
-    front.sent();
-    front.acquire("b");
-    assert_eq!(front.sent_one().1.age_ms, 4_000);
-    front.keep_alive(8, 3);
-    assert_eq!(front.sent_one().1.age_ms, 4_000);
-    run(&mut front, 3_000_000);
-    front.acquire("c");
-    assert_eq!(front.sent_one().1.age_ms, 0, "it has caught up");
+    rig.acquire("a");
+    assert_eq!(rig.sent_one().1.age_ms, 4_000);
+    rig.hub.tick(rig.now_us);
+    rig.sent();
+    rig.acquire("b");
+    assert_eq!(rig.sent_one().1.age_ms, 4_000);
+    rig.keep_alive(8, 3);
+    assert_eq!(rig.sent_one().1.age_ms, 4_000);
+    run(&mut rig, 3_000_000);
+    rig.acquire("c");
+    assert_eq!(rig.sent_one().1.age_ms, 0, "it has caught up");
 }
 
 #[test]
 fn what_may_have_waited_for_too_long_is_refused_until_the_gateway_has_caught_up() {
-    let mut front = Front::new(&[1], 1);
-    run(&mut front, 3_000_000);
-    front.now_us += CALL_AGE_MAX.as_micros() as u64 + 1;
-    let early = front.acquire("a");
-    front.hub.tick(front.now_us);
-    let late = front.keep_alive(8, 3);
-    assert_eq!(front.sent_calls(), []);
+    let mut rig = Rig::new(&[1], 1);
+    run(&mut rig, 3_000_000);
+    rig.now_us += CALL_AGE_MAX.as_micros() as u64 + 1;
+    let early = rig.acquire("a");
+    rig.hub.tick(rig.now_us);
+    let late = rig.keep_alive(8, 3);
+    assert_eq!(rig.sent_calls(), []);
     let told = |id| (id, "TOO_OLD".to_owned());
-    assert_eq!(front.heard(), [told(early), told(late)]);
-    run(&mut front, 2_000_000);
-    front.acquire("a");
-    assert_eq!(front.sent_one().1.age_ms, 0);
+    assert_eq!(rig.heard(), [told(early), told(late)]);
+    run(&mut rig, 2_000_000);
+    rig.acquire("a");
+    assert_eq!(rig.sent_one().1.age_ms, 0);
 }
 
 #[test]
 fn stores_that_point_at_each_other_are_not_believed_for_ever() {
-    let mut front = Front::new(&[1, 2, 3], 1);
-    let id = front.acquire("a");
+    let mut rig = Rig::new(&[1, 2, 3], 1);
+    let id = rig.acquire("a");
     let mut sent = 0;
     loop {
-        let calls = front.sent_calls();
+        let calls = rig.sent_calls();
         let Some((to, call)) = calls.into_iter().next() else { break };
         sent += 1;
-        front.reply(to, &call, not_leader(if to == A { 2 } else { 1 }));
+        rig.reply(to, &call, not_leader(if to == A { 2 } else { 1 }));
     }
     assert_eq!(sent, HOPS_MAX);
-    assert_eq!(front.heard(), one(id, "NO_LEADER"));
-    assert_eq!(front.hub.calls_open(), 0);
+    assert_eq!(rig.heard(), one(id, "NO_LEADER"));
+    assert_eq!(rig.hub.calls_open(), 0);
 }
 
 #[test]
 fn without_a_leader_each_call_asks_one_store_and_the_next_asks_another() {
-    let mut front = Front::new(&[1, 2, 3], 1);
+    let mut rig = Rig::new(&[1, 2, 3], 1);
     let mut asked = Vec::new();
     // No hint; one at itself; one at who does not vote; one at who is not linked any more.
     for hint in [0, 2, 77, 2] {
         if hint == 2 && asked.len() > 1 {
-            front.hub.link_lost(front.now_us, B);
+            rig.hub.link_lost(rig.now_us, B);
         }
-        let id = front.acquire("a");
-        let (to, call) = front.sent_one();
+        let id = rig.acquire("a");
+        let (to, call) = rig.sent_one();
         asked.push(to);
-        front.reply(to, &call, not_leader(hint));
-        assert_eq!(front.heard(), one(id, "NO_LEADER"), "hint {hint} of {to}");
-        assert_eq!(front.sent_calls(), [], "its client repeats it, later and later");
+        rig.reply(to, &call, not_leader(hint));
+        assert_eq!(rig.heard(), one(id, "NO_LEADER"), "hint {hint} of {to}");
+        assert_eq!(rig.sent_calls(), [], "its client repeats it, later and later");
     }
     assert_eq!(asked, [A, B, C, A]);
 }
 
 #[test]
 fn a_call_of_a_range_that_has_split_goes_to_its_half() {
-    let mut front = Front::new(&[1, 2, 3], 2);
-    let id = front.acquire("z");
-    let (_, first) = front.sent_one();
+    let mut rig = Rig::new(&[1, 2, 3], 2);
+    let id = rig.acquire("z");
+    let (_, first) = rig.sent_one();
     let descriptors =
         vec![descriptor(1, "", "m", 5, &[1, 2, 3]), descriptor(2, "m", "", 5, &[1, 2, 3])];
-    front.reply(B, &first, error(Kind::EpochNotMatch(EpochNotMatch { descriptors })));
-    let (to, second) = front.sent_one();
+    rig.reply(B, &first, error(Kind::EpochNotMatch(EpochNotMatch { descriptors })));
+    let (to, second) = rig.sent_one();
     assert_eq!((to, second.range_id, second.version), (B, 2, 5));
     // A store that says the same again teaches nothing.
     let descriptors = vec![descriptor(2, "m", "", 5, &[1, 2, 3])];
-    front.reply(B, &second, error(Kind::EpochNotMatch(EpochNotMatch { descriptors })));
-    assert_eq!(front.sent_calls(), []);
-    assert_eq!(front.heard(), one(id, "RANGE_MOVED"));
+    rig.reply(B, &second, error(Kind::EpochNotMatch(EpochNotMatch { descriptors })));
+    assert_eq!(rig.sent_calls(), []);
+    assert_eq!(rig.heard(), one(id, "RANGE_MOVED"));
 }
 
 #[test]
 fn what_may_have_been_done_is_never_sent_again() {
-    let mut front = Front::new(&[1, 2, 3], 2);
-    let id = front.acquire("a");
-    let (_, call) = front.sent_one();
-    front.reply(B, &call, error(Kind::Indeterminate(Indeterminate {})));
-    assert_eq!(front.sent_calls(), []);
-    assert_eq!(front.heard(), one(id, "INDETERMINATE"));
+    let mut rig = Rig::new(&[1, 2, 3], 2);
+    let id = rig.acquire("a");
+    let (_, call) = rig.sent_one();
+    rig.reply(B, &call, error(Kind::Indeterminate(Indeterminate {})));
+    assert_eq!(rig.sent_calls(), []);
+    assert_eq!(rig.heard(), one(id, "INDETERMINATE"));
 }
 
 #[test]
 fn an_answer_counts_only_from_the_store_that_has_the_call() {
-    let mut front = Front::new(&[1, 2, 3], 2);
-    let id = front.acquire("a");
-    let (_, first) = front.sent_one();
-    front.reply(A, &first, granted(1));
-    assert_eq!(front.heard(), []);
-    front.reply(B, &first, not_leader(3));
-    let (_, second) = front.sent_one();
-    front.reply(B, &first, granted(2));
-    assert_eq!(front.heard(), []);
-    front.reply(C, &second, granted(3));
-    assert_eq!(front.heard(), one(id, "token 3"));
+    let mut rig = Rig::new(&[1, 2, 3], 2);
+    let id = rig.acquire("a");
+    let (_, first) = rig.sent_one();
+    rig.reply(A, &first, granted(1));
+    assert_eq!(rig.heard(), []);
+    rig.reply(B, &first, not_leader(3));
+    let (_, second) = rig.sent_one();
+    rig.reply(B, &first, granted(2));
+    assert_eq!(rig.heard(), []);
+    rig.reply(C, &second, granted(3));
+    assert_eq!(rig.heard(), one(id, "token 3"));
 }
 
 #[test]
 fn a_lost_link_fails_its_calls_at_once_and_the_next_go_elsewhere() {
-    let mut front = Front::new(&[1, 2, 3], 2);
-    let acquire = front.acquire("a");
-    let release = front.ask(session_call::Body::Release(ReleaseRequest {
+    let mut rig = Rig::new(&[1, 2, 3], 2);
+    let acquire = rig.acquire("a");
+    let release = rig.ask(session_call::Body::Release(ReleaseRequest {
         name: "a".to_owned(),
         token: 3,
         acquisition_id: 1,
         ..ReleaseRequest::default()
     }));
-    let look = front.ask(session_call::Body::GetLock(GetLockRequest {
+    let look = rig.ask(session_call::Body::GetLock(GetLockRequest {
         name: "a".to_owned(),
         ..GetLockRequest::default()
     }));
-    let under_way = front.sent_calls();
+    let under_way = rig.sent_calls();
     assert!(under_way.iter().all(|(to, _)| *to == B));
-    front.hub.link_lost(front.now_us, B);
+    rig.hub.link_lost(rig.now_us, B);
     let want: Vec<_> =
         [(acquire, "INDETERMINATE"), (release, "INDETERMINATE"), (look, "NO_ANSWER")].into();
-    let heard = front.heard();
+    let heard = rig.heard();
     let heard: Vec<_> = heard.iter().map(|(id, what)| (*id, what.as_str())).collect();
     assert_eq!(heard, want);
-    assert_eq!(front.hub.calls_open(), 0);
-    assert!(front.hub.is_ready(), "the others say that there is a leader");
-    front.reply(B, &under_way[0].1, granted(9));
-    assert_eq!(front.heard(), [], "an answer from beyond");
-    front.acquire("b");
-    assert_eq!(front.sent_one().0, C);
+    assert_eq!(rig.hub.calls_open(), 0);
+    assert!(rig.hub.is_ready(), "the others say that there is a leader");
+    rig.reply(B, &under_way[0].1, granted(9));
+    assert_eq!(rig.heard(), [], "an answer from beyond");
+    rig.acquire("b");
+    assert_eq!(rig.sent_one().0, C);
 }
 
 #[test]
@@ -404,7 +404,7 @@ fn calls_go_on_by_known_routes_while_links_come_and_go() {
     let wires = Arc::new(Wires::default());
     let hub = Hub::new(HubConfig::default(), wires.clone(), Arc::new(()));
     let port = SessionPort::open(&hub, "10.0.0.1:5".to_owned()).expect("there is room");
-    let mut front = Front { hub, wires, port, now_us: 1_000, next_call: 1 };
+    let mut rig = Rig { hub, wires, port, now_us: 1_000, next_call: 1 };
     let route = |leader_store_id, term| RoutesUpdate {
         routes: vec![sharklock_proto::internal::v1::Route {
             descriptor: Some(descriptor(1, "", "", 4, &[1, 2, 3])),
@@ -414,114 +414,114 @@ fn calls_go_on_by_known_routes_while_links_come_and_go() {
         ..RoutesUpdate::default()
     };
     // The masters know the range before any store is connected.
-    front.hub.learn_routes(&route(2, 5));
-    let id = front.acquire("a");
-    assert_eq!(front.heard(), one(id, "NO_LEADER"));
-    front.hub.link_up(front.now_us, C);
-    front.acquire("a");
-    let (to, call) = front.sent_one();
+    rig.hub.learn_routes(&route(2, 5));
+    let id = rig.acquire("a");
+    assert_eq!(rig.heard(), one(id, "NO_LEADER"));
+    rig.hub.link_up(rig.now_us, C);
+    rig.acquire("a");
+    let (to, call) = rig.sent_one();
     assert_eq!((to, call.range_id, call.version), (C, 1, 4), "whoever is there is asked");
-    front.hub.link_up(front.now_us, B);
-    front.reply(C, &call, not_leader(2));
-    assert_eq!(front.sent_one().0, B);
-    front.hub.link_lost(front.now_us, B);
+    rig.hub.link_up(rig.now_us, B);
+    rig.reply(C, &call, not_leader(2));
+    assert_eq!(rig.sent_one().0, B);
+    rig.hub.link_lost(rig.now_us, B);
     // No master speaks any more: what is known serves on.
-    front.acquire("b");
-    assert_eq!(front.sent_one().0, C);
-    front.hub.link_up(front.now_us, B);
-    front.hub.learn_routes(&route(2, 6));
-    front.acquire("c");
-    assert_eq!(front.sent_one().0, B, "it is back, and leads");
-    assert_eq!(front.hub.stores(), [B, C]);
+    rig.acquire("b");
+    assert_eq!(rig.sent_one().0, C);
+    rig.hub.link_up(rig.now_us, B);
+    rig.hub.learn_routes(&route(2, 6));
+    rig.acquire("c");
+    assert_eq!(rig.sent_one().0, B, "it is back, and leads");
+    assert_eq!(rig.hub.stores(), [B, C]);
 }
 
 #[test]
 fn keepalives_under_way_on_a_lost_link_go_elsewhere_with_their_seq_and_age() {
-    let mut front = Front::new(&[1, 2, 3], 2);
-    let id = front.keep_alive(8, 3);
-    let (to, first) = front.sent_one();
+    let mut rig = Rig::new(&[1, 2, 3], 2);
+    let id = rig.keep_alive(8, 3);
+    let (to, first) = rig.sent_one();
     assert_eq!(to, B);
-    front.now_us += 1_000;
-    front.hub.link_lost(front.now_us, B);
-    assert_eq!(front.heard(), []);
-    assert!(front.hub.next_due_us() <= front.now_us + FLUSH_EVERY_US);
-    front.pass(FLUSH_EVERY_US);
-    let (to, second) = front.sent_one();
+    rig.now_us += 1_000;
+    rig.hub.link_lost(rig.now_us, B);
+    assert_eq!(rig.heard(), []);
+    assert!(rig.hub.next_due_us() <= rig.now_us + FLUSH_EVERY_US);
+    rig.pass(FLUSH_EVERY_US);
+    let (to, second) = rig.sent_one();
     assert_eq!((to, second.age_ms), (C, 26));
     assert_eq!(second.body, first.body);
-    front.reply(C, &second, kept_alive(&second));
-    assert_eq!(front.heard(), one(id, "seq 8"));
-    assert_eq!((front.hub.calls_open(), front.hub.keepalive_items()), (0, 0));
+    rig.reply(C, &second, kept_alive(&second));
+    assert_eq!(rig.heard(), one(id, "seq 8"));
+    assert_eq!((rig.hub.calls_open(), rig.hub.keepalive_items()), (0, 0));
 }
 
 #[test]
 fn keepalives_follow_the_leader() {
-    let mut front = Front::new(&[1, 2, 3], 2);
-    let id = front.keep_alive(8, 3);
-    let (_, first) = front.sent_one();
-    front.reply(B, &first, not_leader(1));
-    front.pass(FLUSH_EVERY_US);
-    let (to, second) = front.sent_one();
+    let mut rig = Rig::new(&[1, 2, 3], 2);
+    let id = rig.keep_alive(8, 3);
+    let (_, first) = rig.sent_one();
+    rig.reply(B, &first, not_leader(1));
+    rig.pass(FLUSH_EVERY_US);
+    let (to, second) = rig.sent_one();
     assert_eq!(to, A);
-    front.reply(A, &second, kept_alive(&second));
-    assert_eq!(front.heard(), one(id, "seq 8"));
+    rig.reply(A, &second, kept_alive(&second));
+    assert_eq!(rig.heard(), one(id, "seq 8"));
 }
 
 #[test]
 fn with_no_link_at_all_everybody_is_told_at_once() {
-    let mut front = Front::new(&[1, 2, 3], 2);
-    [A, B, C].into_iter().for_each(|store| front.hub.link_lost(front.now_us, store));
-    assert!(!front.hub.is_ready());
-    let acquire = front.acquire("a");
-    let keep_alive = front.keep_alive(9, 3);
-    let heard = front.heard();
+    let mut rig = Rig::new(&[1, 2, 3], 2);
+    [A, B, C].into_iter().for_each(|store| rig.hub.link_lost(rig.now_us, store));
+    assert!(!rig.hub.is_ready());
+    let acquire = rig.acquire("a");
+    let keep_alive = rig.keep_alive(9, 3);
+    let heard = rig.heard();
     assert_eq!(heard, [(acquire, "NO_LEADER".to_owned()), (keep_alive, "NO_LEADER".to_owned())]);
-    assert_eq!(front.sent(), []);
-    assert_eq!((front.hub.calls_open(), front.hub.keepalive_items()), (0, 0));
-    front.hub.link_up(front.now_us, B);
-    front.acquire("a");
-    let sent = front.sent();
+    assert_eq!(rig.sent(), []);
+    assert_eq!((rig.hub.calls_open(), rig.hub.keepalive_items()), (0, 0));
+    rig.hub.link_up(rig.now_us, B);
+    rig.acquire("a");
+    let sent = rig.sent();
     assert!(sent.iter().all(|(to, _)| *to == B));
     assert_eq!(sent.len(), 2, "it is asked to describe itself, and the call: {sent:?}");
 }
 
 #[test]
 fn a_store_that_says_nothing_is_found_out_and_led_around_until_it_speaks() {
-    let mut front = Front::new(&[1, 2, 3], 2);
-    let answer_others = |front: &mut Front| {
-        for (to, call) in front.sent() {
+    let mut rig = Rig::new(&[1, 2, 3], 2);
+    let answer_others = |rig: &mut Rig| {
+        for (to, call) in rig.sent() {
             if to != B {
-                front.reply(to, &call, described(&[1, 2, 3], 2, 5));
+                rig.reply(to, &call, described(&[1, 2, 3], 2, 5));
             }
         }
     };
-    front.acquire("a");
+    rig.acquire("a");
     let mut silent_after_us = 0;
-    while front.hub.routing().route(b"a").expect("there are links").store == B {
+    while rig.hub.routing().route(b"a").expect("there are links").store == B {
         assert!(silent_after_us < 10_000_000, "it is never found out");
-        let due_us = front.hub.next_due_us();
-        assert!(due_us > front.now_us, "what is due is done");
-        silent_after_us += due_us - front.now_us;
-        front.pass(due_us - front.now_us);
-        answer_others(&mut front);
+        let due_us = rig.hub.next_due_us();
+        assert!(due_us > rig.now_us, "what is due is done");
+        silent_after_us += due_us - rig.now_us;
+        rig.pass(due_us - rig.now_us);
+        answer_others(&mut rig);
     }
     let bound_us = OWED_MAX_US + LISTEN_EVERY_US + DESCRIBE_WITHIN_US;
     assert!(silent_after_us <= bound_us + 100_000, "{silent_after_us}");
-    assert_eq!(front.hub.calls_open(), 1, "it may still be answered");
+    assert_eq!(rig.hub.calls_open(), 1, "it may still be answered");
     // It was only slow.
-    front.hub.dispatch(front.now_us, B, Vec::new());
-    front.hub.routing_mut().answered(1, B);
-    front.acquire("b");
-    assert!(front.sent_calls().iter().any(|(to, _)| *to == B));
+    rig.hub.dispatch(rig.now_us, B, Vec::new());
+    rig.hub.routing_mut().answered(1, B);
+    rig.acquire("b");
+    assert!(rig.sent_calls().iter().any(|(to, _)| *to == B));
 }
 
 /// What is asked of stores, and behind which change.
-fn questions(front: &mut Front) -> Vec<(StoreId, StoreCall, Option<u64>)> {
+fn questions(rig: &mut Rig) -> Vec<(StoreId, StoreCall, Option<u64>)> {
     let heard = |call: &StoreCall| match &call.body {
         Some(Ask::Describe(question)) => Some(question.heard),
         _ => None,
     };
-    let sent = front.sent().into_iter();
+    let sent = rig.sent().into_iter();
     sent.filter_map(|(to, call)| heard(&call).map(|heard| (to, call, heard))).collect()
 }
 
@@ -537,92 +537,92 @@ fn nothing_new() -> Body {
 
 #[test]
 fn a_leader_that_was_out_of_sight_is_known_again_by_what_was_said_before() {
-    let mut front = Front::new(&[1, 2, 3], 2);
-    front.pass(DESCRIBE_EVERY_US);
-    front.describe_all(&whole(vec![descriptor(1, "", "", 4, &[1, 2, 3])], 2));
-    front.hub.link_lost(front.now_us, B);
-    front.hub.link_up(front.now_us, B);
-    let asked = questions(&mut front);
+    let mut rig = Rig::new(&[1, 2, 3], 2);
+    rig.pass(DESCRIBE_EVERY_US);
+    rig.describe_all(&whole(vec![descriptor(1, "", "", 4, &[1, 2, 3])], 2));
+    rig.hub.link_lost(rig.now_us, B);
+    rig.hub.link_up(rig.now_us, B);
+    let asked = questions(&mut rig);
     assert_eq!(asked.len(), 1, "{asked:?}");
     assert_eq!((asked[0].0, asked[0].2), (B, Some(0)), "a new link has heard nothing");
-    front.acquire("a");
-    assert_eq!(front.sent_one().0, C, "nobody says who leads");
-    front.pass(DESCRIBE_AGAIN_US);
-    for (to, call, heard) in questions(&mut front) {
+    rig.acquire("a");
+    assert_eq!(rig.sent_one().0, C, "nobody says who leads");
+    rig.pass(DESCRIBE_AGAIN_US);
+    for (to, call, heard) in questions(&mut rig) {
         assert_eq!((to == B, heard), (false, Some(7)));
-        front.reply(to, &call, nothing_new());
+        rig.reply(to, &call, nothing_new());
     }
-    front.acquire("b");
-    assert_eq!(front.sent_one().0, B);
+    rig.acquire("b");
+    assert_eq!(rig.sent_one().0, B);
 }
 
 #[test]
 fn where_nothing_is_known_of_a_name_stores_say_everything_anew() {
-    let mut front = Front::new(&[1], 1);
-    front.pass(DESCRIBE_EVERY_US);
-    front.describe_all(&whole(vec![descriptor(1, "", "m", 5, &[1])], 1));
-    front.pass(DESCRIBE_EVERY_US);
-    let asked = questions(&mut front);
+    let mut rig = Rig::new(&[1], 1);
+    rig.pass(DESCRIBE_EVERY_US);
+    rig.describe_all(&whole(vec![descriptor(1, "", "m", 5, &[1])], 1));
+    rig.pass(DESCRIBE_EVERY_US);
+    let asked = questions(&mut rig);
     assert_eq!(asked[0].2, Some(7));
-    front.reply(A, &asked[0].1, nothing_new());
-    front.acquire("z");
-    let (_, call) = front.sent_one();
+    rig.reply(A, &asked[0].1, nothing_new());
+    rig.acquire("z");
+    let (_, call) = rig.sent_one();
     assert_eq!(call.range_id, 0);
-    front.pass(DESCRIBE_AGAIN_US);
-    assert_eq!(questions(&mut front)[0].2, Some(0));
+    rig.pass(DESCRIBE_AGAIN_US);
+    assert_eq!(questions(&mut rig)[0].2, Some(0));
 }
 
 #[test]
 fn a_range_with_one_voter_keeps_no_copies() {
-    let mut front = Front::new(&[1], 1);
-    let id = front.acquire("a");
-    let (_, call) = front.sent_one();
-    let stream = front.hub.streams.get(front.port.number()).expect("it is open");
+    let mut rig = Rig::new(&[1], 1);
+    let id = rig.acquire("a");
+    let (_, call) = rig.sent_one();
+    let stream = rig.hub.streams.get(rig.port.number()).expect("it is open");
     assert!(stream.outbox().kept(Tag::from_wire(call.tag).call).is_none());
-    front.reply(A, &call, not_leader(0));
-    assert_eq!(front.heard(), one(id, "NO_LEADER"));
+    rig.reply(A, &call, not_leader(0));
+    assert_eq!(rig.heard(), one(id, "NO_LEADER"));
 }
 
 #[test]
 fn a_call_that_the_leaders_link_does_not_take_fails() {
-    let mut front = Front::new(&[1, 2, 3], 2);
-    let id = front.acquire("a");
-    let (_, call) = front.sent_one();
-    front.wires.full.lock().unwrap().insert(C);
-    front.reply(B, &call, not_leader(3));
-    assert_eq!(front.heard(), one(id, "OVERLOADED"));
-    assert_eq!(front.hub.calls_open(), 0);
+    let mut rig = Rig::new(&[1, 2, 3], 2);
+    let id = rig.acquire("a");
+    let (_, call) = rig.sent_one();
+    rig.wires.full.lock().unwrap().insert(C);
+    rig.reply(B, &call, not_leader(3));
+    assert_eq!(rig.heard(), one(id, "OVERLOADED"));
+    assert_eq!(rig.hub.calls_open(), 0);
 }
 
 #[test]
 fn an_answer_turns_a_guess_into_knowledge() {
-    let mut front = Front::new(&[1, 2, 3], 0);
-    assert!(!front.hub.is_ready());
-    front.acquire("a");
-    let (to, call) = front.sent_one();
-    assert!(front.hub.routing().has_guesses());
-    front.reply(to, &call, granted(1));
-    assert!(!front.hub.routing().has_guesses());
+    let mut rig = Rig::new(&[1, 2, 3], 0);
+    assert!(!rig.hub.is_ready());
+    rig.acquire("a");
+    let (to, call) = rig.sent_one();
+    assert!(rig.hub.routing().has_guesses());
+    rig.reply(to, &call, granted(1));
+    assert!(!rig.hub.routing().has_guesses());
 }
 
 #[test]
 fn events_reach_their_stream_and_those_of_closed_streams_nobody() {
-    let mut front = Front::new(&[1], 1);
+    let mut rig = Rig::new(&[1], 1);
     let event = |stream: u32| {
         let event = AcquisitionEvent { name: "a".to_owned(), ..AcquisitionEvent::default() };
         StoreReply { tag: 0, stream: u64::from(stream), body: Some(Body::Event(event)) }
     };
-    let other = SessionPort::open(&front.hub, String::new()).expect("there is room");
+    let other = SessionPort::open(&rig.hub, String::new()).expect("there is room");
     let closed = other.number().0;
     drop(other);
-    assert_eq!(front.hub.streams_open(), 1);
-    let number = front.port.number().0;
-    front.hub.dispatch(front.now_us, A, vec![event(number), event(closed)]);
-    assert_eq!(front.heard(), one(0, "event a"));
+    assert_eq!(rig.hub.streams_open(), 1);
+    let number = rig.port.number().0;
+    rig.hub.dispatch(rig.now_us, A, vec![event(number), event(closed)]);
+    assert_eq!(rig.heard(), one(0, "event a"));
 }
 
 /// A unary Acquire on a stream of its own, as the edge makes it.
-fn unary(front: &mut Front, id: u64) -> (StreamHandle, Session) {
+fn unary(rig: &mut Rig, id: u64) -> (StreamHandle, Session) {
     let acquire = AcquireRequest {
         name: "a".to_owned(),
         acquisition_id: id,
@@ -631,72 +631,72 @@ fn unary(front: &mut Front, id: u64) -> (StreamHandle, Session) {
         ..AcquireRequest::default()
     };
     let frame = Frame::of_call(&Bytes::from_static(&[7; 16]), 1);
-    let limits = front.hub.limits();
+    let limits = rig.hub.limits();
     let checked = crate::validate::acquire(&limits, &frame, acquire).expect("it is good");
     let session = checked.session().expect("an acquire has one").clone();
-    let handle = StreamHandle::open(&front.hub).expect("there is room");
+    let handle = StreamHandle::open(&rig.hub).expect("there is room");
     let origin = Origin { events_to: handle.number(), is_unary: true, address: "10.0.0.1:5" };
-    handle.submit(front.now_us, [(1, Ok(checked))].into_iter(), origin);
+    handle.submit(rig.now_us, [(1, Ok(checked))].into_iter(), origin);
     (handle, session)
 }
 
 /// On the lane of its acquire, so that it cannot overtake it.
 #[test]
 fn a_withdrawal_follows_its_acquire_under_the_same_number() {
-    let mut front = Front::new(&[1, 2], 2);
-    front.acquire("a");
-    assert_eq!(front.sent_one().1.asker, 0, "a stream speaks for itself");
-    let (handle, session) = unary(&mut front, 9);
-    let (to, asked) = front.sent_one();
+    let mut rig = Rig::new(&[1, 2], 2);
+    rig.acquire("a");
+    assert_eq!(rig.sent_one().1.asker, 0, "a stream speaks for itself");
+    let (handle, session) = unary(&mut rig, 9);
+    let (to, asked) = rig.sent_one();
     assert_eq!((to, asked.asker), (B, u64::from(handle.number().0)));
     handle.withdraw(&session, "a", 9, true);
     drop(handle);
-    let (to, withdrawn) = front.sent_one();
+    let (to, withdrawn) = rig.sent_one();
     assert_eq!((to, withdrawn.asker, withdrawn.range_id), (B, asked.asker, 1));
     assert_eq!((&withdrawn.session, withdrawn.instance), (&asked.session, asked.instance));
     let lane = |call: &StoreCall| call.body.as_ref().expect("it has a body").lane();
     assert_eq!(lane(&withdrawn), lane(&asked));
     // An error that comes back all the same finds nobody.
-    front.reply(B, &withdrawn, not_leader(1));
-    assert_eq!(front.heard(), vec![]);
-    assert_eq!(front.hub.calls_open(), 1);
+    rig.reply(B, &withdrawn, not_leader(1));
+    assert_eq!(rig.heard(), vec![]);
+    assert_eq!(rig.hub.calls_open(), 1);
 }
 
 /// Nobody leads, or the link is full: the lease ends it.
 #[test]
 fn a_withdrawal_that_cannot_be_sent_is_forgotten() {
-    let mut front = Front::new(&[1], 1);
-    let (handle, session) = unary(&mut front, 9);
-    front.sent();
-    front.wires.full.lock().unwrap().insert(A);
+    let mut rig = Rig::new(&[1], 1);
+    let (handle, session) = unary(&mut rig, 9);
+    rig.sent();
+    rig.wires.full.lock().unwrap().insert(A);
     handle.withdraw(&session, "a", 9, true);
-    front.hub.link_lost(front.now_us, A);
+    rig.hub.link_lost(rig.now_us, A);
     handle.withdraw(&session, "a", 9, true);
-    assert_eq!(front.sent_calls(), vec![]);
+    assert_eq!(rig.sent_calls(), vec![]);
 }
 
 #[test]
 fn calls_that_nobody_answers_are_given_up() {
-    let mut front = Front::new(&[1], 1);
-    let acquire = front.acquire("a");
-    front.keep_alive(9, 3);
-    assert_eq!(front.sent_calls().len(), 2);
-    while front.now_us < CALL_LIFE_US + 2 * SWEEP_EVERY_US {
-        let due_us = front.hub.next_due_us();
-        front.pass(due_us.saturating_sub(front.now_us).max(1));
-        front.describe_all(&described(&[1], 1, 5));
+    let mut rig = Rig::new(&[1], 1);
+    let acquire = rig.acquire("a");
+    rig.keep_alive(9, 3);
+    assert_eq!(rig.sent_calls().len(), 2);
+    while rig.now_us < CALL_LIFE_US + 2 * SWEEP_EVERY_US {
+        let due_us = rig.hub.next_due_us();
+        rig.pass(due_us.saturating_sub(rig.now_us).max(1));
+        rig.describe_all(&described(&[1], 1, 5));
     }
-    let heard = front.heard();
+    let heard = rig.heard();
     assert_eq!(heard[0], (acquire, "INDETERMINATE".to_owned()));
     assert_eq!(heard[1].1, Reason::NoAnswer.as_str());
-    assert_eq!((front.hub.calls_open(), front.hub.keepalive_items()), (0, 0));
+    assert_eq!((rig.hub.calls_open(), rig.hub.keepalive_items()), (0, 0));
 }
 
 /// Everything that comes out of a gateway with many streams, as text.
 fn story() -> String {
-    let mut front = Front::new(&[1, 2, 3], 2);
+    let mut rig = Rig::new(&[1, 2, 3], 2);
     let mut ports: Vec<_> = (0..50)
-        .map(|at| SessionPort::open(&front.hub, format!("10.0.0.{at}:1")).expect("room"))
+        .map(|at| SessionPort::open(&rig.hub, format!("10.0.0.{at}:1")).expect("room"))
         .collect();
     let mut told = String::new();
     for round in 0..6 {
@@ -721,19 +721,19 @@ fn story() -> String {
                 .collect();
             let session_id = Bytes::copy_from_slice(&[at as u8 + 1; 16]);
             let request = SessionRequest { session_id, instance: 1, calls };
-            port.take_in(front.now_us, request).expect("it is well-formed");
+            port.take_in(rig.now_us, request).expect("it is well-formed");
         }
-        front.pass(FLUSH_EVERY_US);
+        rig.pass(FLUSH_EVERY_US);
         match round {
-            2 => front.hub.link_lost(front.now_us, B),
-            3 => front.hub.link_up(front.now_us, B),
-            4 => front.pass(CALL_LIFE_US + SWEEP_EVERY_US),
+            2 => rig.hub.link_lost(rig.now_us, B),
+            3 => rig.hub.link_up(rig.now_us, B),
+            4 => rig.pass(CALL_LIFE_US + SWEEP_EVERY_US),
             _ => {}
         }
-        for (at, (to, call)) in front.sent().into_iter().enumerate() {
+        for (at, (to, call)) in rig.sent().into_iter().enumerate() {
             told.push_str(&format!("{to} {call:?}\n"));
             if at % 3 > 0 {
-                front.reply(to, &call, not_leader(at as u64 % 4));
+                rig.reply(to, &call, not_leader(at as u64 % 4));
             }
         }
         for port in &mut ports {

@@ -102,7 +102,7 @@ fn names() {
     type Call = fn(String) -> Result<Checked, Failure>;
     let calls: [(&str, Call); 7] = [
         ("acquire", |name| {
-            acquire(&Limits::default(), &frame(), AcquireRequest { name, ..an_acquire() })
+            acquire(&RequestLimits::default(), &frame(), AcquireRequest { name, ..an_acquire() })
         }),
         ("release", |name| release(&frame(), ReleaseRequest { name, ..a_release() })),
         ("cancel", |name| cancel(&frame(), CancelRequest { name, ..a_cancel() })),
@@ -215,7 +215,7 @@ fn acquires() {
         ),
     ];
     for (what, request, want) in cases {
-        check(what, acquire(&Limits::default(), &frame(), request), want);
+        check(what, acquire(&RequestLimits::default(), &frame(), request), want);
     }
 
     fn ttl(ttl_ms: u64) -> AcquireRequest {
@@ -284,7 +284,7 @@ fn sessions() {
 }
 
 fn call_of(frame: &Frame, body: session_call::Body) -> Result<Checked, Failure> {
-    call(&Limits::default(), frame, Some(body))
+    call(&RequestLimits::default(), frame, Some(body))
 }
 
 #[test]
@@ -319,7 +319,7 @@ fn batches() {
     check("1,024 calls", calls_count(1_024), None);
     check("1,025 calls", calls_count(1_025), Some(("BAD_BATCH", "calls")));
     check("call id 0", call_id(0), Some(("BAD_CALL_ID", "calls.call_id")));
-    let unknown = call(&Limits::default(), &frame(), None);
+    let unknown = call(&RequestLimits::default(), &frame(), None);
     check("a call of nothing", unknown, Some(("UNKNOWN_CALL", "body")));
 }
 
@@ -353,7 +353,7 @@ fn page_sizes_are_clamped() {
 
 #[test]
 fn what_is_sent_has_the_default_ttl_and_the_handle_but_not_the_secret() {
-    let checked = acquire(&Limits::default(), &frame(), an_acquire()).expect("it is good");
+    let checked = acquire(&RequestLimits::default(), &frame(), an_acquire()).expect("it is good");
     let (session, body) = checked.into_parts();
     let session = session.expect("an acquire has a session");
     // sha256("0123456789abcdef")
@@ -460,7 +460,7 @@ fn no_message_makes_decoding_or_checking_panic() {
         decoded += 1;
         let frame = Frame::of_call(&message.session_id, message.instance);
         for SessionCall { body, .. } in message.calls {
-            match call(&Limits::default(), &frame, body) {
+            match call(&RequestLimits::default(), &frame, body) {
                 Ok(checked) => {
                     passed += 1;
                     check_passed(&checked);

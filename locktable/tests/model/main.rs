@@ -19,7 +19,7 @@ use std::{
 
 use crate::{run::Run, seen::Seen};
 
-/// What CI runs.
+/// Commands in the run that CI makes.
 const COMMANDS: u64 = 1_000_000;
 
 /// Steps of one case: enough to fill queues and rings, few enough to start often from nothing.

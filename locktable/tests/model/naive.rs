@@ -5,8 +5,9 @@
 
 use sharklock_locktable::{
     Acquire, Acquisition, AcquisitionId, Agreement, At, Cancel, Change, Command, Condition,
-    ConditionFlaw, DelayView, EndingCause, ExpireItem, Finished, Grant, HoldView, Lease, Limits,
-    LockView, Mode, Name, Outcome, Owner, Refusal, Release, Reply, Status, Token, Wait, WaiterView,
+    ConditionFlaw, DelayView, EndingCause, ExpireItem, Finished, Grant, HoldView, Lease, LockView,
+    Mode, Name, Outcome, Owner, Refusal, Release, Reply, Status, TableLimits, Token, Wait,
+    WaiterView,
 };
 
 use crate::naive_ended::Generation;
@@ -75,7 +76,7 @@ pub struct Gone {
 
 /// All holds in order of grants, all waiters in order of arrival, all that is finished in order.
 pub struct Naive {
-    pub limits: Limits,
+    pub limits: TableLimits,
     pub level: u64,
     pub tokens: u64,
     pub held: Vec<Held>,
@@ -156,7 +157,7 @@ pub struct Wish<'a> {
 }
 
 impl Naive {
-    pub fn new(limits: Limits, level: u64) -> Self {
+    pub fn new(limits: TableLimits, level: u64) -> Self {
         Self {
             limits,
             level,

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use sharklock_locktable::{
-    At, Command, Counts, FEATURE_LEVEL, Header, Lease, Limits, LockTable, Name, Row, RowKey, Status,
+    At, Command, Counts, FEATURE_LEVEL, Header, Lease, LockTable, Name, Row, RowKey, Status,
+    TableLimits,
 };
 
 use crate::{
@@ -21,7 +22,7 @@ struct Half {
 }
 
 pub struct Run {
-    limits: Limits,
+    limits: TableLimits,
     /// One table, or after splits the parts.
     halves: Vec<Half>,
     steps: u64,
@@ -32,7 +33,7 @@ pub struct Run {
 impl Run {
     pub fn new(number: u64, log: bool) -> Self {
         let mut dice = Dice(number);
-        let limits = Limits {
+        let limits = TableLimits {
             seats_per_lock_max: 2 + dice.roll(5) as usize,
             waiters_per_lock_max: 2 + dice.roll(5) as usize,
             acquisitions_per_session_max: 3 + dice.roll(6) as usize,

@@ -2,13 +2,13 @@
 
 use std::fmt::Write;
 
-use sharklock_locktable::{Acquisition, AcquisitionId, At, Header, Limits, LockTable, RowKey};
+use sharklock_locktable::{Acquisition, AcquisitionId, At, Header, LockTable, RowKey, TableLimits};
 
 use crate::{language::Line, print};
 
 /// A table and what surrounds it in a script: its log and its term.
 pub struct Machine {
-    limits: Limits,
+    limits: TableLimits,
     table: LockTable,
     /// The upper half of the last split.
     other: LockTable,
@@ -19,7 +19,7 @@ pub struct Machine {
 impl Default for Machine {
     fn default() -> Self {
         Self {
-            limits: Limits::default(),
+            limits: TableLimits::default(),
             table: LockTable::new(),
             other: LockTable::new(),
             index: 0,
@@ -48,8 +48,8 @@ impl Machine {
         let table = &self.table;
         match line.verb {
             "limits" => {
-                let limits = Limits::default();
-                self.limits = Limits {
+                let limits = TableLimits::default();
+                self.limits = TableLimits {
                     seats_per_lock_max: line.option("seats").unwrap_or(limits.seats_per_lock_max),
                     waiters_per_lock_max: line
                         .option("waiters")

@@ -94,7 +94,7 @@ impl World {
             cluster_id: CLUSTER,
             members: (1..=members).map(|id| (StoreId(id), format!("m{id}:7720"))).collect(),
             replicas: self.replicas,
-            limits: Limits::default(),
+            limits: SilenceLimits::default(),
             tick: TICK,
             flush: 3 * TICK,
         };
@@ -294,7 +294,7 @@ fn a_copy_of_a_live_stores_directory_is_refused_and_names_it() {
     let refused = world.register(registration(2, 9, "elsewhere:7710")).expect_err("a copy");
     assert_eq!(refused.reason, Reason::StoreCopied);
     assert!(refused.message.contains("s2:7710"), "{}", refused.message);
-    world.now += Limits::default().disconnected;
+    world.now += SilenceLimits::default().disconnected;
     assert_eq!(world.register(registration(2, 9, "moved:7710")), Ok(2), "the first has ended");
     let beat = world.heartbeat(2, 1, Vec::new());
     let refused = world.ask(Request::StoreHeartbeat(beat));
@@ -305,7 +305,7 @@ fn a_copy_of_a_live_stores_directory_is_refused_and_names_it() {
 #[test]
 fn of_two_that_register_at_once_the_second_changes_nothing() {
     let mut world = with_stores(3);
-    world.now += Limits::default().disconnected;
+    world.now += SilenceLimits::default().disconnected;
     let leader = world.until_led();
     let core = world.nodes.get_mut(&leader).and_then(|node| node.core.as_mut()).expect("it leads");
     let requests = [
@@ -494,10 +494,10 @@ fn silent_stores_are_disconnected_then_down_and_a_new_leader_begins_to_count_ane
         cluster.stores.iter().map(|store| store.state()).collect::<Vec<_>>()
     };
     assert_eq!(states(&mut world), [StoreState::Up; 3]);
-    world.now += Limits::default().disconnected;
+    world.now += SilenceLimits::default().disconnected;
     world.beat(1, 1, Vec::new());
     assert_eq!(states(&mut world)[..2], [StoreState::Up, StoreState::Disconnected]);
-    world.now += Limits::default().down;
+    world.now += SilenceLimits::default().down;
     assert_eq!(states(&mut world), [StoreState::Down; 3]);
     let old = world.until_led();
     world.crash(old);

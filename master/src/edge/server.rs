@@ -38,7 +38,7 @@ use super::{
 use crate::{
     core::{GROUP, MasterCore, Settings},
     formation::{Formation, FormationError, Formed},
-    presence::Limits,
+    presence::SilenceLimits,
     state::ClusterState,
 };
 
@@ -74,7 +74,7 @@ pub struct Tuning {
     /// How often changed rows are written to the image.
     pub flush: Duration,
     /// When silent stores count as what.
-    pub limits: Limits,
+    pub limits: SilenceLimits,
     /// How much log is kept.
     pub log: LogLimits,
     /// How snapshots travel.
@@ -86,7 +86,7 @@ impl Default for Tuning {
         Self {
             tick: Duration::from_millis(100),
             flush: Duration::from_millis(300),
-            limits: Limits::default(),
+            limits: SilenceLimits::default(),
             log: LogLimits::default(),
             snapshots: SnapshotLimits::default(),
         }

@@ -43,7 +43,7 @@ struct Writing<M> {
 
 /// The fate of a state that arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub(crate) enum InstallEnd {
     /// It is the replica's, durably.
     Installed,
     /// The replica was as far already, or its leader changed.
@@ -64,7 +64,7 @@ pub(super) struct Install<M> {
     /// On its way to the disk.
     writing: Option<Writing<M>>,
     /// For the other side.
-    outcome: Option<Outcome>,
+    end: Option<InstallEnd>,
     /// States that are of no use any more. Large ones take long to let go of, so the store's owner
     /// does that elsewhere.
     discarded: Vec<M>,
@@ -72,7 +72,7 @@ pub(super) struct Install<M> {
 
 impl<M> Default for Install<M> {
     fn default() -> Self {
-        Self { arrived: None, offered: None, writing: None, outcome: None, discarded: Vec::new() }
+        Self { arrived: None, offered: None, writing: None, end: None, discarded: Vec::new() }
     }
 }
 
@@ -87,7 +87,7 @@ impl<M: StateMachine> Install<M> {
     }
 
     fn give_up(&mut self, arrived: Arrived<M>) {
-        self.outcome = Some(Outcome::NotNeeded);
+        self.end = Some(InstallEnd::NotNeeded);
         self.discarded.push(arrived.state.into_machine());
     }
 
@@ -108,8 +108,8 @@ impl<M: StateMachine> Replica<M> {
     }
 
     /// The fate of the state that came last, once.
-    pub(crate) fn take_outcome(&mut self) -> Option<Outcome> {
-        self.install.outcome.take()
+    pub(crate) fn take_install_end(&mut self) -> Option<InstallEnd> {
+        self.install.end.take()
     }
 
     /// States that are of no use any more.
@@ -241,6 +241,6 @@ pub(super) fn saved<M: StateMachine>(replica: &mut Replica<M>, number: u64) {
     let index = replica.applied().index;
     (replica.flushed, replica.flush_staged) = (index, index);
     replica.has_image = true;
-    replica.install.outcome = Some(Outcome::Installed);
+    replica.install.end = Some(InstallEnd::Installed);
     replica.raw.advance_apply_to(index);
 }

@@ -32,7 +32,7 @@ use sharklock_rangemap::{PeerId, RangeId, StoreId};
 use crate::chore::{Done, ReadImage, Restore, StoredImage};
 use crate::guard::Dropped;
 use crate::log::LogLimits;
-use crate::replica::{Outcome, Replica};
+use crate::replica::{InstallEnd, Replica};
 use crate::state_machine::StateMachine;
 use hold::CatchingUp;
 pub(crate) use hold::Hold;
@@ -87,7 +87,7 @@ pub(crate) struct Transfers {
     resting: BTreeMap<(RangeId, PeerId), u64>,
     outward: Budget,
     inward: Budget,
-    outbox: Vec<SnapshotMessage>,
+    to_send: Vec<SnapshotMessage>,
     /// Images that are to be read.
     pub to_read: Vec<ReadImage>,
     /// States that are to be made of what has come.
@@ -109,7 +109,7 @@ impl Transfers {
             resting: BTreeMap::new(),
             outward: Budget::new(limits.bytes_per_tick),
             inward: Budget::new(limits.bytes_per_tick),
-            outbox: Vec::new(),
+            to_send: Vec::new(),
             to_read: Vec::new(),
             to_restore: Vec::new(),
             stats: SnapshotStats::default(),
@@ -157,7 +157,7 @@ impl Transfers {
                 sending::Due::Header => {
                     let body = Body::Header(sending.header.clone());
                     let message = sending.ends.message(&self.cluster_id, sending.transfer, body);
-                    self.outbox.push(message);
+                    self.to_send.push(message);
                 }
             }
         }
@@ -175,7 +175,7 @@ impl Transfers {
                 receiving::Due::Ack => {
                     let ack = receiving.ack(&self.limits, &mut self.inward, self.ticks);
                     let (ends, transfer) = (receiving.ends, receiving.transfer);
-                    self.outbox.push(ends.message(&self.cluster_id, transfer, Body::Ack(ack)));
+                    self.to_send.push(ends.message(&self.cluster_id, transfer, Body::Ack(ack)));
                 }
             }
         }
@@ -211,7 +211,7 @@ impl Transfers {
     }
 
     fn post(&mut self, ends: Ends, transfer: u64, body: Body) {
-        self.outbox.push(ends.message(&self.cluster_id, transfer, body));
+        self.to_send.push(ends.message(&self.cluster_id, transfer, body));
     }
 
     fn reject(&mut self, ends: Ends, transfer: u64, why: Why) {
@@ -232,8 +232,8 @@ impl Transfers {
             self.begin(replica, PeerId(peer));
         }
         self.end_receiving(replica);
-        if let Some(outcome) = replica.take_outcome() {
-            self.installed(replica.range(), outcome);
+        if let Some(end) = replica.take_install_end() {
+            self.installed(replica.range(), end);
         }
     }
 
@@ -392,16 +392,16 @@ impl Transfers {
         }
     }
 
-    fn installed(&mut self, range: RangeId, outcome: Outcome) {
+    fn installed(&mut self, range: RangeId, end: InstallEnd) {
         let receiving = self.receiving.remove(&range).expect("who handed a state on waits for it");
         let (ends, transfer, offset) = (receiving.ends, receiving.transfer, receiving.header.bytes);
-        match outcome {
-            Outcome::Installed => {
+        match end {
+            InstallEnd::Installed => {
                 self.stats.installed += 1;
                 let ack = SnapshotAck { offset, window: 0, installed: true };
                 self.post(ends, transfer, Body::Ack(ack));
             }
-            Outcome::NotNeeded => {
+            InstallEnd::NotNeeded => {
                 self.stats.abandoned += 1;
                 self.reject(ends, transfer, Why::Stale);
             }
@@ -546,7 +546,7 @@ impl Transfers {
     /// Chunks as far as receivers and rate allow, one of each transfer in turn; and what else is
     /// to be said.
     pub(crate) fn hand_out(&mut self, messages: &mut Vec<SnapshotMessage>) {
-        messages.append(&mut self.outbox);
+        messages.append(&mut self.to_send);
         loop {
             let before = messages.len();
             for sending in self.sending.values_mut() {

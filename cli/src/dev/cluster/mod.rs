@@ -20,7 +20,7 @@ use self::{
     index::{Identity, Note, Noted},
     layout::{Layout, NodeSpec},
     node::Recipe,
-    owner::{Outcome, Owner},
+    owner::{Owner, WaitEnd},
 };
 use super::banner::{self, ClusterBanner, NodeLine};
 use crate::{
@@ -86,7 +86,7 @@ pub fn run(args: &DevArgs, nodes: u8, started: std::time::Instant) -> Result<u8,
 /// From the start to whatever ends it.
 async fn live(owner: &mut Owner, facts: impl FnOnce() -> ClusterBanner) -> Result<(), Failure> {
     owner.start()?;
-    if owner.run().await? == Outcome::Stopped {
+    if owner.run().await? == WaitEnd::Stopped {
         return Ok(());
     }
     let mut banner = facts();

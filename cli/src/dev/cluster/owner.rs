@@ -44,7 +44,7 @@ enum News {
 
 /// Why the owner does not wait any more.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum WaitEnd {
     /// Every node was ready at the same time.
     AllReady,
     /// A signal asks for the end.
@@ -125,17 +125,17 @@ impl Owner {
     }
 
     /// Reacts until all nodes are ready for the first time, or until the end.
-    pub async fn run(&mut self) -> Result<Outcome, Failure> {
+    pub async fn run(&mut self) -> Result<WaitEnd, Failure> {
         loop {
             tokio::select! {
                 _ = self.child.recv() => self.reap()?,
-                _ = self.stop.next() => return Ok(Outcome::Stopped),
+                _ = self.stop.next() => return Ok(WaitEnd::Stopped),
                 Some(news) = self.inbox.recv() => self.hear(news),
             }
             let ready = |node: &Node| node.running().is_some_and(|running| running.was_ready);
             if self.phase == Phase::Starting && self.nodes.iter().all(ready) {
                 self.phase = Phase::Running;
-                return Ok(Outcome::AllReady);
+                return Ok(WaitEnd::AllReady);
             }
         }
     }

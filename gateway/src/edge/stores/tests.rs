@@ -115,7 +115,7 @@ impl Directory for Told {
     }
 }
 
-struct Front {
+struct Rig {
     host: Arc<Host>,
     updates: mpsc::Sender<RoutesUpdate>,
     stores: Stores,
@@ -126,7 +126,7 @@ fn host(masters: Option<Arc<dyn Directory>>) -> Arc<Host> {
     Arc::new(Host::new(Config::default(), masters, metrics))
 }
 
-impl Front {
+impl Rig {
     fn new() -> Self {
         let (updates, watched) = mpsc::channel(1);
         let host = host(Some(Arc::new(Told(Mutex::new(Some(watched))))));
@@ -173,38 +173,38 @@ const ANYWHERE: SocketAddr =
 
 #[tokio::test]
 async fn a_store_is_linked_while_it_answers_wherever_it_is() {
-    let front = Front::new();
+    let rig = Rig::new();
     let store = Listener::new(7, 0xa7);
     let at = store.clone().serve(ANYWHERE).await;
-    front.named(true, &[(7, &[0xa7], at)]).await;
-    front.until_linked(&[7]).await;
-    assert_eq!(front.who_is(7).await, 7);
+    rig.named(true, &[(7, &[0xa7], at)]).await;
+    rig.until_linked(&[7]).await;
+    assert_eq!(rig.who_is(7).await, 7);
     store.stop.cancel();
-    front.until_linked(&[]).await;
+    rig.until_linked(&[]).await;
     let back = Listener::new(7, 0xa7);
     back.clone().serve(at).await;
-    front.until_linked(&[7]).await;
+    rig.until_linked(&[7]).await;
     let elsewhere = Listener::new(7, 0xa7).serve(ANYWHERE).await;
-    front.named(false, &[(7, &[0xa7], elsewhere)]).await;
+    rig.named(false, &[(7, &[0xa7], elsewhere)]).await;
     back.stop.cancel();
     until("it is known elsewhere", || {
-        front.host.named_stores()[0].address.ends_with(&elsewhere.port().to_string())
+        rig.host.named_stores()[0].address.ends_with(&elsewhere.port().to_string())
     })
     .await;
-    front.until_linked(&[7]).await;
-    assert_eq!(front.who_is(7).await, 7);
+    rig.until_linked(&[7]).await;
+    assert_eq!(rig.who_is(7).await, 7);
 }
 
 #[tokio::test]
 async fn a_store_that_the_masters_do_not_name_any_more_is_left() {
-    let front = Front::new();
+    let rig = Rig::new();
     let one = Listener::new(1, 1).serve(ANYWHERE).await;
     let two = Listener::new(2, 2).serve(ANYWHERE).await;
-    front.named(true, &[(1, &[1], one)]).await;
-    front.named(false, &[(2, &[2], two)]).await;
-    front.until_linked(&[1, 2]).await;
-    front.named(true, &[(2, &[2], two)]).await;
-    front.until_linked(&[2]).await;
+    rig.named(true, &[(1, &[1], one)]).await;
+    rig.named(false, &[(2, &[2], two)]).await;
+    rig.until_linked(&[1, 2]).await;
+    rig.named(true, &[(2, &[2], two)]).await;
+    rig.until_linked(&[2]).await;
 }
 
 #[tokio::test]
@@ -253,41 +253,41 @@ fn connection(link: Arc<Mute>, replies: mpsc::Receiver<Vec<StoreReply>>) -> Stor
 
 #[tokio::test]
 async fn masters_and_stores_of_another_cluster_change_nothing() {
-    let front = Front::new();
+    let rig = Rig::new();
     let one = Listener::new(1, 1).serve(ANYWHERE).await;
-    front.named(true, &[(1, &[1], one)]).await;
-    front.until_linked(&[1]).await;
+    rig.named(true, &[(1, &[1], one)]).await;
+    rig.until_linked(&[1]).await;
     let cluster_id = vec![0xee; 16].into();
     // It would take the store away, were it taken.
     let other = RoutesUpdate { cluster_id, is_whole: true, ..RoutesUpdate::default() };
-    front.updates.send(other).await.expect("it is watched");
+    rig.updates.send(other).await.expect("it is watched");
     let (_sender, replies) = mpsc::channel(1);
     let local = StoreConnection {
         cluster_id: ClusterId::from_bytes([0xee; 16]),
         ..connection(Arc::new(Mute), replies)
     };
-    front.stores.connect(local).await;
+    rig.stores.connect(local).await;
     let two = Listener::new(2, 2).serve(ANYWHERE).await;
-    front.named(false, &[(2, &[2], two)]).await;
-    front.until_linked(&[1, 2]).await;
-    assert_eq!(front.host.cluster.id(), Some("c1".repeat(16).as_str()));
+    rig.named(false, &[(2, &[2], two)]).await;
+    rig.until_linked(&[1, 2]).await;
+    assert_eq!(rig.host.cluster.id(), Some("c1".repeat(16).as_str()));
 }
 
 #[tokio::test]
 async fn a_store_of_this_process_is_not_dialled_until_its_link_ends() {
-    let front = Front::new();
+    let rig = Rig::new();
     let at = Listener::new(7, 0xa7).serve(ANYWHERE).await;
     let (sender, replies) = mpsc::channel(1);
     let connection = connection(Arc::new(Mute), replies);
-    front.stores.connect(connection).await;
-    front.until_linked(&[7]).await;
-    front.named(true, &[(7, &[0xa7], at)]).await;
-    until("the masters are heard", || !front.host.named_stores().is_empty()).await;
-    assert_eq!(front.host.hub.stores(), [StoreId(7)]);
+    rig.stores.connect(connection).await;
+    rig.until_linked(&[7]).await;
+    rig.named(true, &[(7, &[0xa7], at)]).await;
+    until("the masters are heard", || !rig.host.named_stores().is_empty()).await;
+    assert_eq!(rig.host.hub.stores(), [StoreId(7)]);
     drop(sender);
     // The local link answers nothing: what answers is at the other end of the network.
     let deadline = Instant::now() + PATIENCE;
-    while ask(&front.host, Checked::describe(StoreId(7))).await.is_err() {
+    while ask(&rig.host, Checked::describe(StoreId(7))).await.is_err() {
         assert!(Instant::now() < deadline, "nothing answers");
         sleep(Duration::from_millis(5)).await;
     }
@@ -295,19 +295,19 @@ async fn a_store_of_this_process_is_not_dialled_until_its_link_ends() {
 
 #[tokio::test]
 async fn an_address_that_came_before_the_link_in_this_process_is_remembered() {
-    let front = Front::new();
+    let rig = Rig::new();
     let at = Listener::new(7, 0xa7).serve(ANYWHERE).await;
-    front.named(true, &[(7, &[0xa7], at)]).await;
-    front.until_linked(&[7]).await;
+    rig.named(true, &[(7, &[0xa7], at)]).await;
+    rig.until_linked(&[7]).await;
     let (sender, replies) = mpsc::channel(1);
     let lost = Arc::new(Mute);
     let connection = connection(lost.clone(), replies);
-    front.stores.connect(connection).await;
+    rig.stores.connect(connection).await;
     until("the link in this process is used", || Arc::strong_count(&lost) == 2).await;
     drop(sender);
     until("that link is gone", || Arc::strong_count(&lost) == 1).await;
-    front.until_linked(&[7]).await;
-    assert_eq!(front.who_is(7).await, 7);
+    rig.until_linked(&[7]).await;
+    assert_eq!(rig.who_is(7).await, 7);
 }
 
 #[tokio::test]
@@ -322,10 +322,10 @@ async fn a_gateway_without_masters_ends_with_its_last_store() {
 
 #[tokio::test]
 async fn routes_of_the_masters_are_taken() {
-    let front = Front::new();
+    let rig = Rig::new();
     let at = Listener::new(2, 2).serve(ANYWHERE).await;
-    front.named(true, &[(2, &[2], at)]).await;
-    front.until_linked(&[2]).await;
+    rig.named(true, &[(2, &[2], at)]).await;
+    rig.until_linked(&[2]).await;
     let replica =
         |store_id| Replica { peer_id: store_id + 10, store_id, role: ReplicaRole::Voter as i32 };
     let descriptor = RangeDescriptor {
@@ -338,9 +338,9 @@ async fn routes_of_the_masters_are_taken() {
     let route = Route { descriptor: Some(descriptor), leader_store_id: 2, term: 5 };
     let cluster_id = CLUSTER.to_wire();
     let update = RoutesUpdate { cluster_id, routes: vec![route], ..RoutesUpdate::default() };
-    front.updates.send(update).await.expect("it is watched");
+    rig.updates.send(update).await.expect("it is watched");
     let question = sharklock_proto::v1::GetLockRequest { name: "a".to_owned(), waiters_max: 1 };
     let body = store_call::Body::GetLock(question);
-    let aim = || front.host.hub.target(&body).map(|to| (to.store.0, to.range_id, to.is_leader));
+    let aim = || rig.host.hub.target(&body).map(|to| (to.store.0, to.range_id, to.is_leader));
     until("the route is known", || aim() == Some((2, 1, true))).await;
 }

@@ -50,7 +50,7 @@ impl Item {
 /// The queue of one class towards one peer. Only while a stream stands does anything wait here: what
 /// is old when a connection comes back would only be refused, and Raft sends it anew.
 #[derive(Debug)]
-pub(crate) struct Outbox {
+pub(crate) struct PeerQueue {
     class: RaftClass,
     waiting: Mutex<Waiting>,
 }
@@ -71,7 +71,7 @@ struct Waiting {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct NotTaken;
 
-impl Outbox {
+impl PeerQueue {
     pub(crate) fn new(class: RaftClass) -> Self {
         Self { class, waiting: Mutex::default() }
     }
@@ -105,7 +105,7 @@ impl Outbox {
         };
         drop(waiting);
         waker.into_iter().for_each(Waker::wake);
-        Outgoing { outbox: Arc::clone(self), number }
+        Outgoing { queue: Arc::clone(self), number }
     }
 
     /// No stream stands any more: what waits is lost.
@@ -151,7 +151,7 @@ impl Waiting {
 /// other task.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
-    outbox: Arc<Outbox>,
+    queue: Arc<PeerQueue>,
     number: u64,
 }
 
@@ -159,7 +159,7 @@ impl Stream for Outgoing {
     type Item = RaftFrame;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<RaftFrame>> {
-        let mut waiting = self.outbox.waiting();
+        let mut waiting = self.queue.waiting();
         if waiting.stream != self.number {
             return Poll::Ready(None);
         }
@@ -192,39 +192,39 @@ mod tests {
 
     #[tokio::test]
     async fn whatever_waits_goes_out_in_one_frame_after_the_hello() {
-        let outbox = Arc::new(Outbox::new(RaftClass::Heartbeat));
-        assert_eq!(outbox.put(beat(1)), Err(NotTaken), "no stream stands");
-        let mut stream = outbox.stream(RaftHello { from_store: 3, ..RaftHello::default() });
-        outbox.put(beat(1)).expect("it stands");
-        outbox.put(beat(2)).expect("it stands");
+        let queue = Arc::new(PeerQueue::new(RaftClass::Heartbeat));
+        assert_eq!(queue.put(beat(1)), Err(NotTaken), "no stream stands");
+        let mut stream = queue.stream(RaftHello { from_store: 3, ..RaftHello::default() });
+        queue.put(beat(1)).expect("it stands");
+        queue.put(beat(2)).expect("it stands");
         let frame = stream.next().await.expect("it stands");
         assert_eq!(frame.hello.expect("the first frame").from_store, 3);
         assert_eq!(frame.heartbeats.len(), 2);
-        outbox.put(beat(4)).expect("it stands");
+        queue.put(beat(4)).expect("it stands");
         let frame = stream.next().await.expect("it stands");
         assert_eq!((frame.hello, frame.heartbeats.len()), (None, 1));
-        outbox.down();
+        queue.down();
         assert_eq!(stream.next().await, None);
-        assert_eq!(outbox.put(beat(5)), Err(NotTaken));
+        assert_eq!(queue.put(beat(5)), Err(NotTaken));
     }
 
     #[tokio::test]
     async fn what_an_earlier_stream_did_not_take_is_lost_with_it() {
-        let outbox = Arc::new(Outbox::new(RaftClass::Heartbeat));
-        let mut first = outbox.stream(RaftHello::default());
-        outbox.put(beat(1)).expect("it stands");
-        let mut second = outbox.stream(RaftHello::default());
+        let queue = Arc::new(PeerQueue::new(RaftClass::Heartbeat));
+        let mut first = queue.stream(RaftHello::default());
+        queue.put(beat(1)).expect("it stands");
+        let mut second = queue.stream(RaftHello::default());
         assert_eq!(first.next().await, None);
         assert!(second.next().await.expect("it stands").heartbeats.is_empty());
     }
 
     #[tokio::test]
     async fn frames_and_the_queue_are_bounded() {
-        let outbox = Arc::new(Outbox::new(RaftClass::Snapshot));
-        let mut stream = outbox.stream(RaftHello::default());
-        let taken = (0..100).take_while(|_| outbox.put(chunk(600_000)).is_ok()).count();
+        let queue = Arc::new(PeerQueue::new(RaftClass::Snapshot));
+        let mut stream = queue.stream(RaftHello::default());
+        let taken = (0..100).take_while(|_| queue.put(chunk(600_000)).is_ok()).count();
         assert_eq!(taken, (16 << 20) / 600_020, "16 MiB");
         assert_eq!(stream.next().await.expect("it stands").snapshots.len(), 2, "1 MiB");
-        assert_eq!(outbox.put(chunk(600_000)), Ok(()), "there is room again");
+        assert_eq!(queue.put(chunk(600_000)), Ok(()), "there is room again");
     }
 }

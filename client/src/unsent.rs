@@ -16,7 +16,7 @@ use crate::session::take_message;
 /// Calls waiting for the stream. The session core bounds them: it repeats a call only when its
 /// answer is overdue, and leaves a connection that answers nothing.
 #[derive(Debug, Default)]
-pub(crate) struct Outbox {
+pub(crate) struct Unsent {
     waiting: Mutex<Waiting>,
 }
 
@@ -28,7 +28,7 @@ struct Waiting {
     closed: bool,
 }
 
-impl Outbox {
+impl Unsent {
     /// Takes all of `calls`.
     pub(crate) fn put(&self, calls: &mut Vec<v1::SessionCall>) {
         let mut waiting = self.lock();
@@ -58,9 +58,9 @@ impl Outbox {
     }
 }
 
-/// The stream of messages that tonic sends: the other end of an [`Outbox`].
+/// The stream of messages that tonic sends: the other end of an [`Unsent`].
 pub(crate) struct Outgoing {
-    pub(crate) outbox: Arc<Outbox>,
+    pub(crate) unsent: Arc<Unsent>,
     /// The session's secret goes into every frame and nowhere else.
     pub(crate) session_id: Bytes,
     pub(crate) instance: u64,
@@ -73,8 +73,8 @@ impl Stream for Outgoing {
     type Item = v1::SessionRequest;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let Self { outbox, session_id, instance, has_greeted } = self.get_mut();
-        let mut waiting = outbox.lock();
+        let Self { unsent, session_id, instance, has_greeted } = self.get_mut();
+        let mut waiting = unsent.lock();
         if waiting.closed {
             return Poll::Ready(None);
         }
