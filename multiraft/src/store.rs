@@ -305,8 +305,8 @@ impl<M: StateMachine> Store<M> {
                 continue;
             }
             self.unflushed.insert(range);
-            let hold = self.hold(range);
-            if self.replicas[&range].is_flush_overdue(&self.config.log, hold) {
+            let reserve = self.log_reserve(range);
+            if self.replicas[&range].is_flush_overdue(&self.config.log, reserve) {
                 self.flush_due.insert(range);
                 self.flush_waits = false;
             }

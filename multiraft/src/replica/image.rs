@@ -9,7 +9,7 @@ use crate::disk::{Family, WriteOp};
 use crate::keys::{self, Key};
 use crate::log::{Log, LogLimits};
 use crate::records;
-use crate::snapshot::Hold;
+use crate::snapshot::Reserve;
 use crate::staging::{Flushed, Staging};
 use crate::state_machine::StateMachine;
 
@@ -26,22 +26,22 @@ impl<M: StateMachine> Replica<M> {
 
     /// Whether so much has changed that the range flushes itself: a turn would take long; or the log
     /// is so long that the owner's flushes must have ceased, and memory would grow without end.
-    pub(crate) fn is_flush_overdue(&self, limits: &LogLimits, hold: Option<Hold>) -> bool {
+    pub(crate) fn is_flush_overdue(&self, limits: &LogLimits, reserve: Option<Reserve>) -> bool {
         if self.machine().dirty_len() >= FLUSH_ROWS_MAX {
             return true;
         }
         let log = self.log();
-        let limits = hold.map_or(*limits, |hold| hold.extend(limits));
+        let limits = reserve.map_or(*limits, |reserve| reserve.extend(limits));
         log.len() > limits.entries_max || log.bytes() > limits.bytes_max
     }
 
     /// Puts the image of everything applied so far into the batch: rows and header together, cut
     /// between two entries. Never term or vote: those travel with their `Ready`, and a flush queued
-    /// behind a newer vote would take it back. `hold` is what the log is kept for beyond its maxima.
+    /// behind a newer vote would take it back. `reserve` is what the log is kept for beyond its maxima.
     pub(crate) fn stage_image(
         &mut self,
         limits: &LogLimits,
-        hold: Option<Hold>,
+        reserve: Option<Reserve>,
         staging: &mut Staging,
     ) {
         let (range, applied) = (self.range(), self.applied().index);
@@ -49,7 +49,7 @@ impl<M: StateMachine> Replica<M> {
         staging.put(records::put(Key::Header(range), &self.state.header()));
         staging.flush(Flushed { range, incarnation: self.incarnation(), applied });
         self.flush_staged = applied;
-        truncate(self, limits, hold, staging);
+        truncate(self, limits, reserve, staging);
     }
 
     /// The image up to here is durable.
@@ -64,11 +64,11 @@ impl<M: StateMachine> Replica<M> {
 fn truncate<M: StateMachine>(
     replica: &mut Replica<M>,
     limits: &LogLimits,
-    hold: Option<Hold>,
+    reserve: Option<Reserve>,
     staging: &mut Staging,
 ) {
-    let held = held_by_all(replica).min(hold.map_or(u64::MAX, |hold| hold.from));
-    let Some(index) = cut(replica.log(), limits, replica.flushed, held, hold) else { return };
+    let held = held_by_all(replica).min(reserve.map_or(u64::MAX, |reserve| reserve.from));
+    let Some(index) = cut(replica.log(), limits, replica.flushed, held, reserve) else { return };
     let range = replica.range();
     let first = replica.log().first();
     let term = replica.log().term_at(index).expect("the cut lies inside the log");
@@ -99,13 +99,13 @@ fn held_by_all<M: StateMachine>(replica: &Replica<M>) -> u64 {
 /// What all replicas have is cut in steps of a floor, so that a flush seldom carries a deletion,
 /// and down to the floor. Over a maximum the log is cut back to three quarters of it, whoever still
 /// needs it: were it cut back to the maximum only, each entry would be over it again, and flush the
-/// range. For what is held, the maxima are higher.
+/// range. For what is kept for others, the maxima are higher.
 fn cut(
     log: &Log,
     limits: &LogLimits,
     flushed: u64,
     held_by_all: u64,
-    hold: Option<Hold>,
+    reserve: Option<Reserve>,
 ) -> Option<u64> {
     let above_floor = log.last().saturating_sub(limits.entries_floor);
     let spare = held_by_all.min(flushed).min(above_floor);
@@ -117,8 +117,8 @@ fn cut(
     let (mut next, mut len) = (log.first(), log.len());
     let (mut goal, three_quarters) = (*limits, limits.three_quarters());
     while next <= flushed {
-        let hold = hold.filter(|hold| hold.from < next);
-        let limits = hold.map_or(goal, |hold| hold.extend(limits));
+        let reserve = reserve.filter(|reserve| reserve.from < next);
+        let limits = reserve.map_or(goal, |reserve| reserve.extend(limits));
         if len <= limits.entries_max && bytes <= limits.bytes_max {
             break;
         }

@@ -12,11 +12,11 @@
 //! Reading the image that is sent, and making a state of one that has come, are chores: they grow
 //! with the range, and no turn may.
 
-mod hold;
 pub(crate) mod image;
 mod limits;
 mod reading;
 mod receiving;
+mod reserve;
 mod sending;
 mod wire;
 
@@ -34,12 +34,12 @@ use crate::guard::Dropped;
 use crate::log::LogLimits;
 use crate::replica::{InstallEnd, Replica};
 use crate::state_machine::StateMachine;
-use hold::CatchingUp;
-pub(crate) use hold::Hold;
 use limits::Budget;
 pub use limits::SnapshotLimits;
 use reading::{READING_BYTES_MAX, Reading};
 use receiving::Receiving;
+use reserve::CatchingUp;
+pub(crate) use reserve::Reserve;
 use sending::Sending;
 pub(crate) use wire::{Announced, Ends};
 
@@ -123,12 +123,12 @@ impl Transfers {
 
     /// The part of this range's log that is kept: for snapshots on their way, and for replicas that
     /// catch up behind one.
-    pub(crate) fn hold(&self, range: RangeId) -> Option<Hold> {
+    pub(crate) fn log_reserve(&self, range: RangeId) -> Option<Reserve> {
         let of_range = (range, PeerId(0))..=(range, PeerId(u64::MAX));
-        let reading = self.reading.range(of_range.clone()).map(|(_, it)| it.hold);
-        let sending = self.sending.range(of_range.clone()).map(|(_, it)| it.hold());
-        let catching_up = self.catching_up.range(of_range).map(|(_, it)| it.hold);
-        reading.chain(sending).chain(catching_up).reduce(Hold::and)
+        let reading = self.reading.range(of_range.clone()).map(|(_, it)| it.reserve);
+        let sending = self.sending.range(of_range.clone()).map(|(_, it)| it.log_reserve());
+        let catching_up = self.catching_up.range(of_range).map(|(_, it)| it.reserve);
+        reading.chain(sending).chain(catching_up).reduce(Reserve::and)
     }
 
     pub(crate) fn tick(&mut self) {
@@ -292,8 +292,8 @@ impl Transfers {
         self.begun += 1;
         self.stats.begun += 1;
         let (term, number, since) = (replica.term(), self.begun, self.ticks);
-        let hold = Hold { from: replica.flushed(), bytes: READING_BYTES_MAX };
-        self.reading.insert(key, Reading { ends, term, number, hold, since });
+        let reserve = Reserve { from: replica.flushed(), bytes: READING_BYTES_MAX };
+        self.reading.insert(key, Reading { ends, term, number, reserve, since });
         self.to_read.push(ReadImage { range: key.0, peer, number });
     }
 
@@ -520,8 +520,8 @@ impl Transfers {
 
     fn delivered(&mut self, key: (RangeId, PeerId)) {
         let Some(sent) = self.sending.remove(&key) else { return };
-        let (term, hold, progress) = (sent.term, sent.hold(), self.ticks);
-        self.catching_up.insert(key, CatchingUp { term, hold, progress });
+        let (term, reserve, progress) = (sent.term, sent.log_reserve(), self.ticks);
+        self.catching_up.insert(key, CatchingUp { term, reserve, progress });
         self.stats.delivered += 1;
     }
 

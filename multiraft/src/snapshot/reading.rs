@@ -1,6 +1,6 @@
 //! A snapshot that is to be sent: its image is being read from the disk, beside all turns.
 
-use super::hold::Hold;
+use super::reserve::Reserve;
 use super::wire::Ends;
 
 /// The bytes that the log may take beyond its maximum while the image is read, whose size is not
@@ -17,7 +17,7 @@ pub(crate) struct Reading {
     pub term: u64,
     /// Names the wish.
     pub number: u64,
-    pub hold: Hold,
+    pub reserve: Reserve,
     /// Tick of the wish.
     pub since: u64,
 }

@@ -5,8 +5,8 @@ use bytes::Bytes;
 use sharklock_proto::internal::v1::{SnapshotAck, SnapshotChunk, SnapshotHeader};
 
 use super::RESEND_TICKS;
-use super::hold::Hold;
 use super::limits::{Budget, SnapshotLimits};
+use super::reserve::Reserve;
 use super::wire::Ends;
 
 /// So many times longer than for a chunk the sender waits for the install, while the receiver says
@@ -77,8 +77,8 @@ impl Sending {
     }
 
     /// The entries behind it in the log will be needed.
-    pub(crate) fn hold(&self) -> Hold {
-        Hold { from: self.index, bytes: self.len() }
+    pub(crate) fn log_reserve(&self) -> Reserve {
+        Reserve { from: self.index, bytes: self.len() }
     }
 
     /// Whether the receiver has all of it, as far as known.

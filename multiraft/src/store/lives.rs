@@ -14,7 +14,7 @@ use crate::effects::Effects;
 use crate::range_state::Half;
 use crate::recover::{RecoverError, Replayed};
 use crate::replica::{Address, Loaded, Replica};
-use crate::snapshot::Hold;
+use crate::snapshot::Reserve;
 use crate::split::SplitMark;
 use crate::staging::Incarnation;
 use crate::state_machine::StateMachine;
@@ -285,9 +285,9 @@ impl<M: StateMachine> Store<M> {
         };
         let replica = self.replicas.get_mut(&range).expect("its image is due");
         replica.forget_splits(|child| live.contains(&child));
-        let hold = self.hold(range);
+        let reserve = self.log_reserve(range);
         let replica = self.replicas.get_mut(&range).expect("it was there a line above");
-        replica.stage_image(&self.config.log, hold, &mut self.staging);
+        replica.stage_image(&self.config.log, reserve, &mut self.staging);
     }
 
     /// What the log of a range is kept for beyond its maxima: snapshots, and splits whose children do
@@ -295,15 +295,15 @@ impl<M: StateMachine> Store<M> {
     /// leader never cuts it: its owner takes nothing new in at some length. Whoever follows keeps more
     /// than a leader that does so ever has. If its log is longer still, the leader has none to keep:
     /// the child lives, and only the replica here does not know.
-    pub(super) fn hold(&self, range: RangeId) -> Option<Hold> {
+    pub(super) fn log_reserve(&self, range: RangeId) -> Option<Reserve> {
         let replica = self.replicas.get(&range)?;
         let awaited = self.awaited_splits(replica).map(|split| split.at.index - 1).min();
         let bytes = match replica.leads_now() {
             true => u64::MAX,
             false => 2 * self.log_bytes_max(),
         };
-        let awaited = awaited.map(|from| Hold { from, bytes });
-        awaited.into_iter().chain(self.transfers.hold(range)).reduce(Hold::and)
+        let awaited = awaited.map(|from| Reserve { from, bytes });
+        awaited.into_iter().chain(self.transfers.log_reserve(range)).reduce(Reserve::and)
     }
 
     /// The splits in the log of a replica whose children are not known to live.

@@ -14,20 +14,20 @@ use crate::state_machine::StateMachine;
 
 /// The part of a range's log that is kept for others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Hold {
+pub(crate) struct Reserve {
     /// Entries behind this index are needed.
     pub from: u64,
     /// So many bytes more than ordinary they may take.
     pub bytes: u64,
 }
 
-impl Hold {
-    /// The hold that serves both.
+impl Reserve {
+    /// The reserve that serves both.
     pub(crate) fn and(self, other: Self) -> Self {
         Self { from: self.from.min(other.from), bytes: self.bytes.max(other.bytes) }
     }
 
-    /// The maxima of a log that is held.
+    /// The maxima of a log of which so much is kept.
     pub(crate) fn extend(self, limits: &LogLimits) -> LogLimits {
         let bytes_max = limits.bytes_max.saturating_add(self.bytes);
         LogLimits { entries_max: u64::MAX, bytes_max, ..*limits }
@@ -37,10 +37,10 @@ impl Hold {
 /// A replica that has installed a snapshot and lacks what was appended since.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct CatchingUp {
-    /// The term in which it was sent; with its leader's leadership the hold ends.
+    /// The term in which it was sent; with its leader's leadership the reserve ends.
     pub term: u64,
     /// Up to where the replica has the log, and what the snapshot took.
-    pub hold: Hold,
+    pub reserve: Reserve,
     /// Tick of its last progress.
     pub progress: u64,
 }
@@ -59,11 +59,11 @@ impl CatchingUp {
             return false;
         }
         let matched = replica.matched(peer);
-        if matched > self.hold.from {
-            self.hold.from = matched;
+        if matched > self.reserve.from {
+            self.reserve.from = matched;
             self.progress = ticks;
         }
         let log = replica.log();
-        self.hold.from + 1 >= log.first() && log.last() - self.hold.from > floor
+        self.reserve.from + 1 >= log.first() && log.last() - self.reserve.from > floor
     }
 }
