@@ -7,7 +7,7 @@ use std::{
 };
 
 use sharklock_locktable::{Acquisition, Command, LockTable, Name};
-use sharklock_multiraft::{EntryAt, LeftBehind, Proposals, ReadId, Settled};
+use sharklock_multiraft::{EntryAt, LeftBehind, Matched, Proposals, ReadId};
 use sharklock_proto::v1;
 use sharklock_rangemap::StoreId;
 
@@ -298,12 +298,12 @@ impl Front {
         }
     }
 
-    /// The askers that the entry settles which was applied there.
-    pub fn applied(&mut self, at: EntryAt) -> Settled<Asker> {
-        let settled = self.proposals.applied(at);
-        let Settled { askers, overtaken } = &settled;
+    /// The askers to whom the entry matters that was applied there.
+    pub fn applied(&mut self, at: EntryAt) -> Matched<Asker> {
+        let matched = self.proposals.applied(at);
+        let Matched { askers, overtaken } = &matched;
         askers.iter().chain(overtaken).for_each(|asker| self.uncharge(asker));
-        settled
+        matched
     }
 
     /// An acquire was applied, or will not be: the table counts it from here on.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use sharklock_multiraft::{
-    Batch, BatchSeq, Chore, ChoreDone, Effects, LeftBehind, Pacer, Proposals, RoleNow, Settled,
+    Batch, BatchSeq, Chore, ChoreDone, Effects, LeftBehind, Matched, Pacer, Proposals, RoleNow,
     Store,
 };
 use sharklock_proto::{
@@ -282,7 +282,7 @@ impl MasterCore {
     fn follow_effects(&mut self, now: Duration) {
         let mut effects = std::mem::take(&mut self.effects);
         for applied in effects.applied.drain(..) {
-            let Settled { askers, overtaken } = self.proposals.applied(applied.at);
+            let Matched { askers, overtaken } = self.proposals.applied(applied.at);
             self.refuse_all(overtaken, &lost());
             for (asker, answer) in askers.into_iter().zip(applied.output.into_iter().flatten()) {
                 self.answer(now, asker, answer);

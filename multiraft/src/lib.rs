@@ -73,7 +73,7 @@ pub use ident::{StoreIdent, bootstrap, init_store, read_ident};
 pub use log::LogLimits;
 pub use membership::{ChangePeers, PeerChange};
 pub use pacer::Pacer;
-pub use proposals::{LeftBehind, Proposals, Settled};
+pub use proposals::{LeftBehind, Matched, Proposals};
 pub use recover::RecoverError;
 pub use replica::PeerProgress;
 #[cfg(feature = "edge")]

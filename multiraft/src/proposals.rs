@@ -40,9 +40,9 @@ struct Entry<A> {
     askers: Vec<A>,
 }
 
-/// The askers that an applied entry settles.
+/// The askers to whom an applied entry matters.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Settled<A> {
+pub struct Matched<A> {
     /// Of the entry itself, one per command, in order. Empty if it was proposed by somebody else.
     pub askers: Vec<A>,
     /// Of entries whose places others have taken: whether they will ever be applied is not known.
@@ -137,7 +137,7 @@ impl<C, A> Proposals<C, A> {
     }
 
     /// The entry at this place was applied, whoever had proposed it.
-    pub fn applied(&mut self, at: EntryAt) -> Settled<A> {
+    pub fn applied(&mut self, at: EntryAt) -> Matched<A> {
         let mut overtaken = Vec::new();
         while let Some(Entry { at: place, .. }) = self.entries.front() {
             let Proposed { index, term } = *place;
@@ -146,11 +146,11 @@ impl<C, A> Proposals<C, A> {
             }
             let askers = self.entries.pop_front().expect("front() has just seen it").askers;
             if (index, term) == (at.index, at.term) {
-                return Settled { askers, overtaken };
+                return Matched { askers, overtaken };
             }
             overtaken.extend(askers);
         }
-        Settled { askers: Vec::new(), overtaken }
+        Matched { askers: Vec::new(), overtaken }
     }
 
     /// Forgets everything: this replica does not lead any more.

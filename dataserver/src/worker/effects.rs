@@ -6,7 +6,7 @@ use std::{collections::btree_map::Entry, time::Duration};
 use sharklock_locktable::{
     Change, Command, FEATURE_LEVEL, Finished, Outcome, RaiseFeatureLevel, Reply,
 };
-use sharklock_multiraft::{Applied, EntryAt, ReadId, RoleChange, RoleNow, Settled};
+use sharklock_multiraft::{Applied, EntryAt, Matched, ReadId, RoleChange, RoleNow};
 use sharklock_rangemap::{Descriptor, RangeId};
 
 use super::Worker;
@@ -165,7 +165,7 @@ impl Worker {
     ) {
         self.agenda.wake(range);
         let front = self.fronts.get_mut(&range).expect("a front ends behind its range's entries");
-        let Settled { askers, overtaken } = front.applied(at);
+        let Matched { askers, overtaken } = front.applied(at);
         for to in overtaken.iter().filter_map(Asker::reply_to) {
             self.replies.indeterminate(to);
         }

@@ -17,19 +17,19 @@ fn asked(numbers: impl IntoIterator<Item = u32>) -> Numbers {
     proposals
 }
 
-fn settled(askers: &[u32], overtaken: &[u32]) -> Settled<u32> {
-    Settled { askers: askers.to_vec(), overtaken: overtaken.to_vec() }
+fn matched(askers: &[u32], overtaken: &[u32]) -> Matched<u32> {
+    Matched { askers: askers.to_vec(), overtaken: overtaken.to_vec() }
 }
 
 #[test]
-fn an_entry_settles_its_own_askers_in_order() {
+fn an_entry_matches_its_own_askers_in_order() {
     let mut proposals = asked(0..5);
     proposals.proposed(3, Proposed { index: 7, term: 2 });
     proposals.proposed(2, Proposed { index: 9, term: 2 });
-    assert_eq!(proposals.applied(at(7, 2)), settled(&[0, 1, 2], &[]));
+    assert_eq!(proposals.applied(at(7, 2)), matched(&[0, 1, 2], &[]));
     // Somebody else's, in between: a change of bounds or members.
-    assert_eq!(proposals.applied(at(8, 2)), settled(&[], &[]));
-    assert_eq!(proposals.applied(at(9, 2)), settled(&[3, 4], &[]));
+    assert_eq!(proposals.applied(at(8, 2)), matched(&[], &[]));
+    assert_eq!(proposals.applied(at(9, 2)), matched(&[3, 4], &[]));
     assert!(!proposals.is_in_log());
 }
 
@@ -38,8 +38,8 @@ fn another_terms_entry_at_the_place_is_somebody_elses() {
     let mut proposals = asked([1, 2]);
     proposals.proposed(1, Proposed { index: 7, term: 2 });
     proposals.proposed(1, Proposed { index: 8, term: 2 });
-    assert_eq!(proposals.applied(at(7, 3)), settled(&[], &[1]));
-    assert_eq!(proposals.applied(at(8, 3)), settled(&[], &[2]));
+    assert_eq!(proposals.applied(at(7, 3)), matched(&[], &[1]));
+    assert_eq!(proposals.applied(at(8, 3)), matched(&[], &[2]));
 }
 
 /// A follower that was away learns of many entries in one turn, or of a snapshot.
@@ -47,7 +47,7 @@ fn another_terms_entry_at_the_place_is_somebody_elses() {
 fn an_entry_behind_the_place_overtakes_as_well() {
     let mut proposals = asked([1, 2]);
     proposals.proposed(2, Proposed { index: 7, term: 2 });
-    assert_eq!(proposals.applied(at(9, 3)), settled(&[], &[1, 2]));
+    assert_eq!(proposals.applied(at(9, 3)), matched(&[], &[1, 2]));
 }
 
 #[test]
@@ -55,8 +55,8 @@ fn an_entry_of_no_command_has_a_place_of_its_own() {
     let mut proposals = asked([1]);
     proposals.proposed(0, Proposed { index: 7, term: 2 });
     proposals.proposed(1, Proposed { index: 8, term: 2 });
-    assert_eq!(proposals.applied(at(7, 2)), settled(&[], &[]));
-    assert_eq!(proposals.applied(at(8, 2)), settled(&[1], &[]));
+    assert_eq!(proposals.applied(at(7, 2)), matched(&[], &[]));
+    assert_eq!(proposals.applied(at(8, 2)), matched(&[1], &[]));
 }
 
 #[test]
@@ -65,7 +65,7 @@ fn a_step_down_tells_apart_what_is_in_the_log() {
     proposals.proposed(2, Proposed { index: 7, term: 2 });
     let left = proposals.step_down();
     assert_eq!(left, LeftBehind { not_proposed: vec![2, 3], in_log: vec![0, 1] });
-    assert_eq!(proposals.applied(at(7, 2)), settled(&[], &[]));
+    assert_eq!(proposals.applied(at(7, 2)), matched(&[], &[]));
     assert_eq!(proposals.askers().count(), 0);
 }
 
@@ -203,7 +203,7 @@ impl World {
     }
 
     fn apply(&mut self, at: EntryAt) {
-        let Settled { askers, overtaken } = self.proposals.applied(at);
+        let Matched { askers, overtaken } = self.proposals.applied(at);
         self.hear(askers, Heard::Output { index: at.index, term: at.term });
         self.hear(overtaken, Heard::Open);
     }
