@@ -6,7 +6,7 @@ use sharklock_history::{Position, Record, What};
 use sharklock_locktable::Token;
 use sharklock_proto::v1::{self, SessionResponse, session_answer, session_call};
 
-use crate::check::Belief;
+use crate::check::{Belief, Checks};
 use crate::client::{Link, Task};
 use crate::node::Node;
 use crate::note;
@@ -494,9 +494,10 @@ impl World {
     fn compare_beliefs(&mut self, number: usize) {
         let (now, clients) = (self.now, &self.clients);
         let read = |client: usize| clients[client - 1].now(now);
-        let (ranges, stores, replicas) = (&self.ranges, &self.stores, &self.checks.replicas);
+        let Checks { tiling, replicas, beliefs, .. } = &mut self.checks;
+        let (stores, tiling) = (&self.stores, &*tiling);
         let covers = |name: &str, belief: &Belief| {
-            let range = ranges.of(name);
+            let Some(range) = tiling.of(name) else { return Ok(()) };
             let term = replicas.answered_term(range);
             let leads = |store: &&StoreNode| {
                 store.answers(range) && store.status(range).is_some_and(|it| it.term == term)
@@ -514,7 +515,7 @@ impl World {
                 _ => Ok(()),
             }
         };
-        if let Err((rule, name, what)) = self.checks.beliefs.compare(number, &read, &covers) {
+        if let Err((rule, name, what)) = beliefs.compare(number, &read, &covers) {
             self.violated(rule, &[name], format_args!("{what}"));
         }
     }

@@ -11,6 +11,7 @@ use sharklock_proto::v1::{
 };
 use sharklock_rangemap::RangeId;
 
+use crate::check::Checks;
 use crate::world::{S, World};
 
 /// Acquisitions remembered per life of a client.
@@ -150,6 +151,7 @@ impl World {
                     for item in &it.answers {
                         let id = item.acquisition_id;
                         self.attempt_answered(number, id, item.seq);
+                        self.kept_by(number, id, item.position);
                         let over = item.state() == KeepAliveState::Gone
                             && is_final(item.gone_reason(), true);
                         self.told_over(number, Some(id).filter(|_| over), item.position);
@@ -182,6 +184,17 @@ impl World {
         }
     }
 
+    /// A keepalive is answered: behind a split perhaps by another range than the one that has granted.
+    fn kept_by(&mut self, number: usize, id: u64, position: Option<Position>) {
+        let Some(process) = &self.clients[number - 1].process else { return };
+        let grant = process.taken.get(&id).and_then(|taken| taken.held()).map(|it| &it.grant);
+        if let (Some(grant), Some(position)) = (grant, position)
+            && grant.position.range != position.range_id
+        {
+            self.counters.count("keepalives answered by a range that was split off");
+        }
+    }
+
     /// How long the first answer to an acquire took, whatever it says: the measure of L4.
     fn acquire_answered(&mut self, number: usize, id: u64) {
         let Some(process) = &mut self.clients[number - 1].process else { return };
@@ -204,13 +217,15 @@ impl World {
             self.counters.count("ends told again");
         }
         let range = RangeId(position.range_id);
+        let (version, index) = (position.version, position.applied_index);
         if let Some(name) = talked.name.clone()
-            && self.ranges.of(&name) != range
+            && let Err(what) = self.checks.tiling.spoke((range, version, index), &name)
         {
-            let what = format!("range {range} says how acquisition {id} on {name} has ended");
+            let what = format!("of the end of acquisition {id}, {what}");
             return self.violated("S10", &[name.to_string()], format_args!("{what}"));
         }
-        self.checks.finished.told(instance, id, (range, position.applied_index));
+        let Checks { finished, tiling, .. } = &mut self.checks;
+        finished.told((instance, id), (range, index), tiling);
     }
 }
 

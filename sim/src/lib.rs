@@ -35,6 +35,8 @@ mod ranges;
 mod replay;
 mod route_events;
 mod run;
+mod split_faults;
+mod splits;
 mod store;
 mod store_events;
 mod stream_events;

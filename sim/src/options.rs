@@ -193,6 +193,12 @@ options! {
     routes_late_ppm,
     /// and how often old ones come again.
     stale_routes_mean_ms,
+    /// Mean time between two wishes to split a range.
+    split_mean_ms,
+    /// Ranges that may come into being so.
+    splits_max,
+    /// Splits during which something goes wrong on purpose.
+    split_fault_ppm,
 }
 
 /// Faults that a run without faults lacks, all of them.
@@ -205,7 +211,7 @@ const CRASHES_AND_PAUSES: [&str; 5] = [
 ];
 
 /// Faults of stores, of their disks and of what is between them.
-const OF_STORES: [&str; 13] = [
+const OF_STORES: [&str; 14] = [
     "crash_store_mean_ms",
     "power_cut_mean_ms",
     "pause_store_mean_ms",
@@ -219,6 +225,7 @@ const OF_STORES: [&str; 13] = [
     "raft_loss_ppm",
     "raft_twice_ppm",
     "raft_reorder_ppm",
+    "split_fault_ppm",
 ];
 
 /// Faults of clients, of gateways and of what is between them and others.
@@ -252,6 +259,7 @@ impl Options {
         options.draw_impostors(dice);
         options.draw_cluster(dice);
         options.draw_masters(dice);
+        options.draw_splits(dice);
         options
     }
 
@@ -334,6 +342,9 @@ impl Options {
             routes_lost_ppm: 0,
             routes_late_ppm: 0,
             stale_routes_mean_ms: 0,
+            split_mean_ms: 0,
+            splits_max: 0,
+            split_fault_ppm: 0,
         }
     }
 
@@ -472,6 +483,23 @@ impl Options {
             self.stale_routes_mean_ms = stale;
             (self.routes_lost_ppm, self.routes_late_ppm) = (lost, late);
         }
+    }
+
+    /// In three of five runs ranges are split, in some of them again and again.
+    fn draw_splits(&mut self, dice: &mut Dice) {
+        let (size, few, many) = (dice.below(10), dice.between(1, 6), dice.between(10, 30));
+        let (mean, often) = (dice.scale(4_000, 60_000), dice.scale(1_000, 8_000));
+        let faults = *dice.pick(&[0, 200_000, 600_000]);
+        (self.splits_max, self.split_mean_ms) = match size {
+            0..=3 => (0, 0),
+            4..=7 => (few, mean),
+            _ => (many, often),
+        };
+        if self.faulty_stores > 0 {
+            // There is enough to do for who has no faults without them: L4 compares the slowest.
+            self.splits_max = self.splits_max.min(2);
+        }
+        self.split_fault_ppm = if self.has_faults() { faults } else { 0 };
     }
 
     /// Only some stores have faults, and their ranges so many calls that a slow one is no accident.

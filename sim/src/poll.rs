@@ -55,8 +55,10 @@ impl World {
         let (Some(status), Some(table)) = (store.status(range), store.table(range)) else { return };
         let (applied, bounds) =
             (status.applied, &store.descriptor(range).expect("as above").bounds);
-        let held = self.checks.beliefs.held_by(number, (bounds, applied), table, &read);
-        let over = self.checks.finished.compare(number, (range, applied), table);
+        let tiling = &self.checks.tiling;
+        let here = (range, bounds, applied);
+        let held = self.checks.beliefs.held_by(number, here, (table, tiling), &read);
+        let over = self.checks.finished.compare(number, (range, applied), table, tiling);
         let found = [("S5", held), ("S11", over)].into_iter();
         for (rule, (name, what)) in found.filter_map(|(rule, it)| Some((rule, it.err()?))) {
             self.violated(rule, &[name], format_args!("{what}"));
@@ -67,9 +69,11 @@ impl World {
         for store in &mut self.stores {
             let stalls = store.take_stalls();
             self.counters.add("stalls credited", stalls);
+            self.counters.add("commands that met a split", store.take_moved());
         }
         let mut asking = self.asking();
-        for range in self.ranges.ids() {
+        let ranges: Vec<_> = self.checks.liveness.keys().copied().collect();
+        for range in ranges {
             let asking = asking.remove(&range).unwrap_or_default();
             self.poll_range(range, asking);
         }
@@ -78,7 +82,8 @@ impl World {
     fn poll_range(&mut self, range: RangeId, asking: Asking) {
         let options = &self.options;
         let delays = options.stream_delay_us + options.raft_delay_us + options.disk_mean_us;
-        let has_replica = |store: &&StoreNode| store.seen.contains_key(&range);
+        let tiling = &self.checks.tiling;
+        let has_replica = |store: &&StoreNode| tiling.is_on(range, store.id);
         let seen = Seen {
             now: self.now,
             serves: self.stores.iter().all(|store| store.process.is_some()),
@@ -102,7 +107,7 @@ impl World {
         for process in processes {
             for (ticket, taken) in &process.taken {
                 if matches!(taken.stage, Stage::Acquiring { .. }) {
-                    let range = self.ranges.of(&taken.request.name);
+                    let range = self.range_of(&taken.request.name);
                     let asked = ((process.instance, *ticket), taken.asked_ns);
                     asking.entry(range).or_default().push(asked);
                 }
@@ -111,9 +116,15 @@ impl World {
         asking
     }
 
+    /// The range that has a name, as far as replicas have shown.
+    pub(crate) fn range_of(&self, name: &str) -> RangeId {
+        self.checks.tiling.of(name).unwrap_or_else(|| self.ranges.of(name))
+    }
+
     /// Faults cease, and what they did.
     pub fn calm_down(&mut self) {
         self.heal();
+        self.begin_splits();
         self.checks.calm(self.now);
     }
 
@@ -128,6 +139,7 @@ impl World {
     pub fn wind_down(&mut self) {
         note!(self, "winding down");
         self.is_winding_down = true;
+        self.begin_splits();
         for number in 1..=self.clients.len() {
             if number % 2 == 0 {
                 self.client_ends(number, None);
@@ -139,6 +151,7 @@ impl World {
 
     /// The clients that are left go.
     pub fn close_clients(&mut self) {
+        self.splits.cease();
         for number in 1..=self.clients.len() {
             if let Some(process) = &self.clients[number - 1].process {
                 let (open, taken) = (process.driver.acquisitions_count(), process.taken.len());
@@ -164,13 +177,17 @@ impl World {
 
     fn check_rest(&mut self) {
         let mut found = Vec::new();
-        for range in self.ranges.ids() {
+        if let Err(what) = self.checks.tiling.check_whole() {
+            found.push(("S10", what));
+        }
+        for range in self.checks.tiling.all() {
+            let (range, members) = (range.range, range.replicas.len());
             let of = |store: &StoreNode| store.status(range);
             let statuses: Vec<_> = self.stores.iter().filter_map(of).collect();
             let same = |of: fn(&ReplicaStatus) -> u64| {
                 statuses.windows(2).all(|pair| of(&pair[0]) == of(&pair[1]))
             };
-            let are_all = statuses.len() == self.ranges.get(range).replicas.len();
+            let are_all = statuses.len() == members;
             if !are_all || !same(|it| it.applied) || !same(|it| it.state_hash) {
                 let what = format!("at rest the replicas of range {range} differ: {statuses:?}");
                 found.push(("S9", what));

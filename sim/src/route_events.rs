@@ -218,10 +218,11 @@ impl World {
         for route in &update.routes {
             let Some(descriptor) = &route.descriptor else { continue };
             let descriptor = ranges::descriptor(descriptor);
-            let said = match self.ranges.are_made_by_hand() {
-                true => self.checks.tiling.said("a master", &descriptor),
-                // It has made the range, and may be the first to know.
-                false => self.checks.tiling.applied(&descriptor),
+            // It has made the first range, and may be the first to know.
+            let is_made_by_it = descriptor.epoch.version == 1 && !self.ranges.are_made_by_hand();
+            let said = match is_made_by_it {
+                true => self.checks.tiling.applied(&descriptor, 0).map(drop),
+                false => self.checks.tiling.said("a master", &descriptor),
             };
             if let Err(what) = said {
                 return self.violated("S10", &[], format_args!("{what}"));

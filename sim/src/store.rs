@@ -53,10 +53,14 @@ pub struct StoreNode {
     pub wall_error_ms: u64,
     /// What was last seen of each of its replicas, and whether it answered.
     pub seen: BTreeMap<RangeId, (ReplicaStatus, bool)>,
+    /// The version of each of its ranges, as last seen.
+    pub versions: BTreeMap<RangeId, u64>,
     /// Stalls of this life that were counted.
     pub stalls_known: u64,
     /// Stalls of all lives.
     pub stalls: u64,
+    /// Commands of this life that met a split and were counted.
+    pub moved_known: u64,
 }
 
 /// A life of a data server.
@@ -108,8 +112,10 @@ impl StoreNode {
             slow_until: 0,
             wall_error_ms: 0,
             seen: BTreeMap::new(),
+            versions: BTreeMap::new(),
             stalls_known: 0,
             stalls: 0,
+            moved_known: 0,
         }
     }
 
@@ -127,7 +133,9 @@ impl StoreNode {
         self.paused_until = 0;
         self.life += 1;
         self.seen.clear();
+        self.versions.clear();
         self.stalls_known = 0;
+        self.moved_known = 0;
     }
 
     /// Serves what the disk has.
@@ -250,6 +258,13 @@ impl StoreNode {
         let more = stalls - std::mem::replace(&mut self.stalls_known, stalls);
         self.stalls += more;
         more
+    }
+
+    /// Counts the commands of entries whose range was split in front of them since the last call.
+    pub fn take_moved(&mut self) -> u64 {
+        let Some(process) = &self.process else { return 0 };
+        let moved = process.worker.stats().moved;
+        moved - std::mem::replace(&mut self.moved_known, moved)
     }
 
     /// One turn of the worker.

@@ -361,11 +361,10 @@ impl World {
             self.violated(rule, &[], format_args!("{what}"));
         }
         if before.is_none_or(|(before, _)| before.applied != status.applied) {
+            // First, since what it has is compared with what it descends from.
+            let skipped = before.is_some_and(|(before, _)| status.log_first > before.applied + 1);
+            self.observe_descriptor(number, range, skipped);
             self.compare_replica(number, range);
-            let descriptor = self.stores[number - 1].descriptor(range).expect("it has a replica");
-            if let Err(what) = self.checks.tiling.applied(descriptor) {
-                self.violated("S10", &[], format_args!("{what}"));
-            }
         }
         if answers && self.checks.replicas.leads(range, status.term) {
             self.counters.count("leader changes");
@@ -374,6 +373,7 @@ impl World {
                 self.counters.count("leader changes with waiters");
             }
             note!(self, "s{number} leads {range} in term {}", status.term);
+            self.child_is_led(number, range);
         }
     }
 }

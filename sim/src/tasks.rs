@@ -9,8 +9,9 @@ use sharklock_client::{
     AcquireError, Grant, Holder, LockMode, LostReason, ReleaseError, Request, Wait,
 };
 use sharklock_history::{End, Hold, Mode, Position, Record, Versioned, What};
+use sharklock_rangemap::RangeId;
 
-use crate::check::Belief;
+use crate::check::{Belief, Checks};
 use crate::client::{Held, Stage, Taken};
 use crate::client_hears::ENDED_KNOWN_NS;
 use crate::names::{Names, PERMITS};
@@ -329,6 +330,7 @@ impl World {
             reenter_ns: reenters.then(|| now + dice.below(until_ns - now + 1)),
         });
         let (token, applied_index) = (grant.token.as_u64(), grant.position.applied_index);
+        let seen_at = (RangeId(grant.position.range), applied_index);
         note!(self, "c{number} holds {name} {ticket} token {token} at {applied_index}");
         self.counters.count("grants");
         if asked_ns + 5 * MS < now {
@@ -342,7 +344,7 @@ impl World {
             let compared = Duration::ZERO;
             let client = number;
             let belief =
-                Belief { client, instance, id: ticket, token, mode, cell, applied_index, compared };
+                Belief { client, instance, id: ticket, token, mode, cell, seen_at, compared };
             self.checks.beliefs.begin(&name, belief);
         }
     }
@@ -427,9 +429,9 @@ impl World {
 
     /// The client was told that the acquisition is over: whatever was applied by now says so.
     fn is_finished(&mut self, name: &str, instance: u64, id: u64) {
-        let range = self.ranges.of(name);
-        let applied = self.checks.replicas.applied_max(range);
-        self.checks.finished.told(instance, id, (range, applied));
+        let range = self.range_of(name);
+        let Checks { finished, replicas, tiling, .. } = &mut self.checks;
+        finished.told((instance, id), (range, replicas.applied_max(range)), tiling);
     }
 
     pub(crate) fn record_end_of_process(

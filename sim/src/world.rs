@@ -31,6 +31,8 @@ use crate::queue::Queue;
 use crate::ranges::{REPLICAS, Ranges};
 use crate::replay::Replays;
 use crate::route_events::OldRoutes;
+use crate::split_faults::SplitFault;
+use crate::splits::{Asked, Splits};
 use crate::store::{StoreNode, ident_by_hand};
 use crate::streams::{ConnId, End, Payload, Streams};
 use crate::tasks::Use;
@@ -249,6 +251,12 @@ pub enum Event {
         /// Which.
         client: usize,
     },
+    /// Somebody wants a range to be split.
+    Split,
+    /// That reaches a store.
+    SplitAsked(Box<Asked>),
+    /// Something goes wrong with the stores of a range that is being split.
+    SplitFault(SplitFault),
     /// Clocks get other rates.
     Drift,
     /// States are compared.
@@ -276,6 +284,8 @@ pub struct DiceBox {
     pub tasks: Dice,
     /// What operators want.
     pub operators: Dice,
+    /// Splits.
+    pub splits: Dice,
 }
 
 /// What is counted, by name.
@@ -344,6 +354,7 @@ pub struct World {
     pub(crate) names: Names,
     /// The ranges with which the world began.
     pub(crate) ranges: Ranges,
+    pub(crate) splits: Splits,
     /// The resources behind exclusive locks.
     pub(crate) resources: BTreeMap<String, FencingOracle>,
     pub(crate) recorder: Recorder,
@@ -381,6 +392,7 @@ impl World {
             clocks: Dice::new(seed, "clocks"),
             tasks: Dice::new(seed, "tasks"),
             operators: Dice::new(seed, "operators"),
+            splits: Dice::new(seed, "splits"),
         };
         let clocks: Vec<_> = (0..options.stores.max(REPLICAS as u64))
             .map(|_| draw_clock(&options, &mut dice.clocks))
@@ -424,6 +436,7 @@ impl World {
             clients,
             names,
             ranges,
+            splits: Splits::default(),
             resources: BTreeMap::new(),
             recorder: Recorder::default(),
             replays: Replays::default(),
@@ -451,6 +464,8 @@ impl World {
             world.queue.plan(at, Event::MasterStarts(master));
         }
         world.plan_faults();
+        world.begin_splits();
+        world.plan_split();
         world.queue.plan(POLL_NS, Event::Poll);
         world.queue.plan(SWEEP_NS, Event::Sweep);
         world
@@ -463,7 +478,8 @@ impl World {
             return;
         }
         for descriptor in self.ranges.all() {
-            self.checks.tiling.applied(descriptor).expect("each has an epoch of its own");
+            let made = self.checks.tiling.applied(descriptor, 0);
+            made.expect("each has an epoch of its own");
         }
         if self.masters.is_empty() {
             for store in &mut self.stores {
@@ -544,6 +560,9 @@ impl World {
             Event::Fault(fault) => self.fault(fault),
             Event::Ease(ease) => self.ease(ease),
             Event::Ambush { client } => self.ambush(client),
+            Event::Split => self.split(),
+            Event::SplitAsked(asked) => self.split_asked(*asked),
+            Event::SplitFault(fault) => self.split_fault(fault),
             Event::Drift => self.drift(),
             Event::Poll => {
                 self.poll();

@@ -10,7 +10,7 @@ use sharklock_sim::{Counters, Options, Outcome, run};
 const HOURS: f64 = 20.0;
 
 /// What must have happened at least so often in twenty hours or more.
-const FLOORS: [(&str, u64); 67] = [
+const FLOORS: [(&str, u64); 76] = [
     ("grants", 50_000),
     ("grants after a wait", 20_000),
     ("leader changes", 500),
@@ -80,6 +80,16 @@ const FLOORS: [(&str, u64); 67] = [
     ("fault: late routes", 1_000),
     ("fault: stale routes", 1_000),
     ("letters of stores that are not known yet", 500),
+    // Splits.
+    ("splits applied", 400),
+    ("splits asked by an epoch that is over", 50),
+    ("splits asked of a store that does not lead", 150),
+    ("splits asked that cannot be", 200),
+    ("commands that met a split", 300),
+    ("fault: while a range is split", 60),
+    ("children led elsewhere than their parents", 10),
+    ("keepalives answered by a range that was split off", 50),
+    ("snapshots that cross a split", 8),
 ];
 
 fn hours_wanted() -> f64 {

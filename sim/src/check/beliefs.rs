@@ -9,8 +9,9 @@ use std::sync::Arc;
 use sharklock_client::LockMode;
 use sharklock_client::session::LeaseCell;
 use sharklock_locktable::{LockTable, Token};
-use sharklock_rangemap::Bounds;
+use sharklock_rangemap::{Bounds, RangeId};
 
+use crate::check::Tiling;
 use crate::dice::Dice;
 
 /// Tokens remembered per name for operators to ask about.
@@ -31,8 +32,8 @@ pub struct Belief {
     pub mode: LockMode,
     /// The guard's own knowledge.
     pub cell: Arc<LeaseCell<()>>,
-    /// Where in the log the grant was seen.
-    pub applied_index: u64,
+    /// In which range's log the grant was seen, and where.
+    pub seen_at: (RangeId, u64),
     /// The end of the lease when it was last compared.
     pub compared: std::time::Duration,
 }
@@ -104,8 +105,9 @@ impl Beliefs {
         Ok(())
     }
 
-    /// Whether a replica of the range with these names has everything that is believed and that it
-    /// can know of (S5, S6).
+    /// Whether a replica of a range, which has these names and has applied so much, has everything that
+    /// is believed and that it can know of (S5, S6). A range that was split off another begins with
+    /// all that it had.
     ///
     /// # Errors
     ///
@@ -113,14 +115,19 @@ impl Beliefs {
     pub fn held_by(
         &self,
         store: usize,
-        (bounds, applied): (&Bounds, u64),
-        table: &LockTable,
+        (range, bounds, applied): (RangeId, &Bounds, u64),
+        (table, tiling): (&LockTable, &Tiling),
         read: ReadClock<'_>,
     ) -> Result<(), (String, String)> {
         let held = self.by_name.iter().filter(|(_, beliefs)| !beliefs.is_empty());
         let here = held.filter(|(name, _)| bounds.contains(name.as_bytes()));
         for (name, beliefs) in here {
-            for belief in beliefs.iter().filter(|belief| belief.applied_index <= applied) {
+            let knows = |belief: &&Belief| match belief.seen_at {
+                (of, index) if of == range => index <= applied,
+                // A replica that waits for its first snapshot has nothing.
+                (of, _) => applied > 0 && tiling.descends(range, of),
+            };
+            for belief in beliefs.iter().filter(knows) {
                 if belief.lives(read) && table.hold(name, Token(belief.token)).is_none() {
                     let Belief { client, id, token, .. } = belief;
                     let what = format!(

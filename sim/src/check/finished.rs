@@ -1,10 +1,12 @@
 //! S11: what its client was told to be over is over for ever, on every replica that has applied as
-//! much as the one that said so.
+//! much as the one that said so, and in every range that was split off since.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use sharklock_locktable::{Acquisition, Lease, LockTable};
 use sharklock_rangemap::RangeId;
+
+use crate::check::Tiling;
 
 /// Acquisitions that are over, by (instance, id), with an index by which that stood in the log of
 /// their range.
@@ -18,12 +20,22 @@ pub struct Finished {
 impl Finished {
     /// A client was told that an acquisition is over, which stands in the log of its range at this
     /// index at the latest.
-    pub fn told(&mut self, instance: u64, id: u64, (range, index): (RangeId, u64)) {
+    pub fn told(
+        &mut self,
+        (instance, id): (u64, u64),
+        (range, index): (RangeId, u64),
+        tiling: &Tiling,
+    ) {
         if self.anew.contains(&(instance, id)) {
             return;
         }
-        let (_, known) = self.over.entry((instance, id)).or_insert((range, index));
-        *known = index.min(*known);
+        let (of, known) = self.over.entry((instance, id)).or_insert((range, index));
+        if *of == range {
+            *known = index.min(*known);
+        } else if tiling.descends(*of, range) {
+            // It was over before that range was split off.
+            (*of, *known) = (range, index);
+        }
     }
 
     /// A client asks again so long after the last answer that its end may be forgotten by now: it
@@ -43,13 +55,18 @@ impl Finished {
         store: usize,
         (range, applied): (RangeId, u64),
         table: &LockTable,
+        tiling: &Tiling,
     ) -> Result<(), (String, String)> {
+        // A range speaks of what it has. So what was split off it later has begun with the end.
+        let knows = |of: RangeId, index: u64| match of == range {
+            true => index <= applied,
+            false => tiling.descends(range, of),
+        };
         for lease in table.leases() {
             let (name, open) = open(&lease);
             for acquisition in open {
                 let key = (acquisition.instance.0, acquisition.id.0);
-                let is_over = |(of, index): &(RangeId, u64)| *of == range && *index <= applied;
-                if self.over.get(&key).is_some_and(is_over) {
+                if self.over.get(&key).is_some_and(|(of, index)| knows(*of, *index)) {
                     let (instance, id) = key;
                     let what = format!(
                         "acquisition {id} of instance {instance} on {name} was said to be over, \

@@ -18,7 +18,7 @@ fn election_max_ns() -> u64 {
 }
 
 /// What is known of a range's leaders and of those that died.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Liveness {
     calm_since: Option<u64>,
     /// Calls must be answered in time from here on: every connection has noticed what is gone.
@@ -26,7 +26,13 @@ pub struct Liveness {
     answered_at: u64,
     last_poll: u64,
     leaderless_ns: u64,
+    /// How many leaders have begun to answer, of this range or of one that it was split off.
     leader_changes: u64,
+    /// Those of this range that are counted, or that are no change: the first of a range that was split
+    /// off belongs to the split.
+    leaders_seen: u64,
+    /// The splits behind its names.
+    splits: u64,
     stalls: u64,
     dead: BTreeMap<u64, Death>,
     /// Acquisitions that nothing stands in the way of, by (instance, id).
@@ -39,6 +45,7 @@ struct Death {
     at: u64,
     leaderless_ns: u64,
     leader_changes: u64,
+    splits: u64,
     stalls: u64,
 }
 
@@ -51,7 +58,7 @@ pub struct Seen<'a> {
     pub serves: bool,
     /// The table of the leader that answers, if there is one.
     pub leader: Option<&'a LockTable>,
-    /// How often a new leader has begun to answer.
+    /// How many leaders of the range have begun to answer.
     pub leader_changes: u64,
     /// How often stores have credited stalls.
     pub stalls: u64,
@@ -62,6 +69,18 @@ pub struct Seen<'a> {
 }
 
 impl Liveness {
+    /// Of a range that has just been split off this one: what has happened to its names is the same.
+    pub fn split_off(&self, now: u64) -> Self {
+        Self {
+            answered_at: self.answered_at.max(now),
+            last_poll: now,
+            leaders_seen: 1,
+            splits: self.splits + 1,
+            stuck: BTreeMap::new(),
+            ..self.clone()
+        }
+    }
+
     /// Faults have ceased.
     pub fn calm(&mut self, now: u64) {
         self.calm_since = Some(now);
@@ -75,8 +94,9 @@ impl Liveness {
 
     /// A client's process has ended.
     pub fn died(&mut self, instance: u64, now: u64) {
-        let Self { leaderless_ns, leader_changes, stalls, .. } = *self;
-        self.dead.insert(instance, Death { at: now, leaderless_ns, leader_changes, stalls });
+        let Self { leaderless_ns, leader_changes, splits, stalls, .. } = *self;
+        let death = Death { at: now, leaderless_ns, leader_changes, splits, stalls };
+        self.dead.insert(instance, death);
     }
 
     /// Somebody else repeats a dead client's call, which may renew its lease.
@@ -95,11 +115,13 @@ impl Liveness {
         let passed = seen.now - self.last_poll;
         self.last_poll = seen.now;
         self.stalls = seen.stalls;
-        if self.settled_since.is_some() && seen.leader_changes > self.leader_changes {
+        let more = seen.leader_changes.saturating_sub(self.leaders_seen);
+        if self.settled_since.is_some() && more > 0 {
             let what = "a leader changed although nothing happened".to_owned();
             return Err(("L5", String::new(), what));
         }
-        self.leader_changes = seen.leader_changes;
+        self.leaders_seen += more;
+        self.leader_changes += more;
         let Some(leader) = seen.leader else {
             self.leaderless_ns += passed;
             self.stuck.clear();
@@ -123,7 +145,7 @@ impl Liveness {
         Ok(())
     }
 
-    /// L2 by D7's bound: (leader changes + 1) full leases with an election each, the time without
+    /// L2 by D7's bound: (leader changes + splits + 1) full leases with an election each, the time without
     /// a leader, what stalls have credited, and a commit. A dead client's last keepalive may have
     /// waited an interval in its gateway.
     fn dead_holders(
@@ -145,10 +167,12 @@ impl Liveness {
             // Clocks of servers may be slow by ρ, and wait for ρ more than the ttl.
             let full = (ttl + ttl / 100 + election_max_ns()) * 101 / 99;
             let changes = self.leader_changes - death.leader_changes;
+            // Each has given the names a leader that knows nothing of who was heard of when.
+            let splits = self.splits - death.splits;
             let stalled = death.at < calm || self.stalls > death.stalls;
             let credit = if stalled { ttl + election_max_ns() } else { 0 };
             let interval = (ttl / 3).min(5 * S);
-            let bound = (changes + 1) * full
+            let bound = (changes + splits + 1) * full
                 + (self.leaderless_ns - death.leaderless_ns)
                 + credit
                 + interval

@@ -15,7 +15,7 @@ pub use beliefs::{Belief, Beliefs};
 pub use finished::Finished;
 pub use liveness::{Liveness, Seen};
 pub use replicas::Replicas;
-pub use tiling::Tiling;
+pub use tiling::{News, Tiling};
 
 /// A broken promise.
 #[derive(Clone, Debug)]
@@ -52,6 +52,12 @@ impl Checks {
     pub fn of(ranges: impl Iterator<Item = RangeId>) -> Self {
         let liveness = ranges.map(|range| (range, Liveness::default())).collect();
         Self { liveness, ..Self::default() }
+    }
+
+    /// A range has come into being by the split of another.
+    pub fn born(&mut self, range: RangeId, parent: RangeId, now: u64) {
+        let inherited = self.liveness.get(&parent).map(|parent| parent.split_off(now));
+        self.liveness.insert(range, inherited.unwrap_or_default());
     }
 
     /// A client's process has ended.
