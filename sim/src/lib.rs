@@ -47,5 +47,5 @@ mod world;
 
 pub use check::Violation;
 pub use options::Options;
-pub use run::{Outcome, run};
+pub use run::{RunReport, run};
 pub use world::Counters;

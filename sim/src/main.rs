@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use sharklock_sim::{Counters, Options, Outcome, run};
+use sharklock_sim::{Counters, Options, RunReport, run};
 
 /// Deterministic simulation of a SharkLock cluster.
 #[derive(Debug, Parser)]
@@ -114,13 +114,13 @@ impl Cli {
                 let sink: Option<Box<dyn io::Write>> =
                     trace.then(|| Box::new(io::BufWriter::new(io::stdout())) as _);
                 let begin = cpu();
-                let outcome = run(seed, options, sink);
+                let report = run(seed, options, sink);
                 if json {
-                    println!("{}", as_json(&outcome));
+                    println!("{}", as_json(&report));
                 } else {
-                    print_run(&outcome, cpu().saturating_sub(begin), &set);
+                    print_run(&report, cpu().saturating_sub(begin), &set);
                 }
-                Ok(outcome.violations.is_empty())
+                Ok(report.violations.is_empty())
             }
             Command::Swarm { seeds, from, minutes, keep_going, set } => {
                 swarm(from..from.saturating_add(seeds), minutes, keep_going, &set, json)
@@ -146,18 +146,18 @@ fn swarm(
         if limit.is_some_and(|limit| spent >= limit) {
             break;
         }
-        let outcome = run(seed, set.options(seed)?, None);
+        let report = run(seed, set.options(seed)?, None);
         runs += 1;
-        simulated_ns += outcome.simulated_ns;
-        counters.merge(&outcome.counters);
+        simulated_ns += report.simulated_ns;
+        counters.merge(&report.counters);
         if json {
-            println!("{}", as_json(&outcome));
+            println!("{}", as_json(&report));
         }
-        if !outcome.violations.is_empty() {
+        if !report.violations.is_empty() {
             broken.push(seed);
             if !json {
                 eprintln!();
-                print_violations(&outcome, set);
+                print_violations(&report, set);
             }
             if !keep_going {
                 break;
@@ -209,16 +209,16 @@ fn meta(seeds: std::ops::Range<u64>, set: &Set) -> Result<bool> {
     Ok(true)
 }
 
-fn print_run(outcome: &Outcome, took: Duration, set: &Set) {
-    print_counters(&outcome.counters);
-    let simulated = outcome.simulated_ns as f64 / 1e9;
+fn print_run(report: &RunReport, took: Duration, set: &Set) {
+    print_counters(&report.counters);
+    let simulated = report.simulated_ns as f64 / 1e9;
     let times = simulated / took.as_secs_f64().max(1e-9);
     println!("simulated {simulated:.1} s in {:.2} s of CPU, {times:.0} times", took.as_secs_f64());
-    println!("trace of {} lines: {:016x}", outcome.trace_lines, outcome.trace_hash);
-    if outcome.violations.is_empty() {
+    println!("trace of {} lines: {:016x}", report.trace_lines, report.trace_hash);
+    if report.violations.is_empty() {
         println!("nothing was broken");
     } else {
-        print_violations(outcome, set);
+        print_violations(report, set);
     }
 }
 
@@ -228,38 +228,34 @@ fn print_counters(counters: &Counters) {
     }
 }
 
-fn print_violations(outcome: &Outcome, set: &Set) {
-    for violation in &outcome.violations {
+fn print_violations(report: &RunReport, set: &Set) {
+    for violation in &report.violations {
         println!("--");
         violation.lines.iter().for_each(|line| print!("{line}"));
         let at = violation.at_ns as f64 / 1e9;
         println!("{} broken at {at:.6} s: {}", violation.rule, violation.what);
     }
-    let (seed, flags) = (outcome.seed, set.flags());
+    let (seed, flags) = (report.seed, set.flags());
     println!("seed {seed}; again: cargo run -p sharklock-sim -- run --seed {seed}{flags} --trace");
 }
 
-fn as_json(outcome: &Outcome) -> serde_json::Value {
-    let violations = outcome.violations.iter().map(|violation| {
+fn as_json(report: &RunReport) -> serde_json::Value {
+    let violations = report.violations.iter().map(|violation| {
         serde_json::json!({
             "rule": violation.rule,
             "at_ns": violation.at_ns,
             "what": violation.what,
         })
     });
-    let options: serde_json::Map<_, _> = outcome
-        .options
-        .pairs()
-        .into_iter()
-        .map(|(name, it)| (name.to_owned(), it.into()))
-        .collect();
+    let options: serde_json::Map<_, _> =
+        report.options.pairs().into_iter().map(|(name, it)| (name.to_owned(), it.into())).collect();
     let counters: serde_json::Map<_, _> =
-        outcome.counters.iter().map(|(name, count)| (name.to_owned(), count.into())).collect();
+        report.counters.iter().map(|(name, count)| (name.to_owned(), count.into())).collect();
     serde_json::json!({
-        "seed": outcome.seed,
-        "simulated_ns": outcome.simulated_ns,
-        "trace_hash": format!("{:016x}", outcome.trace_hash),
-        "trace_lines": outcome.trace_lines,
+        "seed": report.seed,
+        "simulated_ns": report.simulated_ns,
+        "trace_hash": format!("{:016x}", report.trace_hash),
+        "trace_lines": report.trace_lines,
         "options": options,
         "counters": counters,
         "violations": violations.collect::<Vec<_>>(),

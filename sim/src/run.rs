@@ -17,7 +17,7 @@ const STEADY_NS: u64 = 40 * S;
 
 /// What came out of a run.
 #[derive(Clone, Debug)]
-pub struct Outcome {
+pub struct RunReport {
     /// The seed.
     pub seed: u64,
     /// What it was like.
@@ -35,13 +35,13 @@ pub struct Outcome {
 }
 
 /// Runs a seed. Every line of its trace goes to `sink` as well, if there is one.
-pub fn run(seed: u64, options: Options, sink: Option<Box<dyn io::Write>>) -> Outcome {
+pub fn run(seed: u64, options: Options, sink: Option<Box<dyn io::Write>>) -> RunReport {
     let drawn = options.clone();
     let mut world = World::new(seed, options, Trace::new(sink));
     happen(&mut world);
     compare_with_calm(&mut world, &drawn);
     let World { now, counters, violations, trace, .. } = world;
-    Outcome {
+    RunReport {
         seed,
         options: drawn,
         simulated_ns: now,

@@ -4,7 +4,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use sharklock_sim::{Counters, Options, Outcome, run};
+use sharklock_sim::{Counters, Options, RunReport, run};
 
 /// Simulated hours; `SHARKLOCK_SIM_HOURS` asks for others.
 const HOURS: f64 = 20.0;
@@ -98,42 +98,42 @@ fn hours_wanted() -> f64 {
 }
 
 /// Runs seeds from 1 on, on all cores, until there are enough hours.
-fn swarm(hours: f64) -> Vec<Outcome> {
+fn swarm(hours: f64) -> Vec<RunReport> {
     let (next, simulated_ns) = (AtomicU64::new(1), AtomicU64::new(0));
-    let outcomes = Mutex::new(Vec::new());
+    let reports = Mutex::new(Vec::new());
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
                 while (simulated_ns.load(Ordering::Relaxed) as f64) < hours * 3.6e12 {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    let outcome = run(seed, Options::draw(seed), None);
-                    simulated_ns.fetch_add(outcome.simulated_ns, Ordering::Relaxed);
-                    outcomes.lock().expect("no thread panics").push(outcome);
+                    let report = run(seed, Options::draw(seed), None);
+                    simulated_ns.fetch_add(report.simulated_ns, Ordering::Relaxed);
+                    reports.lock().expect("no thread panics").push(report);
                 }
             });
         }
     });
-    let mut outcomes = outcomes.into_inner().expect("no thread panics");
-    outcomes.sort_by_key(|outcome| outcome.seed);
-    outcomes
+    let mut reports = reports.into_inner().expect("no thread panics");
+    reports.sort_by_key(|report| report.seed);
+    reports
 }
 
 #[test]
 fn twenty_simulated_hours_break_nothing_and_see_everything() {
     let wanted = hours_wanted();
-    let outcomes = swarm(wanted);
+    let reports = swarm(wanted);
     let mut counters = Counters::default();
     let mut broken = Vec::new();
-    for outcome in &outcomes {
-        counters.merge(&outcome.counters);
-        for violation in &outcome.violations {
-            let seed = outcome.seed;
+    for report in &reports {
+        counters.merge(&report.counters);
+        for violation in &report.violations {
+            let seed = report.seed;
             broken.push(format!("seed {seed}: {}: {}", violation.rule, violation.what));
         }
     }
-    let hours = outcomes.iter().map(|outcome| outcome.simulated_ns as f64 / 3.6e12).sum::<f64>();
-    println!("{} runs, {hours:.1} h simulated", outcomes.len());
+    let hours = reports.iter().map(|report| report.simulated_ns as f64 / 3.6e12).sum::<f64>();
+    println!("{} runs, {hours:.1} h simulated", reports.len());
     counters.iter().for_each(|(name, count)| println!("{count:>10} {name}"));
     assert!(broken.is_empty(), "cargo run -p sharklock-sim -- run --seed N --trace: {broken:#?}");
     assert!(hours >= wanted);
@@ -151,7 +151,7 @@ fn seeds_that_were_broken_stay_whole() {
     // fourth: a client made calls for a connection that it had just lost. The fifth: a re-entry that was
     // answered after 48 s had joined its hold before, which had ended and been forgotten.
     for seed in [771_312, 771_350, 31_000_968, 60_000_237, 70_000_560] {
-        let outcome = run(seed, Options::draw(seed), None);
-        assert!(outcome.violations.is_empty(), "seed {seed}: {:?}", outcome.violations);
+        let report = run(seed, Options::draw(seed), None);
+        assert!(report.violations.is_empty(), "seed {seed}: {:?}", report.violations);
     }
 }
