@@ -105,6 +105,7 @@ impl Replies {
                 store_id: store.ident().store.0,
                 ident: store.ident().ident.to_string(),
                 lost_replicas: lost_replicas(store),
+                behind_replicas: behind_replicas(store),
                 ..status.clone()
             }),
             ranges: ranges.iter().filter_map(described).collect(),
@@ -125,6 +126,12 @@ pub fn lost_replicas(store: &Store<LockRange>) -> Vec<String> {
         .lost()
         .map(|(range, why)| format!("its replica of range {range} is lost: {why}"))
         .collect()
+}
+
+/// The replicas that stay behind since this program does not know the rules of their ranges, each
+/// with what it needs, for people.
+pub fn behind_replicas(store: &Store<LockRange>) -> Vec<String> {
+    store.behind().map(|(range, why)| format!("its replica of range {range}: {why}")).collect()
 }
 
 impl Answers<'_> {

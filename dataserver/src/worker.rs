@@ -200,9 +200,12 @@ impl Worker {
         self.leaderless.is_empty() && self.store.lost().next().is_none()
     }
 
-    /// The replicas to which the disk counts as lost, each with why, for people.
-    pub fn lost_replicas(&self) -> Vec<String> {
-        reads::lost_replicas(&self.store)
+    /// The replicas that do not follow their ranges, each with why, for people: those to which the
+    /// disk counts as lost, and those for whose ranges this program is too old.
+    pub fn ailing_replicas(&self) -> Vec<String> {
+        let mut ailing = reads::lost_replicas(&self.store);
+        ailing.append(&mut reads::behind_replicas(&self.store));
+        ailing
     }
 
     /// Asks for the image to be written in the next batch.

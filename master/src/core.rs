@@ -217,8 +217,17 @@ impl MasterCore {
         self.lost().is_none() && (self.leads() || self.leader.is_some())
     }
 
-    /// Why this master's disk counts as lost, for people, if it does: it takes no part any more.
-    pub fn lost(&self) -> Option<String> {
+    /// Why this master does not follow the others, for people, if it does not: its disk counts as
+    /// lost and it takes no part any more, or its program is too old for their log.
+    pub fn ailing(&self) -> Option<String> {
+        let behind = || {
+            let (_, why) = self.store.behind().next()?;
+            Some(format!("this master: {why}"))
+        };
+        self.lost().or_else(behind)
+    }
+
+    fn lost(&self) -> Option<String> {
         let (_, why) = self.store.lost().next()?;
         Some(format!("this master is lost: {why}"))
     }

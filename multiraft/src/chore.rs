@@ -10,12 +10,13 @@ use sharklock_proto::internal::v1::{ContainedSplit, FlushHeader, RangeDescriptor
 use sharklock_rangemap::{PeerId, RangeId};
 
 use crate::disk::{DiskView, Family, WriteOp};
+use crate::effects::Behind;
 use crate::keys::{self, Key};
 use crate::range_state::RangeState;
 use crate::records;
 use crate::replica::Arrived;
 use crate::snapshot::{Announced, Ends, image};
-use crate::state_machine::{EntryAt, StateMachine};
+use crate::state_machine::{CorruptImage, EntryAt, StateMachine};
 
 /// One piece of work for a thread that has time.
 #[derive(Debug)]
@@ -36,8 +37,20 @@ pub struct ChoreDone<M>(pub(crate) Done<M>);
 pub(crate) enum Done<M> {
     /// None: the disk cannot be read.
     Read(ReadImage, Option<StoredImage>),
-    /// None: it is not the state that was announced.
-    Restored { ends: Ends, transfer: u64, arrived: Option<Box<Arrived<M>>> },
+    Restored {
+        ends: Ends,
+        transfer: u64,
+        arrived: Result<Box<Arrived<M>>, NotRestored>,
+    },
+}
+
+/// Why a snapshot that has come whole is no state here.
+#[derive(Debug)]
+pub(crate) enum NotRestored {
+    /// It is not the state that was announced.
+    Damaged,
+    /// It is, as far as its sums say, and this program cannot read it.
+    Beyond(Behind),
 }
 
 /// An image that is to be read, and for whom.
@@ -102,7 +115,7 @@ impl<M: StateMachine> ChoreDone<M> {
     /// The state in it, if nobody wants it any more.
     pub(crate) fn into_machine(self) -> Option<M> {
         match self.0 {
-            Done::Restored { arrived, .. } => arrived.map(|it| it.state.into_machine()),
+            Done::Restored { arrived, .. } => arrived.ok().map(|it| it.state.into_machine()),
             Done::Read(..) => None,
         }
     }
@@ -153,14 +166,14 @@ fn read(disk: &impl DiskView, range: RangeId) -> Result<StoredImage, String> {
 
 impl Restore {
     /// The state, with the changes that put it on a disk in the place of another.
-    fn run<M: StateMachine>(self) -> Option<Arrived<M>> {
+    fn run<M: StateMachine>(self) -> Result<Arrived<M>, NotRestored> {
         let Self { ends, header, announced, chunks, .. } = self;
         let range = ends.range;
         let mut data = Vec::with_capacity(chunks.iter().map(Bytes::len).sum());
         chunks.into_iter().for_each(|chunk| data.put(chunk));
         let Some(image) = image::decode(&data) else {
             tracing::error!(%range, "a snapshot does not decode");
-            return None;
+            return Err(NotRestored::Damaged);
         };
         drop(data);
         let mut ops = Vec::with_capacity(2 + image.rows.len());
@@ -170,16 +183,16 @@ impl Restore {
         ops.push(WriteOp::DeleteRange(Family::Raft, start, end));
         let rows = image.rows.iter();
         ops.extend(rows.map(|(row, value)| records::put_row(Key::Row(range, row), value)));
-        let machine = M::restore(&image.header, image.rows)
-            .inspect_err(|error| tracing::error!(%range, %error, "a snapshot cannot be restored"))
-            .ok()?;
+        let Announced { at, descriptor, splits } = announced;
+        let machine = M::restore(&image.header, image.rows).map_err(|CorruptImage(why)| {
+            NotRestored::Beyond(Behind { index: at.index, term: at.term, why })
+        })?;
         let (found, expected) = (machine.state_hash(), header.state_hash);
         if found != expected {
             tracing::error!(%range, found, expected, "a snapshot has another hash than announced");
-            return None;
+            return Err(NotRestored::Damaged);
         }
-        let Announced { at, descriptor, splits } = announced;
         let state = RangeState::new(descriptor, machine, at, splits);
-        Some(Arrived { state, term: header.term, from: ends.other_peer, ops })
+        Ok(Arrived { state, term: header.term, from: ends.other_peer, ops })
     }
 }

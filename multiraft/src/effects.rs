@@ -179,6 +179,24 @@ impl fmt::Display for LostLog {
     }
 }
 
+/// What a replica cannot take, since a newer program made it: the replica stays behind until such a
+/// program runs it. To skip anything would let it diverge (D19).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Behind {
+    /// The entry that it does not know, or the last one of a state that it does not know.
+    pub index: u64,
+    /// The term of that entry.
+    pub term: u64,
+    /// What is needed and what is known, and the way out, for people.
+    pub why: String,
+}
+
+impl fmt::Display for Behind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "it stays behind at entry {}: {}", self.index, self.why)
+    }
+}
+
 /// The state of a replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RaftRole {

@@ -41,6 +41,18 @@ pub(crate) enum BadEntry {
     Nameless,
 }
 
+impl BadEntry {
+    /// Whether a newer program may have made it, with the way out. Anything else is damage.
+    pub fn is_newer(&self) -> Option<String> {
+        match self {
+            Self::Unknown(..) | Self::UnknownChange(_) => {
+                Some(format!("{self}: upgrade this server"))
+            }
+            Self::Broken(_) | Self::Nameless => None,
+        }
+    }
+}
+
 /// The context of an entry with the machine's bytes.
 pub(crate) fn machine() -> Vec<u8> {
     vec![MACHINE]

@@ -13,6 +13,7 @@ use raft::eraftpb::{Message, MessageType};
 use sharklock_proto::internal::v1::RangeMessage;
 use sharklock_rangemap::{Descriptor, PeerId, RangeId, StoreId};
 
+use crate::effects::Behind;
 use crate::entry::{self, Command};
 use crate::mirror;
 
@@ -59,15 +60,9 @@ pub enum Dropped {
     /// An honest peer cannot have sent it.
     #[error("malformed: {0}")]
     Malformed(&'static str),
-    /// An entry that a newer program proposed. The replica stays behind until such a program runs it:
-    /// to skip an entry would let it diverge (D19).
-    #[error("entry {index} is beyond this program: {why}")]
-    Beyond {
-        /// Its index.
-        index: u64,
-        /// The level that it needs.
-        why: String,
-    },
+    /// It has an entry that a newer program proposed.
+    #[error("{0}")]
+    Beyond(Behind),
     /// The leader knows more of this replica's log to be durable than this replica has: what it
     /// once acknowledged is gone, for instance with an old copy of its disk. It must not vote, so it
     /// does nothing any more, in this life and in all later ones.
@@ -185,12 +180,14 @@ fn check_append(me: &Standing<'_>, body: &Message) -> Result<(), Dropped> {
         if entry.term < before.1 || entry.term > body.term {
             return Err(Dropped::Malformed("entries whose terms fall or exceed the message's"));
         }
+        let beyond = |why| Dropped::Beyond(Behind { index: entry.index, term: entry.term, why });
         match entry::decode(entry) {
-            Ok(Command::Machine(data)) => {
-                (me.knows)(data).map_err(|why| Dropped::Beyond { index: entry.index, why })?
-            }
+            Ok(Command::Machine(data)) => (me.knows)(data).map_err(beyond)?,
             Ok(_) => {}
-            Err(_) => return Err(Dropped::Malformed("an entry that this program does not know")),
+            Err(bad) => {
+                let damaged = Dropped::Malformed("an entry that this program does not know");
+                return Err(bad.is_newer().map_or(damaged, beyond));
+            }
         }
         before = (entry.index, entry.term);
     }

@@ -264,8 +264,10 @@ fn read_log<M: StateMachine>(
         }
         let entry = mirror::entry(record)
             .map_err(|unknown| RecoverError::corrupt(what(), unknown.to_string()))?;
-        let command =
-            entry::decode(&entry).map_err(|why| RecoverError::corrupt(what(), why.to_string()))?;
+        let command = entry::decode(&entry).map_err(|bad| match bad.is_newer() {
+            Some(why) => RecoverError::Beyond { what: what(), why },
+            None => RecoverError::corrupt(what(), bad.to_string()),
+        })?;
         if let Command::Machine(data) = command {
             M::knows(data).map_err(|why| RecoverError::Beyond { what: what(), why })?;
         }

@@ -21,7 +21,7 @@ use sharklock_proto::internal::v1::RangeMessage;
 use sharklock_rangemap::{Descriptor, PeerId, RangeId, StoreId};
 
 use crate::effects::{
-    Effects, LostLog, RaftRole, ReadId, ReadReady, ReplicaStatus, RoleChange, RoleNow,
+    Behind, Effects, LostLog, RaftRole, ReadId, ReadReady, ReplicaStatus, RoleChange, RoleNow,
 };
 use crate::election::{self, HEARTBEAT_TICKS, TIMEOUT_TICKS_END, TIMEOUT_TICKS_MIN, Timeout};
 use crate::guard::{self, Dropped, Standing};
@@ -112,8 +112,8 @@ pub(crate) struct Replica<M> {
     lost: Option<LostLog>,
     /// That is in no batch yet.
     loss_is_new: bool,
-    /// The first entry that this program does not know, of which somebody has been told.
-    beyond: Option<u64>,
+    /// What came last that this program does not know.
+    beyond: Option<Behind>,
     campaigns: u64,
     /// See [`EAGER_CAMPAIGNS`].
     eager_campaigns: u32,
@@ -317,6 +317,22 @@ impl<M: StateMachine> Replica<M> {
         self.lost.filter(|_| std::mem::take(&mut self.loss_is_new))
     }
 
+    /// This has come, and cannot be taken.
+    pub(crate) fn stays_behind(&mut self, behind: Behind) {
+        if self.beyond.as_ref() != Some(&behind) {
+            tracing::error!(range = %self.range(), "a replica lacks what it cannot take: {behind}");
+            self.beyond = Some(behind);
+        }
+    }
+
+    /// What it lacks since this program does not know it. A log that ends behind it has it, or has
+    /// what took its place, since terms never fall from entry to entry.
+    pub(crate) fn behind(&self) -> Option<&Behind> {
+        let log = &self.raw.raft.raft_log;
+        let ends = (log.last_term(), log.last_index());
+        self.beyond.as_ref().filter(|beyond| ends < (beyond.term, beyond.index))
+    }
+
     /// Whether nobody else votes.
     pub(crate) fn votes_alone(&self) -> bool {
         let mut voters = self.descriptor().voters();
@@ -425,11 +441,8 @@ impl<M: StateMachine> Replica<M> {
                     self.lost = Some(why);
                     self.loss_is_new = true;
                 }
-                if let Dropped::Beyond { index, .. } = dropped
-                    && self.beyond.replace(index) != Some(index)
-                {
-                    let range = self.range();
-                    tracing::error!(%range, "a replica stays behind: {dropped}");
+                if let Dropped::Beyond(behind) = &dropped {
+                    self.stays_behind(behind.clone());
                 }
                 return Err(dropped);
             }

@@ -15,7 +15,7 @@ use sharklock_rangemap::{Descriptor, PeerId, RangeId, StoreId};
 
 use crate::chore::{Chore, ChoreDone};
 use crate::disk::{BatchSeq, Disk};
-use crate::effects::{Effects, LostLog, NotProposed, Proposed, ReadId, ReplicaStatus};
+use crate::effects::{Behind, Effects, LostLog, NotProposed, Proposed, ReadId, ReplicaStatus};
 use crate::guard::Dropped;
 use crate::heartbeats;
 use crate::ident::{StoreIdent, read_ident};
@@ -52,7 +52,8 @@ pub struct Config {
 /// - no replica is here that is not newer than the tombstone of its range;
 /// - a replica whose raft-rs has something for us is in `work`;
 /// - a replica whose image lacks something is in `unflushed` or `flush_due`;
-/// - `lost` has exactly the replicas that are stopped for ever.
+/// - `lost` has exactly the replicas that are stopped for ever;
+/// - `behind` has every replica that stays behind, and maybe some that did.
 pub struct Store<M: StateMachine> {
     ident: StoreIdent,
     config: Config,
@@ -68,6 +69,7 @@ pub struct Store<M: StateMachine> {
     notices: Vec<RangeMessage>,
     work: BTreeSet<RangeId>,
     lost: BTreeSet<RangeId>,
+    behind: BTreeSet<RangeId>,
     /// Ranges that have changed since the owner last asked for images.
     unflushed: BTreeSet<RangeId>,
     /// Ranges whose image the next batch brings up to date.
@@ -100,6 +102,7 @@ impl<M: StateMachine> Store<M> {
             notices: Vec::new(),
             work: BTreeSet::new(),
             lost: BTreeSet::new(),
+            behind: BTreeSet::new(),
             unflushed: BTreeSet::new(),
             flush_due: BTreeSet::new(),
             flush_waits: false,
@@ -150,6 +153,7 @@ impl<M: StateMachine> Store<M> {
         let stepped = replica.step(message, self.ticks);
         match stepped {
             Err(Dropped::LostLog { .. }) => _ = self.lost.insert(range),
+            Err(Dropped::Beyond(_)) => _ = self.behind.insert(range),
             Err(Dropped::RemovedPeer(_) | Dropped::NotForMe(_)) => self.tell_if_removed(ends),
             _ => {}
         }
@@ -377,6 +381,9 @@ impl<M: StateMachine> Store<M> {
         };
         self.work.insert(range);
         let unwanted = self.transfers.chore_done(replica, done.0);
+        if replica.behind().is_some() {
+            self.behind.insert(range);
+        }
         self.discarded.extend(unwanted);
     }
 
@@ -428,6 +435,11 @@ impl<M: StateMachine> Store<M> {
     /// The replicas to which this disk counts as lost, and why: they are stopped, for ever.
     pub fn lost(&self) -> impl Iterator<Item = (RangeId, LostLog)> {
         self.lost.iter().filter_map(|range| Some((*range, self.replicas.get(range)?.lost()?)))
+    }
+
+    /// The replicas that stay behind since this program is too old for their ranges, and at what.
+    pub fn behind(&self) -> impl Iterator<Item = (RangeId, &Behind)> {
+        self.behind.iter().filter_map(|range| Some((*range, self.replicas.get(range)?.behind()?)))
     }
 
     /// The newest replica of a range that was here and is gone, if one was.

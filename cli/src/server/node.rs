@@ -130,10 +130,10 @@ impl Node {
         };
         if let Some(port) = data {
             let data = start_data(config, open(port, "data")?, registry).await?;
-            let (ready, lost) = (data.ready(), data.lost());
+            let (ready, ailing) = (data.ready(), data.ailing());
             health.started("data", move || {
-                let lost = lost.borrow().first().cloned();
-                lost.or_else(|| (!*ready.borrow()).then(|| "a range here knows no leader".into()))
+                let ailing = ailing.borrow().first().cloned();
+                ailing.or_else(|| (!*ready.borrow()).then(|| "a range here knows no leader".into()))
             });
             if let Some(stores) = stores {
                 let (link, replies) = data.connect();
@@ -168,10 +168,10 @@ impl Node {
         };
         let master = Master::start(settings, listener).await;
         let master = master.map_err(|why| refused_master(&why))?;
-        let (ready, lost) = (master.ready(), master.lost());
+        let (ready, ailing) = (master.ready(), master.ailing());
         health.started("master", move || {
-            let lost = lost.borrow().clone();
-            lost.or_else(|| (!*ready.borrow()).then(|| "no master leads".into()))
+            let ailing = ailing.borrow().clone();
+            ailing.or_else(|| (!*ready.borrow()).then(|| "no master leads".into()))
         });
         self.master = Some(master);
         Ok(())

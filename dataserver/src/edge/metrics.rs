@@ -35,6 +35,7 @@ pub struct Metrics {
     peer_heartbeats: IntCounter,
     peer_snapshots: IntCounter,
     ranges_led: IntGauge,
+    replicas_behind: IntGauge,
     state_bytes: IntGauge,
     state_limit_bytes: IntGauge,
     refusals: IntCounterVec,
@@ -137,6 +138,10 @@ impl Metrics {
                 "Pieces of snapshots, or answers to them, for other stores.",
             )?,
             ranges_led: gauge("sharklock_store_ranges_led", "Ranges that this store leads.")?,
+            replicas_behind: gauge(
+                "sharklock_store_replicas_behind",
+                "Replicas that stay behind since this program is too old for their ranges.",
+            )?,
             state_bytes: gauge(
                 "sharklock_store_state_bytes",
                 "Memory of the locks of this store, as it counts them.",
@@ -202,6 +207,7 @@ impl Metrics {
         self.state_limit_bytes.set(memory.bounds().store.unwrap_or(0) as i64);
         self.show_refusals(memory.refusals());
         self.ranges_led.set(led as i64);
+        self.replicas_behind.set(store.behind().count() as i64);
         self.locks.set(locks as i64);
         self.holds.set(holds as i64);
         self.waiters.set(waiters as i64);

@@ -147,7 +147,7 @@ pub struct DataServer {
     mailbox: Arc<Mailbox>,
     links: Arc<Links>,
     ready: watch::Receiver<bool>,
-    lost: watch::Receiver<Vec<String>>,
+    ailing: watch::Receiver<Vec<String>>,
     ident: StoreIdent,
     address: String,
     threads: Vec<JoinHandle<()>>,
@@ -194,10 +194,10 @@ impl DataServer {
         self.ready.clone()
     }
 
-    /// The replicas to which its disk counts as lost, each with why, in words for people: with one
-    /// it is never ready.
-    pub fn lost(&self) -> watch::Receiver<Vec<String>> {
-        self.lost.clone()
+    /// The replicas that do not follow their ranges, since its disk counts as lost to them or this
+    /// program is too old for them, each with why, in words for people: with one it is not ready.
+    pub fn ailing(&self) -> watch::Receiver<Vec<String>> {
+        self.ailing.clone()
     }
 
     /// The address at which peers and gateways find it.
@@ -246,7 +246,7 @@ impl DataServer {
         let (chore_sender, chore_receiver) = mpsc::channel();
         let reader = disk.reader();
         let (ready_sender, ready) = watch::channel(false);
-        let (lost_sender, lost) = watch::channel(Vec::new());
+        let (ailing_sender, ailing) = watch::channel(Vec::new());
         let mut clock = ServerClock::start();
         let tick = config.tuning.pace.tick;
         let times = Arc::clone(&sync_times);
@@ -266,7 +266,7 @@ impl DataServer {
             sync_times,
             metrics,
             ready: ready_sender,
-            lost: lost_sender,
+            ailing: ailing_sender,
             address: config.advertise,
             hand_over_within: config.tuning.pace.election_max(),
         };
@@ -301,7 +301,7 @@ impl DataServer {
             mailbox,
             links,
             ready,
-            lost,
+            ailing,
             ident,
             address,
             threads,

@@ -61,8 +61,8 @@ pub struct WorkerThread<D> {
     pub metrics: Metrics,
     /// True while each range here knows a leader.
     pub ready: watch::Sender<bool>,
-    /// The replicas to which the disk counts as lost, each with why.
-    pub lost: watch::Sender<Vec<String>>,
+    /// The replicas that do not follow their ranges, each with why.
+    pub ailing: watch::Sender<Vec<String>>,
     /// How long a stopping store waits until others lead: the longest election time-out.
     pub hand_over_within: Duration,
     /// Shown in the status.
@@ -113,10 +113,13 @@ impl<D: Disk> WorkerThread<D> {
             outputs = self.worker.end_turn(now, wall_unix_ms(), false);
         }
         self.metrics.turned(begin.elapsed());
-        let count = self.worker.store().lost().count();
-        if self.lost.borrow().len() != count {
-            self.lost.send_replace(self.worker.lost_replicas());
-        }
+        // Mostly nothing ails, and then this costs nothing.
+        let ailing = self.worker.ailing_replicas();
+        self.ailing.send_if_modified(|before| {
+            let is_news = *before != ailing;
+            *before = ailing;
+            is_news
+        });
         let ready = self.worker.knows_leaders();
         self.ready.send_if_modified(|before| std::mem::replace(before, ready) != ready);
     }

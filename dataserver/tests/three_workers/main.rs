@@ -8,6 +8,7 @@ mod splits;
 use std::time::Duration;
 
 use sharklock_dataserver::{Input, LockRange};
+use sharklock_locktable::FEATURE_LEVEL;
 use sharklock_multiraft::Store;
 use sharklock_proto::{
     internal::v1::{DescribeStore, store_call, store_error, store_reply},
@@ -74,6 +75,46 @@ fn routes_and_reports_tell_what_has_changed_and_nothing_else() {
     assert!(change.ranges[0].term > whole.ranges[0].term);
     let changed = trio.worker_mut(leader).take_reports();
     assert_eq!(changed, [(RANGE, None)], "it leads no more");
+}
+
+/// As if a newer program had proposed what is in it.
+fn of_newer_rules(input: Input) -> Input {
+    let Input::Message(mut message) = input else { return input };
+    let entries = message.message.iter_mut().flat_map(|body| &mut body.entries);
+    for entry in entries.filter(|entry| !entry.data.is_empty()) {
+        let mut data = entry.data.to_vec();
+        data[1] = FEATURE_LEVEL as u8 + 1;
+        entry.data = data.into();
+    }
+    Input::Message(message)
+}
+
+#[test]
+fn a_store_whose_program_is_too_old_for_a_range_says_so_until_it_has_caught_up() {
+    let (mut trio, leader) = Trio::new();
+    let follower = 1 + leader % 3;
+    trio.parks = Some(follower);
+    trio.granted(leader, "a", 1);
+    trio.parks = None;
+    let parked = std::mem::take(&mut trio.parked).into_iter();
+    let newer = parked.map(|(to, input)| (to, of_newer_rules(input))).collect::<Vec<_>>();
+    newer.into_iter().for_each(|(to, input)| trio.tell(to, input));
+    let [ailing] = &trio.worker(follower).ailing_replicas()[..] else { panic!("it is behind") };
+    assert_eq!(
+        *ailing,
+        format!(
+            "its replica of range 1: it stays behind at entry {}: it needs feature level {}, and \
+             this program knows {FEATURE_LEVEL}: upgrade this server",
+            trio.worker(leader).store().status(RANGE).expect("it is here").log_last,
+            FEATURE_LEVEL + 1,
+        )
+    );
+    let ailing = ailing.clone();
+    let described = trio.describe(follower).store.expect("it says who it is");
+    assert_eq!(described.behind_replicas, [ailing]);
+    assert!(described.lost_replicas.is_empty());
+    trio.pass(Duration::from_secs(1));
+    assert!(trio.worker(follower).ailing_replicas().is_empty(), "the leader has this program");
 }
 
 #[test]

@@ -199,10 +199,9 @@ fn warn_of_stores(stores: &[StoreStatus], answered: &BTreeSet<u64>, warnings: &m
         };
         warnings.push(format!("store {store_id} at {address} {what}"));
     }
-    for StoreStatus { store_id, address, lost_replicas, .. } in stores {
-        warnings.extend(
-            lost_replicas.iter().map(|why| format!("store {store_id} at {address}: {why}")),
-        );
+    for StoreStatus { store_id, address, lost_replicas, behind_replicas, .. } in stores {
+        let ailing = lost_replicas.iter().chain(behind_replicas);
+        warnings.extend(ailing.map(|why| format!("store {store_id} at {address}: {why}")));
     }
     for StoreStatus { store_id, address, state_bytes, state_bytes_max, state_alarm, .. } in stores {
         if *state_alarm {
@@ -346,6 +345,9 @@ mod tests {
         cluster.stores[1] = store(2, StoreState::Disconnected, 12_400);
         seen.linked = [1].into();
         seen.described = vec![description(1, &[(1, 2, 6), (2, 0, 3), (3, 1, 1)])];
+        let described = seen.described[0].store.as_mut().expect("it says who it is");
+        described.lost_replicas = vec!["its replica of range 8 is lost".to_owned()];
+        described.behind_replicas = vec!["its replica of range 9: it stays behind".to_owned()];
         let replica = |store_id, is_active, in_snapshot, lag| ReplicaStatus {
             store_id,
             is_active,
@@ -371,6 +373,8 @@ mod tests {
                 "master 2 at host2:7720 is down",
                 "store 2 at host2:7710 has not been heard of for 12 s",
                 "store 3 at host3:7710 is not connected to this gateway",
+                "store 1 at host1:7710: its replica of range 8 is lost",
+                "store 1 at host1:7710: its replica of range 9: it stays behind",
                 "range 1 has no leader that answers: store 2 led it last",
                 "range 2 has no leader: its locks wait",
                 "nobody has led range 9 since it was split off range 3; the log that is kept for it \

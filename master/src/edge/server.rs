@@ -141,7 +141,7 @@ pub struct Master {
     desk: Desk,
     cluster_id: ClusterId,
     ready: watch::Receiver<bool>,
-    lost: watch::Receiver<Option<String>>,
+    ailing: watch::Receiver<Option<String>>,
     thread: JoinHandle<()>,
     port: Port,
     stopping: CancellationToken,
@@ -183,9 +183,10 @@ impl Master {
         self.ready.clone()
     }
 
-    /// Why its disk counts as lost, in words for people, if it does: it is never ready then.
-    pub fn lost(&self) -> watch::Receiver<Option<String>> {
-        self.lost.clone()
+    /// Why it does not follow the others, since its disk counts as lost or its program is too old,
+    /// in words for people: it is not ready then.
+    pub fn ailing(&self) -> watch::Receiver<Option<String>> {
+        self.ailing.clone()
     }
 
     /// The cluster.
@@ -220,7 +221,7 @@ impl Master {
         acceptor.set_peers(&others);
         peers.set_peers(others);
         let (ready_sender, ready) = watch::channel(false);
-        let (lost_sender, lost) = watch::channel(None);
+        let (ailing_sender, ailing) = watch::channel(None);
         let tuning = config.tuning;
         let settings = Settings {
             cluster_id: member.formed.cluster_id(),
@@ -238,7 +239,7 @@ impl Master {
             peers,
             metrics,
             ready: ready_sender,
-            lost: lost_sender,
+            ailing: ailing_sender,
             started: now(),
             hand_over_within: election_max(tuning.tick),
         };
@@ -248,7 +249,7 @@ impl Master {
             .map_err(StartError::Thread)?;
         service.open(desk.clone(), acceptor);
         let cluster_id = member.formed.cluster_id();
-        Ok(Self { desk, cluster_id, ready, lost, thread, port, stopping })
+        Ok(Self { desk, cluster_id, ready, ailing, thread, port, stopping })
     }
 }
 

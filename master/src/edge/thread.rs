@@ -45,8 +45,8 @@ pub struct Thread<D> {
     pub metrics: Metrics,
     /// True while some master leads, as far as this one knows.
     pub ready: watch::Sender<bool>,
-    /// Why the disk counts as lost, if it does.
-    pub lost: watch::Sender<Option<String>>,
+    /// Why this master does not follow the others, if it does not.
+    pub ailing: watch::Sender<Option<String>>,
     /// When the core's clock began.
     pub started: Instant,
     /// How long a stopping leader waits until another leads.
@@ -138,11 +138,12 @@ impl<D: Disk + DiskView> Thread<D> {
             }
         }
         self.metrics.show(&self.core);
-        if self.lost.borrow().is_none()
-            && let Some(why) = self.core.lost()
-        {
-            self.lost.send_replace(Some(why));
-        }
+        let ailing = self.core.ailing();
+        self.ailing.send_if_modified(|before| {
+            let is_news = *before != ailing;
+            *before = ailing;
+            is_news
+        });
         let ready = self.core.knows_leader();
         self.ready.send_if_modified(|before| std::mem::replace(before, ready) != ready);
     }

@@ -29,7 +29,7 @@ use sharklock_proto::internal::v1::{
 };
 use sharklock_rangemap::{PeerId, RangeId, StoreId};
 
-use crate::chore::{Done, ReadImage, Restore, StoredImage};
+use crate::chore::{Done, NotRestored, ReadImage, Restore, StoredImage};
 use crate::guard::Dropped;
 use crate::log::LogLimits;
 use crate::replica::{InstallEnd, Replica};
@@ -313,11 +313,16 @@ impl Transfers {
                 let known = self.receiving.get(&ends.range);
                 let is_it = |it: &&Receiving| it.transfer == transfer && it.ends == ends;
                 if known.filter(is_it).is_none() {
-                    return arrived.map(|arrived| arrived.state.into_machine());
+                    return arrived.ok().map(|arrived| arrived.state.into_machine());
                 }
                 match arrived {
-                    Some(arrived) => replica.arrived(*arrived),
-                    None => self.damaged(ends, transfer),
+                    Ok(arrived) => replica.arrived(*arrived),
+                    Err(why) => {
+                        if let NotRestored::Beyond(behind) = why {
+                            replica.stays_behind(behind);
+                        }
+                        self.damaged(ends, transfer);
+                    }
                 }
                 None
             }

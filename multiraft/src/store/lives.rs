@@ -255,6 +255,7 @@ impl<M: StateMachine> Store<M> {
         self.by_start.remove(&replica.descriptor().bounds.start);
         self.work.remove(&range);
         self.lost.remove(&range);
+        self.behind.remove(&range);
         self.unflushed.remove(&range);
         self.flush_due.remove(&range);
         self.transfers.forget(range);

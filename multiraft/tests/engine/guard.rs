@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use sharklock_multiraft::{Dropped, NotProposed, RaftRole};
+use sharklock_multiraft::{Behind, Dropped, NotProposed, RaftRole};
 use sharklock_proto::internal::v1::{
     self as proto, Entry, EntryType, MessageType, RangeMessage, SnapshotAck, SnapshotCancel,
     SnapshotChunk, SnapshotHeader, SnapshotMessage, SnapshotReject, snapshot_message::Body,
@@ -158,7 +158,45 @@ fn bodies_are_checked() {
 fn an_entry_that_this_program_does_not_know_stays_outside() {
     let newer = append_with(|body| body.entries[1].data = Bytes::from_static(b"!new"));
     let why = "it needs a newer tally".to_owned();
-    assert_eq!(answer(newer), Err(Dropped::Beyond { index: 7, why }));
+    assert_eq!(answer(newer), Err(Dropped::Beyond(Behind { index: 7, term: 6, why })));
+    // So does one whose kind is new to the engine itself.
+    let newer = append_with(|body| body.entries[1].context = Bytes::from_static(&[77]));
+    let Err(Dropped::Beyond(behind)) = answer(newer) else { panic!("it is no damage") };
+    assert!(behind.why.ends_with("upgrade this server"), "{behind}");
+}
+
+#[test]
+fn a_replica_stays_behind_until_its_log_has_what_took_the_place_of_the_newer_entry() {
+    let mut node = Node::fresh(1, 3);
+    // An older leader's entries, which nobody has committed: they are no sign that it caught up.
+    let older = append_with(|body| {
+        body.entries = (6..=9).map(|index| machine_entry(index, 6, "x")).collect();
+    });
+    node.store.step(older).expect("it is honest");
+    node.settle();
+    let of_term_8 = |index: u64, log_term, data: &'static [u8]| {
+        let entry = Entry { data: data.into(), ..machine_entry(index + 1, 8, "x") };
+        append_with(|body| {
+            (body.term, body.index, body.log_term) = (8, index, log_term);
+            body.entries = vec![entry];
+        })
+    };
+    let behind = |node: &Node| node.store.behind().next().map(|(range, it)| (range, it.index));
+    assert_eq!(behind(&node), None);
+    node.store.step(of_term_8(5, 5, b"!new")).expect_err("this program is too old");
+    node.settle();
+    assert_eq!(behind(&node), Some((RANGE, 6)));
+    // The leader asks how far the log goes: that brings nothing.
+    node.store.step(with_body(|body| body.term = 8)).expect("it is honest");
+    node.settle();
+    assert_eq!(behind(&node), Some((RANGE, 6)));
+    // Another one leads, with this program, and the newer entry is lost.
+    let mut message = of_term_8(5, 5, b"+y");
+    let body = message.message.as_mut().unwrap();
+    (body.term, body.entries[0].term) = (9, 9);
+    node.store.step(message).expect("it is honest");
+    node.settle();
+    assert_eq!(behind(&node), None);
 }
 
 #[test]

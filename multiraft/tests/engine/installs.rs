@@ -112,6 +112,31 @@ fn what_is_not_the_announced_state_is_not_installed() {
     }
 }
 
+/// Its sums are right, so a newer program has made it.
+#[test]
+fn a_replica_that_cannot_read_a_snapshot_stays_behind_until_it_gets_one_that_it_can_read() {
+    let mut node = Node::fresh(1, 3);
+    node.store.step(heartbeat(5)).expect("it is honest");
+    node.settle();
+    let newer = [&4_u32.to_be_bytes()[..], &[0; 4]].concat();
+    let (bytes, crc32c) = (newer.len() as u64, crc32c::crc32c(&newer));
+    let header = SnapshotHeader { bytes, crc32c, ..header_of((6, 9, 6), 3) };
+    node.store.step_snapshot(piece(2, 1, Body::Header(header))).expect("it is honest");
+    let chunk = Body::Chunk(SnapshotChunk { offset: 0, data: newer.into(), crc32c });
+    node.store.step_snapshot(piece(2, 1, chunk)).expect("it is honest");
+    node.settle();
+    let behind = node.store.behind().next().map(|(range, it)| (range, it.index, it.why.clone()));
+    assert_eq!(behind, Some((RANGE, 9, "not a number".to_owned())));
+    let right = header_of((6, 9, 6), 3);
+    node.store.step_snapshot(piece(2, 2, Body::Header(right))).expect("it is honest");
+    let (data, crc32c) = (image(3).into(), crc32c::crc32c(&image(3)));
+    let chunk = Body::Chunk(SnapshotChunk { offset: 0, data, crc32c });
+    node.store.step_snapshot(piece(2, 2, chunk)).expect("it is honest");
+    node.settle();
+    assert_eq!(node.status().applied, 9);
+    assert_eq!(node.store.behind().next(), None);
+}
+
 /// Of a replica, nothing else may be on its way to the disk.
 #[test]
 fn an_install_waits_until_the_disk_has_the_log() {
