@@ -9,6 +9,7 @@ mod agenda;
 mod agreement;
 mod alarms;
 mod answers;
+mod assignment;
 mod attempts;
 mod codec;
 mod condition_clock;
@@ -16,6 +17,7 @@ mod condition_clock;
 mod edge;
 mod front;
 mod gate;
+mod gathering;
 mod image;
 mod journal;
 mod lease_clock;
@@ -29,15 +31,17 @@ mod reports;
 mod wire;
 mod worker;
 
+pub use assignment::Assignment;
 pub use codec::{BatchHead, DecodeError, LogBatch, decode_batch, encode_batch};
 pub use condition_clock::TimeKey;
 #[cfg(feature = "edge")]
 pub use edge::{DataServer, DataServerConfig, LocalLink, StartError, Tuning};
 pub use front::LinkId;
+pub use gathering::{GATHERING_LINK, Gathering, is_for_all};
 pub use lease_clock::{LeaseClock, LeaseKey, Renewal, with_drift};
 pub use machine::{LockRange, LockRangeOutput};
 pub use memory::{MemoryBounds, MemoryRefusals, SESSION_ACQUISITIONS_MAX, StoreMemory};
-pub use ports::{Input, Outputs, Pace, WorkerStats};
+pub use ports::{Input, Outputs, Pace, Whereabouts, WorkerStats};
 pub use reports::Reports;
 #[cfg(feature = "edge")]
 pub use sharklock_multiraft::{LogLimits, SnapshotLimits};

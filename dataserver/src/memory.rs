@@ -5,7 +5,7 @@
 //! The count is what the tables hold as applied (`LockTable::bytes`), on all ranges of the store,
 //! led or followed, and what this leader has let in since and not seen applied.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::AddAssign};
 
 use sharklock_locktable::{Acquire, LockTable, Name, SessionHandle, host_of};
 use sharklock_proto::internal::v1::store_error::Kind;
@@ -49,6 +49,17 @@ pub struct MemoryRefusals {
     pub prefix: u64,
 }
 
+impl AddAssign for MemoryRefusals {
+    /// How often they have refused at several workers.
+    fn add_assign(&mut self, other: Self) {
+        let Self { store, address, session, prefix } = other;
+        self.store += store;
+        self.address += address;
+        self.session += session;
+        self.prefix += prefix;
+    }
+}
+
 /// The memory that an acquire takes until it is applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Charge {
@@ -73,13 +84,16 @@ pub struct Pending {
 /// The memory of a store: its bounds, and how much of them is used.
 ///
 /// Invariants:
-/// - `used` is the sum of what was last told of each range.
+/// - `used` is the sum of what was last told of each range;
+/// - the store's bound is compared with `used` and `elsewhere` together.
 #[derive(Debug, Default)]
 pub struct StoreMemory {
     bounds: MemoryBounds,
     /// Those of `bounds`.
     prefixes: Vec<Name>,
     used: u64,
+    /// What the store's other workers have said that their ranges use.
+    elsewhere: u64,
     alarm: bool,
     refusals: MemoryRefusals,
 }
@@ -159,9 +173,20 @@ impl StoreMemory {
         &self.prefixes
     }
 
-    /// Bytes of all ranges.
+    /// Bytes of all ranges of this worker.
     pub fn used(&self) -> u64 {
         self.used
+    }
+
+    /// Bytes of all ranges of the store, as far as this worker knows.
+    pub fn used_in_all(&self) -> u64 {
+        self.used.saturating_add(self.elsewhere)
+    }
+
+    /// What the store's other workers use. A little late: they may let in, meanwhile, what their own
+    /// next turns let in.
+    pub fn set_elsewhere(&mut self, bytes: u64) {
+        self.elsewhere = bytes;
     }
 
     /// Whether so much is used that somebody should know.
@@ -194,7 +219,7 @@ impl StoreMemory {
     pub fn look(&mut self) -> bool {
         let Some(bound) = self.bounds.store else { return false };
         let percent = if self.alarm { ALARM_ENDS_PERCENT } else { ALARM_PERCENT };
-        let above = u128::from(self.used) * 100 >= u128::from(bound) * u128::from(percent);
+        let above = u128::from(self.used_in_all()) * 100 >= u128::from(bound) * u128::from(percent);
         std::mem::replace(&mut self.alarm, above) != above
     }
 
@@ -222,8 +247,9 @@ impl StoreMemory {
     fn full(&self, charge: &Charge, table: &LockTable, pending: &Pending) -> Option<Full> {
         let MemoryBounds { store, address, session_acquisitions, .. } = self.bounds;
         let is_over = |used: u64, max: &u64| used + charge.bytes > *max;
-        if let Some(max) = store.filter(|max| is_over(self.used, max)) {
-            return Some(Full::Store { used: self.used, max });
+        let used = self.used_in_all();
+        if let Some(max) = store.filter(|max| is_over(used, max)) {
+            return Some(Full::Store { used, max });
         }
         let of_host = |_: &u64| table.bytes_of_host(&charge.host) + pending.of_host(&charge.host);
         if let Some(max) = address.filter(|max| is_over(of_host(max), max)) {

@@ -1,13 +1,13 @@
 //! The border of a worker: what happens to it, what it wants done, at which pace, and what
 //! it has counted.
 
-use std::time::Duration;
+use std::{ops::AddAssign, time::Duration};
 
 use sharklock_multiraft::{Batch, BatchSeq, Chore, ChoreDone, Split, election_max};
 use sharklock_proto::internal::v1::{
     Heartbeats, RangeMessage, SnapshotMessage, StoreCall, StoreReply,
 };
-use sharklock_rangemap::{Descriptor, RangeId, StoreId};
+use sharklock_rangemap::{Bounds, Descriptor, PeerId, RangeId, StoreId};
 
 use crate::{front::LinkId, machine::LockRange};
 
@@ -64,6 +64,43 @@ pub enum Input {
     },
     /// The process is about to stop: leadership goes to other stores where one can take it.
     HandOver,
+    /// Another worker of the store has ended a replica that must not come back.
+    Buried {
+        /// The range.
+        range: RangeId,
+        /// Its newest replica that was on this store.
+        peer: PeerId,
+    },
+}
+
+/// What one worker's ranges mean for the table of all ([`Assignment`](crate::Assignment)).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Whereabouts {
+    /// A replica is here from now on.
+    Born {
+        /// The range.
+        range: RangeId,
+        /// Its names.
+        bounds: Bounds,
+    },
+    /// A replica has ended here and must not come back: the other workers are to be told, before
+    /// anything else is done about its range or its names.
+    Buried {
+        /// The range.
+        range: RangeId,
+        /// Its newest replica that was on this store.
+        peer: PeerId,
+    },
+    /// Everything that has happened to the range here is durable.
+    Settled {
+        /// The range.
+        range: RangeId,
+        /// The names of its replica; `None`: there is none.
+        bounds: Option<Bounds>,
+        /// How many inputs have been handled that can make or end a replica of it
+        /// ([`Assignment::is_about_life`](crate::Assignment::is_about_life)).
+        handled: u32,
+    },
 }
 
 /// The work that a turn leaves to its owner.
@@ -81,6 +118,8 @@ pub struct Outputs {
     pub snapshots: Vec<SnapshotMessage>,
     /// To be run beside the worker; what comes of each comes back as input.
     pub chores: Vec<Chore<LockRange>>,
+    /// For the table of all workers, in this order, before anything else is routed by it.
+    pub whereabouts: Vec<Whereabouts>,
 }
 
 /// The pace of a worker (decisions.md, *Defaults*).
@@ -141,4 +180,27 @@ pub struct WorkerStats {
     pub promotions: u64,
     /// Ranges that turns have looked at, one by one. A range that lies idle is not looked at.
     pub visits: u64,
+}
+
+impl AddAssign for WorkerStats {
+    /// What several workers have done.
+    fn add_assign(&mut self, other: Self) {
+        let Self { entries, commands, grants, expiries, wait_timeouts, keepalive_items, .. } =
+            other;
+        let Self { withdrawals, stale_requests, moved, overloads, stalls, .. } = other;
+        let Self { promotions, visits, .. } = other;
+        self.entries += entries;
+        self.commands += commands;
+        self.grants += grants;
+        self.expiries += expiries;
+        self.wait_timeouts += wait_timeouts;
+        self.keepalive_items += keepalive_items;
+        self.withdrawals += withdrawals;
+        self.stale_requests += stale_requests;
+        self.moved += moved;
+        self.overloads += overloads;
+        self.stalls += stalls;
+        self.promotions += promotions;
+        self.visits += visits;
+    }
 }

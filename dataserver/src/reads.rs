@@ -30,7 +30,7 @@ const PAGE_MAX: usize = 1_000;
 /// Locks per page when the question does not say.
 const PAGE_DEFAULT: usize = 100;
 /// Ranges in one description for routes: some 200 KiB.
-const ROUTES_MAX: usize = 1_000;
+pub const ROUTES_MAX: usize = 1_000;
 
 /// What gateways and masters are told of a range: if none of it has changed, they know it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

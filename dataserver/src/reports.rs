@@ -2,6 +2,8 @@
 //! leading master says up to where it has heard, so whatever was lost, or was said to a master that
 //! leads no more, is said again. A core: heartbeats carry it.
 
+use std::collections::BTreeMap;
+
 use sharklock_proto::internal::v1::{RangeReport, StoreHeartbeatRequest};
 use sharklock_rangemap::RangeId;
 
@@ -10,13 +12,15 @@ use crate::journal::Journal;
 /// Ranges in one heartbeat: some 200 KiB.
 const PAGE: usize = 1_000;
 
-/// Of one life of a store.
+/// Of one life of a store, all its workers together.
 ///
-/// Invariants: `heard` is what the master that answered last has said, and nothing else; every
+/// Invariants: `led_by` has exactly the ranges of which the journal has a report; `heard` is what the master that answered last has said, and nothing else; every
 /// heartbeat begins behind it.
 #[derive(Debug)]
 pub struct Reports {
     journal: Journal<RangeReport>,
+    /// The worker that leads a range, as far as they have said.
+    led_by: BTreeMap<RangeId, usize>,
     page: usize,
     heard: u64,
     /// The change with which the last heartbeat ended, and whether it left something over.
@@ -32,12 +36,30 @@ impl Default for Reports {
 impl Reports {
     /// With at most so many ranges in one heartbeat.
     pub fn in_pages_of(page: usize) -> Self {
-        Self { journal: Journal::default(), page, heard: 0, said: (0, false) }
+        Self {
+            journal: Journal::default(),
+            led_by: BTreeMap::new(),
+            page,
+            heard: 0,
+            said: (0, false),
+        }
     }
 
-    /// What has changed; `None`: the range is not led here any more.
-    pub fn note(&mut self, changed: impl IntoIterator<Item = (RangeId, Option<RangeReport>)>) {
+    /// What has changed at a worker; `None`: it does not lead the range any more. It may say so later
+    /// than another one says that it leads the range.
+    pub fn note(
+        &mut self,
+        worker: usize,
+        changed: impl IntoIterator<Item = (RangeId, Option<RangeReport>)>,
+    ) {
         for (range, report) in changed {
+            match &report {
+                Some(_) => _ = self.led_by.insert(range, worker),
+                None if self.led_by.get(&range) == Some(&worker) => {
+                    self.led_by.remove(&range);
+                }
+                None => continue,
+            }
             self.journal.note(range, report);
         }
     }
@@ -67,8 +89,6 @@ impl Reports {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use sharklock_proto::internal::v1::RangeDescriptor;
 
     use super::*;
@@ -106,7 +126,7 @@ mod tests {
     #[test]
     fn everything_is_said_once_in_bounded_parts_and_then_only_what_has_changed() {
         let mut reports = Reports::default();
-        reports.note((1..=2_500).map(|range| report(range, 1)));
+        reports.note(0, (1..=2_500).map(|range| report(range, 1)));
         let beat = |reports: &mut Reports| {
             let beat = reports.heartbeat();
             (shape(&beat), reports.answered(beat.upto))
@@ -115,7 +135,7 @@ mod tests {
         assert_eq!(beat(&mut reports), ((1_000, 1_000, 2_000), true));
         assert_eq!(beat(&mut reports), ((2_000, 500, 2_500), false));
         assert_eq!(beat(&mut reports), ((2_500, 0, 2_500), false));
-        reports.note([report(7, 1), report(8, 2), (RangeId(9), None)]);
+        reports.note(0, [report(7, 1), report(8, 2), (RangeId(9), None)]);
         assert_eq!(beat(&mut reports), ((2_500, 1, 2_502), false));
         assert_eq!(reports.heartbeat().leaders_count, 2_499);
     }
@@ -123,7 +143,7 @@ mod tests {
     #[test]
     fn what_nobody_answered_is_said_again_and_whoever_has_heard_less_hears_the_rest() {
         let mut reports = Reports::in_pages_of(10);
-        reports.note((1..=15).map(|range| report(range, 1)));
+        reports.note(0, (1..=15).map(|range| report(range, 1)));
         assert_eq!(shape(&reports.heartbeat()), (0, 10, 10));
         assert_eq!(shape(&reports.heartbeat()), (0, 10, 10), "no answer came");
         assert!(reports.answered(10));
@@ -149,7 +169,7 @@ mod tests {
         for step in 1..=4_000 {
             let range = next(20);
             truth.insert(range, step);
-            reports.note([report(range, step)]);
+            reports.note(0, [report(range, step)]);
             let at = next(2) as usize;
             match next(8) {
                 0 => masters[at] = Master::default(),
@@ -168,5 +188,17 @@ mod tests {
                 assert_eq!(masters[at].terms, truth, "step {step}");
             }
         }
+    }
+
+    #[test]
+    fn a_range_that_another_worker_leads_by_now_is_still_led() {
+        let mut reports = Reports::default();
+        reports.note(1, [report(7, 1)]);
+        reports.note(0, [report(7, 2)]);
+        reports.note(1, [(RangeId(7), None), (RangeId(8), None)]);
+        let beat = reports.heartbeat();
+        assert_eq!((beat.leaders_count, beat.ranges[0].term), (1, 2));
+        reports.note(0, [(RangeId(7), None)]);
+        assert_eq!(reports.heartbeat().leaders_count, 0);
     }
 }

@@ -1,4 +1,4 @@
-//! One raft worker of a store: takes the calls of gateways, turns them into commands and
+//! One raft worker of a store, which has all of its ranges or a share of them: takes the calls of gateways, turns them into commands and
 //! ReadIndex rounds of their ranges, and answers from what was applied. A core: `now` is an
 //! argument, and what it wants done comes out as values.
 //!
@@ -25,6 +25,7 @@ use crate::{
     admission::Admission,
     agenda::Agenda,
     answers::Replies,
+    assignment::Assignment,
     codec::{self, BatchHead},
     front::{Front, Leading, LinkId, ReplyTo},
     journal::Journal,
@@ -36,10 +37,12 @@ use crate::{
     range_age::CountedTime,
     reads::{self, Word},
 };
+use whereabouts::Settling;
 
 mod effects;
 mod splitting;
 mod telling;
+mod whereabouts;
 
 /// See the module.
 ///
@@ -53,6 +56,7 @@ mod telling;
 /// - the lease clocks are asked for due leases only in a turn whose mailbox was drained;
 /// - at the end of a turn `journal` has the word about every range.
 pub struct Worker {
+    number: usize,
     store: Store<LockRange>,
     fronts: BTreeMap<RangeId, Front>,
     agenda: Agenda,
@@ -67,6 +71,7 @@ pub struct Worker {
     retired: Vec<LeaseClock>,
     replies: Replies,
     effects: Effects<LockRangeOutput>,
+    settling: Settling,
     pace: Pace,
     pacer: Pacer,
     last_turn: Duration,
@@ -87,6 +92,7 @@ impl Worker {
         let mut agenda = Agenda::default();
         ranges.iter().for_each(|range| agenda.wake(*range));
         Self {
+            number: 0,
             store,
             fronts: ranges.iter().map(|range| (*range, Front::default())).collect(),
             agenda,
@@ -97,6 +103,7 @@ impl Worker {
             retired: Vec::new(),
             replies: Replies::default(),
             effects: Effects::default(),
+            settling: Settling::default(),
             pace,
             pacer: Pacer::begin(now, pace.tick, pace.flush),
             last_turn: now,
@@ -109,6 +116,13 @@ impl Worker {
         }
     }
 
+    /// The same, with its number among the workers of the store, from 0. What is true of the whole store
+    /// the first one says.
+    pub fn with_number(mut self, number: usize) -> Self {
+        self.number = number;
+        self
+    }
+
     /// The same, with bounds on the memory of its locks.
     pub fn with_memory_bounds(mut self, bounds: MemoryBounds) -> Self {
         self.memory = StoreMemory::under(bounds);
@@ -118,6 +132,9 @@ impl Worker {
 
     /// Takes one input.
     pub fn handle(&mut self, now: Duration, input: Input) {
+        if let Some(range) = Assignment::is_about_life(&input) {
+            self.settling.handled(range);
+        }
         match input {
             Input::Calls { link, queued, calls } => {
                 for call in calls {
@@ -140,6 +157,7 @@ impl Worker {
             Input::RaiseLevel { range, conf_ver, level } => self.raise(range, conf_ver, level),
             Input::Split { range, split } => self.split(range, &split),
             Input::HandOver => self.store.hand_over(),
+            Input::Buried { range, peer } => self.store.buried_elsewhere(range, peer),
         }
     }
 
@@ -157,6 +175,7 @@ impl Worker {
             self.propose(now, wall_unix_ms);
         }
         self.store.turn(&mut self.effects);
+        let whereabouts = self.settling.follow(&self.effects, &self.store);
         self.follow_effects(now);
         self.rest(now);
         let batch = self.effects.batch.take();
@@ -170,6 +189,7 @@ impl Worker {
             heartbeats: std::mem::take(&mut self.effects.heartbeats),
             snapshots: std::mem::take(&mut self.effects.snapshots),
             chores: self.store.take_chores(),
+            whereabouts,
         }
     }
 
@@ -230,6 +250,12 @@ impl Worker {
     /// The counters of its work so far.
     pub fn stats(&self) -> WorkerStats {
         self.stats
+    }
+
+    /// How much memory the locks of the store's other workers take: the bound of the store is for
+    /// all of them together.
+    pub fn set_used_elsewhere(&mut self, bytes: u64) {
+        self.memory.set_elsewhere(bytes);
     }
 
     /// The memory of its locks.
@@ -323,10 +349,11 @@ impl Worker {
     }
 
     fn look_at_memory(&mut self) {
-        if !self.memory.look() {
+        if !self.memory.look() || self.number > 0 {
             return;
         }
-        let (bytes, bound) = (self.memory.used(), self.memory.bounds().store.unwrap_or(u64::MAX));
+        let (bytes, bound) =
+            (self.memory.used_in_all(), self.memory.bounds().store.unwrap_or(u64::MAX));
         if self.memory.alarm() {
             tracing::warn!(
                 bytes,

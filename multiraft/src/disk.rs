@@ -25,13 +25,14 @@ pub enum WriteOp {
     DeleteRange(Family, Vec<u8>, Vec<u8>),
 }
 
-/// Names a batch of one store; increasing.
+/// Names a batch of one store, or one share of it; increasing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct BatchSeq(pub u64);
 
 /// Changes that become durable together or not at all. Batches are written in order, and each is
 /// synced before the next is written: whatever stands in front of another batch has been synced, and
-/// so a crash tears no batch but the last (`rocks_log.rs` builds on it).
+/// so a crash tears no batch but the last (`rocks_log.rs` builds on it). Batches of several shares of
+/// a store may be written and synced as one: they touch no record in common.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
     /// Its name.

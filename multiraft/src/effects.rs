@@ -3,7 +3,7 @@
 use std::fmt;
 
 use sharklock_proto::internal::v1::{Heartbeats, RangeMessage, SnapshotMessage};
-use sharklock_rangemap::{RangeId, StoreId};
+use sharklock_rangemap::{PeerId, RangeId, StoreId};
 
 use crate::disk::Batch;
 use crate::split::NotChanged;
@@ -45,6 +45,9 @@ pub struct Effects<O> {
     /// Ranges of which no replica is here any more: they go on elsewhere, or this store is too late.
     /// Nothing of them can be asked of the store, and whatever waits for them is left open.
     pub gone: Vec<RangeId>,
+    /// The tombstones that this turn has left, to be told to the other shares of the store, see
+    /// [`crate::Store::buried_elsewhere`].
+    pub buried: Vec<(RangeId, PeerId)>,
 }
 
 impl<O> Default for Effects<O> {
@@ -60,6 +63,7 @@ impl<O> Default for Effects<O> {
             roles: Vec::new(),
             changed: Vec::new(),
             gone: Vec::new(),
+            buried: Vec::new(),
         }
     }
 }

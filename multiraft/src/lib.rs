@@ -23,6 +23,10 @@
 //!
 //! Ranges come and go: [`Store::split`] makes two of one, [`Store::change_peers`] moves its replicas,
 //! [`Effects::born`] and [`Effects::gone`] say which are here.
+//!
+//! A store with several raft workers has several [`Store`]s on one disk, which share its replicas
+//! out ([`Store::recover_shares`]). Their owner writes the batches of all, several of them as one
+//! perhaps, and creates each range in the share whose names it could meet.
 
 mod birth;
 mod burial;
@@ -52,6 +56,7 @@ mod replica;
 mod rocks_disk;
 #[cfg(feature = "edge")]
 mod rocks_log;
+mod share;
 mod sim_disk;
 mod snapshot;
 mod split;

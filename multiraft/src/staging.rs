@@ -94,6 +94,16 @@ impl Staging {
         self.in_flight.is_some()
     }
 
+    /// The batch with which everything is durable that has been put so far.
+    pub(crate) fn staged(&self) -> BatchSeq {
+        BatchSeq(self.last_seq + u64::from(self.has_changes()))
+    }
+
+    /// The last batch that is durable.
+    pub(crate) fn durable(&self) -> BatchSeq {
+        BatchSeq(self.last_seq - u64::from(self.in_flight()))
+    }
+
     /// The batch, if there is one and the disk is free.
     pub(crate) fn cut(&mut self) -> Option<Batch> {
         if self.in_flight() || !self.has_changes() {
@@ -135,15 +145,20 @@ mod tests {
     fn one_batch_is_in_flight_and_the_rest_gathers() {
         let mut staging = Staging::default();
         assert_eq!(staging.cut(), None, "nothing to write");
+        assert_eq!((staging.staged(), staging.durable()), (BatchSeq(0), BatchSeq(0)));
         staging.put(op());
         staging.save(saved(1));
+        assert_eq!((staging.staged(), staging.durable()), (BatchSeq(1), BatchSeq(0)));
         let first = staging.cut().expect("there is something to write");
+        assert_eq!((staging.staged(), staging.durable()), (BatchSeq(1), BatchSeq(0)));
         staging.put(op());
         staging.save(saved(2));
         staging.put(op());
         staging.save(saved(3));
         assert_eq!(staging.cut(), None, "the disk is busy");
+        assert_eq!((staging.staged(), staging.durable()), (BatchSeq(2), BatchSeq(0)));
         staging.complete(first.seq);
+        assert_eq!((staging.staged(), staging.durable()), (BatchSeq(2), BatchSeq(1)));
         let second = staging.cut().expect("the disk is free");
         assert_eq!((second.ops.len(), second.seq), (2, BatchSeq(first.seq.0 + 1)));
         let completion = staging.complete(second.seq);

@@ -1,4 +1,6 @@
-//! All replicas of one store, driven by its owner's calls: the engine's public face.
+//! The replicas of one store, or one share of them, driven by its owner's calls: the engine's public
+//! face. A store with several raft workers has a `Store` for each ([`Store::recover_shares`]), and
+//! they share nothing but the disk.
 //!
 //! It owns no thread, no clock and no socket. The owner ticks it, steps what arrived, proposes,
 //! and then calls [`Store::turn`], which says what to write, send and answer.
@@ -8,10 +10,11 @@ mod lives;
 mod notices;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroUsize;
 use std::ops::Bound;
 
 use sharklock_proto::internal::v1::{Heartbeats, RangeMessage, SnapshotMessage};
-use sharklock_rangemap::{Descriptor, PeerId, RangeId, StoreId};
+use sharklock_rangemap::{Bounds, Descriptor, PeerId, RangeId, StoreId};
 
 use crate::chore::{Chore, ChoreDone};
 use crate::disk::{BatchSeq, Disk};
@@ -21,8 +24,9 @@ use crate::heartbeats;
 use crate::ident::{StoreIdent, read_ident};
 use crate::log::LogLimits;
 use crate::membership::ChangePeers;
-use crate::recover::{self, RecoverError};
+use crate::recover::{self, RecoverError, Recovered};
 use crate::replica::{PeerProgress, Replica};
+use crate::share;
 use crate::snapshot::{SnapshotLimits, SnapshotStats, Transfers};
 use crate::split::{NotChanged, Split};
 use crate::staging::Staging;
@@ -43,9 +47,19 @@ pub struct Config {
     pub snapshots: SnapshotLimits,
 }
 
-/// The replicas of one store.
+impl Config {
+    /// For one share of a store, counted from 0, of so many.
+    fn share(self, number: usize, count: NonZeroUsize) -> Self {
+        Self { snapshots: self.snapshots.share(number, count), ..self }
+    }
+}
+
+/// The replicas of one store, or one share of them.
 ///
 /// Invariants:
+/// - no other share of the store has, in memory or on the disk, a name or a range that this one has.
+///   The owner of the shares sees to that, in what it creates where;
+/// - `tombstones` has those of all shares, or hears of them before anything that they forbid;
 /// - bounds of ranges never overlap, those of `unborn` ones included;
 /// - `by_start` has exactly the ranges of `replicas`;
 /// - what is said of a range that is not in `replicas` leads to nothing of it;
@@ -61,8 +75,10 @@ pub struct Store<M: StateMachine> {
     by_start: BTreeMap<Vec<u8>, RangeId>,
     /// Replicas whose records are not durable yet. Until then they are nothing but memory.
     unborn: BTreeMap<RangeId, Unborn<M>>,
-    /// The newest replica of each range that was here and is gone.
+    /// The newest replica of each range that was on this store and is gone.
     tombstones: BTreeMap<RangeId, PeerId>,
+    /// Tombstones that were left here since the last turn.
+    buried: Vec<(RangeId, PeerId)>,
     /// Ranges in `unborn` that the next turn bears.
     due: Vec<RangeId>,
     /// Messages to other stores about replicas that wait to be sent, see `notices.rs`.
@@ -89,15 +105,44 @@ pub struct Store<M: StateMachine> {
 impl<M: StateMachine> Store<M> {
     /// The store that was last on this disk. A range whose only voter is here campaigns at once.
     pub fn recover(config: Config, disk: &impl Disk) -> Result<Self, RecoverError> {
+        let mut shares = Self::recover_shares(config, disk, NonZeroUsize::MIN)?;
+        Ok(shares.pop().expect("there is one share"))
+    }
+
+    /// The same in so many shares: replicas whose names could meet are in the same one. How many
+    /// there are may change from start to start, since the disk knows nothing of them. The limits of
+    /// snapshots are shared out as well.
+    pub fn recover_shares(
+        config: Config,
+        disk: &impl Disk,
+        count: NonZeroUsize,
+    ) -> Result<Vec<Self>, RecoverError> {
         let ident = read_ident(disk)?.ok_or(RecoverError::NoIdent)?;
+        let Recovered { replicas, tombstones } = recover::load(disk, &ident)?;
+        let mut shares = Vec::new();
+        for (number, replicas) in share::share_out(replicas, count).into_iter().enumerate() {
+            let mut store = Self::without_replicas(config.share(number, count), ident);
+            store.tombstones.clone_from(&tombstones);
+            store.admit_all(replicas)?;
+            shares.push(store);
+        }
+        let buried: Vec<_> = shares.iter().flat_map(|it| it.buried.iter().copied()).collect();
+        for (range, peer) in buried {
+            shares.iter_mut().for_each(|share| share.buried_elsewhere(range, peer));
+        }
+        Ok(shares)
+    }
+
+    fn without_replicas(config: Config, ident: StoreIdent) -> Self {
         let cluster_id = ident.cluster_id.to_wire();
-        let mut store = Self {
+        Self {
             ident,
             config,
             replicas: BTreeMap::new(),
             by_start: BTreeMap::new(),
             unborn: BTreeMap::new(),
             tombstones: BTreeMap::new(),
+            buried: Vec::new(),
             due: Vec::new(),
             notices: Vec::new(),
             work: BTreeSet::new(),
@@ -112,11 +157,7 @@ impl<M: StateMachine> Store<M> {
             last_incarnation: 0,
             ticks: 0,
             last_read: 0,
-        };
-        let recovered = recover::load(disk, &ident)?;
-        store.tombstones = recovered.tombstones;
-        store.admit_all(recovered.replicas)?;
-        Ok(store)
+        }
     }
 
     /// 100 ms have passed. All leaders here send their heartbeats at the same ticks.
@@ -315,6 +356,7 @@ impl<M: StateMachine> Store<M> {
                 self.flush_waits = false;
             }
         }
+        effects.buried.append(&mut self.buried);
         self.transfers.hand_out(&mut effects.snapshots);
         effects.messages.append(&mut self.notices);
         // Images wait until their batch leaves: a row that changes twice meanwhile is written once.
@@ -397,6 +439,16 @@ impl<M: StateMachine> Store<M> {
         self.staging.in_flight()
     }
 
+    /// The batch with which everything that has happened here so far is durable.
+    pub fn staged(&self) -> BatchSeq {
+        self.staging.staged()
+    }
+
+    /// The last batch that is durable; none is before the first.
+    pub fn durable(&self) -> BatchSeq {
+        self.staging.durable()
+    }
+
     /// The state of a range, as applied.
     pub fn machine(&self, range: RangeId) -> Option<&M> {
         self.replicas.get(&range).map(Replica::machine)
@@ -447,6 +499,21 @@ impl<M: StateMachine> Store<M> {
         self.tombstones.get(&range).copied()
     }
 
+    /// The ranges that are this share's to have or to bury, and their names, as far as it has a
+    /// replica or makes one.
+    pub fn held(&self) -> Vec<(RangeId, Option<Bounds>)> {
+        let here = self.replicas.iter().map(|(range, it)| (*range, it.descriptor()));
+        let unborn = self.unborn.iter().map(|(range, it)| (*range, it.descriptor()));
+        let held = here.chain(unborn).map(|(range, it)| (range, Some(it.bounds.clone())));
+        held.chain(self.buried.iter().map(|(range, _)| (*range, None))).collect()
+    }
+
+    /// Another share of the store has left this tombstone: what it forbids it forbids here, too.
+    pub fn buried_elsewhere(&mut self, range: RangeId, peer: PeerId) {
+        let newest = self.tombstones.entry(range).or_insert(peer);
+        *newest = peer.max(*newest);
+    }
+
     /// How a replica stands.
     pub fn status(&self, range: RangeId) -> Option<ReplicaStatus> {
         self.replicas.get(&range).map(Replica::status)
@@ -466,7 +533,7 @@ impl<M: StateMachine> Store<M> {
 #[cfg(test)]
 mod tests {
     use sharklock_proto::{ClusterId, Identity};
-    use sharklock_rangemap::{Bounds, Epoch, PeerId, Replica as Member, Role};
+    use sharklock_rangemap::{Epoch, Replica as Member, Role};
 
     use super::*;
     use crate::disk::WriteOp;

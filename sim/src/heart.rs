@@ -252,7 +252,7 @@ impl World {
         heart.seq += 1;
         heart.since_ns = Some(self.now);
         heart.promotions = process.worker.stats().promotions;
-        heart.reports.note(process.worker.take_reports());
+        heart.reports.note(0, process.worker.take_reports());
         self.beat_out(number);
     }
 

@@ -147,7 +147,7 @@ impl World {
 
     /// Does what a turn wants, in the order in which the edge does it.
     fn store_outputs(&mut self, number: usize, outputs: Outputs) {
-        let Outputs { batch, replies, messages, heartbeats, snapshots, chores } = outputs;
+        let Outputs { batch, replies, messages, heartbeats, snapshots, chores, .. } = outputs;
         for chore in chores {
             let took = self.draw_write_ns(Node::Store(number));
             let life = self.store(number).life;

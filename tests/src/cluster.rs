@@ -29,6 +29,7 @@ const ADMIN: u16 = 7790;
 /// The values for chaos tests (decisions.md, *Defaults*).
 pub const CHAOS: &str = "\
 [raft]
+workers = 4
 tick = \"50ms\"
 [log]
 entries_floor = 32

@@ -1,6 +1,6 @@
 //! Checks of settings against each other. One line says which are wrong, and what to do.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use sharklock_client::ClusterId;
 
@@ -195,6 +195,14 @@ fn memory(settings: &Settings) -> Result<Memory, Failure> {
     Ok(memory)
 }
 
+/// By itself, a quarter of the cores: gateways, clients' connections and the disk need the others (D5).
+fn raft_workers(settings: &Settings) -> NonZeroUsize {
+    let told = settings.number_or_auto("raft.workers");
+    let told = told.and_then(|number| NonZeroUsize::new(usize::try_from(number).ok()?));
+    let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    told.or_else(|| NonZeroUsize::new((cores() / 4).clamp(1, 8))).expect("it is 1 at least")
+}
+
 fn tunables(settings: &Settings) -> Result<Tunables, Failure> {
     let duration = |name| settings.duration(name);
     let small = |name| u32::try_from(settings.number(name)).expect("its kind has a small bound");
@@ -203,6 +211,7 @@ fn tunables(settings: &Settings) -> Result<Tunables, Failure> {
         store_heartbeat: duration("cluster.store_heartbeat"),
         store_disconnected: duration("cluster.store_disconnected"),
         store_down: duration("cluster.store_down"),
+        raft_workers: raft_workers(settings),
         tick: duration("raft.tick"),
         image_flush: duration("raft.image_flush"),
         log_entries_floor: settings.number("log.entries_floor"),
@@ -283,6 +292,17 @@ mod tests {
     }
 
     #[test]
+    fn raft_workers_follow_the_machine_unless_somebody_says_how_many() {
+        let workers = |told| with(&[("raft.workers", told)]).expect("it is good").tunables;
+        assert_eq!(workers("4").raft_workers.get(), 4);
+        assert!((1..=8).contains(&workers("auto").raft_workers.get()));
+        for wrong in ["0", "33", "many"] {
+            let text = refused(&[("raft.workers", wrong)]);
+            assert!(text.contains("expected auto, or a number, 1 to 32"), "{text}");
+        }
+    }
+
+    #[test]
     fn a_gateways_cluster_is_named_by_its_id() {
         let id = "00ff00ff00ff00ff00ff00ff00ff0a0b";
         let told = |id| with(&[("cluster.id", id)]).expect("it is good").cluster;
@@ -294,6 +314,7 @@ mod tests {
     #[test]
     fn the_column_of_chaos_tests_can_be_configured() {
         let config = with(&[
+            ("raft.workers", "4"),
             ("raft.tick", "50ms"),
             ("lease.ttl_min", "1s"),
             ("log.entries_max", "256"),

@@ -51,6 +51,7 @@ pub const KEYS: &[Key] = &[
     key("cluster.store_heartbeat", Kind::Duration(ms(50), ms(60_000)), "1s"),
     key("cluster.store_disconnected", Kind::Duration(ms(200), ms(HOUR_MS)), "10s"),
     key("cluster.store_down", Kind::Duration(ms(1_000), ms(24 * HOUR_MS)), "5m"),
+    key("raft.workers", Kind::CountOrAuto(1, 32), "auto"),
     key("raft.tick", Kind::Duration(ms(10), ms(1_000)), "100ms"),
     key("raft.image_flush", Kind::Duration(ms(10), ms(10_000)), "300ms"),
     key("log.entries_floor", Kind::Count(0, 1 << 30), "1024"),

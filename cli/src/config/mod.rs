@@ -10,6 +10,7 @@ mod value;
 
 use std::{
     net::SocketAddr,
+    num::NonZeroUsize,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -103,6 +104,8 @@ pub struct Tunables {
     pub store_disconnected: Duration,
     /// A store that was not heard of for so long is taken for gone.
     pub store_down: Duration,
+    /// Raft workers of this store, which share its ranges out.
+    pub raft_workers: NonZeroUsize,
     /// Raft's tick; a heartbeat is 2, an election 10 to 20 of it.
     pub tick: Duration,
     /// How often changed rows are written to the image.

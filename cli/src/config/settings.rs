@@ -125,6 +125,14 @@ impl Settings {
         }
     }
 
+    /// A number of things; `None` for `auto`.
+    pub fn number_or_auto(&self, name: &str) -> Option<u64> {
+        match self.get(name) {
+            Some(Value::Auto) => None,
+            _ => Some(self.number(name)),
+        }
+    }
+
     /// Bytes, or a share of `memory`; `None` for `off`, and for a share of what is not known.
     pub fn bytes_of(&self, name: &str, memory: Option<u64>) -> Option<u64> {
         match self.get(name) {

@@ -25,6 +25,8 @@ pub enum Kind {
     Duration(Duration, Duration),
     /// A plain number, from … to.
     Count(u64, u64),
+    /// The same, or `auto`.
+    CountOrAuto(u64, u64),
     /// A number with a unit of bytes, from … to.
     Size(u64, u64),
     /// The same, or `off`.
@@ -54,6 +56,8 @@ pub enum Value {
     Size(u64),
     /// `off` of [`Kind::SizeOrOff`] and [`Kind::MemoryOrOff`].
     Off,
+    /// `auto` of [`Kind::CountOrAuto`].
+    Auto,
     /// Percent, of [`Kind::MemoryOrOff`].
     Percent(u64),
 }
@@ -90,7 +94,12 @@ impl Kind {
                 let words = text.split(',').map(str::trim).filter(|word| !word.is_empty());
                 self.list(words.map(str::to_owned).collect())
             }
-            (Self::Count(..), Raw::Number(text) | Raw::Text(text)) => self.count(text),
+            (Self::CountOrAuto(..), Raw::Text(text) | Raw::Quoted(text)) if text == "auto" => {
+                Ok(Value::Auto)
+            }
+            (Self::Count(..) | Self::CountOrAuto(..), Raw::Number(text) | Raw::Text(text)) => {
+                self.count(text)
+            }
             (
                 Self::Text
                 | Self::Listen
@@ -136,7 +145,9 @@ impl Kind {
     }
 
     fn count(self, text: &str) -> Result<Value, String> {
-        let Self::Count(from, to) = self else { return Err(self.wanted(text)) };
+        let (Self::Count(from, to) | Self::CountOrAuto(from, to)) = self else {
+            return Err(self.wanted(text));
+        };
         match text.parse() {
             Ok(count) if (from..=to).contains(&count) => Ok(Value::Count(count)),
             _ => Err(self.wanted(text)),
@@ -181,6 +192,7 @@ impl fmt::Display for Kind {
                 write!(f, "a number with a unit of time, {from} to {to}")
             }
             Self::Count(from, to) => write!(f, "a number, {from} to {to}"),
+            Self::CountOrAuto(from, to) => write!(f, "auto, or a number, {from} to {to}"),
             Self::MemoryOrOff(from, to) => {
                 let (from, to) = (Value::Size(*from), Value::Size(*to));
                 write!(
@@ -224,6 +236,7 @@ impl fmt::Display for Value {
                 }
             }
             Self::Off => write!(f, "off"),
+            Self::Auto => write!(f, "auto"),
             Self::Percent(percent) => write!(f, "{percent}%"),
         }
     }
@@ -309,6 +322,8 @@ mod tests {
             (time, "1m30s"),
             (time, "50ms"),
             (Kind::Count(0, 10), "10"),
+            (Kind::CountOrAuto(1, 9), "9"),
+            (Kind::CountOrAuto(1, 9), "auto"),
             (bytes, "256KiB"),
             (bytes, "16MiB"),
             (bytes, "1025B"),
@@ -334,6 +349,8 @@ mod tests {
             assert!(told.contains("a unit of bytes, 1KiB to 1MiB"), "{text}: {told}");
         }
         assert!(told(Kind::Count(1, 5), "6").contains("1 to 5"));
+        assert!(told(Kind::Count(1, 5), "auto").contains("1 to 5"));
+        assert!(told(Kind::CountOrAuto(1, 5), "0").contains("auto, or a number, 1 to 5"));
         assert!(told(Kind::Listen, "host:7700").contains("IP:PORT"));
         for text in ["host", "host:0", "0.0.0.0:7700", ":1", "h st:1", "http://h:1"] {
             assert!(told(Kind::Reach, text).contains("HOST:PORT"), "{text}");
@@ -347,6 +364,9 @@ mod tests {
     fn a_files_types_are_kept_apart() {
         let count = Kind::Count(1, 9);
         assert!(count.read(&Raw::Quoted("3".into())).is_err());
+        let or_auto = Kind::CountOrAuto(1, 9);
+        assert!(or_auto.read(&Raw::Quoted("3".into())).is_err());
+        assert_eq!(or_auto.read(&Raw::Quoted("auto".into())), Ok(Value::Auto));
         assert_eq!(count.read(&Raw::Number("3".into())), Ok(Value::Count(3)));
         assert!(Kind::Text.read(&Raw::Number("3".into())).is_err());
         assert!(Kind::Switch.read(&Raw::Quoted("true".into())).is_err());

@@ -244,6 +244,7 @@ async fn start_data(
         masters: masters(config, dialling)?,
         dialling,
         tuning: tuning(tunables),
+        raft_workers: tunables.raft_workers,
         memory: memory_bounds(&tunables.memory),
         sync_writes: config.sync_writes,
         registry: registry.clone(),

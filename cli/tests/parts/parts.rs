@@ -1,6 +1,6 @@
 //! Starting parts, and asking data servers.
 
-use std::{path::Path, time::Duration};
+use std::{num::NonZeroUsize, path::Path, time::Duration};
 
 use prometheus::Registry;
 use sharklock_dataserver::{
@@ -76,6 +76,7 @@ pub async fn data_server(
         masters: Masters::new(vec![master.to_owned()], Dialling::default()).expect("an address"),
         dialling: Dialling::default(),
         tuning,
+        raft_workers: NonZeroUsize::new(4).expect("some"),
         memory: MemoryBounds::default(),
         sync_writes: true,
         registry: Registry::new(),

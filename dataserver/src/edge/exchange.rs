@@ -1,4 +1,4 @@
-//! The stream by which a gateway in another process calls this store: the same mailbox, lanes and
+//! The stream by which a gateway in another process calls this store: the same mailboxes, lanes and
 //! bounds as a gateway's in this process.
 
 use std::{
@@ -23,7 +23,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::edge::{
     links::{Links, LocalLink},
-    mailbox::Mailbox,
+    porter::Porter,
 };
 
 /// Largest message of a gateway: it ends one with the call that brings it over 256 KiB.
@@ -36,15 +36,15 @@ const RETRY_AFTER_MS: u64 = 50;
 /// See the module.
 #[derive(Clone)]
 pub struct Exchanges {
-    mailbox: Arc<Mailbox>,
+    porter: Arc<Porter>,
     links: Arc<Links>,
     stopping: CancellationToken,
 }
 
 impl Exchanges {
     /// For one store. Streams end when `stopping` says so.
-    pub fn new(mailbox: Arc<Mailbox>, links: Arc<Links>, stopping: CancellationToken) -> Self {
-        Self { mailbox, links, stopping }
+    pub fn new(porter: Arc<Porter>, links: Arc<Links>, stopping: CancellationToken) -> Self {
+        Self { porter, links, stopping }
     }
 
     /// The gRPC service.
@@ -61,12 +61,12 @@ impl StoreService for Exchanges {
         &self,
         request: Request<Streaming<StoreCalls>>,
     ) -> Result<Response<Replies>, Status> {
-        let (link, batches) = LocalLink::connect(&self.mailbox, &self.links);
+        let (link, batches) = LocalLink::connect(&self.porter, &self.links);
         let (refused, refusals) = mpsc::channel(REFUSALS_MAX);
         // The gateway is connected for as long as both directions are: the end of either ends the
         // link, and what the store would still say is lost with it.
         let ended = self.stopping.child_token();
-        let listening = listen(request.into_inner(), link, Arc::clone(&self.mailbox), refused);
+        let listening = listen(request.into_inner(), link, Arc::clone(&self.porter), refused);
         let ending = ended.clone();
         tokio::spawn(async move {
             tokio::select! {
@@ -92,7 +92,7 @@ const REFUSALS_MAX: usize = 64;
 async fn listen(
     mut calls: Streaming<StoreCalls>,
     link: LocalLink,
-    mailbox: Arc<Mailbox>,
+    porter: Arc<Porter>,
     refused: mpsc::Sender<Vec<StoreReply>>,
 ) {
     loop {
@@ -113,7 +113,7 @@ async fn listen(
                 continue;
             }
             let Err(calls) = link.send(lane, calls) else { continue };
-            let refusals = calls.into_iter().map(|call| refusal(&mailbox, &call)).collect();
+            let refusals = calls.into_iter().map(|call| refusal(&porter, &call)).collect();
             // A gateway that reads no answers has to wait with its calls.
             if refused.send(refusals).await.is_err() {
                 return;
@@ -123,8 +123,8 @@ async fn listen(
 }
 
 /// Why a call was not taken; not done, in either case.
-fn refusal(mailbox: &Mailbox, call: &StoreCall) -> StoreReply {
-    let kind = match mailbox.is_closed() {
+fn refusal(porter: &Porter, call: &StoreCall) -> StoreReply {
+    let kind = match porter.is_closed() {
         // It stops: another replica leads, or will.
         true => {
             store_error::Kind::NotLeader(NotLeader { range_id: call.range_id, leader_store_id: 0 })

@@ -19,7 +19,7 @@ use tokio::{sync::Notify, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    edge::{mailbox::Mailbox, registration},
+    edge::{porter::Porter, registration},
     ports::Input,
     reports::Reports,
 };
@@ -38,17 +38,29 @@ const EX_CONFIG: i32 = 78;
 /// The first pause between two heartbeats is this part of the usual one, and then it doubles.
 const FIRST_PAUSES: u32 = 16;
 
-/// What the worker's thread has said of the store.
-#[derive(Debug, Default)]
+/// What the workers' threads have said of the store.
+#[derive(Debug)]
 pub struct Bulletin {
     board: Mutex<Board>,
     news: Notify,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Board {
     reports: Reports,
-    measures: Measures,
+    /// Of each worker.
+    measures: Vec<Measures>,
+}
+
+impl Board {
+    /// Of the whole store. All workers see the one disk: any of the latest figures is as good.
+    fn measures(&self) -> Measures {
+        let add = |all: Measures, one: &Measures| Measures {
+            replicas_count: all.replicas_count + one.replicas_count,
+            sync_us: all.sync_us.max(one.sync_us),
+        };
+        self.measures.iter().fold(Measures::default(), add)
+    }
 }
 
 /// What every heartbeat says.
@@ -61,16 +73,24 @@ pub struct Measures {
 }
 
 impl Bulletin {
-    /// What has changed since the last time; `at_once`: the masters are to hear of it now.
+    /// For so many workers, who have said nothing yet.
+    pub fn new(workers: usize) -> Self {
+        let measures = vec![Measures::default(); workers];
+        let board = Board { reports: Reports::default(), measures };
+        Self { board: Mutex::new(board), news: Notify::default() }
+    }
+
+    /// What has changed at a worker since the last time; `at_once`: the masters are to hear of it now.
     pub fn publish(
         &self,
+        worker: usize,
         changed: Vec<(RangeId, Option<RangeReport>)>,
         measures: Measures,
         at_once: bool,
     ) {
         let mut board = self.board();
-        board.reports.note(changed);
-        board.measures = measures;
+        board.reports.note(worker, changed);
+        board.measures[worker] = measures;
         drop(board);
         if at_once {
             self.news.notify_one();
@@ -90,12 +110,12 @@ pub struct Heart {
     pub life: Life,
     /// The masters that hear it.
     pub masters: Masters,
-    /// The word of the worker.
+    /// The word of the workers.
     pub bulletin: Arc<Bulletin>,
     /// How often, if nothing changes.
     pub every: Duration,
-    /// The worker, which is told of replicas to make.
-    pub mailbox: Arc<Mailbox>,
+    /// The way to the workers, who are told of replicas to make.
+    pub porter: Arc<Porter>,
     /// The streams, which are told of the other stores.
     pub links: Arc<PeerLinks>,
     /// The streams, which are told of the other stores.
@@ -140,7 +160,7 @@ impl Heart {
         told.seq += 1;
         let (said, measures) = {
             let mut board = self.bulletin.board();
-            (board.reports.heartbeat(), board.measures)
+            (board.reports.heartbeat(), board.measures())
         };
         let request = StoreHeartbeatRequest {
             cluster_id: self.ident.cluster_id.to_wire(),
@@ -193,14 +213,14 @@ impl Heart {
         }
         for RaiseLevel { range_id, conf_ver, feature_level: level } in answer.raise {
             let range = RangeId(range_id);
-            self.mailbox.tell(Input::RaiseLevel { range, conf_ver, level });
+            self.porter.tell(Input::RaiseLevel { range, conf_ver, level });
         }
     }
 
     fn create(&self, first: &RangeDescriptor, level: u64) {
         let range = RangeId(first.range_id);
         match Descriptor::try_from(first) {
-            Ok(descriptor) => self.mailbox.tell(Input::Create { descriptor, level }),
+            Ok(descriptor) => self.porter.tell(Input::Create { descriptor, level }),
             Err(why) => tracing::error!(%range, %why, "the master sends no descriptor of a range"),
         }
     }

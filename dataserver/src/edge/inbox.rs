@@ -1,4 +1,4 @@
-//! From the streams of other stores into the worker's mailbox.
+//! From the streams of other stores to the porter.
 
 use std::sync::Arc;
 
@@ -6,10 +6,10 @@ use sharklock_proto::internal::v1::{Heartbeats, RangeMessage, SnapshotMessage};
 use sharklock_rangemap::StoreId;
 use sharklock_transport::PeerInbox;
 
-use crate::{edge::mailbox::Mailbox, ports::Input};
+use crate::{edge::porter::Porter, ports::Input};
 
 /// See the module.
-pub struct Inbox(pub Arc<Mailbox>);
+pub struct Inbox(pub Arc<Porter>);
 
 impl PeerInbox for Inbox {
     fn messages(&self, messages: Vec<RangeMessage>) {

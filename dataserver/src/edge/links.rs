@@ -14,7 +14,7 @@ use sharklock_proto::{
 };
 use tokio::sync::mpsc;
 
-use crate::{edge::mailbox::Mailbox, front::LinkId};
+use crate::{edge::porter::Porter, front::LinkId};
 
 /// Batches of replies that may wait for a gateway. A gateway that does not read loses replies, as
 /// over a broken connection: its clients ask again.
@@ -72,29 +72,29 @@ impl Links {
 #[derive(Debug)]
 pub struct LocalLink {
     link: LinkId,
-    mailbox: Arc<Mailbox>,
+    porter: Arc<Porter>,
     links: Arc<Links>,
 }
 
 impl LocalLink {
     /// Connects; replies and events come on the receiver, in batches.
     pub(super) fn connect(
-        mailbox: &Arc<Mailbox>,
+        porter: &Arc<Porter>,
         links: &Arc<Links>,
     ) -> (Self, mpsc::Receiver<Vec<StoreReply>>) {
         let (link, receiver) = links.connect();
-        (Self { link, mailbox: Arc::clone(mailbox), links: Arc::clone(links) }, receiver)
+        (Self { link, porter: Arc::clone(porter), links: Arc::clone(links) }, receiver)
     }
 
     /// Hands calls to the store; never waits. Gives back what does not fit.
     pub fn send(&self, lane: Lane, calls: Vec<StoreCall>) -> Result<(), Vec<StoreCall>> {
-        self.mailbox.post(lane, self.link, calls)
+        self.porter.post(lane, self.link, calls)
     }
 }
 
 impl Drop for LocalLink {
     fn drop(&mut self) {
         self.links.disconnect(self.link);
-        self.mailbox.link_closed(self.link);
+        self.porter.link_closed(self.link);
     }
 }

@@ -102,14 +102,15 @@ impl Mailbox {
     }
 
     /// Posts what other stores say, also after the close: a store that stops still hands over. What
-    /// does not fit is lost, as on a bad link.
-    pub fn raft(&self, inputs: Vec<Input>) {
+    /// does not fit comes back, and is lost, as on a bad link.
+    pub fn raft(&self, inputs: Vec<Input>) -> Result<(), Vec<Input>> {
         let mut state = self.state();
         if state.raft.len() + inputs.len() > RAFT_MAX {
-            return;
+            return Err(inputs);
         }
         state.raft.extend(inputs);
         self.wake(state);
+        Ok(())
     }
 
     /// Whether the worker finishes: calls are refused.

@@ -7,11 +7,9 @@ use prometheus::{
     core::{AtomicU64, GenericCounter},
 };
 
-use crate::{
-    memory::MemoryRefusals,
-    ports::{Outputs, WorkerStats},
-    worker::Worker,
-};
+use sharklock_proto::internal::v1::{Heartbeats, RangeMessage, SnapshotMessage};
+
+use crate::{memory::MemoryRefusals, ports::WorkerStats, worker::Worker};
 
 /// Every metric of one store.
 #[derive(Clone, Debug)]
@@ -44,6 +42,65 @@ pub struct Metrics {
     waiters: IntGauge,
     log_entries: IntGauge,
     unflushed_entries: IntGauge,
+}
+
+/// What a worker has done since the start of the process, and holds.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Shown {
+    pub stats: WorkerStats,
+    pub refusals: MemoryRefusals,
+    pub state_bytes: u64,
+    /// Of the whole store; each worker knows it.
+    pub state_limit_bytes: u64,
+    pub ranges_led: u64,
+    pub replicas_behind: u64,
+    pub locks: u64,
+    pub holds: u64,
+    pub waiters: u64,
+    pub log_entries: u64,
+    pub unflushed_entries: u64,
+}
+
+impl Shown {
+    /// As of now.
+    pub fn of(worker: &Worker) -> Self {
+        let (store, memory) = (worker.store(), worker.memory());
+        let mut shown = Self {
+            stats: worker.stats(),
+            refusals: memory.refusals(),
+            state_bytes: memory.used(),
+            replicas_behind: store.behind().count() as u64,
+            state_limit_bytes: memory.bounds().store.unwrap_or(0),
+            ..Self::default()
+        };
+        for range in store.ranges() {
+            let (Some(status), Some(machine)) = (store.status(range), store.machine(range)) else {
+                continue;
+            };
+            let counts = machine.table().counts();
+            shown.locks += counts.locks as u64;
+            shown.holds += counts.holds as u64;
+            shown.waiters += counts.waiters as u64;
+            shown.ranges_led += u64::from(status.leader == Some(store.ident().store));
+            shown.log_entries += status.log_last + 1 - status.log_first.min(status.log_last + 1);
+            shown.unflushed_entries += status.applied - status.flushed.min(status.applied);
+        }
+        shown
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.stats += other.stats;
+        self.refusals += other.refusals;
+        self.state_bytes += other.state_bytes;
+        self.state_limit_bytes = other.state_limit_bytes;
+        self.ranges_led += other.ranges_led;
+        self.replicas_behind += other.replicas_behind;
+        self.locks += other.locks;
+        self.holds += other.holds;
+        self.waiters += other.waiters;
+        self.log_entries += other.log_entries;
+        self.unflushed_entries += other.unflushed_entries;
+    }
 }
 
 impl Metrics {
@@ -172,11 +229,16 @@ impl Metrics {
         self.turn_seconds.observe(took.as_secs_f64());
     }
 
-    /// A turn has something for other stores.
-    pub fn sending(&self, outputs: &Outputs) {
-        self.peer_messages.inc_by(outputs.messages.len() as u64);
-        self.peer_heartbeats.inc_by(outputs.heartbeats.len() as u64);
-        self.peer_snapshots.inc_by(outputs.snapshots.len() as u64);
+    /// A turn has this for other stores.
+    pub fn sending(
+        &self,
+        messages: &[RangeMessage],
+        heartbeats: &[Heartbeats],
+        snapshots: &[SnapshotMessage],
+    ) {
+        self.peer_messages.inc_by(messages.len() as u64);
+        self.peer_heartbeats.inc_by(heartbeats.len() as u64);
+        self.peer_snapshots.inc_by(snapshots.len() as u64);
     }
 
     /// Replies could not be delivered.
@@ -184,35 +246,21 @@ impl Metrics {
         self.lost_replies.inc_by(replies as u64);
     }
 
-    /// Shows what a worker has done and holds.
-    pub fn show(&self, worker: &Worker) {
-        self.show_stats(worker.stats());
-        let store = worker.store();
-        let (mut locks, mut holds, mut waiters, mut led) = (0, 0, 0, 0);
-        let (mut log_entries, mut unflushed) = (0, 0);
-        for range in store.ranges() {
-            let (Some(status), Some(machine)) = (store.status(range), store.machine(range)) else {
-                continue;
-            };
-            let counts = machine.table().counts();
-            locks += counts.locks;
-            holds += counts.holds;
-            waiters += counts.waiters;
-            led += usize::from(status.leader == Some(store.ident().store));
-            log_entries += status.log_last + 1 - status.log_first.min(status.log_last + 1);
-            unflushed += status.applied - status.flushed.min(status.applied);
-        }
-        let memory = worker.memory();
-        self.state_bytes.set(memory.used() as i64);
-        self.state_limit_bytes.set(memory.bounds().store.unwrap_or(0) as i64);
-        self.show_refusals(memory.refusals());
-        self.ranges_led.set(led as i64);
-        self.replicas_behind.set(store.behind().count() as i64);
-        self.locks.set(locks as i64);
-        self.holds.set(holds as i64);
-        self.waiters.set(waiters as i64);
-        self.log_entries.set(log_entries as i64);
-        self.unflushed_entries.set(unflushed as i64);
+    /// Shows what the workers of the store have done and hold, all together.
+    pub fn show<'a>(&self, workers: impl Iterator<Item = &'a Shown>) {
+        let mut all = Shown::default();
+        workers.for_each(|worker| all.add(worker));
+        self.show_stats(all.stats);
+        self.show_refusals(all.refusals);
+        self.state_bytes.set(all.state_bytes as i64);
+        self.state_limit_bytes.set(all.state_limit_bytes as i64);
+        self.ranges_led.set(all.ranges_led as i64);
+        self.replicas_behind.set(all.replicas_behind as i64);
+        self.locks.set(all.locks as i64);
+        self.holds.set(all.holds as i64);
+        self.waiters.set(all.waiters as i64);
+        self.log_entries.set(all.log_entries as i64);
+        self.unflushed_entries.set(all.unflushed_entries as i64);
     }
 
     fn show_refusals(&self, refusals: MemoryRefusals) {
@@ -229,7 +277,7 @@ impl Metrics {
     }
 
     fn show_stats(&self, stats: WorkerStats) {
-        // Counters of the one worker are totals already; the metric follows them.
+        // Counters of workers are totals already; the metric follows them.
         let follow = |metric: &GenericCounter<AtomicU64>, total: u64| {
             metric.inc_by(total.saturating_sub(metric.get()));
         };

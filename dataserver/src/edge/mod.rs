@@ -1,6 +1,8 @@
 //! The parts around the core: threads, clocks, the disk, the links of gateways and of other stores,
-//! and what the masters are told. Everything here only translates between the world and `Worker`.
+//! and what the masters are told. Everything here only translates between the world and the workers:
+//! the porter takes in what is for them, and the board shows what they say as one.
 
+mod board;
 mod chores;
 mod clock;
 mod disk_thread;
@@ -10,6 +12,7 @@ mod inbox;
 mod links;
 mod mailbox;
 mod metrics;
+mod porter;
 mod registration;
 mod server;
 mod worker_thread;

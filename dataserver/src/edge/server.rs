@@ -1,7 +1,8 @@
-//! A data server: one store, its worker, its disk, its port.
+//! A data server: one store, its workers, its disk, its port.
 
 use std::{
     io,
+    num::NonZeroUsize,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -31,7 +32,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    assignment::Assignment,
     edge::{
+        board::Board,
         chores,
         clock::ServerClock,
         disk_thread::{self, SyncTimes, Writer},
@@ -39,10 +42,10 @@ use crate::{
         heartbeat::{Bulletin, Heart},
         inbox::Inbox,
         links::{Links, LocalLink},
-        mailbox::Mailbox,
         metrics::Metrics,
+        porter::Porter,
         registration::{self, Applicant, Registered},
-        worker_thread::WorkerThread,
+        worker_thread::{Shared, WorkerThread},
     },
     machine::LockRange,
     memory::MemoryBounds,
@@ -52,7 +55,8 @@ use crate::{
 
 /// How long a stopping store waits for its port to close and for its good-bye.
 const TASKS_END_WITHIN: Duration = Duration::from_secs(2);
-/// The worker of a store that has one.
+/// The speaker on the streams to other stores, which all workers of a store share: their ranges are
+/// others' at the other end, and one stream keeps the order of each range.
 const WORKER: u32 = 0;
 
 /// How to start a data server.
@@ -70,6 +74,8 @@ pub struct DataServerConfig {
     pub dialling: Dialling,
     /// The knobs that operators may turn.
     pub tuning: Tuning,
+    /// How many raft workers share its ranges out. It may differ from start to start.
+    pub raft_workers: NonZeroUsize,
     /// How much memory its locks may take, on this server.
     pub memory: MemoryBounds,
     /// False breaks durability: acknowledged grants may be lost with the machine. Benchmarks only.
@@ -144,7 +150,7 @@ pub enum StartError {
 /// of the process, which loses nothing that was acknowledged.
 #[derive(Debug)]
 pub struct DataServer {
-    mailbox: Arc<Mailbox>,
+    porter: Arc<Porter>,
     links: Arc<Links>,
     ready: watch::Receiver<bool>,
     ailing: watch::Receiver<Vec<String>>,
@@ -179,14 +185,14 @@ impl DataServer {
         data_dir::forget_identity(&path)
             .map_err(|source| StartError::DataDir { path: path.clone(), source })?;
         let engine = engine_config(&ident, &config.tuning);
-        let store = Store::<LockRange>::recover(engine, &disk)
+        let shares = Store::<LockRange>::recover_shares(engine, &disk, config.raft_workers)
             .map_err(|source| StartError::Recover { path, source })?;
-        Self::spawn(config, disk, store, (ident, applicant.life), &stores)
+        Self::spawn(config, disk, shares, (ident, applicant.life), &stores)
     }
 
     /// Connects a gateway of the same process.
     pub fn connect(&self) -> (LocalLink, tokio_mpsc::Receiver<Vec<StoreReply>>) {
-        LocalLink::connect(&self.mailbox, &self.links)
+        LocalLink::connect(&self.porter, &self.links)
     }
 
     /// True while every range here knows a leader, which a store without ranges fulfils.
@@ -213,7 +219,7 @@ impl DataServer {
     /// Hands leadership over, finishes what is on its way, writes the image, and ends. Blocks for
     /// some seconds at most.
     pub fn stop(self) {
-        self.mailbox.close();
+        self.porter.close();
         for thread in self.threads {
             if thread.join().is_err() {
                 tracing::error!("a store's thread has panicked");
@@ -230,64 +236,74 @@ impl DataServer {
     fn spawn(
         config: DataServerConfig,
         disk: RocksDisk,
-        store: Store<LockRange>,
+        shares: Vec<Store<LockRange>>,
         (ident, life): (StoreIdent, Life),
         stores: &[StoreAddress],
     ) -> Result<Self, StartError> {
         let metrics = Metrics::register(&config.registry)?;
         let address = config.advertise.clone();
-        let mailbox = Arc::new(Mailbox::default());
+        let porter = Arc::new(Porter::new(table_of(&shares, config.raft_workers)));
         let links = Arc::new(Links::default());
         let stopping = CancellationToken::new();
-        let (peers, acceptor) = peers(&config, &ident, &mailbox, stopping.clone(), stores);
-        let bulletin = Arc::new(Bulletin::default());
+        let (peers, acceptor) = peers(&config, &ident, &porter, stopping.clone(), stores);
+        let bulletin = Arc::new(Bulletin::new(shares.len()));
+        let board = Arc::new(Board::new(shares.len(), metrics.clone()));
+        let (ready, ailing) = (board.ready(), board.ailing());
         let sync_times = Arc::new(SyncTimes::default());
-        let (batch_sender, batch_receiver) = mpsc::sync_channel(1);
+        let (batch_sender, batch_receiver) = mpsc::sync_channel(shares.len());
         let (chore_sender, chore_receiver) = mpsc::channel();
         let reader = disk.reader();
-        let (ready_sender, ready) = watch::channel(false);
-        let (ailing_sender, ailing) = watch::channel(Vec::new());
-        let mut clock = ServerClock::start();
         let tick = config.tuning.pace.tick;
         let times = Arc::clone(&sync_times);
         let writer = Writer::new(disk, config.sync_writes, tick, times, metrics.clone());
         let writer = Arc::new(writer);
-        let worker_thread = WorkerThread {
-            worker: Worker::new(clock.now(), store, config.tuning.pace)
-                .with_memory_bounds(config.memory),
-            clock,
-            mailbox: Arc::clone(&mailbox),
+        let shared = Shared {
+            porter: Arc::clone(&porter),
             links: Arc::clone(&links),
             peers: Arc::clone(&peers),
             bulletin: Arc::clone(&bulletin),
+            board,
             batches: batch_sender,
             chores: chore_sender,
             writer: Arc::clone(&writer),
             sync_times,
             metrics,
-            ready: ready_sender,
-            ailing: ailing_sender,
-            address: config.advertise,
             hand_over_within: config.tuning.pace.election_max(),
+            address: config.advertise,
         };
-        let (disk_mailbox, chore_mailbox) = (Arc::clone(&mailbox), Arc::clone(&mailbox));
-        let threads = vec![
+        let (disk_porter, chore_porter) = (Arc::clone(&porter), Arc::clone(&porter));
+        let mut threads = vec![
             spawn("store-chores", move || {
-                chores::run(&reader, &chore_receiver, &chore_mailbox);
+                chores::run(&reader, &chore_receiver, chore_porter.mailboxes());
             })?,
             spawn("store-disk", move || {
-                disk_thread::run(&writer, &batch_receiver, &disk_mailbox);
+                disk_thread::run(&writer, &batch_receiver, disk_porter.mailboxes());
             })?,
-            spawn("store-raft", move || worker_thread.run())?,
         ];
-        let exchanges = Exchanges::new(Arc::clone(&mailbox), Arc::clone(&links), stopping.clone());
+        for (number, share) in shares.into_iter().enumerate() {
+            let mut clock = ServerClock::start();
+            let worker = Worker::new(clock.now(), share, config.tuning.pace)
+                .with_number(number)
+                .with_memory_bounds(config.memory.clone());
+            let worker_thread = WorkerThread {
+                number,
+                worker,
+                clock,
+                mailbox: Arc::clone(&porter.mailboxes()[number]),
+                shared: shared.clone(),
+                was_ready: false,
+                ailing: Vec::new(),
+            };
+            threads.push(spawn(&format!("store-raft-{number}"), move || worker_thread.run())?);
+        }
+        let exchanges = Exchanges::new(Arc::clone(&porter), Arc::clone(&links), stopping.clone());
         let heart = Heart {
             ident,
             life,
             masters: config.masters,
             bulletin,
             every: config.tuning.heartbeat_every,
-            mailbox: Arc::clone(&mailbox),
+            porter: Arc::clone(&porter),
             links: peers,
             acceptor: acceptor.clone(),
         };
@@ -298,7 +314,7 @@ impl DataServer {
             spawn_counted(heart.beat(stopping.clone()), alive),
         ];
         Ok(Self {
-            mailbox,
+            porter,
             links,
             ready,
             ailing,
@@ -310,6 +326,13 @@ impl DataServer {
             stopping,
         })
     }
+}
+
+/// Where the ranges are from the start on.
+fn table_of(shares: &[Store<LockRange>], workers: NonZeroUsize) -> Assignment {
+    let mut table = Assignment::new(workers);
+    shares.iter().enumerate().for_each(|(worker, share)| table.begin(worker, share.held()));
+    table
 }
 
 /// A task that holds `alive` for as long as it runs.
@@ -343,7 +366,7 @@ async fn port(
 fn peers(
     config: &DataServerConfig,
     ident: &StoreIdent,
-    mailbox: &Arc<Mailbox>,
+    porter: &Arc<Porter>,
     stopping: CancellationToken,
     stores: &[StoreAddress],
 ) -> (Arc<PeerLinks>, PeerAcceptor) {
@@ -353,7 +376,7 @@ fn peers(
         ident: ident.ident,
         worker: WORKER,
     };
-    let inbox: Arc<dyn PeerInbox> = Arc::new(Inbox(Arc::clone(mailbox)));
+    let inbox: Arc<dyn PeerInbox> = Arc::new(Inbox(Arc::clone(porter)));
     let acceptor = PeerAcceptor::new(me.clone(), Arc::clone(&inbox), stopping);
     let links = PeerLinks::start(me, config.dialling, inbox);
     let known = registration::peers(stores);

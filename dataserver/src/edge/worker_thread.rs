@@ -5,23 +5,25 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use sharklock_multiraft::{Batch, Chore, Disk};
-use sharklock_proto::v1;
+use sharklock_multiraft::{Batch, Disk};
+use sharklock_proto::{internal::v1::StoreReply, v1};
 use sharklock_rangemap::RangeId;
 use sharklock_transport::PeerLinks;
-use tokio::sync::watch;
 
 use crate::{
     edge::{
+        board::Board,
+        chores::Ordered,
         clock::ServerClock,
-        disk_thread::{SyncTimes, Writer},
+        disk_thread::{Handed, SyncTimes, Writer},
         heartbeat::{Bulletin, Measures},
         links::{Links, Sent},
         mailbox::Mailbox,
-        metrics::Metrics,
+        metrics::{Metrics, Shown},
+        porter::Porter,
     },
     front::LinkId,
-    machine::LockRange,
+    gathering::GATHERING_LINK,
     ports::{Input, Outputs},
     worker::Worker,
 };
@@ -35,38 +37,70 @@ const INLINE_OPS_MAX: usize = 2;
 /// How long a stopping store waits for its disk.
 const FINISH_PATIENCE: Duration = Duration::from_secs(10);
 
-/// The worker's thread, and everything that it works with.
+/// A worker's thread, and everything that it works with.
 pub struct WorkerThread<D> {
+    /// Which of the store's workers this is, from 0.
+    pub number: usize,
     /// The core.
     pub worker: Worker,
     /// Its clock.
     pub clock: ServerClock,
     /// The mail that comes in.
     pub mailbox: Arc<Mailbox>,
+    /// What the store's workers share.
+    pub shared: Shared<D>,
+    /// True while each range here knew a leader.
+    pub was_ready: bool,
+    /// The replicas that did not follow their ranges, each with why.
+    pub ailing: Vec<String>,
+}
+
+/// What the workers of a store share. Clones are of the same.
+pub struct Shared<D> {
+    /// The porter, which routes by where ranges are.
+    pub porter: Arc<Porter>,
     /// The links that carry replies.
     pub links: Arc<Links>,
     /// The streams that carry messages to other stores.
     pub peers: Arc<PeerLinks>,
     /// The board from which heartbeats to the masters read.
     pub bulletin: Arc<Bulletin>,
-    /// The channel to the disk thread. Capacity 1: the core hands out one at a time.
-    pub batches: mpsc::SyncSender<Batch>,
-    /// The channel to the chores' thread. The core bounds how many there are.
-    pub chores: mpsc::Sender<Chore<LockRange>>,
+    /// The board of everything else that they show.
+    pub board: Arc<Board>,
+    /// The channel to the disk thread. It has room for one batch of each: a core hands out one at a
+    /// time.
+    pub batches: mpsc::SyncSender<Handed>,
+    /// The channel to the chores' thread. The cores bound how many there are.
+    pub chores: mpsc::Sender<Ordered>,
     /// Writes a batch here and now.
     pub writer: Arc<Writer<D>>,
     /// Shown in the status.
     pub sync_times: Arc<SyncTimes>,
     /// Shown to Prometheus.
     pub metrics: Metrics,
-    /// True while each range here knows a leader.
-    pub ready: watch::Sender<bool>,
-    /// The replicas that do not follow their ranges, each with why.
-    pub ailing: watch::Sender<Vec<String>>,
     /// How long a stopping store waits until others lead: the longest election time-out.
     pub hand_over_within: Duration,
     /// Shown in the status.
     pub address: String,
+}
+
+impl<D> Clone for Shared<D> {
+    fn clone(&self) -> Self {
+        Self {
+            porter: Arc::clone(&self.porter),
+            links: Arc::clone(&self.links),
+            peers: Arc::clone(&self.peers),
+            bulletin: Arc::clone(&self.bulletin),
+            board: Arc::clone(&self.board),
+            batches: self.batches.clone(),
+            chores: self.chores.clone(),
+            writer: Arc::clone(&self.writer),
+            sync_times: Arc::clone(&self.sync_times),
+            metrics: self.metrics.clone(),
+            hand_over_within: self.hand_over_within,
+            address: self.address.clone(),
+        }
+    }
 }
 
 impl<D: Disk> WorkerThread<D> {
@@ -98,6 +132,7 @@ impl<D: Disk> WorkerThread<D> {
     #[expect(clippy::disallowed_methods, reason = "an edge: it measures turns")]
     fn turn(&mut self, now: Duration, inputs: Vec<Input>) {
         let begin = Instant::now();
+        self.worker.set_used_elsewhere(self.shared.board.used_elsewhere(self.number));
         for input in inputs {
             self.worker.handle(now, input);
         }
@@ -106,71 +141,104 @@ impl<D: Disk> WorkerThread<D> {
         let drained = !self.mailbox.is_closed();
         let mut outputs = self.worker.end_turn(now, wall_unix_ms(), drained);
         while let Some(batch) = self.dispatch(outputs) {
-            self.writer.write(&batch);
+            if !self.shared.writer.try_write(&batch.ops) {
+                // Another worker's batch is being written: this one goes with those that wait.
+                self.hand_over_batch(batch);
+                break;
+            }
             let now = self.clock.now();
             self.worker.handle(now, Input::Persisted(batch.seq));
             // Mail may have come meanwhile, so nothing is due before it has been handled.
             outputs = self.worker.end_turn(now, wall_unix_ms(), false);
         }
-        self.metrics.turned(begin.elapsed());
+        self.shared.metrics.turned(begin.elapsed());
+        self.show_at_once();
+    }
+
+    /// What must not wait for the next [`show`](Self::show).
+    fn show_at_once(&mut self) {
+        let board = &self.shared.board;
+        board.set_used(self.number, self.worker.memory().used());
         // Mostly nothing ails, and then this costs nothing.
         let ailing = self.worker.ailing_replicas();
-        self.ailing.send_if_modified(|before| {
-            let is_news = *before != ailing;
-            *before = ailing;
-            is_news
-        });
+        if ailing != self.ailing {
+            board.set_ailing(self.number, ailing.clone());
+            self.ailing = ailing;
+        }
         let ready = self.worker.knows_leaders();
-        self.ready.send_if_modified(|before| std::mem::replace(before, ready) != ready);
+        if std::mem::replace(&mut self.was_ready, ready) != ready {
+            board.set_ready(self.number, ready);
+        }
     }
 
     /// Sends replies, and gives the batch to the disk thread, or back if it is to be written here:
     /// a small one that nobody waits behind, on a quick disk. To hand it over costs two wake-ups, which is more than
     /// what one lonely client's commit costs beside the disk (D5 has the disk thread write all).
     fn dispatch(&mut self, outputs: Outputs) -> Option<Batch> {
+        // Before anything that leads others to route by it.
+        if !outputs.whereabouts.is_empty() {
+            self.shared.porter.follow(self.number, outputs.whereabouts);
+        }
         // Before the disk: a leader's followers write at the same time as it does.
-        self.metrics.sending(&outputs);
-        self.peers.send(outputs.messages, outputs.heartbeats, outputs.snapshots);
+        self.shared.metrics.sending(&outputs.messages, &outputs.heartbeats, &outputs.snapshots);
+        self.shared.peers.send(outputs.messages, outputs.heartbeats, outputs.snapshots);
         for chore in outputs.chores {
-            self.chores.send(chore).expect("the chores' thread ends after this one");
+            let ordered = (self.number, chore);
+            self.shared.chores.send(ordered).expect("the chores' thread ends after this one");
         }
         let mut here = None;
         if let Some(batch) = outputs.batch {
             let is_small = batch.ops.len() <= INLINE_OPS_MAX;
-            if is_small && self.mailbox.is_empty() && self.writer.is_quick() {
+            if is_small && self.mailbox.is_empty() && self.shared.writer.is_quick() {
                 here = Some(batch);
             } else {
-                self.batches.send(batch).expect("the disk thread ends after this one");
+                self.hand_over_batch(batch);
             }
         }
         for (link, replies) in outputs.replies {
-            let count = replies.len();
-            match self.links.send(link, replies) {
-                Sent::Ok => {}
-                Sent::Full => self.metrics.lost(count),
-                Sent::Gone => self.lost(link, count),
+            match link {
+                GATHERING_LINK => {
+                    for (link, whole) in self.shared.porter.gathered(self.number, replies) {
+                        self.reply(link, vec![whole]);
+                    }
+                }
+                link => self.reply(link, replies),
             }
         }
         here
     }
 
+    fn hand_over_batch(&mut self, batch: Batch) {
+        let handed = Handed { worker: self.number, batch };
+        self.shared.batches.send(handed).expect("the disk thread ends after this one");
+    }
+
+    fn reply(&mut self, link: LinkId, replies: Vec<StoreReply>) {
+        let count = replies.len();
+        match self.shared.links.send(link, replies) {
+            Sent::Ok => {}
+            Sent::Full => self.shared.metrics.lost(count),
+            Sent::Gone => self.lost(link, count),
+        }
+    }
+
     fn lost(&mut self, link: LinkId, count: usize) {
-        self.metrics.lost(count);
+        self.shared.metrics.lost(count);
         self.mailbox.link_closed(link);
     }
 
     fn show(&mut self, now: Duration) {
-        self.metrics.show(&self.worker);
-        let (syncs, sync_p50_us, sync_p99_us) = self.sync_times.summary();
+        self.shared.board.show(self.number, Shown::of(&self.worker));
+        let (syncs, sync_p50_us, sync_p99_us) = self.shared.sync_times.summary();
         let uptime_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
         let memory = self.worker.memory();
         let status = v1::StoreStatus {
-            address: self.address.clone(),
+            address: self.shared.address.clone(),
             uptime_ms,
             syncs,
             sync_p50_us,
             sync_p99_us,
-            state_bytes: memory.used(),
+            state_bytes: memory.used_in_all(),
             state_bytes_max: memory.bounds().store.unwrap_or(0),
             state_alarm: memory.alarm(),
             ..v1::StoreStatus::default()
@@ -180,12 +248,13 @@ impl<D: Disk> WorkerThread<D> {
 
     /// Puts on the masters' bulletin what has changed.
     fn report(&mut self, at_once: bool) {
-        let (_, sync_p50_us, sync_p99_us) = self.sync_times.summary();
+        let (_, sync_p50_us, sync_p99_us) = self.shared.sync_times.summary();
         let measures = Measures {
             replicas_count: u32::try_from(self.worker.ranges_count()).unwrap_or(u32::MAX),
             sync_us: (sync_p50_us, sync_p99_us),
         };
-        self.bulletin.publish(self.worker.take_reports(), measures, at_once);
+        let reports = self.worker.take_reports();
+        self.shared.bulletin.publish(self.number, reports, measures, at_once);
     }
 
     /// Finishes what is on its way, then writes the image once more, so that a restart has little
@@ -215,7 +284,7 @@ impl<D: Disk> WorkerThread<D> {
     /// Lets others lead what they can, so that their clients need not wait for an election. Calls
     /// are refused meanwhile, Raft goes on.
     fn hand_over(&mut self) {
-        let deadline = self.clock.now() + self.hand_over_within;
+        let deadline = self.clock.now() + self.shared.hand_over_within;
         let mut ask_at = Duration::ZERO;
         while self.has_heir() {
             let now = self.clock.now();
@@ -225,7 +294,7 @@ impl<D: Disk> WorkerThread<D> {
             }
             if now >= ask_at {
                 // Raft gives a transfer up after half as long; one may have been lost.
-                ask_at = now + self.hand_over_within / 2;
+                ask_at = now + self.shared.hand_over_within / 2;
                 self.turn(now, vec![Input::HandOver]);
             }
             let patience = self.worker.next_wakeup().min(deadline).saturating_sub(now);

@@ -73,6 +73,7 @@ impl Worker {
         for range in effects.gone.drain(..) {
             self.end(range);
         }
+        effects.buried.clear();
         self.effects = effects;
     }
 

@@ -1,5 +1,7 @@
 //! How fast and how many: what snapshots may take from everything else (decisions.md, *Defaults*).
 
+use std::num::NonZeroUsize;
+
 /// Limits of a store's snapshots, each way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SnapshotLimits {
@@ -16,6 +18,21 @@ pub struct SnapshotLimits {
     pub receiving_max: usize,
     /// A transfer without progress for so many ticks has failed.
     pub idle_ticks_max: u64,
+}
+
+impl SnapshotLimits {
+    /// Of one share of a store, counted from 0, of so many: together they have what the store has,
+    /// but at least one slot each.
+    pub(crate) fn share(self, number: usize, count: NonZeroUsize) -> Self {
+        let count = count.get();
+        let slots = |all: usize| (all / count + usize::from(number < all % count)).max(1);
+        Self {
+            bytes_per_tick: self.bytes_per_tick.map(|all| all.div_ceil(count as u64)),
+            sending_max: slots(self.sending_max),
+            receiving_max: slots(self.receiving_max),
+            ..self
+        }
+    }
 }
 
 impl Default for SnapshotLimits {

@@ -48,6 +48,12 @@ pub(super) struct Unborn<M> {
     parent: Option<RangeId>,
 }
 
+impl<M: StateMachine> Unborn<M> {
+    pub(super) fn descriptor(&self) -> &Descriptor {
+        self.loaded.state.descriptor()
+    }
+}
+
 impl<M: StateMachine> Store<M> {
     /// Makes a replica of a first range, as [`crate::bootstrap`] does on a fresh disk, with the state
     /// that all of its replicas begin with. Its records go into the next batch, and it is here once they are durable. Where the
@@ -77,7 +83,7 @@ impl<M: StateMachine> Store<M> {
         let offered = create::check(descriptor, self.ident.store)?;
         let range = descriptor.range;
         let here = self.replicas.get(&range).map(Replica::descriptor);
-        let unborn = || self.unborn.get(&range).map(|it| it.loaded.state.descriptor());
+        let unborn = || self.unborn.get(&range).map(Unborn::descriptor);
         if let Some(known) = here.or_else(unborn) {
             return if known == descriptor {
                 Ok(Known::Here)
@@ -110,9 +116,8 @@ impl<M: StateMachine> Store<M> {
         let mut unborn = self.unborn.iter();
         neighbours.find(|range| self.replicas[range].descriptor().bounds.overlaps(bounds)).or_else(
             || {
-                let descriptor =
-                    |it: &Unborn<M>| it.loaded.state.descriptor().bounds.overlaps(bounds);
-                unborn.find(|(_, it)| descriptor(it)).map(|(range, _)| *range)
+                let overlaps = |it: &Unborn<M>| it.descriptor().bounds.overlaps(bounds);
+                unborn.find(|(_, it)| overlaps(it)).map(|(range, _)| *range)
             },
         )
     }
@@ -122,7 +127,7 @@ impl<M: StateMachine> Store<M> {
     /// the parent for one of its names is to be told.
     pub fn descriptor_at(&self, name: &[u8]) -> Option<&Descriptor> {
         let here = self.range_at(name).and_then(|range| self.descriptor(range));
-        let mut unborn = self.unborn.values().map(|it| it.loaded.state.descriptor());
+        let mut unborn = self.unborn.values().map(Unborn::descriptor);
         here.or_else(|| unborn.find(|it| it.bounds.contains(name)))
     }
 
@@ -267,6 +272,7 @@ impl<M: StateMachine> Store<M> {
     fn leave_tombstone(&mut self, range: RangeId, peer: PeerId) {
         self.staging.put_all(burial::records(range, peer));
         self.tombstones.insert(range, peer);
+        self.buried.push((range, peer));
     }
 
     /// A replica that never came here is removed: it must not be made by a message that is late.
@@ -275,6 +281,7 @@ impl<M: StateMachine> Store<M> {
         if !is_known {
             self.staging.put(burial::tombstone(range, peer));
             self.tombstones.insert(range, peer);
+            self.buried.push((range, peer));
         }
     }
 
