@@ -60,7 +60,7 @@ impl Assignment {
         Self { places: BTreeMap::new(), by_start: BTreeMap::new(), loads }
     }
 
-    /// What a worker has from the start on ([`Store::held`](sharklock_multiraft::Store::held)).
+    /// Takes in the ranges of a worker at the start ([`Store::held`](sharklock_multiraft::Store::held)).
     pub fn begin(&mut self, worker: usize, held: Vec<(RangeId, Option<Bounds>)>) {
         for (range, bounds) in held {
             self.put(worker, range);

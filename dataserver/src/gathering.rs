@@ -48,7 +48,7 @@ struct Open {
 struct Routes {
     /// What it named; 0: nothing, or something that is not known any more.
     since: u64,
-    /// What each worker is asked from.
+    /// The change of each worker behind which it is asked.
     heard: Vec<u64>,
 }
 

@@ -27,7 +27,7 @@ pub struct Journal<W> {
     gone: usize,
 }
 
-/// What has changed, from the oldest change on.
+/// The changes, from the oldest on.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Page<W> {
     /// The change behind which it begins; 0: it begins with everything, and whatever was heard

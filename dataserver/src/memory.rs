@@ -92,7 +92,7 @@ pub struct StoreMemory {
     /// Those of `bounds`.
     prefixes: Vec<Name>,
     used: u64,
-    /// What the store's other workers have said that their ranges use.
+    /// The bytes that the store's other workers have said their ranges use.
     elsewhere: u64,
     alarm: bool,
     refusals: MemoryRefusals,

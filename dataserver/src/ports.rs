@@ -183,7 +183,7 @@ pub struct WorkerStats {
 }
 
 impl AddAssign for WorkerStats {
-    /// What several workers have done.
+    /// Adds up the counts of several workers.
     fn add_assign(&mut self, other: Self) {
         let Self { entries, commands, grants, expiries, wait_timeouts, keepalive_items, .. } =
             other;

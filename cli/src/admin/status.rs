@@ -114,7 +114,7 @@ pub struct Range {
     pub replicas: Vec<Replica>,
     /// A range that was split off and that nobody has led yet; 0: there is none.
     pub awaited_range_id: Wide,
-    /// What the log that is kept for it takes, bytes.
+    /// The size of the log that is kept for it, bytes.
     pub log_bytes: Wide,
     /// Beyond so many acquires are refused.
     pub log_bytes_max: Wide,

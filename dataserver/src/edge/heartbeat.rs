@@ -38,7 +38,7 @@ const EX_CONFIG: i32 = 78;
 /// The first pause between two heartbeats is this part of the usual one, and then it doubles.
 const FIRST_PAUSES: u32 = 16;
 
-/// What the workers' threads have said of the store.
+/// The word of the workers' threads about the store.
 #[derive(Debug)]
 pub struct Bulletin {
     board: Mutex<Board>,
@@ -63,7 +63,7 @@ impl Board {
     }
 }
 
-/// What every heartbeat says.
+/// The figures that every heartbeat carries.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Measures {
     /// Replicas here.

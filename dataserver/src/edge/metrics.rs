@@ -44,7 +44,7 @@ pub struct Metrics {
     unflushed_entries: IntGauge,
 }
 
-/// What a worker has done since the start of the process, and holds.
+/// The counts of a worker since the start of the process, and of all that it holds.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Shown {
     pub stats: WorkerStats,

@@ -328,7 +328,7 @@ impl DataServer {
     }
 }
 
-/// Where the ranges are from the start on.
+/// The table of ranges at the start.
 fn table_of(shares: &[Store<LockRange>], workers: NonZeroUsize) -> Assignment {
     let mut table = Assignment::new(workers);
     shares.iter().enumerate().for_each(|(worker, share)| table.begin(worker, share.held()));

@@ -47,7 +47,7 @@ pub struct WorkerThread<D> {
     pub clock: ServerClock,
     /// The mail that comes in.
     pub mailbox: Arc<Mailbox>,
-    /// What the store's workers share.
+    /// The parts that the store's workers share.
     pub shared: Shared<D>,
     /// True while each range here knew a leader.
     pub was_ready: bool,
@@ -55,7 +55,7 @@ pub struct WorkerThread<D> {
     pub ailing: Vec<String>,
 }
 
-/// What the workers of a store share. Clones are of the same.
+/// The parts that the workers of a store share. Clones are of the same.
 pub struct Shared<D> {
     /// The porter, which routes by where ranges are.
     pub porter: Arc<Porter>,
@@ -155,7 +155,7 @@ impl<D: Disk> WorkerThread<D> {
         self.show_at_once();
     }
 
-    /// What must not wait for the next [`show`](Self::show).
+    /// Shows at once all that must not wait for the next [`show`](Self::show).
     fn show_at_once(&mut self) {
         let board = &self.shared.board;
         board.set_used(self.number, self.worker.memory().used());

@@ -51,7 +51,7 @@ pub enum WaitEnd {
     Stopped,
 }
 
-/// How far the cluster is.
+/// The phase of the cluster's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     /// Not all nodes have been ready yet: one that ends is a start that failed.
