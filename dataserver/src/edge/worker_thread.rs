@@ -5,9 +5,8 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use sharklock_multiraft::{Batch, Disk};
+use sharklock_multiraft::{Batch, Disk, HandOver, NextStep};
 use sharklock_proto::{internal::v1::StoreReply, v1};
-use sharklock_rangemap::RangeId;
 use sharklock_transport::PeerLinks;
 
 use crate::{
@@ -284,35 +283,24 @@ impl<D: Disk> WorkerThread<D> {
     /// Lets others lead what they can, so that their clients need not wait for an election. Calls
     /// are refused meanwhile, Raft goes on.
     fn hand_over(&mut self) {
-        let deadline = self.clock.now() + self.shared.hand_over_within;
-        let mut ask_at = Duration::ZERO;
-        while self.has_heir() {
+        let mut hand_over = HandOver::begin(self.clock.now(), self.shared.hand_over_within);
+        loop {
             let now = self.clock.now();
-            if now >= deadline {
-                tracing::warn!("no other store has taken over; they elect without being asked");
-                return;
+            match hand_over.next(now, self.worker.store()) {
+                NextStep::IsOver => return,
+                NextStep::GiveUp => {
+                    tracing::warn!("no other store has taken over; they elect without being asked");
+                    return;
+                }
+                NextStep::Ask => self.turn(now, vec![Input::HandOver]),
+                NextStep::Wait { until } => {
+                    let patience = self.worker.next_wakeup().min(until).saturating_sub(now);
+                    let mail = self.mailbox.take_after_close(patience);
+                    let now = self.clock.now();
+                    self.turn(now, mail.inputs);
+                }
             }
-            if now >= ask_at {
-                // Raft gives a transfer up after half as long; one may have been lost.
-                ask_at = now + self.shared.hand_over_within / 2;
-                self.turn(now, vec![Input::HandOver]);
-            }
-            let patience = self.worker.next_wakeup().min(deadline).saturating_sub(now);
-            let mail = self.mailbox.take_after_close(patience);
-            let now = self.clock.now();
-            self.turn(now, mail.inputs);
         }
-    }
-
-    /// Whether some range is led here that another store could lead.
-    fn has_heir(&self) -> bool {
-        let store = self.worker.store();
-        let here = store.ident().store;
-        let could_lead = |range: RangeId| {
-            let peers = store.peers(range);
-            peers.iter().any(|peer| peer.store != here && peer.is_voter && peer.is_active)
-        };
-        store.ranges().into_iter().any(could_lead)
     }
 }
 
