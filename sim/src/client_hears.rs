@@ -203,7 +203,7 @@ impl World {
         let Some(name) = talked.name.clone() else { return };
         if !self.is_calm {
             let range = self.ranges.of(&name);
-            self.answered_ns.entry(range).or_default().push(self.now - since);
+            self.answers.entry(range).or_default().answered(since, self.now);
         }
     }
 

@@ -74,7 +74,7 @@ fn compare_with_calm(world: &mut World, options: &Options) {
         let what = first.what;
         return world.violated(first.rule, &[], format_args!("without faults: {what}"));
     }
-    let compared = elsewhere::compare(&untouched, &world.answered_ns, &calm.answered_ns);
+    let compared = elsewhere::compare(&untouched, &world.answers, &calm.answers);
     world.counters.add("ranges compared with a run without faults", compared.count);
     for slower in compared.slower {
         world.violated("L4", &[], format_args!("{slower}"));

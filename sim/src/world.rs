@@ -11,13 +11,13 @@ use sharklock_proto::{
     ClusterId,
     internal::v1::{MasterView, RoutesUpdate},
 };
-use sharklock_rangemap::RangeId;
 
 use crate::asking::{Asker, Heard, Question};
 use crate::check::{Checks, Violation};
 use crate::client::ClientNode;
 use crate::clock::DriftingClock;
 use crate::dice::Dice;
+use crate::elsewhere::Answers;
 use crate::faults::{Ease, Fault};
 use crate::gateway::GatewayNode;
 use crate::impostor::Impostors;
@@ -368,8 +368,8 @@ pub struct World {
     /// Nobody asks for locks any more.
     pub(crate) is_winding_down: bool,
     pub(crate) polls_count: u64,
-    /// How long first answers to acquires took while there were faults, nanoseconds, by range.
-    pub(crate) answered_ns: BTreeMap<RangeId, Vec<u64>>,
+    /// How long first answers to acquires took while there were faults, by range.
+    pub(crate) answers: Answers,
 }
 
 /// Adds a line to a world's trace.
@@ -446,7 +446,7 @@ impl World {
             is_calm: false,
             is_winding_down: false,
             polls_count: 0,
-            answered_ns: BTreeMap::new(),
+            answers: Answers::new(),
         };
         world.is_made_by_hand();
         for store in 1..=world.stores.len() {
