@@ -13,7 +13,7 @@ use sharklock_multiraft::{
     Store,
 };
 use sharklock_proto::{
-    ClusterId, Identity, Life,
+    ClusterId, Identity, Start,
     internal::v1::{
         Heartbeats, RangeMessage, RoutesUpdate, SnapshotMessage, master_command::Body as Command,
     },
@@ -103,7 +103,7 @@ enum Asker {
     /// Nobody: the master itself.
     Nobody,
     /// A process that wants to speak for a store.
-    Registration { number: u64, ident: Identity, life: Life, address: String },
+    Registration { number: u64, ident: Identity, start: Start, address: String },
     /// Somebody who wants ids.
     Ids { number: u64 },
     /// Those who watch routes: of this range they hear once it is known.

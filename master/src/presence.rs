@@ -1,13 +1,14 @@
-//! Soft knowledge of the leading master, which it learns anew when it begins to lead: which
-//! processes speak for the stores, when they were heard last, and who leads which range. Soft, like
-//! every gateway's and every range leader's knowledge: nothing that is lost with it can do harm.
+//! Soft knowledge of the leading master, which it learns anew when it begins to lead: when the stores
+//! were heard last, and who leads which range. Soft, like every gateway's and every range leader's
+//! knowledge: nothing that is lost with it can do harm. Which process speaks for a store is in the
+//! replicated state ([`StoreRecord::start`]), and what another one says does not come this far.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
 
-use sharklock_proto::{Life, internal::v1::StoreState};
+use sharklock_proto::{Start, internal::v1::StoreState};
 use sharklock_rangemap::{RangeId, StoreId};
 
 use crate::{
@@ -33,8 +34,7 @@ impl Default for SilenceLimits {
 /// See the module.
 ///
 /// Invariants:
-/// - at most one life speaks for a store; a later one takes its place only where the earlier one
-///   has ended;
+/// - what is kept of a store was heard from the process that speaks for it;
 /// - the term of a range's leader never falls;
 /// - `by_level` has exactly the ranges in `leaders`.
 #[derive(Clone, Debug)]
@@ -49,7 +49,6 @@ pub struct Presence {
 
 #[derive(Clone, Debug)]
 struct Heard {
-    life: Life,
     address: String,
     at: Duration,
     counts: Counts,
@@ -62,9 +61,9 @@ struct Heard {
 }
 
 impl Heard {
-    fn new(at: Duration, life: Life, address: String) -> Self {
+    fn new(at: Duration, address: String) -> Self {
         let counts = Counts::default();
-        Self { life, address, at, counts, seq: 0, upto: 0, has_left: false }
+        Self { address, at, counts, seq: 0, upto: 0, has_left: false }
     }
 }
 
@@ -106,7 +105,8 @@ impl Presence {
         Self { limits, since: now, stores, leaders, by_level: BTreeSet::new() }
     }
 
-    /// Whether a process may speak for a store that is known by `record`.
+    /// Whether a process may speak for a store that is known by `record`, as far as it depends on who
+    /// was heard.
     ///
     /// # Errors
     /// Another one does, or may.
@@ -115,14 +115,18 @@ impl Presence {
         now: Duration,
         store: StoreId,
         record: &StoreRecord,
-        (life, address): (Life, &str),
+        (start, address): (Start, &str),
     ) -> Result<(), Refusal> {
-        let silent_since = self.stores.get(&store).map_or(self.since, |heard| heard.at);
-        let has_left = self.stores.get(&store).is_some_and(|heard| heard.has_left);
-        let is_silent = has_left || now.saturating_sub(silent_since) >= self.limits.disconnected;
-        match self.stores.get(&store) {
-            Some(heard) if heard.life == life => Ok(()),
-            _ if is_silent => Ok(()),
+        let heard = self.stores.get(&store);
+        let has_left = heard.is_some_and(|heard| heard.has_left);
+        if record.start == start {
+            return if has_left { Err(has_said_good_bye(store)) } else { Ok(()) };
+        }
+        let silence = now.saturating_sub(heard.map_or(self.since, |heard| heard.at));
+        if has_left || silence >= self.limits.disconnected {
+            return Ok(());
+        }
+        match heard {
             // A port is one process's: who answers at the address of the last one has outlived it.
             Some(heard) if heard.address == address => Ok(()),
             Some(heard) => Err(Refusal::new(
@@ -145,48 +149,30 @@ impl Presence {
         }
     }
 
-    /// From now on this process speaks for the store.
-    pub fn speaks(&mut self, now: Duration, store: StoreId, (life, address): (Life, String)) {
-        self.stores.insert(store, Heard::new(now, life, address));
+    /// From now on the process at this address speaks for the store.
+    pub fn speaks(&mut self, now: Duration, store: StoreId, address: String) {
+        self.stores.insert(store, Heard::new(now, address));
     }
 
-    /// This process of the store ends: the next one need not wait.
-    pub fn leaves(&mut self, store: StoreId, life: Life) {
-        if let Some(heard) = self.stores.get_mut(&store).filter(|heard| heard.life == life) {
+    /// The process that speaks for the store ends: the next one need not wait.
+    pub fn leaves(&mut self, store: StoreId) {
+        if let Some(heard) = self.stores.get_mut(&store) {
             heard.has_left = true;
         }
     }
 
-    /// A heartbeat. True: its reports go on where those before ended, and are to be taken in. They
-    /// are not where something is missing in between, which another master has heard; nor where a
-    /// later heartbeat has been heard already.
-    ///
-    /// # Errors
-    /// Another process speaks for the store.
-    pub fn heartbeat(
-        &mut self,
-        now: Duration,
-        store: StoreId,
-        (life, address): (Life, &str),
-        beat: Beat,
-    ) -> Result<bool, Refusal> {
+    /// A heartbeat of the process that speaks for the store. True: its reports go on where those
+    /// before ended, and are to be taken in. They are not where something is missing in between,
+    /// which another master has heard; nor where a later heartbeat has been heard already.
+    pub fn heartbeat(&mut self, now: Duration, store: StoreId, address: &str, beat: Beat) -> bool {
         let heard = self.stores.entry(store);
-        let heard = heard.or_insert_with(|| Heard::new(now, life, address.to_owned()));
-        if heard.life != life {
-            return Err(Refusal::new(
-                Reason::StoreSuperseded,
-                format!(
-                    "a newer process speaks for store {store} at {}: this one must end",
-                    heard.address
-                ),
-            ));
-        }
+        let heard = heard.or_insert_with(|| Heard::new(now, address.to_owned()));
         heard.at = now;
         if beat.seq <= heard.seq {
-            return Ok(false);
+            return false;
         }
         (heard.seq, heard.counts) = (beat.seq, beat.counts);
-        Ok(beat.since <= heard.upto)
+        beat.since <= heard.upto
     }
 
     /// Reports up to this change have been taken in. The change up to which all are.
@@ -238,4 +224,9 @@ impl Presence {
         };
         (state, silence, heard.map_or(Counts::default(), |heard| heard.counts))
     }
+}
+
+fn has_said_good_bye(store: StoreId) -> Refusal {
+    let message = format!("this process of store {store} has said that it ends: start another one");
+    Refusal::new(Reason::StoreSuperseded, message)
 }

@@ -16,6 +16,9 @@ pub enum Reason {
     ClusterMismatch,
     /// The data directory is in use by another process, elsewhere: this one is a copy.
     StoreCopied,
+    /// The masters know a later start of the data directory, or another process with this one: the
+    /// directory was put back from an older copy, or the request comes late.
+    StoreOlderCopy,
     /// The store's address belongs to another data directory: this one is new or was emptied.
     StoreWiped,
     /// The store is not known, or not by this data directory.
@@ -36,6 +39,7 @@ impl Reason {
             Self::Overloaded => "OVERLOADED",
             Self::ClusterMismatch => "CLUSTER_MISMATCH",
             Self::StoreCopied => "STORE_COPIED",
+            Self::StoreOlderCopy => "STORE_OLDER_COPY",
             Self::StoreWiped => "STORE_WIPED",
             Self::StoreUnknown => "STORE_UNKNOWN",
             Self::StoreSuperseded => "STORE_SUPERSEDED",
@@ -49,6 +53,7 @@ impl Reason {
             Self::NotLeader | Self::Indeterminate | Self::Undecided | Self::Overloaded => true,
             Self::ClusterMismatch
             | Self::StoreCopied
+            | Self::StoreOlderCopy
             | Self::StoreWiped
             | Self::StoreUnknown
             | Self::StoreSuperseded

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use prost::Message as _;
 use sharklock_multiraft::{CorruptImage, DirtyRow, EntryAt, StateMachine};
 use sharklock_proto::{
-    Identity,
+    Identity, Life, Start,
     internal::v1::{
         AllocateIdsCommand, MasterBatch, MasterCommand, RangeDescriptor, RegisterStoreCommand,
         master_command::Body as Command,
@@ -37,12 +37,16 @@ pub struct StoreRecord {
     pub version: String,
     /// The newest rules of lock ranges that this program knows.
     pub feature_level: u64,
+    /// The process that speaks for it, for as long as no later one registers. Whether it lives is not
+    /// said here.
+    pub start: Start,
 }
 
 /// See the module.
 ///
 /// Invariants:
 /// - no two stores have one ident; their ids are below `next_store_id`;
+/// - the number of a store's start never falls, and only one process ever has it;
 /// - ids only grow: what was given once is never given again;
 /// - `ranges` never overlap ([`RangeMap`]);
 /// - `rows_hash` is the wrapping sum of the hashes of all rows: each change takes out what the row
@@ -66,6 +70,8 @@ pub struct ClusterState {
 pub enum Answer {
     /// The store has this id.
     Store(StoreId),
+    /// This store has had a later start, or another process with this one: nothing has changed.
+    Outdated(StoreId),
     /// The first of the ids.
     Ids(u64),
     /// Nobody waits for more.
@@ -124,7 +130,7 @@ impl ClusterState {
 
     fn apply_one(&mut self, command: Command) -> Answer {
         match command {
-            Command::RegisterStore(command) => Answer::Store(self.register(command)),
+            Command::RegisterStore(command) => self.register(command),
             Command::AllocateIds(command) => Answer::Ids(self.allocate(command)),
             Command::FirstRange(command) => {
                 let descriptor = proposed(&command.descriptor.unwrap_or_default());
@@ -146,21 +152,27 @@ impl ClusterState {
         }
     }
 
-    fn register(&mut self, command: RegisterStoreCommand) -> StoreId {
-        let RegisterStoreCommand { ident, address, version, feature_level } = command;
-        let ident = Identity::from_wire(&ident).expect("a leading master checks it");
+    fn register(&mut self, command: RegisterStoreCommand) -> Answer {
+        let RegisterStoreCommand { ident, address, version, feature_level, start, life } = command;
+        let checked = "a leading master checks it";
+        let ident = Identity::from_wire(&ident).expect(checked);
+        let start = Start { number: start, life: Life::from_wire(&life).expect(checked) };
         let id = self.store_of(ident).unwrap_or_else(|| {
             let id = StoreId(self.next_store_id);
             self.next_store_id += 1;
             id
         });
-        let record = StoreRecord { ident, address, version, feature_level };
-        if self.stores.get(&id) != Some(&record) {
+        let record = StoreRecord { ident, address, version, feature_level, start };
+        let known = self.stores.get(&id);
+        if known.is_some_and(|known| !start.may_follow(known.start)) {
+            return Answer::Outdated(id);
+        }
+        if known != Some(&record) {
             let before = state_rows::row(self, Key::Store(id));
             self.stores.insert(id, record);
             self.changed(Key::Store(id), before);
         }
-        id
+        Answer::Store(id)
     }
 
     fn allocate(&mut self, AllocateIdsCommand { count }: AllocateIdsCommand) -> u64 {

@@ -3,7 +3,7 @@
 use prost::Message;
 use sharklock_multiraft::{CorruptImage, StateMachine as _};
 use sharklock_proto::{
-    Identity,
+    Identity, Life, Start,
     internal::v1::{MasterHeader, RangeDescriptor, StoreRow},
 };
 use sharklock_rangemap::{Descriptor, RangeId, StoreId};
@@ -52,6 +52,8 @@ pub fn row(state: &ClusterState, key: Key) -> Option<Vec<u8>> {
                 address: store.address.clone(),
                 version: store.version.clone(),
                 feature_level: store.feature_level,
+                start: store.start.number,
+                life: store.start.life.to_wire(),
             }))
         }
         Key::Range(range) => Some(range_row(state.ranges.range(range)?)),
@@ -84,13 +86,11 @@ pub fn restore(header: &[u8], rows: Vec<(Vec<u8>, Vec<u8>)>) -> Result<ClusterSt
         let corrupt = |why: String| CorruptImage(format!("row {key:02x?}: {why}"));
         match Key::decode(&key) {
             Some(Key::Store(id)) => {
-                let StoreRow { store_id, ident, address, version, feature_level } = read(&row)?;
-                let ident = Identity::from_wire(&ident);
-                let ident = ident.map_err(|why| corrupt(format!("ident: {why}")))?;
-                if store_id != id.0 || id.0 >= next_store_id {
-                    return Err(corrupt(format!("store {store_id} cannot stand here")));
+                let store: StoreRow = read(&row)?;
+                if store.store_id != id.0 || id.0 >= next_store_id {
+                    return Err(corrupt(format!("store {} cannot stand here", store.store_id)));
                 }
-                state.stores.insert(id, StoreRecord { ident, address, version, feature_level });
+                state.stores.insert(id, store_record(store).map_err(corrupt)?);
             }
             Some(Key::Range(range)) => {
                 let record: RangeDescriptor = read(&row)?;
@@ -106,6 +106,14 @@ pub fn restore(header: &[u8], rows: Vec<(Vec<u8>, Vec<u8>)>) -> Result<ClusterSt
     }
     state.rows_hash = rows_hash(&state);
     Ok(state)
+}
+
+fn store_record(row: StoreRow) -> Result<StoreRecord, String> {
+    let StoreRow { store_id: _, ident, address, version, feature_level, start, life } = row;
+    let ident = Identity::from_wire(&ident).map_err(|why| format!("ident: {why}"))?;
+    let life = Life::from_wire(&life).map_err(|why| format!("life: {why}"))?;
+    let start = Start { number: start, life };
+    Ok(StoreRecord { ident, address, version, feature_level, start })
 }
 
 /// The sum of the hashes of all rows as they are now.

@@ -54,10 +54,10 @@ pub fn read_ident(disk: &impl Disk) -> Result<Option<StoreIdent>, RecoverError> 
     let (family, key) = (Key::Ident.family(), Key::Ident.encode());
     let Some(value) = disk.get(family, &key)? else {
         let (start, end) = keys::meta_span();
-        return match disk.scan(family, &start, &end)?.is_empty() {
-            true => Ok(None),
-            false => Err(RecoverError::NoIdent),
-        };
+        let records = disk.scan(family, &start, &end)?;
+        // A process that was not taken in has only counted that it was started.
+        let is_fresh = records.iter().all(|(key, _)| Key::decode_meta(key) == Some(Key::Starts));
+        return if is_fresh { Ok(None) } else { Err(RecoverError::NoIdent) };
     };
     let bad = |error| RecoverError::bad_value("the store's identity", error);
     let record: proto::StoreIdentRecord = records::open(&key, value).map_err(bad)?;

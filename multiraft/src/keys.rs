@@ -12,6 +12,7 @@ use crate::disk::Family;
 const STORE: RangeId = RangeId(0);
 
 const TAG_IDENT: u8 = 0x01;
+const TAG_STARTS: u8 = 0x02;
 const TAG_ENTRY: u8 = 0x01;
 const TAG_HARD_STATE: u8 = 0x01;
 const TAG_TRUNCATED: u8 = 0x02;
@@ -25,6 +26,10 @@ pub(crate) enum Key<'a> {
     /// The identity of the store. Written once, by bootstrap.
     /// `Meta`: 0 · 0x01 → `StoreIdentRecord`.
     Ident,
+    /// How often a process was started on this disk. Written at each start, before anybody hears of
+    /// the process; the first time before the identity.
+    /// `Meta`: 0 · 0x02 → `StartsRecord`.
+    Starts,
     /// A log entry. Written when appended; overwritten or deleted when a newer leader replaces an
     /// uncommitted tail; deleted by truncation.
     /// `Raft`: range · 0x01 · index → `Entry`.
@@ -58,6 +63,7 @@ impl Key<'_> {
             Self::Entry(..) => Family::Raft,
             Self::Row(..) => Family::State,
             Self::Ident
+            | Self::Starts
             | Self::HardState(_)
             | Self::Truncated(_)
             | Self::Header(_)
@@ -70,6 +76,7 @@ impl Key<'_> {
     pub(crate) fn encode(self) -> Vec<u8> {
         match self {
             Self::Ident => tagged(STORE, TAG_IDENT),
+            Self::Starts => tagged(STORE, TAG_STARTS),
             Self::Entry(range, index) => {
                 let mut key = Vec::with_capacity(17);
                 key.extend_from_slice(&range.0.to_be_bytes());
@@ -97,6 +104,7 @@ impl Key<'_> {
         let range = RangeId(u64::from_be_bytes(*range));
         match (range, tag) {
             (STORE, [TAG_IDENT]) => Some(Self::Ident),
+            (STORE, [TAG_STARTS]) => Some(Self::Starts),
             (STORE, _) => None,
             (_, [TAG_HARD_STATE]) => Some(Self::HardState(range)),
             (_, [TAG_TRUNCATED]) => Some(Self::Truncated(range)),

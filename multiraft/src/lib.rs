@@ -61,6 +61,7 @@ mod sim_disk;
 mod snapshot;
 mod split;
 mod staging;
+mod starts;
 mod state_machine;
 mod store;
 
@@ -86,5 +87,6 @@ pub use rocks_disk::{OpenError, RocksDisk, RocksReader, RocksView};
 pub use sim_disk::SimDisk;
 pub use snapshot::{SnapshotLimits, SnapshotStats};
 pub use split::{NotChanged, Split};
+pub use starts::{count_start, give_back_start};
 pub use state_machine::{CorruptImage, DirtyRow, EntryAt, StateMachine};
 pub use store::{AwaitedChild, Config, Store};

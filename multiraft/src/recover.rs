@@ -157,7 +157,7 @@ fn read_meta(disk: &impl Disk) -> Result<BTreeMap<RangeId, MetaRecords>, Recover
                 let record = open(&key, value, || format!("the tombstone of range {range}"))?;
                 ranges.entry(range).or_default().tombstone = Some(record);
             }
-            Some(Key::Ident) => {}
+            Some(Key::Ident | Key::Starts) => {}
             Some(Key::Entry(..) | Key::Row(..)) | None => {
                 let what = format!("the key {key:02x?}");
                 return Err(RecoverError::corrupt(what, "this program knows no such key"));

@@ -107,6 +107,25 @@ sixteen_bytes! {
     Life
 }
 
+/// One start of a process on a store's data directory. Without the number nobody could tell a message
+/// of an ended process that comes late from one of the process that lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// Counts the starts on the directory, from 1. The directory has it durably before anybody hears of
+    /// the process.
+    pub number: u64,
+    /// Names the process: two that have one number are on two copies of a directory.
+    pub life: Life,
+}
+
+impl Start {
+    /// Whether a directory whose `last` start is known can have this one now: a later one, or that
+    /// very process once more.
+    pub fn may_follow(self, last: Self) -> bool {
+        self.number > last.number || self == last
+    }
+}
+
 fn parse(text: &str) -> Option<[u8; 16]> {
     let digits = text.as_bytes();
     if digits.len() != 32 || !digits.iter().all(u8::is_ascii_hexdigit) {
@@ -126,6 +145,14 @@ mod tests {
         assert_eq!(identity.to_string().parse(), Ok(identity));
         assert_eq!("00112233445566778899AABBCCDDEEFF".parse(), Ok(identity));
         assert_eq!(Identity::from_wire(&identity.to_wire()), Ok(identity));
+    }
+
+    #[test]
+    fn a_later_start_follows_and_so_does_the_same_process_but_no_other() {
+        let start = |number, life| Start { number, life: Life::from_bytes([life; 16]) };
+        let last = start(7, 1);
+        assert!(start(8, 2).may_follow(last) && last.may_follow(last));
+        assert!(!start(6, 3).may_follow(last) && !start(7, 2).may_follow(last));
     }
 
     #[test]

@@ -13,7 +13,7 @@ mod identity;
 
 pub use call::{CALL_AGE_MAX, CallKind, Lane, Unanswered};
 pub use descriptor::BadDescriptor;
-pub use identity::{ClusterId, Identity, Life, NotHex, NotSixteenBytes};
+pub use identity::{ClusterId, Identity, Life, NotHex, NotSixteenBytes, Start};
 
 /// The public API: `LockService` and `AdminService`.
 pub mod v1 {

@@ -1,7 +1,7 @@
 //! Finding the leading master, and asking it: by the rules of `transport::Masters`. One asks whom seems
 //! to lead; where that one does not, or does not answer, another is asked; after each round one waits.
 
-use sharklock_master::{Reply, Request};
+use sharklock_master::{MasterCore, Reply, Request};
 use sharklock_proto::internal::v1::RoutesUpdate;
 
 use crate::dice::Dice;
@@ -94,9 +94,29 @@ impl World {
     pub(crate) fn ask_masters(&mut self, asker: Asker, next: &Seeker, question: Question) {
         let master = next.next;
         let at = self.now + self.stream_delay_ns();
+        self.ask_twice(asker, &question);
         self.queue.plan(at, Event::Asked { master, asker, question });
         let ends = self.now + ANSWER_WITHIN_NS;
         self.queue.plan(ends, Event::Answered { from: None, asker, heard: Heard::Nothing });
+    }
+
+    /// A copy of a store's question may lie around, until the process that asked has long ended.
+    fn ask_twice(&mut self, asker: Asker, question: &Question) {
+        let may = matches!(asker.node, Node::Store(_)) && self.options.asked_twice_ppm > 0;
+        if !may || !self.dice.streams.ppm(self.options.asked_twice_ppm) {
+            return;
+        }
+        let master = 1 + self.dice.streams.below(self.masters.len() as u64) as usize;
+        let late = self.dice.streams.below(self.options.asked_late_max_ms * MS);
+        let at = self.now + late + self.stream_delay_ns();
+        self.queue.plan(at, Event::Asked { master, asker, question: question.clone() });
+    }
+
+    /// Whether a later life of the store has registered since.
+    fn is_of_an_ended_life(&self, asker: Asker) -> bool {
+        let Node::Store(number) = asker.node else { return false };
+        let store = &self.stores[number - 1];
+        store.life > asker.life && store.process.is_some()
     }
 
     /// A number for a question.
@@ -121,6 +141,16 @@ impl World {
             // Nobody listens, or there is no cluster yet: that is known at once.
             return self.answer_asker(master, asker, Heard::Nothing);
         };
+        if process.core.as_ref().is_some_and(MasterCore::leads) && self.is_of_an_ended_life(asker) {
+            let what = match &question {
+                Question::Request(request) if matches!(**request, Request::RegisterStore(_)) => {
+                    "registrations of ended lives that masters met"
+                }
+                _ => "heartbeats of ended lives that masters met",
+            };
+            self.counters.count(what);
+        }
+        let Some(process) = self.masters[master - 1].process.as_mut() else { return };
         process.post.push(match question {
             Question::Request(request) => Post::Question(asker, request),
             Question::Watch => Post::Watch(asker),

@@ -444,6 +444,7 @@ impl World {
         options.disk_fail_ppm = 0;
         options.routes_lost_ppm = 0;
         options.routes_late_ppm = 0;
+        options.asked_twice_ppm = 0;
         self.links.unblock_all();
         self.release_held();
         let clogs = self.links.clogs();

@@ -6,10 +6,10 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use sharklock_dataserver::{Input, Reports};
 use sharklock_locktable::FEATURE_LEVEL;
-use sharklock_master::{Reason, Reply, Request};
+use sharklock_master::{Reply, Request};
 use sharklock_multiraft::StoreIdent;
 use sharklock_proto::{
-    ClusterId, Life,
+    ClusterId, Life, Start,
     internal::v1::{
         RaiseLevel, RegisterStoreRequest, RegisterStoreResponse, StoreAddress,
         StoreHeartbeatRequest, StoreHeartbeatResponse,
@@ -21,7 +21,7 @@ use crate::asking::{Asker, Heard, Question, Seeker};
 use crate::node::Node;
 use crate::note;
 use crate::ranges::descriptor;
-use crate::world::{Event, MS, S, World};
+use crate::world::{Event, S, World};
 
 /// How long one heartbeat looks for the leading master before the next takes its place.
 const ASK_FOR_NS: u64 = 3 * S;
@@ -37,8 +37,8 @@ const RANGES_PER_BEAT: usize = 5;
 pub struct Heart {
     /// Whom to ask.
     pub seeker: Seeker,
-    /// Names this life.
-    life: Life,
+    /// Which start of its machine this life is, and its name.
+    start: Start,
     seq: u64,
     reports: Reports,
     stores_hash: u64,
@@ -55,13 +55,13 @@ pub struct Heart {
 
 impl Heart {
     /// Of a life that begins; its registration is the first thing that it asks.
-    pub fn new(number: usize, life: u32, masters: usize) -> Self {
+    pub fn new(number: usize, life: u32, start: u64, masters: usize) -> Self {
         let mut name = [0; 16];
         name[0] = number as u8;
         name[8..12].copy_from_slice(&life.to_le_bytes());
         Self {
             seeker: Seeker::new(masters),
-            life: Life::from_bytes(name),
+            start: Start { number: start, life: Life::from_bytes(name) },
             seq: 0,
             reports: Reports::in_pages_of(RANGES_PER_BEAT),
             stores_hash: 0,
@@ -90,7 +90,8 @@ impl World {
             cluster_id: known.map_or(Bytes::new(), |it| it.cluster_id.to_wire()),
             store_id: known.map_or(0, |it| it.store.0),
             address: format!("s{number}"),
-            life: heart.life.to_wire(),
+            start: heart.start.number,
+            life: heart.start.life.to_wire(),
             version: "simulated".to_owned(),
             feature_level: FEATURE_LEVEL,
         };
@@ -131,12 +132,7 @@ impl World {
                 heart.seeker.led_away(refusal.leader.as_deref());
                 self.store_asks_again(number);
             }
-            Reply::Refused(refusal) if refusal.reason == Reason::StoreSuperseded => {
-                // Its supervisor starts it again.
-                self.counters.count("stores that another life had taken the place of");
-                let back = self.dice.faults.between(100, 2_000) * MS;
-                self.store_ends(number, false, back);
-            }
+            // A machine has one process at a time, and none has a copy of its disk.
             Reply::Refused(refusal) => {
                 let what = format!("s{number}, which is no copy, is refused: {}", refusal.message);
                 self.violated("registration", &[format!("s{number}")], format_args!("{what}"));
@@ -264,7 +260,8 @@ impl World {
         let request = StoreHeartbeatRequest {
             cluster_id: known.cluster_id.to_wire(),
             store_id: known.store.0,
-            life: heart.life.to_wire(),
+            start: heart.start.number,
+            life: heart.start.life.to_wire(),
             seq: heart.seq,
             replicas_count: process.worker.ranges_count() as u32,
             stores_hash: heart.stores_hash,

@@ -193,6 +193,10 @@ options! {
     routes_late_ppm,
     /// and how often old ones come again.
     stale_routes_mean_ms,
+    /// Questions of stores to masters of which a copy comes once more,
+    asked_twice_ppm,
+    /// after up to this long.
+    asked_late_max_ms,
     /// Mean time between two wishes to split a range.
     split_mean_ms,
     /// Ranges that may come into being so.
@@ -260,6 +264,7 @@ impl Options {
         options.draw_cluster(dice);
         options.draw_masters(dice);
         options.draw_splits(dice);
+        options.draw_late_questions(dice);
         options
     }
 
@@ -342,6 +347,8 @@ impl Options {
             routes_lost_ppm: 0,
             routes_late_ppm: 0,
             stale_routes_mean_ms: 0,
+            asked_twice_ppm: 0,
+            asked_late_max_ms: 0,
             split_mean_ms: 0,
             splits_max: 0,
             split_fault_ppm: 0,
@@ -482,6 +489,15 @@ impl Options {
             self.isolate_master_mean_ms = isolate;
             self.stale_routes_mean_ms = stale;
             (self.routes_lost_ppm, self.routes_late_ppm) = (lost, late);
+        }
+    }
+
+    /// In half of the runs with masters, what stores ask comes once more, much later.
+    fn draw_late_questions(&mut self, dice: &mut Dice) {
+        let twice = *dice.pick(&[0, 0, 20_000, 300_000]);
+        let late_max = dice.scale(500, 60_000);
+        if self.masters > 0 && self.has_faults() {
+            (self.asked_twice_ppm, self.asked_late_max_ms) = (twice, late_max);
         }
     }
 

@@ -1,7 +1,7 @@
 //! What happens to stores: turns, writes, letters, starts and ends.
 
 use sharklock_dataserver::{Input, LinkId, LockRange, Outputs};
-use sharklock_multiraft::Chore;
+use sharklock_multiraft::{Chore, count_start};
 use sharklock_proto::internal::v1::StoreReply;
 use sharklock_rangemap::{RangeId, StoreId};
 
@@ -26,7 +26,8 @@ impl World {
         if masters == 0 {
             return self.store_serves(number);
         }
-        store.heart = Some(Heart::new(number, store.life, masters));
+        let start = count_start(&mut store.disk).expect("no fault is planned for a start");
+        store.heart = Some(Heart::new(number, store.life, start, masters));
         self.store_registers(number);
     }
 

@@ -327,9 +327,10 @@ fn refused(why: &StartError) -> Failure {
     match why {
         // It names the directory itself.
         StartError::Open { source, .. } => Failure::new(CONFIG, source.to_string()),
-        StartError::DataDir { .. } | StartError::Recover { .. } | StartError::Refused(_) => {
-            Failure::new(CONFIG, why.to_string())
-        }
+        StartError::DataDir { .. }
+        | StartError::Recover { .. }
+        | StartError::OlderCopy(_)
+        | StartError::Refused(_) => Failure::new(CONFIG, why.to_string()),
         StartError::Metrics(_) | StartError::Thread(_) => internal("cannot start", why),
     }
 }

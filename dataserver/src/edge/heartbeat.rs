@@ -8,7 +8,7 @@ use std::{
 
 use sharklock_multiraft::StoreIdent;
 use sharklock_proto::{
-    Life,
+    Start,
     internal::v1::{
         RaiseLevel, RangeDescriptor, RangeReport, StoreHeartbeatRequest, StoreHeartbeatResponse,
     },
@@ -106,8 +106,8 @@ impl Bulletin {
 pub struct Heart {
     /// The store that speaks.
     pub ident: StoreIdent,
-    /// The life of its process.
-    pub life: Life,
+    /// Its process, as it has registered.
+    pub start: Start,
     /// The masters that hear it.
     pub masters: Masters,
     /// The word of the workers.
@@ -165,7 +165,8 @@ impl Heart {
         let request = StoreHeartbeatRequest {
             cluster_id: self.ident.cluster_id.to_wire(),
             store_id: self.ident.store.0,
-            life: self.life.to_wire(),
+            start: self.start.number,
+            life: self.start.life.to_wire(),
             seq: told.seq,
             replicas_count: measures.replicas_count,
             sync_p50_us: measures.sync_us.0,

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use sharklock_locktable::FEATURE_LEVEL;
 use sharklock_multiraft::StoreIdent;
 use sharklock_proto::{
-    ClusterId, Identity, Life,
+    ClusterId, Identity, Start,
     internal::v1::{RegisterStoreRequest, RegisterStoreResponse, StoreAddress},
 };
 use sharklock_rangemap::StoreId;
@@ -13,6 +13,8 @@ use sharklock_transport::{Masters, MastersError, PeerAddress};
 
 use crate::edge::server::StartError;
 
+/// The reason with which a master refuses a directory that has had this start or a later one.
+const OLDER_COPY: &str = "STORE_OLDER_COPY";
 /// How long the masters are asked before it is said that none answers; then on.
 const ASK_FOR: Duration = Duration::from_secs(5);
 
@@ -25,8 +27,8 @@ pub struct Applicant {
     pub known: Option<StoreIdent>,
     /// The address at which peers and gateways reach it.
     pub advertise: String,
-    /// Random, of this life of the process.
-    pub life: Life,
+    /// Which start on the directory this is, and the process's random name.
+    pub start: Start,
 }
 
 /// The answer of the masters.
@@ -49,22 +51,30 @@ pub async fn register(masters: &Masters, applicant: &Applicant) -> Result<Regist
         cluster_id: known.map(|known| known.cluster_id.to_wire()).unwrap_or_default(),
         store_id: known.map_or(0, |known| known.store.0),
         address: applicant.advertise.clone(),
-        life: applicant.life.to_wire(),
+        start: applicant.start.number,
+        life: applicant.start.life.to_wire(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         feature_level: FEATURE_LEVEL,
     };
     loop {
         match masters.register_store(request.clone(), ASK_FOR).await {
             Ok(answer) => return accept(applicant, answer),
-            Err(MastersError::Refused(status)) => {
-                return Err(StartError::Refused(status.message().to_owned()));
-            }
+            Err(refused @ MastersError::Refused(_)) => return Err(refusal(&refused)),
             Err(MastersError::Unavailable(why)) => {
                 let masters = masters.addresses().join(",");
                 tracing::warn!(masters, why, "no master takes this store in yet; asking on");
             }
         }
     }
+}
+
+fn refusal(refused: &MastersError) -> StartError {
+    let is_older = refused.reason() == OLDER_COPY;
+    let why = match refused {
+        MastersError::Refused(status) => status.message().to_owned(),
+        MastersError::Unavailable(why) => why.clone(),
+    };
+    if is_older { StartError::OlderCopy(why) } else { StartError::Refused(why) }
 }
 
 fn accept(applicant: &Applicant, answer: RegisterStoreResponse) -> Result<Registered, StartError> {

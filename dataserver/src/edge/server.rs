@@ -15,10 +15,10 @@ use std::{
 use prometheus::Registry;
 use sharklock_multiraft::{
     Config, Disk, LogLimits, OpenError, RecoverError, RocksDisk, SnapshotLimits, Store, StoreIdent,
-    data_dir, election_seed, init_store, read_ident,
+    count_start, data_dir, election_seed, give_back_start, init_store, read_ident,
 };
 use sharklock_proto::{
-    Life,
+    Life, Start,
     internal::v1::{StoreAddress, StoreReply},
 };
 use sharklock_transport::{
@@ -135,6 +135,10 @@ pub enum StartError {
         /// Why.
         source: RecoverError,
     },
+    /// The masters know this start of the directory, or a later one: it was put back from an older
+    /// copy, or is a copy.
+    #[error("{0}")]
+    OlderCopy(String),
     /// The masters do not take this store in: a copied or wiped directory, another cluster.
     #[error("{0}")]
     Refused(String),
@@ -171,10 +175,8 @@ impl DataServer {
     /// # Errors
     /// The directory cannot be used, or the masters refuse the store.
     pub async fn start(config: DataServerConfig) -> Result<Self, StartError> {
-        let (disk, mut applicant) = Opened::open(&config)?.into_applicant(&config)?;
-        let Registered { ident, stores } =
-            registration::register(&config.masters, &applicant).await?;
-        let mut disk = disk;
+        let (mut disk, mut applicant) = Opened::open(&config)?.into_applicant(&config)?;
+        let Registered { ident, stores } = register(&config, &mut disk, &applicant).await?;
         if applicant.known.replace(ident).is_none() {
             disk.write(&init_store(&ident), true).map_err(|error| StartError::DataDir {
                 path: config.data_dir.clone(),
@@ -187,7 +189,7 @@ impl DataServer {
         let engine = engine_config(&ident, &config.tuning);
         let shares = Store::<LockRange>::recover_shares(engine, &disk, config.raft_workers)
             .map_err(|source| StartError::Recover { path, source })?;
-        Self::spawn(config, disk, shares, (ident, applicant.life), &stores)
+        Self::spawn(config, disk, shares, (ident, applicant.start), &stores)
     }
 
     /// Connects a gateway of the same process.
@@ -237,7 +239,7 @@ impl DataServer {
         config: DataServerConfig,
         disk: RocksDisk,
         shares: Vec<Store<LockRange>>,
-        (ident, life): (StoreIdent, Life),
+        (ident, start): (StoreIdent, Start),
         stores: &[StoreAddress],
     ) -> Result<Self, StartError> {
         let metrics = Metrics::register(&config.registry)?;
@@ -299,7 +301,7 @@ impl DataServer {
         let exchanges = Exchanges::new(Arc::clone(&porter), Arc::clone(&links), stopping.clone());
         let heart = Heart {
             ident,
-            life,
+            start,
             masters: config.masters,
             bulletin,
             every: config.tuning.heartbeat_every,
@@ -326,6 +328,21 @@ impl DataServer {
             stopping,
         })
     }
+}
+
+/// Asks the masters to take the store in. A start that they refuse for its number does not count.
+async fn register(
+    config: &DataServerConfig,
+    disk: &mut RocksDisk,
+    applicant: &Applicant,
+) -> Result<Registered, StartError> {
+    let registered = registration::register(&config.masters, applicant).await;
+    if let Err(StartError::OlderCopy(_)) = &registered {
+        let path = config.data_dir.clone();
+        give_back_start(disk, applicant.start.number)
+            .map_err(|source| StartError::Recover { path, source })?;
+    }
+    registered
 }
 
 /// The table of ranges at the start.
@@ -403,8 +420,9 @@ impl Opened {
         Ok(Self { disk, known })
     }
 
+    /// Counts this start, before anybody hears of it.
     fn into_applicant(
-        self,
+        mut self,
         config: &DataServerConfig,
     ) -> Result<(RocksDisk, Applicant), StartError> {
         let dir: &Path = &config.data_dir;
@@ -414,8 +432,11 @@ impl Opened {
             None => data_dir::identity(dir).map_err(unusable)?,
         };
         let life = Life::from_bytes(data_dir::random().map_err(unusable)?);
+        let number = count_start(&mut self.disk)
+            .map_err(|source| StartError::Recover { path: dir.to_owned(), source })?;
+        let start = Start { number, life };
         let advertise = config.advertise.clone();
-        Ok((self.disk, Applicant { ident, known: self.known, advertise, life }))
+        Ok((self.disk, Applicant { ident, known: self.known, advertise, start }))
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sharklock_proto::{
-    Identity, Life, NotSixteenBytes,
+    Identity, Life, NotSixteenBytes, Start,
     internal::v1::{
         AllocateIdsCommand, AllocateIdsRequest, AllocateIdsResponse, FirstRangeCommand,
         RangeDescriptor, RegisterStoreCommand, RegisterStoreRequest, RegisterStoreResponse,
@@ -17,7 +17,7 @@ use super::{Asker, MasterCore, lost};
 use crate::{
     refusal::{Reason, Refusal},
     request::Reply,
-    state::{Answer, IDS_MAX},
+    state::{Answer, IDS_MAX, StoreRecord},
 };
 
 /// The range of all names with which a cluster begins.
@@ -35,7 +35,7 @@ impl MasterCore {
         number: u64,
         request: RegisterStoreRequest,
     ) -> Result<Option<Reply>, Refusal> {
-        let life = life(&request.life)?;
+        let start = start(request.start, &request.life)?;
         let ident = Identity::from_wire(&request.ident).map_err(|why| malformed("ident", why))?;
         if request.address.is_empty() || request.address.len() > ADDRESS_BYTES_MAX {
             let message = format!("address: 1 to {ADDRESS_BYTES_MAX} bytes are expected");
@@ -46,8 +46,8 @@ impl MasterCore {
             return Err(Refusal::new(Reason::Invalid, message));
         }
         let address = request.address.clone();
-        self.may_register(now, &request, ident, life)?;
-        if self.is_contested(ident, life, &address) {
+        self.may_register(now, &request, ident, start)?;
+        if self.is_contested(ident, start, &address) {
             let message = "another process registers this directory or this address at the moment";
             return Err(Refusal::new(Reason::Undecided, message));
         }
@@ -56,8 +56,10 @@ impl MasterCore {
             address: request.address,
             version: request.version,
             feature_level: request.feature_level,
+            start: request.start,
+            life: request.life,
         };
-        let asker = Asker::Registration { number, ident, life, address };
+        let asker = Asker::Registration { number, ident, start, address };
         self.ask_log(Command::RegisterStore(command), asker)?;
         Ok(None)
     }
@@ -67,7 +69,7 @@ impl MasterCore {
         now: Duration,
         request: &RegisterStoreRequest,
         ident: Identity,
-        life: Life,
+        start: Start,
     ) -> Result<(), Refusal> {
         let claims_cluster = !request.cluster_id.is_empty();
         if claims_cluster && request.cluster_id != self.settings.cluster_id {
@@ -93,15 +95,18 @@ impl MasterCore {
         }
         let leading = self.leading.as_ref().expect("only a leader is asked");
         let record = &self.state().stores()[&store];
-        leading.presence.may_speak(now, store, record, (life, &request.address))
+        if !start.may_follow(record.start) {
+            return Err(outdated(store, record, start));
+        }
+        leading.presence.may_speak(now, store, record, (start, &request.address))
     }
 
     /// Whether another process is on its way into the log as the same store, or with the same
     /// address. An entry that is applied keeps its address, also where the process is refused then.
-    fn is_contested(&self, ident: Identity, life: Life, address: &str) -> bool {
+    fn is_contested(&self, ident: Identity, start: Start, address: &str) -> bool {
         self.proposals.askers().any(|asker| match asker {
-            Asker::Registration { ident: other, life: theirs, address: at, .. } => {
-                if *other == ident { *theirs != life } else { at == address }
+            Asker::Registration { ident: other, start: theirs, address: at, .. } => {
+                if *other == ident { *theirs != start } else { at == address }
             }
             Asker::Nobody | Asker::Ids { .. } | Asker::Watchers { .. } => false,
         })
@@ -186,12 +191,16 @@ impl MasterCore {
     /// Answers from what was applied.
     pub(super) fn answer(&mut self, now: Duration, asker: Asker, answer: Answer) {
         match (asker, answer) {
-            (Asker::Registration { number, life, address, .. }, Answer::Store(store)) => {
-                let reply = match self.registered(now, store, life, address) {
+            (Asker::Registration { number, address, .. }, Answer::Store(store)) => {
+                let reply = match self.registered(now, store, address) {
                     Ok(reply) => Reply::Registered(reply),
                     Err(refusal) => Reply::Refused(refusal),
                 };
                 self.reply(number, reply);
+            }
+            (Asker::Registration { number, start, .. }, Answer::Outdated(store)) => {
+                let refusal = outdated(store, &self.state().stores()[&store], start);
+                self.reply(number, Reply::Refused(refusal));
             }
             (Asker::Ids { number }, Answer::Ids(first)) => {
                 self.reply(number, Reply::Allocated(AllocateIdsResponse { first }));
@@ -206,15 +215,12 @@ impl MasterCore {
         &mut self,
         now: Duration,
         store: StoreId,
-        life: Life,
         address: String,
     ) -> Result<RegisterStoreResponse, Refusal> {
-        let record = self.state().stores()[&store].clone();
+        // The log has decided who speaks for the store, and every master has it so.
         let leading = self.leading.as_mut().ok_or_else(lost)?;
-        // Another process may have come in between.
-        leading.presence.may_speak(now, store, &record, (life, &address))?;
         tracing::info!(%store, address, "a store has registered");
-        leading.presence.speaks(now, store, (life, address));
+        leading.presence.speaks(now, store, address);
         self.changed_stores.insert(store);
         Ok(RegisterStoreResponse {
             cluster_id: self.settings.cluster_id.to_wire(),
@@ -224,8 +230,59 @@ impl MasterCore {
     }
 }
 
-pub(super) fn life(field: &Bytes) -> Result<Life, Refusal> {
-    Life::from_wire(field).map_err(|why| malformed("life", why))
+/// The process that a request names.
+pub(super) fn start(number: u64, life: &Bytes) -> Result<Start, Refusal> {
+    if number == 0 {
+        let message = "start: 0; a data directory counts its starts from 1";
+        return Err(Refusal::new(Reason::Invalid, message));
+    }
+    let life = Life::from_wire(life).map_err(|why| malformed("life", why))?;
+    Ok(Start { number, life })
+}
+
+/// A directory of which a later start is known, or another process with this one.
+fn outdated(store: StoreId, record: &StoreRecord, start: Start) -> Refusal {
+    let (last, number) = (record.start.number, start.number);
+    let found = if last == number {
+        format!("another process, at {}, has had start {number}", record.address)
+    } else {
+        format!("start {last} is known, at {}, and this is start {number}", record.address)
+    };
+    Refusal::new(
+        Reason::StoreOlderCopy,
+        format!(
+            "of the data directory of store {store}, {found}: it was put back from an older copy, or \
+             is a copy. Put the original disk back; or, to join as a new store, start with an empty \
+             directory and advertise another address"
+        ),
+    )
+}
+
+/// Whether it is the process that speaks for the store.
+///
+/// # Errors
+/// It is not: another one has registered in its place, or masters have lost that this one has.
+pub(super) fn check_speaker(
+    store: StoreId,
+    record: &StoreRecord,
+    start: Start,
+) -> Result<(), Refusal> {
+    if start == record.start {
+        return Ok(());
+    }
+    if start.number > record.start.number {
+        let message = format!(
+            "store {store} says start {} of its data directory, and the masters know {}: they were \
+             restored from an older state. Start this process again",
+            start.number, record.start.number
+        );
+        return Err(Refusal::new(Reason::StoreUnknown, message));
+    }
+    let message = format!(
+        "a newer process speaks for store {store} at {}: this one must end",
+        record.address
+    );
+    Err(Refusal::new(Reason::StoreSuperseded, message))
 }
 
 fn malformed(field: &str, why: NotSixteenBytes) -> Refusal {

@@ -30,18 +30,19 @@ impl MasterCore {
     ) -> Result<StoreHeartbeatResponse, Refusal> {
         self.check_cluster(&request.cluster_id)?;
         let store = StoreId(request.store_id);
-        let life = registering::life(&request.life)?;
+        let start = registering::start(request.start, &request.life)?;
         let Some(record) = self.state().stores().get(&store) else {
             let message = format!("store {store} has never registered");
             return Err(Refusal::new(Reason::StoreUnknown, message));
         };
+        registering::check_speaker(store, record, start)?;
         let address = record.address.clone();
         let counts = Counts { replicas: request.replicas_count, leaders: request.leaders_count };
         let leading = self.leading.as_mut().expect("only a leader is asked");
         let beat = Beat { seq: request.seq, since: request.since, counts };
-        let is_next = leading.presence.heartbeat(now, store, (life, &address), beat)?;
+        let is_next = leading.presence.heartbeat(now, store, &address, beat);
         if request.is_leaving {
-            leading.presence.leaves(store, life);
+            leading.presence.leaves(store);
         }
         let heard = match is_next && self.take_in(store, request.ranges) {
             true => self.presence_mut().heard_to(store, request.upto),

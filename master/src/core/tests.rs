@@ -227,6 +227,7 @@ impl World {
         StoreHeartbeatRequest {
             cluster_id: CLUSTER.to_wire(),
             store_id,
+            start: life.into(),
             life: vec![life; 16].into(),
             seq: self.asked,
             ranges,
@@ -253,6 +254,7 @@ fn registration(dir: u8, life: u8, address: &str) -> RegisterStoreRequest {
     RegisterStoreRequest {
         ident: vec![dir; 16].into(),
         address: address.to_owned(),
+        start: life.into(),
         life: vec![life; 16].into(),
         version: "1".to_owned(),
         feature_level: 3,
@@ -330,6 +332,83 @@ fn of_two_that_register_at_once_the_second_changes_nothing() {
     assert_eq!(reasons, [None, Some(Reason::Undecided), None, Some(Reason::Undecided)]);
     assert_eq!(world.state().stores()[&StoreId(2)].address, "s2:7710");
     assert_eq!(world.state().stores().len(), 4);
+}
+
+/// What a store's process is refused with.
+fn refused(world: &mut World, request: Request) -> Refusal {
+    match world.ask(request) {
+        Reply::Refused(refusal) => refusal,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_an_ended_process_said_comes_late_and_harms_nobody() {
+    let mut world = with_stores(3);
+    let late = registration(2, 1, "s2:7710");
+    let beat = Request::StoreHeartbeat(world.heartbeat(2, 1, Vec::new()));
+    assert_eq!(world.register(registration(2, 2, "s2:7710")), Ok(2));
+    for leaders in 0..2 {
+        let refusal = world.register(late.clone()).expect_err("its process has ended");
+        assert_eq!(refusal.reason, Reason::StoreOlderCopy, "{leaders}: {}", refusal.message);
+        assert!(refusal.message.contains("start 2 is known, at s2:7710, and this is start 1"));
+        assert_eq!(refused(&mut world, beat.clone()).reason, Reason::StoreSuperseded);
+        world.beat(2, 2, Vec::new());
+        let old = world.until_led();
+        if leaders == 0 {
+            world.crash(old);
+        }
+    }
+    let known = &world.state().stores()[&StoreId(2)];
+    assert_eq!((known.start.number, known.address.as_str()), (2, "s2:7710"));
+}
+
+#[test]
+fn a_registration_of_the_living_process_that_comes_twice_is_answered_twice() {
+    let mut world = with_stores(3);
+    assert_eq!(world.register(registration(2, 1, "s2:7710")), Ok(2));
+    let old = world.until_led();
+    world.crash(old);
+    assert_eq!(world.register(registration(2, 1, "s2:7710")), Ok(2));
+    // Once it has said that it ends, it does not come back: the next one need not wait for it.
+    let leaving = StoreHeartbeatRequest { is_leaving: true, ..world.heartbeat(2, 1, Vec::new()) };
+    world.ask(Request::StoreHeartbeat(leaving));
+    let refusal = world.register(registration(2, 1, "s2:7710")).expect_err("it has left");
+    assert_eq!(refusal.reason, Reason::StoreSuperseded);
+    assert_eq!(world.register(registration(2, 2, "elsewhere:7710")), Ok(2));
+}
+
+#[test]
+fn a_directory_that_was_put_back_from_an_older_copy_is_refused_by_every_leading_master() {
+    let mut world = with_stores(3);
+    assert_eq!(world.register(registration(2, 5, "s2:7710")), Ok(2));
+    for leaders in 0..2 {
+        world.now += SilenceLimits::default().disconnected;
+        // The same start by another process; then an older one, at its own address and elsewhere.
+        let other = RegisterStoreRequest { start: 5, ..registration(2, 9, "s2:7710") };
+        for copy in [other, registration(2, 4, "s2:7710"), registration(2, 3, "elsewhere:7710")] {
+            let refusal = world.register(copy).expect_err("an older copy");
+            assert_eq!(refusal.reason, Reason::StoreOlderCopy, "{leaders}");
+            assert!(refusal.message.contains("Put the original disk back"), "{}", refusal.message);
+        }
+        world.beat(2, 5, Vec::new());
+        let old = world.until_led();
+        if leaders == 0 {
+            world.crash(old);
+        }
+    }
+    assert_eq!(world.register(registration(2, 6, "s2:7710")), Ok(2), "the original, again");
+}
+
+#[test]
+fn a_process_that_the_masters_have_forgotten_is_told_and_goes_on() {
+    let mut world = with_stores(3);
+    let beat = Request::StoreHeartbeat(world.heartbeat(2, 9, Vec::new()));
+    let refusal = refused(&mut world, beat);
+    assert_eq!(refusal.reason, Reason::StoreUnknown);
+    assert!(refusal.message.contains("restored from an older state"), "{}", refusal.message);
+    let uncounted = RegisterStoreRequest { start: 0, ..registration(2, 2, "s2:7710") };
+    assert_eq!(world.register(uncounted).expect_err("no number").reason, Reason::Invalid);
 }
 
 #[test]

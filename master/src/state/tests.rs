@@ -12,7 +12,8 @@ use super::*;
 /// The promise of the masters, said as simply as possible.
 #[derive(Debug, Default)]
 struct Naive {
-    stores: BTreeMap<Identity, u64>,
+    /// With the number of the last start, and the process that has it.
+    stores: BTreeMap<Identity, (u64, u64, u8)>,
     ids_given: u64,
     ranges: BTreeMap<u64, (u64, u64)>,
     has_first: bool,
@@ -29,7 +30,8 @@ fn range(id: u64, conf_ver: u64) -> Descriptor {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Register(u8, u8),
+    /// Directory, address, start, process.
+    Register(u8, u8, u8, u8),
     Allocate(u32),
     First,
     Report(u64),
@@ -38,7 +40,8 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        (0..6u8, 0..3u8).prop_map(|(of, at)| Step::Register(of, at)),
+        (0..6u8, 0..3u8, 1..6u8, 0..2u8)
+            .prop_map(|(of, at, start, life)| Step::Register(of, at, start, life)),
         (1..IDS_MAX).prop_map(Step::Allocate),
         Just(Step::First),
         (1..9u64).prop_map(Step::Report),
@@ -48,11 +51,13 @@ fn step() -> impl Strategy<Value = Step> {
 
 fn command(step: &Step) -> Option<Command> {
     Some(match step {
-        Step::Register(of, at) => Command::RegisterStore(RegisterStoreCommand {
+        Step::Register(of, at, start, life) => Command::RegisterStore(RegisterStoreCommand {
             ident: ident(*of).to_wire(),
             address: format!("host-{at}:7710"),
             version: "1".into(),
             feature_level: 3,
+            start: (*start).into(),
+            life: vec![*life; 16].into(),
         }),
         Step::Allocate(count) => Command::AllocateIds(AllocateIdsCommand { count: *count }),
         Step::First => Command::FirstRange(FirstRangeCommand {
@@ -68,10 +73,18 @@ fn command(step: &Step) -> Option<Command> {
 
 fn check(naive: &mut Naive, step: &Step, answer: Answer) {
     match (step, answer) {
-        (Step::Register(of, _), Answer::Store(store)) => {
+        (Step::Register(of, _, start, life), answer) => {
             let next = naive.stores.len() as u64 + 1;
-            let known = *naive.stores.entry(ident(*of)).or_insert(next);
-            assert_eq!(store.0, known, "one id per directory, in order");
+            let said = (u64::from(*start), *life);
+            let (id, last, speaks) =
+                naive.stores.entry(ident(*of)).or_insert((next, said.0, said.1));
+            let expected = if said.0 > *last || said == (*last, *speaks) {
+                (*last, *speaks) = said;
+                Answer::Store(StoreId(*id))
+            } else {
+                Answer::Outdated(StoreId(*id))
+            };
+            assert_eq!(answer, expected, "one id per directory, in order; starts never fall");
         }
         (Step::Allocate(count), Answer::Ids(first)) => {
             assert_eq!(first, FIRST_ID + naive.ids_given, "never given before");
@@ -159,13 +172,14 @@ proptest! {
     #[test]
     fn the_hash_that_is_kept_up_to_date_is_that_of_all_rows(
         reports in prop::collection::vec(report(), 0..30),
-        stores in prop::collection::vec((0..6u8, 0..3u8), 0..10),
+        stores in prop::collection::vec((0..6u8, 0..3u8, 1..6u8), 0..10),
     ) {
         let (mut state, mut image) = (ClusterState::empty(), Image::default());
         let reports = reports.iter().map(|it| Command::Ranges(RangesCommand {
             descriptors: vec![RangeDescriptor::from(it)],
         }));
-        let stores = stores.iter().filter_map(|(of, at)| command(&Step::Register(*of, *at)));
+        let stores = stores.iter().map(|(of, at, start)| Step::Register(*of, *at, *start, 1));
+        let stores = stores.filter_map(|step| command(&step));
         for (index, command) in (1..).zip(reports.chain(stores)) {
             state.apply(EntryAt { index, term: 1 }, 1, &encode_batch(vec![command]));
             prop_assert_eq!(state.rows_hash, state_rows::rows_hash(&state));
@@ -191,7 +205,7 @@ fn an_unknown_command_stops_the_master() {
 #[test]
 fn a_corrupt_image_is_refused() {
     let mut state = ClusterState::empty();
-    let register = command(&Step::Register(1, 1)).expect("a command");
+    let register = command(&Step::Register(1, 1, 1, 1)).expect("a command");
     state.apply(EntryAt { index: 6, term: 6 }, 1, &encode_batch(vec![register]));
     let (header, rows) = (state.header(), encoded_rows(&state));
     let mut unknown = rows.clone();

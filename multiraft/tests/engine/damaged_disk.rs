@@ -2,7 +2,9 @@
 //! also pins where records lie.
 
 use prost::Message as _;
-use sharklock_multiraft::{Disk, Family, RecoverError, SimDisk, WriteOp, read_ident};
+use sharklock_multiraft::{
+    Disk, Family, RecoverError, SimDisk, WriteOp, count_start, give_back_start, read_ident,
+};
 use sharklock_proto::internal::v1 as proto;
 use sharklock_rangemap::PeerId;
 use twox_hash::XxHash3_64;
@@ -232,6 +234,33 @@ fn a_fresh_disk_is_nobodys() {
     assert_eq!(read_ident(&disk).unwrap(), None);
     assert!(matches!(Node::recover(disk), Err(RecoverError::NoIdent)));
     assert_eq!(read_ident(&self::disk()).unwrap(), Some(ident(1)));
+}
+
+#[test]
+fn starts_are_counted_from_the_first_on_and_survive_a_loss_of_power() {
+    let mut disk = SimDisk::default();
+    assert_eq!(count_start(&mut disk).unwrap(), 1);
+    assert_eq!(read_ident(&disk).unwrap(), None, "it belongs to nobody all the same");
+    disk.crash();
+    assert_eq!(count_start(&mut disk).unwrap(), 2);
+    let mut disk = self::disk();
+    assert_eq!([(); 3].map(|()| count_start(&mut disk).unwrap()), [1, 2, 3]);
+    give_back_start(&mut disk, 3).unwrap();
+    assert_eq!(count_start(&mut disk).unwrap(), 3);
+    assert_eq!(read_ident(&disk).unwrap(), Some(ident(1)));
+    Node::recover(disk).expect("the ranges are what they were");
+}
+
+#[test]
+fn a_damaged_count_of_starts_is_refused() {
+    let mut disk = disk();
+    count_start(&mut disk).unwrap();
+    let key = [0, 0, 0, 0, 0, 0, 0, 0, 2].to_vec();
+    let mut value = disk.get(Family::Meta, &key).unwrap().unwrap();
+    *value.last_mut().unwrap() ^= 1;
+    disk.write(&[WriteOp::Put(Family::Meta, key, value)], true).unwrap();
+    let refused = count_start(&mut disk).unwrap_err().to_string();
+    assert_eq!(refused, "the number of starts is corrupt: it does not match its checksum");
 }
 
 #[test]

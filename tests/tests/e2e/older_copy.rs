@@ -30,11 +30,12 @@ async fn an_older_copy_of_a_disk_is_lost_and_says_so_at_every_start() {
     let mut cluster = Cluster::start(3, CHAOS).await;
     let leader = cluster.leader(&[0, 1, 2]).await;
     let victim = (leader + 1) % 3;
-    cluster.stop(victim).await;
     let dir = TempDir::new().expect("a temporary directory can be made");
     let older = dir.path().join("older");
+    // As a snapshot of a machine that runs: it has the last start.
+    cluster.pause(victim);
     copy(&cluster.data_dir(victim), &older);
-    cluster.restart(victim).await;
+    cluster.resume(victim);
     cluster.until_healthy().await;
 
     let load = Load::start(&Plan::default(), || cluster.client());
@@ -57,4 +58,35 @@ async fn an_older_copy_of_a_disk_is_lost_and_says_so_at_every_start() {
         cluster.kill(victim);
     }
     load.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_from_before_the_last_start_is_refused_at_every_start() {
+    let _alone = alone().await;
+    let mut cluster = Cluster::start(3, CHAOS).await;
+    let leader = cluster.leader(&[0, 1, 2]).await;
+    let victim = (leader + 1) % 3;
+    cluster.stop(victim).await;
+    let dir = TempDir::new().expect("a temporary directory can be made");
+    let (older, original) = (dir.path().join("older"), dir.path().join("original"));
+    copy(&cluster.data_dir(victim), &older);
+    for _ in 0..2 {
+        cluster.restart(victim).await;
+        cluster.stop(victim).await;
+    }
+    std::fs::rename(cluster.data_dir(victim), &original).expect("nobody uses it");
+    copy(&older, &cluster.data_dir(victim));
+    // More often than the original was started since: that brings the copy no nearer to it.
+    for life in 0..4 {
+        cluster.spawn(victim);
+        let status = cluster.process(victim).ends(SOON).await;
+        let log = cluster.process(victim).stderr();
+        assert_eq!(status.code(), Some(78), "life {life}: {log}");
+        assert!(log.contains("start 3 is known") && log.contains("this is start 2"), "{log}");
+        assert!(log.contains("Put the original disk back"), "life {life}: {log}");
+    }
+    std::fs::remove_dir_all(cluster.data_dir(victim)).expect("nobody uses it");
+    std::fs::rename(&original, cluster.data_dir(victim)).expect("nobody uses it");
+    cluster.restart(victim).await;
+    cluster.until_healthy().await;
 }
