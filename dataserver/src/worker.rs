@@ -1,16 +1,13 @@
-//! One raft worker of a store, which has all of its ranges or a share of them: takes the calls of gateways, turns them into commands and
-//! ReadIndex rounds of their ranges, and answers from what was applied. A core: `now` is an
-//! argument, and what it wants done comes out as values.
+//! One raft worker of a store, which has all of its ranges or a share of them. It takes the calls of
+//! gateways, turns them into commands and ReadIndex rounds of their ranges, and answers from what
+//! was applied. A core: `now` is an argument, and what it wants done comes out as values.
 //!
 //! A turn is: `handle` for everything that stood in the mailbox, then one `end_turn`. All commands
 //! of a range that came while the disk was busy become one Raft entry (D5), and all questions of a
 //! range in a turn share one ReadIndex round (D7). A turn looks at the ranges that want something,
 //! and at no other ([`Agenda`]).
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeSet, time::Duration};
 
 use sharklock_locktable::Token;
 use sharklock_multiraft::{AwaitedChild, BatchSeq, Effects, Pacer, Store};
@@ -19,7 +16,7 @@ use sharklock_proto::{
     internal::v1::{self as internal, StoreCall, store_call::Body},
     v1,
 };
-use sharklock_rangemap::RangeId;
+use sharklock_rangemap::{ByRange, RangeId};
 
 use crate::{
     admission::Admission,
@@ -58,7 +55,7 @@ mod whereabouts;
 pub struct Worker {
     number: usize,
     store: Store<LockRange>,
-    fronts: BTreeMap<RangeId, Front>,
+    fronts: ByRange<Front>,
     agenda: Agenda,
     leaderless: BTreeSet<RangeId>,
     /// What gateways are told of the ranges.
@@ -341,7 +338,7 @@ impl Worker {
 
     /// Weighs every range anew: some may have got other tables. To take one in is more work.
     fn weigh_all(&mut self) {
-        for (range, front) in &mut self.fronts {
+        for (range, front) in self.fronts.iter_mut() {
             let Some(machine) = self.store.machine_mut(*range) else { continue };
             weigh(&mut self.memory, front, machine);
         }

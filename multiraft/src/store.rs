@@ -14,7 +14,7 @@ use std::num::NonZeroUsize;
 use std::ops::Bound;
 
 use sharklock_proto::internal::v1::{Heartbeats, RangeMessage, SnapshotMessage};
-use sharklock_rangemap::{Bounds, Descriptor, PeerId, RangeId, StoreId};
+use sharklock_rangemap::{Bounds, ByRange, Descriptor, PeerId, RangeId, StoreId};
 
 use crate::chore::{Chore, ChoreDone};
 use crate::disk::{BatchSeq, Disk};
@@ -71,7 +71,7 @@ impl Config {
 pub struct Store<M: StateMachine> {
     ident: StoreIdent,
     config: Config,
-    replicas: BTreeMap<RangeId, Replica<M>>,
+    replicas: ByRange<Replica<M>>,
     by_start: BTreeMap<Vec<u8>, RangeId>,
     /// Replicas whose records are not durable yet. Until then they are nothing but memory.
     unborn: BTreeMap<RangeId, Unborn<M>>,
@@ -138,7 +138,7 @@ impl<M: StateMachine> Store<M> {
         Self {
             ident,
             config,
-            replicas: BTreeMap::new(),
+            replicas: ByRange::default(),
             by_start: BTreeMap::new(),
             unborn: BTreeMap::new(),
             tombstones: BTreeMap::new(),
@@ -165,7 +165,7 @@ impl<M: StateMachine> Store<M> {
         self.ticks += 1;
         self.transfers.tick();
         let mut lonely = Vec::new();
-        for (range, replica) in &mut self.replicas {
+        for (range, replica) in self.replicas.iter_mut() {
             if replica.tick(self.ticks) {
                 self.work.insert(*range);
             }
@@ -283,7 +283,7 @@ impl<M: StateMachine> Store<M> {
     /// so. Raft sends again what matters; a snapshot on its way there has failed.
     pub fn unreachable(&mut self, store: StoreId) {
         self.transfers.unreachable(store);
-        for (range, replica) in &mut self.replicas {
+        for (range, replica) in self.replicas.iter_mut() {
             if replica.leads_now() {
                 replica.unreachable(store);
                 self.work.insert(*range);
@@ -295,7 +295,7 @@ impl<M: StateMachine> Store<M> {
     /// and is heard of: the owner is about to stop. A leadership that nobody can take stays, and
     /// one that is not taken within an election timeout comes back; the owner may ask again.
     pub fn hand_over(&mut self) {
-        for (range, replica) in &mut self.replicas {
+        for (range, replica) in self.replicas.iter_mut() {
             if replica.hand_over(self.ticks) {
                 self.work.insert(*range);
             }

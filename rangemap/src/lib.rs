@@ -1,9 +1,11 @@
 //! Names to ranges to replicas. Pure: knows no network, no clock, and not who places replicas.
 
+mod by_range;
 mod descriptor;
 mod map;
 mod route_cache;
 
+pub use by_range::ByRange;
 pub use descriptor::{
     Bounds, Descriptor, DescriptorError, Epoch, PeerId, RangeId, Replica, Role, StoreId,
 };

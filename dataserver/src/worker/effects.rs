@@ -1,7 +1,7 @@
 //! The worker follows its engine: ranges that come, change and go, roles that change, entries that
 //! are applied and reads that are answered.
 
-use std::{collections::btree_map::Entry, time::Duration};
+use std::time::Duration;
 
 use sharklock_locktable::{
     Change, Command, FEATURE_LEVEL, Finished, Outcome, RaiseFeatureLevel, Reply,
@@ -95,8 +95,8 @@ impl Worker {
 
     /// A range is here, and may have been.
     fn admit(&mut self, range: RangeId) {
-        if let Entry::Vacant(place) = self.fronts.entry(range) {
-            place.insert(Front::default());
+        if !self.fronts.contains_key(&range) {
+            self.fronts.insert(range, Front::default());
             self.leaderless.insert(range);
         }
         self.agenda.wake(range);
@@ -129,7 +129,7 @@ impl Worker {
     }
 
     fn begin_to_lead(&mut self, now: Duration, range: RangeId, term: u64) {
-        let front = self.fronts.entry(range).or_default();
+        let front = self.fronts.get_or_insert_with(range, Front::default);
         let table = self.store.machine(range).expect("a leading replica has its state").table();
         let clock = LeaseClock::promote(now, term, self.pace.election_max());
         let counts = table.counts();
