@@ -18,9 +18,14 @@ pub const LOG_FORMAT: u8 = 1;
 /// A record that does not mean anything.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum DecodeError {
-    /// Written by another version.
-    #[error("format version {0}, this build reads {LOG_FORMAT}")]
-    Format(u8),
+    /// Written by another program, mostly by a newer one.
+    #[error("it has format {found}, and this program reads {reads}{}", way_out(*found, *reads))]
+    Format {
+        /// Its format.
+        found: u8,
+        /// The one of this program.
+        reads: u8,
+    },
     /// Proposed by a newer program.
     #[error(
         "it needs feature level {0}, and this program knows {FEATURE_LEVEL}: upgrade this server"
@@ -35,6 +40,21 @@ pub enum DecodeError {
     /// A field has a value that no writer of this version writes.
     #[error("field {0} is missing or out of range")]
     Field(&'static str),
+}
+
+impl DecodeError {
+    /// Whether a newer program wrote it, so that nothing is wrong with it.
+    pub fn is_newer(&self) -> bool {
+        match self {
+            Self::Format { found, reads } => found > reads,
+            Self::Level(_) => true,
+            Self::Empty | Self::Malformed(_) | Self::Field(_) => false,
+        }
+    }
+}
+
+fn way_out(found: u8, reads: u8) -> &'static str {
+    if found > reads { ": upgrade this server" } else { "" }
 }
 
 /// Upper bound of the encoded length of a command, cheap to compute: what an entry is filled by.
@@ -121,7 +141,7 @@ pub fn encode_batch(head: BatchHead, commands: &[Command]) -> Vec<u8> {
 pub fn knows(data: &[u8]) -> Result<(), DecodeError> {
     match *data {
         [] => Err(DecodeError::Empty),
-        [format, ..] if format != LOG_FORMAT => Err(DecodeError::Format(format)),
+        [found, ..] if found != LOG_FORMAT => Err(DecodeError::Format { found, reads: LOG_FORMAT }),
         [_] => Err(DecodeError::Field("level")),
         [_, level, ..] if u64::from(level) > FEATURE_LEVEL => Err(DecodeError::Level(level)),
         [_, _, ..] => Ok(()),
@@ -587,7 +607,8 @@ mod tests {
     fn another_format_is_refused() {
         let mut data = encode_batch(HEAD, &every_command());
         data[0] = LOG_FORMAT + 1;
-        assert_eq!(decode_batch(&data), Err(DecodeError::Format(LOG_FORMAT + 1)));
+        let (found, reads) = (LOG_FORMAT + 1, LOG_FORMAT);
+        assert_eq!(decode_batch(&data), Err(DecodeError::Format { found, reads }));
         assert_eq!(decode_batch(&[]), Err(DecodeError::Empty));
     }
 

@@ -178,9 +178,9 @@ fn encode(message: &impl prost::Message) -> Vec<u8> {
 }
 
 fn decode<M: prost::Message + Default>(value: &[u8]) -> Result<M, DecodeError> {
-    let (&format, body) = value.split_first().ok_or(DecodeError::Empty)?;
-    if format != IMAGE_FORMAT {
-        return Err(DecodeError::Format(format));
+    let (&found, body) = value.split_first().ok_or(DecodeError::Empty)?;
+    if found != IMAGE_FORMAT {
+        return Err(DecodeError::Format { found, reads: IMAGE_FORMAT });
     }
     M::decode(body).map_err(|error| DecodeError::Malformed(error.to_string()))
 }

@@ -1,7 +1,7 @@
 //! A lock table as the state machine of a range: decodes entries, encodes its image.
 
 use sharklock_locktable::{At, Command, LockTable, Name, Outcome, RestoreError, Restoring};
-use sharklock_multiraft::{CorruptImage, DirtyRow, EntryAt, StateMachine};
+use sharklock_multiraft::{BadImage, DirtyRow, EntryAt, StateMachine};
 
 use crate::{
     codec::{self, LogBatch},
@@ -102,22 +102,34 @@ impl StateMachine for LockRange {
     fn restore(
         header: &[u8],
         rows: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>,
-    ) -> Result<Self, CorruptImage> {
-        let corrupt = |error: codec::DecodeError| CorruptImage(error.to_string());
-        let broken = |error: RestoreError| CorruptImage(error.to_string());
+    ) -> Result<Self, BadImage> {
         let mut rows = rows.into_iter().peekable();
         // A range that has never been flushed since it was made has no header of its own.
         if header.is_empty() && rows.peek().is_none() {
             return Ok(Self::empty());
         }
-        let header = image::decode_header(header).map_err(corrupt)?;
+        let header = image::decode_header(header).map_err(unread)?;
         let mut restoring = Restoring::begin(header).map_err(broken)?;
         for (key, value) in rows {
-            let key = image::decode_key(&key).map_err(corrupt)?;
-            let row = image::decode_row(&key, &value).map_err(corrupt)?;
+            let key = image::decode_key(&key).map_err(unread)?;
+            let row = image::decode_row(&key, &value).map_err(unread)?;
             restoring.put(key, row).map_err(broken)?;
         }
         Ok(Self { table: restoring.end().map_err(broken)? })
+    }
+}
+
+fn unread(error: codec::DecodeError) -> BadImage {
+    let why = error.to_string();
+    if error.is_newer() { BadImage::Newer(why) } else { BadImage::Corrupt(why) }
+}
+
+fn broken(error: RestoreError) -> BadImage {
+    match error {
+        RestoreError::FeatureLevel { .. } => BadImage::Newer(error.to_string()),
+        RestoreError::Header { .. } | RestoreError::Row { .. } => {
+            BadImage::Corrupt(error.to_string())
+        }
     }
 }
 
@@ -126,8 +138,8 @@ mod tests {
     use std::collections::BTreeMap;
 
     use sharklock_locktable::{
-        Acquire, Acquisition, AcquisitionId, Command, Ending, Instance, Mode, Owner, Release,
-        Reply, SessionHandle, Token, Wait,
+        Acquire, Acquisition, AcquisitionId, Command, Ending, FEATURE_LEVEL, Header, Instance,
+        Mode, Owner, Release, Reply, SessionHandle, Token, Wait,
     };
 
     use super::*;
@@ -247,6 +259,29 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// Whoever is told that a disk is corrupt wipes it. This one only needs a newer program.
+    #[test]
+    fn the_image_of_a_newer_program_is_not_called_corrupt() {
+        let header = busy_range().table.header();
+        let newer = Header { feature_level: FEATURE_LEVEL + 1, ..header };
+        let level = image::encode_header(newer);
+        let mut format = image::encode_header(header);
+        format[0] = 9;
+        for (header, expected) in [
+            (level, "it follows the rules of feature level 4, and this program knows 1 to 3"),
+            (format, "it has format 9, and this program reads 2"),
+        ] {
+            // A row of a new kind comes with it.
+            let rows = vec![(b"Z?".to_vec(), vec![9, 9])];
+            let refused = LockRange::restore(&header, rows).expect_err("it is newer");
+            assert!(matches!(refused, BadImage::Newer(_)), "{refused:?}");
+            assert_eq!(refused.to_string(), format!("{expected}: upgrade this server"));
+        }
+        let refused = LockRange::restore(&image::encode_header(header), Vec::new());
+        let refused = refused.expect_err("rows are missing");
+        assert!(matches!(refused, BadImage::Corrupt(_)), "{refused:?}");
     }
 
     fn grants(output: LockRangeOutput) -> Vec<Token> {

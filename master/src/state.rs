@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use prost::Message as _;
-use sharklock_multiraft::{CorruptImage, DirtyRow, EntryAt, StateMachine};
+use sharklock_multiraft::{BadImage, DirtyRow, EntryAt, StateMachine};
 use sharklock_proto::{
     Identity, Life, Start,
     internal::v1::{
@@ -277,7 +277,7 @@ impl StateMachine for ClusterState {
     fn restore(
         header: &[u8],
         rows: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>,
-    ) -> Result<Self, CorruptImage> {
+    ) -> Result<Self, BadImage> {
         state_rows::restore(header, rows.into_iter().collect())
     }
 }

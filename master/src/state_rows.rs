@@ -1,7 +1,7 @@
 //! The image of [`ClusterState`]: its rows, its header, and back.
 
 use prost::Message;
-use sharklock_multiraft::{CorruptImage, StateMachine as _};
+use sharklock_multiraft::{BadImage, StateMachine as _};
 use sharklock_proto::{
     Identity, Life, Start,
     internal::v1::{MasterHeader, RangeDescriptor, StoreRow},
@@ -74,7 +74,7 @@ pub fn header(state: &ClusterState) -> Vec<u8> {
     })
 }
 
-pub fn restore(header: &[u8], rows: Vec<(Vec<u8>, Vec<u8>)>) -> Result<ClusterState, CorruptImage> {
+pub fn restore(header: &[u8], rows: Vec<(Vec<u8>, Vec<u8>)>) -> Result<ClusterState, BadImage> {
     let MasterHeader { next_store_id, next_id, first_range_lives, first_range_level } =
         read(header)?;
     let mut state = ClusterState::empty();
@@ -83,7 +83,7 @@ pub fn restore(header: &[u8], rows: Vec<(Vec<u8>, Vec<u8>)>) -> Result<ClusterSt
     state.first_range_lives = first_range_lives;
     state.first_range_level = first_range_level;
     for (key, row) in rows {
-        let corrupt = |why: String| CorruptImage(format!("row {key:02x?}: {why}"));
+        let corrupt = |why: String| BadImage::Corrupt(format!("row {key:02x?}: {why}"));
         match Key::decode(&key) {
             Some(Key::Store(id)) => {
                 let store: StoreRow = read(&row)?;
@@ -140,12 +140,14 @@ fn versioned(record: &impl Message) -> Vec<u8> {
     bytes
 }
 
-fn read<M: Message + Default>(bytes: &[u8]) -> Result<M, CorruptImage> {
+fn read<M: Message + Default>(bytes: &[u8]) -> Result<M, BadImage> {
     match bytes.split_first() {
-        Some((&FORMAT, record)) => {
-            M::decode(record).map_err(|why| CorruptImage(format!("a record is damaged: {why}")))
-        }
-        Some((format, _)) => Err(CorruptImage(format!("a record has format {format}"))),
-        None => Err(CorruptImage("a record is empty".to_owned())),
+        Some((&FORMAT, record)) => M::decode(record)
+            .map_err(|why| BadImage::Corrupt(format!("a record is damaged: {why}"))),
+        Some((&format, _)) if format > FORMAT => Err(BadImage::Newer(format!(
+            "it has format {format}, and this program reads {FORMAT}: upgrade this server"
+        ))),
+        Some((format, _)) => Err(BadImage::Corrupt(format!("a record has format {format}"))),
+        None => Err(BadImage::Corrupt("a record is empty".to_owned())),
     }
 }

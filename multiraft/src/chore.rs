@@ -16,7 +16,7 @@ use crate::range_state::RangeState;
 use crate::records;
 use crate::replica::Arrived;
 use crate::snapshot::{Announced, Ends, image};
-use crate::state_machine::{CorruptImage, EntryAt, StateMachine};
+use crate::state_machine::{BadImage, EntryAt, StateMachine};
 
 /// One piece of work for a thread that has time.
 #[derive(Debug)]
@@ -184,7 +184,9 @@ impl Restore {
         let rows = image.rows.iter();
         ops.extend(rows.map(|(row, value)| records::put_row(Key::Row(range, row), value)));
         let Announced { at, descriptor, splits } = announced;
-        let machine = M::restore(&image.header, image.rows).map_err(|CorruptImage(why)| {
+        let machine = M::restore(&image.header, image.rows).map_err(|bad| {
+            // Its sums fit, so it is what its sender has: that is newer at any rate.
+            let (BadImage::Newer(why) | BadImage::Corrupt(why)) = bad;
             NotRestored::Beyond(Behind { index: at.index, term: at.term, why })
         })?;
         let (found, expected) = (machine.state_hash(), header.state_hash);

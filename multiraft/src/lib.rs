@@ -88,5 +88,5 @@ pub use sim_disk::SimDisk;
 pub use snapshot::{SnapshotLimits, SnapshotStats};
 pub use split::{NotChanged, Split};
 pub use starts::{count_start, give_back_start};
-pub use state_machine::{CorruptImage, DirtyRow, EntryAt, StateMachine};
+pub use state_machine::{BadImage, DirtyRow, EntryAt, StateMachine};
 pub use store::{AwaitedChild, Config, Store};

@@ -16,7 +16,7 @@ use crate::mirror;
 use crate::range_state::{self, Effect, Half, RangeState};
 use crate::records::{self, BadValue, FORMAT};
 use crate::replica::Loaded;
-use crate::state_machine::{CorruptImage, EntryAt, StateMachine};
+use crate::state_machine::{BadImage, EntryAt, StateMachine};
 
 /// Why a disk cannot be served from. Nothing was changed on it.
 #[derive(Debug, thiserror::Error)]
@@ -41,12 +41,13 @@ pub enum RecoverError {
         /// Its format.
         format: u8,
     },
-    /// A newer program wrote an entry. Nothing is wrong with the disk.
+    /// A newer program wrote an entry, an image or a record of a new kind. Nothing is wrong with the
+    /// disk.
     #[error("{what} is beyond this program: {why}")]
     Beyond {
-        /// The entry.
+        /// Which.
         what: String,
-        /// The level that it needs.
+        /// What it needs, for instance a feature level, and what this program has.
         why: String,
     },
     /// A record is damaged or does not fit the others. The replica's copy is lost: the store must
@@ -64,7 +65,7 @@ pub enum RecoverError {
         /// The range.
         range: RangeId,
         /// The words of the machine.
-        source: CorruptImage,
+        source: BadImage,
     },
 }
 
@@ -158,13 +159,24 @@ fn read_meta(disk: &impl Disk) -> Result<BTreeMap<RangeId, MetaRecords>, Recover
                 ranges.entry(range).or_default().tombstone = Some(record);
             }
             Some(Key::Ident | Key::Starts) => {}
-            Some(Key::Entry(..) | Key::Row(..)) | None => {
-                let what = format!("the key {key:02x?}");
-                return Err(RecoverError::corrupt(what, "this program knows no such key"));
-            }
+            Some(Key::Entry(..) | Key::Row(..)) | None => return Err(unknown(&key, &value)),
         }
     }
     Ok(ranges)
+}
+
+/// A record at a key that this program does not know. A checksum covers the key as well: if it fits, a
+/// program has written it there, and that is a newer one.
+fn unknown(key: &[u8], value: &[u8]) -> RecoverError {
+    let what = format!("the record {key:02x?}");
+    match records::row_in(key, value) {
+        Ok(_) if value.first() == Some(&FORMAT) => RecoverError::Beyond {
+            what,
+            why: "it knows no record of this kind: upgrade this server".to_owned(),
+        },
+        Err(newer @ BadValue::Newer(_)) => RecoverError::bad_value(&what, newer),
+        _ => RecoverError::corrupt(what, "this program knows no such record"),
+    }
 }
 
 fn open<R: prost::Message + Default>(
@@ -262,8 +274,11 @@ fn read_log<M: StateMachine>(
         if key != Key::Entry(range, index).encode() || record.index != index {
             return Err(RecoverError::corrupt(what(), "it is missing"));
         }
-        let entry = mirror::entry(record)
-            .map_err(|unknown| RecoverError::corrupt(what(), unknown.to_string()))?;
+        // Its checksum fits: a program that knows the type has written it.
+        let entry = mirror::entry(record).map_err(|unknown| RecoverError::Beyond {
+            what: what(),
+            why: format!("{unknown}: upgrade this server"),
+        })?;
         let command = entry::decode(&entry).map_err(|bad| match bad.is_newer() {
             Some(why) => RecoverError::Beyond { what: what(), why },
             None => RecoverError::corrupt(what(), bad.to_string()),
@@ -332,7 +347,10 @@ fn read_image<M: StateMachine>(
     if let Some(error) = unreadable {
         return Err(error);
     }
-    let machine = machine.map_err(|source| RecoverError::Image { range, source })?;
+    let machine = machine.map_err(|bad| match bad {
+        BadImage::Newer(why) => RecoverError::Beyond { what: what(), why },
+        source @ BadImage::Corrupt(_) => RecoverError::Image { range, source },
+    })?;
     let (found, expected) = (machine.state_hash(), header.state_hash);
     if found != expected {
         let why = format!("its hash is {found:016x}, the header says {expected:016x}");

@@ -61,13 +61,24 @@ pub trait StateMachine: Sized {
     /// Builds the state from an image: what `header` said last, and all rows that `take_dirty` gave
     /// and did not take back, in byte order of their keys and one by one, so that they need not be in
     /// memory beside the state. The engine checks the hash afterwards.
+    ///
+    /// # Errors
+    /// A newer program wrote it, or it is damaged: the header has to tell the first before anything in
+    /// it, or a row, can pass for the second.
     fn restore(
         header: &[u8],
         rows: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>,
-    ) -> Result<Self, CorruptImage>;
+    ) -> Result<Self, BadImage>;
 }
 
-/// An image that cannot be read.
+/// Why an image cannot be read, for people.
 #[derive(Debug, thiserror::Error)]
-#[error("corrupt image: {0}")]
-pub struct CorruptImage(pub String);
+pub enum BadImage {
+    /// A newer program wrote it, and nothing is wrong with it. Says what it takes, and what this
+    /// program has.
+    #[error("{0}")]
+    Newer(String),
+    /// It is no image of this machine.
+    #[error("corrupt image: {0}")]
+    Corrupt(String),
+}

@@ -540,7 +540,7 @@ mod tests {
     use crate::ident::bootstrap;
     use crate::sim_disk::SimDisk;
     use crate::staging::Incarnation;
-    use crate::state_machine::{CorruptImage, DirtyRow, EntryAt};
+    use crate::state_machine::{BadImage, DirtyRow, EntryAt};
 
     /// Counts its entries.
     struct Count(u64);
@@ -579,8 +579,8 @@ mod tests {
         fn restore(
             header: &[u8],
             _rows: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>,
-        ) -> Result<Self, CorruptImage> {
-            let header = header.try_into().map_err(|_| CorruptImage("no count".to_owned()))?;
+        ) -> Result<Self, BadImage> {
+            let header = header.try_into().map_err(|_| BadImage::Corrupt("no count".to_owned()))?;
             Ok(Self(u64::from_be_bytes(header)))
         }
     }

@@ -203,6 +203,15 @@ fn an_unknown_command_stops_the_master() {
 }
 
 #[test]
+fn the_image_of_a_newer_program_is_not_called_corrupt() {
+    let mut header = ClusterState::empty().header();
+    header[0] += 1;
+    let refused = ClusterState::restore(&header, Vec::new()).expect_err("it is newer");
+    let why = "it has format 2, and this program reads 1: upgrade this server";
+    assert_eq!(refused.to_string(), why);
+}
+
+#[test]
 fn a_corrupt_image_is_refused() {
     let mut state = ClusterState::empty();
     let register = command(&Step::Register(1, 1, 1, 1)).expect("a command");

@@ -1,6 +1,6 @@
 //! The state machine of the examples.
 
-use sharklock_multiraft::{CorruptImage, DirtyRow, EntryAt, StateMachine};
+use sharklock_multiraft::{BadImage, DirtyRow, EntryAt, StateMachine};
 
 /// Does nothing, so that the engine alone is measured.
 pub struct Nothing;
@@ -37,7 +37,7 @@ impl StateMachine for Nothing {
     fn restore(
         _header: &[u8],
         _rows: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>,
-    ) -> Result<Self, CorruptImage> {
+    ) -> Result<Self, BadImage> {
         Ok(Self)
     }
 }

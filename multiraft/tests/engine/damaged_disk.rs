@@ -134,6 +134,36 @@ fn newer_formats_are_refused_in_one_sentence() {
     assert!(matches!(read_ident(&newer_store), Err(RecoverError::NewerStore { format: 4 })));
 }
 
+/// People wipe what is called corrupt.
+#[test]
+fn what_a_newer_program_wrote_is_not_called_corrupt() {
+    let newer_kind = {
+        let mut disk = disk();
+        disk.write(&[WriteOp::Put(Family::Meta, meta(9), sealed(&meta(9), b"new"))], true).unwrap();
+        disk
+    };
+    let cases = [
+        (
+            edit(Family::Meta, &meta(3), |header: &mut proto::FlushHeader| {
+                header.machine = Some(vec![7; 9].into());
+            }),
+            "the image of range 7 is beyond this program: it is a newer tally",
+        ),
+        (
+            edit(Family::Raft, &entry(12), |entry: &mut proto::Entry| entry.entry_type = 77),
+            "entry 12 of range 7 is beyond this program: 77 is no entry type",
+        ),
+        (
+            newer_kind,
+            "the record [00, 00, 00, 00, 00, 00, 00, 07, 09] is beyond this program: it knows no \
+             record of this kind",
+        ),
+    ];
+    for (disk, expected) in cases {
+        assert_eq!(refusal(disk), format!("{expected}: upgrade this server"));
+    }
+}
+
 #[test]
 fn damage_is_refused_in_one_sentence() {
     let header =
@@ -215,7 +245,7 @@ fn damage_is_refused_in_one_sentence() {
 fn an_unknown_key_is_refused() {
     let mut disk = disk();
     disk.write(&[WriteOp::Put(Family::Meta, meta(9), vec![1])], true).unwrap();
-    assert!(refusal(disk).ends_with("is corrupt: this program knows no such key"));
+    assert!(refusal(disk).ends_with("is corrupt: this program knows no such record"));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sharklock_multiraft::{CorruptImage, DirtyRow, EntryAt, StateMachine};
+use sharklock_multiraft::{BadImage, DirtyRow, EntryAt, StateMachine};
 use twox_hash::XxHash3_64;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -89,15 +89,19 @@ impl StateMachine for Tally {
     fn restore(
         header: &[u8],
         rows: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>,
-    ) -> Result<Self, CorruptImage> {
+    ) -> Result<Self, BadImage> {
+        // Newer tallies have longer headers.
+        if header.len() > 8 {
+            return Err(BadImage::Newer("it is a newer tally: upgrade this server".to_owned()));
+        }
         let number = |bytes: &[u8]| {
             let bytes = <[u8; 8]>::try_from(bytes);
-            bytes.map(u64::from_be_bytes).map_err(|_| CorruptImage("not a number".to_owned()))
+            bytes.map(u64::from_be_bytes).map_err(|_| BadImage::Corrupt("not a number".to_owned()))
         };
         let mut tokens = BTreeMap::new();
         for (word, token) in rows {
             let word =
-                String::from_utf8(word).map_err(|_| CorruptImage("not a word".to_owned()))?;
+                String::from_utf8(word).map_err(|_| BadImage::Corrupt("not a word".to_owned()))?;
             tokens.insert(word, number(&token)?);
         }
         Ok(Self { tokens, counter: number(header)?, dirty: BTreeSet::new() })
