@@ -138,6 +138,16 @@ pub enum NotProposed {
     /// Another change of the range's bounds or members is in the log and not applied. It passes.
     #[error("another change of the range's bounds or members is under way")]
     EpochChanging,
+    /// So many children of earlier splits do not live yet: none of them has had a leader. Each that
+    /// gets one makes room.
+    #[error(
+        "nobody has led {count} ranges that were split off this one: none is split off before one of \
+         them has a leader"
+    )]
+    ChildrenAwaited {
+        /// So many.
+        count: usize,
+    },
     /// The store has no replica of the range.
     #[error("this store has no replica of the range")]
     UnknownRange,

@@ -14,9 +14,6 @@ use crate::records;
 use crate::split::{self, Split, SplitMark};
 use crate::state_machine::{DirtyRow, EntryAt, StateMachine};
 
-/// Splits that a state remembers beyond those whose children are known to live.
-const MARKS_MAX: usize = 64;
-
 /// Invariants:
 /// - `machine` and `descriptor` have exactly the entries up to `applied` applied;
 /// - `splits` are in order of their entries, none behind `applied`.
@@ -26,7 +23,10 @@ pub(crate) struct RangeState<M> {
     machine: M,
     applied: EntryAt,
     /// Splits that the state contains whose children may not live yet, as far as this store knows:
-    /// soft, it differs between replicas and is in no hash.
+    /// soft, it differs between replicas and is in no hash. None is dropped before its child lives: the
+    /// log could be cut at it, and a snapshot that does not name it could be installed over it, so
+    /// that the child is on too few stores. What bounds them is that a leader lets only so many
+    /// children come into being before one of them lives (`Store::may_await_another`).
     splits: Vec<SplitMark>,
 }
 
@@ -134,9 +134,6 @@ impl<M: StateMachine> RangeState<M> {
         let machine = self.machine.split_off(&split.key);
         self.descriptor = parent;
         self.splits.push(SplitMark { at, child: child.range });
-        if self.splits.len() > MARKS_MAX {
-            self.splits.remove(0);
-        }
         Effect::Split(Half { descriptor: child, machine })
     }
 

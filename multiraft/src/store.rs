@@ -245,12 +245,14 @@ impl<M: StateMachine> Store<M> {
     /// Proposes that the range becomes two, if this replica leads and has applied an entry of its own
     /// term. With its application (at the same index and term, see [`propose`](Self::propose)) the
     /// range has the lower names, and the upper ones are a range that is born on every store of this
-    /// one; or nothing has happened, since another change of the epoch came first.
+    /// one; or nothing has happened, since another change of the epoch came first. Not while 64 earlier
+    /// children do not live.
     pub fn split(&mut self, range: RangeId, split: &Split) -> Result<Proposed, NotProposed> {
         // Applied, it would shrink the range and make nothing: the names would belong to nobody.
         if self.has_or_had(split.child) {
             return Err(NotChanged::Child(split.child).into());
         }
+        self.may_await_another(range)?;
         let replica = self.replicas.get_mut(&range).ok_or(NotProposed::UnknownRange)?;
         self.work.insert(range);
         replica.split(split)

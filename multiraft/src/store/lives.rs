@@ -10,7 +10,7 @@ use super::Store;
 use crate::birth::{self, Birth, INITIAL};
 use crate::burial;
 use crate::create::{self, CreateError};
-use crate::effects::Effects;
+use crate::effects::{Effects, NotProposed};
 use crate::range_state::Half;
 use crate::recover::{RecoverError, Replayed};
 use crate::replica::{Address, Loaded, Replica};
@@ -21,6 +21,9 @@ use crate::state_machine::StateMachine;
 
 /// The log that is kept for a child that does not live, in ordinary logs.
 const AWAITED_LOGS: u64 = 16;
+/// Children of a range that do not live: a leader makes no more. Each keeps its mark, a part of the
+/// log, and a replica that nobody leads.
+const AWAITED_CHILDREN_MAX: usize = 64;
 
 /// A child that has been split off a range and is not known to live: nobody has led it yet. The
 /// range's log is kept for it from the split on.
@@ -321,6 +324,17 @@ impl<M: StateMachine> Store<M> {
         splits.filter(move |split| first <= split.at.index && self.is_awaited(split.child))
     }
 
+    /// Whether one child more of this range may have to be waited for.
+    pub(super) fn may_await_another(&self, range: RangeId) -> Result<(), NotProposed> {
+        let marks = self.replicas.get(&range).into_iter().flat_map(Replica::splits);
+        let count = marks.filter(|split| self.is_awaited(split.child)).count();
+        if count < AWAITED_CHILDREN_MAX {
+            Ok(())
+        } else {
+            Err(NotProposed::ChildrenAwaited { count })
+        }
+    }
+
     /// So long a log is kept for a child before the range is to take nothing new in.
     fn log_bytes_max(&self) -> u64 {
         AWAITED_LOGS.saturating_mul(self.config.log.bytes_max)
@@ -341,10 +355,12 @@ impl<M: StateMachine> Store<M> {
     }
 
     /// Whether a majority of a child's replicas is known to be there: it has committed an entry of a
-    /// term of its own, or its leader has asked for the one here.
+    /// term of its own, its leader has asked for the one here, or it has gone on without the one here.
     fn lives(&self, child: RangeId) -> bool {
-        let replica = self.replicas.get(&child);
-        replica.is_some_and(|it| it.applied().term > INITIAL || it.is_shell())
+        match self.replicas.get(&child) {
+            Some(replica) => replica.applied().term > INITIAL || replica.is_shell(),
+            None => self.tombstones.contains_key(&child),
+        }
     }
 }
 

@@ -9,6 +9,7 @@ mod flush;
 mod guard;
 mod installs;
 mod lost_disk;
+mod marks;
 mod network;
 mod node;
 mod power_loss;
