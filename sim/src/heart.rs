@@ -215,7 +215,7 @@ impl World {
     /// Who has begun to lead has news for the masters.
     pub(crate) fn store_has_news(&mut self, number: usize) {
         let store = &mut self.stores[number - 1];
-        let Some(promotions) = store.process.as_ref().map(|it| it.worker.stats().promotions) else {
+        let Some(promotions) = store.process.as_ref().map(|it| it.stats().promotions) else {
             return;
         };
         let Some(heart) = &mut store.heart else { return };
@@ -247,8 +247,10 @@ impl World {
         heart.beat += 1;
         heart.seq += 1;
         heart.since_ns = Some(self.now);
-        heart.promotions = process.worker.stats().promotions;
-        heart.reports.note(0, process.worker.take_reports());
+        heart.promotions = process.stats().promotions;
+        for worker in 0..process.workers() {
+            heart.reports.note(worker, process.take_reports(worker));
+        }
         self.beat_out(number);
     }
 
@@ -263,7 +265,7 @@ impl World {
             start: heart.start.number,
             life: heart.start.life.to_wire(),
             seq: heart.seq,
-            replicas_count: process.worker.ranges_count() as u32,
+            replicas_count: process.cores().map(|core| core.ranges_count() as u32).sum(),
             stores_hash: heart.stores_hash,
             ..heart.reports.heartbeat()
         };

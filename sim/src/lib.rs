@@ -30,6 +30,7 @@ mod node;
 mod options;
 mod overtaking;
 mod poll;
+mod process;
 mod queue;
 mod ranges;
 mod replay;
@@ -43,6 +44,7 @@ mod stream_events;
 mod streams;
 mod tasks;
 mod trace;
+mod turns;
 mod world;
 
 pub use check::Violation;

@@ -187,7 +187,12 @@ impl MasterNode {
     /// The process ends, as a store's does.
     pub fn end(&mut self, power_lost: bool, dice: &mut Dice) -> Option<MasterProcess> {
         let process = self.process.take()?;
-        end_disk(&mut self.disk, process.in_flight.as_ref(), power_lost, dice);
+        end_disk(
+            &mut self.disk,
+            process.in_flight.as_ref().map(|it| it.ops.as_slice()),
+            power_lost,
+            dice,
+        );
         Some(process)
     }
 

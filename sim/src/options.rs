@@ -203,6 +203,8 @@ options! {
     splits_max,
     /// Splits during which something goes wrong on purpose.
     split_fault_ppm,
+    /// Raft workers of each store; 0: each start has 1, 2 or 4.
+    raft_workers,
 }
 
 /// Faults that a run without faults lacks, all of them.
@@ -265,6 +267,8 @@ impl Options {
         options.draw_masters(dice);
         options.draw_splits(dice);
         options.draw_late_questions(dice);
+        // Drawn last: older seeds mean what they meant, with one worker.
+        options.raft_workers = *dice.pick(&[1, 1, 2, 4, 0]);
         options
     }
 
@@ -352,6 +356,7 @@ impl Options {
             split_mean_ms: 0,
             splits_max: 0,
             split_fault_ppm: 0,
+            raft_workers: 1,
         }
     }
 

@@ -1,27 +1,25 @@
-//! A data server as shipped: the worker over its store, driven as the edge's worker thread drives
-//! it: mail is drained whole, a turn ends, one batch is in flight, a small one is written in place.
+//! A data server as shipped: the workers over its store, driven as the edge's threads drive them:
+//! mail is drained whole, a turn ends, one batch of a worker is in flight, a small one is written in
+//! place, and those that wait for the disk are written as one.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use sharklock_dataserver::{Input, LinkId, LockRange, Outputs, Pace, Worker};
-use sharklock_gateway::Lane;
+use sharklock_dataserver::{LockRange, Outputs, Pace, Worker};
 use sharklock_locktable::{FEATURE_LEVEL, LockTable, Token};
 use sharklock_multiraft::{
-    Batch, Config, Disk, Effects, LogLimits, RaftRole, ReplicaStatus, SimDisk, SnapshotLimits,
-    Store, StoreIdent, init_store,
+    Config, Disk, Effects, LogLimits, RaftRole, ReplicaStatus, SimDisk, SnapshotLimits, Store,
+    StoreIdent, WriteOp, init_store,
 };
-use sharklock_proto::{ClusterId, Identity, internal::v1::StoreCall};
+use sharklock_proto::{ClusterId, Identity};
 use sharklock_rangemap::{Descriptor, RangeId, StoreId};
 
 use crate::clock::DriftingClock;
 use crate::dice::Dice;
 use crate::heart::Heart;
 use crate::options::Options;
-use crate::streams::ConnId;
-
-/// As in the edge's worker thread: a batch of so many operations is written in place.
-const INLINE_OPS_MAX: usize = 2;
+use crate::process::Process;
 
 /// A data server's machine.
 pub struct StoreNode {
@@ -61,37 +59,6 @@ pub struct StoreNode {
     pub stalls: u64,
     /// Commands of this life that met a split and were counted.
     pub moved_known: u64,
-}
-
-/// A life of a data server.
-pub struct Process {
-    /// The core.
-    pub worker: Worker,
-    /// The clock's reading at the start.
-    born: Duration,
-    internal: Vec<Input>,
-    urgent: Vec<Waiting>,
-    ordinary: Vec<Waiting>,
-    /// On its way to the disk, and whether the worker itself waits for it.
-    pub in_flight: Option<(Batch, bool)>,
-    /// That batch is on the disk, and the worker that waited for it stands still.
-    pub written_in_pause: bool,
-    /// The next turn: only the event with this number counts.
-    pub turn: u64,
-    /// When it is planned.
-    pub turn_at: Option<u64>,
-    /// Snapshots that it has been seen to install.
-    pub installed: u64,
-    /// Gateways that are connected.
-    pub links: BTreeMap<LinkId, ConnId>,
-    last_link: u64,
-}
-
-/// Calls in the mailbox.
-struct Waiting {
-    link: LinkId,
-    arrived: Duration,
-    calls: Vec<StoreCall>,
 }
 
 impl StoreNode {
@@ -143,29 +110,24 @@ impl StoreNode {
     /// # Errors
     ///
     /// If the disk cannot be recovered, which no crash may cause.
-    pub fn start(&mut self, now_ns: u64, options: &Options, seed: u64) -> Result<(), String> {
+    pub fn start(
+        &mut self,
+        now_ns: u64,
+        workers: NonZeroUsize,
+        options: &Options,
+        seed: u64,
+    ) -> Result<(), String> {
         let config = engine_config(options, seed ^ self.number as u64);
-        let store = Store::<LockRange>::recover(config, &self.disk)
+        let shares = Store::<LockRange>::recover_shares(config, &self.disk, workers)
             .map_err(|error| format!("s{} does not recover: {error}", self.number))?;
         let pace = Pace {
             flush: Duration::from_millis(options.flush_ms),
             leases_per_turn: options.leases_per_turn as usize,
             ..Pace::default()
         };
-        self.process = Some(Process {
-            worker: Worker::new(Duration::ZERO, store, pace),
-            born: self.clock.read(now_ns),
-            internal: Vec::new(),
-            urgent: Vec::new(),
-            ordinary: Vec::new(),
-            in_flight: None,
-            written_in_pause: false,
-            turn: 0,
-            turn_at: None,
-            installed: 0,
-            links: BTreeMap::new(),
-            last_link: 0,
-        });
+        let worker = |(number, share)| Worker::new(Duration::ZERO, share, pace).with_number(number);
+        let workers = shares.into_iter().enumerate().map(worker).collect();
+        self.process = Some(Process::new(self.clock.read(now_ns), workers));
         Ok(())
     }
 
@@ -175,8 +137,8 @@ impl StoreNode {
     pub fn end(&mut self, power_lost: bool, dice: &mut Dice) -> Option<Process> {
         self.heart = None;
         let process = self.process.take()?;
-        let in_flight = process.in_flight.as_ref().map(|(batch, _)| batch);
-        end_disk(&mut self.disk, in_flight, power_lost, dice);
+        let writing = process.writing.as_ref().map(|writing| writing.ops());
+        end_disk(&mut self.disk, writing.as_deref(), power_lost, dice);
         Some(process)
     }
 
@@ -186,32 +148,39 @@ impl StoreNode {
         self.clock.read(now_ns) - born
     }
 
-    /// When the worker wants its next turn: at once where there is mail.
-    pub fn wakes_at(&self, now_ns: u64, turn_ns: u64) -> Option<u64> {
-        let process = self.process.as_ref()?;
-        if process.in_flight.as_ref().is_some_and(|(_, inline)| *inline) {
-            return None;
-        }
-        if process.has_mail() {
-            return Some(now_ns + turn_ns);
-        }
-        let due = self.clock.when(process.born + process.worker.next_wakeup());
-        due.map(|due| due.max(now_ns + turn_ns))
+    /// When a worker wants its next turn: at once where there is mail. `None`: something else has to
+    /// happen first.
+    pub fn wakes_at(&self, worker: usize, now_ns: u64, turn_ns: u64) -> Option<u64> {
+        let process = self.process.as_ref().filter(|it| it.may_take_turn(worker))?;
+        let due = match process.wakes_at(worker) {
+            Some(at) => self.clock.when(process.born + at)?,
+            None => now_ns,
+        };
+        Some(due.max(now_ns + turn_ns))
     }
 
     /// The ranges of which it has a replica; none while it is down.
     pub fn ranges(&self) -> Vec<RangeId> {
-        self.process.as_ref().map_or(Vec::new(), |process| process.worker.store().ranges())
+        let cores = self.process.iter().flat_map(Process::cores);
+        let mut ranges: Vec<_> = cores.flat_map(|core| core.store().ranges()).collect();
+        ranges.sort();
+        ranges
+    }
+
+    /// The worker that has a replica of a range.
+    fn core(&self, range: RangeId) -> Option<&Worker> {
+        let mut cores = self.process.as_ref()?.cores();
+        cores.find(|core| core.store().descriptor(range).is_some())
     }
 
     /// How its replica of a range stands.
     pub fn status(&self, range: RangeId) -> Option<ReplicaStatus> {
-        self.process.as_ref()?.worker.store().status(range)
+        self.core(range)?.store().status(range)
     }
 
     /// What a range is, as far as its replica here has applied.
     pub fn descriptor(&self, range: RangeId) -> Option<&Descriptor> {
-        self.process.as_ref()?.worker.store().descriptor(range)
+        self.core(range)?.store().descriptor(range)
     }
 
     /// Whether it leads some range as Raft sees it, answering or not.
@@ -222,7 +191,7 @@ impl StoreNode {
 
     /// Whether it leads a range and answers for it.
     pub fn answers(&self, range: RangeId) -> bool {
-        self.process.as_ref().is_some_and(|process| process.worker.leads(range))
+        self.core(range).is_some_and(|core| core.leads(range))
     }
 
     /// The ranges for which it answers.
@@ -235,26 +204,26 @@ impl StoreNode {
     pub fn lease_ends(&self, now_ns: u64, range: RangeId, hold: Token) -> Option<u64> {
         let process = self.process.as_ref()?;
         let now = self.now(now_ns);
-        let left = process.worker.lease_left(now, range, hold)?;
+        let left = self.core(range)?.lease_left(now, range, hold)?;
         self.clock.when(process.born + now + left)
     }
 
     /// Snapshots installed since the last call.
     pub fn take_installed(&mut self) -> u64 {
         let Some(process) = &mut self.process else { return 0 };
-        let installed = process.worker.store().snapshot_stats().installed;
+        let installed = process.cores().map(|core| core.store().snapshot_stats().installed).sum();
         installed - std::mem::replace(&mut process.installed, installed)
     }
 
     /// The locks of a range as its replica here has applied them.
     pub fn table(&self, range: RangeId) -> Option<&LockTable> {
-        Some(self.process.as_ref()?.worker.store().machine(range)?.table())
+        Some(self.core(range)?.store().machine(range)?.table())
     }
 
     /// Counts the stalls that its worker has credited since the last call.
     pub fn take_stalls(&mut self) -> u64 {
         let Some(process) = &self.process else { return 0 };
-        let stalls = process.worker.stats().stalls;
+        let stalls = process.stats().stalls;
         let more = stalls - std::mem::replace(&mut self.stalls_known, stalls);
         self.stalls += more;
         more
@@ -263,96 +232,36 @@ impl StoreNode {
     /// Counts the commands of entries whose range was split in front of them since the last call.
     pub fn take_moved(&mut self) -> u64 {
         let Some(process) = &self.process else { return 0 };
-        let moved = process.worker.stats().moved;
+        let moved = process.stats().moved;
         moved - std::mem::replace(&mut self.moved_known, moved)
     }
 
-    /// One turn of the worker.
-    pub fn take_turn(&mut self, now_ns: u64, wall_ms: u64) -> Outputs {
+    /// One turn of a worker.
+    pub fn take_turn(&mut self, worker: usize, now_ns: u64, wall_ms: u64) -> Outputs {
         let now = self.now(now_ns);
         let Some(process) = &mut self.process else { return Outputs::default() };
-        for input in process.take_mail(now) {
-            process.worker.handle(now, input);
-        }
-        process.worker.end_turn(now, wall_ms, true)
+        process.take_turn(worker, now, wall_ms)
     }
 
-    /// The disk has the batch in flight. The worker that has waited for it goes on at once and
-    /// hands out what it then wants.
+    /// The disk has what was being written. A worker that has waited for it goes on at once and hands
+    /// out what it then wants.
     ///
     /// # Errors
     ///
     /// If the write fails: the process must end.
-    pub fn written(&mut self, now_ns: u64, wall_ms: u64) -> Result<Option<Outputs>, String> {
+    pub fn written(
+        &mut self,
+        now_ns: u64,
+        wall_ms: u64,
+    ) -> Result<Option<(usize, Outputs)>, String> {
         let now = self.now(now_ns);
-        let process = self.process.as_mut().expect("a batch is in flight only while it lives");
-        let (batch, inline) = process.in_flight.take().expect("the disk writes what it was given");
-        if let Err(error) = self.disk.write(&batch.ops, true) {
-            process.in_flight = Some((batch, inline));
+        let process = self.process.as_mut().expect("something is written only while it lives");
+        let writing = process.writing.take().expect("the disk writes what it was given");
+        if let Err(error) = self.disk.write(&writing.ops(), true) {
+            process.writing = Some(writing);
             return Err(error.to_string());
         }
-        if !inline {
-            process.internal.push(Input::Persisted(batch.seq));
-            return Ok(None);
-        }
-        process.worker.handle(now, Input::Persisted(batch.seq));
-        Ok(Some(process.worker.end_turn(now, wall_ms, false)))
-    }
-}
-
-impl Process {
-    /// A gateway connects.
-    pub fn connect(&mut self, conn: ConnId) {
-        self.last_link += 1;
-        self.links.insert(LinkId(self.last_link), conn);
-    }
-
-    /// A gateway's connection is gone.
-    pub fn disconnect(&mut self, conn: ConnId) {
-        let Some((&link, _)) = self.links.iter().find(|(_, known)| **known == conn) else { return };
-        self.links.remove(&link);
-        self.internal.push(Input::LinkClosed(link));
-    }
-
-    /// Something for the worker beside calls.
-    pub fn post_internal(&mut self, input: Input) {
-        self.internal.push(input);
-    }
-
-    /// Calls of a gateway.
-    pub fn post(&mut self, arrived: Duration, conn: ConnId, lane: Lane, calls: Vec<StoreCall>) {
-        let Some((&link, _)) = self.links.iter().find(|(_, known)| **known == conn) else { return };
-        let waiting = Waiting { link, arrived, calls };
-        match lane {
-            Lane::Urgent => self.urgent.push(waiting),
-            Lane::Ordinary => self.ordinary.push(waiting),
-        }
-    }
-
-    /// The calls in the mailbox, in the order in which the worker will take them.
-    pub fn calls(&self) -> impl Iterator<Item = &StoreCall> {
-        self.urgent.iter().chain(&self.ordinary).flat_map(|waiting| &waiting.calls)
-    }
-
-    /// Whether a batch of this size is written by the worker itself: nobody waits behind it.
-    pub fn writes_in_place(&self, batch: &Batch) -> bool {
-        batch.ops.len() <= INLINE_OPS_MAX && !self.has_mail()
-    }
-
-    fn has_mail(&self) -> bool {
-        !(self.internal.is_empty() && self.urgent.is_empty() && self.ordinary.is_empty())
-    }
-
-    fn take_mail(&mut self, now: Duration) -> Vec<Input> {
-        let mut inputs = std::mem::take(&mut self.internal);
-        let urgent = std::mem::take(&mut self.urgent);
-        let ordinary = std::mem::take(&mut self.ordinary);
-        inputs.extend(urgent.into_iter().chain(ordinary).map(|waiting| Input::Calls {
-            link: waiting.link,
-            queued: now.saturating_sub(waiting.arrived),
-            calls: waiting.calls,
-        }));
-        inputs
+        Ok(process.persisted(writing, now, wall_ms))
     }
 }
 
@@ -387,11 +296,16 @@ pub fn ident_by_hand(number: usize) -> StoreIdent {
 
 /// The process on a disk ends. A batch that is `in_flight` may have been written, and what was not
 /// synced is lost with the power, as far as the dice say.
-pub fn end_disk(disk: &mut SimDisk, in_flight: Option<&Batch>, power_lost: bool, dice: &mut Dice) {
+pub fn end_disk(
+    disk: &mut SimDisk,
+    in_flight: Option<&[WriteOp]>,
+    power_lost: bool,
+    dice: &mut Dice,
+) {
     // A batch whose write failed counts as unsynced already.
     let torn = in_flight.filter(|_| !disk.has_failed());
-    if let Some(batch) = torn.filter(|_| dice.one_in(2)) {
-        disk.write(&batch.ops, false).expect("no fault is planned");
+    if let Some(ops) = torn.filter(|_| dice.one_in(2)) {
+        disk.write(ops, false).expect("no fault is planned");
     }
     let unsynced = disk.unsynced_writes();
     let open = power_lost || disk.has_failed();

@@ -9,6 +9,7 @@ use crate::heart::Heart;
 use crate::links::Letter;
 use crate::node::Node;
 use crate::note;
+use crate::process::{Begun, Process};
 use crate::streams::{ConnId, End, Payload};
 use crate::world::{Event, MS, World};
 
@@ -34,13 +35,19 @@ impl World {
     /// A store that may serve does.
     pub(crate) fn store_serves(&mut self, number: usize) {
         let (now, seed, options) = (self.now, self.seed, self.options.clone());
+        let workers = self.draw_workers();
         let store = self.store(number);
-        if let Err(error) = store.start(now, &options, seed) {
+        if let Err(error) = store.start(now, workers, &options, seed) {
             return self.violated("S9", &[], format_args!("{error}"));
         }
         let life = store.life;
         note!(self, "s{number} starts, life {life}");
         self.counters.count("store starts");
+        let store = &self.stores[number - 1];
+        let busy = store.process.iter().flat_map(Process::cores).filter(|it| it.ranges_count() > 0);
+        if busy.count() > 1 {
+            self.counters.count("store starts with ranges on several workers");
+        }
         self.observe_store(number);
         self.arm_store(number);
     }
@@ -63,44 +70,6 @@ impl World {
         self.queue.plan(self.now + back_ns, Event::StoreStarts(number));
     }
 
-    /// Plans the worker's next turn.
-    pub(crate) fn arm_store(&mut self, number: usize) {
-        let (now, turn_ns) = (self.now, self.options.turn_us * 1_000);
-        let store = self.store(number);
-        let Some(at) = store.wakes_at(now, turn_ns) else { return };
-        let life = store.life;
-        let Some(process) = &mut store.process else { return };
-        if process.turn_at.is_some_and(|planned| planned <= at) {
-            return;
-        }
-        process.turn += 1;
-        process.turn_at = Some(at);
-        let turn = process.turn;
-        self.queue.plan(at, Event::Turn { store: number, life, turn });
-    }
-
-    pub(crate) fn store_turn(&mut self, number: usize, life: u32, turn: u64) {
-        let now = self.now;
-        let store = self.store(number);
-        if store.life != life {
-            return;
-        }
-        let paused_until = store.paused_until;
-        let Some(process) = store.process.as_mut().filter(|process| process.turn == turn) else {
-            return;
-        };
-        if paused_until > now {
-            process.turn_at = Some(paused_until);
-            self.queue.plan(paused_until, Event::Turn { store: number, life, turn });
-            return;
-        }
-        process.turn_at = None;
-        self.note_overtaking(number);
-        let wall_ms = self.wall_ms(number);
-        let outputs = self.store(number).take_turn(now, wall_ms);
-        self.store_outputs(number, outputs);
-    }
-
     pub(crate) fn store_written(&mut self, number: usize, life: u32) {
         let now = self.now;
         let store = self.store(number);
@@ -109,7 +78,7 @@ impl World {
         }
         let paused = store.paused_until > now;
         let Some(process) = &mut store.process else { return };
-        let inline = process.in_flight.as_ref().is_some_and(|(_, inline)| *inline);
+        let inline = process.writing.as_ref().is_some_and(|writing| writing.inline);
         if inline && paused {
             process.written_in_pause = true;
             return;
@@ -126,9 +95,28 @@ impl World {
                 let back = self.dice.faults.between(100, 5_000) * MS;
                 self.store_ends(number, false, back);
             }
-            Ok(Some(outputs)) => self.store_outputs(number, outputs),
-            Ok(None) => self.arm_store(number),
+            Ok(outputs) => {
+                self.disk_goes_on(number);
+                match outputs {
+                    Some((worker, outputs)) => self.turn_taken(number, worker, outputs),
+                    None => self.arm_store(number),
+                }
+            }
         }
+    }
+
+    /// The disk writes what waits for it, if it is free and something does.
+    fn disk_goes_on(&mut self, number: usize) {
+        let store = self.store(number);
+        let life = store.life;
+        let Some(process) = &mut store.process else { return };
+        let Some(Begun { batches, ops, inline }) = process.begin_writing() else { return };
+        let took = self.draw_write_ns(Node::Store(number));
+        note!(self, "s{number} writes {ops} here={inline} for {took}");
+        if batches > 1 {
+            self.counters.count("batches of several workers written as one");
+        }
+        self.queue.plan(self.now + took, Event::Written { store: number, life });
     }
 
     /// The process may go on.
@@ -147,26 +135,25 @@ impl World {
     }
 
     /// Does what a turn wants, in the order in which the edge does it.
-    fn store_outputs(&mut self, number: usize, outputs: Outputs) {
+    pub(crate) fn store_outputs(&mut self, number: usize, worker: usize, mut outputs: Outputs) {
+        let process = self.store(number).process.as_mut().expect("it has taken a turn");
+        process.follow(worker, &mut outputs);
+        let told_others = process.workers() > 1;
         let Outputs { batch, replies, messages, heartbeats, snapshots, chores, .. } = outputs;
         for chore in chores {
             let took = self.draw_write_ns(Node::Store(number));
             let life = self.store(number).life;
             let chore = Box::new(chore);
-            self.queue.plan(self.now + took, Event::Chore { store: number, life, chore });
+            self.queue.plan(self.now + took, Event::Chore { store: number, life, worker, chore });
         }
         if let Some(batch) = batch {
-            let took = self.draw_write_ns(Node::Store(number));
-            let store = self.store(number);
-            let life = store.life;
-            let process = store.process.as_mut().expect("it has just taken a turn");
-            let inline = process.writes_in_place(&batch);
-            let ops = batch.ops.len();
-            process.in_flight = Some((batch, inline));
-            note!(self, "s{number} writes {ops} here={inline} for {took}");
-            self.queue.plan(self.now + took, Event::Written { store: number, life });
+            let process = self.store(number).process.as_mut().expect("as above");
+            if process.hand_over(worker, batch) {
+                self.disk_goes_on(number);
+            }
         }
-        for (link, replies) in replies {
+        let process = self.store(number).process.as_mut().expect("as above");
+        for (link, replies) in process.gather(worker, replies) {
             self.store_replies(number, link, replies);
         }
         let messages = messages.into_iter().map(|message| Letter::Message(Box::new(message)));
@@ -181,8 +168,10 @@ impl World {
                 self.send_letter((Node::Store(number), Node::Store(to)), letter);
             }
         }
-        self.observe_store(number);
-        self.arm_store(number);
+        // Others may have got mail by what the table was told.
+        if told_others {
+            self.arm_store(number);
+        }
     }
 
     /// Which store has this id.
@@ -192,7 +181,13 @@ impl World {
 
     /// Another thread of the process has done a chore. It reads what the disk holds in between two
     /// writes.
-    pub(crate) fn store_chore(&mut self, number: usize, life: u32, chore: Box<Chore<LockRange>>) {
+    pub(crate) fn store_chore(
+        &mut self,
+        number: usize,
+        life: u32,
+        worker: usize,
+        chore: Box<Chore<LockRange>>,
+    ) {
         let now = self.now;
         let store = self.store(number);
         if store.life != life {
@@ -200,11 +195,11 @@ impl World {
         }
         if store.paused_until > now {
             let until = store.paused_until;
-            return self.queue.plan(until, Event::Chore { store: number, life, chore });
+            return self.queue.plan(until, Event::Chore { store: number, life, worker, chore });
         }
         let Some(process) = &mut store.process else { return };
         if let Some(done) = chore.run(&store.disk) {
-            process.post_internal(Input::ChoreDone(Box::new(done)));
+            process.chore_done(worker, done);
             self.counters.count("chores of snapshots");
             self.arm_store(number);
         }
@@ -243,19 +238,21 @@ impl World {
             self.counters.count("letters of stores that are not known yet");
             return;
         }
+        let is_lost = self.has_no_room(to);
         let Some(process) = &mut self.store(to).process else { return };
-        process.post_internal(match letter {
+        let input = match letter {
             Letter::Message(message) => Input::Message(message),
             Letter::Heartbeats(beats) => Input::Heartbeats(beats),
             Letter::Snapshot(piece) => Input::Snapshots(vec![*piece]),
-        });
+        };
+        process.raft(input, is_lost);
         self.arm_store(to);
     }
 
-    /// Something for a store's worker, if it is up.
+    /// Something for a store, if it is up.
     pub(crate) fn store_told(&mut self, number: usize, input: Input) {
         if let Some(process) = &mut self.store(number).process {
-            process.post_internal(input);
+            process.tell(input);
             self.arm_store(number);
         }
     }
@@ -297,7 +294,7 @@ impl World {
     }
 
     /// The wall clock: it jumps at will, and must not matter.
-    fn wall_ms(&mut self, number: usize) -> u64 {
+    pub(crate) fn wall_ms(&mut self, number: usize) -> u64 {
         if self.dice.turns.one_in(500) {
             self.stores[number - 1].wall_error_ms = self.dice.turns.scale(1, 400_000_000_000);
             self.counters.count("fault: wall clock jump");
@@ -306,9 +303,9 @@ impl World {
     }
 
     /// A leader is about to take what stands in its mailbox.
-    fn note_overtaking(&mut self, number: usize) {
+    pub(crate) fn note_overtaking(&mut self, number: usize, worker: usize) {
         let store = &self.stores[number - 1];
-        for call in store.process.iter().flat_map(|process| process.calls()) {
+        for call in store.process.iter().flat_map(|process| process.calls(worker)) {
             if store.answers(RangeId(call.range_id))
                 && let Some(what) = self.overtaking.taken(call)
             {
@@ -317,9 +314,17 @@ impl World {
         }
     }
 
+    /// What a store has at its start.
+    fn observe_store(&mut self, number: usize) {
+        let process = self.stores[number - 1].process.as_ref();
+        for worker in 0..process.map_or(0, Process::workers) {
+            self.observe_worker(number, worker);
+        }
+    }
+
     /// What every turn must leave behind: S9, S10, S12; S5, S6 and S11 on each replica that has
     /// applied more.
-    pub(crate) fn observe_store(&mut self, number: usize) {
+    pub(crate) fn observe_worker(&mut self, number: usize, worker: usize) {
         for _ in 0..self.stores[number - 1].take_installed() {
             note!(self, "s{number} has installed a snapshot");
             self.counters.count("snapshots installed");
@@ -329,7 +334,8 @@ impl World {
                 self.counters.count("snapshots installed under load");
             }
         }
-        for range in self.stores[number - 1].ranges() {
+        let Some(process) = &self.stores[number - 1].process else { return };
+        for range in process.core(worker).store().ranges() {
             self.observe_replica(number, range);
         }
         self.store_has_news(number);

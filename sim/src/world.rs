@@ -57,8 +57,19 @@ pub enum Event {
         store: usize,
         /// In which life.
         life: u32,
+        /// Which of its workers.
+        worker: usize,
         /// Which plan.
         turn: u64,
+    },
+    /// A worker that was interrupted behind its turn does what that wants.
+    GoesOn {
+        /// Which store.
+        store: usize,
+        /// In which life.
+        life: u32,
+        /// Which of its workers.
+        worker: usize,
     },
     /// A disk has finished the batch in flight.
     Written {
@@ -73,6 +84,8 @@ pub enum Event {
         store: usize,
         /// In which life.
         life: u32,
+        /// Which of its workers has ordered it.
+        worker: usize,
         /// What it does.
         chore: Box<Chore<LockRange>>,
     },
@@ -270,6 +283,8 @@ pub enum Event {
 pub struct DiceBox {
     /// Turns of workers.
     pub turns: Dice,
+    /// The order in which the workers of a store take turns.
+    pub workers: Dice,
     /// Disks.
     pub disks: Dice,
     /// Letters.
@@ -385,6 +400,7 @@ impl World {
     pub fn new(seed: u64, options: Options, trace: Trace) -> Self {
         let mut dice = DiceBox {
             turns: Dice::new(seed, "turns"),
+            workers: Dice::new(seed, "workers"),
             disks: Dice::new(seed, "disks"),
             letters: Dice::new(seed, "letters"),
             streams: Dice::new(seed, "streams"),
@@ -526,9 +542,14 @@ impl World {
 
     fn happen(&mut self, event: Event) {
         match event {
-            Event::Turn { store, life, turn } => self.store_turn(store, life, turn),
+            Event::Turn { store, life, worker, turn } => {
+                self.store_turn(store, life, worker, turn);
+            }
+            Event::GoesOn { store, life, worker } => self.store_goes_on(store, life, worker),
             Event::Written { store, life } => self.store_written(store, life),
-            Event::Chore { store, life, chore } => self.store_chore(store, life, chore),
+            Event::Chore { store, life, worker, chore } => {
+                self.store_chore(store, life, worker, chore);
+            }
             Event::StoreStarts(store) => self.store_starts(store),
             Event::MasterStarts(number) => self.master_starts(number),
             Event::MasterMeets { master, life } => self.master_meets(master, life),
