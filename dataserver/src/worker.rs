@@ -498,4 +498,6 @@ fn weigh(memory: &mut StoreMemory, front: &mut Front, machine: &mut LockRange) {
 }
 
 #[cfg(test)]
+mod removed_by_replay;
+#[cfg(test)]
 mod tests;
