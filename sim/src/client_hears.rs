@@ -2,7 +2,7 @@
 //! said to be over must be over on every replica that has applied as much (S11); and what is rare is
 //! marked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use sharklock_proto::v1::{
@@ -16,6 +16,8 @@ use crate::world::{S, World};
 
 /// Acquisitions remembered per life of a client.
 const REMEMBERED_MAX: usize = 1_000;
+/// Attempts of one acquisition that wait for an answer and are remembered.
+const ATTEMPTS_MAX: usize = 64;
 /// For so long the cluster remembers that an acquisition has ended. What its client asks later is a
 /// new wish.
 pub(crate) const ENDED_KNOWN_NS: u64 = 30 * S;
@@ -35,8 +37,12 @@ struct Talked {
     newest: u64,
     /// The newest of them that was answered.
     heard: u64,
-    /// When that was, true time; before that, when it was first asked for.
-    heard_ns: u64,
+    /// When an attempt was made that has been answered, the latest of them, true time; before that, when
+    /// it was first asked for. Its lease was renewed then or later. When the answer is heard says
+    /// nothing: it may have lain there while the client stood still (seed 500000122).
+    renewed_ns: u64,
+    /// When each attempt was made that is not answered, true time.
+    made: VecDeque<(u64, u64)>,
     /// When it was first asked for, until it is first answered.
     unanswered_since: Option<u64>,
     /// The gateway that was last asked to close it.
@@ -69,6 +75,23 @@ impl Talk {
     }
 }
 
+impl Talked {
+    fn attempt(&mut self, seq: u64, now: u64) {
+        self.newest = seq;
+        if self.made.len() == ATTEMPTS_MAX {
+            self.made.pop_front();
+        }
+        self.made.push_back((seq, now));
+    }
+
+    fn answered(&mut self, seq: u64) {
+        self.heard = self.heard.max(seq);
+        let made = self.made.iter().find(|(made, _)| *made == seq);
+        self.renewed_ns = self.renewed_ns.max(made.map_or(0, |(_, at)| *at));
+        self.made.retain(|(made, _)| *made > seq);
+    }
+}
+
 impl World {
     /// A client sends a call to a gateway.
     pub(crate) fn client_says(&mut self, number: usize, gateway: usize, call: &SessionCall) {
@@ -80,12 +103,12 @@ impl World {
                 let id = it.acquisition_id;
                 let talked = process.talk.of(id);
                 if talked.newest == 0 {
-                    talked.heard_ns = self.now;
+                    talked.renewed_ns = self.now;
                     talked.unanswered_since = Some(self.now);
                     talked.name = Some(Arc::from(it.name.as_str()));
                 }
-                talked.newest = seq;
-                let is_new = talked.heard_ns + ENDED_KNOWN_NS < self.now;
+                talked.attempt(seq, self.now);
+                let is_new = talked.renewed_ns + ENDED_KNOWN_NS < self.now;
                 if is_new && let Some(taken) = process.taken.get_mut(&id) {
                     taken.wishes += 1;
                     self.checks.finished.wished_anew(process.instance, id);
@@ -95,7 +118,7 @@ impl World {
             }
             Some(Body::KeepAlive(it)) => {
                 for item in &it.items {
-                    process.talk.of(item.acquisition_id).newest = seq;
+                    process.talk.of(item.acquisition_id).attempt(seq, self.now);
                 }
                 return;
             }
@@ -178,7 +201,7 @@ impl World {
     fn attempt_answered(&mut self, number: usize, id: u64, seq: u64) {
         let Some(process) = &mut self.clients[number - 1].process else { return };
         let talked = process.talk.of(id);
-        (talked.heard, talked.heard_ns) = (talked.heard.max(seq), self.now);
+        talked.answered(seq);
         if seq < talked.newest {
             self.mark("answers after a newer attempt", number);
         }

@@ -155,7 +155,7 @@ fn seeds_that_were_broken_stay_whole() {
     // The third: a client that was woken for the calm dialled only when its pause would have ended. The
     // fourth: a client made calls for a connection that it had just lost. The fifth: a re-entry that was
     // answered after 48 s had joined its hold before, which had ended and been forgotten.
-    for seed in [771_312, 771_350, 31_000_968, 60_000_237, 70_000_560] {
+    for seed in [771_312, 771_350, 31_000_968, 60_000_237, 70_000_560, 500_000_122] {
         // As stores were then.
         let options = Options { raft_workers: 1, ..Options::draw(seed) };
         let report = run(seed, options, None);
