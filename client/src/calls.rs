@@ -96,7 +96,9 @@ impl Client {
     }
 
     /// Lists all locks whose names begin with `prefix` (all when empty) and that are held or waited
-    /// for, in byte order of their names. Each page of 1,000 is linearizable, the list is not.
+    /// for, in byte order of their names, over all ranges. Whatever is held from the beginning of the
+    /// call to its end is in the list once, also while ranges split. It is no snapshot: what comes or
+    /// goes meanwhile may be there or not.
     ///
     /// # Errors
     /// See [`CallError`].

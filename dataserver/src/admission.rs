@@ -85,10 +85,7 @@ impl Admission<'_> {
             }
             Body::CheckToken(request) => self.look(Query::CheckToken(request))?,
             Body::GetLock(request) => self.look(Query::GetLock(request))?,
-            Body::ListLocks(request) => {
-                let version = self.descriptor.epoch.version;
-                self.look(Query::ListLocks(request, version))?;
-            }
+            Body::ListRange(request) => self.look(Query::ListRange(request))?,
             Body::Describe(_) => unreachable!("a store describes itself without a range"),
         }
         Ok(())

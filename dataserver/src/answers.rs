@@ -143,7 +143,7 @@ impl Answers<'_> {
             Asker::Acquire { acquisition, name, .. } if self.has_left(name.as_str()) => {
                 self.subscribers.remove(&acquisition);
                 return match reply {
-                    Reply::Refused(_) => self.fail_moved(to, name.as_str()),
+                    Reply::Refused(_) => self.fail_moved(to, [name.as_str()]),
                     _ => self.replies.indeterminate(to),
                 };
             }
@@ -233,10 +233,10 @@ impl Answers<'_> {
         !self.descriptor.bounds.contains(name.as_bytes())
     }
 
-    /// Nothing was done, since the name has left the range.
-    pub fn fail_moved(&mut self, to: ReplyTo, name: &str) {
+    /// Nothing was done about these names, since they have left the range.
+    pub fn fail_moved<'n>(&mut self, to: ReplyTo, names: impl IntoIterator<Item = &'n str>) {
         let range = self.descriptor.range;
-        self.replies.fail(to, moved::epoch_not_match(self.store, Some(range), name));
+        self.replies.fail(to, moved::epoch_not_match(self.store, Some(range), names));
     }
 
     /// Whether a push about the acquisition would reach somebody.

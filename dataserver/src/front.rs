@@ -8,7 +8,7 @@ use std::{
 
 use sharklock_locktable::{Acquisition, Command, LockTable, Name};
 use sharklock_multiraft::{EntryAt, LeftBehind, Matched, Proposals, ReadId};
-use sharklock_proto::v1;
+use sharklock_proto::{internal::v1::ListRange, v1};
 use sharklock_rangemap::StoreId;
 
 use crate::{
@@ -131,9 +131,8 @@ pub enum Query {
     CheckToken(v1::CheckTokenRequest),
     /// One lock.
     GetLock(v1::GetLockRequest),
-    /// A page of locks, and the version of the descriptor under which it was asked for: of a range
-    /// that has lost names since, a page would lack them without a word.
-    ListLocks(v1::ListLocksRequest, u64),
+    /// Locks of the range from a name on.
+    ListRange(ListRange),
 }
 
 /// The state that only a leader has.

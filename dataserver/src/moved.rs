@@ -1,7 +1,10 @@
 //! What a change of a range's bounds means for what its leader has on the way (D12): whatever names
 //! something that has left the range is done elsewhere, and its gateway is told where.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use sharklock_locktable::{Acquisition, Command, LockTable, Name};
 use sharklock_multiraft::Store;
@@ -9,21 +12,35 @@ use sharklock_proto::internal::v1::{self as internal, store_error::Kind};
 use sharklock_rangemap::{Bounds, Descriptor, RangeId};
 
 use crate::{
-    front::{Asker, Front, ReplyTo},
+    front::{Asker, Front, ReplyTo, Subscriber},
     machine::LockRange,
 };
 
 /// Not done, since the range that was `asked` has not the bounds that its gateway believes in, or not
-/// this name. Says what bounds it has, and which range has the name, so far as they are here or about
-/// to be.
-pub fn epoch_not_match(store: &Store<LockRange>, asked: Option<RangeId>, name: &str) -> Kind {
-    let asked = asked.and_then(|range| store.descriptor(range));
-    let has_it = store.descriptor_at(name.as_bytes());
-    let has_it = has_it.filter(|it| asked.is_none_or(|asked| asked.range != it.range));
-    let known = asked.into_iter().chain(has_it);
-    Kind::EpochNotMatch(internal::EpochNotMatch {
-        descriptors: known.map(internal::RangeDescriptor::from).collect(),
-    })
+/// these names. Says what bounds it has, and which ranges have the names, so far as they are here or
+/// about to be, and nothing of others: a store may have thousands.
+pub fn epoch_not_match<'n>(
+    store: &Store<LockRange>,
+    asked: Option<RangeId>,
+    names: impl IntoIterator<Item = &'n str>,
+) -> Kind {
+    let mut known: Vec<&Descriptor> = Vec::new();
+    known.extend(asked.and_then(|range| store.descriptor(range)));
+    for name in names {
+        if !known.iter().any(|it| it.bounds.contains(name.as_bytes())) {
+            known.extend(store.descriptor_at(name.as_bytes()));
+        }
+    }
+    let descriptors = known.into_iter().map(internal::RangeDescriptor::from).collect();
+    Kind::EpochNotMatch(internal::EpochNotMatch { descriptors })
+}
+
+/// What a range has lost with its names.
+pub struct Left {
+    /// Whom to tell that the name of a call has moved.
+    pub calls: Vec<(ReplyTo, Name)>,
+    /// The listeners to acquisitions under these names.
+    pub listeners: BTreeMap<Acquisition, Subscriber>,
 }
 
 /// Whether a command is about a name outside the bounds.
@@ -43,17 +60,13 @@ pub fn assert_inside(descriptor: &Descriptor, commands: &[Command]) {
 
 impl Front {
     /// Follows the bounds of the range, if they have changed: clock and queue keep what is inside.
-    /// Gives back who is to be told that the name of a call has moved. `table` has lost the names.
+    /// Gives back what is outside. `table` has lost the names.
     ///
     /// Questions stay: what is read for them is compared with the bounds of that moment.
-    pub fn follow_bounds(
-        &mut self,
-        descriptor: &Descriptor,
-        table: &LockTable,
-    ) -> Vec<(ReplyTo, Name)> {
+    pub fn follow_bounds(&mut self, descriptor: &Descriptor, table: &LockTable) -> Left {
         let Descriptor { bounds, epoch, .. } = descriptor;
         let Some(leading) = self.leading.as_mut().filter(|it| it.version != epoch.version) else {
-            return Vec::new();
+            return Left { calls: Vec::new(), listeners: BTreeMap::new() };
         };
         leading.version = epoch.version;
         leading.clock.shrink_to(bounds);
@@ -67,11 +80,11 @@ impl Front {
             command => is_outside(bounds, command),
         };
         let gone = self.take_out(|command, _| is_void(command));
-        self.forget_moved(table);
-        let told = gone.iter().filter_map(|(command, asker)| {
+        let listeners = self.forget_moved(table);
+        let calls = gone.iter().filter_map(|(command, asker)| {
             Some((asker.reply_to()?, command.names().next()?.clone()))
         });
-        told.collect()
+        Left { calls: calls.collect(), listeners }
     }
 
     /// A command of an entry that came too late to be applied: see
@@ -93,15 +106,18 @@ impl Front {
         }
     }
 
-    /// Forgets who listens to acquisitions that are neither open here nor asked for.
-    fn forget_moved(&mut self, table: &LockTable) {
+    /// Forgets who listens to acquisitions that are neither open here nor asked for, and gives them
+    /// back.
+    fn forget_moved(&mut self, table: &LockTable) -> BTreeMap<Acquisition, Subscriber> {
         let asked = self.proposals.askers().filter_map(|asker| match asker {
             Asker::Acquire { acquisition, .. } => Some(*acquisition),
             _ => None,
         });
         let asked: BTreeSet<Acquisition> = asked.collect();
-        self.subscribers
-            .retain(|acquisition, _| asked.contains(acquisition) || table.is_open(*acquisition));
         self.attempts.keep_open(|acquisition| table.is_open(acquisition));
+        let is_moved = |acquisition: &Acquisition, _: &mut Subscriber| {
+            !asked.contains(acquisition) && !table.is_open(*acquisition)
+        };
+        self.subscribers.extract_if(.., is_moved).collect()
     }
 }

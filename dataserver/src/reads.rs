@@ -24,11 +24,9 @@ use crate::{
 /// Holders shown of one lock that is looked at.
 const HOLDERS_MAX: usize = 1_000;
 /// Waiters shown of one lock when the question does not say.
-const WAITERS_DEFAULT: usize = 100;
+const WAITERS_DEFAULT: u32 = 100;
 /// Waiters or locks shown in one answer.
-const PAGE_MAX: usize = 1_000;
-/// Locks per page when the question does not say.
-const PAGE_DEFAULT: usize = 100;
+const SHOWN_MAX: u32 = 1_000;
 /// Ranges in one description for routes: some 200 KiB.
 pub const ROUTES_MAX: usize = 1_000;
 
@@ -139,14 +137,15 @@ impl Answers<'_> {
     /// range lost names: of those this table says nothing, least of all that something is gone.
     pub fn read(&mut self, read: Read, clock: &mut LeaseClock, attempts: &mut Attempts) {
         if let Some(name) = self.left_by(&read.query) {
-            return self.fail_moved(read.to, &name);
+            return self.fail_moved(read.to, [&*name]);
         }
         let position = Some(self.position);
         let body = match read.query {
             Query::KeepAlive { caller, seq, asker, items } => {
-                let answers: Vec<_> = items
+                let (here, left): (Vec<_>, Vec<_>) =
+                    items.into_iter().partition(|item| !self.has_left(&item.name));
+                let answers: Vec<_> = here
                     .into_iter()
-                    .filter(|item| !self.has_left(&item.name))
                     .filter_map(|item| {
                         let acquisition = caller.acquisition(item.acquisition_id);
                         let answer = self.keep_alive(item, acquisition, seq, clock)?;
@@ -154,10 +153,15 @@ impl Answers<'_> {
                         (is_gone || attempts.may_tell(acquisition, asker)).then_some(answer)
                     })
                     .collect();
-                if answers.is_empty() {
-                    return;
+                if !answers.is_empty() {
+                    let response = v1::KeepAliveResponse { answers };
+                    self.replies.reply(read.to, Body::KeepAlive(response));
                 }
-                Body::KeepAlive(v1::KeepAliveResponse { answers })
+                if !left.is_empty() {
+                    // Its gateway asks for them where they are, and not only with their next renewal.
+                    self.fail_moved(read.to, left.iter().map(|item| &*item.name));
+                }
+                return;
             }
             Query::CheckToken(request) => {
                 let hold = self.table.hold(&request.name, Token(request.token));
@@ -166,28 +170,30 @@ impl Answers<'_> {
                 Body::CheckToken(v1::CheckTokenResponse { position, live, fence_floor })
             }
             Query::GetLock(request) => {
-                let waiters_max = page(request.waiters_max, WAITERS_DEFAULT);
-                let view = self.table.lock(&request.name, HOLDERS_MAX, waiters_max);
+                let waiters_max = match request.waiters_max {
+                    0 => WAITERS_DEFAULT,
+                    asked => asked.min(SHOWN_MAX),
+                };
+                let view = self.table.lock(&request.name, HOLDERS_MAX, waiters_max as usize);
                 let lock = view.map(|view| self.lock_info(view, Some(clock)));
                 Body::GetLock(v1::GetLockResponse { position, lock })
             }
-            Query::ListLocks(request, _) => Body::ListLocks(self.list(&request, clock)),
+            Query::ListRange(request) => Body::ListRange(self.list(&request, clock)),
         };
         self.replies.reply(read.to, body);
     }
 
     /// The name that a look is about which the range has lost since it was admitted.
     fn left_by(&self, query: &Query) -> Option<String> {
-        let (name, has_left) = match query {
-            // Item by item: its gateway sends those again that are not answered.
+        let name = match query {
+            // Item by item.
             Query::KeepAlive { .. } => return None,
-            Query::CheckToken(request) => (&*request.name, self.has_left(&request.name)),
-            Query::GetLock(request) => (&*request.name, self.has_left(&request.name)),
-            Query::ListLocks(request, version) => {
-                (request.routed_by(), self.descriptor.epoch.version != *version)
-            }
+            Query::CheckToken(request) => &request.name,
+            Query::GetLock(request) => &request.name,
+            // What follows its first name may have left: its answer says where the range ends now.
+            Query::ListRange(request) => &request.from,
         };
-        has_left.then(|| name.to_owned())
+        self.has_left(name).then(|| name.clone())
     }
 
     /// None while its end is pending: whatever is said now could be wrong a moment later (D7).
@@ -234,19 +240,19 @@ impl Answers<'_> {
         Some(answer)
     }
 
-    fn list(&self, request: &v1::ListLocksRequest, clock: &LeaseClock) -> v1::ListLocksResponse {
-        let locks_max = page(request.page_size, PAGE_DEFAULT);
-        let after = (!request.page_token.is_empty()).then_some(request.page_token.as_str());
-        let views =
-            self.table.locks(&request.prefix, after, locks_max, HOLDERS_SHOWN, HOLDERS_SHOWN);
+    fn list(&self, request: &internal::ListRange, clock: &LeaseClock) -> internal::RangeLocks {
+        let internal::ListRange { prefix, from, locks_max, bytes_max } = request;
+        let locks_max = (*locks_max).clamp(1, SHOWN_MAX) as usize;
+        let bytes_max = (*bytes_max as usize).min(ANSWER_BYTES_MAX);
+        // One more shows whether there is more.
+        let views = self.table.locks(prefix, from, locks_max + 1, HOLDERS_SHOWN, HOLDERS_SHOWN);
         let found = views.len();
-        let infos = views.into_iter().map(|view| self.lock_info(view, Some(clock)));
-        let locks = within_budget(infos, ANSWER_BYTES_MAX);
-        let next_page_token = match locks.last() {
-            Some(last) if found == locks_max || locks.len() < found => last.name.clone(),
-            _ => String::new(),
-        };
-        v1::ListLocksResponse { position: Some(self.position), locks, next_page_token }
+        let views = views.into_iter().take(locks_max);
+        let locks = within_budget(views.map(|view| self.lock_info(view, Some(clock))), bytes_max);
+        let end = std::str::from_utf8(&self.descriptor.bounds.end);
+        let end = end.expect("a range is cut at a text").to_owned();
+        let has_more = locks.len() < found;
+        internal::RangeLocks { position: Some(self.position), locks, has_more, end }
     }
 
     fn lock_info(&self, view: LockView, clock: Option<&LeaseClock>) -> v1::LockInfo {
@@ -298,13 +304,6 @@ impl Answers<'_> {
 
 fn whole_ms(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn page(asked: u32, default: usize) -> usize {
-    match usize::try_from(asked).unwrap_or(PAGE_MAX) {
-        0 => default,
-        asked => asked.min(PAGE_MAX),
-    }
 }
 
 fn replica_status(peer: PeerProgress, log_last: u64) -> v1::ReplicaStatus {

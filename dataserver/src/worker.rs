@@ -33,10 +33,13 @@ use crate::{
     ports::{Input, Outputs, Pace, WorkerStats},
     range_age::CountedTime,
     reads::{self, Word},
+    wire,
 };
+use heirs::Heirs;
 use whereabouts::Settling;
 
 mod effects;
+mod heirs;
 mod splitting;
 mod telling;
 mod whereabouts;
@@ -67,6 +70,7 @@ pub struct Worker {
     /// The clocks of leaderships that are over.
     retired: Vec<LeaseClock>,
     replies: Replies,
+    heirs: Heirs,
     effects: Effects<LockRangeOutput>,
     settling: Settling,
     pace: Pace,
@@ -99,6 +103,7 @@ impl Worker {
             installed: 0,
             retired: Vec::new(),
             replies: Replies::default(),
+            heirs: Heirs::default(),
             effects: Effects::default(),
             settling: Settling::default(),
             pace,
@@ -142,6 +147,7 @@ impl Worker {
                 for front in self.fronts.values_mut() {
                     front.subscribers.retain(|_, subscriber| subscriber.link != link);
                 }
+                self.heirs.forget(link);
                 self.replies.forget(link);
             }
             Input::Persisted(seq) => self.persisted(now, seq),
@@ -332,6 +338,7 @@ impl Worker {
                 self.weigh_all();
             }
             self.look_at_memory();
+            self.heirs.forget_old(now);
         }
         is_tick
     }
@@ -408,7 +415,8 @@ impl Worker {
     /// The range that a call is for: it must be here, and must hold the name, in the version that
     /// the gateway believes in.
     fn route(&self, call: &StoreCall, body: &Body) -> Result<RangeId, internal::store_error::Kind> {
-        let name = body.routed_by().unwrap_or_default();
+        let nothing = || wire::refused("MALFORMED_CALL", "the call is about no name");
+        let name = body.routed_by().ok_or_else(nothing)?;
         let range = match call.range_id {
             0 => self.store.range_at(name.as_bytes()),
             range => Some(RangeId(range)),
@@ -421,7 +429,7 @@ impl Worker {
             {
                 Ok(descriptor.range)
             }
-            _ => Err(moved::epoch_not_match(&self.store, range, name)),
+            _ => Err(moved::epoch_not_match(&self.store, range, body.names())),
         }
     }
 

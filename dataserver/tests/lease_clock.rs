@@ -205,7 +205,7 @@ impl Life {
     }
 
     fn holds(&self) -> Vec<(Name, Token, Acquisition, u64)> {
-        let views = self.table.locks("", None, usize::MAX, usize::MAX, 0);
+        let views = self.table.locks("", "", usize::MAX, usize::MAX, 0);
         let views = views.into_iter().flat_map(|lock| {
             let name = lock.name;
             lock.holds.into_iter().map(move |hold| (name.clone(), hold))
@@ -427,7 +427,7 @@ impl Life {
             self.now = self.clock.next_alarm().map_or(self.now, |at| self.now.max(at));
             self.run_due();
         }
-        let left = self.table.locks("", None, usize::MAX, usize::MAX, usize::MAX);
+        let left = self.table.locks("", "", usize::MAX, usize::MAX, usize::MAX);
         for lock in left {
             assert!(lock.holds.iter().all(|hold| hold.orphaned), "{lock:#?}");
             assert!(!lock.holds.is_empty() && lock.waiters.is_empty(), "{lock:#?}");

@@ -7,7 +7,10 @@ use sharklock_dataserver::{Input, LinkId, LockRange, Outputs, Pace, Worker};
 use sharklock_multiraft::{Config, Disk, SimDisk, Store, StoreIdent, bootstrap};
 use sharklock_proto::{
     ClusterId, Identity,
-    internal::v1::{StoreCall, StoreReply, WithdrawAcquire, store_call, store_error, store_reply},
+    internal::v1::{
+        self as internal, RangeLocks, StoreCall, StoreReply, WithdrawAcquire, store_call,
+        store_error, store_reply,
+    },
     v1,
 };
 use sharklock_rangemap::{Bounds, Descriptor, Epoch, PeerId, RangeId, Replica, Role, StoreId};
@@ -547,39 +550,71 @@ fn a_call_routed_by_an_old_map_is_told_the_new_one() {
     assert_eq!(epoch.descriptors[0].version, 1);
 }
 
-/// A range that lacks the first name of a page would take that for the end of the list.
-#[test]
-fn a_page_of_locks_is_for_the_range_of_its_first_name() {
-    let mut rig = Rig::over(Bounds { start: b"g".to_vec(), end: b"p".to_vec() });
-    let mut is_answered = |range_id, prefix: &str, page_token: &str| {
-        let tag = rig.next_tag;
-        rig.next_tag += 1;
-        let (prefix, page_token) = (prefix.to_owned(), page_token.to_owned());
-        let request = v1::ListLocksRequest { prefix, page_size: 0, page_token };
-        let body = Some(store_call::Body::ListLocks(request));
+impl Rig {
+    /// The part of a list that the range gives; none if it is another's.
+    fn listed(&mut self, range_id: u64, request: internal::ListRange) -> Option<RangeLocks> {
+        let tag = self.next_tag;
+        self.next_tag += 1;
+        let body = Some(store_call::Body::ListRange(request));
         let call = StoreCall { tag, range_id, version: 1, body, ..StoreCall::default() };
         let input = Input::Calls { link: LINK, queued: Duration::ZERO, calls: vec![call] };
-        rig.worker.handle(rig.now, input);
-        rig.settle();
-        match rig.answer(tag) {
-            store_reply::Body::ListLocks(_) => true,
+        self.worker.handle(self.now, input);
+        self.settle();
+        match self.answer(tag) {
+            store_reply::Body::ListRange(part) => Some(part),
             store_reply::Body::Error(error) => {
                 let kind = error.kind.expect("an error has its kind");
                 assert!(matches!(kind, store_error::Kind::EpochNotMatch(_)), "{kind:?}");
-                false
+                None
             }
             other => panic!("{other:?}"),
         }
-    };
+    }
+}
+
+fn list_range(prefix: &str, from: &str) -> internal::ListRange {
+    let (prefix, from) = (prefix.to_owned(), from.to_owned());
+    internal::ListRange { prefix, from, locks_max: 1_000, bytes_max: 1 << 20 }
+}
+
+/// A range that lacks the first name of a part would take that for the end of the list.
+#[test]
+fn a_part_of_a_list_is_for_the_range_of_its_first_name() {
+    let mut rig = Rig::over(Bounds { start: b"g".to_vec(), end: b"p".to_vec() });
     // Routed by who knows the range, and by who does not.
     for range_id in [1, 0] {
-        assert!(is_answered(range_id, "jobs/", ""));
-        assert!(is_answered(range_id, "", "h"), "a later page of all locks");
-        assert!(is_answered(range_id, "a", "h"), "a page begins behind its token");
-        assert!(!is_answered(range_id, "", ""), "the first page of all locks is the first range's");
-        assert!(!is_answered(range_id, "z", "h"), "no name before the prefix is in the page");
-        assert!(!is_answered(range_id, "", "p"), "its token is in the next range");
+        let mut is_answered = |from| rig.listed(range_id, list_range("", from)).is_some();
+        assert!(is_answered("g") && is_answered("h\0") && is_answered("o"));
+        assert!(!is_answered(""), "the first part of all locks is the first range's");
+        assert!(!is_answered("p"), "it begins where the next range does");
     }
+}
+
+#[test]
+fn a_part_of_a_list_says_whether_there_is_more_and_where_its_range_ends() {
+    let mut rig = Rig::over(Bounds { start: b"g".to_vec(), end: b"p".to_vec() });
+    for (session, name) in [(1, "ga"), (2, "gb"), (3, "gc"), (4, "o")] {
+        let store_call::Body::Acquire(request) = acquire(1, None) else { unreachable!() };
+        let name = name.to_owned();
+        rig.call(session, store_call::Body::Acquire(v1::AcquireRequest { name, ..request }));
+        rig.settle();
+    }
+    let mut listed = |request| {
+        let part = rig.listed(1, request).expect("it is this range's");
+        let names = part.locks.iter().map(|lock| lock.name.as_str()).collect::<Vec<_>>();
+        (names.join(" "), part.has_more, part.end)
+    };
+    let shown = |names: &str, has_more| (names.to_owned(), has_more, "p".to_owned());
+    assert_eq!(listed(list_range("", "g")), shown("ga gb gc o", false));
+    assert_eq!(listed(list_range("g", "ga\0")), shown("gb gc", false), "behind a name");
+    assert_eq!(listed(list_range("z", "g")), shown("", false));
+    let mut of = |locks_max, bytes_max, from| {
+        listed(internal::ListRange { locks_max, bytes_max, ..list_range("g", from) })
+    };
+    assert_eq!(of(2, 1 << 20, "g"), shown("ga gb", true));
+    assert_eq!(of(2, 1 << 20, "gb"), shown("gb gc", false), "exactly as many as there are");
+    assert_eq!(of(0, 1 << 20, "g"), shown("ga", true), "never more without one");
+    assert_eq!(of(9, 1, "g"), shown("ga", true), "nor where no byte is left");
 }
 
 #[test]

@@ -67,7 +67,7 @@ macro_rules! reasons {
 }
 
 reasons! {
-    /// A lock name, prefix or page token breaks the rules of names.
+    /// A lock name or prefix breaks the rules of names.
     BadLockName = "BAD_LOCK_NAME", InvalidArgument;
     /// The lease is too short or too long.
     BadTtl = "BAD_TTL", InvalidArgument;
@@ -95,6 +95,8 @@ reasons! {
     BadReason = "BAD_REASON", InvalidArgument;
     /// The operator's name is too long or has control characters.
     BadOperator = "BAD_OPERATOR", InvalidArgument;
+    /// The page token is none of a list with this prefix.
+    BadPageToken = "BAD_PAGE_TOKEN", InvalidArgument;
     /// The call id of a call on a stream is 0, which marks events.
     BadCallId = "BAD_CALL_ID", InvalidArgument;
     /// One acquisition id, two different acquires.

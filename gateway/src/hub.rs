@@ -189,6 +189,11 @@ impl Hub {
         self.routing().linked()
     }
 
+    /// Where the ranges begin that follow the one of `name`, as far as they are known, at most so many.
+    pub fn starts_behind(&self, name: &str, max: usize) -> Vec<String> {
+        self.routing().starts_behind(name, max)
+    }
+
     /// Limits of requests.
     pub fn limits(&self) -> RequestLimits {
         self.config.limits

@@ -7,6 +7,7 @@
 
 pub mod failure;
 pub mod keepalives;
+pub mod listing;
 pub mod outbox;
 pub mod routing;
 pub mod tag;
@@ -16,6 +17,7 @@ mod describing;
 mod hub;
 mod link;
 mod observer;
+mod page_token;
 mod port;
 mod presence;
 mod stream;

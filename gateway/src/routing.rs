@@ -87,6 +87,13 @@ impl Routing {
         })
     }
 
+    /// The first names of the ranges that follow the one of `name`, as far as they are known, at most
+    /// so many.
+    pub fn starts_behind(&self, name: &str, max: usize) -> Vec<String> {
+        let starts = self.cache.starts_behind(name.as_bytes(), max).into_iter();
+        starts.map_while(|start| String::from_utf8(start.to_vec()).ok()).collect()
+    }
+
     /// Any store, to be asked without a range: it knows the name, or whom to ask.
     pub fn anywhere(&self) -> Option<Target> {
         let reachable = |reach| move |linked: &(&StoreId, &Linked)| linked.1.reach == reach;

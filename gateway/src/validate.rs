@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use sharklock_proto::{
-    internal::v1::store_call::Body,
+    internal::v1::{ListRange, store_call::Body},
     v1::{
         AcquireRequest, CancelRequest, CheckTokenRequest, ForceReleaseRequest, GetLockRequest,
         KeepAliveRequest, ListLocksRequest, ReleaseRequest, session_call,
@@ -22,7 +22,11 @@ use self::fields::{
     check_token_number, clamp_page,
 };
 pub use self::session::{Frame, HandleCache, Session};
-use crate::failure::{Failure, Reason};
+use crate::{
+    failure::{Failure, Reason},
+    listing::Listing,
+    page_token,
+};
 
 mod fields;
 mod session;
@@ -107,6 +111,11 @@ impl Checked {
     pub fn keep_alive(session: Session, request: KeepAliveRequest) -> Self {
         let request = KeepAliveRequest { instance: session.instance(), ..request };
         Self { session: Some(session), body: Body::KeepAlive(request), store: None }
+    }
+
+    /// The gateway's own question: a part of a list.
+    pub fn list_range(question: ListRange) -> Self {
+        Self { session: None, body: Body::ListRange(question), store: None }
     }
 
     /// The gateway's own question: a store's description.
@@ -248,11 +257,14 @@ pub fn get_lock(mut request: GetLockRequest) -> Result<Checked, Failure> {
 }
 
 /// Checks a listing, and clamps its page.
-pub fn list_locks(mut request: ListLocksRequest) -> Result<Checked, Failure> {
-    check_text(Reason::BadLockName, "prefix", &request.prefix, 0, NAME_BYTES_MAX)?;
-    check_text(Reason::BadLockName, "page_token", &request.page_token, 0, NAME_BYTES_MAX)?;
-    request.page_size = clamp_page(request.page_size);
-    Ok(Checked { session: None, body: Body::ListLocks(request), store: None })
+pub fn list_locks(request: ListLocksRequest) -> Result<Listing, Failure> {
+    let ListLocksRequest { prefix, page_size, page_token } = request;
+    check_text(Reason::BadLockName, "prefix", &prefix, 0, NAME_BYTES_MAX)?;
+    let from = match page_token.as_str() {
+        "" => prefix.clone(),
+        token => page_token::decode(&prefix, token)?,
+    };
+    Ok(Listing::new(prefix, from, clamp_page(page_size)))
 }
 
 /// Checks an operator's force-release.

@@ -58,22 +58,18 @@ impl LockTable {
         Some(lock.view(name, holds_max, waiters_max))
     }
 
-    /// Live locks in byte order of their names: those that begin with `prefix` and come after
-    /// `after`, at most so many, each as [`LockTable::lock`] shows it.
+    /// Live locks in byte order of their names: those that begin with `prefix`, from `from` on, at
+    /// most so many, each as [`LockTable::lock`] shows it.
     pub fn locks(
         &self,
         prefix: &str,
-        after: Option<&str>,
+        from: &str,
         locks_max: usize,
         holds_max: usize,
         waiters_max: usize,
     ) -> Vec<LockView> {
-        let from = match after {
-            Some(after) if after >= prefix => Bound::Excluded(after),
-            _ => Bound::Included(prefix),
-        };
         self.locks
-            .range::<str, _>((from, Bound::Unbounded))
+            .range::<str, _>((Bound::Included(from.max(prefix)), Bound::Unbounded))
             .take_while(|(name, _)| name.as_str().starts_with(prefix))
             .take(locks_max)
             .map(|(name, lock)| lock.view(name, holds_max, waiters_max))

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::{
     internal::v1::{store_call, store_reply},
-    v1::{self, Position},
+    v1::Position,
 };
 
 /// A call that is older is not done: gateways refuse it, and stores drop it, since its client has
@@ -93,15 +93,6 @@ macro_rules! calls {
     };
 }
 
-impl v1::ListLocksRequest {
-    /// The name by which it is routed. A page has no name before its prefix, and none up to its token:
-    /// what comes first of the rest is the range's that holds the larger of the two. Another one would
-    /// take its own lack of such names for the end of the list.
-    pub fn routed_by(&self) -> &str {
-        (&self.prefix).max(&self.page_token)
-    }
-}
-
 calls! {
     /// Acquire.
     Acquire(it) = "acquire", Ordinary, MayBeDone, Some(&it.name);
@@ -109,14 +100,15 @@ calls! {
     Release(it) = "release", Urgent, MayBeDone, Some(&it.name);
     /// Cancel.
     Cancel(it) = "cancel", Urgent, MayBeDone, Some(&it.name);
-    /// KeepAlive. Its items were sorted by range, so that one stands for all.
+    /// KeepAlive. Its gateway has sorted the items by range, so that one stands for all.
     KeepAlive(it) = "keep_alive", Urgent, AskAgain, it.items.first().map(|item| item.name.as_str());
     /// CheckToken.
     CheckToken(it) = "check_token", Ordinary, AskAgain, Some(&it.name);
     /// GetLock.
     GetLock(it) = "get_lock", Ordinary, AskAgain, Some(&it.name);
-    /// ListLocks.
-    ListLocks(it) = "list_locks", Ordinary, AskAgain, Some(it.routed_by());
+    /// ListRange, for the range that has the first name that may be in its answer. Another one would
+    /// take its own lack of such names for the end of the list.
+    ListRange(it) = "list_range", Ordinary, AskAgain, Some(&it.from);
     /// ForceRelease.
     ForceRelease(it) = "force_release", Ordinary, MayBeDone, Some(&it.name);
     /// Describe.
@@ -137,6 +129,15 @@ impl store_call::Body {
     pub const fn lane(&self) -> Lane {
         self.kind().lane()
     }
+
+    /// All names that it is about.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let others = match self {
+            Self::KeepAlive(it) => it.items.get(1..).unwrap_or_default(),
+            _ => &[],
+        };
+        self.routed_by().into_iter().chain(others.iter().map(|item| item.name.as_str()))
+    }
 }
 
 impl store_reply::Body {
@@ -149,7 +150,7 @@ impl store_reply::Body {
             Self::KeepAlive(body) => body.answers.first()?.position,
             Self::CheckToken(body) => body.position,
             Self::GetLock(body) => body.position,
-            Self::ListLocks(body) => body.position,
+            Self::ListRange(body) => body.position,
             Self::ForceRelease(body) => body.position,
             Self::Describe(_) | Self::Error(_) | Self::Event(_) => None,
         }
@@ -159,19 +160,16 @@ impl store_reply::Body {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{internal::v1::DescribeStore, v1};
-
-    fn list(prefix: &str, page_token: &str) -> store_call::Body {
-        let (prefix, page_token) = (prefix.to_owned(), page_token.to_owned());
-        store_call::Body::ListLocks(v1::ListLocksRequest { prefix, page_size: 0, page_token })
-    }
+    use crate::{
+        internal::v1::{self as internal, DescribeStore},
+        v1,
+    };
 
     #[test]
-    fn a_page_is_routed_by_the_first_name_that_it_can_have() {
-        assert_eq!(list("", "").routed_by(), Some(""), "from the first range on");
-        assert_eq!(list("jobs/", "").routed_by(), Some("jobs/"));
-        assert_eq!(list("jobs/", "jobs/7").routed_by(), Some("jobs/7"), "behind its token");
-        assert_eq!(list("jobs/", "a").routed_by(), Some("jobs/"), "a token before the prefix");
+    fn a_part_of_a_list_is_routed_by_the_first_name_that_it_can_have() {
+        let (prefix, from) = ("jobs/".to_owned(), "jobs/7\0".to_owned());
+        let list = internal::ListRange { prefix, from, ..Default::default() };
+        assert_eq!(store_call::Body::ListRange(list).routed_by(), Some("jobs/7\0"));
     }
 
     #[test]
@@ -181,6 +179,7 @@ mod tests {
         let body =
             store_call::Body::KeepAlive(v1::KeepAliveRequest { items, ..Default::default() });
         assert_eq!(body.routed_by(), Some("b"));
+        assert_eq!(body.names().collect::<Vec<_>>(), ["b", "a"]);
         assert_eq!(store_call::Body::Describe(DescribeStore::default()).routed_by(), None);
     }
 

@@ -85,6 +85,21 @@ impl RouteCache {
         self.map.iter()
     }
 
+    /// The first names of the ranges that are known to follow the one of `name`, in order: as far as
+    /// each begins where the one before it ends, at most so many.
+    pub fn starts_behind(&self, name: &[u8], max: usize) -> Vec<&[u8]> {
+        let mut starts = Vec::new();
+        let mut before = self.map.at(name);
+        while let Some(end) = before.map(|it| it.bounds.end.as_slice())
+            && !end.is_empty()
+            && starts.len() < max
+        {
+            before = self.map.at(end);
+            starts.extend(before.map(|_| end));
+        }
+        starts
+    }
+
     /// Takes a descriptor in, by the rules of [`RangeMap::insert`]. The range keeps its leader if
     /// that still votes; a new range is first tried where the leader was that had its names, since
     /// a split child's replica there campaigns at once.

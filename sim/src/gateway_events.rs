@@ -328,7 +328,9 @@ impl World {
 
     fn operator_answered(&mut self, number: usize, answer: Answer) {
         let Some(process) = &mut self.gateways[number - 1].process else { return };
-        let Some(look) = process.asked.remove(&answer.call_id) else { return };
+        let Some(look) = process.asked.remove(&answer.call_id) else {
+            return self.list_answered(number, answer);
+        };
         let Look { asked_ns, name, token } = look;
         match answer.reply {
             Ok(Body::CheckToken(response)) => {

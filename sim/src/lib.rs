@@ -21,6 +21,7 @@ mod gateway_events;
 mod heart;
 mod impostor;
 mod links;
+mod lists;
 mod master;
 mod master_events;
 mod master_faults;

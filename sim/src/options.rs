@@ -205,6 +205,8 @@ options! {
     split_fault_ppm,
     /// Raft workers of each store; 0: each start has 1, 2 or 4.
     raft_workers,
+    /// Mean time between lists of all locks.
+    list_mean_ms,
 }
 
 /// Faults that a run without faults lacks, all of them.
@@ -269,6 +271,7 @@ impl Options {
         options.draw_late_questions(dice);
         // Drawn last: older seeds mean what they meant, with one worker.
         options.raft_workers = *dice.pick(&[1, 1, 2, 4, 0]);
+        options.draw_lists(dice);
         options
     }
 
@@ -357,6 +360,7 @@ impl Options {
             splits_max: 0,
             split_fault_ppm: 0,
             raft_workers: 1,
+            list_mean_ms: 0,
         }
     }
 
@@ -521,6 +525,13 @@ impl Options {
             self.splits_max = self.splits_max.min(2);
         }
         self.split_fault_ppm = if self.has_faults() { faults } else { 0 };
+    }
+
+    /// Drawn last, as whatever is new.
+    fn draw_lists(&mut self, dice: &mut Dice) {
+        let mean = *dice.pick(&[0, 300, 1_000, 5_000]);
+        // L4 compares how fast ranges answer, and a list asks them all.
+        self.list_mean_ms = if self.faulty_stores > 0 { 0 } else { mean };
     }
 
     /// Only some stores have faults, and their ranges so many calls that a slow one is no accident.

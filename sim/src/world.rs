@@ -22,6 +22,7 @@ use crate::faults::{Ease, Fault};
 use crate::gateway::GatewayNode;
 use crate::impostor::Impostors;
 use crate::links::{Letter, Links};
+use crate::lists::{ListStep, Lists};
 use crate::master::MasterNode;
 use crate::names::Names;
 use crate::node::Node;
@@ -264,6 +265,8 @@ pub enum Event {
         /// Which.
         client: usize,
     },
+    /// Something happens with a list of locks.
+    List(ListStep),
     /// Somebody wants a range to be split.
     Split,
     /// That reaches a store.
@@ -301,6 +304,8 @@ pub struct DiceBox {
     pub operators: Dice,
     /// Splits.
     pub splits: Dice,
+    /// Lists.
+    pub lists: Dice,
 }
 
 /// What is counted, by name.
@@ -370,6 +375,7 @@ pub struct World {
     /// The ranges with which the world began.
     pub(crate) ranges: Ranges,
     pub(crate) splits: Splits,
+    pub(crate) lists: Lists,
     /// The resources behind exclusive locks.
     pub(crate) resources: BTreeMap<String, FencingOracle>,
     pub(crate) recorder: Recorder,
@@ -409,6 +415,7 @@ impl World {
             tasks: Dice::new(seed, "tasks"),
             operators: Dice::new(seed, "operators"),
             splits: Dice::new(seed, "splits"),
+            lists: Dice::new(seed, "lists"),
         };
         let clocks: Vec<_> = (0..options.stores.max(REPLICAS as u64))
             .map(|_| draw_clock(&options, &mut dice.clocks))
@@ -453,6 +460,7 @@ impl World {
             names,
             ranges,
             splits: Splits::default(),
+            lists: Lists::default(),
             resources: BTreeMap::new(),
             recorder: Recorder::default(),
             replays: Replays::default(),
@@ -482,6 +490,7 @@ impl World {
         world.plan_faults();
         world.begin_splits();
         world.plan_split();
+        world.plan_list();
         world.queue.plan(POLL_NS, Event::Poll);
         world.queue.plan(SWEEP_NS, Event::Sweep);
         world
@@ -581,6 +590,7 @@ impl World {
             Event::Fault(fault) => self.fault(fault),
             Event::Ease(ease) => self.ease(ease),
             Event::Ambush { client } => self.ambush(client),
+            Event::List(step) => self.list_step(step),
             Event::Split => self.split(),
             Event::SplitAsked(asked) => self.split_asked(*asked),
             Event::SplitFault(fault) => self.split_fault(fault),

@@ -10,7 +10,7 @@ use sharklock_sim::{Counters, Options, RunReport, run};
 const HOURS: f64 = 20.0;
 
 /// What must have happened at least so often in twenty hours or more.
-const FLOORS: [(&str, u64); 80] = [
+const FLOORS: [(&str, u64); 84] = [
     ("grants", 50_000),
     ("grants after a wait", 20_000),
     ("leader changes", 500),
@@ -95,6 +95,11 @@ const FLOORS: [(&str, u64); 80] = [
     ("batches of several workers written as one", 2_000),
     ("workers interrupted behind a turn", 500_000),
     ("letters for a full mailbox", 100),
+    // Lists.
+    ("lists", 5_000),
+    ("lists during which ranges split", 50),
+    ("names that lists must have", 2_000),
+    ("pages over several ranges", 2_000),
 ];
 
 fn hours_wanted() -> f64 {

@@ -15,7 +15,7 @@ use crate::{
     front::{Asker, Front, Leading, Read},
     lease_clock::LeaseClock,
     machine::{LockRange, LockRangeOutput},
-    moved,
+    moved::{self, Left},
     ports::WorkerStats,
     range_age::RangeAge,
 };
@@ -40,7 +40,7 @@ impl Worker {
         // left: the clock has followed that, too.
         for range in effects.changed.drain(..) {
             self.agenda.wake(range);
-            self.follow_bounds(range);
+            self.follow_bounds(now, range);
         }
         for (range, keepalives) in kept_back {
             self.answer(now, range, keepalives);
@@ -137,6 +137,7 @@ impl Worker {
         let age = RangeAge::promote(&self.counted, table.age_ms());
         let version = self.store.descriptor(range).expect("it leads the range").epoch.version;
         front.leading = Some(Leading { clock, age, version });
+        front.subscribers.extend(self.heirs.take(table));
         self.stats.promotions += 1;
     }
 
@@ -228,19 +229,21 @@ impl Worker {
             front.not_applied(now, &command, &asker, bounds);
             let Some(to) = asker.reply_to() else { continue };
             let name = command.names().next().map_or("", |name| name.as_str());
-            self.replies.fail(to, moved::epoch_not_match(&self.store, Some(range), name));
+            self.replies.fail(to, moved::epoch_not_match(&self.store, Some(range), [name]));
         }
     }
 
     /// The bounds of a range to which something was applied may have changed by that.
-    pub(super) fn follow_bounds(&mut self, range: RangeId) {
+    pub(super) fn follow_bounds(&mut self, now: Duration, range: RangeId) {
         let Some(front) = self.fronts.get_mut(&range) else { return };
         let table = self.store.machine(range).expect("its bounds have just changed").table();
         let descriptor = self.store.descriptor(range).expect("a range has its descriptor");
-        for (to, name) in front.follow_bounds(descriptor, table) {
-            let moved = moved::epoch_not_match(&self.store, Some(range), name.as_str());
+        let Left { calls, listeners } = front.follow_bounds(descriptor, table);
+        for (to, name) in calls {
+            let moved = moved::epoch_not_match(&self.store, Some(range), [name.as_str()]);
             self.replies.fail(to, moved);
         }
+        self.heirs.keep(now, listeners);
     }
 
     fn answer_reads(&mut self, now: Duration, range: RangeId, read: ReadId) {

@@ -11,7 +11,7 @@ use sharklock_multiraft::{
 };
 use sharklock_proto::{
     ClusterId, Identity,
-    internal::v1::{StoreReply, store_error::Kind, store_reply},
+    internal::v1::{ListRange, StoreReply, store_error::Kind, store_reply},
 };
 use sharklock_rangemap::{Bounds, Descriptor, Epoch, PeerId, Replica, Role, StoreId};
 
@@ -240,7 +240,17 @@ fn a_keepalive_that_was_admitted_before_a_split_is_never_told_that_its_hold_is_g
     let Some(store_reply::Body::KeepAlive(response)) = rig.answer(both) else { panic!("answered") };
     let told: Vec<_> = response.answers.iter().map(|it| (it.name.as_str(), it.state())).collect();
     assert_eq!(told, [("a", v1::KeepAliveState::Held)]);
-    assert_eq!(rig.answer(only_moved), None);
+    for rest in [both, only_moved] {
+        assert_eq!(
+            rig.moved(rest),
+            [(PARENT.0, AFTER), (CHILD.0, AFTER)],
+            "its gateway asks there"
+        );
+    }
+    let only_here = rig.read(keep_alive(1, &["a"]));
+    rig.settle();
+    assert!(matches!(rig.answer(only_here), Some(store_reply::Body::KeepAlive(_))));
+    assert_eq!(rig.answer(only_here), None, "nothing is left");
 }
 
 #[test]
@@ -250,15 +260,18 @@ fn a_look_that_was_admitted_before_a_split_goes_where_the_name_is() {
     let check = v1::CheckTokenRequest { name: "m".into(), token };
     let get = v1::GetLockRequest { name: "m".into(), ..v1::GetLockRequest::default() };
     let moved = [rig.read(Query::CheckToken(check)), rig.read(Query::GetLock(get))];
-    let list = v1::ListLocksRequest { prefix: "m".into(), ..v1::ListLocksRequest::default() };
-    let before = rig.read(Query::ListLocks(list.clone(), BEFORE));
-    let after = rig.read(Query::ListLocks(list, AFTER));
+    let list = |from: &str| {
+        let (prefix, from) = (String::new(), from.into());
+        Query::ListRange(ListRange { prefix, from, locks_max: 9, bytes_max: 1 << 20 })
+    };
+    let (first, second) = (rig.read(list("")), rig.read(list("m")));
     rig.settle();
     for to in moved {
         assert_eq!(rig.moved(to), [(PARENT.0, AFTER), (CHILD.0, AFTER)]);
     }
-    assert_eq!(rig.moved(before), [(PARENT.0, AFTER), (CHILD.0, AFTER)], "it would lack names");
-    assert!(matches!(rig.answer(after), Some(store_reply::Body::ListLocks(_))));
+    let Some(store_reply::Body::ListRange(part)) = rig.answer(first) else { panic!("answered") };
+    assert_eq!((part.end.as_str(), part.has_more), ("m", false), "what is behind is elsewhere");
+    assert_eq!(rig.moved(second), [(PARENT.0, AFTER), (CHILD.0, AFTER)], "it would lack names");
 }
 
 /// Its outcome would be made of a table that has the name no more.
@@ -295,7 +308,7 @@ fn what_waits_to_be_proposed_is_parted_by_the_bounds() {
         rig.admitted(&asker);
         rig.front().ask(command, asker);
     }
-    rig.worker.follow_bounds(PARENT);
+    rig.worker.follow_bounds(rig.now, PARENT);
     rig.now = LEASE;
     rig.settle();
     assert_eq!(rig.moved(moved), [(PARENT.0, AFTER), (CHILD.0, AFTER)]);

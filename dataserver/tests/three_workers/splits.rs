@@ -237,12 +237,21 @@ fn a_keepalive_in_front_of_a_split_is_never_told_that_its_hold_is_gone() {
     trio.tell(leader, split());
     trio.settle();
     assert_eq!(states(trio.answer(leader, both)), [("a".into(), v1::KeepAliveState::Held)]);
-    assert_eq!(trio.answer(leader, only_moved), None);
+    for rest in [both, only_moved] {
+        assert_eq!(moved(trio.answer(leader, rest)), [(RANGE.0, 2), (CHILD.0, 2)]);
+    }
 
-    // A gateway that believes in the range as it was learns both halves, and asks the child.
-    let late = trio.ask_range(leader, 1, (RANGE.0, 1), keep_alive(&["z"]));
-    trio.settle();
-    assert_eq!(moved(trio.answer(leader, late)), [(RANGE.0, 2), (CHILD.0, 2)]);
+    // A gateway that believes in the range as it was learns where each name of its call is, and no
+    // more than that.
+    for (names, known) in [
+        (&["z"][..], &[(RANGE.0, 2), (CHILD.0, 2)][..]),
+        (&["a", "z"], &[(RANGE.0, 2), (CHILD.0, 2)]),
+        (&["a"], &[(RANGE.0, 2)]),
+    ] {
+        let late = trio.ask_range(leader, 1, (RANGE.0, 1), keep_alive(names));
+        trio.settle();
+        assert_eq!(moved(trio.answer(leader, late)), known, "{names:?}");
+    }
     let held = v1::KeepAliveState::Held;
     assert_eq!(trio.child_led(), leader);
     assert_eq!(trio.kept_alive(leader, 1, &["z"]), [("z".into(), held)]);
@@ -321,6 +330,30 @@ fn waiters_are_granted_in_the_child() {
         [("z".into(), v1::KeepAliveState::Held)],
         "first come, first served, across a split"
     );
+}
+
+/// Otherwise it would hear of its grant with its next renewal, which may be seconds away.
+#[test]
+fn a_waiter_that_says_nothing_during_a_split_is_told_by_the_child() {
+    let (mut trio, leader) = Trio::new();
+    let [stays, goes] = ["a", "z"].map(|name| trio.acquired(leader, 1, name).token);
+    for name in ["a", "z"] {
+        assert_eq!(trio.acquired(leader, 2, name).outcome(), v1::AcquireOutcome::Queued);
+    }
+    trio.tell(leader, split());
+    trio.settle();
+    assert_eq!(trio.child_led(), leader);
+    trio.pushed(leader);
+    let released = [("z", goes), ("a", stays)].map(|(name, token)| {
+        let released = trio.ask(leader, 1, release(name, token));
+        trio.settle();
+        released
+    });
+    for tag in released {
+        assert!(matches!(trio.answer(leader, tag), Some(Body::Release(_))));
+    }
+    let granted = v1::AcquisitionEventKind::Granted;
+    assert_eq!(trio.pushed(leader), [("z".into(), granted), ("a".into(), granted)]);
 }
 
 /// The case for which the gate is there: the leader of the parent is late, and another store leads the

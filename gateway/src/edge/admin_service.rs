@@ -9,12 +9,13 @@ use sharklock_proto::{
         admin_service_server::AdminService,
     },
 };
-use tokio::{task::JoinSet, time::timeout};
+use tokio::time::{Instant, timeout};
 use tonic::{Request, Response, Status};
 
 use super::{
     cluster_view::{Masters, Seen, picture},
     exchange::{ask, expect_body},
+    fan_out::{Bounds, FanOut},
     host::Host,
     lock_service::{admit, peer, unary},
 };
@@ -27,6 +28,8 @@ use crate::{
 /// The time that a status waits for masters and for each store. Both answer from memory; whoever
 /// looks at a cluster does so because something does not answer.
 const SEEN_WITHIN: Duration = Duration::from_secs(2);
+/// Stores that are asked at a time.
+const STORES_AT_ONCE: usize = 64;
 
 /// Asks everybody at once, and fails only if nobody answers.
 async fn look(host: &Arc<Host>) -> Result<Seen, Failure> {
@@ -57,22 +60,19 @@ async fn ask_masters(host: &Arc<Host>) -> Masters {
 
 /// The words of the stores that answer, in order of their ids, and why one did not.
 async fn describe_all(host: &Arc<Host>, stores: &[StoreId]) -> (Vec<StoreDescription>, Failure) {
-    let mut asking = JoinSet::new();
-    for store in stores {
+    let all = Instant::now() + SEEN_WITHIN;
+    let bounds = Bounds { at_once: STORES_AT_ONCE, each: SEEN_WITHIN / 2, all };
+    let mut asking = FanOut::new(stores.iter(), bounds, |store| {
         let (host, checked) = (host.clone(), Checked::describe(*store));
-        asking.spawn(timeout(SEEN_WITHIN, async move {
-            expect_body!(ask(&host, checked).await, Describe)
-        }));
-    }
+        async move { expect_body!(ask(&host, checked).await, Describe) }
+    });
     let mut described = Vec::new();
     let mut failure = Failure::no_leader();
-    while let Some(answer) = asking.join_next().await {
+    // A store that says nothing is missing in the picture, which shows it.
+    while let Some((_, answer)) = asking.next().await {
         match answer {
-            Ok(Ok(Ok(description))) => described.push(description),
-            Ok(Ok(Err(why))) => failure = why,
-            // It says nothing, which the picture shows; or the runtime is stopping, and nobody
-            // waits for the answer.
-            Ok(Err(_)) | Err(_) => {}
+            Ok(description) => described.push(description),
+            Err(why) => failure = why,
         }
     }
     described.sort_by_key(|it| it.store.as_ref().map_or(0, |store| store.store_id));

@@ -16,6 +16,7 @@ use super::{
     acquire,
     exchange::{ask, expect_body},
     host::Host,
+    list,
     listen::Peer,
     metrics::Rpc,
     quota::{Full, Taken},
@@ -209,8 +210,8 @@ impl LockService for Locks {
         let peer = peer(&request);
         unary(&self.host, NAME, "ListLocks", async {
             let _look = admit_look(&self.host, &peer).await?;
-            let checked = validate::list_locks(request.into_inner())?;
-            expect_body!(ask(&self.host, checked).await, ListLocks)
+            let listing = validate::list_locks(request.into_inner())?;
+            list::list(&self.host, listing).await
         })
         .await
     }

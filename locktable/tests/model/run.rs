@@ -199,7 +199,7 @@ impl Half {
     fn check_views(&self) {
         let names = &self.commands.names;
         let expected: Vec<_> = names.iter().filter_map(|name| self.model.lock(name)).collect();
-        assert_eq!(self.table.locks("", None, usize::MAX, usize::MAX, usize::MAX), expected);
+        assert_eq!(self.table.locks("", "", usize::MAX, usize::MAX, usize::MAX), expected);
         assert_eq!(self.table.leases(), self.model.leases(names));
         self.check_runs_of_leases();
         let counts = Counts {

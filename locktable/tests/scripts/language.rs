@@ -38,7 +38,7 @@ const OPTIONS: &[&str] = &[
     "acquisitions",
     "ring",
     "prefix",
-    "after",
+    "from",
     "max",
     "untold",
     "hold",

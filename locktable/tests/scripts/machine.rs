@@ -83,9 +83,9 @@ impl Machine {
             },
             "locks" => {
                 let prefix = line.option::<String>("prefix").unwrap_or_default();
-                let after = line.option::<String>("after");
+                let from = line.option::<String>("from").unwrap_or_default();
                 let locks_max = line.option("max").unwrap_or(usize::MAX);
-                for view in table.locks(&prefix, after.as_deref(), locks_max, 0, 0) {
+                for view in table.locks(&prefix, &from, locks_max, 0, 0) {
                     let (holds, waiters) = (view.holds_count, view.waiters_count);
                     writeln!(output, "{}: {holds} holds, {waiters} waiters", view.name)
                         .expect("a string takes all");

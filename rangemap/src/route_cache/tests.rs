@@ -34,6 +34,22 @@ fn an_unknown_name_has_no_route() {
 }
 
 #[test]
+fn the_ranges_behind_a_name_are_told_up_to_the_first_that_is_not_known() {
+    let mut cache = RouteCache::default();
+    for (range, span) in [(1, ("", "b")), (2, ("b", "d")), (3, ("d", "f")), (4, ("m", ""))] {
+        cache.install(descriptor(range, span, 1, &[1])).unwrap();
+    }
+    let behind = |name: &str, max| -> Vec<String> {
+        let starts = cache.starts_behind(name.as_bytes(), max).into_iter();
+        starts.map(|start| String::from_utf8_lossy(start).into_owned()).collect()
+    };
+    assert_eq!(behind("", 9), ["b", "d"], "nobody knows what begins at f");
+    assert_eq!(behind("az", 1), ["b"]);
+    assert_eq!(behind("b", 9), ["d"]);
+    assert!(behind("f", 9).is_empty() && behind("z", 9).is_empty() && behind("", 0).is_empty());
+}
+
+#[test]
 fn a_refusal_leads_to_the_hint_and_without_one_to_the_next_voter() {
     let mut cache = RouteCache::default();
     cache.install(descriptor(1, ("", ""), 1, &[1, 2, 3])).unwrap();

@@ -47,6 +47,17 @@ pub struct Beliefs {
     largest: BTreeMap<String, (u64, u64)>,
 }
 
+/// What is out, by its names.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Guard {
+    /// The lock.
+    pub name: String,
+    /// Which life of a client.
+    pub instance: u64,
+    /// Which acquisition.
+    pub id: u64,
+}
+
 /// Reads the clock of a client.
 pub type ReadClock<'a> = &'a dyn Fn(usize) -> std::time::Duration;
 
@@ -178,6 +189,17 @@ impl Beliefs {
             self.largest.insert(name.to_owned(), (token, now));
         }
         Ok(())
+    }
+
+    /// The guards that are out and believed in.
+    pub fn guards(&self, read: ReadClock<'_>) -> Vec<Guard> {
+        let of = |(name, beliefs): (&String, &Vec<Belief>)| -> Vec<Guard> {
+            let out = beliefs.iter().filter(|belief| belief.lives(read));
+            let guard =
+                |it: &Belief| Guard { name: name.clone(), instance: it.instance, id: it.id };
+            out.map(guard).collect()
+        };
+        self.by_name.iter().flat_map(of).collect()
     }
 
     /// How many guards are out.

@@ -11,7 +11,7 @@ mod liveness;
 mod replicas;
 mod tiling;
 
-pub use beliefs::{Belief, Beliefs};
+pub use beliefs::{Belief, Beliefs, Guard};
 pub use finished::Finished;
 pub use liveness::{Liveness, Seen};
 pub use replicas::Replicas;

@@ -98,7 +98,7 @@ fn rows(session: &Session) -> Vec<Row> {
             let request = ListLocksRequest { prefix: name.clone(), ..Default::default() };
             rows.push(with(Call::ListLocks(request)));
             let request = ListLocksRequest { page_token: name.clone(), ..Default::default() };
-            rows.push(with(Call::ListLocks(request)));
+            rows.push((why, Call::ListLocks(request), bad, "BAD_PAGE_TOKEN"));
         }
         let reason = "because".to_owned();
         let request = ForceReleaseRequest { name, reason, ..Default::default() };
