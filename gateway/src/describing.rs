@@ -1,12 +1,12 @@
 //! The stores to ask for descriptors and leaders, and when; what those that answered said; which of
 //! them say nothing. It sends nothing: its owner asks, and hands in what comes.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use sharklock_proto::internal::v1::StoreDescription;
 use sharklock_rangemap::StoreId;
 
-/// Stores are asked this often once the gateway is ready.
+/// Stores are asked this often once the gateway knows who leads each range.
 pub const DESCRIBE_EVERY_US: u64 = 5_000_000;
 /// And this often until it is, or while something is missing that a store may know; then ever more
 /// seldom, a quarter of the time for which it has been missing: a leader is found late by a quarter
@@ -24,6 +24,30 @@ pub struct Said {
     pub leader: StoreId,
     /// Its term.
     pub term: u64,
+}
+
+/// Leaderless ranges that are named.
+const NAMED_MAX: usize = 8;
+
+/// Ranges of which nobody says that they have a leader.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leaderless {
+    /// The first of them, by id.
+    pub first: Vec<u64>,
+    /// How many they are.
+    pub unled: usize,
+    /// How many ranges there are in all.
+    pub all: usize,
+}
+
+impl fmt::Display for Leaderless {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { first, unled, all } = self;
+        let named: Vec<_> = first.iter().map(u64::to_string).collect();
+        let more = if *unled > first.len() { " and others" } else { "" };
+        let named = named.join(", ");
+        write!(f, "{unled} of {all} ranges have no leader that is known: {named}{more}")
+    }
 }
 
 /// The knowledge of a linked store.
@@ -115,10 +139,25 @@ impl Describing {
         self.stores.remove(&store);
     }
 
-    /// Whether calls have a chance: stores answer, and of each of their ranges somebody says that it
-    /// has a leader.
-    pub fn is_ready(&self) -> bool {
+    /// Whether stores answer, and of each of their ranges somebody says that it has a leader.
+    pub fn knows_leaders(&self) -> bool {
         self.words.are_all_led()
+    }
+
+    /// Whether a store answers that has a range.
+    pub fn is_answered(&self) -> bool {
+        !self.words.of_range.is_empty()
+    }
+
+    /// The ranges of stores that answer of which nobody says that they have a leader.
+    pub fn leaderless(&self) -> Leaderless {
+        let Words { of_range, unled } = &self.words;
+        let unled_ranges = of_range.iter().filter(|(_, (_, led))| *led == 0);
+        let first = match unled {
+            0 => Vec::new(),
+            _ => unled_ranges.map(|(range, _)| *range).take(NAMED_MAX).collect(),
+        };
+        Leaderless { first, unled: *unled, all: of_range.len() }
     }
 
     /// The change up to which a store has told what it has, which the question to it names.
@@ -162,7 +201,7 @@ impl Describing {
 
     /// Takes what is due; each of `ask` counts as asked.
     pub fn take_due(&mut self, now_us: u64) -> Due {
-        let is_ready = self.is_ready();
+        let knows_leaders = self.knows_leaders();
         let is_due = |(_, store): &(&StoreId, &Store)| self.due_of(store) <= now_us;
         let ask: Vec<_> = self.stores.iter().filter(is_due).map(|(id, _)| *id).collect();
         let is_silent = |id: &StoreId| self.stores[id].under_way;
@@ -170,7 +209,7 @@ impl Describing {
         silent.iter().for_each(|id| self.forget(*id));
         for id in &ask {
             let store = self.stores.get_mut(id).expect("it has just been there");
-            let again = store.hurried || !is_ready;
+            let again = store.hurried || !knows_leaders;
             store.again_since_us = again.then(|| store.again_since_us.unwrap_or(now_us));
             store.asked_us = Some(now_us);
             store.asked_since = store.heard;
@@ -236,7 +275,7 @@ impl Describing {
         let pause_us = match store {
             Store { under_way: true, .. } => DESCRIBE_WITHIN_US,
             Store { has_more: true, .. } => 0,
-            Store { hurried: false, .. } if self.is_ready() => DESCRIBE_EVERY_US,
+            Store { hurried: false, .. } if self.knows_leaders() => DESCRIBE_EVERY_US,
             Store { again_since_us, .. } => {
                 let missing_us = asked_us - again_since_us.unwrap_or(asked_us);
                 (missing_us / 4).clamp(DESCRIBE_AGAIN_US, DESCRIBE_AGAIN_MAX_US)
@@ -272,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn stores_are_asked_at_once_then_often_until_ready_then_seldom() {
+    fn stores_are_asked_at_once_then_often_until_leaders_are_known_then_seldom() {
         let mut describing = Describing::default();
         assert_eq!(describing.due_us(), None);
         describing.link_up(A);
@@ -280,11 +319,11 @@ mod tests {
         assert_eq!(describing.take_due(1_000), ask(&[A]));
         assert_eq!(describing.take_due(1_000), ask(&[]), "once");
         describing.described(A, &description(&[(1, 0)]));
-        assert!(!describing.is_ready(), "a range without a leader");
+        assert!(!describing.knows_leaders(), "a range without a leader");
         assert_eq!(describing.due_us(), Some(1_000 + DESCRIBE_AGAIN_US));
         assert_eq!(describing.take_due(60_000), ask(&[A]));
         describing.described(A, &description(&[(1, 2)]));
-        assert!(describing.is_ready());
+        assert!(describing.knows_leaders());
         assert_eq!(describing.due_us(), Some(60_000 + DESCRIBE_EVERY_US));
     }
 
@@ -334,31 +373,50 @@ mod tests {
         describing.link_up(A);
         describing.take_due(0);
         describing.described(A, &description(&[(1, 1)]));
-        assert!(describing.is_ready());
+        assert!(describing.knows_leaders());
         assert_eq!(describing.take_due(DESCRIBE_EVERY_US), ask(&[A]));
         let silent_us = DESCRIBE_EVERY_US + DESCRIBE_WITHIN_US;
         assert_eq!(describing.take_due(silent_us - 1), ask(&[]));
         let due = describing.take_due(silent_us);
         assert_eq!(due, Due { ask: vec![A], silent: vec![A] }, "it is asked on");
-        assert!(!describing.is_ready());
+        assert!(!describing.knows_leaders());
         describing.described(A, &description(&[(1, 1)]));
-        assert!(describing.is_ready());
+        assert!(describing.knows_leaders());
     }
 
     #[test]
-    fn a_follower_that_is_cut_off_does_not_make_the_gateway_unready() {
+    fn a_follower_that_is_cut_off_makes_no_range_leaderless() {
         let mut describing = Describing::default();
         describing.link_up(A);
         describing.link_up(B);
         describing.take_due(0);
         describing.described(A, &description(&[(1, 0)]));
-        assert!(!describing.is_ready());
+        assert!(!describing.knows_leaders());
         describing.described(B, &description(&[(1, 2)]));
-        assert!(describing.is_ready());
+        assert!(describing.knows_leaders());
         describing.described(B, &description(&[(1, 2), (7, 0)]));
-        assert!(!describing.is_ready(), "of range 7 nobody says that it is led");
+        assert!(!describing.knows_leaders(), "of range 7 nobody says that it is led");
         describing.link_lost(B);
-        assert!(!describing.is_ready(), "only the follower is left");
+        assert!(!describing.knows_leaders(), "only the follower is left");
+    }
+
+    #[test]
+    fn ranges_without_a_leader_are_counted_and_the_first_are_named() {
+        let mut describing = Describing::default();
+        assert!(!describing.is_answered());
+        describing.link_up(A);
+        describing.take_due(0);
+        assert!(!describing.is_answered(), "it has said nothing");
+        describing.described(A, &description(&[(1, 1), (2, 0), (3, 0)]));
+        assert!(describing.is_answered());
+        let said = describing.leaderless().to_string();
+        assert_eq!(said, "2 of 3 ranges have no leader that is known: 2, 3");
+        let many: Vec<_> = (1..=20).map(|range| (range, 0)).collect();
+        describing.described(A, &description(&many));
+        let said = describing.leaderless().to_string();
+        assert!(said.starts_with("20 of 20 ranges") && said.ends_with("7, 8 and others"), "{said}");
+        describing.link_lost(A);
+        assert!(!describing.is_answered());
     }
 
     #[test]
@@ -386,11 +444,11 @@ mod tests {
         assert_eq!(describing.take_due(DESCRIBE_EVERY_US), ask(&[A]));
         assert_eq!(describing.asked_since(A), 7);
         describing.described(A, &change(7, 8, &[(2, 0)], &[]));
-        assert!(!describing.is_ready(), "range 2 has lost its leader");
+        assert!(!describing.knows_leaders(), "range 2 has lost its leader");
         assert_eq!(describing.said(A, 1), Some(Said { leader: B, term: 0 }));
         describing.take_due(2 * DESCRIBE_EVERY_US);
         describing.described(A, &change(8, 9, &[], &[2]));
-        assert!(describing.is_ready(), "range 2 is gone");
+        assert!(describing.knows_leaders(), "range 2 is gone");
         describing.take_due(3 * DESCRIBE_EVERY_US);
         describing.described(A, &change(0, 3, &[(9, 1)], &[]));
         assert_eq!(describing.said(A, 1), None, "the store has said everything anew");
@@ -420,9 +478,9 @@ mod tests {
         assert_eq!(due, Due { ask: vec![A], silent: vec![A] });
         assert_eq!(describing.asked_since(A), 0);
         describing.described(A, &change(7, 8, &[(3, 2)], &[]));
-        assert!(!describing.is_ready(), "without range 1 it says nothing");
+        assert!(!describing.knows_leaders(), "without range 1 it says nothing");
         describing.described(A, &change(0, 8, &[(1, 2), (3, 2)], &[]));
-        assert!(describing.is_ready());
+        assert!(describing.knows_leaders());
     }
 
     #[test]

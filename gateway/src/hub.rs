@@ -11,7 +11,7 @@
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::Waker,
     time::Duration,
@@ -81,7 +81,7 @@ impl Default for HubConfig {
 ///
 /// Lock order, each held only shortly: an outbox, then `routing`, then `describing`; `keepalives`
 /// before `routing`. Links are called under none of them. Observers are called under an outbox, and
-/// of readiness under `describing`, so that what they hear of it last is how it is.
+/// of readiness under `routing` and `describing`, so that what they hear of it last is how it is.
 pub struct Hub {
     pub(crate) config: HubConfig,
     pub(crate) observer: Arc<dyn Observer>,
@@ -91,6 +91,8 @@ pub struct Hub {
     describing: Mutex<Describing>,
     keepalives: Mutex<KeepAlives>,
     presence: Presence,
+    /// What the observer was told last. Changed under `describing`.
+    told_ready: AtomicBool,
     next_sweep_us: AtomicU64,
     next_listen_us: AtomicU64,
 }
@@ -111,6 +113,7 @@ impl Hub {
             describing: Mutex::default(),
             keepalives: Mutex::default(),
             presence: Presence::default(),
+            told_ready: AtomicBool::new(false),
             next_sweep_us: AtomicU64::new(SWEEP_EVERY_US),
             next_listen_us: AtomicU64::new(LISTEN_EVERY_US),
         })
@@ -146,6 +149,7 @@ impl Hub {
     /// The masters say where ranges are, and who leads them.
     pub fn learn_routes(&self, update: &RoutesUpdate) {
         self.routing_mut().learn_routes(&update.routes);
+        self.describe_differently(|_| {});
     }
 
     /// Does what is due at `now_us`: keepalives that wait, questions to stores, calls to give up. That
@@ -179,9 +183,28 @@ impl Hub {
         [keepalives, describing].into_iter().flatten().fold(sweep.min(listen), u64::min)
     }
 
-    /// Whether calls have a chance: a store answers, and its ranges have leaders.
+    /// Whether the gateway can serve: it has known the range of every name, and a store answers.
+    /// Ranges may lack leaders, about which no gateway can do anything, and a split may have left a
+    /// gap, which the next call fills.
     pub fn is_ready(&self) -> bool {
-        self.describing().is_ready()
+        self.lacks().is_none()
+    }
+
+    /// What it lacks to be ready, in words.
+    pub fn lacks(&self) -> Option<String> {
+        if !self.describing().is_answered() {
+            return Some("no store answers that has a range".to_owned());
+        }
+        let routing = self.routing();
+        if routing.was_whole() { None } else { routing.gap() }
+    }
+
+    /// What calls may meet all the same, in words.
+    pub fn remark(&self) -> Option<String> {
+        let leaderless = self.describing().leaderless();
+        let leaderless = (leaderless.unled > 0).then(|| leaderless.to_string());
+        let remarks: Vec<_> = leaderless.into_iter().chain(self.routing().gap()).collect();
+        (!remarks.is_empty()).then(|| remarks.join("; "))
     }
 
     /// The stores that are connected, in order.
@@ -388,13 +411,15 @@ impl Hub {
         }
     }
 
-    /// Changes what is known of stores, and tells if that makes the gateway ready, or unready.
+    /// Changes what is known of stores, and tells if that, or what has become of routes, makes the
+    /// gateway ready, or unready.
     fn describe_differently(&self, change: impl FnOnce(&mut Describing)) {
+        // Both stay as they are until it is told.
+        let routing = self.routing();
         let mut describing = self.describing();
-        let before = describing.is_ready();
         change(&mut describing);
-        let ready = describing.is_ready();
-        if ready != before {
+        let ready = describing.is_answered() && routing.was_whole();
+        if self.told_ready.swap(ready, Ordering::Relaxed) != ready {
             self.observer.ready_changed(ready);
         }
     }

@@ -28,7 +28,7 @@ pub trait Observer: Send + Sync + 'static {
     fn sent_again(&self) {}
     /// The gateway has noticed that it stood still.
     fn stood_still(&self) {}
-    /// Whether calls have a chance is not as it was.
+    /// Whether the gateway can serve is not as it was.
     fn ready_changed(&self, _ready: bool) {}
     /// [`Hub::next_due_us`](crate::Hub::next_due_us) may be earlier than it was.
     fn due_sooner(&self) {}

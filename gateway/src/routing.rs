@@ -13,7 +13,7 @@ use std::{
 use sharklock_proto::internal::v1::{
     EpochNotMatch, NotLeader, RangeDescriptor, Route, StoreDescription,
 };
-use sharklock_rangemap::{Descriptor, RangeId, RouteCache, StoreId};
+use sharklock_rangemap::{Descriptor, RangeId, RouteCache, StoreId, TilingError, check_tiling};
 
 use crate::describing::Said;
 
@@ -61,11 +61,25 @@ struct Linked {
 
 /// The routes of this gateway: its knowledge of ranges and stores.
 ///
-/// Invariant: no range is aimed at a store that cannot be reached while another of its voters can.
-#[derive(Debug, Default)]
+/// Invariants:
+/// - no range is aimed at a store that cannot be reached while another of its voters can;
+/// - `gap` is what the ranges of `cache` lack.
+#[derive(Debug)]
 pub struct Routing {
     cache: RouteCache,
     stores: BTreeMap<StoreId, Linked>,
+    /// Some: of these names no range is known.
+    gap: Option<TilingError>,
+    /// The range of every name has been known. What is not known since is found with the next call
+    /// that needs it.
+    was_whole: bool,
+}
+
+impl Default for Routing {
+    fn default() -> Self {
+        let (cache, stores) = (RouteCache::default(), BTreeMap::new());
+        Self { cache, stores, gap: Some(TilingError::Empty), was_whole: false }
+    }
 }
 
 impl Routing {
@@ -165,9 +179,7 @@ impl Routing {
 
     /// Takes in what a store says of itself and of its ranges' leaders.
     pub fn learn(&mut self, description: &StoreDescription) {
-        for descriptor in &description.descriptors {
-            self.install(descriptor);
-        }
+        self.install(description.descriptors.iter());
         for range in &description.ranges {
             let leader = StoreId(range.leader_store_id);
             if self.reach(leader) == Reach::Up {
@@ -193,9 +205,9 @@ impl Routing {
     /// Takes in what the masters say: a cache of what leaders have reported, by the same rules as a
     /// store's description.
     pub fn learn_routes(&mut self, routes: &[Route]) {
+        self.install(routes.iter().filter_map(|route| route.descriptor.as_ref()));
         for Route { descriptor, leader_store_id, term } in routes {
             let Some(descriptor) = descriptor else { continue };
-            self.install(descriptor);
             let leader = StoreId(*leader_store_id);
             if self.reach(leader) == Reach::Up {
                 self.cache.on_described(RangeId(descriptor.range_id), leader, *term);
@@ -227,21 +239,49 @@ impl Routing {
 
     /// Takes in what a store says after a call with a wrong range or version.
     pub fn moved(&mut self, known: &EpochNotMatch) {
-        let known = known.descriptors.iter().filter_map(read);
-        for refused in self.cache.on_epoch_not_match(known.collect()) {
+        let known: Vec<_> = known.descriptors.iter().filter_map(read).collect();
+        let is_known = |it: &Descriptor| self.cache.descriptor(it.range) == Some(it);
+        // Whatever was on its way when a range was split is told the same.
+        if known.iter().all(is_known) {
+            return;
+        }
+        let ranges: Vec<_> = known.iter().map(|known| known.range).collect();
+        for refused in self.cache.on_epoch_not_match(known) {
             tracing::debug!(error = %refused, "a descriptor was not taken");
         }
-        self.lead_around_unreachable();
+        self.look_for_gaps();
+        ranges.into_iter().for_each(|range| self.lead_around(range));
     }
 
-    fn install(&mut self, wire: &RangeDescriptor) {
-        let Some(descriptor) = read(wire) else { return };
-        let range = descriptor.range;
-        // A cached equal or newer one is the normal case.
-        if let Err(refused) = self.cache.install(descriptor) {
-            tracing::debug!(error = %refused, "a descriptor was not taken");
+    /// The names of which no range is known, in words; None: every name has its route.
+    pub fn gap(&self) -> Option<String> {
+        self.gap.map(|gap| format!("as far as this gateway knows, {gap}"))
+    }
+
+    /// Whether the range of every name is known, or has been.
+    pub fn was_whole(&self) -> bool {
+        self.was_whole
+    }
+
+    fn install<'d>(&mut self, descriptors: impl Iterator<Item = &'d RangeDescriptor>) {
+        let mut is_news = false;
+        for descriptor in descriptors.filter_map(read) {
+            let range = descriptor.range;
+            is_news |= self.cache.descriptor(range) != Some(&descriptor);
+            // A cached newer one is a normal case.
+            if let Err(refused) = self.cache.install(descriptor) {
+                tracing::debug!(error = %refused, "a descriptor was not taken");
+            }
+            self.lead_around(range);
         }
-        self.lead_around(range);
+        if is_news {
+            self.look_for_gaps();
+        }
+    }
+
+    fn look_for_gaps(&mut self) {
+        self.gap = check_tiling(self.cache.descriptors()).err();
+        self.was_whole |= self.gap.is_none();
     }
 
     fn reach(&self, store: StoreId) -> Reach {
@@ -377,6 +417,22 @@ mod tests {
         routing.moved(&EpochNotMatch { descriptors });
         assert_eq!(range_of(&routing, "a"), Some((1, 5)));
         assert_eq!(range_of(&routing, "m"), Some((2, 5)));
+    }
+
+    #[test]
+    fn names_of_which_no_range_is_known_are_a_gap() {
+        let mut routing = routing(&[A]);
+        assert!(routing.gap().expect("it knows nothing").contains("there is no range"));
+        routing.learn(&description(vec![half(2, "m", "", 5)]));
+        assert!(routing.gap().expect("up to m").contains("right before range 2"));
+        routing
+            .learn_routes(&[Route { descriptor: Some(half(1, "", "m", 5)), ..Route::default() }]);
+        assert_eq!(routing.gap(), None);
+        // One half of a newer split.
+        routing.moved(&EpochNotMatch { descriptors: vec![half(2, "m", "t", 6)] });
+        assert!(routing.gap().expect("from t on").contains("after range 2"));
+        routing.moved(&EpochNotMatch { descriptors: vec![half(3, "t", "", 6)] });
+        assert_eq!(routing.gap(), None);
     }
 
     #[test]

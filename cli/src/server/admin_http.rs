@@ -37,11 +37,11 @@ async fn metrics(State(registry): State<Registry>) -> impl IntoResponse {
 }
 
 async fn readyz(State(health): State<Arc<Health>>) -> (StatusCode, String) {
-    match health.missing().as_slice() {
-        [] => (StatusCode::OK, "ok\n".to_owned()),
-        missing => {
-            let text = format!("not ready\n{}\n", missing.join("\n"));
-            (StatusCode::SERVICE_UNAVAILABLE, text)
-        }
-    }
+    let missing = health.missing();
+    let (status, said) = match missing.is_empty() {
+        true => (StatusCode::OK, "ok"),
+        false => (StatusCode::SERVICE_UNAVAILABLE, "not ready"),
+    };
+    let lines = [vec![said.to_owned()], missing, health.remarks()].concat();
+    (status, lines.join("\n") + "\n")
 }

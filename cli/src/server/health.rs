@@ -20,20 +20,32 @@ struct Part {
     /// The words for a part that cannot be asked yet.
     starting: &'static str,
     probe: OnceLock<Probe>,
+    /// Says what is not well although nothing is missing.
+    remark: OnceLock<Probe>,
 }
 
 impl Health {
     /// Of a process with these parts; each says what it does until it has started.
     pub fn of(parts: impl IntoIterator<Item = (&'static str, &'static str)>) -> Self {
-        let part = |(role, starting)| Part { role, starting, probe: OnceLock::new() };
+        let part = |(role, starting)| {
+            let (probe, remark) = (OnceLock::new(), OnceLock::new());
+            Part { role, starting, probe, remark }
+        };
         Self { parts: parts.into_iter().map(part).collect(), stopping: AtomicBool::new(false) }
     }
 
     /// A part has started: `probe` says what it lacks.
     pub fn started(&self, role: &str, probe: impl Fn() -> Option<String> + Send + Sync + 'static) {
-        let part = self.parts.iter().find(|part| part.role == role);
-        let part = part.unwrap_or_else(|| unreachable!("{role} is no part of this process"));
-        assert!(part.probe.set(Box::new(probe)).is_ok(), "{role} starts once");
+        assert!(self.part(role).probe.set(Box::new(probe)).is_ok(), "{role} starts once");
+    }
+
+    /// A part has something to say beside what it lacks: it does not make the process unready.
+    pub fn remarked(
+        &self,
+        role: &str,
+        remark: impl Fn() -> Option<String> + Send + Sync + 'static,
+    ) {
+        assert!(self.part(role).remark.set(Box::new(remark)).is_ok(), "{role} starts once");
     }
 
     /// From now on it is not ready, whatever its parts say.
@@ -54,6 +66,17 @@ impl Health {
             Some(format!("{}: {what}", part.role))
         };
         self.parts.iter().filter_map(missing).collect()
+    }
+
+    /// What is not well although it is not missing, a line each.
+    pub fn remarks(&self) -> Vec<String> {
+        let remark = |part: &Part| Some(format!("{}: {}", part.role, part.remark.get()?()?));
+        self.parts.iter().filter_map(remark).collect()
+    }
+
+    fn part(&self, role: &str) -> &Part {
+        let part = self.parts.iter().find(|part| part.role == role);
+        part.unwrap_or_else(|| unreachable!("{role} is no part of this process"))
     }
 
     /// Nothing is missing.
@@ -77,9 +100,11 @@ mod tests {
             (!seen.load(Ordering::Relaxed)).then(|| "no master leads".to_owned())
         });
         health.started("gateway", || None);
+        health.remarked("gateway", || Some("range 7 has no leader".to_owned()));
         assert_eq!(health.missing(), ["master: no master leads"]);
         leads.store(true, Ordering::Relaxed);
-        assert!(health.is_ready());
+        assert!(health.is_ready(), "whatever is remarked");
+        assert_eq!(health.remarks(), ["gateway: range 7 has no leader"]);
         health.stop();
         assert_eq!(health.missing(), ["stopping"]);
     }

@@ -193,9 +193,9 @@ impl Node {
         let gateway = Gateway::new(settings, Some(masters), registry)
             .map_err(|why| internal("metrics", why))?;
         let (readiness, stores) = (gateway.readiness(), gateway.stores());
-        health.started("gateway", move || {
-            (!readiness.is_ready()).then(|| "no store answers, or a range has no leader".to_owned())
-        });
+        let lacks = readiness.clone();
+        health.started("gateway", move || lacks.lacks());
+        health.remarked("gateway", move || readiness.remark());
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(gateway.serve(listener, shutdown.clone()));
         self.gateway = Some(Serving { task, shutdown });

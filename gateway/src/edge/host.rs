@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -15,8 +18,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Config, Readiness, cluster::Served, directory::Masters, links::Links, metrics::Metrics,
-    quota::Quota, seats::Seats,
+    Config, cluster::Served, directory::Masters, links::Links, metrics::Metrics, quota::Quota,
+    seats::Seats,
 };
 use crate::{Hub, HubConfig, Observer, StoreId, StoreLink, failure::Reason, outbox::Settled};
 
@@ -54,7 +57,8 @@ impl Host {
         let links = Arc::new(Links::default());
         let news = Arc::new(News {
             metrics: metrics.clone(),
-            readiness: Readiness::default(),
+            ready: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
             ready_changed: Notify::new(),
             due_sooner: Notify::new(),
         });
@@ -146,9 +150,24 @@ fn boottime() -> Duration {
 /// The news of the core, counted and handed to the tasks that wait for them.
 pub(super) struct News {
     metrics: Arc<Metrics>,
-    pub(super) readiness: Readiness,
+    ready: AtomicBool,
+    /// The gateway stops: whatever is learnt meanwhile.
+    stopped: AtomicBool,
     pub(super) ready_changed: Notify,
     pub(super) due_sooner: Notify,
+}
+
+impl News {
+    /// Whether the gateway can serve; false before it does and once it stops.
+    pub(super) fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire) && !self.stopped.load(Ordering::Acquire)
+    }
+
+    /// It stops, and nothing makes it ready any more.
+    pub(super) fn stop(&self) {
+        self.stopped.store(true, Ordering::Release);
+        self.metrics.ready.set(0);
+    }
 }
 
 impl Observer for News {
@@ -198,8 +217,8 @@ impl Observer for News {
 
     fn ready_changed(&self, ready: bool) {
         tracing::info!(ready, "readiness has changed");
-        self.readiness.set(ready);
-        self.metrics.ready.set(i64::from(self.readiness.is_ready()));
+        self.ready.store(ready, Ordering::Release);
+        self.metrics.ready.set(i64::from(self.is_ready()));
         self.ready_changed.notify_one();
     }
 

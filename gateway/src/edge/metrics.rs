@@ -142,7 +142,7 @@ impl Metrics {
                 "sharklock_gateway_unread_bytes",
                 "Answers handed to HTTP/2 that clients have not taken.",
             )?,
-            ready: make.gauge("sharklock_gateway_ready", "Whether calls have a chance.")?,
+            ready: make.gauge("sharklock_gateway_ready", "Whether every name has a route, and a store answers.")?,
         })
     }
 

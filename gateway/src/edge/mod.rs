@@ -23,10 +23,7 @@ mod stores;
 mod unread;
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Weak},
     time::Duration,
 };
 
@@ -55,13 +52,13 @@ use tower::layer::util::{Identity, Stack};
 
 use self::{
     cluster::NameCluster,
-    host::Host,
+    host::{Host, News},
     listen::{Bounds, Shares},
     metered::Meter,
     metrics::Metrics,
 };
 pub use self::{directory::Directory, stores::Stores};
-use crate::{StoreId, StoreLink, validate::RequestLimits};
+use crate::{Hub, StoreId, StoreLink, validate::RequestLimits};
 
 /// Largest message that a client may send, also one of a Session stream.
 const RECEIVED_BYTES_MAX: usize = 64 << 10;
@@ -150,29 +147,31 @@ impl Default for Config {
     }
 }
 
-/// Whether calls have a chance: a store answers, and its ranges have leaders. For `/readyz`.
-#[derive(Clone, Debug, Default)]
-pub struct Readiness(Arc<ReadinessFlags>);
-
-#[derive(Debug, Default)]
-struct ReadinessFlags {
-    ready: AtomicBool,
-    /// The gateway stops: whatever is learnt meanwhile.
-    stopped: AtomicBool,
+/// Whether the gateway can serve: it knows the range of every name, and a store answers. For
+/// `/readyz`.
+#[derive(Clone)]
+pub struct Readiness {
+    news: Arc<News>,
+    /// Whoever asks keeps no links open.
+    hub: Weak<Hub>,
 }
 
 impl Readiness {
     /// As of now; false before the gateway serves and once it stops.
     pub fn is_ready(&self) -> bool {
-        self.0.ready.load(Ordering::Acquire) && !self.0.stopped.load(Ordering::Acquire)
+        self.news.is_ready()
     }
 
-    fn set(&self, ready: bool) {
-        self.0.ready.store(ready, Ordering::Release);
+    /// What it lacks, in words; None: it is ready.
+    pub fn lacks(&self) -> Option<String> {
+        let lacks = || self.hub.upgrade()?.lacks();
+        (!self.is_ready()).then(|| lacks().unwrap_or_else(|| "it starts or stops".to_owned()))
     }
 
-    fn stop(&self) {
-        self.0.stopped.store(true, Ordering::Release);
+    /// What calls may meet although it is ready, in words: ranges without leaders, which no gateway
+    /// can do anything about.
+    pub fn remark(&self) -> Option<String> {
+        self.hub.upgrade()?.remark()
     }
 }
 
@@ -235,7 +234,8 @@ impl Gateway {
 
     /// To be asked while the gateway serves.
     pub fn readiness(&self) -> Readiness {
-        self.host.news.readiness.clone()
+        let (news, hub) = (self.host.news.clone(), Arc::downgrade(&self.host.hub));
+        Readiness { news, hub }
     }
 
     /// Serves until `shutdown`: then health says so, nothing new is accepted, what was asked is still
@@ -294,8 +294,7 @@ impl Gateway {
         };
         // Calls that were asked are still answered, but nothing makes the gateway ready any more.
         reporting.abort();
-        host.news.readiness.stop();
-        host.metrics.ready.set(0);
+        host.news.stop();
         for name in ["", lock_service::NAME, READINESS] {
             health.set_service_status(name, ServingStatus::NotServing).await;
         }
@@ -382,7 +381,7 @@ async fn publish(host: Arc<Host>) {
 /// Keeps the health service's word about readiness true.
 async fn report_readiness(host: Arc<Host>, health: HealthReporter) {
     loop {
-        let ready = host.news.readiness.is_ready();
+        let ready = host.news.is_ready();
         let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
         health.set_service_status(READINESS, status).await;
         host.news.ready_changed.notified().await;

@@ -76,6 +76,7 @@ impl Hub {
         match body {
             Body::Error(StoreError { kind: Some(Kind::EpochNotMatch(known)) }) => {
                 self.routing_mut().moved(known);
+                self.describe_differently(|_| {});
             }
             Body::Error(StoreError { kind: Some(Kind::NotLeader(said)) }) => {
                 self.routing_mut().not_leader(from, said);

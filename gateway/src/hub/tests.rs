@@ -349,6 +349,36 @@ fn a_call_of_a_range_that_has_split_goes_to_its_half() {
     assert_eq!(rig.heard(), one(id, "RANGE_MOVED"));
 }
 
+/// Otherwise they would be asked for with the client's next renewal, and be late by so much.
+#[test]
+fn items_of_a_keepalive_whose_names_have_moved_go_to_their_new_range_at_once() {
+    let mut rig = Rig::new(&[1, 2, 3], 2);
+    let item = |name: &str| KeepAliveItem { name: name.to_owned(), acquisition_id: 3 };
+    let items = ["a", "x", "z"].map(item).to_vec();
+    let request = KeepAliveRequest { seq: 8, items, ..KeepAliveRequest::default() };
+    let id = rig.ask(session_call::Body::KeepAlive(request));
+    let (_, first) = rig.sent_one();
+    let part = |call: &StoreCall, names: &[&str]| {
+        let Some(Ask::KeepAlive(request)) = &call.body else { panic!("{call:?}") };
+        let items = request.items.iter().filter(|item| names.contains(&&*item.name));
+        let request = KeepAliveRequest { items: items.cloned().collect(), ..request.clone() };
+        StoreCall { body: Some(Ask::KeepAlive(request)), ..call.clone() }
+    };
+    // It is answered behind a split: what has stayed, and then where the rest is.
+    rig.reply(B, &first, kept_alive(&part(&first, &["a"])));
+    let halves = [("", "m", 1), ("m", "", 2)];
+    let half = |(start, end, range_id)| descriptor(range_id, start, end, 5, &[1, 2, 3]);
+    let descriptors = halves.map(half).to_vec();
+    rig.reply(B, &first, error(Kind::EpochNotMatch(EpochNotMatch { descriptors })));
+    rig.pass(FLUSH_EVERY_US);
+    let (to, second) = rig.sent_one();
+    assert_eq!((to, second.range_id, second.version), (B, 2, 5));
+    assert_eq!(second.body, part(&first, &["x", "z"]).body, "under its seq, and without a");
+    rig.reply(B, &second, kept_alive(&second));
+    assert_eq!(rig.heard(), [one(id, "seq 8"), one(id, "seq 8")].concat());
+    assert_eq!((rig.hub.calls_open(), rig.hub.keepalive_items()), (0, 0));
+}
+
 #[test]
 fn what_may_have_been_done_is_never_sent_again() {
     let mut rig = Rig::new(&[1, 2, 3], 2);
@@ -599,10 +629,68 @@ fn a_call_that_the_leaders_link_does_not_take_fails() {
     assert_eq!(rig.hub.calls_open(), 0);
 }
 
+/// Another gateway could do no more about it.
+#[test]
+fn a_gateway_is_ready_when_every_name_has_a_route_and_a_store_answers_whoever_leads() {
+    let mut rig = Rig::new(&[1, 2, 3], 0);
+    assert!(rig.hub.is_ready() && rig.hub.lacks().is_none());
+    let remark = rig.hub.remark().expect("a range without a leader");
+    assert_eq!(remark, "1 of 1 ranges have no leader that is known: 1");
+    rig.describe_all(&described(&[1, 2, 3], 2, 5));
+    rig.run(DESCRIBE_AGAIN_US);
+    rig.describe_all(&described(&[1, 2, 3], 2, 5));
+    assert_eq!(rig.hub.remark(), None);
+    // It has heard of one half of a split: the next call that needs the other half finds it.
+    rig.acquire("a");
+    let (to, call) = rig.sent_one();
+    let descriptors = vec![descriptor(1, "", "m", 5, &[1, 2, 3])];
+    rig.reply(to, &call, error(Kind::EpochNotMatch(EpochNotMatch { descriptors })));
+    assert!(rig.hub.is_ready());
+    let remark = rig.hub.remark().expect("the names from m on");
+    assert!(remark.contains("the names after range 1, the last, belong to no range"), "{remark}");
+    [A, B, C].into_iter().for_each(|store| rig.hub.link_lost(rig.now_us, store));
+    assert_eq!(rig.hub.lacks().as_deref(), Some("no store answers that has a range"));
+}
+
+#[test]
+fn a_gateway_that_knows_routes_for_a_part_of_the_names_is_not_ready_and_says_which_it_lacks() {
+    let observer = Arc::new(Told::default());
+    let hub = Hub::new(HubConfig::default(), Arc::new(Wires::default()), observer.clone());
+    assert_eq!(hub.lacks().as_deref(), Some("no store answers that has a range"));
+    hub.link_up(1_000, A);
+    let said = |range_id, start, end| {
+        let ranges = vec![RangeStatus { range_id, ..RangeStatus::default() }];
+        let descriptors = vec![descriptor(range_id, start, end, 4, &[1])];
+        let said = StoreDescription { descriptors, ranges, ..StoreDescription::default() };
+        let tag = Tag { stream: StreamNumber::GATEWAY, call: CallNumber::DESCRIBE }.to_wire();
+        vec![StoreReply { tag, stream: 0, body: Some(Body::Describe(said)) }]
+    };
+    hub.dispatch(1_000, A, said(1, "", "m"));
+    let lacks = hub.lacks().expect("the names from m on");
+    assert!(lacks.contains("the names after range 1, the last, belong to no range"), "{lacks}");
+    let route = sharklock_proto::internal::v1::Route {
+        descriptor: Some(descriptor(2, "m", "", 4, &[1])),
+        ..Default::default()
+    };
+    hub.learn_routes(&RoutesUpdate { routes: vec![route], ..RoutesUpdate::default() });
+    assert!(hub.is_ready(), "the masters have told the rest");
+    hub.link_lost(1_000, A);
+    assert_eq!(*observer.0.lock().unwrap(), [true, false], "each once, when it happens");
+}
+
+/// What its owner is told of readiness.
+#[derive(Default)]
+struct Told(Mutex<Vec<bool>>);
+
+impl Observer for Told {
+    fn ready_changed(&self, ready: bool) {
+        self.0.lock().unwrap().push(ready);
+    }
+}
+
 #[test]
 fn an_answer_turns_a_guess_into_knowledge() {
     let mut rig = Rig::new(&[1, 2, 3], 0);
-    assert!(!rig.hub.is_ready());
     rig.acquire("a");
     let (to, call) = rig.sent_one();
     assert!(rig.hub.routing().has_guesses());
