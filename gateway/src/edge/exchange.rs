@@ -6,7 +6,6 @@ use std::{future::poll_fn, sync::Arc, time::Duration};
 use sharklock_proto::{
     CallKind,
     internal::v1::{store_call, store_reply::Body},
-    v1::KeepAliveResponse,
 };
 use sharklock_rangemap::Hops;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -78,16 +77,12 @@ impl Exchange {
     }
 }
 
-/// Asks a store and waits for its answer, at most for the configured deadline. A call that was
+/// Asks a store or one range and waits for its answer, at most for the configured deadline. A call that was
 /// certainly not done is tried again until then; one that may have been done is the caller's to
 /// repeat.
 pub(super) async fn ask(host: &Arc<Host>, checked: Checked) -> Result<Body, Failure> {
     let deadline = Instant::now() + host.config.unary_deadline;
     let kind = checked.body().kind();
-    let items = match checked.body() {
-        store_call::Body::KeepAlive(request) => request.items.len(),
-        _ => 1,
-    };
     let exchange = Exchange::open(host, kind)?;
     let mut hops = Hops::default();
     let mut attempt = 0;
@@ -95,7 +90,7 @@ pub(super) async fn ask(host: &Arc<Host>, checked: Checked) -> Result<Body, Fail
         attempt += 1;
         // A unary call listens to no events: they stay with the stream that waits for them.
         exchange.send(attempt, checked.clone(), StreamNumber::GATEWAY, "");
-        let reply = timeout_at(deadline, one(&exchange, attempt, items)).await;
+        let reply = timeout_at(deadline, one(&exchange, attempt)).await;
         let reply = reply.unwrap_or_else(|_elapsed| Err(Failure::unanswered(kind)));
         let Err(failure) = reply else { return reply };
         let again = match failure.reason {
@@ -110,23 +105,12 @@ pub(super) async fn ask(host: &Arc<Host>, checked: Checked) -> Result<Body, Fail
     }
 }
 
-/// The whole answer to one attempt; a keepalive's may come in parts.
-async fn one(exchange: &Exchange, attempt: u64, items: usize) -> Result<Body, Failure> {
-    let mut parts = Vec::new();
+/// The answer to one attempt.
+async fn one(exchange: &Exchange, attempt: u64) -> Result<Body, Failure> {
     loop {
-        for answer in exchange.answers().await? {
-            if answer.call_id != attempt {
-                continue;
-            }
-            match answer.reply? {
-                Body::KeepAlive(response) => {
-                    parts.extend(response.answers);
-                    if parts.len() >= items {
-                        return Ok(Body::KeepAlive(KeepAliveResponse { answers: parts }));
-                    }
-                }
-                reply => return Ok(reply),
-            }
+        let mut answers = exchange.answers().await?.into_iter();
+        if let Some(answer) = answers.find(|answer| answer.call_id == attempt) {
+            return answer.reply;
         }
     }
 }

@@ -16,7 +16,7 @@ use super::{
     acquire,
     exchange::{ask, expect_body},
     host::Host,
-    list,
+    keep_alive, list,
     listen::Peer,
     metrics::Rpc,
     quota::{Full, Taken},
@@ -172,7 +172,7 @@ impl LockService for Locks {
         unary(&self.host, NAME, "KeepAlive", async {
             let frame = Frame::of_call(&request.session_id, request.instance);
             let checked = validate::keep_alive(&frame, request)?;
-            expect_body!(ask(&self.host, checked).await, KeepAlive)
+            keep_alive::keep_alive(&self.host, checked).await
         })
         .await
     }

@@ -8,10 +8,13 @@ mod directory;
 mod exchange;
 mod fan_out;
 mod host;
+mod keep_alive;
 mod links;
 mod list;
 mod listen;
 mod lock_service;
+#[cfg(test)]
+mod many_ranges;
 mod metered;
 mod metrics;
 mod quota;
