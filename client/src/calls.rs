@@ -38,6 +38,10 @@ use crate::{
     status::{self, innermost},
 };
 
+mod ranges;
+
+pub use self::ranges::WhichRange;
+
 /// Pauses between rounds over all endpoints: doubling from the first to the second.
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(1);

@@ -50,6 +50,10 @@ impl Failure {
             "NO_LEADER" | "NOT_LEADER" | "RANGE_MOVED" | "OVERLOADED" | "TOO_OLD" => {
                 return Verdict::NotDone;
             }
+            // Of a split, while its range has another leader soon.
+            "HANDING_OVER" | "LEADER_NOT_READY" => return Verdict::NotDone,
+            // Its store has looked for one for seconds, and says so: that is not the cluster.
+            "NO_MASTER" => return Verdict::Refused,
             "INDETERMINATE" => return Verdict::NotKnown,
             _ => {}
         }
@@ -92,6 +96,7 @@ impl Failure {
             Verdict::Refused => {
                 let Self { code, reason, message, field, .. } = self;
                 match code {
+                    code::UNAVAILABLE => CallError::Unavailable { message },
                     code::INVALID_ARGUMENT | code::OUT_OF_RANGE => {
                         CallError::Invalid { field, reason, message }
                     }
@@ -118,6 +123,9 @@ mod tests {
     fn only_what_heals_by_itself_is_retried() {
         for (code, reason, verdict) in [
             (14, "NO_LEADER", Verdict::NotDone),
+            (14, "NO_MASTER", Verdict::Refused),
+            (14, "HANDING_OVER", Verdict::NotDone),
+            (14, "LEADER_NOT_READY", Verdict::NotDone),
             (14, "RANGE_MOVED", Verdict::NotDone),
             (14, "TOO_OLD", Verdict::NotDone),
             (8, "OVERLOADED", Verdict::NotDone),

@@ -74,7 +74,7 @@ pub use session::GuardState;
 
 #[cfg(feature = "edge")]
 pub use {
-    calls::{ForceReleased, LockSeen, TokenChecked},
+    calls::{ForceReleased, LockSeen, TokenChecked, WhichRange},
     client::{
         CALL_TIMEOUT_DEFAULT, CLUSTER_VARIABLE, Client, ClientBuilder, ENDPOINT_DEFAULT,
         ENDPOINTS_VARIABLE,
@@ -82,5 +82,7 @@ pub use {
     endpoint::parse_list as endpoints_of_list,
     guard::{Guard, LostSignal},
     lock::LockBuilder,
-    sharklock_proto::v1::{GetStatusResponse, RangeStatus, StoreStatus},
+    sharklock_proto::v1::{
+        GetStatusResponse, RangePart, RangeStatus, RangeTotals, SplitRangeResponse, StoreStatus,
+    },
 };

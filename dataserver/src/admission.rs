@@ -87,6 +87,7 @@ impl Admission<'_> {
             Body::GetLock(request) => self.look(Query::GetLock(request))?,
             Body::ListRange(request) => self.look(Query::ListRange(request))?,
             Body::Describe(_) => unreachable!("a store describes itself without a range"),
+            Body::SplitRange(_) => unreachable!("a split concerns the range, and no lock"),
         }
         Ok(())
     }

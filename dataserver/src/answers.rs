@@ -74,8 +74,7 @@ impl Replies {
 
     /// Not done: this replica does not lead.
     pub fn not_leader(&mut self, to: ReplyTo, range: RangeId, leader: Option<StoreId>) {
-        let leader_store_id = leader.map_or(0, |store| store.0);
-        self.fail(to, Kind::NotLeader(internal::NotLeader { range_id: range.0, leader_store_id }));
+        self.fail(to, wire::not_leader(range, leader));
     }
 
     /// May or may not be done: leadership was lost on the way.

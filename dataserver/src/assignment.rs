@@ -16,7 +16,7 @@ use sharklock_proto::internal::v1::{
 };
 use sharklock_rangemap::{Bounds, Descriptor, RangeId};
 
-use crate::ports::{Input, Whereabouts};
+use crate::ports::{IdsWanted, Input, Whereabouts};
 
 /// See the module. Workers are counted from 0.
 ///
@@ -121,7 +121,9 @@ impl Assignment {
                 let create = |worker| (worker, Input::Create { descriptor, level });
                 worker.map(create).into_iter().collect()
             }
-            Input::RaiseLevel { range, .. } | Input::Split { range, .. } => {
+            Input::RaiseLevel { range, .. }
+            | Input::Split { range, .. }
+            | Input::NoIds { wanted: IdsWanted { range, .. }, .. } => {
                 vec![(self.of_range(range), input)]
             }
             Input::Persisted(_) | Input::ChoreDone(_) | Input::Buried { .. } => {

@@ -9,14 +9,15 @@ use std::{
 use sharklock_locktable::{Acquisition, Command, LockTable, Name};
 use sharklock_multiraft::{EntryAt, LeftBehind, Matched, Proposals, ReadId};
 use sharklock_proto::{internal::v1::ListRange, v1};
-use sharklock_rangemap::StoreId;
+use sharklock_rangemap::{Epoch, StoreId};
 
 use crate::{
     agenda::Rest,
     attempts::Attempts,
     codec,
-    gate::Gate,
+    gate::{Gate, SplitAskers},
     lease_clock::LeaseClock,
+    load::Load,
     memory::{Charge, Pending},
     range_age::{CountedTime, RangeAge},
     wire::Caller,
@@ -113,6 +114,28 @@ pub struct Read {
     pub query: Query,
 }
 
+/// A split that somebody has asked for, and that is proposed once there are ids for the new range.
+#[derive(Clone, Debug)]
+pub struct WantedSplit {
+    /// By which it was decided.
+    pub epoch: Epoch,
+    /// First name of the upper half.
+    pub key: String,
+    /// Those who wait for its outcome.
+    pub askers: SplitAskers,
+}
+
+/// What a leader knows of its range beside the range's state.
+#[derive(Clone, Debug, Default)]
+pub struct Figures {
+    /// The memory of its locks and of what waits for it, bytes.
+    pub state_bytes: u64,
+    /// As [`Load::per_second`] has it.
+    pub commands_per_second: Option<u64>,
+    /// First name of the upper half, if the range is being split.
+    pub splitting_at: String,
+}
+
 /// See [`Read`].
 #[derive(Clone, Debug)]
 pub enum Query {
@@ -166,6 +189,7 @@ impl Leading {
 ///   `leading.version`;
 /// - `gate` is set exactly while a split that this leader has proposed is not applied, and nothing
 ///   with a seq is answered then;
+/// - nobody asks for a split while one is `wanted` or the gate is shut, but for the same one;
 /// - `pending` has the charges of all askers here, waiting or proposed;
 /// - every question gets at most one answer, and exactly one unless its link or the leadership is
 ///   lost on the way; a keepalive of which nothing can be said gets none.
@@ -175,6 +199,8 @@ pub struct Front {
     pub leading: Option<Leading>,
     /// Commands that wait for the next entry, or are in the log.
     pub proposals: Proposals<Command, Asker>,
+    /// A split that waits for ids.
+    pub wanted: Option<WantedSplit>,
     /// The answers that wait for a split.
     pub gate: Option<Gate>,
     /// Keepalives waiting for the next ReadIndex round.
@@ -197,9 +223,34 @@ pub struct Front {
     /// The term of the replica, and who leads in it, as the engine has last said: this store only
     /// once it answers.
     pub led: (u64, Option<StoreId>),
+    /// How much is proposed.
+    pub load: Load,
 }
 
 impl Front {
+    /// The split that is on its way: the epoch by which it was decided, its key, and who waits for it.
+    pub fn split_under_way(&mut self) -> Option<(Epoch, &str, &mut SplitAskers)> {
+        match (&mut self.wanted, &mut self.gate) {
+            (Some(WantedSplit { epoch, key, askers }), _) => Some((*epoch, key, askers)),
+            (None, Some(gate)) => {
+                let (split, askers) = gate.split_and_askers();
+                Some((split.epoch, &split.key, askers))
+            }
+            (None, None) => None,
+        }
+    }
+
+    /// For people, and for whoever decides about splits.
+    pub fn figures(&self, now: Duration) -> Figures {
+        let wanted = self.wanted.as_ref().map(|wanted| &wanted.key);
+        let splitting_at = wanted.or_else(|| Some(&self.gate.as_ref()?.split().key));
+        Figures {
+            state_bytes: self.weighed,
+            commands_per_second: self.load.per_second(now),
+            splitting_at: splitting_at.cloned().unwrap_or_default(),
+        }
+    }
+
     /// Queues a command for the next entry.
     pub fn ask(&mut self, command: Command, asker: Asker) {
         self.proposals.ask(command, asker);
@@ -324,6 +375,7 @@ impl Front {
     /// "indeterminate" (on its way).
     pub fn step_down(&mut self) -> (Vec<ReplyTo>, Vec<ReplyTo>) {
         self.leading = None;
+        self.load = Load::default();
         self.subscribers.clear();
         self.attempts.clear();
         self.pending = Pending::default();
@@ -334,7 +386,8 @@ impl Front {
         let rounds = std::mem::take(&mut self.rounds);
         let reading = reads.into_iter().chain(rounds.into_values().flatten()).map(|read| read.to);
         let (kept_back, decided) = self.gate.take().map(Gate::waiting).unwrap_or_default();
-        let not_done = queued.chain(reading).chain(kept_back).collect();
+        let wanted = self.wanted.take().map(|wanted| wanted.askers.to).unwrap_or_default();
+        let not_done = queued.chain(reading).chain(kept_back).chain(wanted).collect();
         let proposed = in_log.iter().filter_map(Asker::reply_to);
         (not_done, decided.into_iter().chain(proposed).collect())
     }

@@ -20,6 +20,7 @@
 use std::collections::VecDeque;
 
 use sharklock_locktable::Outcome;
+use sharklock_multiraft::Split;
 
 use crate::front::{Asker, Query, Read, ReplyTo};
 
@@ -38,6 +39,28 @@ pub struct HeldOutcome {
     pub outcome: Outcome,
 }
 
+/// Those who wait for a split.
+#[derive(Clone, Debug, Default)]
+pub struct SplitAskers {
+    /// Why it is made where it is, for people.
+    pub because: String,
+    /// The ways of their answers.
+    pub to: Vec<ReplyTo>,
+}
+
+/// What was behind a gate.
+#[derive(Debug)]
+pub struct Opened {
+    /// The split, whether it took effect or came too late.
+    pub split: Split,
+    /// Those who wait for that.
+    pub askers: SplitAskers,
+    /// In the order of the log.
+    pub outcomes: Vec<HeldOutcome>,
+    /// In the order in which they were proved.
+    pub keepalives: Vec<Read>,
+}
+
 /// See the module. It is shut while it exists.
 ///
 /// Invariants:
@@ -48,15 +71,28 @@ pub struct HeldOutcome {
 #[derive(Debug)]
 pub struct Gate {
     split_at: u64,
+    split: Split,
+    askers: SplitAskers,
     outcomes: Vec<HeldOutcome>,
     keepalives: VecDeque<Read>,
     items: usize,
 }
 
 impl Gate {
-    /// Shut since a split was proposed that stands at this index.
-    pub fn shut(split_at: u64) -> Self {
-        Self { split_at, outcomes: Vec::new(), keepalives: VecDeque::new(), items: 0 }
+    /// Shut since a split was proposed that stands at this index. The askers wait for its outcome.
+    pub fn shut(split_at: u64, split: Split, askers: SplitAskers) -> Self {
+        let (outcomes, keepalives) = (Vec::new(), VecDeque::new());
+        Self { split_at, split, askers, outcomes, keepalives, items: 0 }
+    }
+
+    /// The split.
+    pub fn split(&self) -> &Split {
+        &self.split
+    }
+
+    /// The split, and those who wait for it.
+    pub fn split_and_askers(&mut self) -> (&Split, &mut SplitAskers) {
+        (&self.split, &mut self.askers)
     }
 
     /// Whether the entry at `index`, which was applied, is the split, or stands where it was lost.
@@ -84,16 +120,17 @@ impl Gate {
     }
 
     /// All that was kept back, now that it may go.
-    pub fn open(self) -> (Vec<HeldOutcome>, Vec<Read>) {
-        (self.outcomes, self.keepalives.into())
+    pub fn open(self) -> Opened {
+        let Self { split, askers, outcomes, keepalives, .. } = self;
+        Opened { split, askers, outcomes, keepalives: keepalives.into() }
     }
 
     /// Who waits for it, if it never goes: the keepalives of which nothing was done, and those whose
-    /// commands were decided.
+    /// commands were decided or who wait for the split.
     pub fn waiting(self) -> (Vec<ReplyTo>, Vec<ReplyTo>) {
         let keepalives = self.keepalives.into_iter().map(|read| read.to).collect();
-        let decided = self.outcomes.iter().filter_map(|held| held.asker.reply_to()).collect();
-        (keepalives, decided)
+        let decided = self.outcomes.iter().filter_map(|held| held.asker.reply_to());
+        (keepalives, decided.chain(self.askers.to).collect())
     }
 }
 
@@ -107,9 +144,17 @@ fn items(read: &Read) -> usize {
 #[cfg(test)]
 mod tests {
     use sharklock_proto::{internal::v1::StoreCall, v1};
+    use sharklock_rangemap::{Epoch, RangeId};
 
     use super::*;
     use crate::{front::LinkId, wire::Caller};
+
+    fn gate() -> Gate {
+        let epoch = Epoch { conf_ver: 1, version: 1 };
+        let split = Split { epoch, key: "m".into(), child: RangeId(2), child_peers: Vec::new() };
+        let to = vec![ReplyTo { link: LinkId(1), tag: 77 }];
+        Gate::shut(9, split, SplitAskers { to, ..SplitAskers::default() })
+    }
 
     fn read(tag: u64, query: Query) -> Read {
         Read { to: ReplyTo { link: LinkId(1), tag }, query }
@@ -125,7 +170,7 @@ mod tests {
 
     #[test]
     fn looks_pass_and_keepalives_wait_the_oldest_without_an_answer_if_there_are_too_many() {
-        let mut gate = Gate::shut(9);
+        let mut gate = gate();
         let look = read(1, Query::CheckToken(v1::CheckTokenRequest::default()));
         let passed = gate.hold_keepalives(vec![keepalive(2, 10), look, keepalive(3, 20)]);
         assert_eq!(passed.iter().map(|read| read.to.tag).collect::<Vec<_>>(), [1]);
@@ -133,13 +178,15 @@ mod tests {
         assert_eq!(gate.items, ITEMS_HELD_MAX - 5);
         gate.hold_keepalives(vec![keepalive(5, ITEMS_HELD_MAX + 1)]);
         assert_eq!(gate.items, ITEMS_HELD_MAX + 1, "one alone is never too many");
-        let (_, kept) = gate.open();
+        let kept = gate.open().keepalives;
         assert_eq!(kept.iter().map(|read| read.to.tag).collect::<Vec<_>>(), [5]);
     }
 
     #[test]
     fn it_opens_with_the_split_or_with_what_stands_in_its_place() {
-        let gate = Gate::shut(9);
+        let gate = gate();
         assert_eq!([8, 9, 10].map(|index| gate.opens_at(index)), [false, true, true]);
+        let (not_done, decided) = gate.waiting();
+        assert_eq!((not_done.len(), decided[0].tag), (0, 77), "whether it is split is not known");
     }
 }

@@ -21,6 +21,7 @@ mod gathering;
 mod image;
 mod journal;
 mod lease_clock;
+mod load;
 mod machine;
 mod memory;
 mod moved;
@@ -28,6 +29,7 @@ mod ports;
 mod range_age;
 mod reads;
 mod reports;
+mod splitting;
 mod wire;
 mod worker;
 
@@ -41,10 +43,11 @@ pub use gathering::{GATHERING_LINK, Gathering, is_for_all};
 pub use lease_clock::{LeaseClock, LeaseKey, Renewal, with_drift};
 pub use machine::{LockRange, LockRangeOutput};
 pub use memory::{MemoryBounds, MemoryRefusals, SESSION_ACQUISITIONS_MAX, StoreMemory};
-pub use ports::{Input, Outputs, Pace, Whereabouts, WorkerStats};
+pub use ports::{IdsWanted, Input, Outputs, Pace, Whereabouts, WorkerStats};
 pub use reports::Reports;
 #[cfg(feature = "edge")]
 pub use sharklock_multiraft::{LogLimits, SnapshotLimits};
 #[cfg(feature = "edge")]
 pub use sharklock_proto::Lane;
+pub use splitting::{Cut, NotSplit, RANGES_MAX};
 pub use worker::Worker;

@@ -7,7 +7,7 @@ use sharklock_multiraft::{Batch, BatchSeq, Chore, ChoreDone, Split, election_max
 use sharklock_proto::internal::v1::{
     Heartbeats, RangeMessage, SnapshotMessage, StoreCall, StoreReply,
 };
-use sharklock_rangemap::{Bounds, Descriptor, PeerId, RangeId, StoreId};
+use sharklock_rangemap::{Bounds, Descriptor, Epoch, PeerId, RangeId, StoreId};
 
 use crate::{front::LinkId, machine::LockRange};
 
@@ -55,12 +55,20 @@ pub enum Input {
         level: u64,
     },
     /// A range is to become two, if this store leads it and it still has the epoch by which that was
-    /// decided. What comes of it shows in the descriptors; whoever asked asks again.
+    /// decided: there are ids for it ([`IdsWanted`]). Whoever waits for this split is told what comes of
+    /// it.
     Split {
         /// The range.
         range: RangeId,
         /// The key, and the ids of the upper half.
         split: Split,
+    },
+    /// There are no ids for a split that was wanted: whoever waits for it is told.
+    NoIds {
+        /// As it was wanted.
+        wanted: IdsWanted,
+        /// Why, for people.
+        why: String,
     },
     /// The process is about to stop: leadership goes to other stores where one can take it.
     HandOver,
@@ -71,6 +79,19 @@ pub enum Input {
         /// Its newest replica that was on this store.
         peer: PeerId,
     },
+}
+
+/// A split that waits for ids: one for the new range, and one for each of its replicas.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdsWanted {
+    /// The range that is to become two.
+    pub range: RangeId,
+    /// The epoch by which that was decided.
+    pub epoch: Epoch,
+    /// First name of the upper half.
+    pub key: String,
+    /// How many replicas the new range has.
+    pub replicas: usize,
 }
 
 /// What one worker's ranges mean for the table of all ([`Assignment`](crate::Assignment)).
@@ -120,6 +141,8 @@ pub struct Outputs {
     pub chores: Vec<Chore<LockRange>>,
     /// For the table of all workers, in this order, before anything else is routed by it.
     pub whereabouts: Vec<Whereabouts>,
+    /// For the masters; each is answered by [`Input::Split`] or [`Input::NoIds`].
+    pub ids_wanted: Vec<IdsWanted>,
 }
 
 /// The pace of a worker (decisions.md, *Defaults*).
@@ -180,6 +203,10 @@ pub struct WorkerStats {
     pub promotions: u64,
     /// Ranges that turns have looked at, one by one. A range that lies idle is not looked at.
     pub visits: u64,
+    /// Splits that this store has proposed as a leader, and that were applied.
+    pub splits: u64,
+    /// Splits that somebody has asked for in vain.
+    pub split_refusals: u64,
 }
 
 impl AddAssign for WorkerStats {
@@ -188,7 +215,7 @@ impl AddAssign for WorkerStats {
         let Self { entries, commands, grants, expiries, wait_timeouts, keepalive_items, .. } =
             other;
         let Self { withdrawals, stale_requests, moved, overloads, stalls, .. } = other;
-        let Self { promotions, visits, .. } = other;
+        let Self { promotions, visits, splits, split_refusals, .. } = other;
         self.entries += entries;
         self.commands += commands;
         self.grants += grants;
@@ -202,5 +229,7 @@ impl AddAssign for WorkerStats {
         self.stalls += stalls;
         self.promotions += promotions;
         self.visits += visits;
+        self.splits += splits;
+        self.split_refusals += split_refusals;
     }
 }

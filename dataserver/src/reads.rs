@@ -14,7 +14,7 @@ use sharklock_rangemap::{Descriptor, Epoch, RangeId, StoreId};
 use crate::{
     answers::{ANSWER_BYTES_MAX, Answers, HOLDERS_SHOWN, Replies, within_budget},
     attempts::Attempts,
-    front::{Query, Read, ReplyTo},
+    front::{Figures, Query, Read, ReplyTo},
     journal::{Journal, Page},
     lease_clock::{LeaseClock, LeaseKey},
     machine::LockRange,
@@ -82,11 +82,19 @@ impl Replies {
         self.reply(to, Body::Describe(description));
     }
 
-    /// The store and its ranges; `status` says what the core does not know.
-    pub fn describe(&mut self, to: ReplyTo, store: &Store<LockRange>, status: &v1::StoreStatus) {
+    /// The store and its ranges; `status` says what the core does not know, and `figures` what only the
+    /// worker knows of a range.
+    pub fn describe(
+        &mut self,
+        to: ReplyTo,
+        store: &Store<LockRange>,
+        status: &v1::StoreStatus,
+        figures: impl Fn(RangeId) -> Option<Figures>,
+    ) {
         let ranges = store.ranges();
         let described = |range: &RangeId| {
             let status = store.status(*range)?;
+            let figures = figures(*range).unwrap_or_default();
             let peers = store.peers(*range).into_iter();
             let awaited = store.awaited_child(*range);
             Some(v1::RangeStatus {
@@ -94,6 +102,9 @@ impl Replies {
                 log_bytes: awaited.map_or(0, |it| it.log_bytes),
                 log_bytes_max: awaited.map_or(0, |it| it.log_bytes_max),
                 replicas: peers.map(|peer| replica_status(peer, status.log_last)).collect(),
+                state_bytes: figures.state_bytes,
+                commands_per_second: figures.commands_per_second,
+                splitting_at: figures.splitting_at,
                 ..range_status(store.descriptor(*range)?, &status, store.machine(*range)?)
             })
         };
@@ -106,7 +117,7 @@ impl Replies {
                 behind_replicas: behind_replicas(store),
                 ..status.clone()
             }),
-            ranges: ranges.iter().filter_map(described).collect(),
+            ranges: ranges.iter().filter_map(described).chain(store.coming().map(coming)).collect(),
             descriptors: ranges
                 .iter()
                 .filter_map(|range| store.descriptor(*range))
@@ -325,9 +336,6 @@ fn range_status(
 ) -> v1::RangeStatus {
     let counts = range.table().counts();
     v1::RangeStatus {
-        range_id: descriptor.range.0,
-        start: String::from_utf8_lossy(&descriptor.bounds.start).into_owned(),
-        end: String::from_utf8_lossy(&descriptor.bounds.end).into_owned(),
         position: Some(v1::Position {
             range_id: descriptor.range.0,
             conf_ver: descriptor.epoch.conf_ver,
@@ -343,6 +351,24 @@ fn range_status(
         locks: counts.locks as u64,
         holds: counts.holds as u64,
         waiters: counts.waiters as u64,
+        ..coming(descriptor)
+    }
+}
+
+/// A range of which nothing but the descriptor is here yet: the child of a split that has just been
+/// applied. Whoever lists all ranges would lack its names.
+fn coming(descriptor: &Descriptor) -> v1::RangeStatus {
+    let Descriptor { range, bounds, epoch, .. } = descriptor;
+    v1::RangeStatus {
+        range_id: range.0,
+        start: String::from_utf8_lossy(&bounds.start).into_owned(),
+        end: String::from_utf8_lossy(&bounds.end).into_owned(),
+        position: Some(v1::Position {
+            range_id: range.0,
+            conf_ver: epoch.conf_ver,
+            version: epoch.version,
+            applied_index: 0,
+        }),
         voter_store_ids: descriptor.voters().map(|replica| replica.store.0).collect(),
         ..v1::RangeStatus::default()
     }

@@ -9,6 +9,7 @@ use sharklock_proto::{
     internal::v1::{self as internal, store_error},
     v1,
 };
+use sharklock_rangemap::{RangeId, StoreId};
 
 use crate::codec;
 
@@ -248,6 +249,12 @@ pub fn refused(reason: &str, message: &str) -> store_error::Kind {
 pub fn refused_for_now(reason: &str, message: &str, retry_after_ms: u64) -> store_error::Kind {
     let (reason, message) = (reason.to_owned(), message.to_owned());
     store_error::Kind::Refused(internal::Refused { reason, message, retry_after_ms })
+}
+
+/// Not done: this replica does not lead.
+pub fn not_leader(range: RangeId, leader: Option<StoreId>) -> store_error::Kind {
+    let leader_store_id = leader.map_or(0, |store| store.0);
+    store_error::Kind::NotLeader(internal::NotLeader { range_id: range.0, leader_store_id })
 }
 
 /// Too much is waiting: later.

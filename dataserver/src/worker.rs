@@ -30,12 +30,15 @@ use crate::{
     machine::{LockRange, LockRangeOutput},
     memory::{MemoryBounds, StoreMemory},
     moved,
-    ports::{Input, Outputs, Pace, WorkerStats},
+    ports::{IdsWanted, Input, Outputs, Pace, WorkerStats},
     range_age::CountedTime,
     reads::{self, Word},
+    splitting::RANGES_MAX,
     wire,
 };
 use heirs::Heirs;
+#[cfg(feature = "edge")]
+pub use telling::Busy;
 use whereabouts::Settling;
 
 mod effects;
@@ -83,6 +86,10 @@ pub struct Worker {
     credited_to: Duration,
     store_status: v1::StoreStatus,
     memory: StoreMemory,
+    /// Replicas that the store may have, and those of its other workers.
+    ranges_max: usize,
+    ranges_elsewhere: usize,
+    ids_wanted: Vec<IdsWanted>,
     stats: WorkerStats,
 }
 
@@ -114,6 +121,9 @@ impl Worker {
             credited_to: now,
             store_status: v1::StoreStatus::default(),
             memory: StoreMemory::default(),
+            ranges_max: RANGES_MAX,
+            ranges_elsewhere: 0,
+            ids_wanted: Vec::new(),
             stats: WorkerStats::default(),
         }
     }
@@ -129,6 +139,13 @@ impl Worker {
     pub fn with_memory_bounds(mut self, bounds: MemoryBounds) -> Self {
         self.memory = StoreMemory::under(bounds);
         self.weigh_all();
+        self
+    }
+
+    /// The same, in a store that may have so many replicas, all its workers together. No range that it
+    /// leads is split beyond that.
+    pub fn with_ranges_max(mut self, ranges_max: usize) -> Self {
+        self.ranges_max = ranges_max;
         self
     }
 
@@ -158,7 +175,8 @@ impl Worker {
             Input::Unreachable(store) => self.store.unreachable(store),
             Input::Create { descriptor, level } => self.create(descriptor, level),
             Input::RaiseLevel { range, conf_ver, level } => self.raise(range, conf_ver, level),
-            Input::Split { range, split } => self.split(range, &split),
+            Input::Split { range, split } => self.split(range, split),
+            Input::NoIds { wanted, why } => self.no_ids(&wanted, why),
             Input::HandOver => self.store.hand_over(),
             Input::Buried { range, peer } => self.store.buried_elsewhere(range, peer),
         }
@@ -193,6 +211,7 @@ impl Worker {
             snapshots: std::mem::take(&mut self.effects.snapshots),
             chores: self.store.take_chores(),
             whereabouts,
+            ids_wanted: std::mem::take(&mut self.ids_wanted),
         }
     }
 
@@ -259,6 +278,12 @@ impl Worker {
     /// all of them together.
     pub fn set_used_elsewhere(&mut self, bytes: u64) {
         self.memory.set_elsewhere(bytes);
+    }
+
+    /// How many replicas the store's other workers have: the bound of the store is for all of them
+    /// together.
+    pub fn set_ranges_elsewhere(&mut self, ranges: usize) {
+        self.ranges_elsewhere = ranges;
     }
 
     /// The memory of its locks.
@@ -383,7 +408,10 @@ impl Worker {
         if let Body::Describe(question) = body {
             let (store, status) = (&self.store, &self.store_status);
             return match question.heard {
-                None => self.replies.describe(to, store, status),
+                None => {
+                    let figures = |range: RangeId| Some(self.fronts.get(&range)?.figures(now));
+                    self.replies.describe(to, store, status, figures);
+                }
                 Some(heard) => self.replies.describe_routes(to, store, &self.journal, heard),
             };
         }
@@ -397,6 +425,9 @@ impl Worker {
             let leader = self.store.status(range).and_then(|status| status.leader);
             return self.replies.not_leader(to, range, leader);
         };
+        if let Body::SplitRange(asked) = body {
+            return self.asked_to_split(to, range, &asked);
+        }
         let table = self.store.machine(range).expect("a leading replica has its state").table();
         leading.count_age(&self.counted, table);
         let descriptor = self.store.descriptor(range).expect("a range has its descriptor");
@@ -469,6 +500,7 @@ impl Worker {
             // refuses acquires.
             if front.proposals.propose(&mut self.store, range, count, encode) {
                 age.proposed(passed_ms);
+                front.load.count(now, count as u64);
                 self.stats.entries += 1;
                 self.stats.commands += count as u64;
             }

@@ -25,6 +25,8 @@ pub enum Code {
     InvalidArgument = 3,
     /// The call's own deadline passed.
     DeadlineExceeded = 4,
+    /// There is no such thing.
+    NotFound = 5,
     /// Later.
     ResourceExhausted = 8,
     /// Change something first.
@@ -125,6 +127,36 @@ reasons! {
     PrefixFull = "PREFIX_FULL", ResourceExhausted;
     /// The range was split, and the log that is kept until somebody leads the new range is too long.
     SplitUnfinished = "SPLIT_UNFINISHED", ResourceExhausted;
+    /// A request says no range, or a page of ranges that cannot be.
+    BadRange = "BAD_RANGE", InvalidArgument;
+    /// No store that answers has the range.
+    RangeUnknown = "RANGE_UNKNOWN", NotFound;
+    /// A range is to be split at one of its bounds.
+    SplitAtBound = "SPLIT_AT_BOUND", FailedPrecondition;
+    /// A range is to be split at a name that it does not have.
+    SplitOutside = "SPLIT_OUTSIDE", FailedPrecondition;
+    /// A range is to choose where it is split, and has no two names.
+    SplitNoMiddle = "SPLIT_NO_MIDDLE", FailedPrecondition;
+    /// The range has another epoch than was expected.
+    RangeChanged = "RANGE_CHANGED", FailedPrecondition;
+    /// Another split of the range is on its way.
+    SplitRunning = "SPLIT_RUNNING", FailedPrecondition;
+    /// The members of the range are being changed.
+    MembersChanging = "MEMBERS_CHANGING", FailedPrecondition;
+    /// Too many ranges that were split off the range have never had a leader.
+    ChildrenAwaited = "CHILDREN_AWAITED", FailedPrecondition;
+    /// The leadership of the range is on its way to another store.
+    HandingOver = "HANDING_OVER", Unavailable;
+    /// The leader of the range has not applied an entry of its own term.
+    LeaderNotReady = "LEADER_NOT_READY", Unavailable;
+    /// Too much of the range waits for its log.
+    RangeBusy = "RANGE_BUSY", ResourceExhausted;
+    /// The store of the leader has as many replicas as it may.
+    TooManyRanges = "TOO_MANY_RANGES", ResourceExhausted;
+    /// No leading master answers, who would have to give ids. Locks go on.
+    NoMaster = "NO_MASTER", Unavailable;
+    /// The masters have given ids that cannot be used.
+    IdsUnusable = "IDS_UNUSABLE", Internal;
     /// Too much is waiting; nothing was done.
     Overloaded = "OVERLOADED", ResourceExhausted;
     /// The answer is larger than a message may be; nothing was changed.
@@ -163,6 +195,19 @@ impl Reason {
             Self::PrefixFull,
             Self::SplitUnfinished,
             Self::AcquisitionReused,
+            Self::SplitAtBound,
+            Self::SplitOutside,
+            Self::SplitNoMiddle,
+            Self::RangeChanged,
+            Self::SplitRunning,
+            Self::MembersChanging,
+            Self::ChildrenAwaited,
+            Self::HandingOver,
+            Self::LeaderNotReady,
+            Self::RangeBusy,
+            Self::TooManyRanges,
+            Self::NoMaster,
+            Self::IdsUnusable,
         ];
         refusals.into_iter().find(|reason| reason.as_str() == name)
     }
@@ -335,6 +380,19 @@ mod tests {
             (refused("TOO_MANY_WAITERS"), ResourceExhausted, "TOO_MANY_WAITERS"),
             (refused("TOO_MANY_ACQUISITIONS"), ResourceExhausted, "TOO_MANY_ACQUISITIONS"),
             (refused("ACQUISITION_REUSED"), InvalidArgument, "ACQUISITION_REUSED"),
+            (refused("SPLIT_AT_BOUND"), FailedPrecondition, "SPLIT_AT_BOUND"),
+            (refused("SPLIT_OUTSIDE"), FailedPrecondition, "SPLIT_OUTSIDE"),
+            (refused("SPLIT_NO_MIDDLE"), FailedPrecondition, "SPLIT_NO_MIDDLE"),
+            (refused("RANGE_CHANGED"), FailedPrecondition, "RANGE_CHANGED"),
+            (refused("SPLIT_RUNNING"), FailedPrecondition, "SPLIT_RUNNING"),
+            (refused("MEMBERS_CHANGING"), FailedPrecondition, "MEMBERS_CHANGING"),
+            (refused("CHILDREN_AWAITED"), FailedPrecondition, "CHILDREN_AWAITED"),
+            (refused("HANDING_OVER"), Unavailable, "HANDING_OVER"),
+            (refused("LEADER_NOT_READY"), Unavailable, "LEADER_NOT_READY"),
+            (refused("RANGE_BUSY"), ResourceExhausted, "RANGE_BUSY"),
+            (refused("TOO_MANY_RANGES"), ResourceExhausted, "TOO_MANY_RANGES"),
+            (refused("NO_MASTER"), Unavailable, "NO_MASTER"),
+            (refused("IDS_UNUSABLE"), Internal, "IDS_UNUSABLE"),
             (refused("FROM_THE_FUTURE"), Internal, "BAD_ANSWER"),
             // A store must not be able to speak for the gateway.
             (refused("SHUTTING_DOWN"), Internal, "BAD_ANSWER"),

@@ -116,9 +116,13 @@ fn session_answer(Answer { call_id, reply }: Answer, observer: &dyn Observer) ->
         Ok(Body::GetLock(body)) => To::GetLock(body),
         Ok(Body::Event(body)) => To::Event(body),
         Err(failure) => To::Failure(failure.into_message()),
-        Ok(Body::ListRange(_) | Body::ForceRelease(_) | Body::Describe(_) | Body::Error(_)) => {
-            To::Failure(bad_answer().into_message())
-        }
+        Ok(
+            Body::ListRange(_)
+            | Body::ForceRelease(_)
+            | Body::SplitRange(_)
+            | Body::Describe(_)
+            | Body::Error(_),
+        ) => To::Failure(bad_answer().into_message()),
     };
     SessionAnswer { call_id, body: Some(body) }
 }

@@ -8,10 +8,11 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use sharklock_proto::{
-    internal::v1::{ListRange, store_call::Body},
+    internal::v1::{ListRange, SplitRange, store_call::Body},
     v1::{
         AcquireRequest, CancelRequest, CheckTokenRequest, ForceReleaseRequest, GetLockRequest,
-        KeepAliveRequest, ListLocksRequest, ReleaseRequest, session_call,
+        KeepAliveRequest, ListLocksRequest, ListRangesRequest, RangeEpoch, ReleaseRequest,
+        SplitRangeRequest, list_ranges_request, session_call, split_range_request,
     },
 };
 
@@ -116,6 +117,11 @@ impl Checked {
     /// The gateway's own question: a part of a list.
     pub fn list_range(question: ListRange) -> Self {
         Self { session: None, body: Body::ListRange(question), store: None }
+    }
+
+    /// An operator's split, once it is known which range is meant.
+    pub fn split_range(split: SplitRange) -> Self {
+        Self { session: None, body: Body::SplitRange(split), store: None }
     }
 
     /// The gateway's own question: a store's description.
@@ -276,6 +282,87 @@ pub fn force_release(request: ForceReleaseRequest) -> Result<Checked, Failure> {
     check_text(Reason::BadReason, "reason", &request.reason, 1, REASON_BYTES_MAX)?;
     check_text(Reason::BadOperator, "operator", &request.operator, 0, OWNER_BYTES_MAX)?;
     Ok(Checked { session: None, body: Body::ForceRelease(request), store: None })
+}
+
+/// The range that an operator means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// By its id.
+    Id(u64),
+    /// The one that has this lock name.
+    Named(String),
+}
+
+/// A split that has passed every check which needs no state.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SplitWish {
+    /// Of this range.
+    pub which: Which,
+    /// First name of the upper half; `None`: the range chooses.
+    pub at: Option<String>,
+    /// The epoch that it must have.
+    pub epoch: Option<RangeEpoch>,
+    /// Nothing is done.
+    pub dry_run: bool,
+    /// Who asks, for the log.
+    pub operator: String,
+}
+
+/// Checks an operator's split.
+pub fn split_range(request: SplitRangeRequest) -> Result<SplitWish, Failure> {
+    let SplitRangeRequest { which, at, epoch, dry_run, operator } = request;
+    let which = match which {
+        Some(split_range_request::Which::RangeId(id)) => Which::by_id(id),
+        Some(split_range_request::Which::Name(name)) => Which::by_name(name),
+        None => Err(no_range()),
+    }?;
+    if let Some(at) = &at {
+        check_text(Reason::BadLockName, "at", at, 1, NAME_BYTES_MAX)?;
+    }
+    check_text(Reason::BadOperator, "operator", &operator, 0, OWNER_BYTES_MAX)?;
+    Ok(SplitWish { which, at, epoch, dry_run, operator })
+}
+
+/// A look at ranges that has passed every check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RangeList {
+    /// Only this one.
+    pub which: Option<Which>,
+    /// At most so many.
+    pub page_size: u32,
+    /// From this name on.
+    pub from: String,
+}
+
+/// Checks a look at ranges, and clamps its page.
+pub fn list_ranges(request: ListRangesRequest) -> Result<RangeList, Failure> {
+    let ListRangesRequest { which, page_size, page_token } = request;
+    let which = which.map(|which| match which {
+        list_ranges_request::Which::RangeId(id) => Which::by_id(id),
+        list_ranges_request::Which::Name(name) => Which::by_name(name),
+    });
+    let which = which.transpose()?;
+    check_text(Reason::BadLockName, "page_token", &page_token, 0, NAME_BYTES_MAX)?;
+    Ok(RangeList { which, page_size: clamp_page(page_size), from: page_token })
+}
+
+impl Which {
+    fn by_id(id: u64) -> Result<Self, Failure> {
+        if id == 0 { Err(no_range()) } else { Ok(Self::Id(id)) }
+    }
+
+    fn by_name(name: String) -> Result<Self, Failure> {
+        check_name(&name)?;
+        Ok(Self::Named(name))
+    }
+}
+
+fn no_range() -> Failure {
+    Failure::of_field(
+        Reason::BadRange,
+        "which",
+        "the request says no range: set range_id, which is not 0, or name, the name of a lock",
+    )
 }
 
 /// Checks how many calls a message on a stream carries.

@@ -75,6 +75,17 @@ impl LockTable {
             .map(|(name, lock)| lock.view(name, holds_max, waiters_max))
             .collect()
     }
+
+    /// The name that has half of all names of this table before it, or one less than half. None: it has
+    /// no two names. Takes time in proportion to the names.
+    pub fn middle(&self) -> Option<&Name> {
+        (self.locks.len() > 1).then(|| self.locks.keys().nth(self.locks.len() / 2)).flatten()
+    }
+
+    /// How many names come before this one, in the same time.
+    pub fn names_before(&self, name: &str) -> usize {
+        self.locks.range::<str, _>((Bound::Unbounded, Bound::Excluded(name))).count()
+    }
 }
 
 impl Lock {

@@ -162,6 +162,10 @@ pub enum NotProposed {
     /// again after the next `RoleNow::Leader`.
     #[error("the leader has not committed an entry of its term yet")]
     NotReady,
+    /// A change of bounds or members while the leadership is on its way to another replica, which
+    /// passes.
+    #[error("the leadership of the range is being handed over")]
+    HandingOver,
     /// 16 MiB of the range's entries wait to be committed, or its leadership is being handed over.
     /// Both pass: ask again.
     #[error("too much of this range waits to be committed, or it is being handed over")]

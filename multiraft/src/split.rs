@@ -68,22 +68,29 @@ pub(crate) struct SplitMark {
     pub child: RangeId,
 }
 
+/// Whether a range can be split at a key, if that was decided by this epoch.
+pub(crate) fn fits(parent: &Descriptor, epoch: Epoch, key: &str) -> Result<(), NotChanged> {
+    if epoch != parent.epoch {
+        return Err(NotChanged::Epoch(parent.epoch));
+    }
+    if parent.is_joint() {
+        return Err(NotChanged::Joint);
+    }
+    let key = key.as_bytes();
+    if !parent.bounds.contains(key) || key == parent.bounds.start {
+        return Err(NotChanged::Key);
+    }
+    Ok(())
+}
+
 /// The descriptors of parent and child behind a split. Both have the parent's next version, so that
 /// whoever knows the parent's old bounds sees that either is newer.
 pub(crate) fn halves(
     parent: &Descriptor,
     split: &Split,
 ) -> Result<(Descriptor, Descriptor), NotChanged> {
-    if split.epoch != parent.epoch {
-        return Err(NotChanged::Epoch(parent.epoch));
-    }
-    if parent.is_joint() {
-        return Err(NotChanged::Joint);
-    }
+    fits(parent, split.epoch, &split.key)?;
     let key = split.key.as_bytes();
-    if !parent.bounds.contains(key) || key == parent.bounds.start {
-        return Err(NotChanged::Key);
-    }
     if split.child == parent.range || split.child.0 == u64::MAX {
         return Err(NotChanged::Child(split.child));
     }

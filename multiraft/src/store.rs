@@ -14,7 +14,7 @@ use std::num::NonZeroUsize;
 use std::ops::Bound;
 
 use sharklock_proto::internal::v1::{Heartbeats, RangeMessage, SnapshotMessage};
-use sharklock_rangemap::{Bounds, ByRange, Descriptor, PeerId, RangeId, StoreId};
+use sharklock_rangemap::{Bounds, ByRange, Descriptor, Epoch, PeerId, RangeId, StoreId};
 
 use crate::chore::{Chore, ChoreDone};
 use crate::disk::{BatchSeq, Disk};
@@ -256,6 +256,13 @@ impl<M: StateMachine> Store<M> {
         let replica = self.replicas.get_mut(&range).ok_or(NotProposed::UnknownRange)?;
         self.work.insert(range);
         replica.split(split)
+    }
+
+    /// Whether [`split`](Self::split) would propose it, given ids that were never given before.
+    pub fn may_split(&self, range: RangeId, epoch: Epoch, key: &str) -> Result<(), NotProposed> {
+        self.may_await_another(range)?;
+        let replica = self.replicas.get(&range).ok_or(NotProposed::UnknownRange)?;
+        replica.may_split(epoch, key)
     }
 
     /// Proposes other members of the range, under the same conditions as [`split`](Self::split).
@@ -535,7 +542,7 @@ impl<M: StateMachine> Store<M> {
 #[cfg(test)]
 mod tests {
     use sharklock_proto::{ClusterId, Identity};
-    use sharklock_rangemap::{Epoch, Replica as Member, Role};
+    use sharklock_rangemap::{Replica as Member, Role};
 
     use super::*;
     use crate::disk::WriteOp;

@@ -115,6 +115,8 @@ calls! {
     Describe(_) = "describe", Ordinary, AskAgain, None;
     /// Withdraw. It stays behind its acquire.
     Withdraw(it) = "withdraw", Ordinary, Nothing, Some(&it.name);
+    /// SplitRange. Repeated under its epoch it is answered as the first.
+    SplitRange(it) = "split_range", Ordinary, MayBeDone, Some(&it.name);
 }
 
 impl CallKind {
@@ -152,6 +154,7 @@ impl store_reply::Body {
             Self::GetLock(body) => body.position,
             Self::ListRange(body) => body.position,
             Self::ForceRelease(body) => body.position,
+            Self::SplitRange(body) => body.position,
             Self::Describe(_) | Self::Error(_) | Self::Event(_) => None,
         }
     }

@@ -222,6 +222,7 @@ fn tunables(settings: &Settings) -> Result<Tunables, Failure> {
         snapshot_rate: settings.number_or_off("snapshot.rate_per_second"),
         snapshots_sending: small("snapshot.slots_sending"),
         snapshots_receiving: small("snapshot.slots_receiving"),
+        ranges_max_per_store: small("ranges.max_per_store"),
         ttl_min: duration("lease.ttl_min"),
         memory: memory(settings)?,
     };
@@ -324,13 +325,14 @@ mod tests {
             ("snapshot.rate_per_second", "off"),
             ("snapshot.slots_sending", "1"),
             ("snapshot.slots_receiving", "1"),
+            ("ranges.max_per_store", "3"),
             ("cluster.store_heartbeat", "200ms"),
             ("cluster.store_disconnected", "2s"),
             ("cluster.store_down", "10s"),
         ]);
         let tunables = config.expect("it is good").tunables;
         assert_eq!((tunables.log_entries_max, tunables.snapshot_rate), (256, None));
-        assert_eq!(tunables.ttl_min, Duration::from_secs(1));
+        assert_eq!((tunables.ttl_min, tunables.ranges_max_per_store), (Duration::from_secs(1), 3));
     }
 
     #[test]

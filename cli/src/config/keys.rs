@@ -62,6 +62,7 @@ pub const KEYS: &[Key] = &[
     key("snapshot.rate_per_second", Kind::SizeOrOff(64 * KIB, 1024 * GIB), "32MiB"),
     key("snapshot.slots_sending", Kind::Count(1, 100), "3"),
     key("snapshot.slots_receiving", Kind::Count(1, 100), "3"),
+    key("ranges.max_per_store", Kind::Count(1, 100_000), "2000"),
     key("lease.ttl_min", Kind::Duration(ms(500), ms(600_000)), "2s"),
     key("memory.store_max", Kind::MemoryOrOff(MIB, 1024 * GIB), "50%"),
     key("memory.address_max", Kind::MemoryOrOff(64 * KIB, 1024 * GIB), "25%"),

@@ -126,6 +126,8 @@ pub struct Tunables {
     pub snapshots_sending: u32,
     /// Snapshots that are received at a time.
     pub snapshots_receiving: u32,
+    /// Replicas that a store may have: no range is split beyond that.
+    pub ranges_max_per_store: u32,
     /// Shortest lease that a client may ask for.
     pub ttl_min: Duration,
     /// How much memory locks may take.

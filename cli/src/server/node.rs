@@ -246,6 +246,7 @@ async fn start_data(
         tuning: tuning(tunables),
         raft_workers: tunables.raft_workers,
         memory: memory_bounds(&tunables.memory),
+        ranges_max: tunables.ranges_max_per_store as usize,
         sync_writes: config.sync_writes,
         registry: registry.clone(),
     })

@@ -78,6 +78,7 @@ pub async fn data_server(
         tuning,
         raft_workers: NonZeroUsize::new(4).expect("some"),
         memory: MemoryBounds::default(),
+        ranges_max: sharklock_dataserver::RANGES_MAX,
         sync_writes: true,
         registry: Registry::new(),
     })

@@ -1,9 +1,9 @@
 //! What the workers of a store have to show, as one: whether it is ready, what ails in it, its
-//! metrics, and how much memory its locks take.
+//! metrics, how much memory its locks take, and how many replicas it has.
 
 use std::sync::{
     Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
 use tokio::sync::watch;
@@ -16,6 +16,8 @@ pub struct Board {
     parts: Mutex<Vec<Part>>,
     /// Bytes of each worker's locks.
     used: Vec<AtomicU64>,
+    /// Replicas of each worker.
+    ranges: Vec<AtomicUsize>,
     metrics: Metrics,
     ready: watch::Sender<bool>,
     ailing: watch::Sender<Vec<String>>,
@@ -35,6 +37,7 @@ impl Board {
         Self {
             parts: Mutex::new((0..workers).map(|_| Part::default()).collect()),
             used: (0..workers).map(|_| AtomicU64::new(0)).collect(),
+            ranges: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
             metrics,
             ready: watch::Sender::new(false),
             ailing: watch::Sender::new(Vec::new()),
@@ -84,6 +87,17 @@ impl Board {
         others.map(|(_, used)| used.load(Ordering::Relaxed)).sum()
     }
 
+    /// How many replicas this worker has.
+    pub fn set_ranges(&self, worker: usize, ranges: usize) {
+        self.ranges[worker].store(ranges, Ordering::Relaxed);
+    }
+
+    /// How many all others have.
+    pub fn ranges_elsewhere(&self, worker: usize) -> usize {
+        let others = self.ranges.iter().enumerate().filter(|(it, _)| *it != worker);
+        others.map(|(_, ranges)| ranges.load(Ordering::Relaxed)).sum()
+    }
+
     fn parts(&self) -> MutexGuard<'_, Vec<Part>> {
         self.parts.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -91,8 +105,10 @@ impl Board {
 
 #[cfg(test)]
 mod tests {
+    use sharklock_rangemap::RangeId;
+
     use super::*;
-    use crate::ports::WorkerStats;
+    use crate::{ports::WorkerStats, worker::Busy};
 
     fn board(workers: usize) -> (Board, prometheus::Registry) {
         let registry = prometheus::Registry::new();
@@ -137,10 +153,46 @@ mod tests {
     }
 
     #[test]
-    fn each_worker_hears_what_the_others_use() {
+    fn the_busiest_ranges_of_all_workers_have_figures_of_their_own_and_no_others() {
+        let (board, registry) = board(2);
+        let busy = |range: u64| Busy {
+            range: RangeId(range),
+            commands_per_second: range,
+            locks: 1,
+            waiters: 0,
+        };
+        let shown = |ranges: std::ops::Range<u64>| Shown {
+            busiest: ranges.map(busy).collect(),
+            ..Shown::default()
+        };
+        let labels = || {
+            let families = registry.gather();
+            let name = "sharklock_busy_range_commands_per_second";
+            let family = families.iter().find(|it| it.name() == name);
+            let metrics = family.map(|it| it.get_metric()).unwrap_or_default();
+            let label = |metric: &prometheus::proto::Metric| {
+                metric.get_label()[0].value().parse::<u64>().expect("an id")
+            };
+            let mut labels: Vec<_> = metrics.iter().map(label).collect();
+            labels.sort_unstable();
+            labels
+        };
+        board.show(0, shown(1..11));
+        board.show(1, shown(11..21));
+        assert_eq!(labels(), (5..21).collect::<Vec<_>>());
+        board.show(0, shown(30..31));
+        board.show(1, shown(7..8));
+        assert_eq!(labels(), [7, 30]);
+    }
+
+    #[test]
+    fn each_worker_hears_what_the_others_use_and_have() {
         let (board, _) = board(3);
         board.set_used(0, 10);
         board.set_used(2, 30);
         assert_eq!([0, 1, 2].map(|worker| board.used_elsewhere(worker)), [30, 40, 10]);
+        board.set_ranges(1, 5);
+        board.set_ranges(2, 6);
+        assert_eq!([0, 1, 2].map(|worker| board.ranges_elsewhere(worker)), [11, 6, 5]);
     }
 }

@@ -3,13 +3,20 @@
 use std::time::Duration;
 
 use prometheus::{
-    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     core::{AtomicU64, GenericCounter},
 };
 
 use sharklock_proto::internal::v1::{Heartbeats, RangeMessage, SnapshotMessage};
 
-use crate::{memory::MemoryRefusals, ports::WorkerStats, worker::Worker};
+use crate::{
+    memory::MemoryRefusals,
+    ports::WorkerStats,
+    worker::{Busy, Worker},
+};
+
+/// Ranges that have metrics of their own: a scrape must not grow with the number of ranges.
+const BUSIEST_MAX: usize = 16;
 
 /// Every metric of one store.
 #[derive(Clone, Debug)]
@@ -42,10 +49,58 @@ pub struct Metrics {
     waiters: IntGauge,
     log_entries: IntGauge,
     unflushed_entries: IntGauge,
+    replicas: IntGauge,
+    splits: IntCounter,
+    split_refusals: IntCounter,
+    busiest: Busiest,
+}
+
+/// Gauges of the busiest ranges, by their ids.
+#[derive(Clone, Debug)]
+struct Busiest {
+    commands_per_second: IntGaugeVec,
+    locks: IntGaugeVec,
+    waiters: IntGaugeVec,
+}
+
+impl Busiest {
+    fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let gauges = |name: &str, help: &str| -> Result<IntGaugeVec, prometheus::Error> {
+            let gauges = IntGaugeVec::new(Opts::new(name, help), &["range_id"])?;
+            registry.register(Box::new(gauges.clone()))?;
+            Ok(gauges)
+        };
+        Ok(Self {
+            commands_per_second: gauges(
+                "sharklock_busy_range_commands_per_second",
+                "Commands per second in the last 10 s, of the 16 busiest ranges led here.",
+            )?,
+            locks: gauges(
+                "sharklock_busy_range_locks",
+                "Locks with a holder or a waiter, of the 16 busiest ranges led here.",
+            )?,
+            waiters: gauges(
+                "sharklock_busy_range_waiters",
+                "Waiting acquisitions, of the 16 busiest ranges led here.",
+            )?,
+        })
+    }
+
+    /// These, and no others.
+    fn show(&self, busiest: &[Busy]) {
+        let Self { commands_per_second, locks, waiters } = self;
+        [commands_per_second, locks, waiters].into_iter().for_each(IntGaugeVec::reset);
+        for busy in busiest {
+            let label = &[busy.range.0.to_string()];
+            commands_per_second.with_label_values(label).set(busy.commands_per_second as i64);
+            locks.with_label_values(label).set(busy.locks as i64);
+            waiters.with_label_values(label).set(busy.waiters as i64);
+        }
+    }
 }
 
 /// The counts of a worker since the start of the process, and of all that it holds.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Shown {
     pub stats: WorkerStats,
     pub refusals: MemoryRefusals,
@@ -59,11 +114,13 @@ pub struct Shown {
     pub waiters: u64,
     pub log_entries: u64,
     pub unflushed_entries: u64,
+    pub replicas: u64,
+    pub busiest: Vec<Busy>,
 }
 
 impl Shown {
     /// As of now.
-    pub fn of(worker: &Worker) -> Self {
+    pub fn of(worker: &Worker, now: Duration) -> Self {
         let (store, memory) = (worker.store(), worker.memory());
         let mut shown = Self {
             stats: worker.stats(),
@@ -71,6 +128,8 @@ impl Shown {
             state_bytes: memory.used(),
             replicas_behind: store.behind().count() as u64,
             state_limit_bytes: memory.bounds().store.unwrap_or(0),
+            replicas: worker.ranges_count() as u64,
+            busiest: worker.busiest(now, BUSIEST_MAX),
             ..Self::default()
         };
         for range in store.ranges() {
@@ -100,6 +159,8 @@ impl Shown {
         self.waiters += other.waiters;
         self.log_entries += other.log_entries;
         self.unflushed_entries += other.unflushed_entries;
+        self.replicas += other.replicas;
+        self.busiest.extend(&other.busiest);
     }
 }
 
@@ -216,6 +277,16 @@ impl Metrics {
                 "sharklock_range_unflushed_entries",
                 "Applied entries that the image on disk does not hold yet.",
             )?,
+            replicas: gauge("sharklock_store_replicas", "Replicas of ranges on this store.")?,
+            splits: counter(
+                "sharklock_range_splits_total",
+                "Splits that this store has proposed as a leader, and that were applied.",
+            )?,
+            split_refusals: counter(
+                "sharklock_range_split_refusals_total",
+                "Splits that somebody has asked for in vain.",
+            )?,
+            busiest: Busiest::register(registry)?,
         })
     }
 
@@ -261,6 +332,8 @@ impl Metrics {
         self.waiters.set(all.waiters as i64);
         self.log_entries.set(all.log_entries as i64);
         self.unflushed_entries.set(all.unflushed_entries as i64);
+        self.replicas.set(all.replicas as i64);
+        self.busiest.show(&Busy::most(all.busiest.into_iter(), BUSIEST_MAX));
     }
 
     fn show_refusals(&self, refusals: MemoryRefusals) {
@@ -293,5 +366,7 @@ impl Metrics {
         follow(&self.overloads, stats.overloads);
         follow(&self.stalls, stats.stalls);
         follow(&self.promotions, stats.promotions);
+        follow(&self.splits, stats.splits);
+        follow(&self.split_refusals, stats.split_refusals);
     }
 }

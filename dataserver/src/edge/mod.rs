@@ -15,6 +15,7 @@ mod metrics;
 mod porter;
 mod registration;
 mod server;
+mod split_ids;
 mod worker_thread;
 
 pub use links::LocalLink;

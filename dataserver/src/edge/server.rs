@@ -45,6 +45,7 @@ use crate::{
         metrics::Metrics,
         porter::Porter,
         registration::{self, Applicant, Registered},
+        split_ids::IdsClerk,
         worker_thread::{Shared, WorkerThread},
     },
     machine::LockRange,
@@ -78,6 +79,8 @@ pub struct DataServerConfig {
     pub raft_workers: NonZeroUsize,
     /// How much memory its locks may take, on this server.
     pub memory: MemoryBounds,
+    /// Replicas that it may have: no range that it leads is split beyond that.
+    pub ranges_max: usize,
     /// False breaks durability: acknowledged grants may be lost with the machine. Benchmarks only.
     pub sync_writes: bool,
     /// The registry of its metrics.
@@ -228,7 +231,7 @@ impl DataServer {
             }
         }
         self.stopping.cancel();
-        // Both tasks end by themselves, within a second or so: the port is free then, and the
+        // The tasks end by themselves, within a second or so: the port is free then, and the
         // masters know that the next process need not wait.
         if self.tasks_end.recv_timeout(TASKS_END_WITHIN) == Err(RecvTimeoutError::Timeout) {
             self.tasks.iter().for_each(AbortHandle::abort);
@@ -259,6 +262,8 @@ impl DataServer {
         let times = Arc::clone(&sync_times);
         let writer = Writer::new(disk, config.sync_writes, tick, times, metrics.clone());
         let writer = Arc::new(writer);
+        let (ids, clerk) =
+            IdsClerk::new(ident.cluster_id, config.masters.clone(), Arc::clone(&porter));
         let shared = Shared {
             porter: Arc::clone(&porter),
             links: Arc::clone(&links),
@@ -267,6 +272,7 @@ impl DataServer {
             board,
             batches: batch_sender,
             chores: chore_sender,
+            ids,
             writer: Arc::clone(&writer),
             sync_times,
             metrics,
@@ -286,7 +292,8 @@ impl DataServer {
             let mut clock = ServerClock::start();
             let worker = Worker::new(clock.now(), share, config.tuning.pace)
                 .with_number(number)
-                .with_memory_bounds(config.memory.clone());
+                .with_memory_bounds(config.memory.clone())
+                .with_ranges_max(config.ranges_max);
             let worker_thread = WorkerThread {
                 number,
                 worker,
@@ -313,6 +320,7 @@ impl DataServer {
         let (alive, tasks_end) = mpsc::channel::<()>();
         let tasks = vec![
             spawn_counted(port, alive.clone()),
+            spawn_counted(clerk.serve(stopping.clone()), alive.clone()),
             spawn_counted(heart.beat(stopping.clone()), alive),
         ];
         Ok(Self {

@@ -20,6 +20,7 @@ use crate::{
         mailbox::Mailbox,
         metrics::{Metrics, Shown},
         porter::Porter,
+        split_ids::IdsDesk,
     },
     front::LinkId,
     gathering::GATHERING_LINK,
@@ -71,6 +72,8 @@ pub struct Shared<D> {
     pub batches: mpsc::SyncSender<Handed>,
     /// The channel to the chores' thread. The cores bound how many there are.
     pub chores: mpsc::Sender<Ordered>,
+    /// The desk at which splits wait for ids.
+    pub ids: IdsDesk,
     /// Writes a batch here and now.
     pub writer: Arc<Writer<D>>,
     /// Shown in the status.
@@ -93,6 +96,7 @@ impl<D> Clone for Shared<D> {
             board: Arc::clone(&self.board),
             batches: self.batches.clone(),
             chores: self.chores.clone(),
+            ids: self.ids.clone(),
             writer: Arc::clone(&self.writer),
             sync_times: Arc::clone(&self.sync_times),
             metrics: self.metrics.clone(),
@@ -131,7 +135,9 @@ impl<D: Disk> WorkerThread<D> {
     #[expect(clippy::disallowed_methods, reason = "an edge: it measures turns")]
     fn turn(&mut self, now: Duration, inputs: Vec<Input>) {
         let begin = Instant::now();
-        self.worker.set_used_elsewhere(self.shared.board.used_elsewhere(self.number));
+        let board = &self.shared.board;
+        self.worker.set_used_elsewhere(board.used_elsewhere(self.number));
+        self.worker.set_ranges_elsewhere(board.ranges_elsewhere(self.number));
         for input in inputs {
             self.worker.handle(now, input);
         }
@@ -158,6 +164,7 @@ impl<D: Disk> WorkerThread<D> {
     fn show_at_once(&mut self) {
         let board = &self.shared.board;
         board.set_used(self.number, self.worker.memory().used());
+        board.set_ranges(self.number, self.worker.ranges_count());
         // Mostly nothing ails, and then this costs nothing.
         let ailing = self.worker.ailing_replicas();
         if ailing != self.ailing {
@@ -181,6 +188,12 @@ impl<D: Disk> WorkerThread<D> {
         // Before the disk: a leader's followers write at the same time as it does.
         self.shared.metrics.sending(&outputs.messages, &outputs.heartbeats, &outputs.snapshots);
         self.shared.peers.send(outputs.messages, outputs.heartbeats, outputs.snapshots);
+        for wanted in outputs.ids_wanted {
+            if let Err(wanted) = self.shared.ids.ask(wanted) {
+                let why = "too many splits wait for the masters".to_owned();
+                self.mailbox.tell(Input::NoIds { wanted, why });
+            }
+        }
         for chore in outputs.chores {
             let ordered = (self.number, chore);
             self.shared.chores.send(ordered).expect("the chores' thread ends after this one");
@@ -227,7 +240,7 @@ impl<D: Disk> WorkerThread<D> {
     }
 
     fn show(&mut self, now: Duration) {
-        self.shared.board.show(self.number, Shown::of(&self.worker));
+        self.shared.board.show(self.number, Shown::of(&self.worker, now));
         let (syncs, sync_p50_us, sync_p99_us) = self.shared.sync_times.summary();
         let uptime_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
         let memory = self.worker.memory();

@@ -14,6 +14,7 @@ use crate::{
     attempts::Attempts,
     front::{Asker, Front, Leading, Read},
     lease_clock::LeaseClock,
+    load::Load,
     machine::{LockRange, LockRangeOutput},
     moved::{self, Left},
     ports::WorkerStats,
@@ -138,6 +139,7 @@ impl Worker {
         let version = self.store.descriptor(range).expect("it leads the range").epoch.version;
         front.leading = Some(Leading { clock, age, version });
         front.subscribers.extend(self.heirs.take(table));
+        front.load = Load::begin(now);
         self.stats.promotions += 1;
     }
 

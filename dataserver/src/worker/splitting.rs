@@ -2,32 +2,191 @@
 
 use std::time::Duration;
 
-use sharklock_multiraft::{AwaitedChild, Split};
-use sharklock_rangemap::RangeId;
+use sharklock_multiraft::{AwaitedChild, Proposed, Split};
+use sharklock_proto::{
+    internal::v1::{self as internal, store_reply::Body},
+    v1,
+};
+use sharklock_rangemap::{Descriptor, Epoch, RangeId};
 
 use super::Worker;
 use crate::{
-    front::{Front, Read},
-    gate::{Gate, HeldOutcome},
+    front::{Front, Read, ReplyTo, WantedSplit},
+    gate::{Gate, HeldOutcome, Opened, SplitAskers},
+    load::Load,
+    ports::IdsWanted,
+    splitting::{Cut, NotSplit},
 };
 
+/// Callers that may wait for one split: repetitions of one call, by several gateways.
+const ASKERS_MAX: usize = 64;
+
 impl Worker {
-    /// Proposes a split of a range that this store leads. Where it cannot be proposed nothing has
-    /// happened, and whoever asked learns it from the descriptor that stays as it is, and asks again.
-    pub(super) fn split(&mut self, range: RangeId, split: &Split) {
-        let leading = self.fronts.get_mut(&range).filter(|front| front.leading.is_some());
-        let Some(front) = leading else {
-            tracing::info!(%range, "no split: this store does not lead the range");
-            return;
+    /// An operator asks for a split of a range that this store leads. It is answered once it is applied,
+    /// or refused.
+    pub(super) fn asked_to_split(
+        &mut self,
+        to: ReplyTo,
+        range: RangeId,
+        asked: &internal::SplitRange,
+    ) {
+        match self.begin_split(to, range, asked) {
+            Ok(Some(response)) => self.replies.reply(to, Body::SplitRange(response)),
+            Ok(None) => {}
+            Err(why) => self.refuse_split(range, &[to], why),
+        }
+    }
+
+    /// The answer, if there is nothing to wait for.
+    fn begin_split(
+        &mut self,
+        to: ReplyTo,
+        range: RangeId,
+        asked: &internal::SplitRange,
+    ) -> Result<Option<v1::SplitRangeResponse>, NotSplit> {
+        let descriptor = self.store.descriptor(range).expect("a range has its descriptor");
+        let internal::SplitRange { conf_ver, version, at, .. } = asked;
+        let epoch = Epoch { conf_ver: *conf_ver, version: *version };
+        if asked.range_id != range.0 {
+            return Err(NotSplit::Changed(descriptor.epoch));
+        }
+        if let Some(done) = at.as_ref().and_then(|at| self.was_split(descriptor, epoch, at)) {
+            return Ok(Some(done));
+        }
+        let front = self.fronts.get_mut(&range).expect("every range has a front");
+        if let Some((of, key, askers)) = front.split_under_way() {
+            let is_the_same = of == epoch && at.as_deref() == Some(key);
+            if !is_the_same || asked.dry_run || askers.to.len() >= ASKERS_MAX {
+                return Err(NotSplit::Running);
+            }
+            askers.to.push(to);
+            return Ok(None);
+        }
+        if epoch != descriptor.epoch {
+            return Err(NotSplit::Changed(descriptor.epoch));
+        }
+        let table = self.store.machine(range).expect("a leading replica has its state").table();
+        let cut = Cut::choose(table, &descriptor.bounds, at.as_deref())?;
+        let may = self.store.may_split(range, epoch, &cut.at);
+        may.map_err(|error| NotSplit::of_engine(&error, false))?;
+        self.check_room()?;
+        if asked.dry_run {
+            return Ok(Some(self.plan(descriptor, cut)));
+        }
+        let replicas = descriptor.replicas.len();
+        let askers = SplitAskers { because: cut.to_string(), to: vec![to] };
+        let key = cut.at;
+        let front = self.fronts.get_mut(&range).expect("every range has a front");
+        front.wanted = Some(WantedSplit { epoch, key: key.clone(), askers });
+        self.ids_wanted.push(IdsWanted { range, epoch, key, replicas });
+        Ok(None)
+    }
+
+    /// The answer to whoever repeats the call by which the range was split, since the first answer was
+    /// lost.
+    fn was_split(
+        &self,
+        descriptor: &Descriptor,
+        epoch: Epoch,
+        at: &str,
+    ) -> Option<v1::SplitRangeResponse> {
+        let Descriptor { bounds, epoch: now, .. } = descriptor;
+        let is_next = now.conf_ver == epoch.conf_ver && now.version == epoch.version + 1;
+        if !is_next || bounds.end != at.as_bytes() {
+            return None;
+        }
+        let child = self.store.descriptor_at(at.as_bytes())?;
+        let because = "it was split there already, by this epoch".to_owned();
+        let index = self.store.status(descriptor.range)?.applied;
+        Some(split_response((descriptor, child), index, epoch, because))
+    }
+
+    /// What a split would do.
+    fn plan(&self, descriptor: &Descriptor, cut: Cut) -> v1::SplitRangeResponse {
+        let Descriptor { range, bounds, epoch, .. } = descriptor;
+        let next = Epoch { version: epoch.version + 1, ..*epoch };
+        let text = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
+        let because = cut.to_string();
+        let half = |range_id: u64, start: String, end: String, locks: usize| v1::RangePart {
+            range_id,
+            start,
+            end,
+            epoch: Some(wire_epoch(next)),
+            locks: locks as u64,
+            store_ids: store_ids(descriptor),
         };
-        match self.store.split(range, split) {
+        let applied = self.store.status(*range).map_or(0, |status| status.applied);
+        v1::SplitRangeResponse {
+            position: Some(position(descriptor, applied)),
+            done: false,
+            because,
+            epoch: Some(wire_epoch(*epoch)),
+            lower: Some(half(range.0, text(&bounds.start), cut.at.clone(), cut.below)),
+            upper: Some(half(0, cut.at.clone(), text(&bounds.end), cut.above)),
+            at: cut.at,
+        }
+    }
+
+    /// Whether this store may have one more replica, with those that splits on their way will make.
+    fn check_room(&self) -> Result<(), NotSplit> {
+        let is_splitting = |front: &&Front| front.gate.is_some() || front.wanted.is_some();
+        let coming = self.fronts.values().filter(is_splitting).count();
+        let here = self.fronts.len() + coming + self.ranges_elsewhere;
+        let max = self.ranges_max;
+        if here >= max { Err(NotSplit::TooManyRanges { here, max }) } else { Ok(()) }
+    }
+
+    /// Proposes a split of a range that this store leads. Where it cannot be proposed nothing has
+    /// happened; whoever waits for it is told why.
+    pub(super) fn split(&mut self, range: RangeId, split: Split) {
+        let askers = self.take_wanted(range, split.epoch, &split.key).unwrap_or_default();
+        match self.try_split(range, &split) {
             Ok(proposed) => {
-                tracing::info!(%range, key = %split.key, child = %split.child, "a split is proposed");
-                let before = front.gate.replace(Gate::shut(proposed.index));
+                tracing::info!(%range, child = %split.child, "a split is proposed");
+                let front = self.fronts.get_mut(&range).expect("it is led here");
+                let before = front.gate.replace(Gate::shut(proposed.index, split, askers));
                 assert!(before.is_none(), "range {range} has two splits on their way: {before:?}");
                 self.agenda.wake(range);
             }
-            Err(error) => tracing::info!(%range, %error, "no split"),
+            Err(why) => {
+                tracing::info!(%range, %why, "no split");
+                self.refuse_split(range, &askers.to, why);
+            }
+        }
+    }
+
+    fn try_split(&mut self, range: RangeId, split: &Split) -> Result<Proposed, NotSplit> {
+        let leading = self.fronts.get(&range).filter(|front| front.leading.is_some());
+        let Some(front) = leading else {
+            let leader = self.store.status(range).and_then(|status| status.leader);
+            return Err(NotSplit::NotLeader { leader });
+        };
+        let is_split = front.gate.is_some();
+        self.check_room()?;
+        let proposed = self.store.split(range, split);
+        proposed.map_err(|error| NotSplit::of_engine(&error, is_split))
+    }
+
+    /// There are no ids for a split that was wanted.
+    pub(super) fn no_ids(&mut self, wanted: &IdsWanted, why: String) {
+        let IdsWanted { range, epoch, key, .. } = wanted;
+        if let Some(askers) = self.take_wanted(*range, *epoch, key) {
+            tracing::info!(%range, why, "no split, since there are no ids for it");
+            self.refuse_split(*range, &askers.to, NotSplit::NoMaster(why));
+        }
+    }
+
+    /// Those who wait for this split, which waits for ids no longer.
+    fn take_wanted(&mut self, range: RangeId, epoch: Epoch, key: &str) -> Option<SplitAskers> {
+        let front = self.fronts.get_mut(&range)?;
+        let wanted = front.wanted.take_if(|wanted| wanted.epoch == epoch && wanted.key == key);
+        wanted.map(|wanted| wanted.askers)
+    }
+
+    fn refuse_split(&mut self, range: RangeId, askers: &[ReplyTo], why: NotSplit) {
+        self.stats.split_refusals += u64::from(!askers.is_empty());
+        for to in askers {
+            self.replies.fail(*to, why.clone().into_kind(range));
         }
     }
 
@@ -44,7 +203,7 @@ impl Worker {
         // If the range has ended in the same turn, its end answers them.
         let status = self.store.status(range)?;
         let gate = front.gate.take_if(|gate| gate.opens_at(index))?;
-        let (outcomes, keepalives) = gate.open();
+        let Opened { split, askers, outcomes, keepalives } = gate.open();
         let (at, subscribers) = ((index, status.applied), &mut front.subscribers);
         let mut answers = self.replies.at(now, &self.store, range, at, subscribers);
         let clock = front.leading.as_ref().map(|leading| &leading.clock);
@@ -52,8 +211,73 @@ impl Worker {
             answers.position.applied_index = index;
             answers.outcome(asker, outcome, clock);
         }
+        front.load = Load::begin(now);
+        self.tell_of_split(range, index, &split, &askers);
         Some((range, keepalives))
     }
+
+    /// Tells those who wait for a split what has come of it.
+    fn tell_of_split(&mut self, range: RangeId, index: u64, split: &Split, askers: &SplitAskers) {
+        let descriptor = self.store.descriptor(range).expect("a range has its descriptor");
+        let child = self.store.descriptor_at(split.key.as_bytes());
+        let Some(child) = child.filter(|child| child.range == split.child) else {
+            let why = NotSplit::Changed(descriptor.epoch);
+            return self.refuse_split(range, &askers.to, why);
+        };
+        self.stats.splits += 1;
+        let because = askers.because.clone();
+        let response = split_response((descriptor, child), index, split.epoch, because);
+        for to in &askers.to {
+            self.replies.reply(*to, Body::SplitRange(response.clone()));
+        }
+    }
+}
+
+/// What a split has done.
+fn split_response(
+    (parent, child): (&Descriptor, &Descriptor),
+    index: u64,
+    epoch: Epoch,
+    because: String,
+) -> v1::SplitRangeResponse {
+    let upper = part(child);
+    v1::SplitRangeResponse {
+        position: Some(position(parent, index)),
+        at: upper.start.clone(),
+        done: true,
+        because,
+        epoch: Some(wire_epoch(epoch)),
+        lower: Some(part(parent)),
+        upper: Some(upper),
+    }
+}
+
+fn part(descriptor: &Descriptor) -> v1::RangePart {
+    let Descriptor { range, bounds, epoch, .. } = descriptor;
+    let text = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
+    v1::RangePart {
+        range_id: range.0,
+        start: text(&bounds.start),
+        end: text(&bounds.end),
+        epoch: Some(wire_epoch(*epoch)),
+        locks: 0,
+        store_ids: store_ids(descriptor),
+    }
+}
+
+fn store_ids(descriptor: &Descriptor) -> Vec<u64> {
+    descriptor.replicas.iter().map(|replica| replica.store.0).collect()
+}
+
+fn position(descriptor: &Descriptor, applied_index: u64) -> v1::Position {
+    let Descriptor { range, epoch, .. } = descriptor;
+    let Epoch { conf_ver, version } = *epoch;
+    v1::Position { range_id: range.0, conf_ver, version, applied_index }
+}
+
+fn wire_epoch(epoch: Epoch) -> v1::RangeEpoch {
+    let Epoch { conf_ver, version } = epoch;
+    v1::RangeEpoch { conf_ver, version }
 }
 
 /// Follows how long the log of a range has become that is kept for a child.

@@ -7,11 +7,12 @@ use sharklock_locktable::{
     RaiseFeatureLevel, SessionHandle, Wait,
 };
 use sharklock_multiraft::{
-    Config, Disk, SimDisk, StateMachine as _, StoreIdent, bootstrap, init_store,
+    ChangePeers, Config, Disk, PeerChange, SimDisk, StateMachine as _, StoreIdent, bootstrap,
+    init_store,
 };
 use sharklock_proto::{
     ClusterId, Identity,
-    internal::v1::{ListRange, StoreReply, store_error::Kind, store_reply},
+    internal::v1::{ListRange, SplitRange, StoreReply, store_error::Kind, store_reply},
 };
 use sharklock_rangemap::{Bounds, Descriptor, Epoch, PeerId, Replica, Role, StoreId};
 
@@ -402,4 +403,30 @@ fn a_first_range_begins_by_the_rules_of_its_makers_and_keeps_them_over_a_restart
     let store = Store::<LockRange>::recover(Config::default(), &rig.disk).expect("its own disk");
     let machine = store.machine(PARENT).expect("it is here");
     assert_eq!(machine.table().feature_level(), 1);
+}
+
+/// Nobody changes members yet, but whoever will: nothing is split meanwhile.
+#[test]
+fn nothing_is_split_while_members_are_being_changed() {
+    let mut rig = Rig::new();
+    let epoch = Epoch { conf_ver: 1, version: AFTER };
+    let learner = PeerChange::AddLearner { peer: PeerId(77), store: StoreId(2) };
+    let change = ChangePeers { epoch, changes: vec![learner] };
+    rig.worker.store.change_peers(PARENT, &change).expect("it leads");
+    let asked = SplitRange {
+        range_id: PARENT.0,
+        conf_ver: epoch.conf_ver,
+        version: epoch.version,
+        at: Some("c".into()),
+        ..SplitRange::default()
+    };
+    let to = rig.to();
+    let body = Some(Body::SplitRange(asked));
+    let call = StoreCall { tag: to.tag, body, ..StoreCall::default() };
+    let calls = vec![call];
+    rig.worker.handle(rig.now, Input::Calls { link: LINK, queued: Duration::ZERO, calls });
+    rig.settle();
+    let Some(store_reply::Body::Error(error)) = rig.answer(to) else { panic!("it is refused") };
+    let Some(Kind::Refused(refused)) = error.kind else { panic!("{error:?}") };
+    assert_eq!(refused.reason, "MEMBERS_CHANGING");
 }

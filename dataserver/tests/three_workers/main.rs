@@ -2,6 +2,7 @@
 //! made at runtime, leadership handed over, a follower whose table a snapshot replaces, and ranges
 //! that split.
 
+mod asked_splits;
 mod rig;
 mod splits;
 

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use sharklock_dataserver::{Input, LinkId, LockRange, Outputs, Pace, Worker};
+use sharklock_dataserver::{IdsWanted, Input, LinkId, LockRange, Outputs, Pace, Worker};
 use sharklock_locktable::FEATURE_LEVEL;
 use sharklock_multiraft::{Config, Disk, LogLimits, SimDisk, Store, StoreIdent, init_store};
 use sharklock_proto::{
@@ -33,6 +33,8 @@ pub struct Trio {
     /// A store whose disk takes a batch and does not come back.
     pub hangs: Option<u64>,
     hanging: Vec<Input>,
+    /// Splits that wait for ids, of all stores.
+    pub ids_wanted: Vec<IdsWanted>,
     pub now: Duration,
     next_tag: u64,
 }
@@ -83,6 +85,7 @@ impl Trio {
             silent: None,
             hangs: None,
             hanging: Vec::new(),
+            ids_wanted: Vec::new(),
             now: Duration::ZERO,
             next_tag: 1,
         }
@@ -118,15 +121,23 @@ impl Trio {
 
     /// Turns, writes and deliveries until nothing moves.
     pub fn settle(&mut self) {
-        let mut moves = true;
-        while moves {
-            moves = false;
-            for store in 1..=3 {
-                let machine = self.machines.get_mut(&store).expect("one of three");
-                let outputs = machine.worker.end_turn(self.now, 1_700_000_000_000, true);
-                moves |= self.carry(store, outputs);
-            }
+        while self.step() {}
+    }
+
+    /// One turn of each store, with its writes and deliveries. Whether anything has moved.
+    pub fn step(&mut self) -> bool {
+        let mut moves = false;
+        for store in 1..=3 {
+            moves |= self.look(store);
         }
+        moves
+    }
+
+    /// The same of one store.
+    pub fn look(&mut self, store: u64) -> bool {
+        let machine = self.machines.get_mut(&store).expect("one of three");
+        let outputs = machine.worker.end_turn(self.now, 1_700_000_000_000, true);
+        self.carry(store, outputs)
     }
 
     fn carry(&mut self, from: u64, outputs: Outputs) -> bool {
@@ -147,6 +158,7 @@ impl Trio {
                 machine.worker.handle(self.now, Input::ChoreDone(Box::new(done)));
             }
         }
+        self.ids_wanted.extend(outputs.ids_wanted);
         machine.replies.extend(outputs.replies.into_iter().flat_map(|(_, replies)| replies));
         let (silent, stores) = self.silent.clone().unwrap_or((RangeId(0), Vec::new()));
         let is_heard = |range_id, to: u64| {

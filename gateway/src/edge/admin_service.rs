@@ -3,10 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use sharklock_proto::{
-    internal::v1::StoreDescription,
+    internal::v1::{SplitRange, StoreDescription},
     v1::{
         ForceReleaseRequest, ForceReleaseResponse, GetStatusRequest, GetStatusResponse,
-        admin_service_server::AdminService,
+        ListRangesRequest, ListRangesResponse, RangeEpoch, RangeStatus, SplitRangeRequest,
+        SplitRangeResponse, admin_service_server::AdminService,
     },
 };
 use tokio::time::{Instant, timeout};
@@ -17,12 +18,13 @@ use super::{
     exchange::{ask, expect_body},
     fan_out::{Bounds, FanOut},
     host::Host,
-    lock_service::{admit, peer, unary},
+    lock_service::{admit, admit_look, peer, unary},
+    range_view,
 };
 use crate::{
     StoreId,
-    failure::Failure,
-    validate::{self, Checked},
+    failure::{Failure, Reason},
+    validate::{self, Checked, SplitWish},
 };
 
 /// The time that a status waits for masters and for each store. Both answer from memory; whoever
@@ -79,6 +81,24 @@ async fn describe_all(host: &Arc<Host>, stores: &[StoreId]) -> (Vec<StoreDescrip
     (described, failure)
 }
 
+/// The ranges of which the stores that answer tell.
+async fn ranges_now(host: &Arc<Host>) -> Result<Vec<RangeStatus>, Failure> {
+    let (described, failure) = describe_all(host, &host.hub.stores()).await;
+    if described.is_empty() { Err(failure) } else { Ok(range_view::ranges(&described)) }
+}
+
+/// A split of which no answer came, in words that fit it.
+fn not_known(failure: Failure) -> Failure {
+    match failure.reason {
+        Reason::Indeterminate => Failure::new(
+            Reason::Indeterminate,
+            "the range may or may not have been split: look at it, or repeat the call with the epoch \
+             and the name by which it was to be split, which cannot split it twice",
+        ),
+        _ => failure,
+    }
+}
+
 const NAME: &str = "sharklock.v1.AdminService";
 
 /// See the module.
@@ -107,6 +127,49 @@ impl AdminService for Admin {
                 served.clone_into(&mut picture.cluster_id);
             }
             Ok(picture)
+        })
+        .await
+    }
+
+    async fn list_ranges(
+        &self,
+        request: Request<ListRangesRequest>,
+    ) -> Result<Response<ListRangesResponse>, Status> {
+        let peer = peer(&request);
+        unary(&self.host, NAME, "ListRanges", async {
+            let _look = admit_look(&self.host, &peer).await?;
+            let list = validate::list_ranges(request.into_inner())?;
+            range_view::page(ranges_now(&self.host).await?, &list)
+        })
+        .await
+    }
+
+    async fn split_range(
+        &self,
+        request: Request<SplitRangeRequest>,
+    ) -> Result<Response<SplitRangeResponse>, Status> {
+        let peer = peer(&request);
+        unary(&self.host, NAME, "SplitRange", async {
+            let _call = admit(&self.host, &peer)?;
+            let SplitWish { which, at, epoch, dry_run, operator } =
+                validate::split_range(request.into_inner())?;
+            let range = range_view::find(ranges_now(&self.host).await?, &which)?;
+            // Decided once: whatever is repeated from here on cannot split twice.
+            let seen = range.position.unwrap_or_default();
+            let now = RangeEpoch { conf_ver: seen.conf_ver, version: seen.version };
+            let RangeEpoch { conf_ver, version } = epoch.unwrap_or(now);
+            let RangeStatus { range_id, start: name, .. } = range;
+            // No lock name: logs are read by more people than locks.
+            tracing::warn!(
+                peer = %peer.address,
+                operator = ?operator,
+                range_id,
+                dry_run,
+                "an operator splits a range"
+            );
+            let split = SplitRange { name, range_id, conf_ver, version, at, dry_run };
+            let answer = ask(&self.host, Checked::split_range(split)).await;
+            expect_body!(answer.map_err(not_known), SplitRange)
         })
         .await
     }

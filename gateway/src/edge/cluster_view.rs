@@ -1,21 +1,16 @@
 //! The cluster as one picture: what its stores and its masters say of it, and what is wrong. Pure.
 
-use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
+use std::collections::{BTreeMap, BTreeSet};
 
 use sharklock_proto::{
     internal::v1::{GetClusterResponse, StoreAddress, StoreDescription, StoreState},
-    v1::{GetStatusResponse, MasterStatus, RangeStatus, StoreLiveness, StoreStatus},
+    v1::{GetStatusResponse, MasterStatus, StoreLiveness, StoreStatus},
 };
 
-use super::cluster::OtherCluster;
-
-/// A replica that lacks more entries than this is worth a word: about what a busy range commits in a
-/// second.
-const LAG_WARNED: u64 = 1_000;
-
-/// A log that is kept for a range which nobody leads is worth a word from this part of its maximum on:
-/// what a log takes at most otherwise.
-const AWAITED_WARNED: u64 = 16;
+use super::{
+    cluster::OtherCluster,
+    range_view::{ranges, shown, store_id, totals, warn_of_ranges},
+};
 
 /// The answers of everybody.
 #[derive(Debug, Default)]
@@ -47,9 +42,10 @@ pub(super) enum Masters {
 /// The whole picture.
 pub(super) fn picture(seen: Seen, version: &str) -> GetStatusResponse {
     let mut warnings = Vec::new();
+    let ranges = ranges(&seen.described);
     let mut picture = GetStatusResponse {
         version: version.to_owned(),
-        ranges: ranges(&seen.described),
+        range_totals: Some(totals(&ranges)),
         ..GetStatusResponse::default()
     };
     match &seen.cluster {
@@ -75,34 +71,10 @@ pub(super) fn picture(seen: Seen, version: &str) -> GetStatusResponse {
     let answered: BTreeSet<u64> = seen.described.iter().map(store_id).collect();
     picture.stores = stores(seen);
     warn_of_stores(&picture.stores, &answered, &mut warnings);
-    warn_of_ranges(&picture.ranges, &answered, &mut warnings);
+    warn_of_ranges(&ranges, &mut warnings);
+    picture.ranges = shown(ranges);
     picture.warnings = warnings;
     picture
-}
-
-fn store_id(description: &StoreDescription) -> u64 {
-    description.store.as_ref().map_or(0, |store| store.store_id)
-}
-
-/// The view of each range by the store that knows most, its leader; in order of names.
-fn ranges(described: &[StoreDescription]) -> Vec<RangeStatus> {
-    let mut ranges: BTreeMap<u64, (bool, &RangeStatus)> = BTreeMap::new();
-    for description in described {
-        for range in &description.ranges {
-            let seen = (range.leader_store_id == store_id(description), range);
-            let rank = |(leads, range): &(bool, &RangeStatus)| (range.term, *leads);
-            match ranges.entry(range.range_id) {
-                Entry::Vacant(entry) => drop(entry.insert(seen)),
-                Entry::Occupied(mut entry) if rank(&seen) > rank(entry.get()) => {
-                    entry.insert(seen);
-                }
-                Entry::Occupied(_) => {}
-            }
-        }
-    }
-    let mut ranges: Vec<_> = ranges.into_values().map(|(_, range)| range.clone()).collect();
-    ranges.sort_by(|a, b| a.start.cmp(&b.start));
-    ranges
 }
 
 fn masters(cluster: &GetClusterResponse) -> Vec<MasterStatus> {
@@ -213,49 +185,17 @@ fn warn_of_stores(stores: &[StoreStatus], answered: &BTreeSet<u64>, warnings: &m
     }
 }
 
-fn warn_of_ranges(ranges: &[RangeStatus], answered: &BTreeSet<u64>, warnings: &mut Vec<String>) {
-    for range in ranges {
-        let RangeStatus { range_id, leader_store_id, replicas, .. } = range;
-        let RangeStatus { awaited_range_id: awaited, log_bytes, log_bytes_max, .. } = range;
-        if *leader_store_id == 0 {
-            warnings.push(format!("range {range_id} has no leader: its locks wait"));
-        } else if !answered.contains(leader_store_id) {
-            warnings.push(format!(
-                "range {range_id} has no leader that answers: store {leader_store_id} led it last"
-            ));
-        }
-        if *awaited != 0 && *log_bytes > log_bytes_max / AWAITED_WARNED {
-            warnings.push(format!(
-                "nobody has led range {awaited} since it was split off range {range_id}; the log that \
-                 is kept for it takes {log_bytes} bytes, and beyond {log_bytes_max} nobody can acquire \
-                 in range {range_id}"
-            ));
-        }
-        for replica in replicas.iter().filter(|replica| !replica.is_leader) {
-            let (store, lag) = (replica.store_id, replica.lag);
-            if replica.in_snapshot {
-                warnings
-                    .push(format!("store {store} is being sent a snapshot of range {range_id}"));
-            } else if !replica.is_active {
-                warnings.push(format!(
-                    "the leader of range {range_id} does not hear of its replica on store {store}, \
-                     which lacks {lag} entries"
-                ));
-            } else if lag > LAG_WARNED {
-                warnings.push(format!("store {store} lacks {lag} entries of range {range_id}"));
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use sharklock_proto::{
         internal::v1::{ClusterStore, MasterMember},
-        v1::ReplicaStatus,
+        v1::{RangeStatus, ReplicaStatus},
     };
 
-    use super::{super::cluster::Served, *};
+    use super::{
+        super::{cluster::Served, range_view::LAG_WARNED},
+        *,
+    };
 
     fn description(store_id: u64, ranges: &[(u64, u64, u64)]) -> StoreDescription {
         let status = |&(range_id, leader_store_id, term): &(u64, u64, u64)| RangeStatus {
@@ -323,18 +263,6 @@ mod tests {
         let (other, served) = ("ee".repeat(16), "c1".repeat(16));
         let both = format!("cluster {other}, and this gateway serves cluster {served}");
         assert!(picture.warnings[0].contains(&both), "{:?}", picture.warnings);
-    }
-
-    #[test]
-    fn of_each_range_the_leader_of_the_newest_term_is_believed() {
-        let described = vec![
-            description(3, &[(1, 2, 6), (2, 0, 4)]),
-            description(1, &[(1, 1, 5), (2, 1, 4)]),
-            description(2, &[(1, 2, 6)]),
-        ];
-        let views: Vec<_> =
-            ranges(&described).iter().map(|range| (range.range_id, range.locks)).collect();
-        assert_eq!(views, [(1, 2), (2, 1)]);
     }
 
     #[test]

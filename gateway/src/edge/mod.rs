@@ -18,6 +18,7 @@ mod many_ranges;
 mod metered;
 mod metrics;
 mod quota;
+mod range_view;
 mod remote_link;
 mod seats;
 mod session;

@@ -34,6 +34,7 @@ fn code(code: Code) -> tonic::Code {
     match code {
         Code::InvalidArgument => tonic::Code::InvalidArgument,
         Code::DeadlineExceeded => tonic::Code::DeadlineExceeded,
+        Code::NotFound => tonic::Code::NotFound,
         Code::ResourceExhausted => tonic::Code::ResourceExhausted,
         Code::FailedPrecondition => tonic::Code::FailedPrecondition,
         Code::Unimplemented => tonic::Code::Unimplemented,

@@ -145,7 +145,11 @@ fn what_is_not_answered_in_time_may_have_been_done_only_if_it_changes_something(
         let settled = outbox.sweep(NOW + 1);
         let changes = matches!(
             kind,
-            CallKind::Acquire | CallKind::Release | CallKind::Cancel | CallKind::ForceRelease
+            CallKind::Acquire
+                | CallKind::Release
+                | CallKind::Cancel
+                | CallKind::ForceRelease
+                | CallKind::SplitRange
         );
         let want = if changes { Reason::Indeterminate } else { Reason::NoAnswer };
         assert_eq!(settled, [Settled { kind, opened_us: NOW }]);

@@ -381,6 +381,38 @@ fn a_cache_gives_the_handle_of_the_session_that_is_asked_for() {
 }
 
 #[test]
+fn ranges_and_where_they_are_split() {
+    use list_ranges_request::Which as Listed;
+    use split_range_request::Which as Split;
+    let split = |which, at: Option<&str>, operator: &str| {
+        let (at, operator) = (at.map(str::to_owned), operator.to_owned());
+        split_range(SplitRangeRequest { which, at, operator, ..SplitRangeRequest::default() })
+    };
+    let by_id = || Some(Split::RangeId(1));
+    check("by id", split(by_id(), Some("jobs/"), "kim"), None);
+    check("by name", split(Some(Split::Name("jobs/7".into())), None, ""), None);
+    check("none", split(None, None, ""), Some(("BAD_RANGE", "which")));
+    check("id 0", split(Some(Split::RangeId(0)), None, ""), Some(("BAD_RANGE", "which")));
+    let no_name = split(Some(Split::Name(String::new())), None, "");
+    check("no name", no_name, Some(("BAD_LOCK_NAME", "name")));
+    for at in ["", "a\0b", "a\u{202e}b", &"x".repeat(513)] {
+        check("at", split(by_id(), Some(at), ""), Some(("BAD_LOCK_NAME", "at")));
+    }
+    let operator = split(by_id(), None, &"x".repeat(257));
+    check("operator", operator, Some(("BAD_OPERATOR", "operator")));
+
+    let list = |which, page_size, page_token: &str| {
+        let page_token = page_token.to_owned();
+        list_ranges(ListRangesRequest { which, page_size, page_token })
+    };
+    check("all", list(None, 0, ""), None);
+    check("listed 0", list(Some(Listed::RangeId(0)), 0, ""), Some(("BAD_RANGE", "which")));
+    check("page token", list(None, 0, "a\n"), Some(("BAD_LOCK_NAME", "page_token")));
+    let size = |asked| list(None, asked, "").expect("it is good").page_size;
+    assert_eq!([0, 7, 5_000].map(size), [PAGE_DEFAULT, 7, PAGE_MAX]);
+}
+
+#[test]
 fn every_refusal_is_an_invalid_argument_or_an_unknown_call() {
     let refusals = Reason::ALL.iter().filter(|reason| reason.as_str().starts_with("BAD_"));
     let answers = [Reason::BadAnswer];

@@ -1,6 +1,7 @@
 //! The entries that a leader puts into its log, and the reads that need nothing there.
 
 use raft::StateRole;
+use sharklock_rangemap::Epoch;
 
 use super::Replica;
 use crate::effects::{NotProposed, Proposed, ReadId};
@@ -24,6 +25,12 @@ impl<M: StateMachine> Replica<M> {
         let proposed = self.proposed(appended)?;
         self.epoch_change_at = proposed.index;
         Ok(proposed)
+    }
+
+    /// Whether a split of this epoch at this key would be proposed.
+    pub(crate) fn may_split(&self, epoch: Epoch, key: &str) -> Result<(), NotProposed> {
+        self.may_change_epoch()?;
+        Ok(split::fits(self.descriptor(), epoch, key)?)
     }
 
     pub(crate) fn change_peers(&mut self, change: &ChangePeers) -> Result<Proposed, NotProposed> {
@@ -54,6 +61,10 @@ impl<M: StateMachine> Replica<M> {
         let is_under_way = self.epoch_change_at > self.applied().index;
         if is_under_way || self.raw.raft.has_pending_conf() {
             return Err(NotProposed::EpochChanging);
+        }
+        // raft-rs would drop it.
+        if self.raw.raft.lead_transferee.is_some() {
+            return Err(NotProposed::HandingOver);
         }
         Ok(())
     }

@@ -134,6 +134,12 @@ impl<M: StateMachine> Store<M> {
         here.or_else(|| unborn.find(|it| it.bounds.contains(name)))
     }
 
+    /// The descriptors of the replicas that are on their way: each is a fact, and its first records are
+    /// not durable.
+    pub fn coming(&self) -> impl Iterator<Item = &Descriptor> {
+        self.unborn.values().map(Unborn::descriptor)
+    }
+
     fn bear(&mut self, birth: Birth<M>) {
         let Birth { loaded, records, parent } = birth;
         let range = loaded.state.descriptor().range;
