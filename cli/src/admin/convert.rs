@@ -4,12 +4,14 @@ use std::time::UNIX_EPOCH;
 
 use sharklock_client::{
     Because, CallError, ClusterMismatch, ForceReleased, GetStatusResponse, HeldMode, Holder,
-    LockInfo, LockSeen, Position as SeenPosition, RangeStatus, StoreStatus,
+    LockInfo, LockSeen, Position as SeenPosition, RangePart, RangeStatus, SplitRangeResponse,
+    StoreStatus,
 };
-use sharklock_proto::v1::{MasterStatus, ReplicaStatus, StoreLiveness};
+use sharklock_proto::v1::{MasterStatus, Position as WirePosition, ReplicaStatus, StoreLiveness};
 
 use super::{
-    status::{Master, Range, Replica, Status, Store},
+    ranges::{Part, Range, RangeSplit, Replica},
+    status::{Master, RangeTotals, Status, Store},
     view::{ForceRelease, Lock, OneLock, Party, Position, WallTime, Wide},
 };
 use crate::exit::{CONFIG, FAILED, Failure, UNREACHABLE, USAGE};
@@ -83,16 +85,78 @@ pub fn force_release(name: &str, done: ForceReleased) -> ForceRelease {
 /// The cluster. It is healthy when it has ranges, each of them has a leader, and its gateway has
 /// nothing to warn of.
 pub fn status(seen: GetStatusResponse) -> Status {
-    let ranges: Vec<Range> = seen.ranges.into_iter().map(range).collect();
-    let all_led = ranges.iter().all(|range| range.leader_store_id.0 != 0);
+    let totals = seen.range_totals.unwrap_or_default();
+    let all_led = totals.ranges > 0 && totals.led == totals.ranges;
     Status {
         cluster_id: seen.cluster_id,
         version: seen.version,
-        healthy: !ranges.is_empty() && all_led && seen.warnings.is_empty(),
+        healthy: all_led && seen.warnings.is_empty(),
         warnings: seen.warnings,
         masters: seen.masters.into_iter().map(master).collect(),
         stores: seen.stores.into_iter().map(store).collect(),
-        ranges,
+        range_totals: RangeTotals {
+            ranges: Wide(totals.ranges),
+            led: Wide(totals.led),
+            in_trouble: Wide(totals.in_trouble),
+            locks: Wide(totals.locks),
+            holds: Wide(totals.holds),
+            waiters: Wide(totals.waiters),
+            state_bytes: Wide(totals.state_bytes),
+        },
+        ranges: seen.ranges.into_iter().map(range).collect(),
+    }
+}
+
+/// A split that was not made, as the end of this process: where nothing of it was done because
+/// somebody did not answer, that need not be the cluster.
+pub fn split_failure(error: CallError) -> Failure {
+    match error {
+        CallError::Unavailable { message } => Failure::new(UNREACHABLE, "the range was not split")
+            .cause(message)
+            .hint("look with `sharklock status`, then try again"),
+        CallError::Indeterminate { message } => {
+            Failure::new(UNREACHABLE, "the range may or may not have been split")
+                .cause(message)
+                .hint("look with `sharklock ranges ls`; to try again cannot split it twice")
+        }
+        other => failure(other),
+    }
+}
+
+/// What a split did, or would do.
+pub fn split(seen: SplitRangeResponse) -> RangeSplit {
+    let is_planned = !seen.done;
+    let part = |part: Option<RangePart>| {
+        let part = part.unwrap_or_default();
+        let epoch = part.epoch.unwrap_or_default();
+        Part {
+            range_id: Wide(part.range_id),
+            start: part.start,
+            end: part.end,
+            conf_ver: Wide(epoch.conf_ver),
+            version: Wide(epoch.version),
+            locks: is_planned.then_some(Wide(part.locks)),
+            store_ids: part.store_ids.into_iter().map(Wide).collect(),
+            leader_store_id: Wide(0),
+        }
+    };
+    RangeSplit {
+        position: wire_position(seen.position.unwrap_or_default()),
+        at: seen.at,
+        done: seen.done,
+        because: seen.because,
+        led: None,
+        lower: part(seen.lower),
+        upper: part(seen.upper),
+    }
+}
+
+fn wire_position(at: WirePosition) -> Position {
+    Position {
+        range_id: Wide(at.range_id),
+        conf_ver: Wide(at.conf_ver),
+        version: Wide(at.version),
+        applied_index: Wide(at.applied_index),
     }
 }
 
@@ -132,18 +196,13 @@ fn store(store: StoreStatus) -> Store {
     }
 }
 
-fn range(range: RangeStatus) -> Range {
-    let at = range.position.unwrap_or_default();
+/// One range.
+pub fn range(range: RangeStatus) -> Range {
     Range {
         range_id: Wide(range.range_id),
         start: range.start,
         end: range.end,
-        position: Position {
-            range_id: Wide(at.range_id),
-            conf_ver: Wide(at.conf_ver),
-            version: Wide(at.version),
-            applied_index: Wide(at.applied_index),
-        },
+        position: wire_position(range.position.unwrap_or_default()),
         leader_store_id: Wide(range.leader_store_id),
         term: Wide(range.term),
         commit_index: Wide(range.commit_index),
@@ -153,6 +212,10 @@ fn range(range: RangeStatus) -> Range {
         locks: Wide(range.locks),
         holds: Wide(range.holds),
         waiters: Wide(range.waiters),
+        state_bytes: Wide(range.state_bytes),
+        commands_per_second: range.commands_per_second.map(Wide),
+        splitting_at: range.splitting_at,
+        waits_for: range.waits_for,
         voter_store_ids: range.voter_store_ids.into_iter().map(Wide).collect(),
         replicas: range.replicas.into_iter().map(replica).collect(),
         awaited_range_id: Wide(range.awaited_range_id),
@@ -219,18 +282,19 @@ mod tests {
 
     #[test]
     fn a_cluster_without_ranges_or_leaders_is_not_healthy() {
-        let with = |leaders: &[u64]| {
-            let range = |&leader_store_id| RangeStatus { leader_store_id, ..Default::default() };
-            let ranges = leaders.iter().map(range).collect();
-            status(GetStatusResponse { ranges, ..Default::default() }).healthy
+        let with = |ranges, led, warnings: &[&str]| {
+            let range_totals = Some(sharklock_client::RangeTotals {
+                ranges,
+                led,
+                ..sharklock_client::RangeTotals::default()
+            });
+            let warnings = warnings.iter().map(|it| (*it).to_owned()).collect();
+            status(GetStatusResponse { range_totals, warnings, ..Default::default() }).healthy
         };
-        assert!(with(&[1, 1]));
-        assert!(!with(&[1, 0]));
-        assert!(!with(&[]));
-        let ranges = vec![RangeStatus { leader_store_id: 1, ..Default::default() }];
-        let warnings = vec!["a master is down".to_owned()];
-        let warned = GetStatusResponse { ranges, warnings, ..Default::default() };
-        assert!(!status(warned).healthy);
+        assert!(with(2, 2, &[]));
+        assert!(!with(2, 1, &[]));
+        assert!(!with(0, 0, &[]));
+        assert!(!with(2, 2, &["a master is down"]));
     }
 
     #[test]

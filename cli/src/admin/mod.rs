@@ -1,23 +1,34 @@
-//! `sharklock status` and `sharklock locks …`: an operator's questions, one call each.
+//! `sharklock status`, `sharklock locks …` and `sharklock ranges …`: an operator's questions, a call or
+//! two each.
 
 mod convert;
+mod ranges;
+mod splitting;
 mod status;
 mod view;
 
 use std::time::Duration;
 
 use serde::Serialize;
-use sharklock_client::{Client, FencingToken};
+use sharklock_client::{Client, FencingToken, WhichRange};
 
-use self::view::{LockList, WallTime};
+use self::{
+    ranges::{OneRange, RangeList},
+    view::{LockList, WallTime},
+};
 use crate::{
-    args::{ForceReleaseArgs, LocksCommand, Output, OutputArgs, ReachArgs, StatusArgs},
-    exit::{DEGRADED, Failure, OK, USAGE},
+    args::{
+        ForceReleaseArgs, LocksCommand, Output, OutputArgs, RangesCommand, ReachArgs, StatusArgs,
+    },
+    exit::{DEGRADED, FAILED, Failure, OK, USAGE},
     identity,
     render::{json, print},
 };
 
-pub use self::convert::{UNREACHABLE_HINT, other_cluster};
+pub use self::{
+    convert::{UNREACHABLE_HINT, other_cluster},
+    splitting::split,
+};
 
 /// How long a question is asked again while nobody answers: long enough for a restart or an
 /// election, short enough for somebody who mistyped an endpoint.
@@ -52,6 +63,27 @@ pub async fn locks(reach: &ReachArgs, command: LocksCommand) -> Result<u8, Failu
     Ok(OK)
 }
 
+/// `sharklock ranges ls|show|split`.
+pub async fn ranges(reach: &ReachArgs, command: RangesCommand) -> Result<u8, Failure> {
+    let seen = async |which: Option<&WhichRange>| {
+        let seen = client(reach)?.list_ranges(which).await.map_err(convert::failure)?;
+        Ok(seen.into_iter().map(convert::range))
+    };
+    match command {
+        RangesCommand::Ls { output } => {
+            let list = RangeList { ranges: seen(None).await?.collect() };
+            show(output, &list, RangeList::table)?;
+        }
+        RangesCommand::Show { which, output } => {
+            let mut found = seen(Some(&which.which()?)).await?;
+            let range = found.next().ok_or_else(|| Failure::new(FAILED, "no such range"))?;
+            show(output, &OneRange { range }, |one| one.range.table())?;
+        }
+        RangesCommand::Split(args) => return split(reach, args).await,
+    }
+    Ok(OK)
+}
+
 async fn force_release(client: &Client, args: ForceReleaseArgs) -> Result<(), Failure> {
     let token = args.token.map(FencingToken::from_u64);
     let operator = identity::default_owner();
@@ -69,10 +101,14 @@ async fn force_release(client: &Client, args: ForceReleaseArgs) -> Result<(), Fa
 
 fn client(reach: &ReachArgs) -> Result<Client, Failure> {
     let endpoints_count = reach.endpoints.0.len();
+    client_within(reach, CALL_MAX * endpoints_count.clamp(1, CALLS_MAX) as u32)
+}
+
+fn client_within(reach: &ReachArgs, call_timeout: Duration) -> Result<Client, Failure> {
     reach
         .client()
         .identity(&identity::default_owner())
-        .call_timeout(CALL_MAX * endpoints_count.clamp(1, CALLS_MAX) as u32)
+        .call_timeout(call_timeout)
         .build()
         .map_err(|why| Failure::new(USAGE, why.to_string()))
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::view::{Position, Wide};
+use super::{ranges::Range, view::Wide};
 use crate::render::{printable, short, table};
 
 /// `status`.
@@ -23,7 +23,9 @@ pub struct Status {
     pub masters: Vec<Master>,
     /// Data servers' disks.
     pub stores: Vec<Store>,
-    /// Ranges in order of their names.
+    /// All ranges together.
+    pub range_totals: RangeTotals,
+    /// Ranges in order of their names: all of a few; of many only those that wait for something.
     pub ranges: Vec<Range>,
 }
 
@@ -79,64 +81,23 @@ pub struct Store {
     pub state_alarm: bool,
 }
 
-/// One range.
-#[derive(Debug, Default, Serialize)]
-pub struct Range {
-    /// The range.
-    pub range_id: Wide,
-    /// First name; empty: from the beginning.
-    pub start: String,
-    /// First name after it; empty: to the end.
-    pub end: String,
-    /// The place in its range's log at which this held.
-    pub position: Position,
-    /// The leader's store; 0 when there is none.
-    pub leader_store_id: Wide,
-    /// Raft term.
-    pub term: Wide,
-    /// Raft's committed index.
-    pub commit_index: Wide,
-    /// Applied index of the image on disk.
-    pub flushed_index: Wide,
-    /// First index of the log that is kept.
-    pub log_first_index: Wide,
-    /// Hash of the range's state, as hex.
-    pub state_hash: String,
+/// Sums over all ranges.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct RangeTotals {
+    /// How many there are.
+    pub ranges: Wide,
+    /// How many of them have a leader.
+    pub led: Wide,
+    /// How many wait for something.
+    pub in_trouble: Wide,
     /// Locks with a holder or a waiter.
     pub locks: Wide,
     /// Live holds.
     pub holds: Wide,
     /// Waiting acquisitions.
     pub waiters: Wide,
-    /// Stores of its voters.
-    pub voter_store_ids: Vec<Wide>,
-    /// Its copies as the leader knows them; none while nobody leads.
-    pub replicas: Vec<Replica>,
-    /// A range that was split off and that nobody has led yet; 0: there is none.
-    pub awaited_range_id: Wide,
-    /// The size of the log that is kept for it, bytes.
-    pub log_bytes: Wide,
-    /// Beyond so many acquires are refused.
-    pub log_bytes_max: Wide,
-}
-
-/// One copy of a range.
-#[derive(Debug, Serialize)]
-pub struct Replica {
-    /// Its store.
-    pub store_id: Wide,
-    /// Its peer id in the range's Raft group.
-    pub peer_id: Wide,
-    /// It votes; otherwise it is a learner.
-    pub is_voter: bool,
-    /// It leads.
-    pub is_leader: bool,
-    /// Entries that the leader has and this one lacks, as far as the leader knows.
-    pub lag: Wide,
-    /// The leader has heard of it within an election timeout.
-    pub is_active: bool,
-    /// It is being sent a snapshot.
-    pub in_snapshot: bool,
+    /// The memory of their locks on their leaders, bytes.
+    pub state_bytes: Wide,
 }
 
 impl Status {
@@ -155,7 +116,14 @@ impl Status {
         text.push('\n');
         text += &stores(&self.stores);
         text.push('\n');
-        text + &ranges(&self.ranges)
+        let are_all_shown = self.ranges.len() as u64 == self.range_totals.ranges.0;
+        if !are_all_shown {
+            text += &sums(&self.range_totals);
+        }
+        if are_all_shown || !self.ranges.is_empty() {
+            text += &ranges(&self.ranges);
+        }
+        text
     }
 }
 
@@ -221,16 +189,11 @@ fn memory(store: &Store) -> String {
 
 fn ranges(ranges: &[Range]) -> String {
     let row = |range: &Range| {
-        let start = if range.start.is_empty() { "begin" } else { &range.start };
-        let end = if range.end.is_empty() { "end" } else { &range.end };
         vec![
             range.range_id.0.to_string(),
-            format!("[{start}, {end})"),
-            match range.leader_store_id.0 {
-                0 => "none".to_owned(),
-                store => store.to_string(),
-            },
-            replicas(range),
+            range.names(),
+            range.leader(),
+            range.replicas(),
             range.term.0.to_string(),
             range.position.applied_index.0.to_string(),
             range.locks.0.to_string(),
@@ -244,24 +207,22 @@ fn ranges(ranges: &[Range]) -> String {
     table(&header, &rows)
 }
 
-/// Stores of the replicas, each with what it lacks: `1 2 3 (-40) 4 (silent)`.
-fn replicas(range: &Range) -> String {
-    if range.replicas.is_empty() {
-        let stores: Vec<_> = range.voter_store_ids.iter().map(|id| id.0.to_string()).collect();
-        return stores.join(" ");
-    }
-    let one = |replica: &Replica| {
-        let learner = if replica.is_voter { "" } else { " learner" };
-        let state = match (replica.is_leader, replica.in_snapshot, replica.is_active) {
-            (true, ..) => String::new(),
-            (false, true, _) => " (snapshot)".to_owned(),
-            (false, false, false) => format!(" (silent, -{})", replica.lag.0),
-            (false, false, true) if replica.lag.0 > 0 => format!(" (-{})", replica.lag.0),
-            (false, false, true) => String::new(),
-        };
-        format!("{}{learner}{state}", replica.store_id.0)
+/// Of so many ranges that they are not shown one by one.
+fn sums(totals: &RangeTotals) -> String {
+    let RangeTotals { ranges, led, in_trouble, locks, holds, waiters, .. } = *totals;
+    let [ranges, led, in_trouble] = [ranges, led, in_trouble].map(|it| it.0);
+    let [locks, holds, waiters] = [locks, holds, waiters].map(|it| it.0);
+    let leaders = match led {
+        led if led == ranges => "all have leaders".to_owned(),
+        led => format!("{} WITHOUT A LEADER", ranges - led),
     };
-    range.replicas.iter().map(one).collect::<Vec<_>>().join(" ")
+    let trouble = match in_trouble {
+        0 => "`sharklock ranges ls` lists them".to_owned(),
+        count => format!("{count} wait for something; `sharklock ranges ls` lists all"),
+    };
+    format!(
+        "{ranges} ranges, {leaders}: {locks} locks, {holds} holds, {waiters} waiters\n{trouble}\n"
+    )
 }
 
 fn since(ms: Wide) -> String {
@@ -274,7 +235,7 @@ fn micros(us: Wide) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::ranges::Replica, *};
 
     fn store(id: u64, liveness: &'static str) -> Store {
         Store {
@@ -338,6 +299,7 @@ mod tests {
             warnings: vec!["store 3 at 127.0.0.1:7730 is down".into()],
             masters: vec![master(1), master(2), master(3)],
             stores: vec![store(1, "up"), store(3, "down")],
+            range_totals: RangeTotals { ranges: Wide(1), led: Wide(1), ..RangeTotals::default() },
             ranges: vec![range],
         }
     }
@@ -366,6 +328,31 @@ mod tests {
              1      [begin, end)  1       1 2 (-40) 3 (silent, -900)  3     0        2      2      \
              1\n"
         );
+    }
+
+    #[test]
+    fn many_ranges_are_summed_up_and_only_those_in_trouble_are_named() {
+        let mut status = status();
+        status.range_totals = RangeTotals {
+            ranges: Wide(1_200),
+            led: Wide(1_199),
+            in_trouble: Wide(1),
+            locks: Wide(34_000),
+            holds: Wide(33_000),
+            waiters: Wide(5),
+            state_bytes: Wide(1),
+        };
+        let table = status.table();
+        let sums = "\n1200 ranges, 1 WITHOUT A LEADER: 34000 locks, 33000 holds, 5 waiters\n\
+                    1 wait for something; `sharklock ranges ls` lists all\n\
+                    RANGE  NAMES";
+        assert!(table.contains(sums), "{table}");
+        (status.range_totals.led, status.range_totals.in_trouble) = (Wide(1_200), Wide(0));
+        status.ranges.clear();
+        let table = status.table();
+        let sums = "\n1200 ranges, all have leaders: 34000 locks, 33000 holds, 5 waiters\n\
+                    `sharklock ranges ls` lists them\n";
+        assert!(table.ends_with(sums), "{table}");
     }
 
     #[test]

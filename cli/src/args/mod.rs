@@ -3,6 +3,7 @@
 //! Only shapes and ranges are checked here, so that a wrong flag is refused before anything is
 //! opened or reached. Examples stand before the options in every help text.
 
+mod ranges;
 mod servers;
 
 use std::{
@@ -18,6 +19,7 @@ use sharklock_client::{BadClusterId, Client, ClientBuilder, ClusterId, endpoints
 
 use crate::config::listen;
 
+pub use self::ranges::{RangesArgs, RangesCommand, SplitArgs};
 pub use self::servers::{DevArgs, DevCommand, NODES_MAX, ServerArgs};
 
 /// The port on which a gateway of `sharklock dev` listens unless told otherwise.
@@ -132,6 +134,8 @@ pub enum Command {
     Status(StatusArgs),
     /// Looks at locks, and releases them against their holders' will
     Locks(LocksArgs),
+    /// Looks at ranges, and splits them
+    Ranges(RangesArgs),
     /// Measures a running cluster through its gateway
     Bench(BenchArgs),
     /// Prints a completion script for a shell
