@@ -19,13 +19,13 @@ const SOON: Duration = Duration::from_secs(60);
 const PORTS: [u16; 4] = [7700, 7710, 7720, 7790];
 
 /// A running `sharklock dev --nodes`, and a directory for its notes.
-struct Cluster {
+pub(crate) struct Cluster {
     process: Process,
     dir: TempDir,
 }
 
 impl Cluster {
-    async fn start(nodes: &str, more: &[&str]) -> Self {
+    pub(crate) async fn start(nodes: &str, more: &[&str]) -> Self {
         let dir = TempDir::new().expect("a temporary directory can be made");
         let (offset, data) = (free_offset().to_string(), dir.path().join("data"));
         let mut dev = command(["dev", "--nodes", nodes, "--port-offset", &offset]);
@@ -41,11 +41,11 @@ impl Cluster {
     }
 
     /// `sharklock dev …`: exit code, stdout, stderr.
-    async fn dev(&self, args: &[&str]) -> (Option<i32>, String, String) {
+    pub(crate) async fn dev(&self, args: &[&str]) -> (Option<i32>, String, String) {
         run(self.dir.path(), args).await
     }
 
-    async fn nodes(&self) -> Vec<Value> {
+    pub(crate) async fn nodes(&self) -> Vec<Value> {
         let (code, out, err) = self.dev(&["ps", "--output", "json"]).await;
         assert_eq!(code, Some(0), "{err}");
         let cluster: Value = serde_json::from_str(&out).expect("it is JSON");
@@ -54,7 +54,7 @@ impl Cluster {
         cluster["nodes"].as_array().expect("a list").clone()
     }
 
-    async fn endpoints(&self) -> String {
+    pub(crate) async fn endpoints(&self) -> String {
         let nodes = self.nodes().await;
         let gateways = nodes.iter().filter_map(|node| node["gateway"].as_str());
         gateways.map(|at| format!("http://{at}")).collect::<Vec<_>>().join(",")
@@ -69,7 +69,7 @@ impl Cluster {
     }
 
     /// The node whose store leads the first range, once there is one.
-    async fn leader(&self) -> String {
+    pub(crate) async fn leader(&self) -> String {
         eventually("a leader of the first range", SOON, async || {
             let (_, status) = self.status().await;
             let leader = status["ranges"][0]["leader_store_id"].as_str()?.to_owned();

@@ -20,6 +20,7 @@ mod locks;
 mod memory;
 mod older_copy;
 mod power_cut;
+mod ranges;
 mod restart;
 mod unary;
 mod workspace;
