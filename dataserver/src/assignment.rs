@@ -11,6 +11,7 @@
 
 use std::{collections::BTreeMap, num::NonZeroUsize, ops::Bound};
 
+use sharklock_multiraft::asks_for_a_vote;
 use sharklock_proto::internal::v1::{
     Heartbeats, PeerNotice, RangeMessage, SnapshotMessage, StoreCall, peer_notice::Notice,
 };
@@ -112,6 +113,10 @@ impl Assignment {
             Input::LinkClosed(link) => all.map(|it| (it, Input::LinkClosed(link))).collect(),
             Input::Unreachable(store) => all.map(|it| (it, Input::Unreachable(store))).collect(),
             Input::HandOver => all.map(|it| (it, Input::HandOver)).collect(),
+            // Its range may be a child that the worker of its parent is about to bear.
+            Input::Message(message) if self.is_early_vote(&message) => {
+                all.map(|it| (it, Input::Message(message.clone()))).collect()
+            }
             Input::Message(message) => {
                 let worker = self.of_message(&message);
                 worker.map(|worker| (worker, Input::Message(message))).into_iter().collect()
@@ -170,6 +175,11 @@ impl Assignment {
         let (_, range) = self.by_start.range::<[u8], _>(before).next_back()?;
         let place = &self.places[range];
         place.here.as_ref().filter(|bounds| bounds.contains(name)).map(|_| place.worker)
+    }
+
+    /// Whether a message asks a replica for its vote that has no place yet.
+    fn is_early_vote(&self, message: &RangeMessage) -> bool {
+        asks_for_a_vote(message) && !self.places.contains_key(&RangeId(message.range_id))
     }
 
     /// The worker for a message. `None`: it leads to nothing.

@@ -89,4 +89,4 @@ pub use snapshot::{SnapshotLimits, SnapshotStats};
 pub use split::{NotChanged, Split};
 pub use starts::{count_start, give_back_start};
 pub use state_machine::{BadImage, DirtyRow, EntryAt, StateMachine};
-pub use store::{AwaitedChild, Config, Store};
+pub use store::{AwaitedChild, Config, Store, asks_for_a_vote};

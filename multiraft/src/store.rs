@@ -5,6 +5,7 @@
 //! It owns no thread, no clock and no socket. The owner ticks it, steps what arrived, proposes,
 //! and then calls [`Store::turn`], which says what to write, send and answer.
 
+mod early_votes;
 mod hearing;
 mod lives;
 mod notices;
@@ -31,6 +32,8 @@ use crate::snapshot::{SnapshotLimits, SnapshotStats, Transfers};
 use crate::split::{NotChanged, Split};
 use crate::staging::Staging;
 use crate::state_machine::StateMachine;
+use early_votes::EarlyVotes;
+pub use early_votes::asks_for_a_vote;
 pub use lives::AwaitedChild;
 use lives::Unborn;
 use notices::Ends;
@@ -83,6 +86,7 @@ pub struct Store<M: StateMachine> {
     due: Vec<RangeId>,
     /// Messages to other stores about replicas that wait to be sent, see `notices.rs`.
     notices: Vec<RangeMessage>,
+    early_votes: EarlyVotes,
     work: BTreeSet<RangeId>,
     lost: BTreeSet<RangeId>,
     behind: BTreeSet<RangeId>,
@@ -145,6 +149,7 @@ impl<M: StateMachine> Store<M> {
             buried: Vec::new(),
             due: Vec::new(),
             notices: Vec::new(),
+            early_votes: EarlyVotes::default(),
             work: BTreeSet::new(),
             lost: BTreeSet::new(),
             behind: BTreeSet::new(),
@@ -164,6 +169,7 @@ impl<M: StateMachine> Store<M> {
     pub fn tick(&mut self) {
         self.ticks += 1;
         self.transfers.tick();
+        self.early_votes.tick(self.ticks);
         let mut lonely = Vec::new();
         for (range, replica) in self.replicas.iter_mut() {
             if replica.tick(self.ticks) {
@@ -179,7 +185,8 @@ impl<M: StateMachine> Store<M> {
     }
 
     /// A message from a peer, whose `from_store` the link has authenticated. Its effects
-    /// come with the next turn.
+    /// come with the next turn. A request for the vote of a replica that is not here may wait for it
+    /// for a short while.
     pub fn step(&mut self, message: RangeMessage) -> Result<(), Dropped> {
         if message.notice.is_some() {
             return self.step_notice(message);
@@ -188,6 +195,9 @@ impl<M: StateMachine> Store<M> {
         let ends = Ends::of(&message);
         let Some(replica) = self.replicas.get_mut(&range) else {
             self.tell_absent(&message);
+            if self.keep_early_vote(&message) {
+                return Ok(());
+            }
             return Err(Dropped::UnknownRange(range));
         };
         self.work.insert(range);

@@ -1,7 +1,8 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use sharklock_proto::internal::v1::{
-    CreateReplica, Heartbeat, RangeDescriptor, ReplicaAbsent, ReplicaRemoved, store_call::Body,
+    CreateReplica, Heartbeat, Message as RaftMessage, MessageType, RangeDescriptor, ReplicaAbsent,
+    ReplicaRemoved, store_call::Body,
 };
 use sharklock_proto::v1;
 use sharklock_rangemap::{Epoch, PeerId, Replica, Role, StoreId};
@@ -116,6 +117,24 @@ fn a_range_that_is_to_be_buried_has_its_place_until_the_disk_has_that() {
     assert_eq!(birth(&mut table, 7, "", ""), Some(1));
     table.follow(1, settled(7, None, 1));
     assert_eq!(birth(&mut table, 7, "", ""), Some(0));
+}
+
+#[test]
+fn a_child_is_asked_for_its_vote_wherever_it_may_be_born() {
+    let mut table = table(3);
+    table.begin(1, vec![(RangeId(1), Some(Bounds::ALL))]);
+    let message = |range, kind: MessageType| {
+        let body = RaftMessage { msg_type: kind.into(), ..RaftMessage::default() };
+        let message = Some(body);
+        Input::Message(Box::new(RangeMessage { range_id: range, message, ..Default::default() }))
+    };
+    let mut workers = |range, kind| -> Vec<_> {
+        table.route(message(range, kind)).into_iter().map(|(worker, _)| worker).collect()
+    };
+    assert_eq!(workers(8, MessageType::MsgRequestPreVote), [0, 1, 2]);
+    assert_eq!(workers(8, MessageType::MsgRequestVote), [0, 1, 2]);
+    assert_eq!(workers(8, MessageType::MsgAppend), [2], "it says that it knows no such range");
+    assert_eq!(workers(1, MessageType::MsgRequestVote), [1]);
 }
 
 #[test]

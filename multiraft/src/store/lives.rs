@@ -181,6 +181,9 @@ impl<M: StateMachine> Store<M> {
             // It has the most reason to lead: its clients are here already.
             replica.campaign_eagerly().expect("it is new, and follows");
         }
+        if let Some(request) = self.early_votes.take(range) {
+            self.hear(request);
+        }
     }
 
     /// All that recovery has found.
