@@ -11,7 +11,7 @@ use rustix::time::{ClockId, clock_gettime};
 use sharklock_dataserver::{Input, LinkId, LockRange, Outputs, Pace, Worker};
 use sharklock_locktable::FEATURE_LEVEL;
 use sharklock_multiraft::{
-    Config, Disk as _, LogLimits, RocksDisk, SnapshotLimits, Store, StoreIdent, init_store,
+    Config, Disk as _, LogLimits, RocksDisk, SnapshotLimits, Split, Store, StoreIdent, init_store,
 };
 use sharklock_proto::{
     ClusterId, Identity,
@@ -63,6 +63,11 @@ fn measure(locks: u64) {
     trio.now += Duration::from_millis(600);
     trio.settle();
     trio.show(locks, "credit a stall", leader);
+
+    trio.split(leader, locks / 2);
+    trio.pass(Duration::from_secs(1));
+    trio.show_one(locks, "split, where it leads", leader);
+    trio.show(locks, "split, where it follows", 6 - leader - away);
 
     // A few more entries, so that the log no longer reaches back to the replica that was away.
     for _ in 0..3 {
@@ -186,6 +191,18 @@ impl Trio {
         }
     }
 
+    /// The names of the upper half of the acquires become a range of their own.
+    fn split(&mut self, leader: u64, at: u64) {
+        let split = Split {
+            epoch: descriptor().epoch,
+            key: name(at),
+            child: RangeId(2),
+            child_peers: (201..=203).map(PeerId).collect(),
+        };
+        self.tell(leader, Input::Split { range: RangeId(1), split });
+        self.settle();
+    }
+
     fn flush(&mut self) {
         self.machines.values_mut().for_each(|it| it.worker.flush());
         self.settle();
@@ -267,7 +284,7 @@ fn acquire(number: u64) -> StoreCall {
         client_address: "127.0.0.1:4000".into(),
         stream: 7,
         body: Some(store_call::Body::Acquire(v1::AcquireRequest {
-            name: format!("some/name/of/thirty-two/bytes/{number:07}"),
+            name: name(number),
             mode: v1::LockMode::Exclusive.into(),
             ttl_ms: Some(600_000),
             wait_ms: Some(0),
@@ -276,6 +293,10 @@ fn acquire(number: u64) -> StoreCall {
         })),
         ..StoreCall::default()
     }
+}
+
+fn name(number: u64) -> String {
+    format!("some/name/of/thirty-two/bytes/{number:07}")
 }
 
 fn create() -> Input {

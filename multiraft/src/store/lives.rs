@@ -320,7 +320,7 @@ impl<M: StateMachine> Store<M> {
         let awaited = self.awaited_splits(replica).map(|split| split.at.index - 1).min();
         let bytes = match replica.leads_now() {
             true => u64::MAX,
-            false => 2 * self.log_bytes_max(),
+            false => self.log_bytes_max().saturating_mul(2),
         };
         let awaited = awaited.map(|from| Reserve { from, bytes });
         awaited.into_iter().chain(self.transfers.log_reserve(range)).reduce(Reserve::and)
