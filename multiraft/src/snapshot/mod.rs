@@ -162,6 +162,8 @@ impl Transfers {
             }
         }
         for key in failed {
+            let sending = &self.sending[&key];
+            tracing::warn!(range = %key.0, to = %sending.ends.other_store, "{}", sending.stands());
             self.cancel(key);
         }
     }

@@ -86,6 +86,18 @@ impl Sending {
         self.acked == self.len()
     }
 
+    /// How far it came, once it has failed.
+    pub(crate) fn stands(&self) -> String {
+        let Self { acked, next, is_taken, .. } = self;
+        let all = self.len();
+        match is_taken {
+            true => format!(
+                "a snapshot is given up: of {all} bytes {next} were sent and {acked} acknowledged"
+            ),
+            false => format!("a snapshot of {all} bytes is given up: nobody has taken its header"),
+        }
+    }
+
     pub(crate) fn acknowledged(&mut self, ack: SnapshotAck, ticks: u64) {
         let limit = ack.offset.saturating_add(ack.window).min(self.len());
         // Late, or of what was never sent.

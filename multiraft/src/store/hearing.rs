@@ -23,8 +23,9 @@ impl<M: StateMachine> Store<M> {
     /// The same with pieces of [snapshots](Self::step_snapshot).
     pub fn hear_snapshots(&mut self, messages: Vec<SnapshotMessage>) {
         for message in messages {
+            let (range, from) = (message.range_id, message.from_store);
             if let Err(dropped) = self.step_snapshot(message) {
-                tracing::debug!(%dropped, "piece of a snapshot dropped");
+                tracing::info!(range, from, %dropped, "piece of a snapshot dropped");
             }
         }
     }
