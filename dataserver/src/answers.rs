@@ -53,12 +53,7 @@ impl Replies {
     ) -> Answers<'a> {
         let table = store.machine(range).expect("a range has its state").table();
         let descriptor = store.descriptor(range).expect("a range has its descriptor");
-        let position = v1::Position {
-            range_id: descriptor.range.0,
-            conf_ver: descriptor.epoch.conf_ver,
-            version: descriptor.epoch.version,
-            applied_index: index,
-        };
+        let position = wire::position(descriptor, index);
         Answers { replies: self, now, position, applied, store, descriptor, table, subscribers }
     }
 

@@ -336,12 +336,7 @@ fn range_status(
 ) -> v1::RangeStatus {
     let counts = range.table().counts();
     v1::RangeStatus {
-        position: Some(v1::Position {
-            range_id: descriptor.range.0,
-            conf_ver: descriptor.epoch.conf_ver,
-            version: descriptor.epoch.version,
-            applied_index: status.applied,
-        }),
+        position: Some(wire::position(descriptor, status.applied)),
         leader_store_id: status.leader.map_or(0, |store| store.0),
         term: status.term,
         commit_index: status.commit,
@@ -358,17 +353,12 @@ fn range_status(
 /// A range of which nothing but the descriptor is here yet: the child of a split that has just been
 /// applied. Whoever lists all ranges would lack its names.
 fn coming(descriptor: &Descriptor) -> v1::RangeStatus {
-    let Descriptor { range, bounds, epoch, .. } = descriptor;
+    let Descriptor { range, bounds, .. } = descriptor;
     v1::RangeStatus {
         range_id: range.0,
         start: String::from_utf8_lossy(&bounds.start).into_owned(),
         end: String::from_utf8_lossy(&bounds.end).into_owned(),
-        position: Some(v1::Position {
-            range_id: range.0,
-            conf_ver: epoch.conf_ver,
-            version: epoch.version,
-            applied_index: 0,
-        }),
+        position: Some(wire::position(descriptor, 0)),
         voter_store_ids: descriptor.voters().map(|replica| replica.store.0).collect(),
         ..v1::RangeStatus::default()
     }

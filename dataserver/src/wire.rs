@@ -9,12 +9,18 @@ use sharklock_proto::{
     internal::v1::{self as internal, store_error},
     v1,
 };
-use sharklock_rangemap::{RangeId, StoreId};
+use sharklock_rangemap::{Descriptor, Epoch, RangeId, StoreId};
 
 use crate::codec;
 
 /// How long an overloaded store asks to be left alone.
 const RETRY_AFTER_MS: u64 = 100;
+
+/// Where and when an answer about a range holds.
+pub fn position(descriptor: &Descriptor, applied_index: u64) -> v1::Position {
+    let Epoch { conf_ver, version } = descriptor.epoch;
+    v1::Position { range_id: descriptor.range.0, conf_ver, version, applied_index }
+}
 
 /// The session, instance and address that a call speaks for.
 #[derive(Clone, Debug)]

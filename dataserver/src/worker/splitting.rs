@@ -16,6 +16,7 @@ use crate::{
     load::Load,
     ports::IdsWanted,
     splitting::{Cut, NotSplit},
+    wire,
 };
 
 /// Callers that may wait for one split: repetitions of one call, by several gateways.
@@ -103,27 +104,21 @@ impl Worker {
 
     /// What a split would do.
     fn plan(&self, descriptor: &Descriptor, cut: Cut) -> v1::SplitRangeResponse {
-        let Descriptor { range, bounds, epoch, .. } = descriptor;
-        let next = Epoch { version: epoch.version + 1, ..*epoch };
-        let text = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
+        let next = Epoch { version: descriptor.epoch.version + 1, ..descriptor.epoch };
         let because = cut.to_string();
-        let half = |range_id: u64, start: String, end: String, locks: usize| v1::RangePart {
-            range_id,
-            start,
-            end,
-            epoch: Some(wire_epoch(next)),
-            locks: locks as u64,
-            store_ids: store_ids(descriptor),
-        };
-        let applied = self.store.status(*range).map_or(0, |status| status.applied);
+        let Cut { at, below, above, .. } = cut;
+        let half = v1::RangePart { epoch: Some(wire_epoch(next)), ..part(descriptor) };
+        let lower = v1::RangePart { end: at.clone(), locks: below as u64, ..half.clone() };
+        let upper = v1::RangePart { range_id: 0, start: at.clone(), locks: above as u64, ..half };
+        let applied = self.store.status(descriptor.range).map_or(0, |status| status.applied);
         v1::SplitRangeResponse {
-            position: Some(position(descriptor, applied)),
+            position: Some(wire::position(descriptor, applied)),
             done: false,
             because,
-            epoch: Some(wire_epoch(*epoch)),
-            lower: Some(half(range.0, text(&bounds.start), cut.at.clone(), cut.below)),
-            upper: Some(half(0, cut.at.clone(), text(&bounds.end), cut.above)),
-            at: cut.at,
+            epoch: Some(wire_epoch(descriptor.epoch)),
+            lower: Some(lower),
+            upper: Some(upper),
+            at,
         }
     }
 
@@ -242,7 +237,7 @@ fn split_response(
 ) -> v1::SplitRangeResponse {
     let upper = part(child);
     v1::SplitRangeResponse {
-        position: Some(position(parent, index)),
+        position: Some(wire::position(parent, index)),
         at: upper.start.clone(),
         done: true,
         because,
@@ -261,18 +256,8 @@ fn part(descriptor: &Descriptor) -> v1::RangePart {
         end: text(&bounds.end),
         epoch: Some(wire_epoch(*epoch)),
         locks: 0,
-        store_ids: store_ids(descriptor),
+        store_ids: descriptor.replicas.iter().map(|replica| replica.store.0).collect(),
     }
-}
-
-fn store_ids(descriptor: &Descriptor) -> Vec<u64> {
-    descriptor.replicas.iter().map(|replica| replica.store.0).collect()
-}
-
-fn position(descriptor: &Descriptor, applied_index: u64) -> v1::Position {
-    let Descriptor { range, epoch, .. } = descriptor;
-    let Epoch { conf_ver, version } = *epoch;
-    v1::Position { range_id: range.0, conf_ver, version, applied_index }
 }
 
 fn wire_epoch(epoch: Epoch) -> v1::RangeEpoch {
