@@ -125,7 +125,7 @@ pub struct WantedSplit {
     pub askers: SplitAskers,
 }
 
-/// What a leader knows of its range beside the range's state.
+/// A leader knows this of its range beside the range's state.
 #[derive(Clone, Debug, Default)]
 pub struct Figures {
     /// The memory of its locks and of what waits for it, bytes.
@@ -223,7 +223,7 @@ pub struct Front {
     /// The term of the replica, and who leads in it, as the engine has last said: this store only
     /// once it answers.
     pub led: (u64, Option<StoreId>),
-    /// How much is proposed.
+    /// Counts what is proposed.
     pub load: Load,
 }
 

@@ -48,7 +48,7 @@ pub struct SplitAskers {
     pub to: Vec<ReplyTo>,
 }
 
-/// What was behind a gate.
+/// Everything that was behind a gate.
 #[derive(Debug)]
 pub struct Opened {
     /// The split, whether it took effect or came too late.

@@ -1,4 +1,4 @@
-//! How many commands per second a range gets, as its leader counts them.
+//! The commands that a range gets per second, as its leader counts them.
 
 use std::time::Duration;
 

@@ -35,7 +35,7 @@ pub fn epoch_not_match<'n>(
     Kind::EpochNotMatch(internal::EpochNotMatch { descriptors })
 }
 
-/// What a range has lost with its names.
+/// A range has lost this with its names.
 pub struct Left {
     /// Whom to tell that the name of a call has moved.
     pub calls: Vec<(ReplyTo, Name)>,

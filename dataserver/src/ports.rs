@@ -90,7 +90,7 @@ pub struct IdsWanted {
     pub epoch: Epoch,
     /// First name of the upper half.
     pub key: String,
-    /// How many replicas the new range has.
+    /// The number of replicas of the new range.
     pub replicas: usize,
 }
 

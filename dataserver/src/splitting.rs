@@ -145,13 +145,13 @@ pub enum NotSplit {
     /// Another replica may lead.
     #[error("this replica does not lead its range")]
     NotLeader {
-        /// Who leads, as far as it is known.
+        /// The leader's store, as far as it is known.
         leader: Option<StoreId>,
     },
 }
 
 impl NotSplit {
-    /// What the engine says of it. A change of bounds that is under way `is_split`.
+    /// Makes it of what the engine says. A change of bounds that is under way `is_split`.
     pub fn of_engine(error: &NotProposed, is_split: bool) -> Self {
         match error {
             NotProposed::NotChanged(NotChanged::Epoch(epoch)) => Self::Changed(*epoch),

@@ -280,7 +280,7 @@ impl Worker {
         self.memory.set_elsewhere(bytes);
     }
 
-    /// How many replicas the store's other workers have: the bound of the store is for all of them
+    /// Replicas that the store's other workers have: the bound of the store is for all of them
     /// together.
     pub fn set_ranges_elsewhere(&mut self, ranges: usize) {
         self.ranges_elsewhere = ranges;

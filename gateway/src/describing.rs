@@ -34,9 +34,9 @@ const NAMED_MAX: usize = 8;
 pub struct Leaderless {
     /// The first of them, by id.
     pub first: Vec<u64>,
-    /// How many they are.
+    /// Their number.
     pub unled: usize,
-    /// How many ranges there are in all.
+    /// The number of all ranges.
     pub all: usize,
 }
 

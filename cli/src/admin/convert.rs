@@ -123,7 +123,7 @@ pub fn split_failure(error: CallError) -> Failure {
     }
 }
 
-/// What a split did, or would do.
+/// The result of a split, or of a plan for one.
 pub fn split(seen: SplitRangeResponse) -> RangeSplit {
     let is_planned = !seen.done;
     let part = |part: Option<RangePart>| {

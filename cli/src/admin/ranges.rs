@@ -43,7 +43,7 @@ pub struct Range {
     pub commands_per_second: Option<Wide>,
     /// It is being split: the first name of the upper half. Empty: it is not.
     pub splitting_at: String,
-    /// What it waits for or lacks, a sentence each.
+    /// The things that it waits for or lacks, a sentence each.
     pub waits_for: Vec<String>,
     /// Stores of its voters.
     pub voter_store_ids: Vec<Wide>,
@@ -245,7 +245,7 @@ pub struct RangeSplit {
 }
 
 impl RangeSplit {
-    /// What was done, or would be, and both halves.
+    /// The result or the plan, with both halves.
     pub fn table(&self) -> String {
         let range = self.lower.range_id.0;
         let (at, because) = (printable(&self.at), printable(&self.because));

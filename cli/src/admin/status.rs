@@ -84,11 +84,11 @@ pub struct Store {
 /// Sums over all ranges.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct RangeTotals {
-    /// How many there are.
+    /// Their number.
     pub ranges: Wide,
-    /// How many of them have a leader.
+    /// The number of those that have a leader.
     pub led: Wide,
-    /// How many wait for something.
+    /// The number of those that wait for something.
     pub in_trouble: Wide,
     /// Locks with a holder or a waiter.
     pub locks: Wide,

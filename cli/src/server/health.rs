@@ -68,7 +68,7 @@ impl Health {
         self.parts.iter().filter_map(missing).collect()
     }
 
-    /// What is not well although it is not missing, a line each.
+    /// Things that are not well although they are not missing, a line each.
     pub fn remarks(&self) -> Vec<String> {
         let remark = |part: &Part| Some(format!("{}: {}", part.role, part.remark.get()?()?));
         self.parts.iter().filter_map(remark).collect()

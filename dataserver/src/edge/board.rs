@@ -87,12 +87,12 @@ impl Board {
         others.map(|(_, used)| used.load(Ordering::Relaxed)).sum()
     }
 
-    /// How many replicas this worker has.
+    /// The number of replicas that this worker has.
     pub fn set_ranges(&self, worker: usize, ranges: usize) {
         self.ranges[worker].store(ranges, Ordering::Relaxed);
     }
 
-    /// How many all others have.
+    /// The number of replicas that all others have.
     pub fn ranges_elsewhere(&self, worker: usize) -> usize {
         let others = self.ranges.iter().enumerate().filter(|(it, _)| *it != worker);
         others.map(|(_, ranges)| ranges.load(Ordering::Relaxed)).sum()

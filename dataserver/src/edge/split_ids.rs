@@ -15,8 +15,8 @@ use crate::{
     ports::{IdsWanted, Input},
 };
 
-/// How long the masters are asked: longer than one that is frozen is waited for, so that the next one is
-/// asked as well, and shorter than whoever asks for a split waits.
+/// The masters are asked for so long: longer than one that is frozen is waited for, so that the next
+/// one is asked as well, and shorter than whoever asks for a split waits.
 const ASK_FOR: Duration = Duration::from_millis(2_500);
 /// Splits that may wait until the masters can be asked.
 const WAITING_MAX: usize = 1_024;

@@ -102,7 +102,7 @@ impl Worker {
         Some(split_response((descriptor, child), index, epoch, because))
     }
 
-    /// What a split would do.
+    /// Says what a split would do.
     fn plan(&self, descriptor: &Descriptor, cut: Cut) -> v1::SplitRangeResponse {
         let next = Epoch { version: descriptor.epoch.version + 1, ..descriptor.epoch };
         let because = cut.to_string();
@@ -228,7 +228,7 @@ impl Worker {
     }
 }
 
-/// What a split has done.
+/// Says what a split has done.
 fn split_response(
     (parent, child): (&Descriptor, &Descriptor),
     index: u64,

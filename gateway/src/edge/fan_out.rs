@@ -8,7 +8,7 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
-/// How much is asked at a time, and how long is waited.
+/// The bounds of what is asked at a time, and of the wait.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
     /// Questions on their way at a time.

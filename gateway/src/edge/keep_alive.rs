@@ -22,7 +22,7 @@ use crate::{
     validate::Checked,
 };
 
-/// How long the rest is waited for once some items are answered: their leases count from the moment at
+/// The rest is waited for so long once some items are answered: their leases count from the moment at
 /// which the caller asked.
 const REST_WITHIN: Duration = Duration::from_millis(500);
 
@@ -68,7 +68,7 @@ pub(super) async fn keep_alive(
     Ok(KeepAliveResponse { answers: renewal.answers })
 }
 
-/// What is known of the items so far.
+/// Keeps what is known of the items so far.
 struct Renewal {
     left: Vec<KeepAliveItem>,
     answers: Vec<KeepAliveAnswer>,

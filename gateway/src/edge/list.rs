@@ -19,7 +19,7 @@ use crate::{
     validate::Checked,
 };
 
-/// How long a page is filled up after its first range has answered: what does not answer by then is
+/// A page is filled up for so long after its first range has answered: what does not answer by then is
 /// left to the next page, which waits for it as for any range.
 const FILLED_WITHIN: Duration = Duration::from_millis(500);
 
