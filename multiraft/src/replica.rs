@@ -453,8 +453,10 @@ impl<M: StateMachine> Replica<M> {
         if !rejection::heed(&self.raw, &mut message) {
             return Ok(());
         }
+        let matched_before = self.matched(sender.0);
         let result = self.raw.step(message);
         self.pin_timeout();
+        self.tell_of_split(sender.0, matched_before);
         match result {
             Ok(()) => {
                 self.remember(sender);

@@ -6,6 +6,7 @@ use sharklock_rangemap::{PeerId, Replica as Member, StoreId};
 
 use super::Replica;
 use crate::election::TIMEOUT_TICKS_MIN;
+use crate::split::SplitMark;
 use crate::state_machine::StateMachine;
 
 /// A replica of a range as its leader sees it.
@@ -45,6 +46,17 @@ impl<M: StateMachine> Replica<M> {
     /// Up to where a member has the leader's log durably, as far as the leader knows.
     pub(crate) fn matched(&self, peer: PeerId) -> u64 {
         self.raw.raft.prs().get(peer.0).map_or(0, |progress| progress.matched)
+    }
+
+    /// A member that has just acknowledged a split hears at once that it is committed, as the others did
+    /// when it was applied here: its part of the child may be the one that is missing. Raft alone would
+    /// tell it with the next heartbeat. Once for each member, split and term, as `matched` grows.
+    pub(super) fn tell_of_split(&mut self, peer: PeerId, matched_before: u64) {
+        let matched = self.matched(peer);
+        let is_new = |split: &SplitMark| (matched_before + 1..=matched).contains(&split.at.index);
+        if self.leads_now() && self.splits().iter().any(is_new) {
+            self.raw.ping();
+        }
     }
 
     /// The store of a member.
