@@ -10,6 +10,7 @@
 //! It goes through a gateway's port as any client does, and knows nothing of the servers.
 
 mod disk;
+mod intervals;
 mod load;
 mod measure;
 #[cfg(feature = "peers")]
@@ -18,4 +19,4 @@ mod report;
 mod worker;
 
 pub use load::{Load, LoadError, Workload, run};
-pub use report::{Disk, Errors, Fairness, Judged, Latencies, Report};
+pub use report::{Disk, Errors, Fairness, Interval, Judged, Latencies, Report, Slowest};

@@ -2,8 +2,13 @@
 
 use std::{
     path::PathBuf,
+    pin::pin,
     process,
-    time::{Duration, Instant},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant, SystemTime},
 };
 
 use serde::Serialize;
@@ -13,7 +18,7 @@ use tokio::task::JoinSet;
 
 use crate::{
     disk::{self, Sampler},
-    measure,
+    intervals, measure,
     report::{Disk, Report},
     worker::{Notes, Window, Worker},
 };
@@ -43,10 +48,14 @@ pub struct Load {
     pub connections: u32,
     /// Names that each worker cycles over; at least 1, without meaning for [`Workload::Contend`].
     pub names: u32,
+    /// All names begin with it; such of two runs at once should differ.
+    pub prefix: String,
     /// Before measuring.
     pub warmup: Duration,
     /// Of measuring.
     pub duration: Duration,
+    /// The length of an [`crate::Interval`]; more than 0.
+    pub every: Duration,
     /// The directory in which the disk is measured; best the one that the server writes to.
     pub fsync_dir: PathBuf,
 }
@@ -78,21 +87,23 @@ const DRAIN_MAX: Duration = Duration::from_secs(30);
 /// Cycles that one run keeps notes of: 2 GB.
 const CYCLES_MAX: u32 = 20_000_000;
 
-/// Puts the load on the cluster and reports. Call it on a multi-threaded runtime.
-pub async fn run(load: &Load) -> Result<Report, LoadError> {
+/// Puts the load on the cluster and reports. It ends early with what it has when `stop` is ready.
+/// Call it on a multi-threaded runtime.
+pub async fn run(load: &Load, stop: impl Future<Output = ()>) -> Result<Report, LoadError> {
     let clients = connect(load).await?;
     let disk_error = |why| LoadError::Disk { dir: load.fsync_dir.display().to_string(), why };
     let mut idle = disk::sample_idle(load.fsync_dir.clone()).await.map_err(disk_error)?;
     let sampler = Sampler::start(&load.fsync_dir).map_err(disk_error)?;
 
     let window = Window::starting(now(), load.warmup, load.duration);
-    let (notes, stuck) = work(load, &clients, window).await;
+    let measured_from = wall_clock() + load.warmup;
+    let ended = work(load, &clients, window, stop).await;
 
     let loaded = sampler.stop();
     idle.extend(disk::sample_idle(load.fsync_dir.clone()).await.map_err(disk_error)?);
     let dir = load.fsync_dir.display().to_string();
     let disk = Disk::new(dir, measure::latencies(idle), measure::latencies(loaded));
-    Ok(judge(load, window, notes, stuck, disk))
+    Ok(judge(load, measured_from, ended, disk))
 }
 
 /// One client per connection, each with a session; the first is asked whether anybody is there.
@@ -110,42 +121,85 @@ async fn connect(load: &Load) -> Result<Vec<Client>, LoadError> {
     Ok(clients)
 }
 
-/// Runs all workers to their end; the second value counts those that did not come to one.
-async fn work(load: &Load, clients: &[Client], window: Window) -> (Vec<Notes>, u32) {
+/// What the workers leave behind.
+struct Ended {
+    notes: Vec<Notes>,
+    /// Workers that did not come to an end.
+    stuck: u32,
+    /// The time that counts.
+    window: Window,
+    stopped_early: bool,
+}
+
+/// Runs all workers to their end.
+async fn work(
+    load: &Load,
+    clients: &[Client],
+    mut window: Window,
+    stop: impl Future<Output = ()>,
+) -> Ended {
+    let stopped = Arc::new(AtomicBool::new(false));
+    let mut running = start(load, clients, window, &stopped);
+    let mut notes = Vec::new();
+    let mut stop = pin!(stop);
+    let mut stopped_early = false;
+    loop {
+        let deadline = tokio::time::Instant::from_std(window.end() + DRAIN_MAX);
+        tokio::select! {
+            ended = running.join_next() => match ended {
+                // A worker that panicked has ended the process already (the binaries' panic hook);
+                // under a test harness its panic is the test's.
+                Some(ended) => notes.push(ended.expect("workers do not panic and are not aborted")),
+                None => break,
+            },
+            () = &mut stop, if !stopped_early => {
+                stopped_early = true;
+                stopped.store(true, Ordering::Relaxed);
+                window = window.cut(now());
+            }
+            () = tokio::time::sleep_until(deadline) => break,
+        }
+    }
+    let stuck = u32::try_from(running.len()).expect("there are no more than `clients`");
+    running.abort_all();
+    Ended { notes, stuck, window, stopped_early }
+}
+
+fn start(
+    load: &Load,
+    clients: &[Client],
+    window: Window,
+    stopped: &Arc<AtomicBool>,
+) -> JoinSet<Notes> {
     let mut running = JoinSet::new();
     for worker in 0..load.clients {
         let connection = worker % load.connections;
         let names = match load.workload {
-            Workload::AcquireRelease => (0..load.names)
-                .map(|name| format!("bench-{}/{worker}/{name}", process::id()))
-                .collect(),
-            Workload::Contend => vec![format!("bench-{}/hot", process::id())],
+            Workload::AcquireRelease => {
+                (0..load.names).map(|name| format!("{}{worker}/{name}", load.prefix)).collect()
+            }
+            Workload::Contend => vec![format!("{}hot", load.prefix)],
         };
         let client = clients[connection as usize].clone();
         let cycles_max = CYCLES_MAX / load.clients;
-        running.spawn(Worker { client, connection, names, window, cycles_max }.run());
+        let stopped = Arc::clone(stopped);
+        running.spawn(Worker { client, connection, names, window, stopped, cycles_max }.run());
     }
-    let mut notes = Vec::new();
-    let deadline = tokio::time::Instant::from_std(window.end() + DRAIN_MAX);
-    while let Ok(Some(ended)) = tokio::time::timeout_at(deadline, running.join_next()).await {
-        // A worker that panicked has ended the process already (the binaries' panic hook); under a
-        // test harness its panic is the test's.
-        notes.push(ended.expect("workers do not panic and are not aborted"));
-    }
-    let stuck = u32::try_from(running.len()).expect("there are no more than `clients`");
-    running.abort_all();
-    (notes, stuck)
+    running
 }
 
-fn judge(load: &Load, window: Window, notes: Vec<Notes>, stuck: u32, disk: Disk) -> Report {
+fn judge(load: &Load, measured_from: SystemTime, ended: Ended, disk: Disk) -> Report {
+    let Ended { notes, stuck, window, stopped_early } = ended;
     let grants_per_worker: Vec<u64> = notes.iter().map(|notes| notes.cycles_measured).collect();
     let mut errors = measure::errors(notes.iter().map(|notes| &notes.errors));
     if stuck > 0 {
         errors.add("did not end in time", u64::from(stuck));
     }
+    let failures: Vec<u64> = notes.iter().flat_map(|notes| &notes.failures).copied().collect();
     let truncated = notes.iter().any(|notes| notes.truncated);
     let history = History::merge(notes.into_iter().map(|notes| notes.recorder));
     let cycles = measure::cycles(&history, window);
+    let measured_s = window.duration().as_secs_f64();
     let fairness =
         (load.workload == Workload::Contend).then(|| measure::fairness(&grants_per_worker));
     Report {
@@ -153,14 +207,20 @@ fn judge(load: &Load, window: Window, notes: Vec<Notes>, stuck: u32, disk: Disk)
         clients: load.clients,
         connections: load.connections,
         names_per_worker: load.names,
+        prefix: load.prefix.clone(),
+        measured_from,
         warmup_s: load.warmup.as_secs_f64(),
-        measured_s: load.duration.as_secs_f64(),
+        measured_s,
+        stopped_early,
         truncated,
-        cycles_per_s: cycles.whole.count as f64 / load.duration.as_secs_f64(),
+        // A run that was stopped during its warm-up has measured nothing, in no time.
+        cycles_per_s: cycles.whole.count as f64 / measured_s.max(f64::MIN_POSITIVE),
         cycle: cycles.whole,
         acquire: cycles.acquire,
         release: cycles.release,
+        slowest: intervals::slowest(&history, window),
         errors,
+        intervals: intervals::intervals(&history, failures, window, load.every),
         fairness,
         disk,
         history: measure::judged(&history, &check(&history.records)),
@@ -170,4 +230,9 @@ fn judge(load: &Load, window: Window, notes: Vec<Notes>, stuck: u32, disk: Disk)
 #[expect(clippy::disallowed_methods, reason = "a load generator measures time")]
 fn now() -> Instant {
     Instant::now()
+}
+
+#[expect(clippy::disallowed_methods, reason = "shown to people, decides nothing")]
+fn wall_clock() -> SystemTime {
+    SystemTime::now()
 }

@@ -74,8 +74,16 @@ pub fn errors<'a>(all: impl IntoIterator<Item = &'a Errors>) -> Errors {
 /// The judges' verdict, with lock names.
 pub fn judged(history: &History, verdict: &Verdict) -> Judged {
     let told = verdict.violations.iter().take(VIOLATIONS_TOLD_MAX);
+    let mut grants_per_name = vec![0_u64; history.names.len()];
+    for record in &history.records {
+        if matches!(record.what, What::Granted(_)) {
+            grants_per_name[record.lock.0 as usize] += 1;
+        }
+    }
     Judged {
         grants: verdict.counts.granted,
+        names: history.names.len() as u64,
+        grants_per_name_min: grants_per_name.into_iter().min().unwrap_or(0),
         unknown: verdict.counts.unknown,
         violations: verdict.violations_count,
         first: told
@@ -161,6 +169,7 @@ mod tests {
         assert!(near(cycles.acquire.p50_us, 1_000.0) && near(cycles.release.p50_us, 2_000.0));
         let judged = judged(&history, &check(&history.records));
         assert_eq!((judged.grants, judged.violations), (30, 0));
+        assert_eq!((judged.names, judged.grants_per_name_min), (1, 30));
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! The result of a run, ready to be written as JSON.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::SystemTime};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::load::Workload;
 
@@ -18,10 +18,17 @@ pub struct Report {
     pub connections: u32,
     /// Names that each worker cycled over.
     pub names_per_worker: u32,
+    /// All names begin with it.
+    pub prefix: String,
+    /// When it began to count, on this machine's clock.
+    #[serde(serialize_with = "rfc3339")]
+    pub measured_from: SystemTime,
     /// Seconds before it counted.
     pub warmup_s: f64,
     /// Seconds that counted.
     pub measured_s: f64,
+    /// The run was told to end before its time was over.
+    pub stopped_early: bool,
     /// Workers stopped early, because the notes were full: the rate is too low.
     pub truncated: bool,
     /// Cycles per second; for a contended lock: hand-overs per second.
@@ -32,8 +39,12 @@ pub struct Report {
     pub acquire: Latencies,
     /// From the call of release to its answer.
     pub release: Latencies,
+    /// The call that took longest; none if no cycle ended.
+    pub slowest: Option<Slowest>,
     /// Calls that failed, in the whole run.
     pub errors: Errors,
+    /// The measured time in equal parts.
+    pub intervals: Vec<Interval>,
     /// Contended lock only.
     pub fairness: Option<Fairness>,
     /// The disk in the same run.
@@ -55,6 +66,34 @@ pub struct Latencies {
     pub p999_us: f64,
     /// The longest.
     pub max_us: f64,
+}
+
+/// A part of the measured time.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Interval {
+    /// Its begin, seconds after [`Report::measured_from`].
+    pub from_s: f64,
+    /// Its end.
+    pub to_s: f64,
+    /// Cycles that ended in it, per second.
+    pub cycles_per_s: f64,
+    /// Calls that failed in it.
+    pub errors: u64,
+    /// Of the cycles that ended in it, from the call of acquire to the answer of release.
+    pub cycle: Latencies,
+}
+
+/// The slowest of the calls that ended well.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Slowest {
+    /// `acquire` or `release`.
+    pub call: String,
+    /// The name of the lock.
+    pub lock: String,
+    /// Microseconds.
+    pub us: f64,
+    /// Its begin, seconds after [`Report::measured_from`]; negative: during the warm-up.
+    pub began_s: f64,
 }
 
 /// Failed calls.
@@ -117,10 +156,18 @@ impl Disk {
 pub struct Judged {
     /// Grants that were judged, those of the warm-up included.
     pub grants: u64,
+    /// Names that the workers used.
+    pub names: u64,
+    /// Grants of the name that was granted least.
+    pub grants_per_name_min: u64,
     /// Calls whose outcome nobody knows; they accuse nobody.
     pub unknown: u64,
     /// Broken promises.
     pub violations: u64,
     /// The first of them in words.
     pub first: Vec<String>,
+}
+
+fn rfc3339<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&humantime::format_rfc3339_millis(*time))
 }

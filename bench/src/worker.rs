@@ -1,6 +1,12 @@
 //! One worker: acquires, releases, and notes what it saw.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use sharklock_client::{AcquireError, Client, Guard, LostReason, ReleaseError};
 use sharklock_history::{End, Hold, LockId, Mode, Position, Record, Recorder, What};
@@ -24,9 +30,26 @@ impl Window {
         Self { start, warmup, duration }
     }
 
+    /// Before it counts.
+    pub fn warmup(&self) -> Duration {
+        self.warmup
+    }
+
+    /// How long it counts.
+    pub fn duration(&self) -> Duration {
+        self.duration
+    }
+
     /// When workers begin no more cycles.
     pub fn end(&self) -> Instant {
         self.start + self.warmup + self.duration
+    }
+
+    /// The same, ended at `at` if that comes before its end.
+    #[must_use]
+    pub fn cut(self, at: Instant) -> Self {
+        let counts = at.saturating_duration_since(self.start).saturating_sub(self.warmup);
+        Self { duration: self.duration.min(counts), ..self }
     }
 
     /// Nanoseconds from the start of the run until `at`.
@@ -38,6 +61,20 @@ impl Window {
     pub fn measures(&self, end_nanos: u64) -> bool {
         let end = Duration::from_nanos(end_nanos);
         (self.warmup..self.warmup + self.duration).contains(&end)
+    }
+
+    /// How many parts, `every` long, the measured time has.
+    pub fn parts(&self, every: Duration) -> usize {
+        let parts = self.duration.as_nanos().div_ceil(every.as_nanos());
+        usize::try_from(parts).expect("the number of parts is bounded by the options")
+    }
+
+    /// The part in which something ended that ended so many nanoseconds after the start, if that
+    /// counts.
+    pub fn part_of(&self, end_nanos: u64, every: Duration) -> Option<usize> {
+        let since = Duration::from_nanos(end_nanos).checked_sub(self.warmup)?;
+        let part = usize::try_from(since.as_nanos() / every.as_nanos()).ok()?;
+        self.measures(end_nanos).then_some(part)
     }
 }
 
@@ -52,6 +89,8 @@ pub struct Worker {
     pub names: Vec<String>,
     /// When to begin no more cycles.
     pub window: Window,
+    /// Begins no more cycles from when this is set.
+    pub stopped: Arc<AtomicBool>,
     /// Stops after so many cycles, to bound the notes.
     pub cycles_max: u32,
 }
@@ -65,6 +104,8 @@ pub struct Notes {
     pub cycles_measured: u64,
     /// Calls that failed.
     pub errors: Errors,
+    /// When each of them did, in nanoseconds.
+    pub failures: Vec<u64>,
     /// It stopped early, to bound these notes.
     pub truncated: bool,
 }
@@ -75,7 +116,7 @@ impl Worker {
         let mut notes = Notes::default();
         let locks: Vec<LockId> = self.names.iter().map(|name| notes.recorder.lock(name)).collect();
         let mut cycle = 0_u32;
-        while now() < self.window.end() {
+        while now() < self.window.end() && !self.stopped.load(Ordering::Relaxed) {
             if cycle == self.cycles_max {
                 notes.truncated = true;
                 break;
@@ -104,7 +145,7 @@ impl Worker {
             Ok(guard) => {
                 record.acquisition = guard.acquisition().0;
                 record.position = position(&guard);
-                let hold = self.release(guard, returned, &mut notes.errors).await;
+                let hold = self.release(guard, returned, notes).await;
                 if hold.end == End::Released && self.window.measures(hold.end_returned) {
                     notes.cycles_measured += 1;
                 }
@@ -112,7 +153,7 @@ impl Worker {
                 notes.recorder.push(record);
             }
             Err(error) => {
-                notes.errors.add(error_kind(&error), 1);
+                self.failed(notes, error_kind(&error));
                 if matches!(error, AcquireError::Indeterminate { .. }) {
                     notes.recorder.push(record);
                 }
@@ -121,7 +162,12 @@ impl Worker {
         }
     }
 
-    async fn release(&self, guard: Guard, granted: Instant, errors: &mut Errors) -> Hold {
+    fn failed(&self, notes: &mut Notes, kind: &str) {
+        notes.errors.add(kind, 1);
+        notes.failures.push(self.window.nanos(now()));
+    }
+
+    async fn release(&self, guard: Guard, granted: Instant, notes: &mut Notes) -> Hold {
         let mut hold = Hold {
             token: guard.token().as_u64(),
             fence_floor: guard.fence_floor().as_u64(),
@@ -152,7 +198,7 @@ impl Worker {
             hold.end_returned = self.window.nanos(now());
         }
         if let Some(kind) = kind {
-            errors.add(kind, 1);
+            self.failed(notes, kind);
         }
         hold
     }
@@ -192,5 +238,9 @@ mod tests {
         let counted: Vec<bool> =
             [0, 999, 1_000, 2_999, 3_000].map(|ms| window.measures(ms * 1_000_000)).into();
         assert_eq!(counted, [false, false, true, true, false]);
+        let cut = window.cut(window.start + second + second / 2);
+        assert_eq!((cut.duration(), cut.measures(1_500_000_000)), (second / 2, false));
+        assert_eq!(window.cut(window.start + second / 2).duration(), Duration::ZERO);
+        assert_eq!(window.cut(window.end() + second).duration(), 2 * second);
     }
 }

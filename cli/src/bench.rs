@@ -1,23 +1,26 @@
 //! `sharklock bench`: runs a load from `sharklock-bench` and shows its report.
 
-use std::{fs::File, io::Write as _, path::Path};
+use std::{fs::File, io::Write as _, path::Path, process, time::Duration};
 
-use sharklock_bench::{Latencies, Load, LoadError, Report, Workload};
+use sharklock_bench::{Interval, Latencies, Load, LoadError, Report, Workload};
 
 use crate::{
     admin::UNREACHABLE_HINT,
-    args::{self, BenchArgs, ReachArgs},
+    args::{self, BenchArgs, Output, ReachArgs},
     exit::{FAILED, Failure, OK, UNREACHABLE, USAGE},
-    render::{print, printable, table},
+    render::{json, print, printable, table},
+    server::Stop,
 };
 
 /// Connections unless told otherwise.
 const CONNECTIONS_DEFAULT_MAX: u32 = 8;
+/// The parts of the measured time unless told otherwise.
+const EVERY_DEFAULT: Duration = Duration::from_secs(1);
 
 /// Runs the load, prints the report, and writes it as JSON where asked.
 pub async fn run(reach: ReachArgs, args: BenchArgs) -> Result<u8, Failure> {
     // Opened first: a run of minutes must not end with a file that cannot be written.
-    let json = args.json.as_deref().map(create).transpose()?;
+    let file = args.json.as_deref().map(create).transpose()?;
     let workload = match args.workload {
         args::Workload::AcquireRelease => Workload::AcquireRelease,
         args::Workload::Contend => Workload::Contend,
@@ -29,15 +32,26 @@ pub async fn run(reach: ReachArgs, args: BenchArgs) -> Result<u8, Failure> {
         clients: args.clients,
         connections: args.connections.unwrap_or(args.clients.min(CONNECTIONS_DEFAULT_MAX)),
         names: args.names,
+        prefix: args.prefix.unwrap_or_else(|| format!("bench-{}/", process::id())),
         warmup: args.warmup,
         duration: args.duration,
+        every: args.every.unwrap_or(EVERY_DEFAULT),
         fsync_dir: args.fsync_dir,
     };
-    let report = sharklock_bench::run(&load).await.map_err(failure)?;
-    print(&text(&report))?;
-    if let Some((mut file, path)) = json {
-        let document = serde_json::to_string_pretty(&report).expect("a report is plain data");
-        writeln!(file, "{document}").map_err(|why| cannot_write(path, &why))?;
+    let mut stop = Stop::listen()?;
+    let asked = async move {
+        stop.next().await;
+        eprintln!("sharklock: stopping; the report comes when calls under way are answered");
+        let _ends_the_process = stop.next_ends_the_process();
+    };
+    let report = sharklock_bench::run(&load, asked).await.map_err(failure)?;
+    print(&match args.output.output {
+        Output::Table if args.every.is_some() => text(&report) + &parts(&report.intervals),
+        Output::Table => text(&report),
+        Output::Json => json(&report),
+    })?;
+    if let Some((mut file, path)) = file {
+        file.write_all(json(&report).as_bytes()).map_err(|why| cannot_write(path, &why))?;
     }
     verdict(&report)
 }
@@ -86,6 +100,9 @@ fn text(report: &Report) -> String {
         "{load}: {} clients over {} connections, {:.1} s after {:.1} s of warm-up\n\n{rate}  {:.0}\n",
         report.clients, report.connections, report.measured_s, report.warmup_s, report.cycles_per_s,
     );
+    if report.stopped_early {
+        text += "STOPPED EARLY, as it was asked to\n";
+    }
     if report.truncated {
         text +=
             "TRUNCATED: the notes were full before the time was over; use a shorter --duration\n";
@@ -114,15 +131,46 @@ fn text(report: &Report) -> String {
     ];
     let rows: Vec<_> = rows.iter().map(|(name, latencies)| row(name, latencies)).collect();
     text += &table(&["", "COUNT", "P50", "P99", "P99.9", "MAX"], &rows);
+    if let Some(slowest) = &report.slowest {
+        text += &format!(
+            "\nslowest call: {} of {}, {}, begun at {:.1} s\n",
+            slowest.call,
+            printable(&slowest.lock),
+            micros(slowest.us),
+            slowest.began_s,
+        );
+    }
     text += &format!(
         "\nF {}: the smaller median of fdatasync, 512 bytes in {}\n\
-         history: {} grants judged, {} violations\n",
+         history: {} grants judged, {} violations\n\
+         names: {}, each granted {} times or more\n",
         micros(report.disk.f_us),
         printable(&report.disk.dir),
         report.history.grants,
         report.history.violations,
+        report.history.names,
+        report.history.grants_per_name_min,
     );
     text
+}
+
+/// Each part of the measured time.
+fn parts(intervals: &[Interval]) -> String {
+    let row = |part: &Interval| {
+        let mut row = vec![
+            format!("{:.1}s", part.from_s),
+            format!("{:.0}", part.cycles_per_s),
+            part.errors.to_string(),
+        ];
+        let Latencies { count, p50_us, p99_us, max_us, .. } = part.cycle;
+        row.extend([p50_us, p99_us, max_us].map(|us| match count {
+            0 => "-".to_owned(),
+            _ => micros(us),
+        }));
+        row
+    };
+    let rows: Vec<_> = intervals.iter().map(row).collect();
+    format!("\n{}", table(&["FROM", "CYCLES/S", "ERRORS", "P50", "P99", "MAX"], &rows))
 }
 
 fn row(name: &str, latencies: &Latencies) -> Vec<String> {
@@ -145,7 +193,7 @@ fn micros(us: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sharklock_bench::{Disk, Errors, Fairness, Judged};
+    use sharklock_bench::{Disk, Errors, Fairness, Judged, Slowest};
 
     fn report() -> Report {
         let latencies = |p50_us| Latencies {
@@ -160,17 +208,34 @@ mod tests {
             clients: 64,
             connections: 8,
             names_per_worker: 16,
+            prefix: "bench-7/".into(),
+            measured_from: std::time::UNIX_EPOCH,
             warmup_s: 2.0,
             measured_s: 10.0,
+            stopped_early: false,
             truncated: false,
             cycles_per_s: 1_874.4,
             cycle: latencies(34_000.0),
             acquire: latencies(33_000.0),
             release: latencies(500.0),
+            slowest: Some(Slowest {
+                call: "acquire".into(),
+                lock: "bench-7/hot".into(),
+                us: 13_200_000.0,
+                began_s: -0.25,
+            }),
             errors: Errors::default(),
+            intervals: vec![],
             fairness: Some(Fairness { grants_min: 292, grants_max: 293, jain: 0.99999 }),
             disk: Disk::new(".".into(), latencies(134.0), latencies(190.0)),
-            history: Judged { grants: 20_000, unknown: 0, violations: 0, first: vec![] },
+            history: Judged {
+                grants: 20_000,
+                names: 1,
+                grants_per_name_min: 20_000,
+                unknown: 0,
+                violations: 0,
+                first: vec![],
+            },
         }
     }
 
@@ -191,8 +256,31 @@ mod tests {
              fdatasync, idle    9      134us    268us    402us    53.60ms\n\
              fdatasync, loaded  9      190us    380us    570us    76.00ms\n\
              \n\
+             slowest call: acquire of bench-7/hot, 13.20s, begun at -0.2 s\n\
+             \n\
              F 134us: the smaller median of fdatasync, 512 bytes in .\n\
-             history: 20000 grants judged, 0 violations\n"
+             history: 20000 grants judged, 0 violations\n\
+             names: 1, each granted 20000 times or more\n"
+        );
+    }
+
+    #[test]
+    fn a_part_without_cycles_has_no_latencies() {
+        let part = |from_s, errors, cycle: Latencies| Interval {
+            from_s,
+            to_s: from_s + 1.0,
+            cycles_per_s: cycle.count as f64,
+            errors,
+            cycle,
+        };
+        let busy = Latencies { count: 9, p50_us: 900.0, p99_us: 1_200.0, ..Latencies::default() };
+        let parts = parts(&[part(0.0, 0, busy), part(1.0, 2, Latencies::default())]);
+        assert_eq!(
+            parts,
+            "\n\
+             FROM  CYCLES/S  ERRORS  P50    P99     MAX\n\
+             0.0s  9         0       900us  1.20ms  0.0us\n\
+             1.0s  0         2       -      -       -\n"
         );
     }
 

@@ -37,6 +37,8 @@ pub const DEFAULT_ENDPOINT: &str = "http://127.0.0.1:7700";
 const TTL_MIN: Duration = Duration::from_secs(2);
 /// A lease cannot be longer (decisions.md, *Defaults*).
 const TTL_MAX: Duration = Duration::from_secs(600);
+/// A part of a bench's time cannot be shorter.
+const EVERY_MIN: Duration = Duration::from_millis(100);
 /// Longer than any session of work, short enough that arithmetic on it cannot overflow.
 const DURATION_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
@@ -351,12 +353,15 @@ pub enum Output {
 Examples:
   sharklock bench acquire-release --clients 256 --duration 30s
   sharklock bench contend --clients 64 --duration 30s --json contend.json
+  sharklock bench acquire-release --every 1s     each second by itself
 ",
     after_help = "\
 Every grant that the run saw is judged: overlapping holders, tokens out of order
 and other broken promises are printed, and make the exit code 1. The disk is
 measured in the same run, since it moves: F is the median fdatasync of 512 bytes
 in --fsync-dir, around the load or during it, whichever is smaller.
+
+Ctrl-C, or SIGTERM, ends the run early, with a report of what it has measured.
 
 Exit codes: 0 done, 1 a violation or no cycle at all, 2 usage, 69 the cluster is
 out of reach."
@@ -379,12 +384,21 @@ pub struct BenchArgs {
     /// Names that each worker cycles over (acquire-release only)
     #[arg(long, value_name = "K", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub names: u32,
+    /// All names begin with it [default: bench-PID/]
+    #[arg(long, value_name = "TEXT", value_parser = prefix)]
+    pub prefix: Option<String>,
+    /// Shows the figures of each part of the time, so long, too; JSON always has those of each 1s
+    #[arg(long, value_name = "DURATION", value_parser = every)]
+    pub every: Option<Duration>,
     /// Writes the report here as JSON too
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
     /// Measures fdatasync here: choose the disk that the server writes to
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub fsync_dir: PathBuf,
+    /// For people, or for programs
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 /// What the workers of `bench` do.
@@ -441,6 +455,14 @@ fn ttl(text: &str) -> Result<Duration, String> {
     Ok(ttl)
 }
 
+fn every(text: &str) -> Result<Duration, String> {
+    let every = duration(text)?;
+    if every < EVERY_MIN {
+        return Err("at least 100ms: a shorter part has too few cycles for a percentile".into());
+    }
+    Ok(every)
+}
+
 fn endpoints(list: &str) -> Result<Endpoints, String> {
     let endpoints = endpoints_of_list(list);
     if endpoints.is_empty() {
@@ -465,6 +487,11 @@ fn cluster(id: &str) -> Result<Cluster, BadClusterId> {
 /// trip.
 fn lock_name(text: &str) -> Result<String, String> {
     bounded_text(text, 512, "a lock name")
+}
+
+fn prefix(text: &str) -> Result<String, String> {
+    // The rest of a lock's name is for the numbers of worker and name.
+    bounded_text(text, 480, "a prefix")
 }
 
 fn owner(text: &str) -> Result<String, String> {

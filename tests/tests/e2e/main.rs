@@ -22,6 +22,7 @@ mod older_copy;
 mod power_cut;
 mod ranges;
 mod restart;
+mod split_under_load;
 mod unary;
 mod workspace;
 

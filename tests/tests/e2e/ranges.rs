@@ -84,13 +84,13 @@ async fn cycle(client: &Client, name: &str, tokens: &Mutex<BTreeMap<String, u64>
 }
 
 /// A run of the command line: exit code, stdout, stderr.
-async fn cli(endpoints: &[String], args: &[&str]) -> (Option<i32>, String, String) {
+pub(crate) async fn cli(endpoints: &[String], args: &[&str]) -> (Option<i32>, String, String) {
     let mut process = Process::spawn(command(args).env("SHARKLOCK_ENDPOINTS", endpoints.join(",")));
     let code = process.ends(SOON).await.code();
     (code, process.stdout(), process.stderr())
 }
 
-async fn cli_json(endpoints: &[String], args: &[&str]) -> Value {
+pub(crate) async fn cli_json(endpoints: &[String], args: &[&str]) -> Value {
     let args = [args, &["--output", "json"]].concat();
     let (code, out, err) = cli(endpoints, &args).await;
     assert_eq!(code, Some(0), "{args:?}: {err}");
@@ -98,7 +98,7 @@ async fn cli_json(endpoints: &[String], args: &[&str]) -> Value {
 }
 
 /// Bounds of all ranges as `ranges ls` has them, and that they tile the names.
-async fn bounds(endpoints: &[String]) -> Vec<String> {
+pub(crate) async fn bounds(endpoints: &[String]) -> Vec<String> {
     let list = cli_json(endpoints, &["ranges", "ls"]).await;
     assert_eq!(list["schema"], "sharklock.v1.RangeList");
     let ranges = list["ranges"].as_array().expect("a list").clone();
