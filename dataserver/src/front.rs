@@ -15,9 +15,10 @@ use crate::{
     agenda::Rest,
     attempts::Attempts,
     codec,
-    gate::{Gate, SplitAskers},
+    gate::{Gate, SplitWish},
     lease_clock::LeaseClock,
     load::Load,
+    load_sample::LoadSample,
     memory::{Charge, Pending},
     range_age::{CountedTime, RangeAge},
     wire::Caller,
@@ -114,15 +115,15 @@ pub struct Read {
     pub query: Query,
 }
 
-/// A split that somebody has asked for, and that is proposed once there are ids for the new range.
+/// A split that is proposed once there are ids for the new range.
 #[derive(Clone, Debug)]
 pub struct WantedSplit {
     /// By which it was decided.
     pub epoch: Epoch,
     /// First name of the upper half.
     pub key: String,
-    /// Those who wait for its outcome.
-    pub askers: SplitAskers,
+    /// Why it is wanted, and who waits for its outcome.
+    pub wish: SplitWish,
 }
 
 /// A leader knows this of its range beside the range's state.
@@ -134,6 +135,17 @@ pub struct Figures {
     pub commands_per_second: Option<u64>,
     /// First name of the upper half, if the range is being split.
     pub splitting_at: String,
+    /// Why it is not split, if it should be.
+    pub unsplit: Option<Unsplit>,
+}
+
+/// A range has too much of something, and is not split.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unsplit {
+    /// Why, for people.
+    pub because: String,
+    /// The lock that has most of what is too much, if that is the reason.
+    pub hot_name: Option<Name>,
 }
 
 /// See [`Read`].
@@ -225,16 +237,20 @@ pub struct Front {
     pub led: (u64, Option<StoreId>),
     /// Counts what is proposed.
     pub load: Load,
+    /// The same, to find out whether it is too much, and for which locks.
+    pub sample: LoadSample,
+    /// Why the range is not split although it has too much of something, as found out last.
+    pub unsplit: Option<Unsplit>,
 }
 
 impl Front {
-    /// The split that is on its way: the epoch by which it was decided, its key, and who waits for it.
-    pub fn split_under_way(&mut self) -> Option<(Epoch, &str, &mut SplitAskers)> {
+    /// The split that is on its way: the epoch by which it was decided, its key, and who wishes it.
+    pub fn split_under_way(&mut self) -> Option<(Epoch, &str, &mut SplitWish)> {
         match (&mut self.wanted, &mut self.gate) {
-            (Some(WantedSplit { epoch, key, askers }), _) => Some((*epoch, key, askers)),
+            (Some(WantedSplit { epoch, key, wish }), _) => Some((*epoch, key, wish)),
             (None, Some(gate)) => {
-                let (split, askers) = gate.split_and_askers();
-                Some((split.epoch, &split.key, askers))
+                let (split, wish) = gate.split_and_wish();
+                Some((split.epoch, &split.key, wish))
             }
             (None, None) => None,
         }
@@ -248,6 +264,7 @@ impl Front {
             state_bytes: self.weighed,
             commands_per_second: self.load.per_second(now),
             splitting_at: splitting_at.cloned().unwrap_or_default(),
+            unsplit: self.unsplit.clone(),
         }
     }
 
@@ -376,6 +393,8 @@ impl Front {
     pub fn step_down(&mut self) -> (Vec<ReplyTo>, Vec<ReplyTo>) {
         self.leading = None;
         self.load = Load::default();
+        self.sample = LoadSample::default();
+        self.unsplit = None;
         self.subscribers.clear();
         self.attempts.clear();
         self.pending = Pending::default();
@@ -386,7 +405,7 @@ impl Front {
         let rounds = std::mem::take(&mut self.rounds);
         let reading = reads.into_iter().chain(rounds.into_values().flatten()).map(|read| read.to);
         let (kept_back, decided) = self.gate.take().map(Gate::waiting).unwrap_or_default();
-        let wanted = self.wanted.take().map(|wanted| wanted.askers.to).unwrap_or_default();
+        let wanted = self.wanted.take().map(|wanted| wanted.wish.askers).unwrap_or_default();
         let not_done = queued.chain(reading).chain(kept_back).chain(wanted).collect();
         let proposed = in_log.iter().filter_map(Asker::reply_to);
         (not_done, decided.into_iter().chain(proposed).collect())

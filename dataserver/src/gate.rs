@@ -22,7 +22,10 @@ use std::collections::VecDeque;
 use sharklock_locktable::Outcome;
 use sharklock_multiraft::Split;
 
-use crate::front::{Asker, Query, Read, ReplyTo};
+use crate::{
+    front::{Asker, Query, Read, ReplyTo},
+    triggers::Measure,
+};
 
 /// Items of keepalives that are kept back. Past it the oldest go without an answer: their clients
 /// have repeated them by then, as a split that takes so long has a disk that hangs.
@@ -39,13 +42,15 @@ pub struct HeldOutcome {
     pub outcome: Outcome,
 }
 
-/// Those who wait for a split.
+/// Why a split is made, and for whom.
 #[derive(Clone, Debug, Default)]
-pub struct SplitAskers {
+pub struct SplitWish {
     /// Why it is made where it is, for people.
     pub because: String,
-    /// The ways of their answers.
-    pub to: Vec<ReplyTo>,
+    /// What the range has too much of, if nobody had to ask.
+    pub excess_of: Option<Measure>,
+    /// The ways of the answers to those who have asked.
+    pub askers: Vec<ReplyTo>,
 }
 
 /// Everything that was behind a gate.
@@ -53,8 +58,8 @@ pub struct SplitAskers {
 pub struct Opened {
     /// The split, whether it took effect or came too late.
     pub split: Split,
-    /// Those who wait for that.
-    pub askers: SplitAskers,
+    /// Why it was wanted, and who waits for it.
+    pub wish: SplitWish,
     /// In the order of the log.
     pub outcomes: Vec<HeldOutcome>,
     /// In the order in which they were proved.
@@ -72,17 +77,17 @@ pub struct Opened {
 pub struct Gate {
     split_at: u64,
     split: Split,
-    askers: SplitAskers,
+    wish: SplitWish,
     outcomes: Vec<HeldOutcome>,
     keepalives: VecDeque<Read>,
     items: usize,
 }
 
 impl Gate {
-    /// Shut since a split was proposed that stands at this index. The askers wait for its outcome.
-    pub fn shut(split_at: u64, split: Split, askers: SplitAskers) -> Self {
+    /// Shut since a split was proposed that stands at this index. Whoever wished it waits for its outcome.
+    pub fn shut(split_at: u64, split: Split, wish: SplitWish) -> Self {
         let (outcomes, keepalives) = (Vec::new(), VecDeque::new());
-        Self { split_at, split, askers, outcomes, keepalives, items: 0 }
+        Self { split_at, split, wish, outcomes, keepalives, items: 0 }
     }
 
     /// The split.
@@ -90,9 +95,9 @@ impl Gate {
         &self.split
     }
 
-    /// The split, and those who wait for it.
-    pub fn split_and_askers(&mut self) -> (&Split, &mut SplitAskers) {
-        (&self.split, &mut self.askers)
+    /// The split, and whoever wished it.
+    pub fn split_and_wish(&mut self) -> (&Split, &mut SplitWish) {
+        (&self.split, &mut self.wish)
     }
 
     /// Whether the entry at `index`, which was applied, is the split, or stands where it was lost.
@@ -121,8 +126,8 @@ impl Gate {
 
     /// All that was kept back, now that it may go.
     pub fn open(self) -> Opened {
-        let Self { split, askers, outcomes, keepalives, .. } = self;
-        Opened { split, askers, outcomes, keepalives: keepalives.into() }
+        let Self { split, wish, outcomes, keepalives, .. } = self;
+        Opened { split, wish, outcomes, keepalives: keepalives.into() }
     }
 
     /// Who waits for it, if it never goes: the keepalives of which nothing was done, and those whose
@@ -130,7 +135,7 @@ impl Gate {
     pub fn waiting(self) -> (Vec<ReplyTo>, Vec<ReplyTo>) {
         let keepalives = self.keepalives.into_iter().map(|read| read.to).collect();
         let decided = self.outcomes.iter().filter_map(|held| held.asker.reply_to());
-        (keepalives, decided.chain(self.askers.to).collect())
+        (keepalives, decided.chain(self.wish.askers).collect())
     }
 }
 
@@ -153,7 +158,7 @@ mod tests {
         let epoch = Epoch { conf_ver: 1, version: 1 };
         let split = Split { epoch, key: "m".into(), child: RangeId(2), child_peers: Vec::new() };
         let to = vec![ReplyTo { link: LinkId(1), tag: 77 }];
-        Gate::shut(9, split, SplitAskers { to, ..SplitAskers::default() })
+        Gate::shut(9, split, SplitWish { askers: to, ..SplitWish::default() })
     }
 
     fn read(tag: u64, query: Query) -> Read {

@@ -22,6 +22,7 @@ mod image;
 mod journal;
 mod lease_clock;
 mod load;
+mod load_sample;
 mod machine;
 mod memory;
 mod moved;
@@ -30,6 +31,7 @@ mod range_age;
 mod reads;
 mod reports;
 mod splitting;
+mod triggers;
 mod wire;
 mod worker;
 
@@ -43,11 +45,12 @@ pub use gathering::{GATHERING_LINK, Gathering, is_for_all};
 pub use lease_clock::{LeaseClock, LeaseKey, Renewal, with_drift};
 pub use machine::{LockRange, LockRangeOutput};
 pub use memory::{MemoryBounds, MemoryRefusals, SESSION_ACQUISITIONS_MAX, StoreMemory};
-pub use ports::{IdsWanted, Input, Outputs, Pace, Whereabouts, WorkerStats};
+pub use ports::{IdsWanted, Input, Outputs, Pace, SplitCounts, Whereabouts, WorkerStats};
 pub use reports::Reports;
 #[cfg(feature = "edge")]
 pub use sharklock_multiraft::{LogLimits, SnapshotLimits};
 #[cfg(feature = "edge")]
 pub use sharklock_proto::Lane;
-pub use splitting::{Cut, NotSplit, RANGES_MAX};
+pub use splitting::{Cut, NotSplit, RANGES_MAX, Why};
+pub use triggers::{Excess, Measure, OneName, SplitLimits};
 pub use worker::Worker;

@@ -9,7 +9,7 @@ use sharklock_proto::internal::v1::{
 };
 use sharklock_rangemap::{Bounds, Descriptor, Epoch, PeerId, RangeId, StoreId};
 
-use crate::{front::LinkId, machine::LockRange};
+use crate::{front::LinkId, machine::LockRange, triggers::Measure};
 
 /// Something that happened.
 #[derive(Debug)]
@@ -204,9 +204,49 @@ pub struct WorkerStats {
     /// Ranges that turns have looked at, one by one. A range that lies idle is not looked at.
     pub visits: u64,
     /// Splits that this store has proposed as a leader, and that were applied.
-    pub splits: u64,
+    pub splits: SplitCounts,
     /// Splits that somebody has asked for in vain.
     pub split_refusals: u64,
+}
+
+/// Splits, by what they were made for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SplitCounts {
+    /// An operator has asked.
+    pub operator: u64,
+    /// The range had too many locks.
+    pub locks: u64,
+    /// Its locks took too much memory.
+    pub bytes: u64,
+    /// It had too many waiters.
+    pub waiters: u64,
+    /// It got too many commands.
+    pub commands: u64,
+}
+
+impl SplitCounts {
+    /// Counts one more; `None`: an operator has asked.
+    pub fn count(&mut self, excess_of: Option<Measure>) {
+        *match excess_of {
+            None => &mut self.operator,
+            Some(Measure::Locks) => &mut self.locks,
+            Some(Measure::Bytes) => &mut self.bytes,
+            Some(Measure::Waiters) => &mut self.waiters,
+            Some(Measure::Commands) => &mut self.commands,
+        } += 1;
+    }
+}
+
+impl AddAssign for SplitCounts {
+    /// Adds up the counts of several workers.
+    fn add_assign(&mut self, other: Self) {
+        let Self { operator, locks, bytes, waiters, commands } = other;
+        self.operator += operator;
+        self.locks += locks;
+        self.bytes += bytes;
+        self.waiters += waiters;
+        self.commands += commands;
+    }
 }
 
 impl AddAssign for WorkerStats {

@@ -95,6 +95,8 @@ impl Replies {
         let described = |range: &RangeId| {
             let status = store.status(*range)?;
             let figures = figures(*range).unwrap_or_default();
+            let unsplit = figures.unsplit.as_ref();
+            let hot_name = unsplit.and_then(|it| Some(it.hot_name.as_ref()?.as_str().to_owned()));
             let peers = store.peers(*range).into_iter();
             let awaited = store.awaited_child(*range);
             Some(v1::RangeStatus {
@@ -105,6 +107,8 @@ impl Replies {
                 state_bytes: figures.state_bytes,
                 commands_per_second: figures.commands_per_second,
                 splitting_at: figures.splitting_at,
+                unsplit_because: unsplit.map(|it| it.because.clone()).unwrap_or_default(),
+                hot_name: hot_name.unwrap_or_default(),
                 ..range_status(store.descriptor(*range)?, &status, store.machine(*range)?)
             })
         };

@@ -8,7 +8,7 @@ use sharklock_multiraft::{NotChanged, NotProposed};
 use sharklock_proto::internal::v1::store_error::Kind;
 use sharklock_rangemap::{Bounds, Epoch, RangeId, StoreId};
 
-use crate::wire;
+use crate::{triggers::Excess, wire};
 
 /// Replicas that a store has at most, unless it is told otherwise. Each costs a few kilobytes and a row
 /// in every heartbeat; whoever needs more has more stores.
@@ -23,12 +23,23 @@ const RETRY_MS: u64 = 1_000;
 pub struct Cut {
     /// First name of the upper half.
     pub at: String,
-    /// Somebody has named it; otherwise the range has chosen it.
-    pub is_told: bool,
+    /// Why there.
+    pub why: Why,
     /// Locks of the lower half.
     pub below: usize,
     /// Locks of the upper half.
     pub above: usize,
+}
+
+/// Why a range is split where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// Somebody has named the place.
+    Told,
+    /// It is to be split, and the place is its middle.
+    Middle,
+    /// It has too much of something, and so both halves get their share of that.
+    TooMuch(Excess),
 }
 
 impl Cut {
@@ -47,7 +58,7 @@ impl Cut {
             let middle = table.middle().ok_or(NotSplit::TooFewNames { locks })?;
             let at = middle.as_str().to_owned();
             let below = locks / 2;
-            return Ok(Self { at, is_told: false, below, above: locks - below });
+            return Ok(Self { at, why: Why::Middle, below, above: locks - below });
         };
         let is_bound = [&bounds.start, &bounds.end].contains(&&at.as_bytes().to_vec());
         if is_bound {
@@ -57,21 +68,20 @@ impl Cut {
             return Err(NotSplit::Outside);
         }
         let below = table.names_before(at);
-        Ok(Self { at: at.to_owned(), is_told: true, below, above: locks - below })
+        Ok(Self { at: at.to_owned(), why: Why::Told, below, above: locks - below })
     }
 }
 
 impl fmt::Display for Cut {
     /// Why there, for people.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { is_told, below, above, .. } = self;
-        match is_told {
-            true => write!(f, "it was told so: {below} locks are below it, {above} are not"),
-            false => write!(
-                f,
-                "it is the middle of the range's locks: {below} are below it, {above} are not"
-            ),
+        let Self { why, below, above, .. } = self;
+        match why {
+            Why::Told => write!(f, "it was told so")?,
+            Why::Middle => write!(f, "it is the middle of the range's locks")?,
+            Why::TooMuch(excess) => write!(f, "{excess}")?,
         }
+        write!(f, ": {below} locks are below it, {above} are not")
     }
 }
 
@@ -212,7 +222,7 @@ impl NotSplit {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use std::collections::BTreeSet;
 
     use sharklock_locktable::{
@@ -222,20 +232,28 @@ mod tests {
 
     use super::*;
 
-    fn table(names: &[&str]) -> LockTable {
+    /// Each name has a holder.
+    pub fn table(names: &[&str]) -> LockTable {
+        let held_by_one: Vec<_> = names.iter().map(|name| (*name, 0)).collect();
+        held(&held_by_one)
+    }
+
+    /// Each name has a holder, and so many waiters.
+    pub fn held(names: &[(&str, usize)]) -> LockTable {
         let mut table = LockTable::new();
-        for (at, name) in (1..).zip(names) {
+        let acquires = names.iter().flat_map(|(name, waiters)| vec![*name; waiters + 1]);
+        for (at, name) in (1..).zip(acquires) {
             let acquisition = Acquisition {
-                session: SessionHandle([1; 16]),
+                session: SessionHandle(u128::from(at).to_be_bytes()),
                 instance: Instance(1),
                 id: AcquisitionId(at),
             };
             let acquire = Acquire {
                 acquisition,
-                name: (*name).into(),
+                name: name.into(),
                 mode: Mode::Exclusive,
                 ttl_ms: 10_000,
-                wait: Wait::Try,
+                wait: Wait::Unbounded,
                 reenter: None,
                 owner: Owner::default(),
                 condition: None,
@@ -262,7 +280,7 @@ mod tests {
             (&["a", "b", "c"], "b", 1, 2),
             (&["a", "b", "c", "d", "z"], "c", 2, 3),
         ] {
-            let expected = Cut { at: at.to_owned(), is_told: false, below, above };
+            let expected = Cut { at: at.to_owned(), why: Why::Middle, below, above };
             assert_eq!(cut(names), Ok(expected), "{names:?}");
         }
     }
@@ -280,7 +298,7 @@ mod tests {
             assert_eq!(cut(at), Err(why), "{at}");
         }
         for (at, below) in [("c", 0), ("cc", 1), ("d", 1), ("l", 2)] {
-            let expected = Cut { at: at.to_owned(), is_told: true, below, above: 2 - below };
+            let expected = Cut { at: at.to_owned(), why: Why::Told, below, above: 2 - below };
             assert_eq!(cut(at), Ok(expected), "{at}");
         }
         let whole = Cut::choose(&table, &Bounds::ALL, Some(""));

@@ -9,7 +9,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use sharklock_locktable::Token;
+use sharklock_locktable::{Command, Token};
 use sharklock_multiraft::{AwaitedChild, BatchSeq, Effects, Pacer, Store};
 use sharklock_proto::{
     CALL_AGE_MAX,
@@ -34,15 +34,18 @@ use crate::{
     range_age::CountedTime,
     reads::{self, Word},
     splitting::RANGES_MAX,
+    triggers::SplitLimits,
     wire,
 };
 use heirs::Heirs;
+use oversized::Oversized;
 #[cfg(feature = "edge")]
 pub use telling::Busy;
 use whereabouts::Settling;
 
 mod effects;
 mod heirs;
+mod oversized;
 mod splitting;
 mod telling;
 mod whereabouts;
@@ -90,6 +93,7 @@ pub struct Worker {
     ranges_max: usize,
     ranges_elsewhere: usize,
     ids_wanted: Vec<IdsWanted>,
+    oversized: Oversized,
     stats: WorkerStats,
 }
 
@@ -124,6 +128,7 @@ impl Worker {
             ranges_max: RANGES_MAX,
             ranges_elsewhere: 0,
             ids_wanted: Vec::new(),
+            oversized: Oversized::default(),
             stats: WorkerStats::default(),
         }
     }
@@ -146,6 +151,12 @@ impl Worker {
     /// leads is split beyond that.
     pub fn with_ranges_max(mut self, ranges_max: usize) -> Self {
         self.ranges_max = ranges_max;
+        self
+    }
+
+    /// The same, splitting the ranges that it leads beyond these limits.
+    pub fn with_split_limits(mut self, limits: SplitLimits) -> Self {
+        self.oversized = Oversized::beyond(limits);
         self
     }
 
@@ -364,6 +375,7 @@ impl Worker {
             }
             self.look_at_memory();
             self.heirs.forget_old(now);
+            self.split_oversized(now);
         }
         is_tick
     }
@@ -495,7 +507,13 @@ impl Worker {
             let descriptor = self.store.descriptor(range).expect("a range has its descriptor");
             moved::assert_inside(descriptor, &front.proposals.waiting()[..count]);
             let head = BatchHead { version: *version, stamped_unix_ms: wall_unix_ms, passed_ms };
-            let encode = |commands: &[_]| codec::encode_batch(head, commands);
+            let (limit, sample) = (self.oversized.limits().commands_per_second, &mut front.sample);
+            let encode = |commands: &[Command]| {
+                if let Some(limit) = limit {
+                    sample.count(now, limit, commands.iter().filter_map(|it| it.names().next()));
+                }
+                codec::encode_batch(head, commands)
+            };
             // If it does not, all wait on, what the lease clock has asked among them; a full queue
             // refuses acquires.
             if front.proposals.propose(&mut self.store, range, count, encode) {
@@ -521,6 +539,7 @@ impl Worker {
                 if front.is_overlong || awaited.is_some() {
                     splitting::look_at_log(range, front, awaited);
                 }
+                self.oversized.look(now, range, front, machine.table());
                 front.rest(now, machine.table())
             });
             self.agenda.rest(range, rest.unwrap_or_default());

@@ -27,6 +27,7 @@ mod expire;
 mod reclaim;
 mod release;
 
+mod balance;
 mod leases;
 mod views;
 
@@ -47,6 +48,7 @@ mod split;
 
 mod invariants;
 
+pub use balance::{Balance, Weight};
 pub use command::{
     Acquire, Ask, At, Cancel, Claim, Command, Downgrade, End, EndCause, Ending, Expire, ExpireItem,
     Mode, Owner, RaiseFeatureLevel, Reclaim, Release, Revoke, SetCondition, TimeUp, Timed, Wait,

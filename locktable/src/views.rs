@@ -82,6 +82,11 @@ impl LockTable {
         (self.locks.len() > 1).then(|| self.locks.keys().nth(self.locks.len() / 2)).flatten()
     }
 
+    /// The first name that it has.
+    pub fn first(&self) -> Option<&Name> {
+        self.locks.keys().next()
+    }
+
     /// How many names come before this one, in the same time.
     pub fn names_before(&self, name: &str) -> usize {
         self.locks.range::<str, _>((Bound::Unbounded, Bound::Excluded(name))).count()

@@ -321,6 +321,16 @@ impl<M: StateMachine> Store<M> {
         }
     }
 
+    /// The same for one range: it has work that another store could do. It stays where nobody can take
+    /// it.
+    pub fn hand_over_one(&mut self, range: RangeId) {
+        if let Some(replica) = self.replicas.get_mut(&range)
+            && replica.hand_over(self.ticks)
+        {
+            self.work.insert(range);
+        }
+    }
+
     /// The replicas of a range as its leader sees them, in the order of its descriptor. None unless
     /// the leader is here.
     pub fn peers(&self, range: RangeId) -> Vec<PeerProgress> {

@@ -215,6 +215,8 @@ pub fn range(range: RangeStatus) -> Range {
         state_bytes: Wide(range.state_bytes),
         commands_per_second: range.commands_per_second.map(Wide),
         splitting_at: range.splitting_at,
+        unsplit_because: range.unsplit_because,
+        hot_name: range.hot_name,
         waits_for: range.waits_for,
         voter_store_ids: range.voter_store_ids.into_iter().map(Wide).collect(),
         replicas: range.replicas.into_iter().map(replica).collect(),

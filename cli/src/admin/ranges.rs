@@ -43,6 +43,10 @@ pub struct Range {
     pub commands_per_second: Option<Wide>,
     /// It is being split: the first name of the upper half. Empty: it is not.
     pub splitting_at: String,
+    /// It has more of something than it is split for, and is not split: why. Empty: it has not.
+    pub unsplit_because: String,
+    /// The lock that has most of that, if that is why. Empty: it is not.
+    pub hot_name: String,
     /// The things that it waits for or lacks, a sentence each.
     pub waits_for: Vec<String>,
     /// Stores of its voters.
@@ -115,6 +119,8 @@ impl Range {
             Self { leader_store_id: Wide(0), .. } => "NO LEADER",
             Self { splitting_at, .. } if !splitting_at.is_empty() => "splitting",
             Self { waits_for, .. } if !waits_for.is_empty() => "waits",
+            Self { hot_name, .. } if !hot_name.is_empty() => "hot lock",
+            Self { unsplit_because, .. } if !unsplit_because.is_empty() => "not split",
             _ => "ok",
         }
     }
@@ -143,6 +149,9 @@ impl Range {
         text += &table(&["WHAT", "IS"], &rows);
         if !self.splitting_at.is_empty() {
             let _ = writeln!(text, "\nit is being split at {}", printable(&self.splitting_at));
+        }
+        if !self.unsplit_because.is_empty() {
+            let _ = writeln!(text, "\nit is not split: {}", printable(&self.unsplit_because));
         }
         for sentence in &self.waits_for {
             let _ = writeln!(text, "\nwarning: {}", printable(sentence));
@@ -338,9 +347,12 @@ mod tests {
         let mut range = range(7, "a", "b");
         range.waits_for = vec!["store 3 lacks 2000 entries of range 7".into()];
         range.splitting_at = "aa".into();
+        range.unsplit_because = "most of it is for one lock: \"a\"".into();
+        range.hot_name = "a".into();
         let table = range.table();
         assert!(table.starts_with("range 7: [a, b)\n\nWHAT        IS\n"), "{table}");
-        let told = "\nit is being split at aa\n\nwarning: store 3 lacks 2000 entries of range 7\n";
+        let told = "\nit is being split at aa\n\nit is not split: most of it is for one lock: \"a\"\n\n\
+                    warning: store 3 lacks 2000 entries of range 7\n";
         assert!(table.ends_with(told), "{table}");
     }
 

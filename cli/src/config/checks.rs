@@ -4,7 +4,9 @@ use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use sharklock_client::ClusterId;
 
-use super::{Advertise, Listen, Memory, Roles, ServerConfig, Settings, Tunables, keys, machine};
+use super::{
+    Advertise, Listen, Memory, Roles, ServerConfig, Settings, SplitAt, Tunables, keys, machine,
+};
 use crate::exit::{CONFIG, Failure};
 
 /// Masters decide by majority, and more than five only vote more slowly.
@@ -223,6 +225,12 @@ fn tunables(settings: &Settings) -> Result<Tunables, Failure> {
         snapshots_sending: small("snapshot.slots_sending"),
         snapshots_receiving: small("snapshot.slots_receiving"),
         ranges_max_per_store: small("ranges.max_per_store"),
+        split: SplitAt {
+            locks: settings.number_or_off("split.locks"),
+            bytes: settings.number_or_off("split.bytes"),
+            waiters: settings.number_or_off("split.waiters"),
+            commands_per_second: settings.number_or_off("split.commands_per_second"),
+        },
         ttl_min: duration("lease.ttl_min"),
         memory: memory(settings)?,
     };
@@ -326,6 +334,10 @@ mod tests {
             ("snapshot.slots_sending", "1"),
             ("snapshot.slots_receiving", "1"),
             ("ranges.max_per_store", "3"),
+            ("split.locks", "200"),
+            ("split.bytes", "64KiB"),
+            ("split.waiters", "20"),
+            ("split.commands_per_second", "off"),
             ("cluster.store_heartbeat", "200ms"),
             ("cluster.store_disconnected", "2s"),
             ("cluster.store_down", "10s"),
@@ -333,6 +345,13 @@ mod tests {
         let tunables = config.expect("it is good").tunables;
         assert_eq!((tunables.log_entries_max, tunables.snapshot_rate), (256, None));
         assert_eq!((tunables.ttl_min, tunables.ranges_max_per_store), (Duration::from_secs(1), 3));
+        let split = SplitAt {
+            locks: Some(200),
+            bytes: Some(64 << 10),
+            waiters: Some(20),
+            commands_per_second: None,
+        };
+        assert_eq!(tunables.split, split);
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub enum Kind {
     Count(u64, u64),
     /// The same, or `auto`.
     CountOrAuto(u64, u64),
+    /// The same, or `off`.
+    CountOrOff(u64, u64),
     /// A number with a unit of bytes, from … to.
     Size(u64, u64),
     /// The same, or `off`.
@@ -54,7 +56,7 @@ pub enum Value {
     Count(u64),
     /// See [`Kind::Size`].
     Size(u64),
-    /// `off` of [`Kind::SizeOrOff`] and [`Kind::MemoryOrOff`].
+    /// `off` of [`Kind::CountOrOff`], [`Kind::SizeOrOff`] and [`Kind::MemoryOrOff`].
     Off,
     /// `auto` of [`Kind::CountOrAuto`].
     Auto,
@@ -97,9 +99,13 @@ impl Kind {
             (Self::CountOrAuto(..), Raw::Text(text) | Raw::Quoted(text)) if text == "auto" => {
                 Ok(Value::Auto)
             }
-            (Self::Count(..) | Self::CountOrAuto(..), Raw::Number(text) | Raw::Text(text)) => {
-                self.count(text)
+            (Self::CountOrOff(..), Raw::Text(text) | Raw::Quoted(text)) if text == "off" => {
+                Ok(Value::Off)
             }
+            (
+                Self::Count(..) | Self::CountOrAuto(..) | Self::CountOrOff(..),
+                Raw::Number(text) | Raw::Text(text),
+            ) => self.count(text),
             (
                 Self::Text
                 | Self::Listen
@@ -145,7 +151,9 @@ impl Kind {
     }
 
     fn count(self, text: &str) -> Result<Value, String> {
-        let (Self::Count(from, to) | Self::CountOrAuto(from, to)) = self else {
+        let (Self::Count(from, to) | Self::CountOrAuto(from, to) | Self::CountOrOff(from, to)) =
+            self
+        else {
             return Err(self.wanted(text));
         };
         match text.parse() {
@@ -193,6 +201,7 @@ impl fmt::Display for Kind {
             }
             Self::Count(from, to) => write!(f, "a number, {from} to {to}"),
             Self::CountOrAuto(from, to) => write!(f, "auto, or a number, {from} to {to}"),
+            Self::CountOrOff(from, to) => write!(f, "off, or a number, {from} to {to}"),
             Self::MemoryOrOff(from, to) => {
                 let (from, to) = (Value::Size(*from), Value::Size(*to));
                 write!(

@@ -79,6 +79,7 @@ pub async fn data_server(
         raft_workers: NonZeroUsize::new(4).expect("some"),
         memory: MemoryBounds::default(),
         ranges_max: sharklock_dataserver::RANGES_MAX,
+        split_limits: sharklock_dataserver::SplitLimits::default(),
         sync_writes: true,
         registry: Registry::new(),
     })

@@ -11,7 +11,7 @@ use sharklock_proto::internal::v1::{Heartbeats, RangeMessage, SnapshotMessage};
 
 use crate::{
     memory::MemoryRefusals,
-    ports::WorkerStats,
+    ports::{SplitCounts, WorkerStats},
     worker::{Busy, Worker},
 };
 
@@ -50,7 +50,7 @@ pub struct Metrics {
     log_entries: IntGauge,
     unflushed_entries: IntGauge,
     replicas: IntGauge,
-    splits: IntCounter,
+    splits: IntCounterVec,
     split_refusals: IntCounter,
     busiest: Busiest,
 }
@@ -183,14 +183,11 @@ impl Metrics {
             registry.register(Box::new(histogram.clone()))?;
             Ok(histogram)
         };
-        let refusals = IntCounterVec::new(
-            Opts::new(
-                "sharklock_store_memory_refusals_total",
-                "Acquires refused because locks take as much memory as they may, by reason.",
-            ),
-            &["reason"],
-        )?;
-        registry.register(Box::new(refusals.clone()))?;
+        let counters = |name: &str, help: &str, by: &str| -> Result<_, prometheus::Error> {
+            let counters = IntCounterVec::new(Opts::new(name, help), &[by])?;
+            registry.register(Box::new(counters.clone()))?;
+            Ok(counters)
+        };
         Ok(Self {
             sync_seconds: seconds(
                 "sharklock_store_sync_seconds",
@@ -268,7 +265,11 @@ impl Metrics {
                 "sharklock_store_state_limit_bytes",
                 "Memory of locks beyond which acquires are refused; 0: no bound.",
             )?,
-            refusals,
+            refusals: counters(
+                "sharklock_store_memory_refusals_total",
+                "Acquires refused because locks take as much memory as they may, by reason.",
+                "reason",
+            )?,
             locks: gauge("sharklock_locks", "Locks with a holder or a waiter.")?,
             holds: gauge("sharklock_holds", "Live holds.")?,
             waiters: gauge("sharklock_waiters", "Waiting acquisitions.")?,
@@ -278,9 +279,11 @@ impl Metrics {
                 "Applied entries that the image on disk does not hold yet.",
             )?,
             replicas: gauge("sharklock_store_replicas", "Replicas of ranges on this store.")?,
-            splits: counter(
+            splits: counters(
                 "sharklock_range_splits_total",
-                "Splits that this store has proposed as a leader, and that were applied.",
+                "Splits that this store has proposed as a leader, and that were applied, by what the \
+                 range had too much of.",
+                "cause",
             )?,
             split_refusals: counter(
                 "sharklock_range_split_refusals_total",
@@ -338,22 +341,32 @@ impl Metrics {
 
     fn show_refusals(&self, refusals: MemoryRefusals) {
         let MemoryRefusals { store, address, session, prefix } = refusals;
-        for (reason, total) in [
-            ("STORE_FULL", store),
-            ("ADDRESS_FULL", address),
-            ("SESSION_FULL", session),
-            ("PREFIX_FULL", prefix),
-        ] {
-            let metric = self.refusals.with_label_values(&[reason]);
-            metric.inc_by(total.saturating_sub(metric.get()));
-        }
+        follow_each(
+            &self.refusals,
+            [
+                ("STORE_FULL", store),
+                ("ADDRESS_FULL", address),
+                ("SESSION_FULL", session),
+                ("PREFIX_FULL", prefix),
+            ],
+        );
+    }
+
+    fn show_splits(&self, splits: SplitCounts) {
+        let SplitCounts { operator, locks, bytes, waiters, commands } = splits;
+        follow_each(
+            &self.splits,
+            [
+                ("operator", operator),
+                ("locks", locks),
+                ("bytes", bytes),
+                ("waiters", waiters),
+                ("commands", commands),
+            ],
+        );
     }
 
     fn show_stats(&self, stats: WorkerStats) {
-        // Counters of workers are totals already; the metric follows them.
-        let follow = |metric: &GenericCounter<AtomicU64>, total: u64| {
-            metric.inc_by(total.saturating_sub(metric.get()));
-        };
         follow(&self.entries, stats.entries);
         follow(&self.commands, stats.commands);
         follow(&self.grants, stats.grants);
@@ -366,7 +379,18 @@ impl Metrics {
         follow(&self.overloads, stats.overloads);
         follow(&self.stalls, stats.stalls);
         follow(&self.promotions, stats.promotions);
-        follow(&self.splits, stats.splits);
+        self.show_splits(stats.splits);
         follow(&self.split_refusals, stats.split_refusals);
+    }
+}
+
+/// Counters of workers are totals already; the metric follows them.
+fn follow(metric: &GenericCounter<AtomicU64>, total: u64) {
+    metric.inc_by(total.saturating_sub(metric.get()));
+}
+
+fn follow_each<const N: usize>(metrics: &IntCounterVec, totals: [(&str, u64); N]) {
+    for (label, total) in totals {
+        follow(&metrics.with_label_values(&[label]), total);
     }
 }

@@ -51,6 +51,7 @@ use crate::{
     machine::LockRange,
     memory::MemoryBounds,
     ports::Pace,
+    triggers::SplitLimits,
     worker::Worker,
 };
 
@@ -81,6 +82,8 @@ pub struct DataServerConfig {
     pub memory: MemoryBounds,
     /// Replicas that it may have: no range that it leads is split beyond that.
     pub ranges_max: usize,
+    /// Beyond these the ranges that it leads are split.
+    pub split_limits: SplitLimits,
     /// False breaks durability: acknowledged grants may be lost with the machine. Benchmarks only.
     pub sync_writes: bool,
     /// The registry of its metrics.
@@ -293,7 +296,8 @@ impl DataServer {
             let worker = Worker::new(clock.now(), share, config.tuning.pace)
                 .with_number(number)
                 .with_memory_bounds(config.memory.clone())
-                .with_ranges_max(config.ranges_max);
+                .with_ranges_max(config.ranges_max)
+                .with_split_limits(config.split_limits);
             let worker_thread = WorkerThread {
                 number,
                 worker,

@@ -15,6 +15,7 @@ use crate::{
     front::{Asker, Front, Leading, Read},
     lease_clock::LeaseClock,
     load::Load,
+    load_sample::LoadSample,
     machine::{LockRange, LockRangeOutput},
     moved::{self, Left},
     ports::WorkerStats,
@@ -140,7 +141,11 @@ impl Worker {
         front.leading = Some(Leading { clock, age, version });
         front.subscribers.extend(self.heirs.take(table));
         front.load = Load::begin(now);
+        front.sample = LoadSample::begin(now);
         self.stats.promotions += 1;
+        if self.oversized.take_to_hand_on(range) {
+            self.store.hand_over_one(range);
+        }
     }
 
     fn step_down(&mut self, range: RangeId) {

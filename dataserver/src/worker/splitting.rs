@@ -1,4 +1,4 @@
-//! Splits that this store is asked for, and the answers that wait for one (`gate.rs`).
+//! Splits of ranges that this store leads, and the answers that wait for one (`gate.rs`).
 
 use std::time::Duration;
 
@@ -11,11 +11,13 @@ use sharklock_rangemap::{Descriptor, Epoch, RangeId};
 
 use super::Worker;
 use crate::{
-    front::{Front, Read, ReplyTo, WantedSplit},
-    gate::{Gate, HeldOutcome, Opened, SplitAskers},
+    front::{Front, Read, ReplyTo, Unsplit, WantedSplit},
+    gate::{Gate, HeldOutcome, Opened, SplitWish},
     load::Load,
+    load_sample::LoadSample,
     ports::IdsWanted,
     splitting::{Cut, NotSplit},
+    triggers::Measure,
     wire,
 };
 
@@ -55,12 +57,12 @@ impl Worker {
             return Ok(Some(done));
         }
         let front = self.fronts.get_mut(&range).expect("every range has a front");
-        if let Some((of, key, askers)) = front.split_under_way() {
+        if let Some((of, key, wish)) = front.split_under_way() {
             let is_the_same = of == epoch && at.as_deref() == Some(key);
-            if !is_the_same || asked.dry_run || askers.to.len() >= ASKERS_MAX {
+            if !is_the_same || asked.dry_run || wish.askers.len() >= ASKERS_MAX {
                 return Err(NotSplit::Running);
             }
-            askers.to.push(to);
+            wish.askers.push(to);
             return Ok(None);
         }
         if epoch != descriptor.epoch {
@@ -68,19 +70,36 @@ impl Worker {
         }
         let table = self.store.machine(range).expect("a leading replica has its state").table();
         let cut = Cut::choose(table, &descriptor.bounds, at.as_deref())?;
-        let may = self.store.may_split(range, epoch, &cut.at);
-        may.map_err(|error| NotSplit::of_engine(&error, false))?;
-        self.check_room()?;
+        self.check_split(range, epoch, &cut, None)?;
         if asked.dry_run {
             return Ok(Some(self.plan(descriptor, cut)));
         }
-        let replicas = descriptor.replicas.len();
-        let askers = SplitAskers { because: cut.to_string(), to: vec![to] };
-        let key = cut.at;
-        let front = self.fronts.get_mut(&range).expect("every range has a front");
-        front.wanted = Some(WantedSplit { epoch, key: key.clone(), askers });
-        self.ids_wanted.push(IdsWanted { range, epoch, key, replicas });
+        let because = cut.to_string();
+        let wish = SplitWish { because, excess_of: None, askers: vec![to] };
+        self.want_split(range, epoch, cut, wish);
         Ok(None)
+    }
+
+    /// Whether a split could be proposed, as far as that is known without ids for it.
+    pub(super) fn check_split(
+        &self,
+        range: RangeId,
+        epoch: Epoch,
+        cut: &Cut,
+        excess_of: Option<Measure>,
+    ) -> Result<(), NotSplit> {
+        let may = self.store.may_split(range, epoch, &cut.at);
+        may.map_err(|error| NotSplit::of_engine(&error, false))?;
+        self.check_room(excess_of)
+    }
+
+    /// Asks for ids for a split that was checked.
+    pub(super) fn want_split(&mut self, range: RangeId, epoch: Epoch, cut: Cut, wish: SplitWish) {
+        let descriptor = self.store.descriptor(range).expect("a range has its descriptor");
+        let (key, replicas) = (cut.at, descriptor.replicas.len());
+        let front = self.fronts.get_mut(&range).expect("every range has a front");
+        front.wanted = Some(WantedSplit { epoch, key: key.clone(), wish });
+        self.ids_wanted.push(IdsWanted { range, epoch, key, replicas });
     }
 
     /// The answer to whoever repeats the call by which the range was split, since the first answer was
@@ -122,42 +141,53 @@ impl Worker {
         }
     }
 
-    /// Whether this store may have one more replica, with those that splits on their way will make.
-    fn check_room(&self) -> Result<(), NotSplit> {
+    /// Whether this store may have one more replica, with those that splits on their way will make. What
+    /// passes by itself may use up half of them only: the other half is for ranges that grow, and for
+    /// operators.
+    fn check_room(&self, excess_of: Option<Measure>) -> Result<(), NotSplit> {
         let is_splitting = |front: &&Front| front.gate.is_some() || front.wanted.is_some();
         let coming = self.fronts.values().filter(is_splitting).count();
         let here = self.fronts.len() + coming + self.ranges_elsewhere;
-        let max = self.ranges_max;
+        let max = match excess_of {
+            Some(measure) if measure.passes() => self.ranges_max / 2,
+            _ => self.ranges_max,
+        };
         if here >= max { Err(NotSplit::TooManyRanges { here, max }) } else { Ok(()) }
     }
 
     /// Proposes a split of a range that this store leads. Where it cannot be proposed nothing has
     /// happened; whoever waits for it is told why.
     pub(super) fn split(&mut self, range: RangeId, split: Split) {
-        let askers = self.take_wanted(range, split.epoch, &split.key).unwrap_or_default();
-        match self.try_split(range, &split) {
+        let wish = self.take_wanted(range, split.epoch, &split.key).unwrap_or_default();
+        match self.try_split(range, &split, wish.excess_of) {
             Ok(proposed) => {
-                tracing::info!(%range, child = %split.child, "a split is proposed");
+                let (child, at, because) = (split.child, &split.key, &wish.because);
+                tracing::info!(%range, %child, at, because, "a split is proposed");
                 let front = self.fronts.get_mut(&range).expect("it is led here");
-                let before = front.gate.replace(Gate::shut(proposed.index, split, askers));
+                let before = front.gate.replace(Gate::shut(proposed.index, split, wish));
                 assert!(before.is_none(), "range {range} has two splits on their way: {before:?}");
                 self.agenda.wake(range);
             }
             Err(why) => {
                 tracing::info!(%range, %why, "no split");
-                self.refuse_split(range, &askers.to, why);
+                self.refuse_split(range, &wish.askers, why);
             }
         }
     }
 
-    fn try_split(&mut self, range: RangeId, split: &Split) -> Result<Proposed, NotSplit> {
+    fn try_split(
+        &mut self,
+        range: RangeId,
+        split: &Split,
+        excess_of: Option<Measure>,
+    ) -> Result<Proposed, NotSplit> {
         let leading = self.fronts.get(&range).filter(|front| front.leading.is_some());
         let Some(front) = leading else {
             let leader = self.store.status(range).and_then(|status| status.leader);
             return Err(NotSplit::NotLeader { leader });
         };
         let is_split = front.gate.is_some();
-        self.check_room()?;
+        self.check_room(excess_of)?;
         let proposed = self.store.split(range, split);
         proposed.map_err(|error| NotSplit::of_engine(&error, is_split))
     }
@@ -165,17 +195,23 @@ impl Worker {
     /// There are no ids for a split that was wanted.
     pub(super) fn no_ids(&mut self, wanted: &IdsWanted, why: String) {
         let IdsWanted { range, epoch, key, .. } = wanted;
-        if let Some(askers) = self.take_wanted(*range, *epoch, key) {
+        if let Some(wish) = self.take_wanted(*range, *epoch, key) {
             tracing::info!(%range, why, "no split, since there are no ids for it");
-            self.refuse_split(*range, &askers.to, NotSplit::NoMaster(why));
+            let why = NotSplit::NoMaster(why);
+            if wish.excess_of.is_some()
+                && let Some(front) = self.fronts.get_mut(range)
+            {
+                front.unsplit = Some(Unsplit { because: why.to_string(), hot_name: None });
+            }
+            self.refuse_split(*range, &wish.askers, why);
         }
     }
 
-    /// Those who wait for this split, which waits for ids no longer.
-    fn take_wanted(&mut self, range: RangeId, epoch: Epoch, key: &str) -> Option<SplitAskers> {
+    /// Why this split is wanted, which waits for ids no longer, and who waits for it.
+    fn take_wanted(&mut self, range: RangeId, epoch: Epoch, key: &str) -> Option<SplitWish> {
         let front = self.fronts.get_mut(&range)?;
         let wanted = front.wanted.take_if(|wanted| wanted.epoch == epoch && wanted.key == key);
-        wanted.map(|wanted| wanted.askers)
+        wanted.map(|wanted| wanted.wish)
     }
 
     fn refuse_split(&mut self, range: RangeId, askers: &[ReplyTo], why: NotSplit) {
@@ -198,7 +234,7 @@ impl Worker {
         // If the range has ended in the same turn, its end answers them.
         let status = self.store.status(range)?;
         let gate = front.gate.take_if(|gate| gate.opens_at(index))?;
-        let Opened { split, askers, outcomes, keepalives } = gate.open();
+        let Opened { split, wish, outcomes, keepalives } = gate.open();
         let (at, subscribers) = ((index, status.applied), &mut front.subscribers);
         let mut answers = self.replies.at(now, &self.store, range, at, subscribers);
         let clock = front.leading.as_ref().map(|leading| &leading.clock);
@@ -207,22 +243,28 @@ impl Worker {
             answers.outcome(asker, outcome, clock);
         }
         front.load = Load::begin(now);
-        self.tell_of_split(range, index, &split, &askers);
+        front.sample = LoadSample::begin(now);
+        front.unsplit = None;
+        self.oversized.forget(range);
+        self.tell_of_split(range, index, &split, &wish);
         Some((range, keepalives))
     }
 
     /// Tells those who wait for a split what has come of it.
-    fn tell_of_split(&mut self, range: RangeId, index: u64, split: &Split, askers: &SplitAskers) {
+    fn tell_of_split(&mut self, range: RangeId, index: u64, split: &Split, wish: &SplitWish) {
         let descriptor = self.store.descriptor(range).expect("a range has its descriptor");
         let child = self.store.descriptor_at(split.key.as_bytes());
         let Some(child) = child.filter(|child| child.range == split.child) else {
             let why = NotSplit::Changed(descriptor.epoch);
-            return self.refuse_split(range, &askers.to, why);
+            return self.refuse_split(range, &wish.askers, why);
         };
-        self.stats.splits += 1;
-        let because = askers.because.clone();
+        self.stats.splits.count(wish.excess_of);
+        if wish.excess_of == Some(Measure::Commands) {
+            self.oversized.hand_on(split.child);
+        }
+        let because = wish.because.clone();
         let response = split_response((descriptor, child), index, split.epoch, because);
-        for to in &askers.to {
+        for to in &wish.askers {
             self.replies.reply(*to, Body::SplitRange(response.clone()));
         }
     }

@@ -14,7 +14,7 @@ use sharklock_rangemap::{PeerId, RangeId};
 
 use super::rig::{RANGE, Trio};
 
-const CHILD: RangeId = RangeId(1_000);
+pub const CHILD: RangeId = RangeId(1_000);
 
 fn asked(at: Option<&str>) -> internal::SplitRange {
     internal::SplitRange {
@@ -28,7 +28,7 @@ fn asked(at: Option<&str>) -> internal::SplitRange {
 }
 
 /// The masters' answer.
-fn ids(IdsWanted { range, epoch, key, replicas }: IdsWanted) -> Input {
+pub fn ids(IdsWanted { range, epoch, key, replicas }: IdsWanted) -> Input {
     assert_eq!(replicas, 3);
     let child_peers = [1_001, 1_002, 1_003].map(PeerId).to_vec();
     Input::Split { range, split: Split { epoch, key, child: CHILD, child_peers } }
@@ -87,7 +87,7 @@ impl Trio {
     }
 
     /// The one split that waits for ids at this store.
-    fn only_wanted(&mut self) -> IdsWanted {
+    pub fn only_wanted(&mut self) -> IdsWanted {
         let mut wanted = std::mem::take(&mut self.ids_wanted);
         assert_eq!(wanted.len(), 1, "{wanted:?}");
         wanted.remove(0)
@@ -129,7 +129,7 @@ fn a_split_is_answered_once_it_is_applied_and_tells_of_both_halves() {
     trio.deliver(parked);
     trio.comes_back();
     let split = trio.said(leader, tag).split();
-    assert!(split.done && split.because.contains("2 are below it, 2 are not"), "{split:?}");
+    assert!(split.done && split.because.contains("2 locks are below it, 2 are not"), "{split:?}");
     assert_eq!(split.at, "c");
     let position = split.position.expect("it was applied somewhere");
     assert_eq!((position.range_id, position.version), (RANGE.0, 2));
@@ -155,7 +155,7 @@ fn a_repetition_is_answered_as_the_first_and_splits_nothing() {
     let late = trio.asked_for(leader, asked(Some("m"))).split();
     assert!(late.done && late.upper == answers[0].upper && late.lower == answers[0].lower);
     assert!(trio.ids_wanted.is_empty());
-    assert_eq!(trio.worker(leader).stats().splits, 1);
+    assert_eq!(trio.worker(leader).stats().splits.operator, 1);
     // Not the same: another place, or nobody knows which.
     assert_eq!(trio.asked_for(leader, asked(Some("c"))), refused("RANGE_CHANGED"));
     assert_eq!(trio.asked_for(leader, asked(None)), refused("RANGE_CHANGED"));

@@ -3,6 +3,7 @@
 //! that split.
 
 mod asked_splits;
+mod oversized;
 mod rig;
 mod splits;
 

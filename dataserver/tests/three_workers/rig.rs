@@ -91,6 +91,13 @@ impl Trio {
         }
     }
 
+    /// The same stores, each with other settings.
+    pub fn set(mut self, set: impl Fn(Worker) -> Worker) -> Self {
+        let set = |machine: Machine| Machine { worker: set(machine.worker), ..machine };
+        self.machines = self.machines.into_iter().map(|(store, it)| (store, set(it))).collect();
+        self
+    }
+
     /// Three stores with one range, which one of them leads.
     pub fn new() -> (Self, u64) {
         Self::empty().with_range()

@@ -106,8 +106,10 @@ impl<M: StateMachine> Replica<M> {
         });
         let Some(most) = able.iter().map(|peer| peer.matched).max() else { return false };
         able.retain(|peer| peer.matched == most);
-        // The ranges of a store that stops must not all burden one other store.
-        let chosen = able[(self.range().0 % able.len() as u64) as usize];
+        // The ranges that a store hands over must not all burden one other store. Their ids may have
+        // any pattern: those of split children are as far apart as a split takes ids.
+        let scattered = self.range().0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33;
+        let chosen = able[(scattered % able.len() as u64) as usize];
         tracing::info!(range = %self.range(), store = %chosen.store, "handing leadership over");
         self.raw.transfer_leader(chosen.peer.0);
         self.pin_timeout();
