@@ -145,6 +145,11 @@ impl World {
                     let id = it.acquisition_id;
                     self.attempt_answered(number, id, call);
                     self.acquire_answered(number, id);
+                    let is_open =
+                        matches!(it.outcome(), AcquireOutcome::Granted | AcquireOutcome::Queued);
+                    let is_unknown = it.outcome() == AcquireOutcome::Gone
+                        && it.gone_reason() == GoneReason::Unknown;
+                    self.told_of(number, id, it.position, (is_open, is_unknown));
                     let gone = is_final(it.gone_reason(), false);
                     let over = match it.outcome() {
                         AcquireOutcome::HeldByOther
@@ -175,6 +180,9 @@ impl World {
                         let id = item.acquisition_id;
                         self.attempt_answered(number, id, item.seq);
                         self.kept_by(number, id, item.position);
+                        let is_gone = item.state() == KeepAliveState::Gone;
+                        let is_unknown = is_gone && item.gone_reason() == GoneReason::Unknown;
+                        self.told_of(number, id, item.position, (!is_gone, is_unknown));
                         let over = item.state() == KeepAliveState::Gone
                             && is_final(item.gone_reason(), true);
                         self.told_over(number, Some(id).filter(|_| over), item.position);
@@ -227,6 +235,41 @@ impl World {
         if !self.is_calm {
             let range = self.ranges.of(&name);
             self.answers.entry(range).or_default().answered(since, self.now);
+        }
+    }
+
+    /// A server has said something of an acquisition, from the state at a place in the log: that it
+    /// is there, or that it knows nothing of it.
+    fn told_of(
+        &mut self,
+        number: usize,
+        id: u64,
+        position: Option<Position>,
+        (is_open, is_unknown): (bool, bool),
+    ) {
+        let Some(position) = position else { return };
+        let Some(process) = &mut self.clients[number - 1].process else { return };
+        let key = (process.instance, id);
+        let talked = process.talk.of(id);
+        let Some(name) = talked.name.clone() else { return };
+        let (is_closed, renewed_ns) = (talked.closed_at.is_some(), talked.renewed_ns);
+        let Position { range_id, version, applied_index, .. } = position;
+        let at = (RangeId(range_id), applied_index);
+        let Checks { finished, tiling, .. } = &mut self.checks;
+        if let Err(what) = tiling.spoke((at.0, version, at.1), &name) {
+            let what = format!("of acquisition {id}, {what}");
+            return self.violated("S10", &[name.to_string()], format_args!("{what}"));
+        }
+        if is_open {
+            finished.told_open(key, at, renewed_ns);
+        }
+        let known_ns = self.now.saturating_sub(ENDED_KNOWN_NS);
+        // What its client has closed itself may have been one of several on one hold.
+        if is_unknown
+            && !is_closed
+            && let Err(what) = finished.called_unknown(key, at, known_ns, tiling)
+        {
+            self.violated("S11", &[name.to_string()], format_args!("{what}"));
         }
     }
 

@@ -5,6 +5,7 @@ use sharklock_gateway::{Origin, validate};
 use sharklock_history::{LockId, Position, Record, What};
 use sharklock_proto::internal::v1::store_reply::Body;
 use sharklock_proto::v1::{self, CheckTokenRequest, ForceReleaseRequest, GetLockRequest};
+use sharklock_rangemap::RangeId;
 
 use crate::gateway::{GatewayProcess, Look};
 use crate::node::Node;
@@ -335,12 +336,14 @@ impl World {
         match answer.reply {
             Ok(Body::CheckToken(response)) => {
                 self.counters.count("looks");
+                self.looked_at(&name, response.position);
                 let Some(token) = token else { return };
                 let live = response.live;
                 self.record_look(asked_ns, &name, response.position, token, live);
             }
             Ok(Body::GetLock(response)) => {
                 self.counters.count("looks");
+                self.looked_at(&name, response.position);
                 for holder in response.lock.into_iter().flat_map(|lock| lock.holders) {
                     self.record_look(asked_ns, &name, response.position, holder.token, true);
                 }
@@ -349,6 +352,15 @@ impl World {
                 note!(self, "g{number}: {name} ended: {}", response.ended);
             }
             Ok(_) | Err(_) => {}
+        }
+    }
+
+    /// Whoever says how a lock stands has its name where it says so.
+    fn looked_at(&mut self, name: &str, position: Option<v1::Position>) {
+        let Some(position) = position else { return };
+        let at = (RangeId(position.range_id), position.version, position.applied_index);
+        if let Err(what) = self.checks.tiling.spoke(at, name) {
+            self.violated("S10", &[name.to_owned()], format_args!("of how it stands, {what}"));
         }
     }
 

@@ -13,8 +13,19 @@ use crate::check::Tiling;
 #[derive(Debug, Default)]
 pub struct Finished {
     over: BTreeMap<(u64, u64), (RangeId, u64)>,
+    /// Those of which a range has said that they wait or hold.
+    open: BTreeMap<(u64, u64), Open>,
     /// Those of which nothing is said any more, by the same names.
     anew: BTreeSet<(u64, u64)>,
+}
+
+/// An acquisition of which a range has said that it waits or holds.
+#[derive(Clone, Copy, Debug)]
+struct Open {
+    /// Which range first said so, and by which index.
+    at: (RangeId, u64),
+    /// When the last attempt was made that was answered so.
+    renewed_ns: u64,
 }
 
 impl Finished {
@@ -36,6 +47,39 @@ impl Finished {
             // It was over before that range was split off.
             (*of, *known) = (range, index);
         }
+    }
+
+    /// A client was told that an acquisition waits or holds, as of this index of this range's log, in
+    /// answer to an attempt of then.
+    pub fn told_open(&mut self, (instance, id): (u64, u64), at: (RangeId, u64), renewed_ns: u64) {
+        let open = self.open.entry((instance, id)).or_insert(Open { at, renewed_ns });
+        open.renewed_ns = open.renewed_ns.max(renewed_ns);
+    }
+
+    /// A client was told, as of this index of this range's log, that nothing is known of an
+    /// acquisition. What was asked for before `known_ns` may be forgotten.
+    ///
+    /// # Errors
+    ///
+    /// It was there before, so it is open, or how it ended is known.
+    pub fn called_unknown(
+        &self,
+        (instance, id): (u64, u64),
+        (range, index): (RangeId, u64),
+        known_ns: u64,
+        tiling: &Tiling,
+    ) -> Result<(), String> {
+        let Some(Open { at: (of, since), renewed_ns }) = self.open.get(&(instance, id)) else {
+            return Ok(());
+        };
+        let is_behind = if *of == range { *since <= index } else { tiling.descends(range, *of) };
+        if !is_behind || *renewed_ns < known_ns || self.anew.contains(&(instance, id)) {
+            return Ok(());
+        }
+        Err(format!(
+            "range {range} knows nothing of acquisition {id} of instance {instance} at {index}, \
+             which was open at {since} of range {of}"
+        ))
     }
 
     /// A client asks again so long after the last answer that its end may be forgotten by now: it
