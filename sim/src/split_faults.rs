@@ -32,17 +32,25 @@ enum Kind {
     EndAll,
     PauseLeader,
     HandOver,
+    /// Nobody hears one that follows for long before the split, until right behind it. Then the other
+    /// one, which has the split, hears nobody: who was away goes on with the leader, by a snapshot.
+    RelieveFollower {
+        split_ns: u64,
+    },
+    /// This store hears nobody.
+    Deafen(usize),
 }
 
 impl World {
-    /// A range is to be split at this time.
-    pub(crate) fn plan_split_fault(&mut self, range: RangeId, at: u64) {
+    /// A range is to be split at this time. Tells when it is split, which may be later.
+    pub(crate) fn plan_split_fault(&mut self, range: RangeId, at: u64) -> u64 {
         let (ppm, commit) = (self.options.split_fault_ppm, self.commit_ns());
         let dice = &mut self.dice.splits;
         if self.is_calm || !dice.ppm(ppm) {
-            return;
+            return at;
         }
         let (before, behind) = (dice.below(commit), dice.below(2 * commit));
+        let away = dice.around(self.options.fault_mean_ms * MS).clamp(S, 20 * S);
         let kind = *dice.pick(&[
             Kind::SlowLeader,
             Kind::SlowLeader,
@@ -54,12 +62,15 @@ impl World {
             Kind::EndAll,
             Kind::PauseLeader,
             Kind::HandOver,
+            Kind::RelieveFollower { split_ns: at + away },
         ]);
-        let at = match kind {
-            Kind::SlowLeader | Kind::LoseFollower => at.saturating_sub(before).max(self.now),
-            _ => at + behind,
+        let (strikes, split) = match kind {
+            Kind::SlowLeader | Kind::LoseFollower => (at.saturating_sub(before).max(self.now), at),
+            Kind::RelieveFollower { split_ns } => (at, split_ns),
+            _ => (at + behind, at),
         };
-        self.queue.plan(at, Event::SplitFault(SplitFault { range, kind }));
+        self.queue.plan(strikes, Event::SplitFault(SplitFault { range, kind }));
+        split
     }
 
     /// Now it goes wrong.
@@ -80,6 +91,8 @@ impl World {
         let (power, longer) = (dice.one_in(2), dice.between(1, 6));
         let struck = match kind {
             Kind::LoseFollower | Kind::DeafFollower | Kind::EndFollower => follower,
+            Kind::RelieveFollower { .. } => follower,
+            Kind::Deafen(store) => store,
             _ => leader,
         };
         if !self.options.may_fail(Node::Store(struck)) {
@@ -98,6 +111,20 @@ impl World {
             }
             Kind::LoseFollower => {
                 let ways = others.flat_map(|other| [to_it(other), from_it(other)]).collect();
+                self.block(ways, length * longer);
+            }
+            Kind::RelieveFollower { split_ns } => {
+                let ways = others.flat_map(|other| [to_it(other), from_it(other)]).collect();
+                let behind = self.dice.splits.below(2 * self.commit_ns());
+                self.block(ways, split_ns.saturating_sub(self.now) + behind);
+                if let Some(other) = followers.into_iter().find(|other| *other != struck) {
+                    let at = split_ns + self.dice.splits.below(self.commit_ns());
+                    let kind = Kind::Deafen(other);
+                    self.queue.plan(at, Event::SplitFault(SplitFault { range, kind }));
+                }
+            }
+            Kind::Deafen(_) => {
+                let ways = others.map(to_it).collect();
                 self.block(ways, length * longer);
             }
             Kind::DeafFollower => {

@@ -137,7 +137,7 @@ impl World {
         if self.splits.latest.len() > REMEMBERED_MAX {
             self.splits.latest.pop_front();
         }
-        self.plan_split_fault(range, at);
+        let at = self.plan_split_fault(range, at);
         for (at, store) in self.draw_receivers(range, at) {
             let asked = Asked { store, range, split: split.clone(), is_spoilt };
             self.queue.plan(at, Event::SplitAsked(Box::new(asked)));
