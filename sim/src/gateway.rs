@@ -14,6 +14,7 @@ use sharklock_proto::v1::{AcquireRequest, SessionRequest};
 use crate::asking::Seeker;
 use crate::clock::DriftingClock;
 use crate::route_events::Unheard;
+use crate::split_calls::SplitCall;
 use crate::streams::{ConnId, Half, Payload};
 
 /// A gateway's machine.
@@ -58,6 +59,10 @@ pub struct GatewayProcess {
     pub operator: StreamHandle,
     /// What the operator has asked, by call id.
     pub asked: BTreeMap<u64, Look>,
+    /// The splits that it was called for, by call id.
+    pub split_calls: BTreeMap<u64, SplitCall>,
+    /// How often it has lost a store.
+    pub links_lost: u64,
     /// Number of the operator's last call.
     pub last_call: u64,
     /// The clock's reading at the start.
@@ -167,6 +172,8 @@ impl GatewayNode {
             unary: Vec::new(),
             operator,
             asked: BTreeMap::new(),
+            split_calls: BTreeMap::new(),
+            links_lost: 0,
             last_call: 0,
             born: self.clock.read(now_ns),
             tick: 0,

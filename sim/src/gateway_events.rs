@@ -166,6 +166,7 @@ impl World {
             None => {
                 if let Some(store) = process.store_at(conn) {
                     process.stores.remove(&store);
+                    process.links_lost += 1;
                     process.to_stores.set_connected(store, false);
                     process.hub.link_lost(now_us, store);
                     lost = Some(store);
@@ -329,6 +330,9 @@ impl World {
 
     fn operator_answered(&mut self, number: usize, answer: Answer) {
         let Some(process) = &mut self.gateways[number - 1].process else { return };
+        if let Some(call) = process.split_calls.remove(&answer.call_id) {
+            return self.split_call_answered(number, call, answer);
+        }
         let Some(look) = process.asked.remove(&answer.call_id) else {
             return self.list_answered(number, answer);
         };

@@ -21,6 +21,7 @@ use crate::asking::{Asker, Heard, Question, Seeker};
 use crate::node::Node;
 use crate::note;
 use crate::ranges::descriptor;
+use crate::split_ids::Errand;
 use crate::world::{Event, S, World};
 
 /// How long one heartbeat looks for the leading master before the next takes its place.
@@ -51,6 +52,8 @@ pub struct Heart {
     beat: u64,
     /// The stores that it takes letters from.
     pub peers: BTreeSet<StoreId>,
+    /// The requests for ids that are not answered.
+    pub errands: Vec<Errand>,
 }
 
 impl Heart {
@@ -70,6 +73,7 @@ impl Heart {
             promotions: 0,
             beat: 0,
             peers: BTreeSet::new(),
+            errands: Vec::new(),
         }
     }
 
@@ -104,6 +108,9 @@ impl World {
 
     /// What came of a store's question.
     pub(crate) fn store_hears(&mut self, number: usize, asker: Asker, heard: Heard) {
+        if self.ids_heard(number, asker, &heard) {
+            return;
+        }
         let store = &mut self.stores[number - 1];
         let life = store.life;
         let Some(heart) = store.heart.as_mut().filter(|_| asker.life == life) else { return };

@@ -199,6 +199,8 @@ options! {
     asked_late_max_ms,
     /// Mean time between two wishes to split a range.
     split_mean_ms,
+    /// Share of them that operators ask for by a call; the others come to stores with their ids.
+    split_calls_pct,
     /// Ranges that may come into being so.
     splits_max,
     /// Splits during which something goes wrong on purpose.
@@ -272,6 +274,7 @@ impl Options {
         // Drawn last: older seeds mean what they meant, with one worker.
         options.raft_workers = *dice.pick(&[1, 1, 2, 4, 0]);
         options.draw_lists(dice);
+        options.split_calls_pct = *dice.pick(&[0, 40, 80]);
         options
     }
 
@@ -357,6 +360,7 @@ impl Options {
             asked_twice_ppm: 0,
             asked_late_max_ms: 0,
             split_mean_ms: 0,
+            split_calls_pct: 0,
             splits_max: 0,
             split_fault_ppm: 0,
             raft_workers: 1,

@@ -132,6 +132,7 @@ impl World {
     pub fn settle(&mut self) {
         note!(self, "settled");
         self.checks.settled(self.now);
+        self.splits.is_settled = true;
         self.settle_masters();
     }
 
@@ -151,7 +152,7 @@ impl World {
 
     /// The clients that are left go.
     pub fn close_clients(&mut self) {
-        self.splits.cease();
+        self.splits.end();
         for number in 1..=self.clients.len() {
             if let Some(process) = &self.clients[number - 1].process {
                 let (open, taken) = (process.driver.acquisitions_count(), process.taken.len());
@@ -221,6 +222,7 @@ impl World {
             self.violated(rule, &[], format_args!("{what}"));
         }
         self.check_masters_at_rest();
+        self.check_split_calls_at_rest();
     }
 
     fn judge_history(&mut self) {

@@ -29,7 +29,7 @@ impl Ranges {
             let bounds = Bounds { start: starts[at].clone(), end };
             let range = at as u64 + 1;
             let replica = |store: u64| Replica {
-                peer: PeerId(100 * range + store),
+                peer: PeerId(10 * range + store),
                 store: StoreId(store),
                 role: Role::Voter,
             };

@@ -208,6 +208,7 @@ impl World {
         let Some(process) = &mut gateway.process else { return };
         let Some(id) = self.stores[store - 1].id else { return };
         let Some(conn) = process.stores.remove(&id) else { return };
+        process.links_lost += 1;
         process.to_stores.set_connected(id, false);
         process.hub.link_lost(now_us, id);
         self.hang_up(conn, End::Dialler, false);

@@ -1,8 +1,8 @@
-//! Splits of ranges. In production masters ask for them; here the world does, at any time, of whoever
-//! seems to lead, and not always sensibly: where there is nothing to split, with ids that are taken,
-//! by what the range was before, twice, of two stores, or late.
+//! Splits of ranges. The world wishes them, at any time, and not always sensibly: where there is nothing
+//! to split, with ids that are taken, by what the range was before, twice, of two stores, or late. A
+//! part goes to operators (`split_calls`); the others come to whoever seems to lead, with their ids.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use sharklock_dataserver::Input;
 use sharklock_locktable::Lease;
@@ -15,7 +15,9 @@ use crate::poll::leader_of;
 use crate::store::StoreNode;
 use crate::world::{Event, MS, S, World};
 
-/// No range and no replica with which a world begins has a larger id.
+/// Masters give larger ids, and the world begins with smaller ones.
+const FIRST_ID: u64 = 1_000;
+/// Masters do not come so far.
 const IDS_BEGIN: u64 = 100_000;
 /// Wishes that may come again.
 const REMEMBERED_MAX: usize = 8;
@@ -49,6 +51,12 @@ pub struct Splits {
     latest: VecDeque<(RangeId, Split)>,
     /// When a child was first seen.
     born: BTreeMap<RangeId, u64>,
+    /// Every id that was given for a split.
+    given: BTreeSet<u64>,
+    /// Faults are over, and what they did.
+    pub is_settled: bool,
+    /// Nobody calls for a split any more.
+    is_over: bool,
 }
 
 /// A hold whose leader is about to end it.
@@ -68,14 +76,36 @@ impl Splits {
         self.left = 0;
     }
 
+    /// The clients go, and nobody repeats a call.
+    pub fn end(&mut self) {
+        self.cease();
+        self.is_over = true;
+    }
+
+    /// Whether nobody calls for a split any more.
+    pub fn have_ceased(&self) -> bool {
+        self.is_over
+    }
+
     /// Whether a range was split off so lately that a store may still lack its replica.
     pub fn is_young(&self, range: RangeId, now: u64) -> bool {
         self.born.get(&range).is_some_and(|born| now < born + YOUNG_NS)
     }
 
     fn next_id(&mut self) -> u64 {
-        self.ids += 1;
-        IDS_BEGIN + self.ids
+        self.next_ids(1)
+    }
+
+    /// The first of so many ids that were never given.
+    pub fn next_ids(&mut self, count: u64) -> u64 {
+        self.ids += count;
+        IDS_BEGIN + self.ids - count + 1
+    }
+
+    /// Takes note of ids that a worker is given; the first that was given before, or with which the
+    /// world began.
+    pub fn given_twice(&mut self, ids: &[u64]) -> Option<u64> {
+        ids.iter().copied().find(|id| *id < FIRST_ID || !self.given.insert(*id))
     }
 }
 
@@ -138,6 +168,10 @@ impl World {
             self.splits.latest.pop_front();
         }
         let at = self.plan_split_fault(range, at);
+        let descriptor = self.checks.tiling.get(range).cloned();
+        if self.operator_wishes(descriptor, &split, at) {
+            return;
+        }
         for (at, store) in self.draw_receivers(range, at) {
             let asked = Asked { store, range, split: split.clone(), is_spoilt };
             self.queue.plan(at, Event::SplitAsked(Box::new(asked)));
@@ -248,6 +282,7 @@ impl World {
             () => "splits asked",
         });
         note!(self, "s{number} is asked to split {range} ({}) at {}", split.epoch, split.key);
+        self.split_is_forced(range, &split);
         self.store_told(number, Input::Split { range, split });
     }
 
@@ -275,6 +310,7 @@ impl World {
                 self.checks.born(range, parent, self.now);
                 self.splits.born.insert(range, self.now);
                 self.splits.left = self.splits.left.saturating_sub(1);
+                self.asked_split_is_made(range);
             }
             Ok(News::None | News::Changed) => {}
         }

@@ -140,6 +140,7 @@ impl World {
         process.follow(worker, &mut outputs);
         let told_others = process.workers() > 1;
         let Outputs { batch, replies, messages, heartbeats, snapshots, chores, .. } = outputs;
+        self.ids_wanted(number, outputs.ids_wanted);
         for chore in chores {
             let took = self.draw_write_ns(Node::Store(number));
             let life = self.store(number).life;

@@ -32,7 +32,9 @@ use crate::queue::Queue;
 use crate::ranges::{REPLICAS, Ranges};
 use crate::replay::Replays;
 use crate::route_events::OldRoutes;
+use crate::split_calls::SplitCalls;
 use crate::split_faults::SplitFault;
+use crate::split_ids::IdsStep;
 use crate::splits::{Asked, Splits};
 use crate::store::{StoreNode, ident_by_hand};
 use crate::streams::{ConnId, End, Payload, Streams};
@@ -271,6 +273,17 @@ pub enum Event {
     Split,
     /// That reaches a store.
     SplitAsked(Box<Asked>),
+    /// An operator calls for a split that he has wished, by its number.
+    SplitCalled(usize),
+    /// Something happens with a store's request for ids.
+    Ids {
+        /// Which store.
+        store: usize,
+        /// In which life.
+        life: u32,
+        /// What.
+        step: IdsStep,
+    },
     /// Something goes wrong with the stores of a range that is being split.
     SplitFault(SplitFault),
     /// Clocks get other rates.
@@ -304,6 +317,8 @@ pub struct DiceBox {
     pub operators: Dice,
     /// Splits.
     pub splits: Dice,
+    /// Splits that operators ask for, and ids for them.
+    pub asked_splits: Dice,
     /// Lists.
     pub lists: Dice,
 }
@@ -375,6 +390,7 @@ pub struct World {
     /// The ranges with which the world began.
     pub(crate) ranges: Ranges,
     pub(crate) splits: Splits,
+    pub(crate) split_calls: SplitCalls,
     pub(crate) lists: Lists,
     /// The resources behind exclusive locks.
     pub(crate) resources: BTreeMap<String, FencingOracle>,
@@ -415,6 +431,7 @@ impl World {
             tasks: Dice::new(seed, "tasks"),
             operators: Dice::new(seed, "operators"),
             splits: Dice::new(seed, "splits"),
+            asked_splits: Dice::new(seed, "asked splits"),
             lists: Dice::new(seed, "lists"),
         };
         let clocks: Vec<_> = (0..options.stores.max(REPLICAS as u64))
@@ -460,6 +477,7 @@ impl World {
             names,
             ranges,
             splits: Splits::default(),
+            split_calls: SplitCalls::default(),
             lists: Lists::default(),
             resources: BTreeMap::new(),
             recorder: Recorder::default(),
@@ -593,6 +611,8 @@ impl World {
             Event::List(step) => self.list_step(step),
             Event::Split => self.split(),
             Event::SplitAsked(asked) => self.split_asked(*asked),
+            Event::SplitCalled(wish) => self.call_for_split(wish),
+            Event::Ids { store, life, step } => self.ids_step(store, life, step),
             Event::SplitFault(fault) => self.split_fault(fault),
             Event::Drift => self.drift(),
             Event::Poll => {

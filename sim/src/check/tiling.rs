@@ -13,8 +13,8 @@ use sharklock_rangemap::{Bounds, Descriptor, Epoch, RangeId, StoreId, check_tili
 /// - `parents` has every range but those with which the world began.
 #[derive(Clone, Debug, Default)]
 pub struct Tiling {
-    /// All that were ever seen, each with an index by which it had been applied.
-    committed: BTreeMap<(RangeId, Epoch), (Descriptor, u64)>,
+    /// All that were ever seen.
+    committed: BTreeMap<(RangeId, Epoch), Seen>,
     /// The newest of each range.
     newest: BTreeMap<RangeId, Descriptor>,
     starts: BTreeMap<Vec<u8>, RangeId>,
@@ -23,6 +23,16 @@ pub struct Tiling {
     /// What ranges have lost by splits: until the child is on a disk, nobody shows these names.
     lost: Vec<Bounds>,
     changed: bool,
+}
+
+/// A descriptor that replicas have applied.
+#[derive(Clone, Debug)]
+struct Seen {
+    descriptor: Descriptor,
+    /// The least index by which it had been applied, as far as replicas have shown.
+    by: u64,
+    /// The largest at which it was still the newest of a replica.
+    until: u64,
 }
 
 /// What a descriptor that a replica has applied tells.
@@ -46,12 +56,16 @@ impl Tiling {
     pub fn applied(&mut self, descriptor: &Descriptor, index: u64) -> Result<News, String> {
         let Descriptor { range, epoch, .. } = descriptor;
         match self.newest.get(range) {
-            Some(known) if known == descriptor => return Ok(News::None),
+            Some(known) if known == descriptor => {
+                self.is_seen(descriptor, index);
+                return Ok(News::None);
+            }
             _ => self.agrees(descriptor)?,
         }
-        if !self.committed.contains_key(&(*range, *epoch)) {
+        if !self.is_seen(descriptor, index) {
             self.nobody_else_has(descriptor)?;
-            self.committed.insert((*range, *epoch), (descriptor.clone(), index));
+            let seen = Seen { descriptor: descriptor.clone(), by: index, until: index };
+            self.committed.insert((*range, *epoch), seen);
         }
         let Some(known) = self.newest.get(range) else { return self.comes(descriptor) };
         if known.epoch >= *epoch {
@@ -67,6 +81,14 @@ impl Tiling {
         self.newest.insert(*range, descriptor.clone());
         self.changed = true;
         Ok(News::Changed)
+    }
+
+    /// Takes note of where a replica still has a descriptor. False: nobody had it before.
+    fn is_seen(&mut self, descriptor: &Descriptor, index: u64) -> bool {
+        let seen = self.committed.get_mut(&(descriptor.range, descriptor.epoch));
+        let Some(Seen { by, until, .. }) = seen else { return false };
+        (*by, *until) = ((*by).min(index), (*until).max(index));
+        true
     }
 
     /// A range that nobody has shown before.
@@ -88,7 +110,7 @@ impl Tiling {
                     .map(|it| (it.store, it.role))
                     .eq(descriptor.replicas.iter().map(|it| (it.store, it.role)))
         };
-        let mut all = self.committed.values().map(|(known, _)| known);
+        let mut all = self.committed.values().map(|seen| &seen.descriptor);
         let Some(parent) = all.find(is_parent).map(|it| it.range) else {
             return Err(format!("no range was split into this one: {descriptor:?}"));
         };
@@ -103,7 +125,7 @@ impl Tiling {
     /// No replica has ever applied this.
     pub fn said(&self, who: &str, descriptor: &Descriptor) -> Result<(), String> {
         match self.committed.get(&(descriptor.range, descriptor.epoch)) {
-            Some((known, _)) if known == descriptor => Ok(()),
+            Some(known) if known.descriptor == *descriptor => Ok(()),
             known => Err(format!("{who} says {descriptor:?}; replicas have applied {known:?}")),
         }
     }
@@ -122,12 +144,14 @@ impl Tiling {
             ..=(range, Epoch { version: u64::MAX, conf_ver: u64::MAX });
         let mut seen = self.committed.range(of_range).map(|(_, seen)| seen);
         let said = format!("range {range} speaks of {name} in version {version} at {index}");
-        if !seen.clone().any(|(known, _)| known.epoch.version == version) {
+        if !seen.clone().any(|known| known.descriptor.epoch.version == version) {
             return Err(format!("{said}, which no replica has applied"));
         }
         // What stands in front of the split was decided here, and is told here.
-        match seen.find(|(known, _)| !known.bounds.contains(name.as_bytes())) {
-            Some((known, by)) if index >= *by => Err(format!("{said}, and was {known:?} at {by}")),
+        match seen.find(|known| !known.descriptor.bounds.contains(name.as_bytes())) {
+            Some(Seen { descriptor, by, .. }) if index >= *by => {
+                Err(format!("{said}, and was {descriptor:?} at {by}"))
+            }
             _ => Ok(()),
         }
     }
@@ -205,8 +229,45 @@ impl Tiling {
 
     /// Every descriptor that a range has ever had, in order.
     pub fn all_of(&self, range: RangeId) -> impl Iterator<Item = &Descriptor> {
-        let all = self.committed.values().map(|(descriptor, _)| descriptor);
+        let all = self.committed.values().map(|seen| &seen.descriptor);
         all.filter(move |descriptor| descriptor.range == range)
+    }
+
+    /// What a range was in an epoch, as some replica has applied it.
+    pub fn in_epoch(&self, range: RangeId, epoch: Epoch) -> Option<&Descriptor> {
+        self.committed.get(&(range, epoch)).map(|seen| &seen.descriptor)
+    }
+
+    /// Somebody was told that a range was split, by the epoch that ended there: by the entry at this
+    /// index, or at some time `before` it.
+    ///
+    /// # Errors
+    ///
+    /// No replica has applied that, or one has applied as much and is not split, or the child is
+    /// another range.
+    pub fn was_split(
+        &self,
+        (range, epoch): (RangeId, Epoch),
+        child: RangeId,
+        (index, before): (u64, bool),
+    ) -> Result<(), String> {
+        let next = Epoch { version: epoch.version + 1, ..epoch };
+        let at = |epoch| self.committed.get(&(range, epoch));
+        let (Some(whole), Some(lower)) = (at(epoch), at(next)) else {
+            return Err(format!("no replica has applied a split of {range} in {epoch}"));
+        };
+        if index <= whole.until || (index > lower.by && !before) {
+            return Err(format!("it was not split at {index}: {whole:?}, {lower:?}"));
+        }
+        let end = &lower.descriptor.bounds.end;
+        let upper = self.committed.get(&(child, next)).map(|seen| &seen.descriptor.bounds);
+        match upper {
+            Some(upper) if upper.start != *end || upper.end != whole.descriptor.bounds.end => {
+                Err(format!("{child} is not what was split off: {upper:?}, {lower:?}"))
+            }
+            // It is on no disk yet.
+            _ => Ok(()),
+        }
     }
 
     /// The range that a range was split off.
@@ -234,7 +295,8 @@ impl Tiling {
 
     fn agrees(&self, descriptor: &Descriptor) -> Result<(), String> {
         match self.committed.get(&(descriptor.range, descriptor.epoch)) {
-            Some((known, _)) if known != descriptor => {
+            Some(known) if known.descriptor != *descriptor => {
+                let known = &known.descriptor;
                 Err(format!("one epoch has two descriptors: {known:?} and {descriptor:?}"))
             }
             _ => Ok(()),
@@ -249,7 +311,7 @@ impl Tiling {
                 && known.epoch.version == descriptor.epoch.version
                 && known.bounds.overlaps(&descriptor.bounds)
         };
-        match self.committed.values().map(|(known, _)| known).find(contradicts) {
+        match self.committed.values().map(|seen| &seen.descriptor).find(contradicts) {
             Some(known) => {
                 Err(format!("two ranges claim names at once: {known:?}, {descriptor:?}"))
             }
@@ -329,6 +391,27 @@ mod tests {
         tiling.check().expect("one is");
         tiling.applied(&range(2, "t", "", 2), 5).expect("the first");
         tiling.check_whole().expect("all are there");
+    }
+
+    #[test]
+    fn who_tells_of_a_split_tells_where_it_was_applied_and_what_came_of_it() {
+        let mut tiling = whole();
+        tiling.applied(&range(1, "", "", 1), 8).expect("not split yet");
+        tiling.applied(&range(1, "", "m", 2), 10).expect("by now");
+        let by_first = (RangeId(1), Epoch { version: 1, conf_ver: 1 });
+        tiling.was_split(by_first, RangeId(2), (9, false)).expect("its child is on no disk yet");
+        tiling.applied(&range(2, "m", "", 2), 5).expect("now it is");
+        tiling.was_split(by_first, RangeId(2), (10, false)).expect("there at the latest");
+        tiling.was_split(by_first, RangeId(2), (70, true)).expect("it was before");
+        tiling.was_split(by_first, RangeId(2), (11, false)).expect_err("somebody had it at 10");
+        tiling.was_split(by_first, RangeId(2), (8, true)).expect_err("it was whole then");
+        let by_second = (RangeId(1), Epoch { version: 2, conf_ver: 1 });
+        tiling.was_split(by_second, RangeId(3), (12, false)).expect_err("nobody has applied it");
+        tiling.applied(&range(2, "m", "t", 3), 9).expect("split again");
+        tiling.applied(&range(3, "t", "", 3), 5).expect("its child");
+        let other = (RangeId(2), Epoch { version: 2, conf_ver: 1 });
+        tiling.was_split(other, RangeId(3), (9, false)).expect("that is it");
+        tiling.was_split(other, RangeId(9), (9, false)).expect("another that nobody has shown");
     }
 
     #[test]
