@@ -199,7 +199,7 @@ impl Trio {
             child: RangeId(2),
             child_peers: (201..=203).map(PeerId).collect(),
         };
-        self.tell(leader, Input::Split { range: RangeId(1), split });
+        self.tell(leader, Input::Split { range: RangeId(1), term: None, split });
         self.settle();
     }
 

@@ -122,6 +122,8 @@ pub struct WantedSplit {
     pub epoch: Epoch,
     /// First name of the upper half.
     pub key: String,
+    /// The term in which it was wanted: what comes of an earlier request for ids is not for it.
+    pub term: u64,
     /// Why it is wanted, and who waits for its outcome.
     pub wish: SplitWish,
 }
@@ -247,7 +249,7 @@ impl Front {
     /// The split that is on its way: the epoch by which it was decided, its key, and who wishes it.
     pub fn split_under_way(&mut self) -> Option<(Epoch, &str, &mut SplitWish)> {
         match (&mut self.wanted, &mut self.gate) {
-            (Some(WantedSplit { epoch, key, wish }), _) => Some((*epoch, key, wish)),
+            (Some(WantedSplit { epoch, key, wish, .. }), _) => Some((*epoch, key, wish)),
             (None, Some(gate)) => {
                 let (split, wish) = gate.split_and_wish();
                 Some((split.epoch, &split.key, wish))

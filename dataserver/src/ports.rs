@@ -60,6 +60,9 @@ pub enum Input {
     Split {
         /// The range.
         range: RangeId,
+        /// The term in which it was wanted, if its leader has wanted it: in another one nothing is done,
+        /// since whoever has asked was told so.
+        term: Option<u64>,
         /// The key, and the ids of the upper half.
         split: Split,
     },
@@ -92,6 +95,8 @@ pub struct IdsWanted {
     pub key: String,
     /// The number of replicas of the new range.
     pub replicas: usize,
+    /// The term of the leader that wants it.
+    pub term: u64,
 }
 
 /// What one worker's ranges mean for the table of all ([`Assignment`](crate::Assignment)).

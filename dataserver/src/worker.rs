@@ -186,7 +186,7 @@ impl Worker {
             Input::Unreachable(store) => self.store.unreachable(store),
             Input::Create { descriptor, level } => self.create(descriptor, level),
             Input::RaiseLevel { range, conf_ver, level } => self.raise(range, conf_ver, level),
-            Input::Split { range, split } => self.split(range, split),
+            Input::Split { range, term, split } => self.split(range, term, split),
             Input::NoIds { wanted, why } => self.no_ids(&wanted, why),
             Input::HandOver => self.store.hand_over(),
             Input::Buried { range, peer } => self.store.buried_elsewhere(range, peer),

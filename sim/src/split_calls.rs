@@ -37,8 +37,6 @@ pub struct SplitCalls {
     /// Splits that stores were told to make by the world: whoever had wanted the same is answered by
     /// what came of them.
     forced: BTreeSet<(RangeId, Epoch, String)>,
-    /// The term in which a store has last wanted to split a range.
-    terms: BTreeMap<(usize, RangeId), u64>,
     /// Those that were made.
     made: BTreeSet<RangeId>,
     /// The children of which operators were told, by parent and the epoch that the split ended.
@@ -331,10 +329,8 @@ impl World {
     }
 
     /// A worker wants splits: somebody has asked for them.
-    pub(crate) fn ids_were_wanted(&mut self, number: usize, wanted: &[IdsWanted]) {
+    pub(crate) fn ids_were_wanted(&mut self, wanted: &[IdsWanted]) {
         for IdsWanted { range, epoch, key, .. } in wanted {
-            let term = self.term_of(number, *range);
-            self.split_calls.terms.insert((number, *range), term);
             let mut wishes = self.split_calls.wishes.iter();
             if !wishes.any(|wish| wish.explains(*range, *epoch, key)) {
                 let what = format_args!("nobody has asked to split {range} ({epoch}) at {key}");
@@ -347,19 +343,6 @@ impl World {
     pub(crate) fn split_is_forced(&mut self, range: RangeId, split: &Split) {
         let Split { epoch, key, .. } = split;
         self.split_calls.forced.insert((range, *epoch, key.clone()));
-    }
-
-    /// A store that has led for a while, and leads again, makes a split although those who had asked for
-    /// it were told that it leads no more, and that nothing was done.
-    pub(crate) fn ids_come(&mut self, number: usize, range: RangeId, split: &Split) {
-        let term = Some(self.term_of(number, range));
-        if self.split_calls.terms.get(&(number, range)).copied() != term {
-            self.split_is_forced(range, split);
-        }
-    }
-
-    fn term_of(&self, number: usize, range: RangeId) -> u64 {
-        self.stores[number - 1].status(range).map_or(0, |status| status.term)
     }
 
     /// A worker is given ids.

@@ -49,11 +49,11 @@ impl World {
         if wanted.is_empty() {
             return;
         }
-        for IdsWanted { range, epoch, key, replicas } in &wanted {
+        for IdsWanted { range, epoch, key, replicas, .. } in &wanted {
             note!(self, "s{number} wants {} ids to split {range} ({epoch}) at {key}", replicas + 1);
             self.counters.count("splits that want ids");
         }
-        self.ids_were_wanted(number, &wanted);
+        self.ids_were_wanted(&wanted);
         let late = self.draw_lateness(&wanted);
         let seeker = self.stores[number - 1].heart.as_ref().map(|heart| heart.seeker);
         let Some(mut seeker) = seeker else { return self.world_gives_ids(number, wanted, late) };
@@ -72,7 +72,7 @@ impl World {
             return 0;
         }
         let late = dice.below(LATE_MAX_NS);
-        for IdsWanted { range, epoch, key, replicas } in wanted {
+        for IdsWanted { range, epoch, key, replicas, .. } in wanted {
             let at = self.now + self.dice.asked_splits.below(late);
             match self.dice.asked_splits.below(3) {
                 0 => _ = self.plan_split_fault(*range, at),
@@ -172,7 +172,7 @@ impl World {
     /// As the clerk does it.
     fn hand_out(&mut self, number: usize, first: u64, wanted: Vec<IdsWanted>, at: u64) {
         let mut ids = first..;
-        for IdsWanted { range, epoch, key, replicas } in wanted {
+        for IdsWanted { range, epoch, key, replicas, term } in wanted {
             let count = 1 + replicas as u64;
             let given: Vec<u64> = ids.by_ref().take(count as usize).collect();
             let [child, peers @ ..] = given.as_slice() else { unreachable!("a split wants ids") };
@@ -183,7 +183,7 @@ impl World {
             let child_peers = peers.iter().copied().map(PeerId).collect();
             let split = Split { epoch, key, child: RangeId(*child), child_peers };
             self.ids_were_given(range, &split);
-            let told = Box::new(Input::Split { range, split });
+            let told = Box::new(Input::Split { range, term: Some(term), split });
             self.plan_ids(number, at, IdsStep::Told(told));
         }
     }
@@ -238,7 +238,7 @@ impl World {
     fn ids_told(&mut self, number: usize, input: Input) {
         let store = &self.stores[number - 1];
         match &input {
-            Input::Split { range, split } => {
+            Input::Split { range, split, .. } => {
                 let epoch = store.descriptor(*range).map(|it| it.epoch);
                 self.counters.count(match () {
                     () if !store.answers(*range) => "ids that come when leadership has moved on",
@@ -246,7 +246,6 @@ impl World {
                     () => "ids that come in time",
                 });
                 note!(self, "s{number} gets ids to split {range} into {}", split.child);
-                self.ids_come(number, *range, split);
             }
             Input::NoIds { wanted, .. } => {
                 self.counters.count("splits that get no ids");

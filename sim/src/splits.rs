@@ -283,7 +283,7 @@ impl World {
         });
         note!(self, "s{number} is asked to split {range} ({}) at {}", split.epoch, split.key);
         self.split_is_forced(range, &split);
-        self.store_told(number, Input::Split { range, split });
+        self.store_told(number, Input::Split { range, term: None, split });
     }
 
     /// A replica has applied more, and may have another descriptor by that.

@@ -100,10 +100,11 @@ async fn ask(cluster_id: ClusterId, masters: Masters, porter: Arc<Porter>, wante
 fn hand_out(first: u64, wanted: Vec<IdsWanted>) -> Vec<Input> {
     let mut ids = first..;
     let mut next = || ids.next().expect("nobody has been given so many");
-    let mut split = |IdsWanted { range, epoch, key, replicas }| {
+    let mut split = |IdsWanted { range, epoch, key, replicas, term }| {
         let child = RangeId(next());
         let child_peers = (0..replicas).map(|_| PeerId(next())).collect();
-        Input::Split { range, split: Split { epoch, key, child, child_peers } }
+        let split = Split { epoch, key, child, child_peers };
+        Input::Split { range, term: Some(term), split }
     };
     wanted.into_iter().map(&mut split).collect()
 }
@@ -122,10 +123,11 @@ mod tests {
             epoch,
             key: "m".to_owned(),
             replicas,
+            term: 5,
         };
         let splits = hand_out(1_000, vec![wanted(1, 3), wanted(2, 1)]);
         let ids = |input: &Input| match input {
-            Input::Split { range, split } => {
+            Input::Split { range, split, term: Some(5) } => {
                 let Split { child, child_peers, .. } = split;
                 (range.0, child.0, child_peers.iter().map(|peer| peer.0).collect::<Vec<_>>())
             }

@@ -97,9 +97,10 @@ impl Worker {
     pub(super) fn want_split(&mut self, range: RangeId, epoch: Epoch, cut: Cut, wish: SplitWish) {
         let descriptor = self.store.descriptor(range).expect("a range has its descriptor");
         let (key, replicas) = (cut.at, descriptor.replicas.len());
+        let term = self.store.status(range).expect("it is led here").term;
         let front = self.fronts.get_mut(&range).expect("every range has a front");
-        front.wanted = Some(WantedSplit { epoch, key: key.clone(), wish });
-        self.ids_wanted.push(IdsWanted { range, epoch, key, replicas });
+        front.wanted = Some(WantedSplit { epoch, key: key.clone(), term, wish });
+        self.ids_wanted.push(IdsWanted { range, epoch, key, replicas, term });
     }
 
     /// The answer to whoever repeats the call by which the range was split, since the first answer was
@@ -156,9 +157,15 @@ impl Worker {
     }
 
     /// Proposes a split of a range that this store leads. Where it cannot be proposed nothing has
-    /// happened; whoever waits for it is told why.
-    pub(super) fn split(&mut self, range: RangeId, split: Split) {
-        let wish = self.take_wanted(range, split.epoch, &split.key).unwrap_or_default();
+    /// happened; whoever waits for it is told why. One that was `wanted_in` another term is not made,
+    /// though this store may lead again: whoever has asked was told that nothing is done.
+    pub(super) fn split(&mut self, range: RangeId, wanted_in: Option<u64>, split: Split) {
+        let wanted = self.take_wanted(range, split.epoch, &split.key, wanted_in);
+        if wanted.is_none() && wanted_in.is_some() {
+            tracing::info!(%range, "no split, since nobody waits for it any more");
+            return;
+        }
+        let wish = wanted.unwrap_or_default();
         match self.try_split(range, &split, wish.excess_of) {
             Ok(proposed) => {
                 let (child, at, because) = (split.child, &split.key, &wish.because);
@@ -194,8 +201,8 @@ impl Worker {
 
     /// There are no ids for a split that was wanted.
     pub(super) fn no_ids(&mut self, wanted: &IdsWanted, why: String) {
-        let IdsWanted { range, epoch, key, .. } = wanted;
-        if let Some(wish) = self.take_wanted(*range, *epoch, key) {
+        let IdsWanted { range, epoch, key, term, .. } = wanted;
+        if let Some(wish) = self.take_wanted(*range, *epoch, key, Some(*term)) {
             tracing::info!(%range, why, "no split, since there are no ids for it");
             let why = NotSplit::NoMaster(why);
             if wish.excess_of.is_some()
@@ -207,10 +214,20 @@ impl Worker {
         }
     }
 
-    /// Why this split is wanted, which waits for ids no longer, and who waits for it.
-    fn take_wanted(&mut self, range: RangeId, epoch: Epoch, key: &str) -> Option<SplitWish> {
+    /// Why this split is wanted, which waits for ids no longer, and who waits for it. `term`: in which it
+    /// was wanted; `None`: whenever.
+    fn take_wanted(
+        &mut self,
+        range: RangeId,
+        epoch: Epoch,
+        key: &str,
+        term: Option<u64>,
+    ) -> Option<SplitWish> {
         let front = self.fronts.get_mut(&range)?;
-        let wanted = front.wanted.take_if(|wanted| wanted.epoch == epoch && wanted.key == key);
+        let wanted = front.wanted.take_if(|wanted| {
+            (wanted.epoch, wanted.key.as_str()) == (epoch, key)
+                && term.is_none_or(|term| term == wanted.term)
+        });
         wanted.map(|wanted| wanted.wish)
     }
 

@@ -232,7 +232,7 @@ fn a_child_is_on_its_parents_worker_until_the_store_starts_again() {
         let epoch = Epoch { version, conf_ver: 1 };
         let (child, child_peers) = (RangeId(child), vec![PeerId(child * 10)]);
         let split = Split { epoch, key: key.to_owned(), child, child_peers };
-        node.receive(Input::Split { range: RangeId(1), split });
+        node.receive(Input::Split { range: RangeId(1), term: None, split });
         settle(&mut node);
     }
     assert_eq!(ids(&node), [(1, 0), (2, 0), (3, 0)]);
@@ -257,7 +257,7 @@ fn a_child_that_nobody_has_led_yet_stays_with_its_parent_over_a_start() {
     settle(&mut node);
     let child_peers = vec![PeerId(20)];
     let split = Split { epoch, key: "m".to_owned(), child: RangeId(2), child_peers };
-    node.receive(Input::Split { range: RangeId(1), split });
+    node.receive(Input::Split { range: RangeId(1), term: None, split });
     while node.ranges().len() < 2 {
         node.write(1);
         node.turn(0, NOW);

@@ -229,7 +229,7 @@ impl Net {
             child,
             child_peers: replicas.iter().map(|it| PeerId(child.0 * 10 + it.store.0)).collect(),
         };
-        self.node(store).receive(Input::Split { range, split });
+        self.node(store).receive(Input::Split { range, term: None, split });
     }
 
     fn lose_power(&mut self, store: u64) {

@@ -28,10 +28,11 @@ fn asked(at: Option<&str>) -> internal::SplitRange {
 }
 
 /// The masters' answer.
-pub fn ids(IdsWanted { range, epoch, key, replicas }: IdsWanted) -> Input {
+pub fn ids(IdsWanted { range, epoch, key, replicas, term }: IdsWanted) -> Input {
     assert_eq!(replicas, 3);
     let child_peers = [1_001, 1_002, 1_003].map(PeerId).to_vec();
-    Input::Split { range, split: Split { epoch, key, child: CHILD, child_peers } }
+    let split = Split { epoch, key, child: CHILD, child_peers };
+    Input::Split { range, term: Some(term), split }
 }
 
 /// What a store has said to an operator.
@@ -296,6 +297,41 @@ fn a_leader_that_steps_down_says_whether_it_may_be_split() {
     trio.tell(next, ids(wanted));
     trio.pass(Duration::from_secs(5));
     assert_eq!(trio.said(next, tag), Said::Indeterminate, "proposed");
+}
+
+/// Whoever hears that a store leads no more, so that nothing was done, finds nothing done later.
+#[test]
+fn ids_that_were_wanted_in_an_earlier_term_split_nothing_and_answer_nobody() {
+    let (mut trio, leader) = Trio::with_locks(&["a", "z"]);
+    trio.alone = Some(leader);
+    let first = trio.splitting(leader, asked(Some("m")));
+    trio.settle();
+    let wanted = trio.only_wanted();
+    trio.pass(Duration::from_secs(5));
+    assert_eq!(trio.said(leader, first), Said::NotLeader(0));
+    trio.alone = None;
+    while trio.elected() != leader {
+        let other = trio.elected();
+        trio.alone = Some(other);
+        trio.pass(Duration::from_secs(5));
+        trio.alone = None;
+        trio.pass(Duration::from_secs(1));
+    }
+    trio.tell(leader, ids(wanted.clone()));
+    trio.settle();
+    assert_eq!(trio.describe(leader).ranges.len(), 1, "nobody waits for it any more");
+
+    let second = trio.splitting(leader, asked(Some("m")));
+    trio.settle();
+    let again = trio.only_wanted();
+    assert!(again.term > wanted.term);
+    trio.tell(leader, ids(wanted.clone()));
+    trio.tell(leader, Input::NoIds { wanted, why: "too late".to_owned() });
+    trio.settle();
+    assert_eq!(trio.said(leader, second), Said::Nothing, "it waits for ids of its own");
+    trio.tell(leader, ids(again));
+    trio.settle();
+    assert!(trio.said(leader, second).split().done);
 }
 
 #[test]

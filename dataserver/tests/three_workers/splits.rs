@@ -24,7 +24,7 @@ fn split() -> Input {
         child: CHILD,
         child_peers: [201, 202, 203].map(PeerId).to_vec(),
     };
-    Input::Split { range: RANGE, split }
+    Input::Split { range: RANGE, term: None, split }
 }
 
 /// A session has one acquisition of each name.
@@ -390,9 +390,10 @@ fn a_split_that_cannot_be_proposed_is_left_alone() {
         Split { child_peers: vec![PeerId(201)], ..it.clone() },
         Split { child: RANGE, ..it.clone() },
     ] {
-        trio.tell(leader, Input::Split { range: RANGE, split: void });
+        trio.tell(leader, Input::Split { range: RANGE, term: None, split: void });
     }
-    trio.tell(leader, Input::Split { range: RangeId(77), split: it.clone() });
+    let unknown = Input::Split { range: RangeId(77), term: None, split: it.clone() };
+    trio.tell(leader, unknown);
     trio.settle();
     assert_eq!(trio.worker(leader).store().ranges(), [RANGE]);
     assert_eq!(trio.kept_alive(leader, 1, &["z"]), [("z".into(), v1::KeepAliveState::Held)]);
