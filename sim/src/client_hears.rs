@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use sharklock_proto::v1::{
-    AcquireOutcome, AcquisitionEventKind, GoneReason, KeepAliveState, Position, ReleaseOutcome,
-    SessionCall, SessionResponse, session_answer, session_call,
+    AcquireOutcome, AcquisitionEventKind, CancelOutcome, GoneReason, KeepAliveState, Position,
+    ReleaseOutcome, SessionCall, SessionResponse, session_answer, session_call,
 };
 use sharklock_rangemap::RangeId;
 
@@ -164,6 +164,11 @@ impl World {
                     self.told_over(number, Some(id).filter(|_| over), it.position);
                 }
                 Some(Body::Release(it)) => {
+                    let is_gone = it.outcome() == ReleaseOutcome::Gone;
+                    let is_unknown = is_gone && it.gone_reason() == GoneReason::Unknown;
+                    if let Some(id) = asked {
+                        self.told_of(number, id, it.position, (false, is_unknown));
+                    }
                     let over = match it.outcome() {
                         ReleaseOutcome::Gone => is_final(it.gone_reason(), true),
                         _ => true,
@@ -171,8 +176,13 @@ impl World {
                     self.told_over(number, asked.filter(|_| over), it.position);
                 }
                 Some(Body::Cancel(it)) => {
-                    let over = it.outcome() != sharklock_proto::v1::CancelOutcome::Gone
-                        || is_final(it.gone_reason(), true);
+                    let is_gone = it.outcome() == CancelOutcome::Gone;
+                    let is_unknown = is_gone && it.gone_reason() == GoneReason::Unknown;
+                    if let Some(id) = asked {
+                        self.told_of(number, id, it.position, (false, is_unknown));
+                    }
+                    let over =
+                        it.outcome() != CancelOutcome::Gone || is_final(it.gone_reason(), true);
                     self.told_over(number, asked.filter(|_| over), it.position);
                 }
                 Some(Body::KeepAlive(it)) => {
@@ -252,7 +262,7 @@ impl World {
         let key = (process.instance, id);
         let talked = process.talk.of(id);
         let Some(name) = talked.name.clone() else { return };
-        let (is_closed, renewed_ns) = (talked.closed_at.is_some(), talked.renewed_ns);
+        let renewed_ns = talked.renewed_ns;
         let Position { range_id, version, applied_index, .. } = position;
         let at = (RangeId(range_id), applied_index);
         let Checks { finished, tiling, .. } = &mut self.checks;
@@ -264,11 +274,7 @@ impl World {
             finished.told_open(key, at, renewed_ns);
         }
         let known_ns = self.now.saturating_sub(ENDED_KNOWN_NS);
-        // What its client has closed itself may have been one of several on one hold.
-        if is_unknown
-            && !is_closed
-            && let Err(what) = finished.called_unknown(key, at, known_ns, tiling)
-        {
+        if is_unknown && let Err(what) = finished.called_unknown(key, at, known_ns, tiling) {
             self.violated("S11", &[name.to_string()], format_args!("{what}"));
         }
     }
