@@ -38,7 +38,10 @@ use crate::{
     validate::RequestLimits,
 };
 
+mod parked;
 mod replies;
+
+use self::parked::Parked;
 
 /// A call that is not answered is given up after this long.
 pub const CALL_LIFE_US: u64 = 30_000_000;
@@ -80,7 +83,7 @@ impl Default for HubConfig {
 /// See the module.
 ///
 /// Lock order, each held only shortly: an outbox, then `routing`, then `describing`; `keepalives`
-/// before `routing`. Links are called under none of them. Observers are called under an outbox, and
+/// and `parked` before `routing`. Links are called under none of them. Observers are called under an outbox, and
 /// of readiness under `routing` and `describing`, so that what they hear of it last is how it is.
 pub struct Hub {
     pub(crate) config: HubConfig,
@@ -90,6 +93,7 @@ pub struct Hub {
     routing: RwLock<Routing>,
     describing: Mutex<Describing>,
     keepalives: Mutex<KeepAlives>,
+    parked: Mutex<Parked>,
     presence: Presence,
     /// What the observer was told last. Changed under `describing`.
     told_ready: AtomicBool,
@@ -112,6 +116,7 @@ impl Hub {
             routing: RwLock::default(),
             describing: Mutex::default(),
             keepalives: Mutex::default(),
+            parked: Mutex::default(),
             presence: Presence::default(),
             told_ready: AtomicBool::new(false),
             next_sweep_us: AtomicU64::new(SWEEP_EVERY_US),
@@ -161,6 +166,7 @@ impl Hub {
             self.observer.stood_still();
         }
         self.flush_keepalives(now_us);
+        self.resume_parked(now_us);
         if self.next_listen_us.load(Ordering::Relaxed) <= now_us {
             self.next_listen_us.store(now_us + LISTEN_EVERY_US, Ordering::Relaxed);
             let owing = self.routing().owing(now_us.saturating_sub(OWED_MAX_US));
@@ -180,7 +186,8 @@ impl Hub {
         let describing = self.describing().due_us();
         let sweep = self.next_sweep_us.load(Ordering::Relaxed);
         let listen = self.next_listen_us.load(Ordering::Relaxed);
-        [keepalives, describing].into_iter().flatten().fold(sweep.min(listen), u64::min)
+        let parked = self.parked().due_us();
+        [keepalives, describing, parked].into_iter().flatten().fold(sweep.min(listen), u64::min)
     }
 
     /// Whether the gateway can serve: it has known the range of every name, and a store answers.
@@ -477,6 +484,10 @@ impl Hub {
 
     fn keepalives(&self) -> MutexGuard<'_, KeepAlives> {
         self.keepalives.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn parked(&self) -> MutexGuard<'_, Parked> {
+        self.parked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn describing(&self) -> MutexGuard<'_, Describing> {

@@ -156,8 +156,7 @@ impl Outbox {
         Some((&open.kept.as_ref()?.call, open.opened_us))
     }
 
-    /// Sends a kept call again, to `store`, by another route. None when it has been sent too often:
-    /// then it is kept no longer.
+    /// Sends a kept call again, to `store`, by another route. None when it has been sent too often.
     pub fn again(
         &mut self,
         call: CallNumber,
@@ -165,12 +164,20 @@ impl Outbox {
         reroute: impl FnOnce(&mut StoreCall),
     ) -> Option<StoreCall> {
         let open = self.open_call(call)?;
-        let mut kept = open.kept.take()?;
+        let kept = open.kept.as_mut()?;
         kept.hops.take().ok()?;
         reroute(&mut kept.call);
-        let sent = kept.call.clone();
-        (open.sent_to, open.kept) = (Some(store), Some(kept));
-        Some(sent)
+        open.sent_to = Some(store);
+        Some(kept.call.clone())
+    }
+
+    /// A kept call waits in the gateway: no store has it, and it may be sent as often as a new one.
+    pub fn park(&mut self, call: CallNumber) {
+        let Some(open) = self.open_call(call) else { return };
+        open.sent_to = None;
+        if let Some(kept) = &mut open.kept {
+            kept.hops = Hops::default();
+        }
     }
 
     /// Fails the calls that a store has, whose link is lost.

@@ -202,6 +202,16 @@ impl Routing {
         self.cache.guesses().collect()
     }
 
+    /// Whether a split has made the range, and nobody has said since who leads it.
+    pub fn awaits_leader(&self, range: RangeId) -> bool {
+        self.cache.is_unled_heir(range)
+    }
+
+    /// Nobody leads the range, for longer than that takes after a split.
+    pub fn await_no_longer(&mut self, range: RangeId) {
+        self.cache.is_no_heir(range);
+    }
+
     /// Takes in what the masters say: a cache of what leaders have reported, by the same rules as a
     /// store's description.
     pub fn learn_routes(&mut self, routes: &[Route]) {

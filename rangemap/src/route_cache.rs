@@ -55,7 +55,8 @@ impl Destination {
 ///
 /// Invariants:
 /// - there is exactly one destination per range of the map, and it is one of the range's voters;
-/// - `guesses` has the ranges of whose destinations nobody has said that they lead;
+/// - `guesses` has the ranges of whose destinations nobody has said that they lead, and `heirs` is a
+///   part of it;
 /// - `terms` names only ranges of the map.
 #[derive(Clone, Debug, Default)]
 pub struct RouteCache {
@@ -63,6 +64,8 @@ pub struct RouteCache {
     /// By range, whom to try next.
     destinations: BTreeMap<RangeId, Destination>,
     guesses: BTreeSet<RangeId>,
+    /// Ranges that a split has made, and of which nobody has said since who leads them.
+    heirs: BTreeSet<RangeId>,
     /// By range, the newest term in which a store has described it.
     terms: BTreeMap<RangeId, u64>,
 }
@@ -123,6 +126,16 @@ impl RouteCache {
     /// The ranges of which nobody has said who leads them, by id.
     pub fn guesses(&self) -> impl Iterator<Item = RangeId> {
         self.guesses.iter().copied()
+    }
+
+    /// Whether a split has made the range, and nobody has said since who leads it: that takes a moment.
+    pub fn is_unled_heir(&self, range: RangeId) -> bool {
+        self.heirs.contains(&range)
+    }
+
+    /// The moment has passed: the range is like any other without a leader.
+    pub fn is_no_heir(&mut self, range: RangeId) {
+        self.heirs.remove(&range);
     }
 
     /// A store answered as the range's leader.
@@ -188,12 +201,14 @@ impl RouteCache {
             self.guesses.insert(range);
         } else {
             self.guesses.remove(&range);
+            self.heirs.remove(&range);
         }
     }
 
     fn unpoint(&mut self, range: RangeId) {
         self.destinations.remove(&range);
         self.guesses.remove(&range);
+        self.heirs.remove(&range);
         self.terms.remove(&range);
     }
 
@@ -213,6 +228,10 @@ impl RouteCache {
             }
         };
         let before = self.destinations.get(&range).copied();
+        let is_heir = match before {
+            Some(_) => self.heirs.contains(&range),
+            None => heir_of.is_some(),
+        };
         let term = self.terms.get(&range).copied();
         for old in displaced {
             self.unpoint(old.range);
@@ -223,6 +242,9 @@ impl RouteCache {
             .or_else(|| heir_of.map(|to| Destination::AnyReplica(to.store())).filter(keeps))
             .unwrap_or_else(|| Destination::AnyReplica(self.first_voter(range)));
         self.point(range, to);
+        if is_heir && to.is_guess() {
+            self.heirs.insert(range);
+        }
         // Terms of a range go on over its descriptors.
         self.terms.extend(term.map(|term| (range, term)));
         Ok(())

@@ -12,11 +12,12 @@ use sharklock_proto::{
 };
 use sharklock_rangemap::{RangeId, StoreId};
 
-use super::{Hub, wake};
+use super::{Hub, parked::ParkedCall, wake};
 use crate::{
     failure::Failure,
     link::ByStore,
     outbox::Outbox,
+    routing::Target,
     streams::OpenStream,
     tag::{CallNumber, StreamNumber, Tag},
 };
@@ -57,6 +58,7 @@ impl Hub {
         self.send_again(now_us, after.urgent, Lane::Urgent, &mut after.wakers);
         self.send_again(now_us, after.ordinary, Lane::Ordinary, &mut after.wakers);
         wake(after.wakers);
+        self.resume_parked(now_us);
     }
 
     fn heard(&self, from: StoreId) {
@@ -110,6 +112,7 @@ impl Hub {
         after: &mut After,
     ) {
         let mut again = None;
+        let mut parks = None;
         let settled = self.with_outbox(stream, &mut after.wakers, |outbox| {
             // A call has one answer, by the store that has it now.
             if outbox.sent_to(call) != Some(from) {
@@ -120,8 +123,16 @@ impl Hub {
             if again.is_some() {
                 return None;
             }
+            parks = self.waits_for_leader(now_us, outbox, from, call, &body);
+            if parks.is_some() {
+                outbox.park(call);
+                return None;
+            }
             outbox.answer(call, body)
         });
+        if let Some((range, since_us)) = parks {
+            self.park(now_us, range, ParkedCall { stream: stream.number, call, since_us });
+        }
         if let Some((store, call)) = again {
             self.observer.sent_again();
             match call.body.as_ref().map(Ask::lane) {
@@ -158,14 +169,16 @@ impl Hub {
         if !is_news {
             return None;
         }
-        let sent = outbox.again(call, target.store, |call| {
-            (call.range_id, call.version) = (target.range_id, target.version);
-            call.age_ms = now_us.saturating_sub(opened_us).div_ceil(1_000);
-        })?;
-        Some((target.store, sent))
+        sent_to(target, now_us, outbox, call, opened_us)
     }
 
-    fn send_again(&self, now_us: u64, calls: ByStore, lane: Lane, wakers: &mut Vec<Waker>) {
+    pub(super) fn send_again(
+        &self,
+        now_us: u64,
+        calls: ByStore,
+        lane: Lane,
+        wakers: &mut Vec<Waker>,
+    ) {
         for (store, calls) in calls.into_batches() {
             if let Err(rejected) = self.send(now_us, store, lane, calls) {
                 self.rejected(now_us, rejected, wakers);
@@ -245,4 +258,19 @@ impl Hub {
             self.observer.late_reply();
         }
     }
+}
+
+/// An open call, as it goes to `target`.
+pub(super) fn sent_to(
+    target: Target,
+    now_us: u64,
+    outbox: &mut Outbox,
+    call: CallNumber,
+    opened_us: u64,
+) -> Option<(StoreId, StoreCall)> {
+    let sent = outbox.again(call, target.store, |call| {
+        (call.range_id, call.version) = (target.range_id, target.version);
+        call.age_ms = now_us.saturating_sub(opened_us).div_ceil(1_000);
+    })?;
+    Some((target.store, sent))
 }

@@ -342,11 +342,104 @@ fn a_call_of_a_range_that_has_split_goes_to_its_half() {
     rig.reply(B, &first, error(Kind::EpochNotMatch(EpochNotMatch { descriptors })));
     let (to, second) = rig.sent_one();
     assert_eq!((to, second.range_id, second.version), (B, 2, 5));
+    let other = rig.acquire("y");
+    let (_, call) = rig.sent_one();
+    let position = Some(Position { range_id: 2, ..Position::default() });
+    let led = AcquireResponse { position, token: 8, ..AcquireResponse::default() };
+    rig.reply(B, &call, Body::Acquire(led));
+    assert_eq!(rig.heard(), one(other, "token 8"), "B leads it");
     // A store that says the same again teaches nothing.
     let descriptors = vec![descriptor(2, "m", "", 5, &[1, 2, 3])];
     rig.reply(B, &second, error(Kind::EpochNotMatch(EpochNotMatch { descriptors })));
     assert_eq!(rig.sent_calls(), []);
     assert_eq!(rig.heard(), one(id, "RANGE_MOVED"));
+}
+
+/// A range of three stores that B leads has split at m, which a call for z has found out.
+fn split_under_a_call() -> (Rig, u64, StoreCall) {
+    let mut rig = Rig::new(&[1, 2, 3], 2);
+    let id = rig.acquire("z");
+    let (_, first) = rig.sent_one();
+    let descriptors =
+        vec![descriptor(1, "", "m", 5, &[1, 2, 3]), descriptor(2, "m", "", 5, &[1, 2, 3])];
+    rig.reply(B, &first, error(Kind::EpochNotMatch(EpochNotMatch { descriptors })));
+    let (to, second) = rig.sent_one();
+    assert_eq!((to, second.range_id), (B, 2));
+    (rig, id, second)
+}
+
+fn child_not_led(leader_store_id: u64) -> Body {
+    error(Kind::NotLeader(NotLeader { range_id: 2, leader_store_id }))
+}
+
+/// Its client would come back only after a pause several times as long as that takes.
+#[test]
+fn calls_of_a_range_that_has_just_been_made_wait_until_it_is_led() {
+    let (mut rig, first, call) = split_under_a_call();
+    rig.reply(B, &call, child_not_led(0));
+    let others: Vec<_> = ["x", "y"].map(|name| rig.acquire(name)).into();
+    for (to, call) in rig.sent_calls() {
+        rig.reply(to, &call, child_not_led(0));
+    }
+    assert_eq!((rig.sent_calls(), rig.heard()), (vec![], vec![]), "all of them wait");
+    assert!(rig.hub.next_due_us() <= rig.now_us + parked::LOOK_EVERY_US);
+    // One looks at a time, and at one store after the other; a store that is behind says so.
+    let mut asked = Vec::new();
+    let behind = EpochNotMatch { descriptors: vec![descriptor(1, "", "", 4, &[1, 2, 3])] };
+    let refusals = [child_not_led(0), error(Kind::EpochNotMatch(behind)), child_not_led(0)];
+    for refusal in refusals {
+        rig.pass(parked::LOOK_EVERY_US);
+        let (to, call) = rig.sent_one();
+        asked.push(to);
+        rig.reply(to, &call, refusal);
+    }
+    asked.sort_unstable();
+    assert_eq!(asked, [A, B, C]);
+    rig.pass(parked::LOOK_EVERY_US);
+    let (to, looks) = rig.sent_one();
+    assert_eq!(looks.age_ms, 20);
+    // It is led by now. The others go there at once.
+    let leader = if to == B { C } else { B };
+    rig.reply(to, &looks, child_not_led(leader.0));
+    let mut ids = Vec::new();
+    for (to, call) in rig.sent_calls() {
+        assert_eq!((to, call.range_id, call.version), (leader, 2, 5));
+        rig.reply(to, &call, granted(9));
+    }
+    ids.extend(rig.heard());
+    ids.sort_unstable();
+    assert_eq!(ids, [first, others[0], others[1]].map(|id| (id, "token 9".to_owned())));
+    assert_eq!((rig.hub.calls_open(), rig.hub.parked().due_us()), (0, None));
+}
+
+#[test]
+fn a_range_that_stays_without_a_leader_is_waited_for_once_and_not_for_long() {
+    let (mut rig, id, call) = split_under_a_call();
+    rig.reply(B, &call, child_not_led(0));
+    let began_us = rig.now_us;
+    while rig.hub.calls_open() > 0 {
+        rig.pass(parked::LOOK_EVERY_US);
+        for (to, call) in rig.sent_calls() {
+            rig.reply(to, &call, child_not_led(0));
+        }
+    }
+    assert_eq!(rig.heard(), one(id, "NO_LEADER"));
+    assert_eq!(rig.now_us - began_us, parked::WAITS_MAX_US);
+    let next = rig.acquire("z");
+    let (to, call) = rig.sent_one();
+    rig.reply(to, &call, child_not_led(0));
+    assert_eq!(rig.heard(), one(next, "NO_LEADER"), "as in any election");
+}
+
+#[test]
+fn a_call_that_waits_for_a_leader_ends_with_its_stream_and_not_with_a_link() {
+    let (mut rig, _, call) = split_under_a_call();
+    rig.reply(B, &call, child_not_led(0));
+    rig.hub.link_lost(rig.now_us, B);
+    assert_eq!((rig.heard(), rig.hub.calls_open()), (vec![], 1), "B does not have it");
+    rig.port = SessionPort::open(&rig.hub, "10.0.0.1:6".to_owned()).expect("there is room");
+    rig.pass(parked::LOOK_EVERY_US);
+    assert_eq!((rig.sent_calls(), rig.hub.parked().due_us()), (vec![], None));
 }
 
 /// Otherwise they would be asked for with the client's next renewal, and be late by so much.
