@@ -330,6 +330,7 @@ fn replica_status(peer: PeerProgress, log_last: u64) -> v1::ReplicaStatus {
         lag: log_last.saturating_sub(peer.matched),
         is_active: peer.is_active,
         in_snapshot: peer.in_snapshot,
+        is_new: peer.is_new,
     }
 }
 

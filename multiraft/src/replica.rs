@@ -117,8 +117,8 @@ pub(crate) struct Replica<M> {
     campaigns: u64,
     /// See [`EAGER_CAMPAIGNS`].
     eager_campaigns: u32,
-    /// The term since whose election it leads in step with the ticks of its store.
-    in_step_since: Option<u64>,
+    /// The term since whose election it leads in step with the ticks of its store, and the first of them.
+    in_step_since: Option<(u64, u64)>,
     /// Stores of peers that wrote to us and do not stand in the descriptor.
     senders: BTreeMap<PeerId, StoreId>,
     /// The store's tick at which each member last wrote to us.
@@ -367,8 +367,8 @@ impl<M: StateMachine> Replica<M> {
         }
         let led = self.raw.raft.state == StateRole::Leader;
         let mut acted = self.tick_eagerly(store_ticks);
-        if led && self.in_step_since != Some(self.raw.raft.term) {
-            self.in_step_since = Some(self.raw.raft.term);
+        if led && self.in_step_since.is_none_or(|(term, _)| term != self.raw.raft.term) {
+            self.in_step_since = Some((self.raw.raft.term, store_ticks));
             // A leader counts its ticks from its election. The missing ones here, at most one
             // heartbeat's worth, put it in step with the other leaders of the store, so that
             // their heartbeats share messages.

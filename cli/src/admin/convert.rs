@@ -235,6 +235,7 @@ fn replica(replica: ReplicaStatus) -> Replica {
         lag: Wide(replica.lag),
         is_active: replica.is_active,
         in_snapshot: replica.in_snapshot,
+        is_new: replica.is_new,
     }
 }
 

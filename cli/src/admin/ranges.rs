@@ -78,6 +78,8 @@ pub struct Replica {
     pub is_active: bool,
     /// It is being sent a snapshot.
     pub in_snapshot: bool,
+    /// The leader has not heard of it yet, and has not led for long: as right after a split.
+    pub is_new: bool,
 }
 
 impl Range {
@@ -94,7 +96,7 @@ impl Range {
         }
     }
 
-    /// Stores of the replicas, each with what it lacks: `1 2 3 (-40) 4 (silent)`.
+    /// Stores of the replicas, each with what it lacks: `1 2 3 (-40) 4 (silent) 5 (new)`.
     pub fn replicas(&self) -> String {
         if self.replicas.is_empty() {
             return joined(&self.voter_store_ids);
@@ -104,6 +106,8 @@ impl Range {
             let state = match (replica.is_leader, replica.in_snapshot, replica.is_active) {
                 (true, ..) => String::new(),
                 (false, true, _) => " (snapshot)".to_owned(),
+                (false, false, false) if replica.is_new => " (new)".to_owned(),
+                (false, false, false) if replica.lag.0 == 0 => " (silent)".to_owned(),
                 (false, false, false) => format!(" (silent, -{})", replica.lag.0),
                 (false, false, true) if replica.lag.0 > 0 => format!(" (-{})", replica.lag.0),
                 (false, false, true) => String::new(),
@@ -340,6 +344,30 @@ mod tests {
              \n\
              2 ranges: 40 locks, 36 holds, 8 waiters\n"
         );
+    }
+
+    #[test]
+    fn each_replica_shows_what_it_lacks() {
+        let replica = |store, lag, is_active| Replica {
+            store_id: Wide(store),
+            peer_id: Wide(store + 10),
+            is_voter: true,
+            is_leader: store == 1,
+            lag: Wide(lag),
+            is_active,
+            in_snapshot: false,
+            is_new: false,
+        };
+        let replicas = vec![
+            replica(1, 0, true),
+            replica(2, 40, true),
+            replica(3, 6, false),
+            replica(4, 0, false),
+            Replica { is_new: true, ..replica(5, 6, false) },
+            Replica { is_voter: false, in_snapshot: true, ..replica(6, 9, true) },
+        ];
+        let shown = Range { replicas, ..range(7, "", "") }.replicas();
+        assert_eq!(shown, "1 2 (-40) 3 (silent, -6) 4 (silent) 5 (new) 6 learner (snapshot)");
     }
 
     #[test]

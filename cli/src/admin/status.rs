@@ -266,6 +266,7 @@ mod tests {
             lag: Wide(lag),
             is_active,
             in_snapshot: false,
+            is_new: false,
         }
     }
 

@@ -288,6 +288,7 @@ mod tests {
             replica(2, false, false, 7),
             replica(3, true, true, 9),
             replica(4, true, false, LAG_WARNED + 1),
+            ReplicaStatus { is_new: true, ..replica(5, false, false, 6) },
             replica(5, true, false, LAG_WARNED),
         ];
         let awaits = |range: &mut RangeStatus, log_bytes| {

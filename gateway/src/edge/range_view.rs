@@ -85,7 +85,8 @@ fn waits_for(range: &RangeStatus, answered: &BTreeSet<u64>) -> Vec<String> {
              range {range_id}"
         ));
     }
-    for replica in replicas.iter().filter(|replica| !replica.is_leader) {
+    // Of one that is new nothing is known yet.
+    for replica in replicas.iter().filter(|replica| !replica.is_leader && !replica.is_new) {
         let (store, lag) = (replica.store_id, replica.lag);
         if replica.in_snapshot {
             sentences.push(format!("store {store} is being sent a snapshot of range {range_id}"));

@@ -24,6 +24,9 @@ pub struct PeerProgress {
     pub matched: u64,
     /// The leader has heard of it within the shortest election timeout.
     pub is_active: bool,
+    /// The leader has not heard of it yet, and has not led for so long that this would mean anything: as
+    /// right after a split, when the replica is not born everywhere.
+    pub is_new: bool,
     /// It is being sent a snapshot, since the leader's log no longer has what it needs.
     pub in_snapshot: bool,
 }
@@ -72,6 +75,7 @@ impl<M: StateMachine> Replica<M> {
         // raft-rs forgets who was active whenever it counts its quorum, so it cannot say.
         let heard = self.heard.get(&peer).map(|heard| ticks.saturating_sub(*heard));
         let is_active = is_leader || heard.is_some_and(|ago| ago <= TIMEOUT_TICKS_MIN as u64);
+        let is_new = !is_active && heard.is_none() && !self.has_led_for_a_timeout(ticks);
         Some(PeerProgress {
             peer,
             store,
@@ -79,8 +83,14 @@ impl<M: StateMachine> Replica<M> {
             is_leader,
             matched: progress.matched,
             is_active,
+            is_new,
             in_snapshot: false,
         })
+    }
+
+    fn has_led_for_a_timeout(&self, ticks: u64) -> bool {
+        let since = self.in_step_since.filter(|(term, _)| *term == self.raw.raft.term);
+        since.is_some_and(|(_, since)| ticks >= since + TIMEOUT_TICKS_MIN as u64)
     }
 
     /// What was sent to this store of late may be lost: Raft sends it again, and does not stream

@@ -1,5 +1,7 @@
-//! Ranges split under the hands of those who use them: a load of many clients, and shells that count.
+//! Ranges split under the hands of those who use them, told and by themselves: a load of many clients,
+//! and shells that count.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
 use std::time::Duration;
@@ -7,7 +9,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use sharklock_client::FencingToken;
-use sharklock_tests::cluster::{Cluster, SOON};
+use sharklock_tests::cluster::{Cluster, SOON, client};
 use sharklock_tests::process::{Process, command, sharklock, text_of};
 use sharklock_tests::wait::eventually;
 use tempfile::TempDir;
@@ -16,6 +18,8 @@ use crate::alone;
 use crate::lock_command::{check_lifetimes, script};
 use crate::ranges::{bounds, cli_json};
 
+/// For splits that wait for ten seconds of load each.
+const LATER: Duration = Duration::from_secs(180);
 /// No call takes longer while a range splits.
 const CALL_MAX: Duration = Duration::from_secs(1);
 
@@ -25,21 +29,53 @@ async fn split(endpoints: &[String], at: &str) {
     assert_eq!((&split["done"], &split["led"]), (&true.into(), &true.into()), "{split}");
 }
 
+/// `sharklock bench`, on names that begin with `load/`, until it is told to end.
+struct Bench {
+    process: Process,
+    /// Where it measures the disk.
+    _dir: TempDir,
+}
+
+impl Bench {
+    async fn start(endpoints: &[String], clients: &str, names: &str) -> Self {
+        let dir = TempDir::new().expect("a temporary directory can be made");
+        let mut bench = command(["bench", "acquire-release", "--clients", clients]);
+        bench.args(["--names", names, "--prefix", "load/", "--output", "json"]);
+        bench.args(["--warmup", "1ms", "--duration", "10m", "--fsync-dir"]).arg(dir.path());
+        let process = Process::spawn(bench.env("SHARKLOCK_ENDPOINTS", endpoints.join(",")));
+        let client = client(endpoints.iter().cloned());
+        // The load holds a lock whenever it is looked at, sooner or later.
+        let begins = async || (!client.list_locks("load/").await.ok()?.is_empty()).then_some(());
+        eventually("the load", SOON, begins).await;
+        Self { process, _dir: dir }
+    }
+
+    /// Its report, in which nothing is wrong.
+    async fn end(mut self) -> Value {
+        assert_eq!(self.process.ended(), None, "the load went on all the time");
+        self.process.signal(Signal::SIGINT);
+        let code = self.process.ends(SOON).await.code();
+        let report: Value = serde_json::from_str(&self.process.stdout()).expect("a report");
+        assert_eq!(code, Some(0), "{report}\n{}", self.process.stderr());
+        assert_eq!(report["schema"], "sharklock.v1.Bench");
+        assert_eq!(report["stopped_early"], true);
+        assert_eq!(report["errors"]["count"], 0, "{report}");
+        let history = &report["history"];
+        assert_eq!((&history["names"], &history["violations"]), (&256.into(), &0.into()));
+        assert!(history["grants_per_name_min"].as_u64() > Some(1), "{report}");
+        println!("slowest call: {}", report["slowest"]);
+        report
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_splits_at_names_in_use_are_no_error_and_no_call_of_a_second() {
     let _alone = alone().await;
     let cluster = Cluster::start(3, "").await;
     cluster.until_healthy().await;
     let endpoints = cluster.endpoints();
-    let dir = TempDir::new().expect("a temporary directory can be made");
-    let mut bench = command(["bench", "acquire-release", "--clients", "32", "--names", "8"]);
-    bench.args(["--prefix", "load/", "--warmup", "1ms", "--duration", "10m", "--output", "json"]);
-    bench.arg("--fsync-dir").arg(dir.path()).env("SHARKLOCK_ENDPOINTS", endpoints.join(","));
-    let mut bench = Process::spawn(&mut bench);
+    let bench = Bench::start(&endpoints, "32", "8").await;
     let client = cluster.client();
-    // The load holds a lock whenever it is looked at, sooner or later.
-    let begins = async || (!client.list_locks("load/").await.ok()?.is_empty()).then_some(());
-    eventually("the load", SOON, begins).await;
 
     let places = [3, 17, 30, 8, 22, 13, 1, 27, 5, 10].map(|worker| format!("load/{worker}/5"));
     let mut tokens: Vec<FencingToken> = Vec::new();
@@ -60,25 +96,31 @@ async fn ten_splits_at_names_in_use_are_no_error_and_no_call_of_a_second() {
     starts.sort();
     assert_eq!(bounds(&endpoints).await, starts);
 
-    assert_eq!(bench.ended(), None, "the load went on all the time");
-    bench.signal(Signal::SIGINT);
-    let code = bench.ends(SOON).await.code();
-    let report: Value = serde_json::from_str(&bench.stdout()).expect("a report");
-    assert_eq!(code, Some(0), "{report}\n{}", bench.stderr());
-    assert_eq!(
-        (&report["schema"], &report["stopped_early"]),
-        (&"sharklock.v1.Bench".into(), &true.into())
-    );
-    assert_eq!(report["errors"]["count"], 0, "{report}");
-    assert_eq!(
-        (&report["history"]["names"], &report["history"]["violations"]),
-        (&256.into(), &0.into())
-    );
-    assert!(report["history"]["grants_per_name_min"].as_u64() > Some(1), "{report}");
+    let report = bench.end().await;
     let slowest = &report["slowest"];
     let took = Duration::from_secs_f64(slowest["us"].as_f64().expect("a number") / 1e6);
-    println!("slowest call: {slowest}");
     assert!(took < CALL_MAX, "{slowest}");
+}
+
+/// The children of splits for load are handed on to other stores.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_range_under_load_splits_by_itself_and_its_children_spread() {
+    let _alone = alone().await;
+    // What any machine that runs tests can do.
+    let settings = "[split]\ncommands_per_second = 100\n";
+    let cluster = Cluster::start(3, settings).await;
+    cluster.until_healthy().await;
+    let endpoints = cluster.endpoints();
+    let bench = Bench::start(&endpoints, "16", "16").await;
+    eventually("two splits, and leaders on two stores", LATER, async || {
+        let ranges = cluster.status(0).await?.ranges;
+        let leaders: BTreeSet<_> = ranges.iter().map(|range| range.leader_store_id).collect();
+        (ranges.len() > 2 && leaders.len() > 1 && !leaders.contains(&0)).then_some(())
+    })
+    .await;
+    let starts = bounds(&endpoints).await;
+    assert!(starts[1..].iter().all(|start| start.starts_with("load/")), "{starts:?}");
+    bench.end().await;
 }
 
 /// 16 shells, 15 increments each, and the range of their counter splits eight times: below the

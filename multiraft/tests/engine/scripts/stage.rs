@@ -504,7 +504,11 @@ impl Stage {
         for it in self.cluster.node(store).store.peers(line.range()) {
             let role = if it.is_voter { "voter" } else { "learner" };
             let leads = if it.is_leader { ", leads" } else { "" };
-            let active = if it.is_active { "" } else { ", silent" };
+            let active = match (it.is_active, it.is_new) {
+                (true, _) => "",
+                (false, true) => ", new",
+                (false, false) => ", silent",
+            };
             let snapshot = if it.in_snapshot { ", in snapshot" } else { "" };
             let PeerProgress { peer, store: there, matched, .. } = it;
             self.tell(&format!(
