@@ -4,6 +4,8 @@
 
 use std::fmt;
 
+use sharklock_dataserver::SplitLimits;
+
 use crate::dice::Dice;
 use crate::node::Node;
 
@@ -201,10 +203,20 @@ options! {
     split_mean_ms,
     /// Share of them that operators ask for by a call; the others come to stores with their ids.
     split_calls_pct,
-    /// Ranges that may come into being so.
+    /// Ranges that may come into being by wishes.
     splits_max,
     /// Splits during which something goes wrong on purpose.
     split_fault_ppm,
+    /// Ranges that have more locks are split by themselves, 0 for never,
+    split_locks,
+    /// or whose locks take more bytes,
+    split_bytes,
+    /// or that have more waiters,
+    split_waiters,
+    /// or more commands in each of ten seconds,
+    split_commands,
+    /// where the leader's store has fewer replicas than this; 0: as shipped.
+    ranges_max,
     /// Raft workers of each store; 0: each start has 1, 2 or 4.
     raft_workers,
     /// Mean time between lists of all locks.
@@ -275,6 +287,7 @@ impl Options {
         options.raft_workers = *dice.pick(&[1, 1, 2, 4, 0]);
         options.draw_lists(dice);
         options.split_calls_pct = *dice.pick(&[0, 40, 80]);
+        options.draw_split_limits(dice);
         options
     }
 
@@ -363,6 +376,11 @@ impl Options {
             split_calls_pct: 0,
             splits_max: 0,
             split_fault_ppm: 0,
+            split_locks: 0,
+            split_bytes: 0,
+            split_waiters: 0,
+            split_commands: 0,
+            ranges_max: 0,
             raft_workers: 1,
             list_mean_ms: 0,
         }
@@ -536,6 +554,41 @@ impl Options {
         let mean = *dice.pick(&[0, 300, 1_000, 5_000]);
         // L4 compares how fast ranges answer, and a list asks them all.
         self.list_mean_ms = if self.faulty_stores > 0 { 0 } else { mean };
+    }
+
+    /// Drawn last, as whatever is new. In half of the runs with few ranges these are split by themselves,
+    /// by limits that are as low as the run is small.
+    fn draw_split_limits(&mut self, dice: &mut Dice) {
+        let (kind, more) = (dice.below(10), dice.between(4, 24));
+        let (locks, bytes) = (dice.scale(1, 5), dice.scale(1_000, 12_000));
+        let waiters = dice.scale(1, 4);
+        let commands = dice.scale(1, 4);
+        // L4 compares how fast ranges answer.
+        if kind < 5 || self.faulty_stores > 0 || self.ranges > 12 {
+            return;
+        }
+        let limit = |of, limit| if kind == 5 || kind == of { limit } else { 0 };
+        (self.split_locks, self.split_bytes) = (limit(6, locks), limit(7, bytes));
+        (self.split_waiters, self.split_commands) = (limit(8, waiters), limit(9, commands));
+        self.ranges_max = self.ranges + more;
+        if self.split_commands > 0 {
+            // Else no range would be busy for ten seconds in a row, or all of it with one lock.
+            self.hot_pct = self.hot_pct.min(60);
+            self.cold_names = self.cold_names.max(4);
+            self.think_mean_ms = self.think_mean_ms.min(300);
+            self.hold_mean_ms = self.hold_mean_ms.min(300);
+        }
+    }
+
+    /// As the workers of a store take them.
+    pub fn split_limits(&self) -> SplitLimits {
+        let limit = |limit: u64| Some(limit).filter(|limit| *limit > 0);
+        SplitLimits {
+            locks: limit(self.split_locks),
+            bytes: limit(self.split_bytes),
+            waiters: limit(self.split_waiters),
+            commands_per_second: limit(self.split_commands),
+        }
     }
 
     /// Only some stores have faults, and their ranges so many calls that a slow one is no accident.

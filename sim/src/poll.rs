@@ -70,6 +70,15 @@ impl World {
             let stalls = store.take_stalls();
             self.counters.add("stalls credited", stalls);
             self.counters.add("commands that met a split", store.take_moved());
+            let (before, now) = store.take_splits();
+            for (what, more) in [
+                ("splits for too many locks", now.locks - before.locks),
+                ("splits for too many bytes", now.bytes - before.bytes),
+                ("splits for too many waiters", now.waiters - before.waiters),
+                ("splits for too many commands", now.commands - before.commands),
+            ] {
+                self.counters.add(what, more);
+            }
         }
         let mut asking = self.asking();
         let ranges: Vec<_> = self.checks.liveness.keys().copied().collect();

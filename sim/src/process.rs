@@ -258,8 +258,10 @@ impl Process {
 
     /// A worker handles its mail and ends a turn.
     pub fn take_turn(&mut self, worker: usize, now: Duration, wall_ms: u64) -> Outputs {
+        let all: usize = self.cores().map(Worker::ranges_count).sum();
         let seat = &mut self.seats[worker];
         seat.turn_at = None;
+        seat.core.set_ranges_elsewhere(all - seat.core.ranges_count());
         for input in seat.take_mail(now) {
             seat.core.handle(now, input);
         }

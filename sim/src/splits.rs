@@ -308,6 +308,11 @@ impl World {
                 note!(self, "s{number}: range {range} was split off {parent}");
                 self.counters.count("splits applied");
                 self.checks.born(range, parent, self.now);
+                if self.options.split_commands > 0
+                    && let Some(born) = self.checks.liveness.get_mut(&range)
+                {
+                    born.may_be_handed_on();
+                }
                 self.splits.born.insert(range, self.now);
                 self.splits.left = self.splits.left.saturating_sub(1);
                 self.asked_split_is_made(range);

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use sharklock_dataserver::{LockRange, Outputs, Pace, Worker};
+use sharklock_dataserver::{LockRange, Outputs, Pace, RANGES_MAX, SplitCounts, Worker};
 use sharklock_locktable::{FEATURE_LEVEL, LockTable, Token};
 use sharklock_multiraft::{
     Config, Disk, Effects, LogLimits, RaftRole, ReplicaStatus, SimDisk, SnapshotLimits, Store,
@@ -59,6 +59,8 @@ pub struct StoreNode {
     pub stalls: u64,
     /// Commands of this life that met a split and were counted.
     pub moved_known: u64,
+    /// Splits of this life that were counted.
+    pub splits_known: SplitCounts,
 }
 
 impl StoreNode {
@@ -83,6 +85,7 @@ impl StoreNode {
             stalls_known: 0,
             stalls: 0,
             moved_known: 0,
+            splits_known: SplitCounts::default(),
         }
     }
 
@@ -103,6 +106,7 @@ impl StoreNode {
         self.versions.clear();
         self.stalls_known = 0;
         self.moved_known = 0;
+        self.splits_known = SplitCounts::default();
     }
 
     /// Serves what the disk has.
@@ -125,7 +129,16 @@ impl StoreNode {
             leases_per_turn: options.leases_per_turn as usize,
             ..Pace::default()
         };
-        let worker = |(number, share)| Worker::new(Duration::ZERO, share, pace).with_number(number);
+        let ranges_max = match options.ranges_max {
+            0 => RANGES_MAX,
+            max => max as usize,
+        };
+        let worker = |(number, share)| {
+            Worker::new(Duration::ZERO, share, pace)
+                .with_number(number)
+                .with_ranges_max(ranges_max)
+                .with_split_limits(options.split_limits())
+        };
         let workers = shares.into_iter().enumerate().map(worker).collect();
         self.process = Some(Process::new(self.clock.read(now_ns), workers));
         Ok(())
@@ -234,6 +247,13 @@ impl StoreNode {
         let Some(process) = &self.process else { return 0 };
         let moved = process.stats().moved;
         moved - std::mem::replace(&mut self.moved_known, moved)
+    }
+
+    /// What splits were made for, as far as was known at the last call, and as far as is known now.
+    pub fn take_splits(&mut self) -> (SplitCounts, SplitCounts) {
+        let Some(process) = &self.process else { return Default::default() };
+        let splits = process.stats().splits;
+        (std::mem::replace(&mut self.splits_known, splits), splits)
     }
 
     /// One turn of a worker.

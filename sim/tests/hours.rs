@@ -10,7 +10,7 @@ use sharklock_sim::{Counters, Options, RunReport, run};
 const HOURS: f64 = 20.0;
 
 /// What must have happened at least so often in twenty hours or more.
-const FLOORS: [(&str, u64); 92] = [
+const FLOORS: [(&str, u64); 96] = [
     ("grants", 50_000),
     ("grants after a wait", 20_000),
     ("leader changes", 500),
@@ -91,7 +91,7 @@ const FLOORS: [(&str, u64); 92] = [
     ("keepalives answered by a range that was split off", 50),
     ("snapshots that cross a split", 8),
     // Splits that are asked for.
-    ("splits applied that operators have asked for", 80),
+    ("splits applied for which leaders wanted ids", 120),
     ("split calls answered again", 12),
     ("split calls answered with a plan", 12),
     ("split calls refused: the range has changed", 20),
@@ -99,6 +99,10 @@ const FLOORS: [(&str, u64); 92] = [
     ("ids of masters for splits", 40),
     ("ids that come when the epoch is over", 5),
     ("splits that get no ids", 5),
+    ("splits for too many locks", 12),
+    ("splits for too many bytes", 40),
+    ("splits for too many waiters", 4),
+    ("splits for too many commands", 5),
     // Several workers.
     ("store starts with ranges on several workers", 400),
     ("batches of several workers written as one", 2_000),
