@@ -28,10 +28,15 @@ fn asked(at: Option<&str>) -> internal::SplitRange {
 }
 
 /// The masters' answer.
-pub fn ids(IdsWanted { range, epoch, key, replicas, term }: IdsWanted) -> Input {
+pub fn ids(wanted: IdsWanted) -> Input {
+    ids_from(wanted, CHILD.0)
+}
+
+/// The same, with a number for the child and the next ones for its replicas.
+fn ids_from(IdsWanted { range, epoch, key, replicas, term }: IdsWanted, child: u64) -> Input {
     assert_eq!(replicas, 3);
-    let child_peers = [1_001, 1_002, 1_003].map(PeerId).to_vec();
-    let split = Split { epoch, key, child: CHILD, child_peers };
+    let child_peers = (child + 1..=child + 3).map(PeerId).collect();
+    let split = Split { epoch, key, child: RangeId(child), child_peers };
     Input::Split { range, term: Some(term), split }
 }
 
@@ -360,4 +365,72 @@ fn a_range_that_is_not_on_the_disk_yet_is_told_of_so_that_no_name_is_left_out() 
     }
     seen.dedup();
     assert_eq!(seen, [vec![whole], halves.to_vec()]);
+}
+
+/// Each of them keeps a part of the log, and would be lost with it.
+#[test]
+fn nothing_is_split_while_too_many_children_have_never_had_a_leader() {
+    let (mut trio, leader) = Trio::with_locks(&["a"]);
+    trio.hears_only = Some(RANGE);
+    let asked_in = |version, at: &str| internal::SplitRange { version, ..asked(Some(at)) };
+    for number in 1..=64 {
+        let at = format!("m{:02}", 99 - number);
+        let tag = trio.splitting(leader, asked_in(number, &at));
+        trio.settle();
+        let wanted = trio.only_wanted();
+        trio.tell(leader, ids_from(wanted, 1_000 * number));
+        trio.settle();
+        assert!(trio.said(leader, tag).split().done, "{number}");
+    }
+    let dry = internal::SplitRange { dry_run: true, ..asked_in(65, "b") };
+    for asked in [asked_in(65, "b"), dry] {
+        assert_eq!(trio.asked_for(leader, asked), refused("CHILDREN_AWAITED"));
+    }
+    assert!(trio.ids_wanted.is_empty());
+
+    trio.hears_only = None;
+    trio.pass(Duration::from_secs(5));
+    let tag = trio.splitting(leader, asked_in(65, "b"));
+    trio.settle();
+    let wanted = trio.only_wanted();
+    trio.tell(leader, ids_from(wanted, 65_000));
+    trio.settle();
+    assert!(trio.said(leader, tag).split().done, "all of them live");
+    assert_eq!(trio.worker(leader).store().ranges().len(), 66);
+}
+
+/// Masters that were restored from an older state give ids twice. Applied, the split would make the
+/// range smaller, and its names belong to nobody.
+#[test]
+fn a_split_with_ids_that_are_in_use_is_refused() {
+    let (mut trio, leader) = Trio::with_locks(&["a", "z"]);
+    let done = trio.splitting(leader, asked(Some("m")));
+    trio.settle();
+    let wanted = trio.only_wanted();
+    trio.tell(leader, ids(wanted));
+    trio.settle();
+    assert!(trio.said(leader, done).split().done);
+    // The range's own, and its child's.
+    for child in [RANGE.0, CHILD.0] {
+        let asked = internal::SplitRange { version: 2, ..asked(Some("c")) };
+        let tag = trio.splitting(leader, asked);
+        trio.settle();
+        let wanted = trio.only_wanted();
+        trio.tell(leader, ids_from(wanted, child));
+        trio.settle();
+        assert_eq!(trio.said(leader, tag), refused("IDS_UNUSABLE"), "{child}");
+    }
+    // As many replicas of the child as there are of the range.
+    let asked = internal::SplitRange { version: 2, ..asked(Some("c")) };
+    let tag = trio.splitting(leader, asked);
+    trio.settle();
+    let Input::Split { range, term, mut split } = ids_from(trio.only_wanted(), 2_000) else {
+        unreachable!("it is one")
+    };
+    split.child_peers.pop();
+    trio.tell(leader, Input::Split { range, term, split });
+    trio.settle();
+    assert_eq!(trio.said(leader, tag), refused("IDS_UNUSABLE"));
+    assert_eq!(trio.worker(leader).store().ranges(), [RANGE, CHILD]);
+    assert_eq!(trio.granted(leader, "c", 9), 3, "and the range goes on");
 }

@@ -30,6 +30,8 @@ pub struct Trio {
     pub parked: Vec<(u64, Input)>,
     /// A range of which nothing is heard on any of these stores.
     pub silent: Option<(RangeId, Vec<u64>)>,
+    /// Of all other ranges nothing is heard.
+    pub hears_only: Option<RangeId>,
     /// A store whose disk takes a batch and does not come back.
     pub hangs: Option<u64>,
     hanging: Vec<Input>,
@@ -83,6 +85,7 @@ impl Trio {
             parks: None,
             parked: Vec::new(),
             silent: None,
+            hears_only: None,
             hangs: None,
             hanging: Vec::new(),
             ids_wanted: Vec::new(),
@@ -168,8 +171,11 @@ impl Trio {
         self.ids_wanted.extend(outputs.ids_wanted);
         machine.replies.extend(outputs.replies.into_iter().flat_map(|(_, replies)| replies));
         let (silent, stores) = self.silent.clone().unwrap_or((RangeId(0), Vec::new()));
+        let hears_only = self.hears_only;
         let is_heard = |range_id, to: u64| {
-            range_id != silent.0 || !stores.contains(&from) && !stores.contains(&to)
+            let is_silent =
+                range_id == silent.0 && (stores.contains(&from) || stores.contains(&to));
+            !is_silent && hears_only.is_none_or(|only| range_id == only.0)
         };
         let messages = outputs.messages.into_iter();
         let messages = messages.filter(|it| is_heard(it.range_id, it.to_store));

@@ -9,7 +9,7 @@ use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 use sharklock_multiraft::{ChangePeers, Chore, PeerChange, RaftRole, ReplicaStatus};
 use sharklock_proto::internal::v1::snapshot_message::Body;
-use sharklock_rangemap::{PeerId, RangeId, Role, StoreId};
+use sharklock_rangemap::{PeerId, RangeId, Replica, Role, StoreId};
 
 use crate::cluster::{Cluster, Packet};
 use crate::node::{Life, Node, RANGE, split_of};
@@ -418,10 +418,17 @@ impl Network {
         };
         let promote = PeerChange::Promote(learner.peer);
         let goes = voters[self.dice.random_range(0..voters.len())].peer;
+        // A child may have replicas on a mere majority of its stores. Whoever took one of these away
+        // would leave a range that nobody can lead, nor ask for the missing ones.
+        let stay = of_role(Role::Voter).filter(|it| it.peer != goes);
+        let (here, missing): (Vec<&Replica>, Vec<&Replica>) = stay.partition(|it| is_here(it.peer));
+        let may_go = here.len() > missing.len();
         match self.dice.random_range(0..6) {
-            0..=2 if is_here(learner.peer) => Some(vec![promote, PeerChange::Demote(goes)]),
+            0..=2 if is_here(learner.peer) && may_go => {
+                Some(vec![promote, PeerChange::Demote(goes)])
+            }
             3 if is_here(learner.peer) => Some(vec![promote]),
-            4 if voters.len() >= VOTERS_MIN => Some(vec![PeerChange::Demote(goes)]),
+            4 if voters.len() >= VOTERS_MIN && may_go => Some(vec![PeerChange::Demote(goes)]),
             _ => Some(vec![PeerChange::RemoveLearner(learner.peer)]),
         }
     }
