@@ -1,6 +1,8 @@
 //! A lock table as the state machine of a range: decodes entries, encodes its image.
 
-use sharklock_locktable::{At, Command, LockTable, Name, Outcome, RestoreError, Restoring};
+use sharklock_locktable::{
+    At, Command, LockTable, Name, Outcome, RestoreError, Restoring, Row, RowKey,
+};
 use sharklock_multiraft::{BadImage, DirtyRow, EntryAt, StateMachine};
 
 use crate::{
@@ -81,10 +83,12 @@ impl StateMachine for LockRange {
     }
 
     fn take_dirty(&mut self) -> Vec<DirtyRow> {
-        let dirty = self.table.take_dirty().into_iter();
-        dirty
-            .map(|(key, row)| (image::encode_key(&key), row.as_ref().map(image::encode_row)))
-            .collect()
+        self.table.take_dirty().into_iter().map(dirty_row).collect()
+    }
+
+    fn take_some_dirty(&mut self, rows_max: usize) -> (Vec<DirtyRow>, bool) {
+        let (rows, is_all) = self.table.take_some_dirty(rows_max);
+        (rows.into_iter().map(dirty_row).collect(), is_all)
     }
 
     fn dirty_len(&self) -> usize {
@@ -117,6 +121,10 @@ impl StateMachine for LockRange {
         }
         Ok(Self { table: restoring.end().map_err(broken)? })
     }
+}
+
+fn dirty_row((key, row): (RowKey, Option<Row>)) -> DirtyRow {
+    (image::encode_key(&key), row.as_ref().map(image::encode_row))
 }
 
 fn unread(error: codec::DecodeError) -> BadImage {

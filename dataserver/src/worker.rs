@@ -229,7 +229,8 @@ impl Worker {
     /// When a turn is due even if nothing happens.
     pub fn next_wakeup(&self) -> Duration {
         let is_busy = |range: RangeId| self.fronts.get(&range).is_some_and(Front::is_busy);
-        if !self.retired.is_empty() || self.agenda.awake().any(is_busy) {
+        let has_rest = !self.retired.is_empty() || self.store.has_divisions();
+        if has_rest || self.agenda.awake().any(is_busy) {
             return Duration::ZERO;
         }
         let next_tick = self.pacer.next_tick();

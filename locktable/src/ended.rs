@@ -15,10 +15,11 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     ops::Range,
+    sync::Arc,
 };
 
 use crate::{
-    Acquisition, AcquisitionId, Instance, SessionHandle,
+    Acquisition, AcquisitionId, Instance, RowKey, SessionHandle,
     hash::{Digest, StateHash},
     ring::Ring,
     sessions,
@@ -188,7 +189,9 @@ pub(crate) struct Generation {
     last_ms: u64,
     /// Outcomes of its acquisitions have numbers below it in the ring; those of later ones do not.
     ring_next: u64,
-    lives: BTreeMap<LifeKey, Life>,
+    /// Shared with the tables that were split off, until one of them changes it: only the newest
+    /// generation ever does.
+    lives: Arc<BTreeMap<LifeKey, Life>>,
     bytes: usize,
     sum: Digest,
     rows: u64,
@@ -348,7 +351,7 @@ impl Ended {
     fn add(&mut self, hash: &mut StateHash, newest: usize, acquisition: Acquisition) {
         let (key, block, bit) = place(acquisition);
         let generation = &mut self.generations[newest];
-        let (is_new, grown) = match generation.lives.get_mut(&key) {
+        let (is_new, grown) = match Arc::make_mut(&mut generation.lives).get_mut(&key) {
             Some(life) => {
                 life.highest = life.highest.max(acquisition.id.0);
                 let (is_new, is_new_block) = life.ids.add(block, bit);
@@ -359,7 +362,7 @@ impl Ended {
                 let life = newest_first.find_map(|it| it.lives.get(&key));
                 let highest = life.map_or(0, |life| life.highest).max(acquisition.id.0);
                 let life = Life { highest, ids: Ids::One(block, bit) };
-                self.generations[newest].lives.insert(key, life);
+                Arc::make_mut(&mut self.generations[newest].lives).insert(key, life);
                 (true, LIFE_BYTES + BLOCK_BYTES)
             }
         };
@@ -387,13 +390,10 @@ impl Ended {
         self.generations.iter().map(|it| [it.number, it.first_ms, it.last_ms, it.ring_next])
     }
 
-    /// The numbers in the ring at which the generations end, to be changed where the ring is numbered
-    /// anew; the rows of all are written anew then.
+    /// The numbers in the ring at which the generations end, to be changed where the ring has others.
+    /// No image has anything of it.
     pub(crate) fn ring_ends(&mut self) -> impl Iterator<Item = &mut u64> {
-        self.generations.iter_mut().map(|generation| {
-            generation.unflushed = Unflushed::All;
-            &mut generation.ring_next
-        })
+        self.generations.iter_mut().map(|generation| &mut generation.ring_next)
     }
 
     /// The same for a table that is split off: an id that ended here must not act there. Nothing of
@@ -421,6 +421,18 @@ impl Ended {
             dirty.extend((from..).zip(rows).map(|(row, content)| (number, row, Some(content))));
         }
         dirty
+    }
+
+    /// The rows of the generation at this place, of which no image has anything; none behind the last.
+    pub(crate) fn take_dirty_of(
+        &mut self,
+        place: usize,
+    ) -> Option<impl Iterator<Item = (RowKey, EndedRow)> + use<>> {
+        let generation = self.generations.get_mut(place)?;
+        let number = generation.number;
+        let (from, rows) = generation.take_rows();
+        generation.rows = from + rows.len() as u64;
+        Some((from..).zip(rows).map(move |(row, content)| (RowKey::Ended(number, row), content)))
     }
 
     /// Every row that an image of it could have, as few as can be.
@@ -536,7 +548,7 @@ impl Generation {
             first_ms,
             last_ms: first_ms,
             ring_next,
-            lives: BTreeMap::new(),
+            lives: Arc::default(),
             bytes: 0,
             sum: Digest::ZERO,
             rows: 0,

@@ -85,6 +85,11 @@ impl Holds {
         self.by_token.iter().map(Box::as_ref)
     }
 
+    /// Their rows stay as they are.
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Hold> {
+        self.by_token.iter_mut().map(Box::as_mut)
+    }
+
     pub(crate) fn first(&self) -> Option<&Hold> {
         self.by_token.first().map(Box::as_ref)
     }
@@ -113,13 +118,6 @@ impl Holds {
     /// How many seats are taken.
     pub(crate) fn seats_taken(&self) -> usize {
         self.len() + self.delays_len()
-    }
-
-    /// The holds and delays that take the seats, each by token.
-    pub(crate) fn into_seats(self) -> (Vec<Hold>, Vec<Delay>) {
-        let holds = self.by_token.into_iter().map(|hold| *hold).collect();
-        let delays = self.delays.into_iter().flat_map(|delays| delays.into_values()).collect();
-        (holds, delays)
     }
 
     /// Whether no seat is taken.

@@ -1,6 +1,6 @@
 //! The image of a table (D4): which rows a flush must write, and all rows for a snapshot.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Bound};
 
 use crate::{
     Header, LockRow, LockTable, Name, Row, RowKey,
@@ -19,6 +19,9 @@ impl LockTable {
     /// with the header: the table counts on it.
     pub fn take_dirty(&mut self) -> Vec<(RowKey, Option<Row>)> {
         let dirty = std::mem::take(&mut self.ledger.dirty);
+        if self.ledger.first_image.is_some() {
+            return self.take_first_image();
+        }
         let mut rows = BTreeMap::new();
         for (_, DirtyHold { name, token, in_image }) in dirty.holds() {
             let lock = self.locks.get_mut(name);
@@ -58,7 +61,10 @@ impl LockTable {
 
     /// About how many rows [`LockTable::take_dirty`] would give, those of the ring not counted.
     pub fn dirty_len(&self) -> usize {
-        self.ledger.dirty.len()
+        match self.ledger.first_image {
+            Some(_) => self.ledger.holds_count + self.ledger.waiters_count,
+            None => self.ledger.dirty.len(),
+        }
     }
 
     /// Every row, in order of keys. Does not count as a flush. What flushes have made of what has ended
@@ -90,6 +96,36 @@ impl LockTable {
         let finished = ring.row_numbers();
         let finished = finished.map(|number| (RowKey::Ring(number), Row::Ring(ring.row(number))));
         floors.chain(holds).chain(delays).chain(waiters).chain(ended).chain(finished).collect()
+    }
+
+    /// Takes all rows of the locks behind this one, until there are so many. Gives back the name of the
+    /// last, if there may be more.
+    pub(crate) fn take_locks(
+        &mut self,
+        after: Option<&Name>,
+        rows_max: usize,
+        rows: &mut Vec<(RowKey, Row)>,
+    ) -> Option<Name> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        for (name, lock) in self.locks.range_mut::<Name, _>((from, Bound::Unbounded)) {
+            rows.extend(lock.row().map(|row| (RowKey::Lock(name.clone()), Row::Lock(row))));
+            for hold in lock.holds.iter_mut() {
+                hold.row_state = RowState::Clean;
+                let key = RowKey::Hold(name.clone(), hold.row.token);
+                rows.push((key, Row::Hold(hold.row.clone())));
+            }
+            for delay in lock.holds.delays() {
+                rows.push((RowKey::Delay(name.clone(), delay.row.token), Row::Delay(delay.row)));
+            }
+            for waiter in lock.queue.iter() {
+                let key = RowKey::Waiter(name.clone(), waiter.row.ticket);
+                rows.push((key, Row::Waiter(waiter.row.clone())));
+            }
+            if rows.len() >= rows_max {
+                return Some(name.clone());
+            }
+        }
+        None
     }
 
     fn waiter_row(&self, name: &Name, ticket: u64) -> Option<Row> {

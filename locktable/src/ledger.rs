@@ -7,6 +7,7 @@ use crate::{
     Name, Refusal, RestoreError, TableLimits, Token, WaiterRow,
     dirty::Dirty,
     ended::{AGE_START_MS, Ended},
+    first_image::FirstImage,
     hash::{Digest, StateHash},
     ring::{Entry, Ring},
     sessions::Sessions,
@@ -61,6 +62,9 @@ pub(crate) struct Ledger {
     pub(crate) waiters_count: usize,
     pub(crate) delays_count: usize,
     pub(crate) forgotten: Vec<Forgotten>,
+    /// The part of a first image that is still to be taken. Until that is all of it, `dirty` counts for
+    /// nothing.
+    pub(crate) first_image: Option<FirstImage>,
 }
 
 impl Ledger {
@@ -97,6 +101,7 @@ impl Ledger {
             waiters_count: 0,
             delays_count: 0,
             forgotten: Vec::new(),
+            first_image: None,
         }
     }
 

@@ -41,6 +41,7 @@ mod usage;
 mod rows;
 
 mod dirty;
+mod first_image;
 mod hash;
 mod image;
 mod restore;

@@ -8,7 +8,10 @@ use std::{
 
 use twox_hash::XxHash3_64;
 
-use crate::{Acquisition, FinishedRow, RING_ROW_LEN, hash::Digest};
+use crate::{
+    Acquisition, FinishedRow, RING_ROW_LEN,
+    hash::{Digest, StateHash},
+};
 
 /// A finished acquisition with its part of the state hash.
 #[derive(Debug)]
@@ -102,10 +105,25 @@ impl Ring {
         Some(oldest)
     }
 
-    /// Begins anew as `ring`, whose image is still that of this one; gives back all entries.
-    pub(crate) fn renumbered(&mut self, mut ring: Self) -> VecDeque<Entry> {
-        ring.image = self.image.clone();
-        std::mem::replace(self, ring).entries
+    /// Puts the outcomes of another ring into this one, which is empty, that are under names from `at`
+    /// on, numbered from the other's next number on. Gives back the numbers that they had.
+    pub(crate) fn share(&mut self, other: &Self, at: &str, hash: &mut StateHash) -> Vec<u64> {
+        assert!(self.entries.is_empty(), "a ring that shares another's begins with that");
+        self.first = other.next();
+        self.image = self.first..self.first;
+        let shared = other.iter().filter(|(_, entry)| entry.row.name.as_str() >= at);
+        let mut taken = Vec::new();
+        for ((had, entry), number) in shared.zip(self.first..) {
+            let row = entry.row.clone();
+            let digest = hash.add_finished(number, &row);
+            self.entries.push_back(Entry { row, digest, hold_lived_on: entry.hold_lived_on });
+            taken.push(had);
+        }
+        // All at once: a tree that grows by keys without order costs more than all the rest. Of two
+        // that share a key the newer one stays.
+        let keys = self.iter().map(|(number, entry)| (key(entry.row.acquisition), number));
+        self.index = keys.collect();
+        taken
     }
 
     /// Rows of the image that exist.

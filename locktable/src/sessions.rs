@@ -52,6 +52,25 @@ impl Session {
         }
     }
 
+    /// What it has open under names below `at`, and what from there on.
+    fn split(self, at: &str) -> [Option<Self>; 2] {
+        let Self { owner, all_open } = self;
+        let is_lower = |open: &Open| open.name.as_str() < at;
+        let halves = match all_open {
+            AllOpen::One(key, open) if is_lower(&open) => [Some(AllOpen::One(key, open)), None],
+            AllOpen::One(key, open) => [None, Some(AllOpen::One(key, open))],
+            AllOpen::Many(all) => {
+                let (lower, upper): (Vec<_>, Vec<_>) =
+                    all.into_iter().partition(|(_, open)| is_lower(open));
+                [lower, upper].map(|half| {
+                    let is_some = !half.is_empty();
+                    is_some.then(|| AllOpen::Many(half.into_iter().collect()))
+                })
+            }
+        };
+        halves.map(|half| Some(Self { owner: owner.clone(), all_open: half? }))
+    }
+
     pub(crate) fn len(&self) -> usize {
         match &self.all_open {
             AllOpen::One(..) => 1,
@@ -154,6 +173,19 @@ impl Sessions {
     pub(crate) fn share_again(&self, session: SessionHandle, owner: Arc<Owner>) -> Arc<Owner> {
         let shared = self.session(session).map(|session| &session.owner);
         shared.filter(|shared| **shared == owner).cloned().unwrap_or(owner)
+    }
+
+    /// Takes out what is open under names from `at` on. Trees are built anew, which for half of all is
+    /// much less than to take each out by itself.
+    pub(crate) fn split_off(&mut self, at: &str) -> Self {
+        let (mut lower, mut upper) = (Vec::new(), Vec::new());
+        for (handle, session) in std::mem::take(&mut self.by_handle) {
+            let [below, above] = session.split(at);
+            lower.extend(below.map(|it| (handle, it)));
+            upper.extend(above.map(|it| (handle, it)));
+        }
+        self.by_handle = lower.into_iter().collect();
+        Self { by_handle: upper.into_iter().collect() }
     }
 
     pub(crate) fn remove(&mut self, acquisition: Acquisition) {

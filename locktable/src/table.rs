@@ -100,6 +100,7 @@ impl LockTable {
     /// Applies one command of the log. Never fails: what cannot be done is answered. Panics on a
     /// feature level that this build does not know: going on would let this replica diverge (D19).
     pub fn apply(&mut self, at: At, command: Command) -> Outcome {
+        self.check_is_whole();
         let mut changes = Vec::new();
         if command.feature_level() > self.ledger.feature_level {
             return Outcome { reply: Reply::Refused(Refusal::FeatureLevel), changes };
@@ -135,6 +136,7 @@ impl LockTable {
     /// So much time has passed since the last entry, by the clock of the leader that proposed this one.
     /// Comes before the commands of an entry.
     pub fn pass(&mut self, passed_ms: u64) {
+        self.check_is_whole();
         self.ledger.pass(passed_ms);
         self.note_all_forgotten();
     }

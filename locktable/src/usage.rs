@@ -80,6 +80,18 @@ impl Usage {
         }
     }
 
+    /// Removes something here that the other adds.
+    pub(crate) fn hand_over(
+        &mut self,
+        to: &mut Self,
+        name: &Name,
+        owner: Option<&Owner>,
+        bytes: u64,
+    ) {
+        self.remove(name, owner, bytes);
+        to.add(name, owner, bytes);
+    }
+
     fn prefixes_of(&mut self, name: &Name) -> impl Iterator<Item = (&Name, &mut u64)> {
         let prefixes = self.by_prefix.iter_mut().map(|(prefix, under)| (&*prefix, under));
         prefixes.filter(|(prefix, _)| name.as_str().starts_with(prefix.as_str()))

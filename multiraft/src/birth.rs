@@ -26,28 +26,28 @@ const NOWHERE: EntryAt = EntryAt { index: 0, term: 0 };
 pub(crate) struct Birth<M> {
     pub loaded: Loaded<M>,
     pub records: Vec<WriteOp>,
-    /// The range of which it is a half.
-    pub parent: Option<RangeId>,
 }
 
 /// One of a first range, with the state that its maker gives to all replicas alike. It is on the disk
 /// from the beginning: a newer program that finds the range must not begin it anew by its own rules.
 pub(crate) fn first<M: StateMachine>(descriptor: Descriptor, machine: M) -> Birth<M> {
-    let (state, records) = begun(descriptor, machine);
-    Birth { loaded: loaded(state, false), records, parent: None }
+    let (mut state, mut records) = begun(descriptor, machine);
+    records.extend(state.dirty_rows());
+    Birth { loaded: loaded(state, false), records }
 }
 
-/// The upper half of `parent`, with the state that it takes along.
-pub(crate) fn half<M: StateMachine>(half: Half<M>, parent: RangeId) -> Birth<M> {
+/// The upper half of a range, with the state that it takes along. The rows of that belong to its
+/// records, and are still to be taken (`store/dividing.rs`).
+pub(crate) fn half<M: StateMachine>(half: Half<M>) -> Birth<M> {
     let (state, records) = begun(half.descriptor, half.machine);
-    Birth { loaded: loaded(state, true), records, parent: Some(parent) }
+    Birth { loaded: loaded(state, true), records }
 }
 
+/// Without the rows.
 fn begun<M: StateMachine>(descriptor: Descriptor, machine: M) -> (RangeState<M>, Vec<WriteOp>) {
     let range = descriptor.range;
-    let mut state = RangeState::new(descriptor, machine, BEGIN, Vec::new());
-    let mut records = state.dirty_rows();
-    records.push(records::put(Key::Header(range), &state.header()));
+    let state = RangeState::new(descriptor, machine, BEGIN, Vec::new());
+    let mut records = vec![records::put(Key::Header(range), &state.header())];
     records.extend(raft_records(range, BEGIN));
     (state, records)
 }
@@ -56,7 +56,7 @@ fn begun<M: StateMachine>(descriptor: Descriptor, machine: M) -> (RangeState<M>,
 pub(crate) fn shell<M: StateMachine>(descriptor: Descriptor) -> Birth<M> {
     let records = empty_records(&descriptor, NOWHERE).to_vec();
     let state = RangeState::new(descriptor, M::empty(), NOWHERE, Vec::new());
-    Birth { loaded: loaded(state, false), records, parent: None }
+    Birth { loaded: loaded(state, false), records }
 }
 
 /// The records of a replica of a first range. All replicas of it, learners too, begin alike.

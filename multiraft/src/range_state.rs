@@ -164,6 +164,17 @@ impl<M: StateMachine> RangeState<M> {
 
     /// The rows that changed since the last call, as changes of a disk.
     pub(crate) fn dirty_rows(&mut self) -> Vec<WriteOp> {
+        let rows = self.machine.take_dirty();
+        self.row_ops(rows)
+    }
+
+    /// See [`StateMachine::take_some_dirty`].
+    pub(crate) fn some_dirty_rows(&mut self, rows_max: usize) -> (Vec<WriteOp>, bool) {
+        let (rows, is_all) = self.machine.take_some_dirty(rows_max);
+        (self.row_ops(rows), is_all)
+    }
+
+    fn row_ops(&self, rows: Vec<DirtyRow>) -> Vec<WriteOp> {
         let range = self.descriptor.range;
         let op = |(row, value): DirtyRow| {
             let key = Key::Row(range, &row);
@@ -172,7 +183,7 @@ impl<M: StateMachine> RangeState<M> {
                 None => WriteOp::Delete(key.family(), key.encode()),
             }
         };
-        self.machine.take_dirty().into_iter().map(op).collect()
+        rows.into_iter().map(op).collect()
     }
 }
 

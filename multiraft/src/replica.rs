@@ -100,6 +100,8 @@ pub(crate) struct Replica<M> {
     reads: Vec<PendingRead>,
     /// Split off since the store looked last.
     halves: Vec<Half<M>>,
+    /// See [`Self::set_dividing`].
+    is_dividing: bool,
     /// The descriptor has changed since the store looked last.
     is_changed: bool,
     /// See [`Self::mark_removed`].
@@ -170,6 +172,7 @@ impl<M: StateMachine> Replica<M> {
             install: Install::default(),
             reads: Vec::new(),
             halves: Vec::new(),
+            is_dividing: false,
             is_changed: false,
             is_removed: false,
             epoch_change_at: 0,
@@ -273,6 +276,13 @@ impl<M: StateMachine> Replica<M> {
     /// one batch.
     pub(crate) fn take_halves(&mut self) -> Vec<Half<M>> {
         std::mem::take(&mut self.halves)
+    }
+
+    /// Whether its split is in no batch, since the records of a half are not whole. Until they are, no
+    /// image of it goes into a batch, and no snapshot takes its place: either would take the split
+    /// out of its log, and a crash the half.
+    pub(crate) fn set_dividing(&mut self, is_dividing: bool) {
+        self.is_dividing = is_dividing;
     }
 
     /// Whether its descriptor has changed, it has split, or it is to end.

@@ -48,6 +48,14 @@ pub trait StateMachine: Sized {
     /// Rows that changed since the last call, each once, for the image (D4).
     fn take_dirty(&mut self) -> Vec<DirtyRow>;
 
+    /// As [`take_dirty`](Self::take_dirty), but of a state that was split off, and of which nothing was
+    /// ever taken, only a part: about so many rows; and whether these are the last. Until they are,
+    /// nothing is applied.
+    fn take_some_dirty(&mut self, rows_max: usize) -> (Vec<DirtyRow>, bool) {
+        let _all = rows_max;
+        (self.take_dirty(), true)
+    }
+
     /// About how many rows the next [`take_dirty`](Self::take_dirty) gives, which is the work of a
     /// turn.
     fn dirty_len(&self) -> usize;

@@ -5,6 +5,7 @@
 //! It owns no thread, no clock and no socket. The owner ticks it, steps what arrived, proposes,
 //! and then calls [`Store::turn`], which says what to write, send and answer.
 
+mod dividing;
 mod early_votes;
 mod hearing;
 mod lives;
@@ -32,6 +33,7 @@ use crate::snapshot::{SnapshotLimits, SnapshotStats, Transfers};
 use crate::split::{NotChanged, Split};
 use crate::staging::Staging;
 use crate::state_machine::StateMachine;
+use dividing::Dividing;
 use early_votes::EarlyVotes;
 pub use early_votes::asks_for_a_vote;
 pub use lives::AwaitedChild;
@@ -39,7 +41,7 @@ use lives::Unborn;
 use notices::Ends;
 
 /// The settings that may differ between stores.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Spreads election timeouts. Equal seeds and inputs give equal runs; stores of one cluster
     /// differ anyway, by their peer ids.
@@ -48,6 +50,16 @@ pub struct Config {
     pub log: LogLimits,
     /// The limits of snapshots.
     pub snapshots: SnapshotLimits,
+    /// Of the first image of a half that was split off a turn takes about so many rows: some 2 µs
+    /// each. More would hold up all ranges of the store.
+    pub piece_rows: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let (log, snapshots) = (LogLimits::default(), SnapshotLimits::default());
+        Self { election_seed: 0, log, snapshots, piece_rows: 4_096 }
+    }
 }
 
 impl Config {
@@ -78,6 +90,7 @@ pub struct Store<M: StateMachine> {
     by_start: BTreeMap<Vec<u8>, RangeId>,
     /// Replicas whose records are not durable yet. Until then they are nothing but memory.
     unborn: BTreeMap<RangeId, Unborn<M>>,
+    dividing: Dividing,
     /// The newest replica of each range that was on this store and is gone.
     tombstones: BTreeMap<RangeId, PeerId>,
     /// Tombstones that were left here since the last turn.
@@ -145,6 +158,7 @@ impl<M: StateMachine> Store<M> {
             replicas: ByRange::default(),
             by_start: BTreeMap::new(),
             unborn: BTreeMap::new(),
+            dividing: Dividing::default(),
             tombstones: BTreeMap::new(),
             buried: Vec::new(),
             due: Vec::new(),
@@ -366,6 +380,7 @@ impl<M: StateMachine> Store<M> {
         for range in std::mem::take(&mut self.due) {
             self.is_born(range, effects);
         }
+        self.go_on_dividing();
         for range in std::mem::take(&mut self.work) {
             let Some(replica) = self.replicas.get_mut(&range) else { continue };
             replica.drive(&mut self.staging, effects);
@@ -460,7 +475,7 @@ impl<M: StateMachine> Store<M> {
 
     /// Whether something is to be written that no batch has yet.
     pub fn batch_is_due(&self) -> bool {
-        self.staging.has_changes()
+        self.staging.has_changes() || self.has_divisions()
     }
 
     /// Whether a batch was handed out and not reported back.

@@ -302,7 +302,9 @@ pub fn engine_config(options: &Options, election_seed: u64) -> Config {
         receiving_max: slots,
         ..SnapshotLimits::default()
     };
-    Config { election_seed, log: LogLimits { entries_floor, entries_max, ..shipped }, snapshots }
+    let log = LogLimits { entries_floor, entries_max, ..shipped };
+    // So few that splits take several turns.
+    Config { election_seed, log, snapshots, piece_rows: 16 }
 }
 
 /// Whose the disk of a store is that was made by hand.

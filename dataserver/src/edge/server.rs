@@ -458,5 +458,6 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
 
 fn engine_config(ident: &StoreIdent, tuning: &Tuning) -> Config {
     let election_seed = election_seed(ident.ident);
-    Config { election_seed, log: tuning.log, snapshots: tuning.snapshots }
+    let (log, snapshots) = (tuning.log, tuning.snapshots);
+    Config { election_seed, log, snapshots, ..Config::default() }
 }

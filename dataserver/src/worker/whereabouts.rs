@@ -3,7 +3,7 @@
 //! Names and ranges come into the table at once, and leave it only when the disk has that they are
 //! free: another worker may then write records of them, and no crash may find both.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sharklock_multiraft::{BatchSeq, Effects, Store};
 use sharklock_rangemap::{PeerId, RangeId};
@@ -19,6 +19,8 @@ pub struct Settling {
     /// What was handled since the last turn.
     handled: BTreeMap<RangeId, u32>,
     open: BTreeMap<RangeId, Open>,
+    /// Those whose split was in no batch by the end of the last turn.
+    dividing: BTreeSet<RangeId>,
 }
 
 #[derive(Debug)]
@@ -51,7 +53,10 @@ impl Settling {
         let buried = effects.buried.iter().map(|(range, _): &(RangeId, PeerId)| *range);
         let touched = effects.born.iter().chain(&effects.changed).chain(&effects.gone).copied();
         let batch = store.staged();
-        for range in touched.chain(buried) {
+        let divided: Vec<_> =
+            self.dividing.extract_if(.., |range| !store.is_dividing(*range)).collect();
+        self.dividing.extend(effects.changed.iter().filter(|range| store.is_dividing(**range)));
+        for range in touched.chain(buried).chain(divided) {
             self.touch(range, batch, 0);
         }
         for (range, count) in std::mem::take(&mut self.handled) {
@@ -71,7 +76,10 @@ impl Settling {
 
     fn settle(&mut self, store: &Store<LockRange>, told: &mut Vec<Whereabouts>) {
         let durable = store.durable();
-        for (range, Open { handled, .. }) in self.open.extract_if(.., |_, it| it.batch <= durable) {
+        let is_settled = |range: &RangeId, open: &mut Open| {
+            open.batch <= durable && !self.dividing.contains(range)
+        };
+        for (range, Open { handled, .. }) in self.open.extract_if(.., is_settled) {
             let bounds = store.descriptor(range).map(|descriptor| descriptor.bounds.clone());
             told.push(Whereabouts::Settled { range, bounds, handled });
         }

@@ -44,7 +44,7 @@ impl Node {
     /// The store that is on a disk.
     pub fn on(disk: SimDisk, workers: usize, now: Duration) -> Result<Self, RecoverError> {
         let log = LogLimits { entries_floor: 4, entries_max: 32, ..LogLimits::default() };
-        let config = Config { log, ..Config::default() };
+        let config = Config { log, piece_rows: 1, ..Config::default() };
         let count = NonZeroUsize::new(workers).expect("some");
         let shares = Store::<LockRange>::recover_shares(config, &disk, count)?;
         let mut table = Assignment::new(count);

@@ -73,7 +73,7 @@ impl Trio {
             };
             let mut disk = SimDisk::default();
             disk.write(&init_store(&ident), true).expect("a fresh disk");
-            let config = Config { log, ..Config::default() };
+            let config = Config { log, piece_rows: 1, ..Config::default() };
             let recovered = Store::<LockRange>::recover(config, &disk).expect("its own disk");
             let worker = Worker::new(Duration::ZERO, recovered, Pace::default());
             (store, Machine { worker, disk, replies: Vec::new() })
@@ -147,7 +147,8 @@ impl Trio {
     pub fn look(&mut self, store: u64) -> bool {
         let machine = self.machines.get_mut(&store).expect("one of three");
         let outputs = machine.worker.end_turn(self.now, 1_700_000_000_000, true);
-        self.carry(store, outputs)
+        let goes_on = machine.worker.store().has_divisions();
+        self.carry(store, outputs) || goes_on
     }
 
     fn carry(&mut self, from: u64, outputs: Outputs) -> bool {

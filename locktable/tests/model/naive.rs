@@ -65,6 +65,7 @@ pub struct Waiting {
     pub condition: Condition,
 }
 
+#[derive(Clone)]
 pub struct Gone {
     pub acquisition: Acquisition,
     pub name: Name,

@@ -480,10 +480,9 @@ impl Naive {
         upper.held = self.held.extract_if(.., |it| is_upper(&it.name)).collect();
         upper.waiting = self.waiting.extract_if(.., |it| is_upper(&it.name)).collect();
         upper.delayed = self.delayed.extract_if(.., |it| is_upper(&it.name)).collect();
-        upper.gone = self.gone.extract_if(.., |it| is_upper(&it.name)).collect();
-        // Both halves count what they keep anew.
-        upper.gone_ever = upper.gone.len() as u64;
-        self.gone_ever += self.gone.len() as u64;
+        // What is here remembered of names that have left does no harm.
+        upper.gone = self.gone.iter().filter(|it| is_upper(&it.name)).cloned().collect();
+        upper.gone_ever = self.gone_ever + upper.gone.len() as u64;
         upper
     }
 }

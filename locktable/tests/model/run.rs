@@ -121,7 +121,8 @@ impl Run {
 
     fn flush(&mut self, index: usize) {
         self.seen.note_that("flush".into());
-        self.halves[index].flush();
+        let rows_max = 1 + self.steps as usize % 7;
+        self.halves[index].flush(rows_max);
     }
 
     /// The table must be what its rows say; then the run goes on with the restored one.
@@ -131,7 +132,7 @@ impl Run {
             println!("{index}: restart");
         }
         let half = &mut self.halves[index];
-        half.flush();
+        half.flush(if from_image { 2 } else { usize::MAX });
         if !from_image {
             // As a snapshot that is installed: it becomes the image.
             half.image = half.table.rows().into_iter().collect();
@@ -268,11 +269,17 @@ impl Half {
         }
     }
 
-    fn flush(&mut self) {
-        for (key, row) in self.table.take_dirty() {
-            match row {
-                Some(row) => drop(self.image.insert(key, row)),
-                None => assert!(self.image.remove(&key).is_some(), "{key:?} was not there"),
+    /// A first image comes in pieces of about so many rows.
+    fn flush(&mut self, rows_max: usize) {
+        let mut is_all = false;
+        while !is_all {
+            let rows;
+            (rows, is_all) = self.table.take_some_dirty(rows_max);
+            for (key, row) in rows {
+                match row {
+                    Some(row) => drop(self.image.insert(key, row)),
+                    None => assert!(self.image.remove(&key).is_some(), "{key:?} was not there"),
+                }
             }
         }
         assert!(self.table.take_dirty().is_empty());

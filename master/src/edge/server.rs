@@ -284,7 +284,8 @@ impl Member {
         }
         files::keep_begun(path).map_err(unusable)?;
         let Tuning { log, snapshots, .. } = config.tuning;
-        let engine = Config { election_seed: election_seed(self.ident), log, snapshots };
+        let election_seed = election_seed(self.ident);
+        let engine = Config { election_seed, log, snapshots, ..Config::default() };
         let store = Store::recover(engine, &disk).map_err(corrupt)?;
         Ok((disk, store))
     }

@@ -19,9 +19,10 @@ const FLUSH_ROWS_MAX: usize = 16_384;
 
 impl<M: StateMachine> Replica<M> {
     /// Whether the image lacks something that is applied. While a snapshot is on its way to the
-    /// disk it does not: the old state must not follow the new one.
+    /// disk it does not: the old state must not follow the new one. Nor while a split is in no batch.
     pub(crate) fn needs_flush(&self) -> bool {
-        self.flush_staged < self.applied().index && !self.install.is_writing()
+        let may = !self.install.is_writing() && !self.is_dividing;
+        may && self.flush_staged < self.applied().index
     }
 
     /// Whether so much has changed that the range flushes itself: a turn would take long; or the log

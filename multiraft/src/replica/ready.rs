@@ -102,8 +102,8 @@ fn drive_all<M: StateMachine>(
             drive_one(replica, staging, effects);
         }
         replica.forget_offered();
-        let all_durable = replica.saving.all_durable();
-        if !replica.offer_arrived(all_durable) {
+        let all_durable = replica.saving.all_durable() && !replica.is_dividing;
+        if !replica.offer_arrived(all_durable && replica.halves.is_empty()) {
             return;
         }
     }

@@ -46,7 +46,7 @@ impl AwaitedChild {
 
 /// A replica whose first records are on their way to the disk.
 pub(super) struct Unborn<M> {
-    loaded: Loaded<M>,
+    pub(super) loaded: Loaded<M>,
     /// The range of which it is a half.
     parent: Option<RangeId>,
 }
@@ -141,16 +141,22 @@ impl<M: StateMachine> Store<M> {
     }
 
     fn bear(&mut self, birth: Birth<M>) {
-        let Birth { loaded, records, parent } = birth;
+        let Birth { loaded, records } = birth;
         let range = loaded.state.descriptor().range;
         self.staging.put_all(records);
         self.staging.bear(range);
-        let before = self.unborn.insert(range, Unborn { loaded, parent });
+        self.await_birth(Unborn { loaded, parent: None });
+    }
+
+    fn await_birth(&mut self, unborn: Unborn<M>) {
+        let range = unborn.descriptor().range;
+        let before = self.unborn.insert(range, unborn);
         assert!(before.is_none(), "range {range} is born twice");
     }
 
     /// The upper half of a range comes into being here, unless a replica of it is or was here that is
-    /// as new: then this entry is late.
+    /// as new: then this entry is late. Its records are in no batch before [`dividing`](super::dividing)
+    /// has taken them all.
     fn bear_half(&mut self, parent: RangeId, half: Half<M>) {
         let child = half.descriptor.range;
         let member = half.descriptor.on_store(self.ident.store);
@@ -166,7 +172,12 @@ impl<M: StateMachine> Store<M> {
             panic!("range {child}, split off {parent}, overlaps with {other}, which is here");
         }
         tracing::info!(%parent, %child, "a range is split");
-        self.bear(birth::half(half, parent));
+        let Birth { loaded, records } = birth::half(half);
+        self.await_birth(Unborn { loaded, parent: Some(parent) });
+        self.dividing.begin(child, parent, records);
+        if let Some(replica) = self.replicas.get_mut(&parent) {
+            replica.set_dividing(true);
+        }
     }
 
     /// The first records of a replica are durable.
@@ -196,15 +207,16 @@ impl<M: StateMachine> Store<M> {
                 true => self.admit(loaded)?,
                 false => self.leave_tombstone(range, peer),
             }
-            // What was not in the image must get there with what was split off.
-            if is_member && !halves.is_empty() {
-                self.stage_image(range);
-            }
             all_halves.extend(halves.into_iter().map(|half| (range, half)));
         }
+        let mut parents = Vec::new();
         for (parent, half) in all_halves {
             self.bear_half(parent, half);
+            parents.push(parent);
         }
+        // What was not in the image must get there with what was split off. Nobody waits for a turn.
+        parents.dedup();
+        parents.into_iter().for_each(|parent| self.divide_at_once(parent));
         Ok(())
     }
 
@@ -250,16 +262,19 @@ impl<M: StateMachine> Store<M> {
         let Some(replica) = self.replicas.get_mut(&range) else { return };
         let (halves, is_changed) = (replica.take_halves(), replica.take_change());
         let (is_removed, needs_flush) = (replica.is_removed(), replica.needs_flush());
-        if is_changed && !is_removed {
-            effects.changed.push(range);
-            if needs_flush {
-                self.stage_image(range);
-            }
-        }
         for half in halves {
             self.bear_half(range, half);
         }
+        if is_changed && !is_removed {
+            effects.changed.push(range);
+        }
+        if self.is_dividing(range) && !is_removed {
+            self.begin_dividing(range);
+        } else if is_changed && !is_removed && needs_flush {
+            self.stage_image(range);
+        }
         if is_removed {
+            self.divide_at_once(range);
             self.bury(range);
             effects.gone.push(range);
         }

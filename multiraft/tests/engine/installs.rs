@@ -282,3 +282,45 @@ fn a_split_that_comes_after_the_end_of_its_child_makes_nothing() {
         assert_eq!(node.store.descriptor(RangeId(8)).is_some(), has_child, "{buried}");
     }
 }
+
+/// A leader's entries: three words, and a split that takes two of them along. All but the split are
+/// known to be committed.
+fn append_with_words_and_split() -> RangeMessage {
+    let mut message = append_with_split();
+    let body = message.message.as_mut().expect("an append has a body");
+    let split = body.entries.pop().expect("it has a split");
+    body.entries =
+        ["a", "m", "z"].iter().zip(6..).map(|(it, at)| machine_entry(at, 6, it)).collect();
+    body.entries.push(Entry { index: 9, ..split });
+    body.commit = 8;
+    message
+}
+
+/// The rows of the child are taken piece by piece, and a snapshot of the parent comes meanwhile. Were
+/// it on the disk before them, nothing there would know of the child.
+#[test]
+fn a_snapshot_waits_until_the_halves_of_a_split_are_in_a_batch() {
+    let mut seen = Vec::new();
+    for steps in 0..12 {
+        let mut node = Node::fresh(1, 3);
+        node.store.step(append_with_words_and_split()).expect("it is honest");
+        node.settle();
+        let splits = vec![proto::ContainedSplit { index: 9, term: 6, child_range_id: 8 }];
+        let metadata = SnapshotMetadata { conf_state: None, index: 11, term: 6 };
+        let metadata = Some(metadata);
+        send(&mut node, SnapshotHeader { splits, metadata, ..header_behind_split() });
+        for _ in 0..steps {
+            node.turn();
+            node.write().expect("no fault is planned");
+        }
+        let mut node = node.crash();
+        let on_disk = node.status().flushed;
+        node.settle();
+        let is_split = node.store.descriptor(RANGE).expect("it is there").bounds.end == b"m";
+        assert_eq!(node.store.descriptor(RangeId(8)).is_some(), is_split, "after {steps} steps");
+        seen.push((is_split, on_disk));
+    }
+    seen.dedup();
+    assert_eq!(seen.first(), Some(&(false, 5)), "{seen:?}");
+    assert_eq!(seen.last(), Some(&(true, 11)), "{seen:?}");
+}

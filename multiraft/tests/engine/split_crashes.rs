@@ -8,8 +8,8 @@ use crate::node::{RANGE, descriptor, split_of};
 use crate::tally::put;
 
 const CHILD: RangeId = RangeId(8);
-/// Turns of every store around the split.
-const ROUNDS: usize = 7;
+/// Turns of every store around the split, whose half is written in two pieces.
+const ROUNDS: usize = 9;
 
 /// The step at which the power goes.
 #[derive(Clone, Copy, Debug)]
@@ -53,10 +53,12 @@ fn split_with_cut(cluster: &mut Cluster, cut: Cut) -> bool {
     let mut down = None;
     for round in 0..ROUNDS {
         for store in 1..=3 {
-            if round % 2 == 1
-                && let Some(node) = cluster.nodes.get_mut(&store)
-            {
-                node.store.tick();
+            if let Some(node) = cluster.nodes.get_mut(&store) {
+                if round % 2 == 1 {
+                    node.store.tick();
+                }
+                // Images fall due all the while: none may come before the half is whole.
+                node.store.flush();
             }
             for is_write in [false, true] {
                 match is_write {

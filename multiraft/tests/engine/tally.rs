@@ -63,12 +63,18 @@ impl StateMachine for Tally {
     }
 
     fn take_dirty(&mut self) -> Vec<DirtyRow> {
-        let dirty = std::mem::take(&mut self.dirty);
+        self.take_some_dirty(usize::MAX).0
+    }
+
+    fn take_some_dirty(&mut self, rows_max: usize) -> (Vec<DirtyRow>, bool) {
+        let rest = self.dirty.iter().nth(rows_max).cloned();
+        let rest = rest.map(|from| self.dirty.split_off(&from)).unwrap_or_default();
+        let dirty = std::mem::replace(&mut self.dirty, rest);
         let row = |word: String| {
             let token = self.tokens.get(&word).map(|token| token.to_be_bytes().to_vec());
             (word.into_bytes(), token)
         };
-        dirty.into_iter().map(row).collect()
+        (dirty.into_iter().map(row).collect(), self.dirty.is_empty())
     }
 
     fn dirty_len(&self) -> usize {

@@ -49,7 +49,8 @@ const LOG: LogLimits = LogLimits { entries_floor: 8, entries_max: 1 << 20, bytes
 impl Weather {
     /// Good links, good disks, and nothing to do.
     pub fn calm(seed: u64, voters: u64) -> Self {
-        let config = Config { election_seed: seed, log: LOG, snapshots: small_snapshots() };
+        let config =
+            Config { election_seed: seed, log: LOG, snapshots: small_snapshots(), piece_rows: 1 };
         Self {
             layout: Layout { config, ..Layout::of_voters(voters) },
             delay: 100..2 * MS,

@@ -144,7 +144,12 @@ impl Stage {
             spare: line.option("spare").unwrap_or(0),
             ranges: line.option("ranges").unwrap_or(1),
             empty: line.flag("empty"),
-            config: Config { election_seed, log, snapshots: small_snapshots() },
+            config: Config {
+                election_seed,
+                log,
+                snapshots: small_snapshots(),
+                ..Config::default()
+            },
         });
         for store in self.layout.stores() {
             self.turn(store);

@@ -1,8 +1,4 @@
-//! The longest turn of a worker, by the number of locks: while a table is flushed whole, while a
-//! stall is credited, while a snapshot is sent and taken in, and at a change of the leader. Three
-//! workers in one thread, each on a RocksDB of its own; the chores that a store runs in a thread of
-//! its own are timed apart. `cargo run --example turns -p sharklock-dataserver -- 100000 300000`.
-//! The figures are time of the thread on a processor: other work on the machine does not count.
+//! Three workers in one thread, each on a RocksDB of its own, and the time that each takes.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -22,7 +18,7 @@ use sharklock_rangemap::{Bounds, Descriptor, Epoch, PeerId, RangeId, Replica, Ro
 use tempfile::TempDir;
 
 /// Acquires in one message of a gateway.
-const CALLS: u64 = 4_096;
+const CALLS: usize = 4_096;
 const TICK: Duration = Duration::from_millis(100);
 
 struct Machine {
@@ -36,77 +32,29 @@ struct Machine {
     turns: u64,
 }
 
-struct Trio {
+/// Three of them.
+pub struct Trio {
     machines: BTreeMap<u64, Machine>,
-    alone: Option<u64>,
-    now: Duration,
-}
-
-fn main() {
-    let asked: Vec<u64> = std::env::args().skip(1).filter_map(|it| it.parse().ok()).collect();
-    let sizes = if asked.is_empty() { vec![100_000, 300_000, 700_000] } else { asked };
-    println!("   locks | what                          | longest turn | turns | write    | chore");
-    sizes.into_iter().for_each(measure);
-}
-
-fn measure(locks: u64) {
-    let mut trio = Trio::new(locks);
-    let leader = trio.elect();
-    let away = leader % 3 + 1;
-    trio.alone = Some(away);
-    trio.acquire(leader, locks);
-    trio.show(locks, "acquire, in messages of 4,096", leader);
-
-    trio.flush();
-    trio.show(locks, "flush all at once", leader);
-
-    trio.now += Duration::from_millis(600);
-    trio.settle();
-    trio.show(locks, "credit a stall", leader);
-
-    trio.split(leader, locks / 2);
-    trio.pass(Duration::from_secs(1));
-    trio.show_one(locks, "split, where it leads", leader);
-    trio.show(locks, "split, where it follows", 6 - leader - away);
-
-    // A few more entries, so that the log no longer reaches back to the replica that was away.
-    for _ in 0..3 {
-        (0..40).for_each(|_| trio.acquire(leader, 1));
-        trio.flush();
-    }
-    trio.reset();
-    trio.alone = None;
-    trio.pass(Duration::from_secs(20));
-    let installed = trio.machines[&away].worker.store().snapshot_stats().installed;
-    assert_eq!(installed, 1, "the snapshot is there");
-    trio.show_one(locks, "send a snapshot", leader);
-    trio.show(locks, "take a snapshot in", away);
-
-    trio.alone = Some(leader);
-    let next = trio.elect_other(leader);
-    trio.pass(Duration::from_secs(3));
-    trio.show_one(locks, "begin to lead", next);
-    trio.alone = None;
-    trio.reset();
-    trio.pass(Duration::from_secs(3));
-    trio.show(locks, "hear that another leads", leader);
+    /// A store that nothing reaches.
+    pub alone: Option<u64>,
+    pub now: Duration,
 }
 
 impl Trio {
-    fn new(locks: u64) -> Self {
+    pub fn new(locks: u64) -> Self {
         let machines = (1..=3).map(|store| (store, Machine::fresh(store, locks))).collect();
         let mut trio = Self { machines, alone: None, now: Duration::ZERO };
         (1..=3).for_each(|store| trio.tell(store, create()));
         trio
     }
 
-    fn tell(&mut self, store: u64, input: Input) {
+    pub fn tell(&mut self, store: u64, input: Input) {
         let now = self.now;
         self.machines.get_mut(&store).expect("one of three").timed(|it| it.handle(now, input));
     }
 
     /// Turns, writes and deliveries until nothing moves.
-    fn settle(&mut self) {
+    pub fn settle(&mut self) {
         let mut moves = true;
         while moves {
             moves = false;
@@ -154,7 +102,7 @@ impl Trio {
         moves
     }
 
-    fn pass(&mut self, time: Duration) {
+    pub fn pass(&mut self, time: Duration) {
         let until = self.now + time;
         while self.now < until {
             self.now += TICK;
@@ -162,11 +110,11 @@ impl Trio {
         }
     }
 
-    fn elect(&mut self) -> u64 {
+    pub fn elect(&mut self) -> u64 {
         self.elect_other(0)
     }
 
-    fn elect_other(&mut self, than: u64) -> u64 {
+    pub fn elect_other(&mut self, than: u64) -> u64 {
         for _ in 0..100 {
             self.pass(TICK);
             let leads = |it: &Machine| !it.worker.reports().is_empty();
@@ -180,22 +128,32 @@ impl Trio {
     }
 
     /// As many locks, each of a session of its own. Their leases outlast everything here.
-    fn acquire(&mut self, store: u64, locks: u64) {
+    pub fn acquire(&mut self, store: u64, locks: u64) {
         let first = 1 + self.machines[&store].worker.stats().commands;
         let numbers: Vec<u64> = (first..first + locks).collect();
-        for run in numbers.chunks(CALLS as usize) {
-            let calls = run.iter().map(|number| acquire(*number)).collect();
+        self.ask(store, numbers.into_iter().map(acquire));
+    }
+
+    /// Hands calls to a store, and lets it answer.
+    pub fn ask(&mut self, store: u64, calls: impl Iterator<Item = StoreCall>) {
+        let calls: Vec<_> = calls.collect();
+        for calls in calls.chunks(CALLS) {
+            let calls = calls.to_vec();
             let input = Input::Calls { link: LinkId(1), queued: Duration::ZERO, calls };
             self.tell(store, input);
             self.settle();
         }
     }
 
-    /// The names of the upper half of the acquires become a range of their own.
-    fn split(&mut self, leader: u64, at: u64) {
+    pub fn worker(&self, store: u64) -> &Worker {
+        &self.machines[&store].worker
+    }
+
+    /// The names from one on become a range of their own.
+    pub fn split(&mut self, leader: u64, at: String) {
         let split = Split {
             epoch: descriptor().epoch,
-            key: name(at),
+            key: at,
             child: RangeId(2),
             child_peers: (201..=203).map(PeerId).collect(),
         };
@@ -203,12 +161,12 @@ impl Trio {
         self.settle();
     }
 
-    fn flush(&mut self) {
+    pub fn flush(&mut self) {
         self.machines.values_mut().for_each(|it| it.worker.flush());
         self.settle();
     }
 
-    fn reset(&mut self) {
+    pub fn reset(&mut self) {
         for machine in self.machines.values_mut() {
             machine.longest_turn = Duration::ZERO;
             machine.longest_write = Duration::ZERO;
@@ -217,12 +175,18 @@ impl Trio {
         }
     }
 
-    fn show(&mut self, locks: u64, what: &str, store: u64) {
+    /// The longest turn of a store since the last [`reset`](Self::reset).
+    pub fn longest(&self, store: u64) -> (Duration, Duration) {
+        let machine = &self.machines[&store];
+        (machine.longest_turn, machine.longest_write)
+    }
+
+    pub fn show(&mut self, locks: u64, what: &str, store: u64) {
         self.show_one(locks, what, store);
         self.reset();
     }
 
-    fn show_one(&self, locks: u64, what: &str, store: u64) {
+    pub fn show_one(&self, locks: u64, what: &str, store: u64) {
         let it = &self.machines[&store];
         let ms = |time: Duration| time.as_secs_f64() * 1_000.0;
         let (turn, write) = (ms(it.longest_turn), ms(it.longest_write));
@@ -243,7 +207,7 @@ impl Machine {
             ident: Identity::from_bytes([store as u8; 16]),
         };
         disk.write(&init_store(&ident), true).expect("a fresh disk");
-        let entries_max = locks / CALLS + 40;
+        let entries_max = locks / CALLS as u64 + 40;
         let log = LogLimits { entries_floor: 4, entries_max, bytes_max: u64::MAX };
         let snapshots = SnapshotLimits { bytes_per_tick: None, ..SnapshotLimits::default() };
         let config = Config { log, snapshots, ..Config::default() };
@@ -295,7 +259,7 @@ fn acquire(number: u64) -> StoreCall {
     }
 }
 
-fn name(number: u64) -> String {
+pub fn name(number: u64) -> String {
     format!("some/name/of/thirty-two/bytes/{number:07}")
 }
 
