@@ -202,12 +202,12 @@ impl Routing {
         self.cache.guesses().collect()
     }
 
-    /// Whether a split has made the range, and nobody has said since who leads it.
+    /// Whether a split has made the range, and nobody has answered as its leader since.
     pub fn awaits_leader(&self, range: RangeId) -> bool {
-        self.cache.is_unled_heir(range)
+        self.cache.is_unserved_heir(range)
     }
 
-    /// Nobody leads the range, for longer than that takes after a split.
+    /// Nobody serves the range, for longer than that takes after a split.
     pub fn await_no_longer(&mut self, range: RangeId) {
         self.cache.is_no_heir(range);
     }
@@ -233,8 +233,8 @@ impl Routing {
     }
 
     /// Whether [`answered`](Self::answered) can teach anything.
-    pub fn has_guesses(&self) -> bool {
-        self.cache.has_guesses()
+    pub fn learns_from_answers(&self) -> bool {
+        self.cache.learns_from_answers()
     }
 
     /// A store said that it does not lead. A hint at a store that cannot be reached is passed over:

@@ -55,8 +55,8 @@ impl Destination {
 ///
 /// Invariants:
 /// - there is exactly one destination per range of the map, and it is one of the range's voters;
-/// - `guesses` has the ranges of whose destinations nobody has said that they lead, and `heirs` is a
-///   part of it;
+/// - `guesses` has the ranges of whose destinations nobody has said that they lead;
+/// - `heirs` names only ranges of the map;
 /// - `terms` names only ranges of the map.
 #[derive(Clone, Debug, Default)]
 pub struct RouteCache {
@@ -64,7 +64,7 @@ pub struct RouteCache {
     /// By range, whom to try next.
     destinations: BTreeMap<RangeId, Destination>,
     guesses: BTreeSet<RangeId>,
-    /// Ranges that a split has made, and of which nobody has said since who leads them.
+    /// Ranges that a split has made, and as whose leader nobody has answered since.
     heirs: BTreeSet<RangeId>,
     /// By range, the newest term in which a store has described it.
     terms: BTreeMap<RangeId, u64>,
@@ -118,7 +118,13 @@ impl RouteCache {
         self.destinations.get(&range).copied()
     }
 
-    /// Whether for some range nobody has said who leads: only then an answer can teach anything.
+    /// Whether for some range nobody has said who leads, or nobody has answered yet after a split: only
+    /// then an answer can teach anything.
+    pub fn learns_from_answers(&self) -> bool {
+        self.has_guesses() || !self.heirs.is_empty()
+    }
+
+    /// Whether for some range nobody has said who leads.
     pub fn has_guesses(&self) -> bool {
         !self.guesses.is_empty()
     }
@@ -128,8 +134,9 @@ impl RouteCache {
         self.guesses.iter().copied()
     }
 
-    /// Whether a split has made the range, and nobody has said since who leads it: that takes a moment.
-    pub fn is_unled_heir(&self, range: RangeId) -> bool {
+    /// Whether a split has made the range, and nobody has answered as its leader since: that takes a
+    /// moment. Others may say who leads before he serves.
+    pub fn is_unserved_heir(&self, range: RangeId) -> bool {
         self.heirs.contains(&range)
     }
 
@@ -142,6 +149,7 @@ impl RouteCache {
     pub fn on_answered(&mut self, range: RangeId, from: StoreId) {
         if self.is_voter(range, from) {
             self.point(range, Destination::Leader(from));
+            self.heirs.remove(&range);
         }
     }
 
@@ -201,7 +209,6 @@ impl RouteCache {
             self.guesses.insert(range);
         } else {
             self.guesses.remove(&range);
-            self.heirs.remove(&range);
         }
     }
 
@@ -242,7 +249,7 @@ impl RouteCache {
             .or_else(|| heir_of.map(|to| Destination::AnyReplica(to.store())).filter(keeps))
             .unwrap_or_else(|| Destination::AnyReplica(self.first_voter(range)));
         self.point(range, to);
-        if is_heir && to.is_guess() {
+        if is_heir {
             self.heirs.insert(range);
         }
         // Terms of a range go on over its descriptors.

@@ -1,6 +1,7 @@
 //! Calls for ranges that a split has just made. Nobody leads such a range for some milliseconds, and
 //! a client that were told so would be back only after a pause several times as long. So its calls
-//! wait here: one of them looks every now and then, and once it is known who leads, all go there.
+//! wait here: one of them looks every now and then, and once one is answered, all go there. That
+//! somebody is said to lead is not enough: he serves only when he has committed in his term.
 //!
 //! Only for a moment: if that does not happen soon, the range is like any other without a leader,
 //! whose calls come back to their clients at once.
@@ -70,7 +71,7 @@ impl Parked {
         (!self.calls.is_empty()).then_some(self.look_at_us)
     }
 
-    /// Takes out the calls of ranges that are led by now, and of each other one who looks.
+    /// Takes out the calls of ranges that are served by now, and of each other one who looks.
     fn resume(&mut self, now_us: u64, awaits_leader: impl Fn(RangeId) -> bool) -> Resumed {
         let mut resumed = Resumed::default();
         let looks = now_us >= self.look_at_us;

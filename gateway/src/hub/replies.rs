@@ -86,7 +86,7 @@ impl Hub {
             }
             Body::Error(_) | Body::Describe(_) | Body::Event(_) => {}
             answer => {
-                if self.routing().has_guesses()
+                if self.routing().learns_from_answers()
                     && let Some(position) = answer.position()
                 {
                     self.routing_mut().answered(position.range_id, from);

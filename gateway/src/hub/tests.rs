@@ -398,15 +398,30 @@ fn calls_of_a_range_that_has_just_been_made_wait_until_it_is_led() {
     rig.pass(parked::LOOK_EVERY_US);
     let (to, looks) = rig.sent_one();
     assert_eq!(looks.age_ms, 20);
-    // It is led by now. The others go there at once.
+    // It is led by now, and does not serve yet.
     let leader = if to == B { C } else { B };
     rig.reply(to, &looks, child_not_led(leader.0));
-    let mut ids = Vec::new();
+    let (to, looks) = rig.sent_one();
+    assert_eq!(to, leader);
+    rig.reply(to, &looks, child_not_led(leader.0));
+    assert_eq!((rig.sent_calls(), rig.heard()), (vec![], vec![]), "they wait on");
+    rig.pass(parked::LOOK_EVERY_US);
+    let (to, looks) = rig.sent_one();
+    if to != leader {
+        rig.reply(to, &looks, child_not_led(leader.0));
+        assert_eq!(rig.sent_one().0, leader);
+    }
+    // It serves: the others go there at once.
+    let serves = || {
+        let position = Some(Position { range_id: 2, ..Position::default() });
+        Body::Acquire(AcquireResponse { position, token: 9, ..AcquireResponse::default() })
+    };
+    rig.reply(leader, &looks, serves());
     for (to, call) in rig.sent_calls() {
         assert_eq!((to, call.range_id, call.version), (leader, 2, 5));
-        rig.reply(to, &call, granted(9));
+        rig.reply(to, &call, serves());
     }
-    ids.extend(rig.heard());
+    let mut ids = rig.heard();
     ids.sort_unstable();
     assert_eq!(ids, [first, others[0], others[1]].map(|id| (id, "token 9".to_owned())));
     assert_eq!((rig.hub.calls_open(), rig.hub.parked().due_us()), (0, None));
@@ -786,9 +801,9 @@ fn an_answer_turns_a_guess_into_knowledge() {
     let mut rig = Rig::new(&[1, 2, 3], 0);
     rig.acquire("a");
     let (to, call) = rig.sent_one();
-    assert!(rig.hub.routing().has_guesses());
+    assert!(rig.hub.routing().learns_from_answers());
     rig.reply(to, &call, granted(1));
-    assert!(!rig.hub.routing().has_guesses());
+    assert!(!rig.hub.routing().learns_from_answers());
 }
 
 #[test]

@@ -94,36 +94,38 @@ fn a_split_installs_both_halves_and_tries_the_child_at_the_parents_leader() {
 }
 
 #[test]
-fn what_a_split_has_made_is_an_heir_until_somebody_is_said_to_lead_it() {
+fn what_a_split_has_made_is_an_heir_until_somebody_answers_as_its_leader() {
     let halves =
         || vec![descriptor(1, ("", "m"), 2, &[1, 2, 3]), descriptor(2, ("m", ""), 2, &[1, 2, 3])];
     let split = || {
         let mut cache = RouteCache::default();
         cache.install(descriptor(1, ("", ""), 1, &[1, 2, 3])).unwrap();
-        assert!(!cache.is_unled_heir(RangeId(1)), "it took no other's names");
+        assert!(!cache.is_unserved_heir(RangeId(1)), "it took no other's names");
         cache.on_answered(RangeId(1), s(2));
+        assert!(!cache.learns_from_answers());
         assert_eq!(cache.on_epoch_not_match(halves()), vec![]);
-        assert!(cache.is_unled_heir(RangeId(2)) && !cache.is_unled_heir(RangeId(1)));
-        cache.on_not_leader(RangeId(2), s(2), None);
-        // It is split again itself.
-        cache.install(descriptor(2, ("m", "x"), 3, &[1, 2, 3])).unwrap();
-        assert!(cache.is_unled_heir(RangeId(2)), "nobody leads it yet");
+        assert!(cache.is_unserved_heir(RangeId(2)) && !cache.is_unserved_heir(RangeId(1)));
         cache
     };
     let mut cache = split();
+    cache.on_not_leader(RangeId(2), s(2), None);
+    // It is split again itself, and then led.
+    cache.install(descriptor(2, ("m", "x"), 3, &[1, 2, 3])).unwrap();
     cache.on_not_leader(RangeId(2), s(3), Some(s(1)));
-    assert!(!cache.is_unled_heir(RangeId(2)), "it was said who leads it");
-    cache.on_not_leader(RangeId(2), s(1), None);
-    assert!(!cache.is_unled_heir(RangeId(2)), "an election like any other");
-    let mut cache = split();
     cache.on_described(RangeId(2), s(1), 6);
-    assert!(!cache.is_unled_heir(RangeId(2)));
+    assert_eq!(cache.route(b"m").unwrap().to, Destination::Leader(s(1)));
+    assert!(cache.is_unserved_heir(RangeId(2)), "who leads does not serve at once");
+    assert!(cache.learns_from_answers());
+    cache.on_answered(RangeId(2), s(1));
+    assert!(!cache.is_unserved_heir(RangeId(2)) && !cache.learns_from_answers());
+    cache.on_not_leader(RangeId(2), s(1), None);
+    assert!(!cache.is_unserved_heir(RangeId(2)), "an election like any other");
     let mut cache = split();
     cache.is_no_heir(RangeId(2));
-    assert!(!cache.is_unled_heir(RangeId(2)));
+    assert!(!cache.is_unserved_heir(RangeId(2)));
     let mut cache = split();
     cache.forget(RangeId(2));
-    assert!(!cache.is_unled_heir(RangeId(2)));
+    assert!(!cache.is_unserved_heir(RangeId(2)));
 }
 
 #[test]
