@@ -38,6 +38,7 @@ use crate::{
     status::{self, innermost},
 };
 
+mod operators;
 mod ranges;
 
 pub use self::ranges::WhichRange;

@@ -83,6 +83,7 @@ pub use {
     guard::{Guard, LostSignal},
     lock::LockBuilder,
     sharklock_proto::v1::{
-        GetStatusResponse, RangePart, RangeStatus, RangeTotals, SplitRangeResponse, StoreStatus,
+        ChangeRangeResponse, GetStatusResponse, Operator, OperatorState, RangeGoal, RangePart,
+        RangeStatus, RangeTotals, SplitRangeResponse, StoreStatus, range_goal,
     },
 };

@@ -126,6 +126,9 @@ impl Assignment {
                 let create = |worker| (worker, Input::Create { descriptor, level });
                 worker.map(create).into_iter().collect()
             }
+            Input::Step(step) => {
+                vec![(self.of_range(RangeId(step.range_id)), Input::Step(step))]
+            }
             Input::RaiseLevel { range, .. }
             | Input::Split { range, .. }
             | Input::NoIds { wanted: IdsWanted { range, .. }, .. } => {

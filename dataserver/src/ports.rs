@@ -5,7 +5,7 @@ use std::{ops::AddAssign, time::Duration};
 
 use sharklock_multiraft::{Batch, BatchSeq, Chore, ChoreDone, Split, election_max};
 use sharklock_proto::internal::v1::{
-    Heartbeats, RangeMessage, SnapshotMessage, StoreCall, StoreReply,
+    Heartbeats, RangeMessage, RangeStep, SnapshotMessage, StoreCall, StoreReply,
 };
 use sharklock_rangemap::{Bounds, Descriptor, Epoch, PeerId, RangeId, StoreId};
 
@@ -54,6 +54,9 @@ pub enum Input {
         /// The level that all know.
         level: u64,
     },
+    /// The masters want a step done for a range, if this store leads it and it still has the epoch by
+    /// which that was decided. They say so again as long as they want it.
+    Step(Box<RangeStep>),
     /// A range is to become two, if this store leads it and it still has the epoch by which that was
     /// decided: there are ids for it ([`IdsWanted`]). Whoever waits for this split is told what comes of
     /// it.
@@ -206,6 +209,8 @@ pub struct WorkerStats {
     pub stalls: u64,
     /// Times this store began to lead a range.
     pub promotions: u64,
+    /// Changes of bounds or members of ranges that this store leads.
+    pub changes: u64,
     /// Ranges that turns have looked at, one by one. A range that lies idle is not looked at.
     pub visits: u64,
     /// Splits that this store has proposed as a leader, and that were applied.
@@ -260,7 +265,7 @@ impl AddAssign for WorkerStats {
         let Self { entries, commands, grants, expiries, wait_timeouts, keepalive_items, .. } =
             other;
         let Self { withdrawals, stale_requests, moved, overloads, stalls, .. } = other;
-        let Self { promotions, visits, splits, split_refusals, .. } = other;
+        let Self { promotions, changes, visits, splits, split_refusals, .. } = other;
         self.entries += entries;
         self.commands += commands;
         self.grants += grants;
@@ -273,6 +278,7 @@ impl AddAssign for WorkerStats {
         self.overloads += overloads;
         self.stalls += stalls;
         self.promotions += promotions;
+        self.changes += changes;
         self.visits += visits;
         self.splits += splits;
         self.split_refusals += split_refusals;

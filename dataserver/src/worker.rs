@@ -39,6 +39,7 @@ use crate::{
 };
 use heirs::Heirs;
 use oversized::Oversized;
+use steps::Steps;
 #[cfg(feature = "edge")]
 pub use telling::Busy;
 use whereabouts::Settling;
@@ -47,6 +48,7 @@ mod effects;
 mod heirs;
 mod oversized;
 mod splitting;
+mod steps;
 mod telling;
 mod whereabouts;
 
@@ -94,6 +96,7 @@ pub struct Worker {
     ranges_elsewhere: usize,
     ids_wanted: Vec<IdsWanted>,
     oversized: Oversized,
+    steps: Steps,
     stats: WorkerStats,
 }
 
@@ -129,6 +132,7 @@ impl Worker {
             ranges_elsewhere: 0,
             ids_wanted: Vec::new(),
             oversized: Oversized::default(),
+            steps: Steps::default(),
             stats: WorkerStats::default(),
         }
     }
@@ -186,6 +190,7 @@ impl Worker {
             Input::Unreachable(store) => self.store.unreachable(store),
             Input::Create { descriptor, level } => self.create(descriptor, level),
             Input::RaiseLevel { range, conf_ver, level } => self.raise(range, conf_ver, level),
+            Input::Step(step) => self.steps.tell(now, *step),
             Input::Split { range, term, split } => self.split(range, term, split),
             Input::NoIds { wanted, why } => self.no_ids(&wanted, why),
             Input::HandOver => self.store.hand_over(),
@@ -377,6 +382,7 @@ impl Worker {
             self.look_at_memory();
             self.heirs.forget_old(now);
             self.split_oversized(now);
+            self.do_steps(now);
         }
         is_tick
     }

@@ -153,6 +153,24 @@ reasons! {
     RangeBusy = "RANGE_BUSY", ResourceExhausted;
     /// The store of the leader has as many replicas as it may.
     TooManyRanges = "TOO_MANY_RANGES", ResourceExhausted;
+    /// A goal for a range is none.
+    BadGoal = "BAD_GOAL", InvalidArgument;
+    /// Another operator runs for the range.
+    OperatorRunning = "OPERATOR_RUNNING", FailedPrecondition;
+    /// The masters know no such operator.
+    OperatorUnknown = "OPERATOR_UNKNOWN", NotFound;
+    /// The range is already what it was to become.
+    NothingToDo = "NOTHING_TO_DO", FailedPrecondition;
+    /// The store has a replica of the range.
+    ReplicaThere = "REPLICA_THERE", FailedPrecondition;
+    /// The store has no replica of the range that could do that.
+    NoReplicaThere = "NO_REPLICA_THERE", FailedPrecondition;
+    /// Nobody would vote any more.
+    LastVoter = "LAST_VOTER", FailedPrecondition;
+    /// The masters know no such store.
+    StoreUnknown = "STORE_UNKNOWN", NotFound;
+    /// The store is not heard of, or is to be emptied.
+    StoreUnfit = "STORE_UNFIT", FailedPrecondition;
     /// No leading master answers, who would have to give ids. Locks go on.
     NoMaster = "NO_MASTER", Unavailable;
     /// The masters have given ids that cannot be used.
@@ -210,6 +228,25 @@ impl Reason {
             Self::IdsUnusable,
         ];
         refusals.into_iter().find(|reason| reason.as_str() == name)
+    }
+
+    /// The reasons that masters give operators.
+    fn of_master(name: &str) -> Option<Self> {
+        let refusals = [
+            Self::RangeUnknown,
+            Self::OperatorRunning,
+            Self::OperatorUnknown,
+            Self::NothingToDo,
+            Self::ReplicaThere,
+            Self::NoReplicaThere,
+            Self::LastVoter,
+            Self::StoreUnknown,
+            Self::StoreUnfit,
+        ];
+        match name {
+            "INVALID" => Some(Self::BadGoal),
+            name => refusals.into_iter().find(|reason| reason.as_str() == name),
+        }
     }
 }
 
@@ -291,6 +328,23 @@ impl Failure {
             // An error that this gateway cannot read may stand for anything.
             Some(Kind::Indeterminate(_)) | None => Self::indeterminate(),
         }
+    }
+
+    /// The refusal of the leading master.
+    pub fn of_master(reason: &str, message: &str) -> Self {
+        match Reason::of_master(reason) {
+            Some(reason) => Self::new(reason, message),
+            None => Self::new(
+                Reason::BadAnswer,
+                "the masters refused the call for a reason that this gateway does not know",
+            ),
+        }
+    }
+
+    /// No leading master answers; nothing is known to have been done.
+    pub fn no_master(why: &str) -> Self {
+        let message = format!("no leading master answers; locks go on: ask again ({why})");
+        Self::new(Reason::NoMaster, message)
     }
 
     /// Nobody leads the range, as far as can be found out, and nothing was done.

@@ -10,9 +10,10 @@ use bytes::Bytes;
 use sharklock_proto::{
     internal::v1::{ListRange, SplitRange, store_call::Body},
     v1::{
-        AcquireRequest, CancelRequest, CheckTokenRequest, ForceReleaseRequest, GetLockRequest,
-        KeepAliveRequest, ListLocksRequest, ListRangesRequest, RangeEpoch, ReleaseRequest,
-        SplitRangeRequest, list_ranges_request, session_call, split_range_request,
+        AcquireRequest, CancelOperatorRequest, CancelRequest, ChangeRangeRequest,
+        CheckTokenRequest, ForceReleaseRequest, GetLockRequest, KeepAliveRequest, ListLocksRequest,
+        ListRangesRequest, RangeEpoch, ReleaseRequest, SplitRangeRequest, list_ranges_request,
+        session_call, split_range_request,
     },
 };
 
@@ -332,6 +333,27 @@ pub struct RangeList {
     pub page_size: u32,
     /// From this name on.
     pub from: String,
+}
+
+/// A range is to be changed; the masters check the rest.
+///
+/// # Errors
+/// A field breaks a rule.
+pub fn change_range(request: ChangeRangeRequest) -> Result<ChangeRangeRequest, Failure> {
+    if request.range_id == 0 {
+        return Err(no_range());
+    }
+    check_text(Reason::BadOperator, "operator", &request.operator, 0, OWNER_BYTES_MAX)?;
+    Ok(request)
+}
+
+/// An operator is to end.
+///
+/// # Errors
+/// A field breaks a rule.
+pub fn cancel_operator(request: CancelOperatorRequest) -> Result<CancelOperatorRequest, Failure> {
+    check_text(Reason::BadOperator, "operator", &request.operator, 0, OWNER_BYTES_MAX)?;
+    Ok(request)
 }
 
 /// Checks a look at ranges, and clamps its page.

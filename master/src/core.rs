@@ -20,6 +20,8 @@ use sharklock_proto::{
 };
 use sharklock_rangemap::{RangeId, StoreId};
 
+use operations::Operations;
+
 use crate::{
     presence::{Presence, SilenceLimits},
     refusal::{Reason, Refusal},
@@ -28,6 +30,7 @@ use crate::{
 };
 
 mod answers;
+mod operations;
 mod registering;
 mod reports;
 
@@ -106,6 +109,10 @@ enum Asker {
     Registration { number: u64, ident: Identity, start: Start, address: String },
     /// Somebody who wants ids.
     Ids { number: u64 },
+    /// Somebody who begins an operator, and is told of these steps.
+    Beginning { number: u64, steps: Vec<String> },
+    /// Somebody who ends one.
+    Cancelling { number: u64 },
     /// Those who watch routes: of this range they hear once it is known.
     Watchers { range: RangeId },
 }
@@ -114,7 +121,10 @@ impl Asker {
     fn number(&self) -> Option<u64> {
         match self {
             Self::Nobody | Self::Watchers { .. } => None,
-            Self::Registration { number, .. } | Self::Ids { number } => Some(*number),
+            Self::Registration { number, .. }
+            | Self::Ids { number }
+            | Self::Beginning { number, .. }
+            | Self::Cancelling { number } => Some(*number),
         }
     }
 }
@@ -125,6 +135,7 @@ struct Leading {
     presence: Presence,
     /// The first range is on its way into the log.
     first_range_asked: bool,
+    operations: Operations,
 }
 
 /// See the module.
@@ -182,7 +193,9 @@ impl MasterCore {
 
     /// Ends a turn.
     pub fn end_turn(&mut self, now: Duration) -> Outputs {
-        self.pacer.pace(now, &mut self.store);
+        if self.pacer.pace(now, &mut self.store) {
+            self.follow_operators(now);
+        }
         self.ask_for_the_first_range();
         if !self.store.batch_in_flight() {
             self.propose();
@@ -258,6 +271,9 @@ impl MasterCore {
             Request::StoreHeartbeat(request) => {
                 self.store_heartbeat(now, request).map(|reply| Some(Reply::Heard(reply)))
             }
+            Request::ChangeRange(request) => self.change_range(now, number, request),
+            Request::ListOperators(request) => self.list_operators(now, &request),
+            Request::CancelOperator(request) => self.cancel_operator(now, number, &request),
             Request::Routes => Ok(Some(Reply::Routes(self.routes()))),
             Request::Cluster => Ok(Some(Reply::Cluster(self.cluster(now)))),
         };
@@ -314,7 +330,8 @@ impl MasterCore {
     fn promoted(&mut self, now: Duration, term: u64) {
         tracing::info!(term, "this master leads");
         let presence = Presence::begin(now, self.settings.limits);
-        self.leading = Some(Leading { presence, first_range_asked: false });
+        let operations = Operations::default();
+        self.leading = Some(Leading { presence, first_range_asked: false, operations });
         self.leader = None;
     }
 

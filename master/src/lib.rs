@@ -9,6 +9,7 @@ mod core;
 #[cfg(feature = "edge")]
 mod edge;
 mod formation;
+mod operator;
 mod presence;
 mod refusal;
 mod request;
@@ -19,6 +20,7 @@ pub use core::{GROUP, Input, MasterCore, Outputs, Settings};
 #[cfg(feature = "edge")]
 pub use edge::{Master, MasterConfig, StartError, Tuning};
 pub use formation::{Formation, FormationError, Formed};
+pub use operator::{Goal, Next, Step};
 pub use presence::{Presence, SilenceLimits};
 pub use refusal::{Reason, Refusal};
 pub use request::{Ask, Reply, Request};

@@ -27,6 +27,22 @@ pub enum Reason {
     StoreSuperseded,
     /// A field is wrong.
     Invalid,
+    /// The masters know no such range.
+    RangeUnknown,
+    /// An operator runs for the range already.
+    OperatorRunning,
+    /// There is no such operator, or it has ended so long ago that nobody remembers it.
+    OperatorUnknown,
+    /// The range is already what it was to become.
+    NothingToDo,
+    /// The store has a replica of the range.
+    ReplicaThere,
+    /// The store has no replica of the range that could do that.
+    NoReplicaThere,
+    /// Nobody would vote any more.
+    LastVoter,
+    /// The store is not heard of, or is to be emptied.
+    StoreUnfit,
 }
 
 impl Reason {
@@ -44,6 +60,14 @@ impl Reason {
             Self::StoreUnknown => "STORE_UNKNOWN",
             Self::StoreSuperseded => "STORE_SUPERSEDED",
             Self::Invalid => "INVALID",
+            Self::RangeUnknown => "RANGE_UNKNOWN",
+            Self::OperatorRunning => "OPERATOR_RUNNING",
+            Self::OperatorUnknown => "OPERATOR_UNKNOWN",
+            Self::NothingToDo => "NOTHING_TO_DO",
+            Self::ReplicaThere => "REPLICA_THERE",
+            Self::NoReplicaThere => "NO_REPLICA_THERE",
+            Self::LastVoter => "LAST_VOTER",
+            Self::StoreUnfit => "STORE_UNFIT",
         }
     }
 
@@ -57,7 +81,15 @@ impl Reason {
             | Self::StoreWiped
             | Self::StoreUnknown
             | Self::StoreSuperseded
-            | Self::Invalid => false,
+            | Self::Invalid
+            | Self::RangeUnknown
+            | Self::OperatorRunning
+            | Self::OperatorUnknown
+            | Self::NothingToDo
+            | Self::ReplicaThere
+            | Self::NoReplicaThere
+            | Self::LastVoter
+            | Self::StoreUnfit => false,
         }
     }
 }

@@ -1,8 +1,14 @@
 //! The questions that a master is asked, and its answers.
 
-use sharklock_proto::internal::v1::{
-    AllocateIdsRequest, AllocateIdsResponse, GetClusterResponse, RegisterStoreRequest,
-    RegisterStoreResponse, RoutesUpdate, StoreHeartbeatRequest, StoreHeartbeatResponse,
+use sharklock_proto::{
+    internal::v1::{
+        AllocateIdsRequest, AllocateIdsResponse, GetClusterResponse, RegisterStoreRequest,
+        RegisterStoreResponse, RoutesUpdate, StoreHeartbeatRequest, StoreHeartbeatResponse,
+    },
+    v1::{
+        CancelOperatorRequest, CancelOperatorResponse, ChangeRangeRequest, ChangeRangeResponse,
+        ListOperatorsRequest, ListOperatorsResponse,
+    },
 };
 
 use crate::refusal::Refusal;
@@ -25,6 +31,12 @@ pub enum Request {
     StoreHeartbeat(StoreHeartbeatRequest),
     /// Ids that nobody was ever given.
     AllocateIds(AllocateIdsRequest),
+    /// An operator is to begin.
+    ChangeRange(ChangeRangeRequest),
+    /// Operators, for people.
+    ListOperators(ListOperatorsRequest),
+    /// An operator is to end.
+    CancelOperator(CancelOperatorRequest),
     /// All routes.
     Routes,
     /// The cluster, for operators.
@@ -40,6 +52,12 @@ pub enum Reply {
     Heard(StoreHeartbeatResponse),
     /// To [`Request::AllocateIds`].
     Allocated(AllocateIdsResponse),
+    /// To [`Request::ChangeRange`].
+    Changing(ChangeRangeResponse),
+    /// To [`Request::ListOperators`].
+    Operators(ListOperatorsResponse),
+    /// To [`Request::CancelOperator`].
+    Cancelled(CancelOperatorResponse),
     /// To [`Request::Routes`].
     Routes(RoutesUpdate),
     /// To [`Request::Cluster`].

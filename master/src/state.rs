@@ -10,13 +10,16 @@ use sharklock_multiraft::{BadImage, DirtyRow, EntryAt, StateMachine};
 use sharklock_proto::{
     Identity, Life, Start,
     internal::v1::{
-        AllocateIdsCommand, MasterBatch, MasterCommand, RangeDescriptor, RegisterStoreCommand,
-        master_command::Body as Command,
+        AllocateIdsCommand, BeginOperatorCommand, EndOperatorCommand, MasterBatch, MasterCommand,
+        RangeDescriptor, RegisterStoreCommand, master_command::Body as Command,
     },
 };
-use sharklock_rangemap::{Descriptor, RangeMap, StoreId};
+use sharklock_rangemap::{Descriptor, PeerId, RangeId, RangeMap, StoreId};
 
 use crate::state_rows::{self, Key};
+pub use operators::{Operator, Operators, goal_from_wire, goal_to_wire};
+
+mod operators;
 
 /// Format of log entries.
 const FORMAT: u8 = 1;
@@ -55,6 +58,7 @@ pub struct StoreRecord {
 pub struct ClusterState {
     pub(crate) stores: BTreeMap<StoreId, StoreRecord>,
     pub(crate) ranges: RangeMap,
+    pub(crate) operators: Operators,
     pub(crate) next_store_id: u64,
     pub(crate) next_id: u64,
     /// A leader of the first range has reported.
@@ -74,6 +78,10 @@ pub enum Answer {
     Outdated(StoreId),
     /// The first of the ids.
     Ids(u64),
+    /// This operator has begun, or ended.
+    Operator(u64),
+    /// This one runs for the range already: nothing has changed.
+    Running(u64),
     /// Nobody waits for more.
     Done,
 }
@@ -115,6 +123,11 @@ impl ClusterState {
         &self.ranges
     }
 
+    /// All operators that are remembered.
+    pub fn operators(&self) -> &Operators {
+        &self.operators
+    }
+
     /// The newest rules of lock ranges that the programs of all replicas know. None: nobody can say,
     /// since a replica is on a store that is not known here.
     pub fn level_known_to(&self, descriptor: &Descriptor) -> Option<u64> {
@@ -132,6 +145,8 @@ impl ClusterState {
         match command {
             Command::RegisterStore(command) => self.register(command),
             Command::AllocateIds(command) => Answer::Ids(self.allocate(command)),
+            Command::BeginOperator(command) => self.begin_operator(command),
+            Command::EndOperator(command) => self.end_operator(command),
             Command::FirstRange(command) => {
                 let descriptor = proposed(&command.descriptor.unwrap_or_default());
                 if self.ranges.is_empty() {
@@ -150,6 +165,26 @@ impl ClusterState {
                 Answer::Done
             }
         }
+    }
+
+    fn begin_operator(&mut self, command: BeginOperatorCommand) -> Answer {
+        if let Some(running) = self.operators.of(RangeId(command.range_id)) {
+            return Answer::Running(running.id);
+        }
+        let (id, peer) = (self.next_id, PeerId(self.next_id + 1));
+        self.next_id += 2;
+        let inserted = self.operators.insert(Operator::begun(command, id, peer));
+        inserted.unwrap_or_else(|why| panic!("{why}"));
+        self.changed(Key::Operator(id), None);
+        Answer::Operator(id)
+    }
+
+    fn end_operator(&mut self, command: EndOperatorCommand) -> Answer {
+        let id = command.operator_id;
+        for before in self.operators.end(command) {
+            self.changed(Key::Operator(before.id), Some(state_rows::operator_row(&before)));
+        }
+        Answer::Operator(id)
     }
 
     fn register(&mut self, command: RegisterStoreCommand) -> Answer {
@@ -223,7 +258,8 @@ impl ClusterState {
     pub(crate) fn rows(&self) -> impl Iterator<Item = (Key, Vec<u8>)> {
         let stores = self.stores.keys().map(|store| Key::Store(*store));
         let ranges = self.ranges.iter().map(|descriptor| Key::Range(descriptor.range));
-        let keys = stores.chain(ranges);
+        let operators = self.operators.iter().map(|operator| Key::Operator(operator.id));
+        let keys = stores.chain(ranges).chain(operators);
         keys.map(|key| (key, state_rows::row(self, key).expect("it is there")))
     }
 }
@@ -235,6 +271,7 @@ impl StateMachine for ClusterState {
         Self {
             stores: BTreeMap::new(),
             ranges: RangeMap::default(),
+            operators: Operators::default(),
             next_store_id: 1,
             next_id: FIRST_ID,
             first_range_lives: false,

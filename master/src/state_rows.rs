@@ -4,12 +4,12 @@ use prost::Message;
 use sharklock_multiraft::{BadImage, StateMachine as _};
 use sharklock_proto::{
     Identity, Life, Start,
-    internal::v1::{MasterHeader, RangeDescriptor, StoreRow},
+    internal::v1::{MasterHeader, OperatorRow, RangeDescriptor, StoreRow},
 };
 use sharklock_rangemap::{Descriptor, RangeId, StoreId};
 use twox_hash::XxHash3_64;
 
-use crate::state::{ClusterState, StoreRecord};
+use crate::state::{ClusterState, Operator, StoreRecord};
 
 /// Format of rows and header.
 const FORMAT: u8 = 1;
@@ -19,6 +19,7 @@ const FORMAT: u8 = 1;
 pub enum Key {
     Store(StoreId),
     Range(RangeId),
+    Operator(u64),
 }
 
 impl Key {
@@ -26,6 +27,7 @@ impl Key {
         let (kind, id) = match self {
             Self::Store(store) => (b's', store.0),
             Self::Range(range) => (b'r', range.0),
+            Self::Operator(id) => (b'o', id),
         };
         [&[kind][..], &id.to_be_bytes()].concat()
     }
@@ -36,6 +38,7 @@ impl Key {
         match kind {
             b's' => Some(Self::Store(StoreId(id))),
             b'r' => Some(Self::Range(RangeId(id))),
+            b'o' => Some(Self::Operator(id)),
             _ => None,
         }
     }
@@ -57,12 +60,18 @@ pub fn row(state: &ClusterState, key: Key) -> Option<Vec<u8>> {
             }))
         }
         Key::Range(range) => Some(range_row(state.ranges.range(range)?)),
+        Key::Operator(id) => Some(operator_row(state.operators.get(id)?)),
     }
 }
 
 /// The row of a range that is described so.
 pub fn range_row(descriptor: &Descriptor) -> Vec<u8> {
     versioned(&RangeDescriptor::from(descriptor))
+}
+
+/// The row of an operator that is so.
+pub fn operator_row(operator: &Operator) -> Vec<u8> {
+    versioned(&operator.to_row())
 }
 
 pub fn header(state: &ClusterState) -> Vec<u8> {
@@ -100,6 +109,14 @@ pub fn restore(header: &[u8], rows: Vec<(Vec<u8>, Vec<u8>)>) -> Result<ClusterSt
                     return Err(corrupt(format!("range {} cannot stand here", descriptor.range)));
                 }
                 state.ranges.insert(descriptor).map_err(|why| corrupt(why.to_string()))?;
+            }
+            Some(Key::Operator(id)) => {
+                let row: OperatorRow = read(&row)?;
+                if row.operator_id != id || id >= next_id {
+                    return Err(corrupt(format!("operator {} cannot stand here", row.operator_id)));
+                }
+                let operator = Operator::from_row(row).map_err(corrupt)?;
+                state.operators.insert(operator).map_err(corrupt)?;
             }
             None => return Err(corrupt("an unknown key".to_owned())),
         }

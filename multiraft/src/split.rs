@@ -55,6 +55,18 @@ pub enum NotChanged {
     /// The leader that is asked would lose its vote.
     #[error("peer {0} leads the range: its leadership has to be handed over first")]
     OwnVote(PeerId),
+    /// Behind the change there would be no majority of voters that the leader hears of, and so no
+    /// leader.
+    #[error(
+        "only {live} of the {voters} voters that it would have are heard of: it would have no leader. \
+         Bring one of the others back first"
+    )]
+    NoMajority {
+        /// So many are heard of.
+        live: usize,
+        /// Of so many.
+        voters: usize,
+    },
     /// The descriptor that would come out describes no range.
     #[error("the change would make a malformed descriptor: {0}")]
     Malformed(DescriptorError),

@@ -297,7 +297,7 @@ impl<M: StateMachine> Store<M> {
     ) -> Result<Proposed, NotProposed> {
         let replica = self.replicas.get_mut(&range).ok_or(NotProposed::UnknownRange)?;
         self.work.insert(range);
-        replica.change_peers(change)
+        replica.change_peers(change, self.ticks)
     }
 
     /// Begins a round that proves leadership, for answers from the applied state. One round
@@ -329,20 +329,21 @@ impl<M: StateMachine> Store<M> {
     /// one that is not taken within an election timeout comes back; the owner may ask again.
     pub fn hand_over(&mut self) {
         for (range, replica) in self.replicas.iter_mut() {
-            if replica.hand_over(self.ticks) {
+            if replica.hand_over(self.ticks, None) {
                 self.work.insert(*range);
             }
         }
     }
 
-    /// The same for one range: it has work that another store could do. It stays where nobody can take
-    /// it.
-    pub fn hand_over_one(&mut self, range: RangeId) {
-        if let Some(replica) = self.replicas.get_mut(&range)
-            && replica.hand_over(self.ticks)
-        {
+    /// The same for one range, to this store or to whichever is best. False: nobody there can take it
+    /// at the moment, or it is not led here, and so it stays.
+    pub fn hand_over_one(&mut self, range: RangeId, to: Option<StoreId>) -> bool {
+        let Some(replica) = self.replicas.get_mut(&range) else { return false };
+        let begins = replica.hand_over(self.ticks, to);
+        if begins {
             self.work.insert(range);
         }
+        begins
     }
 
     /// The replicas of a range as its leader sees them, in the order of its descriptor. None unless

@@ -69,7 +69,8 @@ struct Node {
 }
 
 impl Cluster {
-    /// So many nodes with all roles and these settings, ready.
+    /// So many nodes with all roles and these settings, ready. Masters are an odd number, so an even number
+    /// of nodes has one without.
     pub async fn start(nodes: usize, settings: &str) -> Self {
         let mut cluster = Self::new(nodes, settings).await;
         (0..nodes).for_each(|node| cluster.spawn(node));
@@ -95,24 +96,31 @@ impl Cluster {
                 links.open(node, listen, SocketAddr::new(own(node), port)).await;
             }
         }
-        let masters: Vec<_> =
-            (0..nodes).map(|node| SocketAddr::new(public(node), MASTER).to_string()).collect();
+        let masters_count = nodes - (nodes + 1) % 2;
+        let masters = (0..masters_count).map(|node| SocketAddr::new(public(node), MASTER));
+        let masters: Vec<_> = masters.map(|master| master.to_string()).collect();
         let node = |node: usize| {
             let data_dir = dir.path().join(format!("node-{}", node + 1));
             let listen = |port| SocketAddr::new(own(node), port).to_string();
             let advertise = |port| SocketAddr::new(public(node), port).to_string();
+            let is_master = node < masters_count;
+            let roles = if is_master { "master,data,gateway" } else { "data,gateway" };
             let flags = [
-                ("--roles", "master,data,gateway".to_owned()),
+                ("--roles", roles.to_owned()),
                 ("--config", config.display().to_string()),
                 ("--masters", masters.join(",")),
                 ("--listen-gateway", listen(GATEWAY)),
                 ("--listen-data", listen(DATA)),
-                ("--listen-master", listen(MASTER)),
                 ("--listen-admin", listen(ADMIN)),
                 ("--advertise-data", advertise(DATA)),
-                ("--advertise-master", advertise(MASTER)),
             ];
-            let args = flags.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]);
+            let of_master =
+                [("--listen-master", listen(MASTER)), ("--advertise-master", advertise(MASTER))];
+            let of_master = of_master.into_iter().filter(|_| is_master);
+            let args = flags
+                .into_iter()
+                .chain(of_master)
+                .flat_map(|(flag, value)| [flag.to_owned(), value]);
             let args = args.collect();
             Node { process: None, own: own(node), public: public(node), data_dir, args }
         };

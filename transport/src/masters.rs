@@ -7,11 +7,17 @@ use std::{
     time::Duration,
 };
 
-use sharklock_proto::internal::v1::{
-    AllocateIdsRequest, AllocateIdsResponse, GetClusterRequest, GetClusterResponse,
-    GetRoutesRequest, MeetRequest, MeetResponse, RegisterStoreRequest, RegisterStoreResponse,
-    RoutesUpdate, StoreHeartbeatRequest, StoreHeartbeatResponse, WatchRoutesRequest,
-    master_service_client::MasterServiceClient,
+use sharklock_proto::{
+    internal::v1::{
+        AllocateIdsRequest, AllocateIdsResponse, GetClusterRequest, GetClusterResponse,
+        GetRoutesRequest, MeetRequest, MeetResponse, RegisterStoreRequest, RegisterStoreResponse,
+        RoutesUpdate, StoreHeartbeatRequest, StoreHeartbeatResponse, WatchRoutesRequest,
+        master_service_client::MasterServiceClient,
+    },
+    v1::{
+        CancelOperatorRequest, CancelOperatorResponse, ChangeRangeRequest, ChangeRangeResponse,
+        ListOperatorsRequest, ListOperatorsResponse,
+    },
 };
 use tokio::{
     sync::mpsc,
@@ -172,6 +178,53 @@ impl Masters {
     pub async fn get_cluster(&self, within: Duration) -> Result<GetClusterResponse, MastersError> {
         let ask = |mut client: Client| {
             boxed(async move { client.get_cluster(GetClusterRequest {}).await })
+        };
+        self.ask(within, ask).await
+    }
+
+    /// See `MasterService.ChangeRange`. A repeated request is answered with the operator that the first
+    /// has begun.
+    ///
+    /// # Errors
+    /// As [`register_store`](Self::register_store).
+    pub async fn change_range(
+        &self,
+        request: ChangeRangeRequest,
+        within: Duration,
+    ) -> Result<ChangeRangeResponse, MastersError> {
+        let ask = move |mut client: Client| {
+            let request = request.clone();
+            boxed(async move { client.change_range(request).await })
+        };
+        self.ask(within, ask).await
+    }
+
+    /// See `MasterService.ListOperators`.
+    ///
+    /// # Errors
+    /// As [`register_store`](Self::register_store).
+    pub async fn list_operators(
+        &self,
+        request: ListOperatorsRequest,
+        within: Duration,
+    ) -> Result<ListOperatorsResponse, MastersError> {
+        let ask =
+            move |mut client: Client| boxed(async move { client.list_operators(request).await });
+        self.ask(within, ask).await
+    }
+
+    /// See `MasterService.CancelOperator`.
+    ///
+    /// # Errors
+    /// As [`register_store`](Self::register_store).
+    pub async fn cancel_operator(
+        &self,
+        request: CancelOperatorRequest,
+        within: Duration,
+    ) -> Result<CancelOperatorResponse, MastersError> {
+        let ask = move |mut client: Client| {
+            let request = request.clone();
+            boxed(async move { client.cancel_operator(request).await })
         };
         self.ask(within, ask).await
     }

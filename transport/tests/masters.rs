@@ -10,11 +10,17 @@ use std::{
     time::Duration,
 };
 
-use sharklock_proto::internal::v1::{
-    AllocateIdsRequest, AllocateIdsResponse, GetClusterRequest, GetClusterResponse,
-    GetRoutesRequest, MeetRequest, MeetResponse, RegisterStoreRequest, RegisterStoreResponse,
-    RoutesUpdate, StoreHeartbeatRequest, StoreHeartbeatResponse, WatchRoutesRequest,
-    master_service_server::{MasterService, MasterServiceServer},
+use sharklock_proto::{
+    internal::v1::{
+        AllocateIdsRequest, AllocateIdsResponse, GetClusterRequest, GetClusterResponse,
+        GetRoutesRequest, MeetRequest, MeetResponse, RegisterStoreRequest, RegisterStoreResponse,
+        RoutesUpdate, StoreHeartbeatRequest, StoreHeartbeatResponse, WatchRoutesRequest,
+        master_service_server::{MasterService, MasterServiceServer},
+    },
+    v1::{
+        CancelOperatorRequest, CancelOperatorResponse, ChangeRangeRequest, ChangeRangeResponse,
+        ListOperatorsRequest, ListOperatorsResponse,
+    },
 };
 use sharklock_transport::{Dialling, Masters, MastersError, NOT_LEADER, serve, server};
 use tokio::{net::TcpListener, sync::mpsc};
@@ -137,6 +143,27 @@ impl MasterService for Peer {
         updates.try_send(Ok(whole)).expect("it is empty");
         self.0.watches.lock().expect("whole").push(updates);
         Ok(Response::new(Box::pin(ReceiverStream::new(stream).map(|update| update))))
+    }
+
+    async fn change_range(
+        &self,
+        _: Request<ChangeRangeRequest>,
+    ) -> Result<Response<ChangeRangeResponse>, Status> {
+        self.answer().await.map(|_id| Response::new(Default::default()))
+    }
+
+    async fn list_operators(
+        &self,
+        _: Request<ListOperatorsRequest>,
+    ) -> Result<Response<ListOperatorsResponse>, Status> {
+        self.answer().await.map(|_id| Response::new(Default::default()))
+    }
+
+    async fn cancel_operator(
+        &self,
+        _: Request<CancelOperatorRequest>,
+    ) -> Result<Response<CancelOperatorResponse>, Status> {
+        self.answer().await.map(|_id| Response::new(Default::default()))
     }
 
     async fn get_cluster(

@@ -1,7 +1,7 @@
-//! `sharklock status`, `sharklock locks …` and `sharklock ranges …`: an operator's questions, a call or
-//! two each.
+//! `sharklock status`, `locks …`, `ranges …` and `ops …`: an operator's questions, a call or two each.
 
 mod convert;
+mod ops;
 mod ranges;
 mod splitting;
 mod status;
@@ -10,7 +10,10 @@ mod view;
 use std::time::Duration;
 
 use serde::Serialize;
-use sharklock_client::{Client, FencingToken, WhichRange};
+use sharklock_client::{
+    Client, FencingToken, WhichRange,
+    range_goal::{self, Goal},
+};
 
 use self::{
     ranges::{OneRange, RangeList},
@@ -18,7 +21,8 @@ use self::{
 };
 use crate::{
     args::{
-        ForceReleaseArgs, LocksCommand, Output, OutputArgs, RangesCommand, ReachArgs, StatusArgs,
+        ForceReleaseArgs, FromStoreArgs, LocksCommand, MoveArgs, Output, OutputArgs, RangesCommand,
+        ReachArgs, StatusArgs, ToStoreArgs,
     },
     exit::{DEGRADED, FAILED, Failure, OK, USAGE},
     identity,
@@ -27,6 +31,7 @@ use crate::{
 
 pub use self::{
     convert::{UNREACHABLE_HINT, other_cluster},
+    ops::ops,
     splitting::split,
 };
 
@@ -63,7 +68,7 @@ pub async fn locks(reach: &ReachArgs, command: LocksCommand) -> Result<u8, Failu
     Ok(OK)
 }
 
-/// `sharklock ranges ls|show|split`.
+/// `sharklock ranges …`.
 pub async fn ranges(reach: &ReachArgs, command: RangesCommand) -> Result<u8, Failure> {
     let seen = async |which: Option<&WhichRange>| {
         let seen = client(reach)?.list_ranges(which).await.map_err(convert::failure)?;
@@ -80,6 +85,19 @@ pub async fn ranges(reach: &ReachArgs, command: RangesCommand) -> Result<u8, Fai
             show(output, &OneRange { range }, |one| one.range.table())?;
         }
         RangesCommand::Split(args) => return split(reach, args).await,
+        RangesCommand::Move(MoveArgs { from, to, change }) => {
+            let stores = range_goal::Move { from_store_id: from, to_store_id: to };
+            return ops::change(reach, change, Goal::Move(stores)).await;
+        }
+        RangesCommand::TransferLeader(ToStoreArgs { to, change }) => {
+            return ops::change(reach, change, Goal::LeadStoreId(to)).await;
+        }
+        RangesCommand::AddReplica(ToStoreArgs { to, change }) => {
+            return ops::change(reach, change, Goal::AddStoreId(to)).await;
+        }
+        RangesCommand::RemoveReplica(FromStoreArgs { from, change }) => {
+            return ops::change(reach, change, Goal::RemoveStoreId(from)).await;
+        }
     }
     Ok(OK)
 }

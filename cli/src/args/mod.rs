@@ -3,6 +3,7 @@
 //! Only shapes and ranges are checked here, so that a wrong flag is refused before anything is
 //! opened or reached. Examples stand before the options in every help text.
 
+mod ops;
 mod ranges;
 mod servers;
 
@@ -19,6 +20,7 @@ use sharklock_client::{BadClusterId, Client, ClientBuilder, ClusterId, endpoints
 
 use crate::config::listen;
 
+pub use self::ops::{ChangeArgs, FromStoreArgs, MoveArgs, OpsArgs, OpsCommand, ToStoreArgs};
 pub use self::ranges::{RangesArgs, RangesCommand, SplitArgs};
 pub use self::servers::{DevArgs, DevCommand, NODES_MAX, ServerArgs};
 
@@ -138,6 +140,8 @@ pub enum Command {
     Locks(LocksArgs),
     /// Looks at ranges, and splits them
     Ranges(RangesArgs),
+    /// Shows, waits for and cancels what the masters carry out
+    Ops(OpsArgs),
     /// Measures a running cluster through its gateway
     Bench(BenchArgs),
     /// Prints a completion script for a shell

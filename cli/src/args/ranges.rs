@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use sharklock_client::WhichRange;
 
-use super::{HELP, OutputArgs, duration, lock_name};
+use super::{FromStoreArgs, HELP, MoveArgs, OutputArgs, ToStoreArgs, duration, lock_name};
 use crate::exit::{Failure, USAGE};
 
 /// Arguments of `ranges`.
@@ -74,6 +74,25 @@ Exit codes: 0 done, 1 refused, 2 usage, 3 split, but with --wait a half has no
 leader in time, 69 the cluster, or its masters, are out of reach, 78 the
 endpoints belong to two clusters, or to another than --cluster says.")]
     Split(SplitArgs),
+    /// Moves a replica of a range to another store
+    #[command(help_template = HELP, before_help = "\
+Examples:
+  sharklock ranges move 7 --from 2 --to 4 --dry-run   the steps that it takes
+  sharklock ranges move 7 --from 2 --to 4 --wait      until it is done
+")]
+    Move(MoveArgs),
+    /// Lets another store lead a range
+    #[command(help_template = HELP, before_help = "\
+Examples:
+  sharklock ranges transfer-leader 7 --to 3 --wait
+", after_help = "\
+Leases begin anew with each leader: whoever has died meanwhile keeps his locks
+for up to one lease longer.")]
+    TransferLeader(ToStoreArgs),
+    /// Gives a range one replica more
+    AddReplica(ToStoreArgs),
+    /// Takes a replica from a range, without another in its place
+    RemoveReplica(FromStoreArgs),
 }
 
 /// A range, as it is named on the command line.

@@ -110,7 +110,7 @@ impl<D: Disk> WorkerThread<D> {
     /// Runs until the mailbox is closed, then flushes once and ends.
     pub fn run(mut self) {
         let mut last_shown = None;
-        let mut promotions = 0;
+        let mut told = 0;
         loop {
             let now = self.clock.now();
             let patience = self.worker.next_wakeup().saturating_sub(now);
@@ -120,14 +120,15 @@ impl<D: Disk> WorkerThread<D> {
             if mail.closed {
                 return self.finish();
             }
-            // A store that began to lead has news for the masters, and they have routes for the
-            // gateways.
-            let leads_more = self.worker.stats().promotions != promotions;
-            if leads_more || last_shown.is_none_or(|shown| now - shown >= SHOW_INTERVAL) {
-                promotions = self.worker.stats().promotions;
+            // A store that began to lead, or whose range has changed, has news for the masters, and they
+            // have routes for the gateways.
+            let stats = self.worker.stats();
+            let news = stats.promotions + stats.changes;
+            if news != told || last_shown.is_none_or(|shown| now - shown >= SHOW_INTERVAL) {
                 last_shown = Some(now);
                 self.show(now);
-                self.report(leads_more);
+                self.report(news != told);
+                told = news;
             }
         }
     }
@@ -266,7 +267,8 @@ impl<D: Disk> WorkerThread<D> {
             sync_us: (sync_p50_us, sync_p99_us),
         };
         let reports = self.worker.take_reports();
-        self.shared.bulletin.publish(self.number, reports, measures, at_once);
+        let waits = self.worker.waiting_steps();
+        self.shared.bulletin.publish(self.number, reports, (measures, waits), at_once);
     }
 
     /// Finishes what is on its way, then writes the image once more, so that a restart has little

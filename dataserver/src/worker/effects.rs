@@ -144,7 +144,7 @@ impl Worker {
         front.sample = LoadSample::begin(now);
         self.stats.promotions += 1;
         if self.oversized.take_to_hand_on(range) {
-            self.store.hand_over_one(range);
+            self.store.hand_over_one(range, None);
         }
     }
 
@@ -240,9 +240,10 @@ impl Worker {
         }
     }
 
-    /// The bounds of a range to which something was applied may have changed by that.
+    /// The bounds or the members of a range have changed.
     pub(super) fn follow_bounds(&mut self, now: Duration, range: RangeId) {
         let Some(front) = self.fronts.get_mut(&range) else { return };
+        self.stats.changes += u64::from(front.leading.is_some());
         let table = self.store.machine(range).expect("its bounds have just changed").table();
         let descriptor = self.store.descriptor(range).expect("a range has its descriptor");
         let Left { calls, listeners } = front.follow_bounds(descriptor, table);

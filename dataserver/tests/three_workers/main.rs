@@ -6,6 +6,7 @@ mod asked_splits;
 mod oversized;
 mod rig;
 mod splits;
+mod steps;
 
 use std::time::Duration;
 

@@ -5,16 +5,20 @@ use std::{sync::Arc, time::Duration};
 use sharklock_proto::{
     internal::v1::{SplitRange, StoreDescription},
     v1::{
+        CancelOperatorRequest, CancelOperatorResponse, ChangeRangeRequest, ChangeRangeResponse,
         ForceReleaseRequest, ForceReleaseResponse, GetStatusRequest, GetStatusResponse,
-        ListRangesRequest, ListRangesResponse, RangeEpoch, RangeStatus, SplitRangeRequest,
-        SplitRangeResponse, admin_service_server::AdminService,
+        ListOperatorsRequest, ListOperatorsResponse, ListRangesRequest, ListRangesResponse,
+        RangeEpoch, RangeStatus, SplitRangeRequest, SplitRangeResponse,
+        admin_service_server::AdminService,
     },
 };
+use sharklock_transport::MastersError;
 use tokio::time::{Instant, timeout};
 use tonic::{Request, Response, Status};
 
 use super::{
     cluster_view::{Masters, Seen, picture},
+    directory::Directory,
     exchange::{ask, expect_body},
     fan_out::{Bounds, FanOut},
     host::Host,
@@ -110,6 +114,18 @@ impl Admin {
     pub(super) fn new(host: Arc<Host>) -> Self {
         Self { host }
     }
+
+    fn masters(&self) -> Result<&dyn Directory, Failure> {
+        let masters = self.host.masters.as_deref();
+        masters.ok_or_else(|| Failure::no_master("this gateway was given none"))
+    }
+}
+
+fn failure_of_masters(error: MastersError) -> Failure {
+    match error {
+        MastersError::Unavailable(why) => Failure::no_master(&why),
+        MastersError::Refused(ref status) => Failure::of_master(&error.reason(), status.message()),
+    }
 }
 
 #[tonic::async_trait]
@@ -170,6 +186,56 @@ impl AdminService for Admin {
             let split = SplitRange { name, range_id, conf_ver, version, at, dry_run };
             let answer = ask(&self.host, Checked::split_range(split)).await;
             expect_body!(answer.map_err(not_known), SplitRange)
+        })
+        .await
+    }
+
+    async fn change_range(
+        &self,
+        request: Request<ChangeRangeRequest>,
+    ) -> Result<Response<ChangeRangeResponse>, Status> {
+        let peer = peer(&request);
+        unary(&self.host, NAME, "ChangeRange", async {
+            let _call = admit(&self.host, &peer)?;
+            let request = validate::change_range(request.into_inner())?;
+            let (range_id, dry_run) = (request.range_id, request.dry_run);
+            let operator = request.operator.clone();
+            tracing::warn!(
+                peer = %peer.address,
+                operator = ?operator,
+                range_id,
+                dry_run,
+                "an operator changes a range"
+            );
+            self.masters()?.change_range(request).await.map_err(failure_of_masters)
+        })
+        .await
+    }
+
+    async fn list_operators(
+        &self,
+        request: Request<ListOperatorsRequest>,
+    ) -> Result<Response<ListOperatorsResponse>, Status> {
+        let peer = peer(&request);
+        unary(&self.host, NAME, "ListOperators", async {
+            let _call = admit(&self.host, &peer)?;
+            let request = request.into_inner();
+            self.masters()?.list_operators(request).await.map_err(failure_of_masters)
+        })
+        .await
+    }
+
+    async fn cancel_operator(
+        &self,
+        request: Request<CancelOperatorRequest>,
+    ) -> Result<Response<CancelOperatorResponse>, Status> {
+        let peer = peer(&request);
+        unary(&self.host, NAME, "CancelOperator", async {
+            let _call = admit(&self.host, &peer)?;
+            let request = validate::cancel_operator(request.into_inner())?;
+            let (operator_id, by) = (request.operator_id, request.operator.clone());
+            tracing::warn!(peer = %peer.address, operator = ?by, operator_id, "an operator is cancelled");
+            self.masters()?.cancel_operator(request).await.map_err(failure_of_masters)
         })
         .await
     }

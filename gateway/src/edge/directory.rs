@@ -2,13 +2,24 @@
 
 use std::{sync::Arc, time::Duration};
 
-use sharklock_proto::internal::v1::{GetClusterResponse, RoutesUpdate};
+use sharklock_proto::{
+    internal::v1::{GetClusterResponse, RoutesUpdate},
+    v1::{
+        CancelOperatorRequest, CancelOperatorResponse, ChangeRangeRequest, ChangeRangeResponse,
+        ListOperatorsRequest, ListOperatorsResponse,
+    },
+};
+use sharklock_transport::MastersError;
 use tokio::sync::mpsc;
 use tonic::Status;
 
 /// The time that the masters have to say who they are: for a look at a cluster that may not be
 /// well.
 const CLUSTER_WITHIN: Duration = Duration::from_secs(2);
+
+/// An order to the masters finds the leading one within this time, or none: longer than one that is
+/// frozen is waited for, so that the next one is asked as well.
+const ORDER_WITHIN: Duration = Duration::from_millis(2_500);
 
 /// The masters, as a gateway sees them: where ranges and stores are. Never on the path of a call:
 /// a gateway works on with what it knows while no master answers.
@@ -24,6 +35,43 @@ pub trait Directory: Send + Sync + 'static {
     /// # Errors
     /// No leading master answers within the directory's own deadline.
     async fn cluster(&self) -> Result<GetClusterResponse, Status>;
+
+    /// Begins an operator. A directory takes no orders unless it says otherwise.
+    ///
+    /// # Errors
+    /// The masters refuse, or none answers.
+    async fn change_range(
+        &self,
+        _request: ChangeRangeRequest,
+    ) -> Result<ChangeRangeResponse, MastersError> {
+        Err(takes_no_orders())
+    }
+
+    /// Shows operators.
+    ///
+    /// # Errors
+    /// As [`change_range`](Self::change_range).
+    async fn list_operators(
+        &self,
+        _request: ListOperatorsRequest,
+    ) -> Result<ListOperatorsResponse, MastersError> {
+        Err(takes_no_orders())
+    }
+
+    /// Ends an operator.
+    ///
+    /// # Errors
+    /// As [`change_range`](Self::change_range).
+    async fn cancel_operator(
+        &self,
+        _request: CancelOperatorRequest,
+    ) -> Result<CancelOperatorResponse, MastersError> {
+        Err(takes_no_orders())
+    }
+}
+
+fn takes_no_orders() -> MastersError {
+    MastersError::Unavailable("it takes no orders".to_owned())
 }
 
 #[tonic::async_trait]
@@ -35,6 +83,27 @@ impl Directory for sharklock_transport::Masters {
     async fn cluster(&self) -> Result<GetClusterResponse, Status> {
         let answer = self.get_cluster(CLUSTER_WITHIN).await;
         answer.map_err(|error| Status::unavailable(error.to_string()))
+    }
+
+    async fn change_range(
+        &self,
+        request: ChangeRangeRequest,
+    ) -> Result<ChangeRangeResponse, MastersError> {
+        Self::change_range(self, request, ORDER_WITHIN).await
+    }
+
+    async fn list_operators(
+        &self,
+        request: ListOperatorsRequest,
+    ) -> Result<ListOperatorsResponse, MastersError> {
+        Self::list_operators(self, request, ORDER_WITHIN).await
+    }
+
+    async fn cancel_operator(
+        &self,
+        request: CancelOperatorRequest,
+    ) -> Result<CancelOperatorResponse, MastersError> {
+        Self::cancel_operator(self, request, ORDER_WITHIN).await
     }
 }
 

@@ -108,7 +108,11 @@ impl MasterCore {
             Asker::Registration { ident: other, start: theirs, address: at, .. } => {
                 if *other == ident { *theirs != start } else { at == address }
             }
-            Asker::Nobody | Asker::Ids { .. } | Asker::Watchers { .. } => false,
+            Asker::Nobody
+            | Asker::Ids { .. }
+            | Asker::Beginning { .. }
+            | Asker::Cancelling { .. }
+            | Asker::Watchers { .. } => false,
         })
     }
 
@@ -205,6 +209,16 @@ impl MasterCore {
             (Asker::Ids { number }, Answer::Ids(first)) => {
                 self.reply(number, Reply::Allocated(AllocateIdsResponse { first }));
             }
+            (Asker::Beginning { number, steps }, Answer::Operator(id)) => {
+                self.operator_begun(now, number, steps, id);
+            }
+            (Asker::Beginning { number, .. }, Answer::Running(id)) => {
+                self.operator_runs_already(number, id);
+            }
+            (Asker::Cancelling { number }, Answer::Operator(id)) => {
+                self.operator_ended(now, Some(number), id);
+            }
+            (Asker::Nobody, Answer::Operator(id)) => self.operator_ended(now, None, id),
             (Asker::Nobody, _) => {}
             (Asker::Watchers { range }, _) => _ = self.changed_ranges.insert(range),
             (asker, answer) => unreachable!("{answer:?} answers {asker:?}"),

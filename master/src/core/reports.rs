@@ -41,6 +41,7 @@ impl MasterCore {
         let leading = self.leading.as_mut().expect("only a leader is asked");
         let beat = Beat { seq: request.seq, since: request.since, counts };
         let is_next = leading.presence.heartbeat(now, store, &address, beat);
+        leading.operations.hear(store, request.waits);
         if request.is_leaving {
             leading.presence.leaves(store);
         }
@@ -60,6 +61,7 @@ impl MasterCore {
             bootstrap: self.to_make(store),
             bootstrap_level: self.state().first_range_level,
             raise: self.to_raise(store),
+            steps: self.steps_of(store),
         })
     }
 

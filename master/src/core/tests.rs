@@ -16,6 +16,8 @@ use sharklock_rangemap::{Bounds, Descriptor, Epoch, PeerId, Replica, Role};
 
 use super::*;
 
+mod operations;
+
 const TICK: Duration = Duration::from_millis(100);
 const CLUSTER: ClusterId = ClusterId::from_bytes([7; 16]);
 /// Virtual time in which a group of three that can talk must have a leader again.

@@ -6,11 +6,17 @@ use std::{
     task::{Context, Poll},
 };
 
-use sharklock_proto::internal::v1::{
-    AllocateIdsRequest, AllocateIdsResponse, GetClusterRequest, GetClusterResponse,
-    GetRoutesRequest, MeetRequest, MeetResponse, RaftEnd, RaftFrame, RegisterStoreRequest,
-    RegisterStoreResponse, RoutesUpdate, StoreHeartbeatRequest, StoreHeartbeatResponse,
-    WatchRoutesRequest, master_service_server::MasterService, peer_service_server::PeerService,
+use sharklock_proto::{
+    internal::v1::{
+        AllocateIdsRequest, AllocateIdsResponse, GetClusterRequest, GetClusterResponse,
+        GetRoutesRequest, MeetRequest, MeetResponse, RaftEnd, RaftFrame, RegisterStoreRequest,
+        RegisterStoreResponse, RoutesUpdate, StoreHeartbeatRequest, StoreHeartbeatResponse,
+        WatchRoutesRequest, master_service_server::MasterService, peer_service_server::PeerService,
+    },
+    v1::{
+        CancelOperatorRequest, CancelOperatorResponse, ChangeRangeRequest, ChangeRangeResponse,
+        ListOperatorsRequest, ListOperatorsResponse,
+    },
 };
 use sharklock_transport::PeerAcceptor;
 use tokio::sync::{Notify, mpsc};
@@ -176,6 +182,36 @@ impl MasterService for Service {
         let Watch { whole, changes } = self.desk()?.watch().await.map_err(status)?;
         let stopped = Box::pin(self.0.stopping.clone().cancelled_owned());
         Ok(Response::new(Updates { whole: Some(whole), changes, stopped }))
+    }
+
+    async fn change_range(
+        &self,
+        call: Call<ChangeRangeRequest>,
+    ) -> Result<Response<ChangeRangeResponse>, Status> {
+        match self.ask(Request::ChangeRange(call.into_inner())).await? {
+            Reply::Changing(answer) => Ok(Response::new(answer)),
+            _ => Err(other()),
+        }
+    }
+
+    async fn list_operators(
+        &self,
+        call: Call<ListOperatorsRequest>,
+    ) -> Result<Response<ListOperatorsResponse>, Status> {
+        match self.ask(Request::ListOperators(call.into_inner())).await? {
+            Reply::Operators(answer) => Ok(Response::new(answer)),
+            _ => Err(other()),
+        }
+    }
+
+    async fn cancel_operator(
+        &self,
+        call: Call<CancelOperatorRequest>,
+    ) -> Result<Response<CancelOperatorResponse>, Status> {
+        match self.ask(Request::CancelOperator(call.into_inner())).await? {
+            Reply::Cancelled(answer) => Ok(Response::new(answer)),
+            _ => Err(other()),
+        }
     }
 
     async fn get_cluster(

@@ -4,10 +4,12 @@ use proptest::prelude::*;
 use sharklock_proto::{
     Identity,
     internal::v1::{FirstRangeCommand, RangesCommand},
+    v1::OperatorState,
 };
 use sharklock_rangemap::{Bounds, Epoch, PeerId, RangeId, Replica, Role};
 
 use super::*;
+use crate::operator::Goal;
 
 /// The promise of the masters, said as simply as possible.
 #[derive(Debug, Default)]
@@ -17,6 +19,10 @@ struct Naive {
     ids_given: u64,
     ranges: BTreeMap<u64, (u64, u64)>,
     has_first: bool,
+    /// Those that run, by their ranges.
+    running: BTreeMap<u64, u64>,
+    /// In the order in which they ended.
+    ended: Vec<u64>,
 }
 
 fn ident(of: u8) -> Identity {
@@ -35,6 +41,10 @@ enum Step {
     Allocate(u32),
     First,
     Report(u64),
+    /// An operator of this range begins.
+    Begin(u64),
+    /// The operator ends that begins with this one of the ids.
+    End(u64),
     Restart,
 }
 
@@ -45,6 +55,8 @@ fn step() -> impl Strategy<Value = Step> {
         (1..IDS_MAX).prop_map(Step::Allocate),
         Just(Step::First),
         (1..9u64).prop_map(Step::Report),
+        (1..5u64).prop_map(Step::Begin),
+        (0..40u64).prop_map(Step::End),
         Just(Step::Restart),
     ]
 }
@@ -66,6 +78,16 @@ fn command(step: &Step) -> Option<Command> {
         }),
         Step::Report(conf_ver) => Command::Ranges(RangesCommand {
             descriptors: vec![RangeDescriptor::from(&range(1, *conf_ver))],
+        }),
+        Step::Begin(range_id) => Command::BeginOperator(BeginOperatorCommand {
+            range_id: *range_id,
+            goal: Some(goal_to_wire(Goal::Add { peer: PeerId(0), to: StoreId(4) })),
+            ..BeginOperatorCommand::default()
+        }),
+        Step::End(id) => Command::EndOperator(EndOperatorCommand {
+            operator_id: FIRST_ID + id,
+            state: OperatorState::Done.into(),
+            ..EndOperatorCommand::default()
         }),
         Step::Restart => return None,
     })
@@ -100,6 +122,20 @@ fn check(naive: &mut Naive, step: &Step, answer: Answer) {
             naive.has_first = true;
             let known = naive.ranges.entry(1).or_insert((1, *conf_ver));
             known.1 = known.1.max(*conf_ver);
+        }
+        (Step::Begin(range), Answer::Operator(id)) => {
+            assert_eq!(id, FIRST_ID + naive.ids_given, "never given before");
+            // The replica that comes has the next one.
+            naive.ids_given += 2;
+            assert_eq!(naive.running.insert(*range, id), None, "a range has one at most");
+        }
+        (Step::Begin(range), Answer::Running(id)) => {
+            assert_eq!(naive.running.get(range), Some(&id));
+        }
+        (Step::End(id), Answer::Operator(_)) => {
+            let id = FIRST_ID + id;
+            let ended = naive.running.extract_if(.., |_, running| *running == id);
+            naive.ended.extend(ended.map(|(_, id)| id));
         }
         other => panic!("{other:?}"),
     }
@@ -164,6 +200,8 @@ proptest! {
                 (range.range.0, (range.epoch.version, range.epoch.conf_ver))
             });
             prop_assert_eq!(&epochs.collect::<BTreeMap<_, _>>(), &naive.ranges);
+            let running = state.operators().running().map(|it| (it.range.0, it.id));
+            prop_assert_eq!(&running.collect::<BTreeMap<_, _>>(), &naive.running);
         }
     }
 }
@@ -186,6 +224,27 @@ proptest! {
         }
         image.restore(&mut state);
     }
+}
+
+/// People look at what has ended of late, and the state must not grow for ever.
+#[test]
+fn the_last_that_have_ended_are_remembered() {
+    let (mut state, mut image) = (ClusterState::empty(), Image::default());
+    let apply = |state: &mut ClusterState, step: Step| {
+        let command = command(&step).expect("it is one");
+        let at = EntryAt { index: 1, term: 1 };
+        state.apply(at, 1, &encode_batch(vec![command]))[0]
+    };
+    apply(&mut state, Step::Begin(1));
+    for _ in 0..300 {
+        let Answer::Operator(id) = apply(&mut state, Step::Begin(2)) else { panic!("it can") };
+        apply(&mut state, Step::End(id - FIRST_ID));
+    }
+    let ids: Vec<u64> = state.operators().iter().map(|it| it.id).collect();
+    assert_eq!(ids.len(), 257, "256 have ended, and one runs");
+    assert_eq!((ids[0], ids[1]), (FIRST_ID, FIRST_ID + 2 + 44 * 2), "the oldest are forgotten");
+    assert_eq!(state.rows_hash, state_rows::rows_hash(&state));
+    image.restore(&mut state);
 }
 
 #[test]

@@ -104,16 +104,17 @@ impl<M: StateMachine> Replica<M> {
         }
     }
 
-    /// Begins to hand leadership to the voter elsewhere that has most of the log and is heard of.
-    /// False: this replica does not lead, or there is no such voter. Raft gives up by itself if
+    /// Begins to hand leadership to the voter on this store, or to the one elsewhere that has most of the
+    /// log, if it is heard of. False: this replica does not lead, or there is no such voter. Raft gives up by itself if
     /// the other has not taken over within an election timeout; meanwhile it takes no proposals.
-    pub(crate) fn hand_over(&mut self, ticks: u64) -> bool {
+    pub(crate) fn hand_over(&mut self, ticks: u64, to: Option<StoreId>) -> bool {
         let mut able = self.peers(ticks);
         // A peer that needs a snapshot first would hold up the range for as long as that takes.
         let first = self.log().first();
         able.retain(|peer| {
             peer.is_voter && !peer.is_leader && peer.is_active && peer.matched + 1 >= first
         });
+        able.retain(|peer| to.is_none_or(|to| peer.store == to));
         let Some(most) = able.iter().map(|peer| peer.matched).max() else { return false };
         able.retain(|peer| peer.matched == most);
         // The ranges that a store hands over must not all burden one other store. Their ids may have

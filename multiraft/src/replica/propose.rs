@@ -1,7 +1,9 @@
 //! The entries that a leader puts into its log, and the reads that need nothing there.
 
+use std::collections::BTreeSet;
+
 use raft::StateRole;
-use sharklock_rangemap::Epoch;
+use sharklock_rangemap::{Descriptor, Epoch, Replica as Member};
 
 use super::Replica;
 use crate::effects::{NotProposed, Proposed, ReadId};
@@ -33,9 +35,14 @@ impl<M: StateMachine> Replica<M> {
         Ok(split::fits(self.descriptor(), epoch, key)?)
     }
 
-    pub(crate) fn change_peers(&mut self, change: &ChangePeers) -> Result<Proposed, NotProposed> {
+    pub(crate) fn change_peers(
+        &mut self,
+        change: &ChangePeers,
+        ticks: u64,
+    ) -> Result<Proposed, NotProposed> {
         self.may_change_epoch()?;
-        membership::changed(self.descriptor(), change)?;
+        let next = membership::changed(self.descriptor(), change)?;
+        self.keeps_a_majority(&next, ticks)?;
         // A leader without a vote would have to step down: nobody leads then for a whole timeout.
         if change.changes.contains(&PeerChange::Demote(self.address.peer)) {
             return Err(NotChanged::OwnVote(self.address.peer).into());
@@ -48,6 +55,33 @@ impl<M: StateMachine> Replica<M> {
         assert_eq!(pending, proposed.index, "raft-rs has taken the change of members");
         self.epoch_change_at = proposed.index;
         Ok(proposed)
+    }
+
+    /// Whether the voters behind a change of members, of a joint configuration each half of them, have a
+    /// majority of which this leader hears. A change that leaves the voters alone may be made in any
+    /// case. Only a precaution: who is heard of now may be gone in a moment.
+    fn keeps_a_majority(&self, next: &Descriptor, ticks: u64) -> Result<(), NotChanged> {
+        let roles = |descriptor: &Descriptor| {
+            let voters = descriptor.replicas.iter().filter(|it| it.role.votes());
+            voters.map(|it| (it.peer, it.role)).collect::<BTreeSet<_>>()
+        };
+        if roles(next) == roles(self.descriptor()) {
+            return Ok(());
+        }
+        let peers = self.peers(ticks);
+        let is_live =
+            |it: &&Member| peers.iter().any(|peer| peer.peer == it.peer && peer.is_active);
+        let incoming: fn(&&Member) -> bool = |it| it.role.votes_incoming();
+        let outgoing: fn(&&Member) -> bool = |it| it.role.votes_outgoing();
+        let halves = if next.is_joint() { &[incoming, outgoing][..] } else { &[incoming] };
+        for half in halves {
+            let voters = next.replicas.iter().filter(half).count();
+            let live = next.replicas.iter().filter(half).filter(is_live).count();
+            if 2 * live <= voters {
+                return Err(NotChanged::NoMajority { live, voters });
+            }
+        }
+        Ok(())
     }
 
     /// One change of bounds or members at a time: whatever is proposed behind one is decided by an

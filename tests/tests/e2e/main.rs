@@ -18,6 +18,7 @@ mod lock_command;
 mod lock_descendants;
 mod locks;
 mod memory;
+mod moves;
 mod older_copy;
 mod power_cut;
 mod ranges;

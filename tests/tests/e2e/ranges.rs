@@ -23,7 +23,7 @@ use tonic::{Code, Status};
 use crate::{alone, dev_cluster};
 
 /// Clients that take and release locks, and take no error for an answer.
-struct Busy {
+pub(crate) struct Busy {
     tasks: JoinSet<()>,
     stop: Arc<AtomicBool>,
     cycles: Arc<AtomicU64>,
@@ -33,7 +33,7 @@ struct Busy {
 
 impl Busy {
     /// One for each of these names, and one name that all of them want.
-    fn start(names: &[&str], shared: &str, client: impl Fn() -> Client) -> Self {
+    pub(crate) fn start(names: &[&str], shared: &str, client: impl Fn() -> Client) -> Self {
         let mut busy = Self {
             tasks: JoinSet::new(),
             stop: Arc::default(),
@@ -59,13 +59,13 @@ impl Busy {
     }
 
     /// Waits until so many more locks were taken and released.
-    async fn progress(&self, more: u64) {
+    pub(crate) async fn progress(&self, more: u64) {
         let goal = self.cycles.load(Ordering::Relaxed) + more;
         let reached = async || (self.cycles.load(Ordering::Relaxed) >= goal).then_some(());
         eventually(&format!("{more} more cycles"), SOON, reached).await;
     }
 
-    async fn end(mut self) {
+    pub(crate) async fn end(mut self) {
         self.stop.store(true, Ordering::Relaxed);
         while let Some(one) = self.tasks.join_next().await {
             one.expect("no client has failed");

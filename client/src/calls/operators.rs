@@ -1,0 +1,102 @@
+//! An operator's calls about what the masters carry out: replicas that move, leaderships, and how far
+//! that is.
+
+use sharklock_proto::v1::{self, admin_service_client::AdminServiceClient};
+
+use super::Repeat;
+use crate::{client::Client, error::CallError};
+
+impl Client {
+    /// Says what [`change_range`](Self::change_range) would do: the steps, in order.
+    ///
+    /// # Errors
+    /// See [`CallError`]; the refusals are those of the change.
+    pub async fn plan_change(
+        &self,
+        range_id: u64,
+        goal: v1::RangeGoal,
+        operator: &str,
+    ) -> Result<v1::ChangeRangeResponse, CallError> {
+        let request = change(range_id, goal, operator, true);
+        self.calls().ask(request, Repeat::Freely, send).await.map(|done| done.response)
+    }
+
+    /// Begins an operator, which the masters carry out: a replica moves, comes or goes, or another store
+    /// leads. Answered once it is in the masters' log; [`operator`](Self::operator) tells how far it is.
+    /// `operator` is who asks, for the log. Asked again while it runs, it is the same operator.
+    ///
+    /// # Errors
+    /// See [`CallError`]. Nothing was begun unless it is [`CallError::Indeterminate`].
+    pub async fn change_range(
+        &self,
+        range_id: u64,
+        goal: v1::RangeGoal,
+        operator: &str,
+    ) -> Result<v1::ChangeRangeResponse, CallError> {
+        let request = change(range_id, goal, operator, false);
+        self.calls().ask(request, Repeat::Freely, send).await.map(|done| done.response)
+    }
+
+    /// Operators in order of their ids: those that run, and the last that have ended.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn operators(&self) -> Result<Vec<v1::Operator>, CallError> {
+        self.list_operators(0).await
+    }
+
+    /// One operator.
+    ///
+    /// # Errors
+    /// See [`CallError`]; `OPERATOR_UNKNOWN` if there is none of this id, or it ended long ago.
+    pub async fn operator(&self, operator_id: u64) -> Result<v1::Operator, CallError> {
+        let operators = self.list_operators(operator_id).await?;
+        Ok(operators.into_iter().next().unwrap_or_default())
+    }
+
+    async fn list_operators(&self, operator_id: u64) -> Result<Vec<v1::Operator>, CallError> {
+        let request = v1::ListOperatorsRequest { operator_id };
+        let answer = self
+            .calls()
+            .read(request, |channel, request| async move {
+                AdminServiceClient::new(channel).list_operators(request).await
+            })
+            .await?;
+        Ok(answer.operators)
+    }
+
+    /// Ends an operator before it is done. What it has done stays done. One that has ended already stays
+    /// as it is.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn cancel_operator(
+        &self,
+        operator_id: u64,
+        operator: &str,
+    ) -> Result<v1::Operator, CallError> {
+        let request = v1::CancelOperatorRequest { operator_id, operator: operator.to_owned() };
+        let cancel = |channel, request| async move {
+            AdminServiceClient::new(channel).cancel_operator(request).await
+        };
+        let done = self.calls().ask(request, Repeat::Freely, cancel).await?;
+        Ok(done.response.operator.unwrap_or_default())
+    }
+}
+
+fn change(
+    range_id: u64,
+    goal: v1::RangeGoal,
+    operator: &str,
+    dry_run: bool,
+) -> v1::ChangeRangeRequest {
+    let (goal, operator) = (Some(goal), operator.to_owned());
+    v1::ChangeRangeRequest { range_id, goal, dry_run, operator }
+}
+
+async fn send(
+    channel: tonic::transport::Channel,
+    request: v1::ChangeRangeRequest,
+) -> Result<tonic::Response<v1::ChangeRangeResponse>, tonic::Status> {
+    AdminServiceClient::new(channel).change_range(request).await
+}

@@ -1,0 +1,169 @@
+//! Steps that the masters want done for ranges that this store leads: members come and go, and others
+//! lead. A step is tried with each tick for as long as the masters repeat it, until the range has
+//! another epoch than the one by which it was decided.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use sharklock_multiraft::{ChangePeers, PeerChange};
+use sharklock_proto::internal::v1::{
+    RangeStep, StepWaits,
+    range_step::{AddLearner, Promote, Step},
+};
+use sharklock_rangemap::{Epoch, PeerId, RangeId, StoreId};
+
+use super::Worker;
+
+/// A step that the masters have not repeated for so long they want no more, or they are gone.
+const REPEATED_WITHIN: Duration = Duration::from_secs(10);
+
+/// A learner has caught up when it lacks at most so many entries, in so many looks in a row. A share of
+/// the log says nothing (`raft.md` §7): a tenth of a long log is a long time.
+const LACKS_MAX: u64 = 64;
+const LOOKS_IN_A_ROW: u32 = 3;
+
+/// Two looks are a heartbeat apart, so that each has news.
+const LOOK_EVERY_TICKS: u32 = 2;
+
+/// The step of one range.
+#[derive(Debug)]
+struct Wanted {
+    step: RangeStep,
+    /// When the masters said so last.
+    told: Duration,
+    /// When the learner that is to be promoted was looked at last, and in how many looks in a row it was
+    /// close enough.
+    looked: (Duration, u32),
+    /// Why it is not done yet.
+    waits: String,
+}
+
+/// See the module.
+///
+/// Invariants: a range has one step at most, the last that the masters have told.
+#[derive(Debug, Default)]
+pub(super) struct Steps {
+    wanted: BTreeMap<RangeId, Wanted>,
+}
+
+impl Steps {
+    /// The masters want this step.
+    pub(super) fn tell(&mut self, now: Duration, step: RangeStep) {
+        let range = RangeId(step.range_id);
+        match self.wanted.get_mut(&range) {
+            Some(wanted) if wanted.step == step => wanted.told = now,
+            _ => {
+                let waits = String::new();
+                self.wanted.insert(range, Wanted { step, told: now, looked: (now, 0), waits });
+            }
+        }
+    }
+}
+
+impl Worker {
+    /// The steps that are not done yet, each with the reason.
+    pub fn waiting_steps(&self) -> Vec<StepWaits> {
+        let waiting = self.steps.wanted.values().filter(|wanted| !wanted.waits.is_empty());
+        let said = |wanted: &Wanted| StepWaits {
+            operator_id: wanted.step.operator_id,
+            because: wanted.waits.clone(),
+        };
+        waiting.map(said).collect()
+    }
+
+    pub(super) fn do_steps(&mut self, now: Duration) {
+        let mut steps = std::mem::take(&mut self.steps);
+        steps.wanted.retain(|range, wanted| self.is_wanted(now, *range, wanted));
+        for (range, wanted) in &mut steps.wanted {
+            wanted.waits = self.do_step(now, *range, wanted).err().unwrap_or_default();
+        }
+        self.steps = steps;
+    }
+
+    fn is_wanted(&self, now: Duration, range: RangeId, wanted: &Wanted) -> bool {
+        let RangeStep { conf_ver, version, .. } = wanted.step;
+        let epoch = self.store.descriptor(range).map(|descriptor| descriptor.epoch);
+        epoch == Some(Epoch { conf_ver, version })
+            && now.saturating_sub(wanted.told) < REPEATED_WITHIN
+            && self.leads(range)
+    }
+
+    /// # Errors
+    /// Why it is not done.
+    fn do_step(
+        &mut self,
+        now: Duration,
+        range: RangeId,
+        wanted: &mut Wanted,
+    ) -> Result<(), String> {
+        let Some(step) = wanted.step.step else {
+            return Err("this program does not know this step: upgrade it".to_owned());
+        };
+        let changes = match step {
+            Step::AddLearner(AddLearner { peer_id, store_id }) => {
+                let (peer, store) = (PeerId(peer_id), StoreId(store_id));
+                vec![PeerChange::AddLearner { peer, store }]
+            }
+            Step::Promote(Promote { peer_id, instead_of }) => {
+                self.has_caught_up(now, range, PeerId(peer_id), &mut wanted.looked)?;
+                let demoted = (instead_of > 0).then_some(PeerChange::Demote(PeerId(instead_of)));
+                [PeerChange::Promote(PeerId(peer_id))].into_iter().chain(demoted).collect()
+            }
+            Step::Demote(peer) => vec![PeerChange::Demote(PeerId(peer))],
+            Step::Remove(peer) => vec![PeerChange::RemoveLearner(PeerId(peer))],
+            Step::LeaveJoint(_) => Vec::new(),
+            Step::HandOverTo(store) => {
+                let to = (store > 0).then_some(StoreId(store));
+                return match self.store.hand_over_one(range, to) {
+                    true => Ok(()),
+                    false => Err(cannot_take_over(to)),
+                };
+            }
+        };
+        let RangeStep { conf_ver, version, .. } = wanted.step;
+        let change = ChangePeers { epoch: Epoch { conf_ver, version }, changes };
+        match self.store.change_peers(range, &change) {
+            Ok(proposed) => {
+                tracing::info!(%range, ?step, index = proposed.index, "members change");
+                self.agenda.wake(range);
+                Ok(())
+            }
+            Err(why) => Err(why.to_string()),
+        }
+    }
+
+    /// # Errors
+    /// It has not, or has not for long enough.
+    fn has_caught_up(
+        &self,
+        now: Duration,
+        range: RangeId,
+        learner: PeerId,
+        (looked, in_a_row): &mut (Duration, u32),
+    ) -> Result<(), String> {
+        let peers = self.store.peers(range);
+        let progress = peers.iter().find(|it| it.peer == learner).ok_or("it is no member")?;
+        let last = self.store.status(range).map_or(0, |status| status.log_last);
+        let lacks = last.saturating_sub(progress.matched);
+        if *looked + self.pace.tick * LOOK_EVERY_TICKS <= now {
+            let is_close = progress.is_active && !progress.in_snapshot && lacks <= LACKS_MAX;
+            *in_a_row = if is_close { *in_a_row + 1 } else { 0 };
+            *looked = now;
+        }
+        if *in_a_row >= LOOKS_IN_A_ROW {
+            return Ok(());
+        }
+        let store = progress.store;
+        Err(match (progress.is_active, progress.in_snapshot) {
+            (_, true) => format!("the learner on store {store} is being sent a snapshot"),
+            (false, false) => format!("the learner on store {store} is not heard of"),
+            (true, false) => format!("the learner on store {store} lacks {lacks} entries"),
+        })
+    }
+}
+
+fn cannot_take_over(to: Option<StoreId>) -> String {
+    match to {
+        Some(store) => format!("store {store} cannot lead it: it has no voter there that follows"),
+        None => "no other voter follows closely enough to lead it".to_owned(),
+    }
+}
