@@ -12,7 +12,7 @@ use sharklock_rangemap::{Descriptor, PeerId, Replica, Role, StoreId};
 
 /// What is to become of a range's members or of its leadership. Each is safe by itself: between its
 /// steps the range has at least the voters that it had before, or a joint configuration of the voters
-/// before and after (`raft.md` §7: add-then-remove has a window of four voters).
+/// before and after (D13: add, then remove, has a window of four voters).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Goal {
     /// One voter more: a learner comes, catches up, and votes.

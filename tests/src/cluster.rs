@@ -143,13 +143,18 @@ impl Cluster {
     pub async fn until_ready(&mut self, node: usize) {
         let admin = SocketAddr::new(self.nodes[node].own, ADMIN).to_string();
         let process = self.nodes[node].process.as_mut().expect("it runs");
-        eventually(&format!("200 of /readyz of node {node}"), SOON, async || {
+        let deadline = tokio::time::Instant::now() + SOON;
+        loop {
             let ended = process.ended();
             assert!(ended.is_none(), "node {node} ended: {ended:?}\n{}", process.stderr());
-            let (status, _) = crate::server::get(&admin, "/readyz").await.ok()?;
-            (status == 200).then_some(())
-        })
-        .await;
+            let said = crate::server::get(&admin, "/readyz").await;
+            if said.as_ref().is_ok_and(|(status, _)| *status == 200) {
+                return;
+            }
+            let is_late = tokio::time::Instant::now() >= deadline;
+            assert!(!is_late, "node {node} is not ready after {SOON:?}: {said:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Status and text of a node's `/readyz`, if it answers.

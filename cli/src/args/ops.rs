@@ -35,12 +35,21 @@ pub struct OpsArgs {
 #[derive(Debug, Subcommand)]
 pub enum OpsCommand {
     /// Lists operators that run, and the last that have ended
+    #[command(help_template = HELP, before_help = "\
+Examples:
+  sharklock ops ls
+  sharklock ops ls --output json | jq -r '.operators[].operator_id'
+")]
     Ls {
         /// How to print them.
         #[command(flatten)]
         output: OutputArgs,
     },
     /// Shows one operator: its step, and what that waits for
+    #[command(help_template = HELP, before_help = "\
+Examples:
+  sharklock ops show 1042
+")]
     Show {
         /// Its id
         #[arg(value_name = "OPERATOR")]
@@ -50,6 +59,10 @@ pub enum OpsCommand {
         output: OutputArgs,
     },
     /// Waits until an operator has ended, and tells of its steps on stderr
+    #[command(help_template = HELP, before_help = "\
+Examples:
+  sharklock ops wait 1042 --timeout 1m
+")]
     Wait {
         /// Its id
         #[arg(value_name = "OPERATOR")]
@@ -62,6 +75,10 @@ pub enum OpsCommand {
         output: OutputArgs,
     },
     /// Ends an operator before it is done
+    #[command(help_template = HELP, before_help = "\
+Examples:
+  sharklock ops cancel 1042
+")]
     Cancel {
         /// Its id
         #[arg(value_name = "OPERATOR")]

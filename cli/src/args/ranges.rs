@@ -90,8 +90,16 @@ Leases begin anew with each leader: whoever has died meanwhile keeps his locks
 for up to one lease longer.")]
     TransferLeader(ToStoreArgs),
     /// Gives a range one replica more
+    #[command(help_template = HELP, before_help = "\
+Examples:
+  sharklock ranges add-replica 7 --to 4 --wait
+")]
     AddReplica(ToStoreArgs),
     /// Takes a replica from a range, without another in its place
+    #[command(help_template = HELP, before_help = "\
+Examples:
+  sharklock ranges remove-replica 7 --from 2 --dry-run
+")]
     RemoveReplica(FromStoreArgs),
 }
 

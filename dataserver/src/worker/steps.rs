@@ -17,7 +17,7 @@ use super::Worker;
 const REPEATED_WITHIN: Duration = Duration::from_secs(10);
 
 /// A learner has caught up when it lacks at most so many entries, in so many looks in a row. A share of
-/// the log says nothing (`raft.md` §7): a tenth of a long log is a long time.
+/// the log says nothing (D13): a tenth of a long log is a long time.
 const LACKS_MAX: u64 = 64;
 const LOOKS_IN_A_ROW: u32 = 3;
 
