@@ -35,7 +35,8 @@ pub enum LoadCut {
     OneName(Name),
 }
 
-/// See the module.
+/// The commands of one range: how many came in this second, in how many in a row they were too many,
+/// and a sample of their names.
 ///
 /// Invariants:
 /// - `sample` has at most [`SAMPLE_MAX`] names, each with its draw, which is a multiple of `stride`;

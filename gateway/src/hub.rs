@@ -83,8 +83,9 @@ impl Default for HubConfig {
 /// See the module.
 ///
 /// Lock order, each held only shortly: an outbox, then `routing`, then `describing`; `keepalives`
-/// and `parked` before `routing`. Links are called under none of them. Observers are called under an outbox, and
-/// of readiness under `routing` and `describing`, so that what they hear of it last is how it is.
+/// and `parked` before `routing`. Links are called under none of them. Observers are called under an
+/// outbox, and of readiness under `routing` and `describing`, so that what they hear of it last is
+/// how it is.
 pub struct Hub {
     pub(crate) config: HubConfig,
     pub(crate) observer: Arc<dyn Observer>,

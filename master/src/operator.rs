@@ -140,26 +140,23 @@ impl Goal {
     }
 }
 
-/// Steps that lead from a range to a goal, if the leader did nothing but them.
-///
-/// # Errors
-/// None do.
-pub fn path(goal: Goal, range: &Descriptor, leader: Option<StoreId>) -> Result<Vec<Step>, ()> {
+/// Steps that lead from a range to a goal, if the leader does nothing but them. `None`: no steps do.
+pub fn path(goal: Goal, range: &Descriptor, leader: Option<StoreId>) -> Option<Vec<Step>> {
     /// More than any goal takes.
     const STEPS_MAX: usize = 8;
     let (mut range, mut leader) = (range.clone(), leader);
     let mut steps = Vec::new();
     while steps.len() < STEPS_MAX {
         match goal.next(&range, leader) {
-            Next::Done => return Ok(steps),
-            Next::Off => return Err(()),
+            Next::Done => return Some(steps),
+            Next::Off => return None,
             Next::Do(step) => {
                 step.make(&mut range, &mut leader);
                 steps.push(step);
             }
         }
     }
-    Err(())
+    None
 }
 
 impl Step {

@@ -3,10 +3,9 @@
 use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use sharklock_client::ClusterId;
+use sharklock_dataserver::SplitLimits;
 
-use super::{
-    Advertise, Listen, Memory, Roles, ServerConfig, Settings, SplitAt, Tunables, keys, machine,
-};
+use super::{Advertise, Listen, Memory, Roles, ServerConfig, Settings, Tunables, keys, machine};
 use crate::exit::{CONFIG, Failure};
 
 /// Masters decide by majority, and more than five only vote more slowly.
@@ -225,7 +224,7 @@ fn tunables(settings: &Settings) -> Result<Tunables, Failure> {
         snapshots_sending: small("snapshot.slots_sending"),
         snapshots_receiving: small("snapshot.slots_receiving"),
         ranges_max_per_store: small("ranges.max_per_store"),
-        split: SplitAt {
+        split: SplitLimits {
             locks: settings.number_or_off("split.locks"),
             bytes: settings.number_or_off("split.bytes"),
             waiters: settings.number_or_off("split.waiters"),
@@ -345,7 +344,7 @@ mod tests {
         let tunables = config.expect("it is good").tunables;
         assert_eq!((tunables.log_entries_max, tunables.snapshot_rate), (256, None));
         assert_eq!((tunables.ttl_min, tunables.ranges_max_per_store), (Duration::from_secs(1), 3));
-        let split = SplitAt {
+        let split = SplitLimits {
             locks: Some(200),
             bytes: Some(64 << 10),
             waiters: Some(20),

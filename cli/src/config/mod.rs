@@ -16,6 +16,7 @@ use std::{
 };
 
 use sharklock_client::ClusterId;
+use sharklock_dataserver::SplitLimits;
 
 pub use self::{
     settings::Settings,
@@ -129,24 +130,11 @@ pub struct Tunables {
     /// Replicas that a store may have: no range is split beyond that.
     pub ranges_max_per_store: u32,
     /// Beyond which a range is split by itself.
-    pub split: SplitAt,
+    pub split: SplitLimits,
     /// Shortest lease that a client may ask for.
     pub ttl_min: Duration,
     /// How much memory locks may take.
     pub memory: Memory,
-}
-
-/// Limits beyond which a range is split without being told; absent: never for that.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SplitAt {
-    /// Locks with a holder or a waiter.
-    pub locks: Option<u64>,
-    /// Bytes of memory that its locks take.
-    pub bytes: Option<u64>,
-    /// Waiting acquisitions.
-    pub waiters: Option<u64>,
-    /// Commands per second, in each of ten seconds in a row.
-    pub commands_per_second: Option<u64>,
 }
 
 /// Bounds on the memory of this process's locks, bytes; absent: none.

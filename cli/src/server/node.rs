@@ -10,8 +10,7 @@ use std::{
 
 use prometheus::Registry;
 use sharklock_dataserver::{
-    DataServer, DataServerConfig, MemoryBounds, Pace, SESSION_ACQUISITIONS_MAX, SplitLimits,
-    StartError, Tuning,
+    DataServer, DataServerConfig, MemoryBounds, Pace, SESSION_ACQUISITIONS_MAX, StartError, Tuning,
 };
 use sharklock_gateway::{
     Config, Directory, Gateway, ServeError, StoreConnection, Stores, validate::RequestLimits,
@@ -25,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{health::Health, internal, link::InProcess, ports::ReservedPort};
 use crate::{
-    config::{Memory, Roles, ServerConfig, SplitAt, Tunables},
+    config::{Memory, Roles, ServerConfig, Tunables},
     exit::{CONFIG, Failure},
 };
 
@@ -248,7 +247,7 @@ async fn start_data(
         raft_workers: tunables.raft_workers,
         memory: memory_bounds(&tunables.memory),
         ranges_max: tunables.ranges_max_per_store as usize,
-        split_limits: split_limits(&tunables.split),
+        split_limits: tunables.split,
         sync_writes: config.sync_writes,
         registry: registry.clone(),
     })
@@ -276,11 +275,6 @@ fn dialling(listen: IpAddr, masters: &[String]) -> Dialling {
 
 fn pace(tunables: &Tunables) -> Pace {
     Pace { tick: tunables.tick, flush: tunables.image_flush, ..Pace::default() }
-}
-
-fn split_limits(split: &SplitAt) -> SplitLimits {
-    let SplitAt { locks, bytes, waiters, commands_per_second } = *split;
-    SplitLimits { locks, bytes, waiters, commands_per_second }
 }
 
 fn memory_bounds(memory: &Memory) -> MemoryBounds {

@@ -21,7 +21,7 @@ const RETRY: Duration = Duration::from_secs(5);
 /// the last one has led to, and a spike of a minute leaves a handful of ranges.
 const LOAD_PACE: Duration = Duration::from_secs(10);
 
-/// See the module.
+/// The ranges of a worker that are to be looked at closely, and when.
 ///
 /// Invariants:
 /// - a range that has too much of something, as the last turn that looked at it has found, is in

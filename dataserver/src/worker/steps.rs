@@ -37,7 +37,7 @@ struct Wanted {
     waits: String,
 }
 
-/// See the module.
+/// The steps that the masters have told this worker, by their ranges.
 ///
 /// Invariants: a range has one step at most, the last that the masters have told.
 #[derive(Debug, Default)]

@@ -41,7 +41,7 @@ pub(super) struct ParkedCall {
     pub(super) since_us: u64,
 }
 
-/// See the module. It holds no more calls than are open.
+/// The calls that wait, by their ranges. They are no more than are open.
 #[derive(Default)]
 pub(super) struct Parked {
     /// By range, in the order in which they came.

@@ -103,7 +103,7 @@ impl MasterCore {
     fn steps_left(&self, operator: &Operator) -> Vec<String> {
         let range = self.state().ranges().range(operator.range);
         let leader = self.leader_of(operator.range).map(|leader| leader.store);
-        let path = range.and_then(|range| path(operator.goal, range, leader).ok());
+        let path = range.and_then(|range| path(operator.goal, range, leader));
         path.unwrap_or_default().into_iter().map(in_words).collect()
     }
 
@@ -136,12 +136,12 @@ impl MasterCore {
             }
         }
         match path(goal, descriptor, self.leader_of(range).map(|leader| leader.store)) {
-            Ok(steps) if steps.is_empty() => {
+            Some(steps) if steps.is_empty() => {
                 let message = format!("range {range} is so already: {goal}");
                 Err(Refusal::new(Reason::NothingToDo, message))
             }
-            Ok(steps) => Ok(steps),
-            Err(()) => {
+            Some(steps) => Ok(steps),
+            None => {
                 let message = format!(
                     "the members of range {range} are being changed: wait until that is over"
                 );

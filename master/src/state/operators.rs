@@ -16,7 +16,7 @@ const RUNNING: OperatorState = OperatorState::Running;
 /// Ended operators that are remembered, for people.
 const ENDED_MAX: usize = 256;
 
-/// See the module.
+/// A change of one range that the masters carry out, or have carried out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Operator {
     /// Given once.

@@ -121,6 +121,9 @@ impl<M: StateMachine> Replica<M> {
         // any pattern: those of split children are as far apart as a split takes ids.
         let scattered = self.range().0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33;
         let chosen = able[(scattered % able.len() as u64) as usize];
+        if self.raw.raft.lead_transferee == Some(chosen.peer.0) {
+            return true;
+        }
         tracing::info!(range = %self.range(), store = %chosen.store, "handing leadership over");
         self.raw.transfer_leader(chosen.peer.0);
         self.pin_timeout();
