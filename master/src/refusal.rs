@@ -10,6 +10,9 @@ pub enum Reason {
     /// It is not known yet whether the process that used the directory before still lives. Ask
     /// again.
     Undecided,
+    /// The asker knows of something that this master does not: a later master leads by now, or the
+    /// masters were restored from an older state. Ask another.
+    Behind,
     /// Too much waits. Ask again.
     Overloaded,
     /// The request belongs to another cluster.
@@ -52,6 +55,7 @@ impl Reason {
             Self::NotLeader => "NOT_LEADER",
             Self::Indeterminate => "INDETERMINATE",
             Self::Undecided => "UNDECIDED",
+            Self::Behind => "BEHIND",
             Self::Overloaded => "OVERLOADED",
             Self::ClusterMismatch => "CLUSTER_MISMATCH",
             Self::StoreCopied => "STORE_COPIED",
@@ -74,7 +78,11 @@ impl Reason {
     /// Whether asking again may help.
     pub fn is_retryable(self) -> bool {
         match self {
-            Self::NotLeader | Self::Indeterminate | Self::Undecided | Self::Overloaded => true,
+            Self::NotLeader
+            | Self::Indeterminate
+            | Self::Undecided
+            | Self::Behind
+            | Self::Overloaded => true,
             Self::ClusterMismatch
             | Self::StoreCopied
             | Self::StoreOlderCopy

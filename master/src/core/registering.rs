@@ -275,7 +275,8 @@ fn outdated(store: StoreId, record: &StoreRecord, start: Start) -> Refusal {
 /// Whether it is the process that speaks for the store.
 ///
 /// # Errors
-/// It is not: another one has registered in its place, or masters have lost that this one has.
+/// It is not: another one has registered in its place, or this master does not know that this one
+/// has. A deposed master that still takes itself for the leader is of the latter kind.
 pub(super) fn check_speaker(
     store: StoreId,
     record: &StoreRecord,
@@ -286,11 +287,12 @@ pub(super) fn check_speaker(
     }
     if start.number > record.start.number {
         let message = format!(
-            "store {store} says start {} of its data directory, and the masters know {}: they were \
-             restored from an older state. Start this process again",
+            "store {store} says start {} of its data directory, and this master knows {}: either \
+             another master leads by now, or the masters were restored from an older state, and \
+             then this process must be started again",
             start.number, record.start.number
         );
-        return Err(Refusal::new(Reason::StoreUnknown, message));
+        return Err(Refusal::new(Reason::Behind, message));
     }
     let message = format!(
         "a newer process speaks for store {store} at {}: this one must end",

@@ -32,8 +32,11 @@ impl MasterCore {
         let store = StoreId(request.store_id);
         let start = registering::start(request.start, &request.life)?;
         let Some(record) = self.state().stores().get(&store) else {
-            let message = format!("store {store} has never registered");
-            return Err(Refusal::new(Reason::StoreUnknown, message));
+            let message = format!(
+                "this master does not know store {store}: either another master leads by now, or the \
+                 masters were restored from an older state"
+            );
+            return Err(Refusal::new(Reason::Behind, message));
         };
         registering::check_speaker(store, record, start)?;
         let address = record.address.clone();

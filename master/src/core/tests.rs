@@ -406,8 +406,11 @@ fn a_directory_that_was_put_back_from_an_older_copy_is_refused_by_every_leading_
 fn a_process_that_the_masters_have_forgotten_is_told_and_goes_on() {
     let mut world = with_stores(3);
     let beat = Request::StoreHeartbeat(world.heartbeat(2, 9, Vec::new()));
-    let refusal = refused(&mut world, beat);
-    assert_eq!(refusal.reason, Reason::StoreUnknown);
+    let leader = world.until_led();
+    let Some(Reply::Refused(refusal)) = world.ask_at(leader, beat) else { panic!("it is told") };
+    // A deposed master that has not noticed would say the same: another one is to be asked.
+    assert_eq!(refusal.reason, Reason::Behind);
+    assert!(refusal.reason.is_retryable());
     assert!(refusal.message.contains("restored from an older state"), "{}", refusal.message);
     let uncounted = RegisterStoreRequest { start: 0, ..registration(2, 2, "s2:7710") };
     assert_eq!(world.register(uncounted).expect_err("no number").reason, Reason::Invalid);
