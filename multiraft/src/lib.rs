@@ -85,7 +85,7 @@ pub use replica::PeerProgress;
 #[cfg(feature = "edge")]
 pub use rocks_disk::{OpenError, RocksDisk, RocksReader, RocksView};
 pub use sim_disk::SimDisk;
-pub use snapshot::{SnapshotLimits, SnapshotStats};
+pub use snapshot::{EndCounts, SnapshotLimits, SnapshotStats, WhyEnded};
 pub use split::{NotChanged, Split};
 pub use starts::{count_start, give_back_start};
 pub use state_machine::{BadImage, DirtyRow, EntryAt, StateMachine};

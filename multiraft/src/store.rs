@@ -453,8 +453,9 @@ impl<M: StateMachine> Store<M> {
     /// The work beside the turns, since it grows with a range. A bounded number is under
     /// way at a time: [`SnapshotLimits`] says how many snapshots.
     pub fn take_chores(&mut self) -> Vec<Chore<M>> {
-        let reads = self.transfers.to_read.drain(..).map(Chore::Read);
-        let restores = self.transfers.to_restore.drain(..).map(|it| Chore::Restore(Box::new(it)));
+        let reads = self.transfers.take_reads().into_iter().map(Chore::Read);
+        let restores = self.transfers.take_restores().into_iter();
+        let restores = restores.map(|it| Chore::Restore(Box::new(it)));
         let discards = self.discarded.drain(..).map(Chore::Discard);
         reads.chain(restores).chain(discards).collect()
     }
@@ -566,7 +567,13 @@ impl<M: StateMachine> Store<M> {
 
     /// The fates of the snapshots that this store has sent and taken in.
     pub fn snapshot_stats(&self) -> SnapshotStats {
-        self.transfers.stats
+        self.transfers.stats()
+    }
+
+    /// So many bytes of its disk are free; `None`: nobody knows. Snapshots are refused that would leave
+    /// less than [`SnapshotLimits::disk_free_min`].
+    pub fn set_disk_free(&mut self, bytes: Option<u64>) {
+        self.transfers.set_disk_free(bytes);
     }
 
     /// The identity of the store.

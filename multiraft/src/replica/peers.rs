@@ -9,6 +9,9 @@ use crate::election::TIMEOUT_TICKS_MIN;
 use crate::split::SplitMark;
 use crate::state_machine::StateMachine;
 
+/// With so many voters a range goes on when one is lost.
+const FAULT_TOLERANT: usize = 3;
+
 /// A replica of a range as its leader sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerProgress {
@@ -86,6 +89,16 @@ impl<M: StateMachine> Replica<M> {
             is_new,
             in_snapshot: false,
         })
+    }
+
+    /// Whether a snapshot for this member repairs the range: the member votes, or a voter is
+    /// silent, or there are so few voters that the range bears no loss. Otherwise it only moves a
+    /// replica. `ticks` counts those of the store.
+    pub(crate) fn would_repair(&self, peer: PeerId, ticks: u64) -> bool {
+        let peers = self.peers(ticks);
+        let mut voters = peers.iter().filter(|it| it.is_voter);
+        let is_few = voters.clone().count() < FAULT_TOLERANT;
+        is_few || voters.any(|it| it.peer == peer || !(it.is_active || it.is_new))
     }
 
     fn has_led_for_a_timeout(&self, ticks: u64) -> bool {

@@ -18,6 +18,8 @@ pub struct SnapshotLimits {
     pub receiving_max: usize,
     /// A transfer without progress for so many ticks has failed.
     pub idle_ticks_max: u64,
+    /// So many bytes of the disk stay free whatever is taken in; 0: it is not looked at.
+    pub disk_free_min: u64,
 }
 
 impl SnapshotLimits {
@@ -36,7 +38,8 @@ impl SnapshotLimits {
 }
 
 impl Default for SnapshotLimits {
-    /// For ticks of 100 ms: 32 MiB/s each way, and 10 s without progress.
+    /// For ticks of 100 ms: 32 MiB/s each way, and 10 s without progress. The masters' stores do
+    /// not know their disks, and look at none.
     fn default() -> Self {
         Self {
             chunk_bytes: 256 << 10,
@@ -45,6 +48,7 @@ impl Default for SnapshotLimits {
             sending_max: 3,
             receiving_max: 3,
             idle_ticks_max: 100,
+            disk_free_min: 0,
         }
     }
 }

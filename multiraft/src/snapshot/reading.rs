@@ -10,7 +10,7 @@ pub(crate) const READING_BYTES_MAX: u64 = 64 << 20;
 /// Invariants:
 /// - the log is kept from what was flushed when the wish was made: the image that is read has that
 ///   applied, or more.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Reading {
     pub ends: Ends,
     /// The term in which the sender leads; another ends the transfer.
@@ -20,4 +20,6 @@ pub(crate) struct Reading {
     pub reserve: Reserve,
     /// Tick of the wish.
     pub since: u64,
+    /// As the header will say.
+    pub repairs: bool,
 }

@@ -26,9 +26,10 @@ pub(crate) enum Due {
 }
 
 /// Invariants:
-/// - `received <= granted <= header.bytes`, and what is in `ahead` lies between the first two;
-/// - `chunks` are the first `received` bytes of what the sender has, and `crc32c` is theirs, but for
-///   damage that its checksums do not show.
+/// - `received <= granted <= header.bytes`, and what is in `ahead` lies between the first two and
+///   takes less than twice what lies there;
+/// - `chunks` are the first `received` bytes of what the sender has, and `crc32c` is theirs, but
+///   for damage that its checksums do not show.
 #[derive(Debug)]
 pub(crate) struct Receiving {
     pub ends: Ends,
@@ -41,7 +42,10 @@ pub(crate) struct Receiving {
     /// Chunks that overtook others, by offset.
     ahead: BTreeMap<u64, Bytes>,
     granted: u64,
-    progress: u64,
+    /// Tick at which the sender spoke last. Whether anything moves is for the sender to judge,
+    /// which knows what it may send; one that has given up says so or falls silent.
+    heard: u64,
+    /// Tick at which this end spoke last.
     spoke: u64,
     /// All of it is here. Only a state made of it is missing, and the replica's disk.
     pub is_handed_on: bool,
@@ -65,7 +69,7 @@ impl Receiving {
             crc32c: 0,
             ahead: BTreeMap::new(),
             granted: 0,
-            progress: ticks,
+            heard: ticks,
             spoke: ticks,
             is_handed_on: false,
         }
@@ -76,29 +80,49 @@ impl Receiving {
         wire::is_before((header.term, transfer), (self.header.term, self.transfer))
     }
 
-    /// Takes a chunk, unless it is here already or more than what was granted.
-    pub(crate) fn take(&mut self, chunk: SnapshotChunk, ticks: u64) -> Result<(), Damaged> {
+    /// So many bytes are here without a gap.
+    pub(crate) fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// The sender is there.
+    pub(crate) fn hear(&mut self, ticks: u64) {
+        self.heard = ticks;
+    }
+
+    /// Takes a chunk, unless it is here already or more than what was granted: then an answer is no
+    /// news, and false comes back.
+    pub(crate) fn take(&mut self, chunk: SnapshotChunk, ticks: u64) -> Result<bool, Damaged> {
         let end = chunk.offset.checked_add(chunk.data.len() as u64).ok_or(Damaged)?;
         let is_damaged = crc32c::crc32c(&chunk.data) != chunk.crc32c || chunk.data.is_empty();
         if is_damaged || end > self.header.bytes {
             return Err(Damaged);
         }
-        if chunk.offset < self.received || end > self.granted {
-            return Ok(());
+        self.heard = ticks;
+        let ahead: u64 = self.ahead.values().map(|data| data.len() as u64).sum();
+        let is_too_much = end > self.granted || ahead >= self.granted - self.received;
+        if end <= self.received || (is_too_much && chunk.offset > self.received) {
+            return Ok(false);
         }
         self.ahead.insert(chunk.offset, chunk.data);
         while let Some(next) = self.ahead.first_entry()
             && *next.key() <= self.received
         {
             let (offset, data) = next.remove_entry();
-            if offset == self.received {
-                self.received += data.len() as u64;
+            let end = (offset + data.len() as u64).min(self.granted);
+            if end > self.received {
+                let data = data.slice((self.received - offset) as usize..(end - offset) as usize);
+                self.received = end;
                 self.crc32c = crc32c::crc32c_append(self.crc32c, &data);
                 self.chunks.push(data);
-                self.progress = ticks;
             }
         }
-        Ok(())
+        Ok(true)
+    }
+
+    /// Whether it has said nothing in this tick.
+    pub(crate) fn was_silent(&self, ticks: u64) -> bool {
+        self.spoke < ticks
     }
 
     /// All of it, once it is here, if it is what was announced.
@@ -128,12 +152,16 @@ impl Receiving {
     ) -> SnapshotAck {
         self.spoke = ticks;
         let wanted = self.wanted(limits);
-        if wanted > self.granted && budget.is_open() {
-            budget.spend(wanted - self.granted);
-            self.granted = wanted;
+        // Piece by piece, so that no transfer owes the rate of many ticks for what it may get
+        // later.
+        while self.granted < wanted && budget.is_open() {
+            let more = limits.chunk_bytes.max(1).min(wanted - self.granted);
+            budget.spend(more);
+            self.granted += more;
         }
         let offset = self.received;
-        SnapshotAck { offset, window: self.granted - offset, installed: false }
+        let (window, has_gap) = (self.granted - offset, !self.ahead.is_empty());
+        SnapshotAck { offset, window, installed: false, has_gap }
     }
 
     fn wanted(&self, limits: &SnapshotLimits) -> u64 {
@@ -141,7 +169,7 @@ impl Receiving {
     }
 
     pub(crate) fn tick(&mut self, ticks: u64, limits: &SnapshotLimits, budget: &Budget) -> Due {
-        if !self.is_handed_on && ticks - self.progress >= limits.idle_ticks_max {
+        if !self.is_handed_on && ticks - self.heard >= limits.idle_ticks_max {
             return Due::Failed;
         }
         let has_credit = budget.is_open() && self.granted < self.wanted(limits);

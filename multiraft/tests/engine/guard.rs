@@ -394,6 +394,7 @@ fn hostile_piece() -> impl Strategy<Value = SnapshotMessage> {
             Body::Header(SnapshotHeader {
                 bytes: if odd == 2 { u64::MAX } else { whole.len() as u64 },
                 crc32c: sum(&whole),
+                repairs: odd == 3,
                 ..header_of((term, index, log_term), voters)
             })
         },
@@ -405,12 +406,13 @@ fn hostile_piece() -> impl Strategy<Value = SnapshotMessage> {
         let offset = if odd == 8 { u64::MAX } else { from as u64 };
         Body::Chunk(SnapshotChunk { offset, crc32c: sum(&data), data: data.into() })
     });
-    let ack = (0..20_u64, number(), any::<bool>()).prop_map(|(offset, window, installed)| {
-        Body::Ack(SnapshotAck { offset, window, installed })
+    let flags = (any::<bool>(), any::<bool>());
+    let ack = (0..20_u64, number(), flags).prop_map(|(offset, window, (installed, has_gap))| {
+        Body::Ack(SnapshotAck { offset, window, installed, has_gap })
     });
     let other = prop_oneof![
         Just(Body::Cancel(SnapshotCancel {})),
-        (0..7_i32).prop_map(|why| Body::Reject(SnapshotReject { why })),
+        (0..9_i32).prop_map(|why| Body::Reject(SnapshotReject { why })),
     ];
     let body = prop_oneof![6 => header, 6 => chunk, 2 => ack, 1 => other];
     (body, 1..3_u64, 1..5_u64).prop_map(|(body, transfer, from)| piece(from, transfer, body))

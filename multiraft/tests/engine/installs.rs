@@ -7,7 +7,7 @@ use sharklock_proto::internal::v1::{
     ReplicaRemoved, SnapshotChunk, SnapshotHeader, SnapshotMessage, SnapshotMetadata,
     peer_notice::Notice, snapshot_message::Body,
 };
-use sharklock_rangemap::{PeerId, RangeId};
+use sharklock_rangemap::{PeerId, RangeId, StoreId};
 
 use crate::node::{Node, RANGE, machine_entry};
 
@@ -34,6 +34,7 @@ pub fn header_of((term, index, log_term): (u64, u64, u64), voters: u64) -> Snaps
         crc32c: crc32c::crc32c(&image(3)),
         state_hash: 3,
         splits: Vec::new(),
+        repairs: false,
     }
 }
 
@@ -83,6 +84,20 @@ fn append() -> RangeMessage {
 fn heartbeat(commit: u64) -> RangeMessage {
     let msg_type = MessageType::MsgHeartbeat.into();
     from_leader(proto::Message { msg_type, commit, ..proto::Message::default() })
+}
+
+/// Store 1 hears that store 2 leads this range in term 6.
+pub fn follow_in_term_6(node: &mut Node, range: RangeId) {
+    let here = node.store.descriptor(range).expect("it is here");
+    let peer = |store| here.on_store(StoreId(store)).expect("it is a member").peer.0;
+    let (from_peer, to_peer) = (peer(2), peer(1));
+    let mut message = heartbeat(5);
+    let body =
+        message.message.take().map(|it| proto::Message { from: from_peer, to: to_peer, ..it });
+    let message = RangeMessage { range_id: range.0, from_peer, to_peer, message: body, ..message };
+    node.store.step(message).expect("it is honest");
+    node.settle();
+    node.snapshots.clear();
 }
 
 /// Store 1 gets a snapshot of term 6 at index 9, in one chunk.

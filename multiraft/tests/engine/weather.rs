@@ -90,6 +90,7 @@ impl Weather {
             sending_max: dice.random_range(1..4),
             receiving_max: dice.random_range(1..4),
             idle_ticks_max: dice.random_range(20..100),
+            disk_free_min: 0,
         };
         it.hand_over = if dice.random_bool(0.5) { 3 * SECOND } else { 0 };
         it.damage = if dice.random_bool(0.4) { 0.1 } else { 0.0 };

@@ -79,7 +79,9 @@ fn piece_words(piece: &SnapshotMessage) -> String {
             let splits = header.splits.iter().map(|it| format!(" r{}", it.child_range_id));
             let splits: String = splits.collect();
             let contains = if splits.is_empty() { "" } else { ", contains the split of" };
-            format!("snapshot t{term} of {}@{}, {bytes} bytes{contains}{splits}", at.index, at.term)
+            let moves = if header.repairs { "" } else { ", moves" };
+            let at = format!("{}@{}", at.index, at.term);
+            format!("snapshot t{term} of {at}, {bytes} bytes{moves}{contains}{splits}")
         }
         Body::Chunk(chunk) => {
             format!("chunk {}..{}", chunk.offset, chunk.offset + chunk.data.len() as u64)
