@@ -297,6 +297,11 @@ impl Worker {
         self.memory.set_elsewhere(bytes);
     }
 
+    /// How much room the store's disk has; `None`: nobody knows.
+    pub fn set_disk_free(&mut self, bytes: Option<u64>) {
+        self.store.set_disk_free(bytes);
+    }
+
     /// Replicas that the store's other workers have: the bound of the store is for all of them
     /// together.
     pub fn set_ranges_elsewhere(&mut self, ranges: usize) {

@@ -223,6 +223,7 @@ fn tunables(settings: &Settings) -> Result<Tunables, Failure> {
         snapshot_rate: settings.number_or_off("snapshot.rate_per_second"),
         snapshots_sending: small("snapshot.slots_sending"),
         snapshots_receiving: small("snapshot.slots_receiving"),
+        snapshot_disk_free_min: settings.number_or_off("snapshot.disk_free_min"),
         ranges_max_per_store: small("ranges.max_per_store"),
         split: SplitLimits {
             locks: settings.number_or_off("split.locks"),

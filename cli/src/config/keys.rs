@@ -62,6 +62,7 @@ pub const KEYS: &[Key] = &[
     key("snapshot.rate_per_second", Kind::SizeOrOff(64 * KIB, 1024 * GIB), "32MiB"),
     key("snapshot.slots_sending", Kind::Count(1, 100), "3"),
     key("snapshot.slots_receiving", Kind::Count(1, 100), "3"),
+    key("snapshot.disk_free_min", Kind::SizeOrOff(MIB, 1024 * GIB), "256MiB"),
     key("ranges.max_per_store", Kind::Count(1, 100_000), "2000"),
     key("split.locks", Kind::CountOrOff(2, 1 << 30), "100000"),
     key("split.bytes", Kind::SizeOrOff(4 * KIB, 64 * GIB), "16MiB"),

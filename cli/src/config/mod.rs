@@ -121,12 +121,14 @@ pub struct Tunables {
     pub snapshot_chunk: u64,
     /// Bytes of a snapshot on their way at a time.
     pub snapshot_window: u64,
-    /// Bytes of snapshots sent per second; absent: no bound.
+    /// Bytes of snapshots that a store sends per second, and that it receives; absent: no bound.
     pub snapshot_rate: Option<u64>,
     /// Snapshots that are sent at a time.
     pub snapshots_sending: u32,
     /// Snapshots that are received at a time.
     pub snapshots_receiving: u32,
+    /// Bytes of the disk that no snapshot takes; absent: the disk is not looked at.
+    pub snapshot_disk_free_min: Option<u64>,
     /// Replicas that a store may have: no range is split beyond that.
     pub ranges_max_per_store: u32,
     /// Beyond which a range is split by itself.

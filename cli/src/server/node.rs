@@ -302,6 +302,7 @@ fn tuning(tunables: &Tunables) -> Tuning {
     snapshots.bytes_per_tick = tunables.snapshot_rate.map(|rate| rate.div_ceil(per_second));
     snapshots.sending_max = tunables.snapshots_sending as usize;
     snapshots.receiving_max = tunables.snapshots_receiving as usize;
+    snapshots.disk_free_min = tunables.snapshot_disk_free_min.unwrap_or(0);
     snapshots.idle_ticks_max = ticks_in(SNAPSHOT_IDLE_MAX, tunables.tick);
     tuning
 }

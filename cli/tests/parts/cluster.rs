@@ -2,11 +2,14 @@
 
 use std::path::PathBuf;
 
+use prometheus::Registry;
 use sharklock_dataserver::{DataServer, LogLimits, SnapshotLimits, Tuning};
 use sharklock_proto::v1::RangeStatus;
 use tempfile::TempDir;
 
-use crate::parts::{Caller, acquire, data_server, granted, master, stop};
+use crate::parts::{
+    Caller, acquire, counter, data_server, eventually, granted, master, measured_data_server, stop,
+};
 
 const ANY: &str = "127.0.0.1:0";
 
@@ -75,9 +78,61 @@ impl Cluster {
     }
 
     async fn start_again(&mut self, place: usize) {
+        self.start_again_with(place, (short_log(), Registry::new())).await;
+    }
+
+    async fn start_again_with(&mut self, place: usize, with: (Tuning, Registry)) {
         let address = &self.addresses[place];
-        let server = data_server(&self.data(place), &self.masters, address, short_log()).await;
+        let server = measured_data_server(&self.data(place), &self.masters, address, with).await;
         self.stores[place] = Some(server.expect("it is known"));
+    }
+}
+
+impl Cluster {
+    /// The leader, a store that is stopped and behind its log, and how the range stands.
+    async fn with_one_away() -> (Self, Caller, usize, RangeStatus) {
+        let mut cluster = Self::start().await;
+        let leader = cluster.leader().await;
+        let away = (leader + 1) % 3;
+        cluster.stop(away).await;
+        let mut caller = cluster.caller(leader);
+        for id in 1..=200 {
+            granted(caller.ask(acquire(id, &format!("lock-{id}"), 500)).await);
+        }
+        let cut = |range: &RangeStatus| range.log_first_index > 100;
+        let range = caller.until("a log that was cut", cut).await;
+        (cluster, caller, away, range)
+    }
+}
+
+/// From the settings and the disk to the refusal and the metrics.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_whose_disk_has_no_room_takes_no_snapshot_and_one_with_room_does() {
+    let (mut cluster, caller, away, range) = Cluster::with_one_away().await;
+    let mut picky = short_log();
+    picky.snapshots.disk_free_min = u64::MAX / 2;
+    let registry = Registry::new();
+    cluster.start_again_with(away, (picky, registry.clone())).await;
+    let refused = || counter(&registry, "sharklock_snapshots_refused_total", "no_space");
+    eventually("a refusal", || refused() > 0).await;
+    assert_eq!(counter(&registry, "sharklock_snapshot_bytes_total", "received"), 0);
+    assert_eq!(counter(&registry, "sharklock_snapshots_received_total", "installed"), 0);
+    cluster.stop(away).await;
+    let registry = Registry::new();
+    let mut modest = short_log();
+    modest.snapshots.disk_free_min = 1;
+    cluster.start_again_with(away, (modest, registry.clone())).await;
+    let commit = range.commit_index;
+    let applied = |range: &RangeStatus| {
+        range.position.as_ref().is_some_and(|position| position.applied_index >= commit)
+    };
+    cluster.caller(away).until("it has caught up", applied).await;
+    let installed = || counter(&registry, "sharklock_snapshots_received_total", "installed");
+    eventually("its metrics", || installed() == 1).await;
+    assert!(counter(&registry, "sharklock_snapshot_bytes_total", "received") > 200 * 500);
+    drop(caller);
+    for place in 0..3 {
+        cluster.stop(place).await;
     }
 }
 
@@ -99,16 +154,7 @@ async fn a_leader_that_stops_hands_over_and_what_it_granted_stays() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_was_away_longer_than_the_log_reaches_comes_back() {
-    let mut cluster = Cluster::start().await;
-    let leader = cluster.leader().await;
-    let away = (leader + 1) % 3;
-    cluster.stop(away).await;
-    let mut caller = cluster.caller(leader);
-    for id in 1..=200 {
-        granted(caller.ask(acquire(id, &format!("lock-{id}"), 500)).await);
-    }
-    let cut = |range: &RangeStatus| range.log_first_index > 100;
-    let range = caller.until("a log that was cut", cut).await;
+    let (mut cluster, mut caller, away, range) = Cluster::with_one_away().await;
     cluster.start_again(away).await;
     let commit = range.commit_index;
     let applied = |range: &RangeStatus| {

@@ -68,6 +68,19 @@ pub async fn data_server(
     address: &str,
     tuning: Tuning,
 ) -> Result<DataServer, StartError> {
+    measured_data_server(dir, master, address, (tuning, Registry::new())).await
+}
+
+/// The same, with its metrics in this registry.
+///
+/// # Errors
+/// As [`DataServer::start`].
+pub async fn measured_data_server(
+    dir: &Path,
+    master: &str,
+    address: &str,
+    (tuning, registry): (Tuning, Registry),
+) -> Result<DataServer, StartError> {
     let (listener, advertise) = listener(address).await;
     DataServer::start(DataServerConfig {
         data_dir: dir.to_owned(),
@@ -81,9 +94,28 @@ pub async fn data_server(
         ranges_max: sharklock_dataserver::RANGES_MAX,
         split_limits: sharklock_dataserver::SplitLimits::default(),
         sync_writes: true,
-        registry: Registry::new(),
+        registry,
     })
     .await
+}
+
+/// Looks until this is so.
+pub async fn eventually(what: &str, is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
+        sleep_until(Instant::now() + LOOK_EVERY).await;
+    }
+}
+
+/// The value of a counter with this label.
+pub fn counter(registry: &Registry, name: &str, label: &str) -> u64 {
+    let families = registry.gather();
+    let Some(family) = families.iter().find(|family| family.name() == name) else { return 0 };
+    let has = |metric: &&prometheus::proto::Metric| {
+        metric.get_label().iter().any(|it| it.value() == label)
+    };
+    family.get_metric().iter().find(has).map_or(0, |it| it.get_counter().get_value() as u64)
 }
 
 /// Stops a data server as a process does.

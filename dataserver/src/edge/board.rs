@@ -1,5 +1,5 @@
 //! What the workers of a store have to show, as one: whether it is ready, what ails in it, its
-//! metrics, how much memory its locks take, and how many replicas it has.
+//! metrics, how much memory its locks take, how many replicas it has, and how much room its disk.
 
 use std::sync::{
     Mutex, MutexGuard, PoisonError,
@@ -18,6 +18,8 @@ pub struct Board {
     used: Vec<AtomicU64>,
     /// Replicas of each worker.
     ranges: Vec<AtomicUsize>,
+    /// Bytes; [`u64::MAX`]: nobody knows.
+    disk_free: AtomicU64,
     metrics: Metrics,
     ready: watch::Sender<bool>,
     ailing: watch::Sender<Vec<String>>,
@@ -38,6 +40,7 @@ impl Board {
             parts: Mutex::new((0..workers).map(|_| Part::default()).collect()),
             used: (0..workers).map(|_| AtomicU64::new(0)).collect(),
             ranges: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
+            disk_free: AtomicU64::new(u64::MAX),
             metrics,
             ready: watch::Sender::new(false),
             ailing: watch::Sender::new(Vec::new()),
@@ -96,6 +99,18 @@ impl Board {
     pub fn ranges_elsewhere(&self, worker: usize) -> usize {
         let others = self.ranges.iter().enumerate().filter(|(it, _)| *it != worker);
         others.map(|(_, ranges)| ranges.load(Ordering::Relaxed)).sum()
+    }
+
+    /// How much room the disk has; `None`: nobody knows.
+    pub fn set_disk_free(&self, bytes: Option<u64>) {
+        self.disk_free.store(bytes.unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.metrics.disk_has(bytes.unwrap_or(0));
+    }
+
+    /// The same, for the workers.
+    pub fn disk_free(&self) -> Option<u64> {
+        let bytes = self.disk_free.load(Ordering::Relaxed);
+        (bytes < u64::MAX).then_some(bytes)
     }
 
     fn parts(&self) -> MutexGuard<'_, Vec<Part>> {
@@ -183,6 +198,16 @@ mod tests {
         board.show(0, shown(30..31));
         board.show(1, shown(7..8));
         assert_eq!(labels(), [7, 30]);
+    }
+
+    #[test]
+    fn the_room_of_the_disk_is_told_once_it_is_known() {
+        let (board, _) = board(1);
+        assert_eq!(board.disk_free(), None);
+        board.set_disk_free(Some(7));
+        assert_eq!(board.disk_free(), Some(7));
+        board.set_disk_free(None);
+        assert_eq!(board.disk_free(), None);
     }
 
     #[test]

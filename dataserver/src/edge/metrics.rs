@@ -7,6 +7,7 @@ use prometheus::{
     core::{AtomicU64, GenericCounter},
 };
 
+use sharklock_multiraft::{EndCounts, SnapshotStats, WhyEnded};
 use sharklock_proto::internal::v1::{Heartbeats, RangeMessage, SnapshotMessage};
 
 use crate::{
@@ -39,6 +40,8 @@ pub struct Metrics {
     peer_messages: IntCounter,
     peer_heartbeats: IntCounter,
     peer_snapshots: IntCounter,
+    snapshots: Snapshots,
+    disk_free: IntGauge,
     ranges_led: IntGauge,
     replicas_behind: IntGauge,
     state_bytes: IntGauge,
@@ -53,6 +56,74 @@ pub struct Metrics {
     splits: IntCounterVec,
     split_refusals: IntCounter,
     busiest: Busiest,
+}
+
+/// What becomes of snapshots, by the reason that ended them.
+#[derive(Clone, Debug)]
+struct Snapshots {
+    sent: IntCounterVec,
+    received: IntCounterVec,
+    refused: IntCounterVec,
+    bytes: IntCounterVec,
+    under_way: IntGaugeVec,
+}
+
+impl Snapshots {
+    fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let counters = |name: &str, help: &str, by: &str| -> Result<_, prometheus::Error> {
+            let counters = IntCounterVec::new(Opts::new(name, help), &[by])?;
+            registry.register(Box::new(counters.clone()))?;
+            Ok(counters)
+        };
+        let under_way = IntGaugeVec::new(
+            Opts::new(
+                "sharklock_snapshots_under_way",
+                "Snapshots on their way from this store and to it, and replicas elsewhere that wait \
+                 for a place to be sent one.",
+            ),
+            &["what"],
+        )?;
+        registry.register(Box::new(under_way.clone()))?;
+        Ok(Self {
+            sent: counters(
+                "sharklock_snapshots_sent_total",
+                "Snapshots begun to send, by their end: delivered, or why not.",
+                "result",
+            )?,
+            received: counters(
+                "sharklock_snapshots_received_total",
+                "Snapshots taken in, by their end: installed, or why not.",
+                "result",
+            )?,
+            refused: counters(
+                "sharklock_snapshots_refused_total",
+                "Snapshots that this store did not take in when they were offered, by reason.",
+                "reason",
+            )?,
+            bytes: counters(
+                "sharklock_snapshot_bytes_total",
+                "Bytes of snapshots sent and received, what was sent again among them.",
+                "direction",
+            )?,
+            under_way,
+        })
+    }
+
+    fn show(&self, stats: &SnapshotStats) {
+        let of = |counts: &EndCounts| WhyEnded::ALL.map(|why| (why.label(), counts.of(why)));
+        follow_each(&self.sent, of(&stats.failed));
+        follow_each(&self.sent, [("delivered", stats.delivered)]);
+        follow_each(&self.received, of(&stats.abandoned));
+        follow_each(&self.received, [("installed", stats.installed)]);
+        follow_each(&self.refused, of(&stats.refused));
+        let bytes = [("sent", stats.bytes_sent), ("received", stats.bytes_received)];
+        follow_each(&self.bytes, bytes);
+        let SnapshotStats { sending, receiving, waiting, .. } = *stats;
+        for (what, count) in [("sending", sending), ("receiving", receiving), ("waiting", waiting)]
+        {
+            self.under_way.with_label_values(&[what]).set(count as i64);
+        }
+    }
 }
 
 /// Gauges of the busiest ranges, by their ids.
@@ -115,6 +186,7 @@ pub struct Shown {
     pub log_entries: u64,
     pub unflushed_entries: u64,
     pub replicas: u64,
+    pub snapshots: SnapshotStats,
     pub busiest: Vec<Busy>,
 }
 
@@ -129,6 +201,7 @@ impl Shown {
             replicas_behind: store.behind().count() as u64,
             state_limit_bytes: memory.bounds().store.unwrap_or(0),
             replicas: worker.ranges_count() as u64,
+            snapshots: store.snapshot_stats(),
             busiest: worker.busiest(now, BUSIEST_MAX),
             ..Self::default()
         };
@@ -160,6 +233,7 @@ impl Shown {
         self.log_entries += other.log_entries;
         self.unflushed_entries += other.unflushed_entries;
         self.replicas += other.replicas;
+        self.snapshots.add(&other.snapshots);
         self.busiest.extend(&other.busiest);
     }
 }
@@ -252,6 +326,11 @@ impl Metrics {
                 "sharklock_peer_snapshot_messages_total",
                 "Pieces of snapshots, or answers to them, for other stores.",
             )?,
+            snapshots: Snapshots::register(registry)?,
+            disk_free: gauge(
+                "sharklock_store_disk_free_bytes",
+                "Room on the disk of the store's directory; 0: unknown.",
+            )?,
             ranges_led: gauge("sharklock_store_ranges_led", "Ranges that this store leads.")?,
             replicas_behind: gauge(
                 "sharklock_store_replicas_behind",
@@ -291,6 +370,11 @@ impl Metrics {
             )?,
             busiest: Busiest::register(registry)?,
         })
+    }
+
+    /// The disk has so much room.
+    pub fn disk_has(&self, bytes: u64) {
+        self.disk_free.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     /// A durable write has ended.
@@ -336,6 +420,7 @@ impl Metrics {
         self.log_entries.set(all.log_entries as i64);
         self.unflushed_entries.set(all.unflushed_entries as i64);
         self.replicas.set(all.replicas as i64);
+        self.snapshots.show(&all.snapshots);
         self.busiest.show(&Busy::most(all.busiest.into_iter(), BUSIEST_MAX));
     }
 

@@ -5,6 +5,7 @@
 mod board;
 mod chores;
 mod clock;
+mod disk_space;
 mod disk_thread;
 mod exchange;
 mod heartbeat;

@@ -37,6 +37,7 @@ use crate::{
         board::Board,
         chores,
         clock::ServerClock,
+        disk_space,
         disk_thread::{self, SyncTimes, Writer},
         exchange::Exchanges,
         heartbeat::{Bulletin, Heart},
@@ -256,6 +257,8 @@ impl DataServer {
         let (peers, acceptor) = peers(&config, &ident, &porter, stopping.clone(), stores);
         let bulletin = Arc::new(Bulletin::new(shares.len()));
         let board = Arc::new(Board::new(shares.len(), metrics.clone()));
+        disk_space::look(&config.data_dir, &board);
+        let space = disk_space::watch(config.data_dir.clone(), board.clone(), stopping.clone());
         let (ready, ailing) = (board.ready(), board.ailing());
         let sync_times = Arc::new(SyncTimes::default());
         let (batch_sender, batch_receiver) = mpsc::sync_channel(shares.len());
@@ -325,6 +328,7 @@ impl DataServer {
         let tasks = vec![
             spawn_counted(port, alive.clone()),
             spawn_counted(clerk.serve(stopping.clone()), alive.clone()),
+            spawn_counted(space, alive.clone()),
             spawn_counted(heart.beat(stopping.clone()), alive),
         ];
         Ok(Self {

@@ -139,6 +139,7 @@ impl<D: Disk> WorkerThread<D> {
         let board = &self.shared.board;
         self.worker.set_used_elsewhere(board.used_elsewhere(self.number));
         self.worker.set_ranges_elsewhere(board.ranges_elsewhere(self.number));
+        self.worker.set_disk_free(board.disk_free());
         for input in inputs {
             self.worker.handle(now, input);
         }
