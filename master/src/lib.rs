@@ -13,6 +13,7 @@ mod operator;
 mod presence;
 mod refusal;
 mod request;
+pub mod schedule;
 mod state;
 mod state_rows;
 
