@@ -55,6 +55,10 @@ fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Locks(args) => runtime::start(1)?.block_on(admin::locks(&reach, args.command)),
         Command::Ranges(args) => runtime::start(1)?.block_on(admin::ranges(&reach, args.command)),
         Command::Ops(args) => runtime::start(1)?.block_on(admin::ops(&reach, args.command)),
+        Command::Stores(args) => runtime::start(1)?.block_on(admin::stores(&reach, args.command)),
+        Command::Schedule(args) => {
+            runtime::start(1)?.block_on(admin::schedule(&reach, args.command))
+        }
         Command::Bench(args) => {
             runtime::start(runtime::workers_per_core())?.block_on(bench::run(reach, args))
         }

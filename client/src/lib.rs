@@ -83,7 +83,9 @@ pub use {
     guard::{Guard, LostSignal},
     lock::LockBuilder,
     sharklock_proto::v1::{
-        ChangeRangeResponse, GetStatusResponse, Operator, OperatorState, RangeGoal, RangePart,
-        RangeStatus, RangeTotals, SplitRangeResponse, StoreStatus, range_goal,
+        ChangeRangeResponse, GetScheduleResponse, GetStatusResponse, Operator, OperatorState,
+        PlannedChange, RangeGoal, RangePart, RangeStatus, RangeTotals, ScheduleSetting,
+        SetScheduleResponse, SetStoreDutyResponse, SettingUnit, SplitRangeResponse, StoreDuty,
+        StoreLabel, StoreStatus, range_goal,
     },
 };

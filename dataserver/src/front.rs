@@ -22,6 +22,7 @@ use crate::{
     memory::{Charge, Pending},
     range_age::{CountedTime, RangeAge},
     wire::Caller,
+    worker::ToldFigures,
 };
 
 /// Commands that may wait for the next entries before new acquires are refused.
@@ -241,6 +242,8 @@ pub struct Front {
     pub load: Load,
     /// The same, to find out whether it is too much, and for which locks.
     pub sample: LoadSample,
+    /// What the masters have been told of how much it has to do.
+    pub told: ToldFigures,
     /// Why the range is not split although it has too much of something, as found out last.
     pub unsplit: Option<Unsplit>,
 }
@@ -397,6 +400,7 @@ impl Front {
         self.load = Load::default();
         self.sample = LoadSample::default();
         self.unsplit = None;
+        self.told = ToldFigures::default();
         self.subscribers.clear();
         self.attempts.clear();
         self.pending = Pending::default();

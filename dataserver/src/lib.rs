@@ -26,6 +26,7 @@ mod load_sample;
 mod machine;
 mod memory;
 mod moved;
+mod orphans;
 mod ports;
 mod range_age;
 mod reads;
@@ -45,6 +46,7 @@ pub use gathering::{GATHERING_LINK, Gathering, is_for_all};
 pub use lease_clock::{LeaseClock, LeaseKey, Renewal, with_drift};
 pub use machine::{LockRange, LockRangeOutput};
 pub use memory::{MemoryBounds, MemoryRefusals, SESSION_ACQUISITIONS_MAX, StoreMemory};
+pub use orphans::removed_by_masters;
 pub use ports::{IdsWanted, Input, Outputs, Pace, SplitCounts, Whereabouts, WorkerStats};
 pub use reports::Reports;
 #[cfg(feature = "edge")]

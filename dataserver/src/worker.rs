@@ -30,6 +30,7 @@ use crate::{
     machine::{LockRange, LockRangeOutput},
     memory::{MemoryBounds, StoreMemory},
     moved,
+    orphans::Orphans,
     ports::{IdsWanted, Input, Outputs, Pace, WorkerStats},
     range_age::CountedTime,
     reads::{self, Word},
@@ -42,6 +43,7 @@ use oversized::Oversized;
 use steps::Steps;
 #[cfg(feature = "edge")]
 pub use telling::Busy;
+pub use telling::ToldFigures;
 use whereabouts::Settling;
 
 mod effects;
@@ -71,8 +73,11 @@ pub struct Worker {
     leaderless: BTreeSet<RangeId>,
     /// What gateways are told of the ranges.
     journal: Journal<Word>,
-    /// Of these the masters have not been told what is in the journal.
+    /// Of these the masters have not been told what is in the journal, or what their figures are.
     unreported: BTreeSet<RangeId>,
+    /// When figures are compared next.
+    next_figures: Duration,
+    orphans: Orphans,
     /// How many states had come by snapshots when all ranges were weighed last.
     installed: u64,
     /// The clocks of leaderships that are over.
@@ -114,6 +119,8 @@ impl Worker {
             leaderless: ranges.into_iter().collect(),
             journal: Journal::default(),
             unreported: BTreeSet::new(),
+            next_figures: now,
+            orphans: Orphans::default(),
             installed: 0,
             retired: Vec::new(),
             replies: Replies::default(),
@@ -388,6 +395,7 @@ impl Worker {
             self.heirs.forget_old(now);
             self.split_oversized(now);
             self.do_steps(now);
+            self.note_figures(now);
         }
         is_tick
     }

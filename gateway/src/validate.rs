@@ -12,8 +12,9 @@ use sharklock_proto::{
     v1::{
         AcquireRequest, CancelOperatorRequest, CancelRequest, ChangeRangeRequest,
         CheckTokenRequest, ForceReleaseRequest, GetLockRequest, KeepAliveRequest, ListLocksRequest,
-        ListRangesRequest, RangeEpoch, ReleaseRequest, SplitRangeRequest, list_ranges_request,
-        session_call, split_range_request,
+        ListRangesRequest, PauseScheduleRequest, RangeEpoch, ReleaseRequest, SetScheduleRequest,
+        SetStoreDutyRequest, SplitRangeRequest, list_ranges_request, session_call,
+        split_range_request,
     },
 };
 
@@ -343,6 +344,33 @@ pub fn change_range(request: ChangeRangeRequest) -> Result<ChangeRangeRequest, F
     if request.range_id == 0 {
         return Err(no_range());
     }
+    check_text(Reason::BadOperator, "operator", &request.operator, 0, OWNER_BYTES_MAX)?;
+    Ok(request)
+}
+
+/// A store gets another duty; the masters check the rest.
+///
+/// # Errors
+/// A field breaks a rule.
+pub fn set_store_duty(request: SetStoreDutyRequest) -> Result<SetStoreDutyRequest, Failure> {
+    check_text(Reason::BadOperator, "operator", &request.operator, 0, OWNER_BYTES_MAX)?;
+    Ok(request)
+}
+
+/// Settings of the schedule change; the masters check what they are.
+///
+/// # Errors
+/// A field breaks a rule.
+pub fn set_schedule(request: SetScheduleRequest) -> Result<SetScheduleRequest, Failure> {
+    check_text(Reason::BadOperator, "operator", &request.operator, 0, OWNER_BYTES_MAX)?;
+    Ok(request)
+}
+
+/// The schedule is to pause, or to go on.
+///
+/// # Errors
+/// A field breaks a rule.
+pub fn pause_schedule(request: PauseScheduleRequest) -> Result<PauseScheduleRequest, Failure> {
     check_text(Reason::BadOperator, "operator", &request.operator, 0, OWNER_BYTES_MAX)?;
     Ok(request)
 }

@@ -21,6 +21,7 @@ use sharklock_proto::{
 use sharklock_rangemap::{RangeId, StoreId};
 
 use operations::Operations;
+use scheduling::Scheduling;
 
 use crate::{
     presence::{Presence, SilenceLimits},
@@ -33,6 +34,7 @@ mod answers;
 mod operations;
 mod registering;
 mod reports;
+mod scheduling;
 
 /// The masters' Raft group, on disks of their own.
 pub const GROUP: RangeId = RangeId(1);
@@ -62,7 +64,7 @@ pub struct Settings {
 #[derive(Debug)]
 pub enum Input {
     /// A question.
-    Ask(Ask),
+    Ask(Box<Ask>),
     /// The disk has this batch.
     Persisted(BatchSeq),
     /// From another master.
@@ -113,6 +115,14 @@ enum Asker {
     Beginning { number: u64, steps: Vec<String> },
     /// Somebody who ends one.
     Cancelling { number: u64 },
+    /// The schedule, which begins one.
+    Scheduled { range: RangeId },
+    /// Somebody who pauses the schedule, or lets it go on.
+    Pausing { number: u64 },
+    /// Somebody who changes settings of the schedule.
+    Setting { number: u64 },
+    /// Somebody who says what a store is for.
+    Dutiful { number: u64, store: StoreId },
     /// Those who watch routes: of this range they hear once it is known.
     Watchers { range: RangeId },
 }
@@ -120,11 +130,14 @@ enum Asker {
 impl Asker {
     fn number(&self) -> Option<u64> {
         match self {
-            Self::Nobody | Self::Watchers { .. } => None,
+            Self::Nobody | Self::Watchers { .. } | Self::Scheduled { .. } => None,
             Self::Registration { number, .. }
             | Self::Ids { number }
             | Self::Beginning { number, .. }
-            | Self::Cancelling { number } => Some(*number),
+            | Self::Cancelling { number }
+            | Self::Pausing { number }
+            | Self::Setting { number }
+            | Self::Dutiful { number, .. } => Some(*number),
         }
     }
 }
@@ -136,6 +149,7 @@ struct Leading {
     /// The first range is on its way into the log.
     first_range_asked: bool,
     operations: Operations,
+    scheduling: Scheduling,
 }
 
 /// See the module.
@@ -180,7 +194,7 @@ impl MasterCore {
     /// Takes one input.
     pub fn handle(&mut self, now: Duration, input: Input) {
         match input {
-            Input::Ask(Ask { number, request }) => self.asked(now, number, request),
+            Input::Ask(ask) => self.asked(now, ask.number, ask.request),
             Input::Persisted(seq) => self.store.persisted(seq),
             Input::Message(message) => self.store.hear(*message),
             Input::Heartbeats(heartbeats) => self.store.hear_heartbeats(*heartbeats),
@@ -195,6 +209,7 @@ impl MasterCore {
     pub fn end_turn(&mut self, now: Duration) -> Outputs {
         if self.pacer.pace(now, &mut self.store) {
             self.follow_operators(now);
+            self.follow_schedule(now);
         }
         self.ask_for_the_first_range();
         if !self.store.batch_in_flight() {
@@ -274,6 +289,10 @@ impl MasterCore {
             Request::ChangeRange(request) => self.change_range(now, number, request),
             Request::ListOperators(request) => self.list_operators(now, &request),
             Request::CancelOperator(request) => self.cancel_operator(now, number, &request),
+            Request::SetStoreDuty(request) => self.set_store_duty(now, number, &request),
+            Request::Schedule => Ok(Some(Reply::Schedule(self.schedule(now)))),
+            Request::PauseSchedule(request) => self.pause_schedule(number, request),
+            Request::SetSchedule(request) => self.set_schedule(number, &request),
             Request::Routes => Ok(Some(Reply::Routes(self.routes()))),
             Request::Cluster => Ok(Some(Reply::Cluster(self.cluster(now)))),
         };
@@ -331,7 +350,9 @@ impl MasterCore {
         tracing::info!(term, "this master leads");
         let presence = Presence::begin(now, self.settings.limits);
         let operations = Operations::default();
-        self.leading = Some(Leading { presence, first_range_asked: false, operations });
+        let scheduling = Scheduling::begin(now);
+        let leading = Leading { presence, first_range_asked: false, operations, scheduling };
+        self.leading = Some(leading);
         self.leader = None;
     }
 

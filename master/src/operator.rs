@@ -98,8 +98,6 @@ impl Goal {
     pub fn next(self, range: &Descriptor, leader: Option<StoreId>) -> Next {
         let at = |store| range.on_store(store).copied();
         match self {
-            Self::LeaveJoint if range.is_joint() => Next::Do(Step::LeaveJoint),
-            Self::LeaveJoint => Next::Done,
             Self::Lead { to } => match at(to) {
                 Some(_) if leader == Some(to) => Next::Done,
                 Some(replica) if replica.role.votes_incoming() => {
@@ -107,10 +105,19 @@ impl Goal {
                 }
                 Some(_) | None => Next::Off,
             },
+            // Members change one after the other. Somebody may have left it behind, too.
+            _ if range.is_joint() => Next::Do(Step::LeaveJoint),
+            Self::LeaveJoint => Next::Done,
             Self::Add { peer, to } => add(at(to), peer, to),
             Self::Remove { from } => remove(at(from), leader),
             Self::Replace { from, peer, to } => {
-                replace((at(from), leader == Some(from)), (at(to), peer, to))
+                let mut others = range.replicas.iter().filter(|it| it.store != from);
+                let leads = match leader == Some(from) {
+                    false => Leads::No,
+                    true if others.any(|it| it.role.votes_incoming()) => Leads::AmongOthers,
+                    true => Leads::Alone,
+                };
+                replace((at(from), leads), (at(to), peer, to))
             }
         }
     }
@@ -235,8 +242,7 @@ fn add(there: Option<Replica>, peer: PeerId, store: StoreId) -> Next {
         Some(Replica { role: Role::Learner, .. }) => {
             Next::Do(Step::Promote { peer, instead_of: None })
         }
-        Some(Replica { role: Role::Voter, .. }) => Next::Done,
-        Some(_) => Next::Do(Step::LeaveJoint),
+        Some(_) => Next::Done,
     }
 }
 
@@ -244,14 +250,23 @@ fn remove(there: Option<Replica>, leader: Option<StoreId>) -> Next {
     let Some(Replica { peer, store, role }) = there else { return Next::Done };
     match role {
         Role::Learner => Next::Do(Step::Remove { peer }),
-        Role::Voter if leader == Some(store) => Next::Do(Step::HandOver { to: None }),
-        Role::Voter => Next::Do(Step::Demote { peer }),
-        Role::JointIncoming | Role::JointOutgoing => Next::Do(Step::LeaveJoint),
+        _ if leader == Some(store) => Next::Do(Step::HandOver { to: None }),
+        _ => Next::Do(Step::Demote { peer }),
     }
 }
 
+/// Whether a replica that is to go leads.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Leads {
+    No,
+    /// Others vote, and can take over.
+    AmongOthers,
+    /// Nobody else votes.
+    Alone,
+}
+
 fn replace(
-    (old, old_leads): (Option<Replica>, bool),
+    (old, leads): (Option<Replica>, Leads),
     (new, peer, to): (Option<Replica>, PeerId, StoreId),
 ) -> Next {
     if new.is_some_and(|new| new.peer != peer) {
@@ -261,13 +276,22 @@ fn replace(
     match (old, role(old), role(new)) {
         (_, Some(Role::Voter), None) => Next::Do(Step::AddLearner { peer, store: to }),
         // A leader cannot demote itself: nobody would lead for a whole timeout.
-        (_, Some(Role::Voter), Some(Role::Learner)) if old_leads => {
+        (_, Some(Role::Voter), Some(Role::Learner)) if leads == Leads::AmongOthers => {
             Next::Do(Step::HandOver { to: None })
+        }
+        // Who votes alone needs a second voter before another can lead.
+        (_, Some(Role::Voter), Some(Role::Learner)) if leads == Leads::Alone => {
+            Next::Do(Step::Promote { peer, instead_of: None })
         }
         (Some(old), Some(Role::Voter), Some(Role::Learner)) => {
             Next::Do(Step::Promote { peer, instead_of: Some(old.peer) })
         }
-        (_, Some(Role::JointOutgoing), Some(Role::JointIncoming)) => Next::Do(Step::LeaveJoint),
+        (_, Some(Role::Voter), Some(Role::Voter)) if leads != Leads::No => {
+            Next::Do(Step::HandOver { to: Some(to) })
+        }
+        (Some(old), Some(Role::Voter), Some(Role::Voter)) => {
+            Next::Do(Step::Demote { peer: old.peer })
+        }
         (Some(old), Some(Role::Learner), Some(Role::Voter)) => {
             Next::Do(Step::Remove { peer: old.peer })
         }
@@ -329,6 +353,22 @@ mod tests {
     }
 
     #[test]
+    fn a_replica_that_votes_alone_is_replaced_by_way_of_two_voters() {
+        let goal = Goal::Replace { from: StoreId(1), peer: PeerId(14), to: StoreId(4) };
+        let (taken, after) = steps(goal, range(&[(11, 1, Role::Voter)]), StoreId(1));
+        let (peer, old) = (PeerId(14), PeerId(11));
+        let expected = [
+            Step::AddLearner { peer, store: StoreId(4) },
+            Step::Promote { peer, instead_of: None },
+            Step::HandOver { to: Some(StoreId(4)) },
+            Step::Demote { peer: old },
+            Step::Remove { peer: old },
+        ];
+        assert_eq!(taken, expected);
+        assert_eq!(stores(&after), [4]);
+    }
+
+    #[test]
     fn replicas_come_and_go_and_others_lead() {
         let add = Goal::Add { peer: PeerId(14), to: StoreId(4) };
         let (taken, four) = steps(add, three(), StoreId(1));
@@ -351,8 +391,13 @@ mod tests {
         let (taken, after) = steps(Goal::LeaveJoint, joint.clone(), StoreId(2));
         assert_eq!((taken, after.is_joint()), (vec![Step::LeaveJoint], false));
         let goal = Goal::Replace { from: StoreId(1), peer: PeerId(14), to: StoreId(4) };
-        let (taken, after) = steps(goal, joint, StoreId(2));
+        let (taken, after) = steps(goal, joint.clone(), StoreId(2));
         assert_eq!((taken.len(), stores(&after)), (2, vec![2, 3, 4]));
+        // Of another operator, which was cancelled.
+        let (taken, after) = steps(Goal::Remove { from: StoreId(3) }, joint.clone(), StoreId(2));
+        assert_eq!((taken[0], stores(&after)), (Step::LeaveJoint, vec![1, 2, 4]));
+        let add = Goal::Add { peer: PeerId(15), to: StoreId(5) };
+        assert_eq!(steps(add, joint, StoreId(2)).0[0], Step::LeaveJoint);
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub enum Reason {
     StoreUnknown,
     /// A newer process speaks for this store.
     StoreSuperseded,
+    /// The store was declared gone for ever.
+    StoreGone,
     /// A field is wrong.
     Invalid,
     /// The masters know no such range.
@@ -63,6 +65,7 @@ impl Reason {
             Self::StoreWiped => "STORE_WIPED",
             Self::StoreUnknown => "STORE_UNKNOWN",
             Self::StoreSuperseded => "STORE_SUPERSEDED",
+            Self::StoreGone => "STORE_GONE",
             Self::Invalid => "INVALID",
             Self::RangeUnknown => "RANGE_UNKNOWN",
             Self::OperatorRunning => "OPERATOR_RUNNING",
@@ -89,6 +92,7 @@ impl Reason {
             | Self::StoreWiped
             | Self::StoreUnknown
             | Self::StoreSuperseded
+            | Self::StoreGone
             | Self::Invalid
             | Self::RangeUnknown
             | Self::OperatorRunning

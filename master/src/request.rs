@@ -7,7 +7,9 @@ use sharklock_proto::{
     },
     v1::{
         CancelOperatorRequest, CancelOperatorResponse, ChangeRangeRequest, ChangeRangeResponse,
-        ListOperatorsRequest, ListOperatorsResponse,
+        GetScheduleResponse, ListOperatorsRequest, ListOperatorsResponse, PauseScheduleRequest,
+        PauseScheduleResponse, SetScheduleRequest, SetScheduleResponse, SetStoreDutyRequest,
+        SetStoreDutyResponse,
     },
 };
 
@@ -37,6 +39,14 @@ pub enum Request {
     ListOperators(ListOperatorsRequest),
     /// An operator is to end.
     CancelOperator(CancelOperatorRequest),
+    /// A store is to serve, to become empty, or is lost.
+    SetStoreDuty(SetStoreDutyRequest),
+    /// What would be done, for people.
+    Schedule,
+    /// The schedule is to pause, or to go on.
+    PauseSchedule(PauseScheduleRequest),
+    /// Settings of the schedule are to change.
+    SetSchedule(SetScheduleRequest),
     /// All routes.
     Routes,
     /// The cluster, for operators.
@@ -58,6 +68,14 @@ pub enum Reply {
     Operators(ListOperatorsResponse),
     /// To [`Request::CancelOperator`].
     Cancelled(CancelOperatorResponse),
+    /// To [`Request::SetStoreDuty`].
+    Duty(SetStoreDutyResponse),
+    /// To [`Request::Schedule`].
+    Schedule(GetScheduleResponse),
+    /// To [`Request::PauseSchedule`].
+    Paused(PauseScheduleResponse),
+    /// To [`Request::SetSchedule`].
+    Settings(SetScheduleResponse),
     /// To [`Request::Routes`].
     Routes(RoutesUpdate),
     /// To [`Request::Cluster`].

@@ -9,6 +9,7 @@
 //! nothing is proposed twice. The one memory, of how disks have been, is [`DiskWatch`].
 
 mod disks;
+mod keys;
 mod leaders;
 mod needs;
 mod pass;
@@ -25,6 +26,7 @@ mod warnings;
 use sharklock_rangemap::RangeId;
 
 pub use disks::{DiskLimits, DiskWatch};
+pub use keys::{Choices, KEYS, Key, Unit, key};
 pub use plan::{Class, Plan, Spot, Wanted};
 pub use reason::{Hindrance, Reason, Uneven};
 pub use settings::{Limits, Settings};

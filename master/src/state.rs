@@ -11,12 +11,17 @@ use sharklock_proto::{
     Identity, Life, Start,
     internal::v1::{
         AllocateIdsCommand, BeginOperatorCommand, EndOperatorCommand, MasterBatch, MasterCommand,
-        RangeDescriptor, RegisterStoreCommand, master_command::Body as Command,
+        PauseScheduleCommand, RangeDescriptor, RegisterStoreCommand, SetScheduleCommand,
+        SetStoreDutyCommand, master_command::Body as Command,
     },
+    v1::StoreDuty,
 };
 use sharklock_rangemap::{Descriptor, PeerId, RangeId, RangeMap, StoreId};
 
-use crate::state_rows::{self, Key};
+use crate::{
+    schedule::{Choices, Duty},
+    state_rows::{self, Key},
+};
 pub use operators::{Operator, Operators, goal_from_wire, goal_to_wire};
 
 mod operators;
@@ -40,6 +45,10 @@ pub struct StoreRecord {
     pub version: String,
     /// The newest rules of lock ranges that this program knows.
     pub feature_level: u64,
+    /// Where it is, from the widest to the narrowest.
+    pub labels: Vec<(String, String)>,
+    /// What operators have said of it.
+    pub duty: Duty,
     /// The process that speaks for it, for as long as no later one registers. Whether it lives is not
     /// said here.
     pub start: Start,
@@ -66,7 +75,29 @@ pub struct ClusterState {
     pub(crate) rows_hash: u64,
     /// The rules that the first range begins with.
     pub(crate) first_range_level: u64,
+    /// Somebody has said that nothing is to be planned.
+    pub(crate) paused_by: Option<String>,
+    /// The settings of the schedule that somebody has changed.
+    pub(crate) choices: Choices,
     dirty: BTreeSet<Key>,
+}
+
+/// As it stands in the log and in rows.
+pub fn duty_from_wire(duty: StoreDuty) -> Duty {
+    match duty {
+        StoreDuty::Unspecified => Duty::Serves,
+        StoreDuty::Draining => Duty::Drains,
+        StoreDuty::Gone => Duty::Gone,
+    }
+}
+
+/// The other way.
+pub fn duty_to_wire(duty: Duty) -> StoreDuty {
+    match duty {
+        Duty::Serves => StoreDuty::Unspecified,
+        Duty::Drains => StoreDuty::Draining,
+        Duty::Gone => StoreDuty::Gone,
+    }
 }
 
 /// The outcome of a command.
@@ -123,6 +154,16 @@ impl ClusterState {
         &self.ranges
     }
 
+    /// Whoever has said that nothing is to be planned.
+    pub fn paused_by(&self) -> Option<&str> {
+        self.paused_by.as_deref()
+    }
+
+    /// The settings of the schedule that somebody has changed.
+    pub fn choices(&self) -> &Choices {
+        &self.choices
+    }
+
     /// All operators that are remembered.
     pub fn operators(&self) -> &Operators {
         &self.operators
@@ -145,6 +186,16 @@ impl ClusterState {
         match command {
             Command::RegisterStore(command) => self.register(command),
             Command::AllocateIds(command) => Answer::Ids(self.allocate(command)),
+            Command::SetStoreDuty(command) => self.set_duty(&command),
+            Command::PauseSchedule(PauseScheduleCommand { is_paused, by }) => {
+                self.paused_by = is_paused.then_some(by);
+                Answer::Done
+            }
+            Command::SetSchedule(SetScheduleCommand { choices, reset }) => {
+                self.choices.retain(|key, _| !reset.contains(key));
+                self.choices.extend(choices.into_iter().map(|it| (it.key, it.value)));
+                Answer::Done
+            }
             Command::BeginOperator(command) => self.begin_operator(command),
             Command::EndOperator(command) => self.end_operator(command),
             Command::FirstRange(command) => {
@@ -165,6 +216,18 @@ impl ClusterState {
                 Answer::Done
             }
         }
+    }
+
+    fn set_duty(&mut self, command: &SetStoreDutyCommand) -> Answer {
+        let id = StoreId(command.store_id);
+        let duty = duty_from_wire(command.duty());
+        let before = state_rows::row(self, Key::Store(id));
+        let store = self.stores.get_mut(&id).filter(|store| store.duty != Duty::Gone);
+        if let Some(store) = store.filter(|store| store.duty != duty) {
+            store.duty = duty;
+            self.changed(Key::Store(id), before);
+        }
+        Answer::Store(id)
     }
 
     fn begin_operator(&mut self, command: BeginOperatorCommand) -> Answer {
@@ -188,7 +251,8 @@ impl ClusterState {
     }
 
     fn register(&mut self, command: RegisterStoreCommand) -> Answer {
-        let RegisterStoreCommand { ident, address, version, feature_level, start, life } = command;
+        let RegisterStoreCommand { ident, address, version, feature_level, start, life, labels } =
+            command;
         let checked = "a leading master checks it";
         let ident = Identity::from_wire(&ident).expect(checked);
         let start = Start { number: start, life: Life::from_wire(&life).expect(checked) };
@@ -197,8 +261,10 @@ impl ClusterState {
             self.next_store_id += 1;
             id
         });
-        let record = StoreRecord { ident, address, version, feature_level, start };
         let known = self.stores.get(&id);
+        let duty = known.map_or(Duty::Serves, |known| known.duty);
+        let labels = labels.into_iter().map(|it| (it.key, it.value)).collect();
+        let record = StoreRecord { ident, address, version, feature_level, start, labels, duty };
         if known.is_some_and(|known| !start.may_follow(known.start)) {
             return Answer::Outdated(id);
         }
@@ -277,6 +343,8 @@ impl StateMachine for ClusterState {
             first_range_lives: false,
             rows_hash: 0,
             first_range_level: 0,
+            paused_by: None,
+            choices: Choices::new(),
             dirty: BTreeSet::new(),
         }
     }

@@ -4,12 +4,16 @@ use prost::Message;
 use sharklock_multiraft::{BadImage, StateMachine as _};
 use sharklock_proto::{
     Identity, Life, Start,
-    internal::v1::{MasterHeader, OperatorRow, RangeDescriptor, StoreRow},
+    internal::v1::{MasterHeader, OperatorRow, RangeDescriptor, ScheduleChoice, StoreRow},
+    v1::StoreLabel,
 };
 use sharklock_rangemap::{Descriptor, RangeId, StoreId};
 use twox_hash::XxHash3_64;
 
-use crate::state::{ClusterState, Operator, StoreRecord};
+use crate::{
+    schedule::Choices,
+    state::{ClusterState, Operator, StoreRecord, duty_from_wire, duty_to_wire},
+};
 
 /// Format of rows and header.
 const FORMAT: u8 = 1;
@@ -57,11 +61,26 @@ pub fn row(state: &ClusterState, key: Key) -> Option<Vec<u8>> {
                 feature_level: store.feature_level,
                 start: store.start.number,
                 life: store.start.life.to_wire(),
+                labels: labels_to_wire(&store.labels),
+                duty: duty_to_wire(store.duty).into(),
             }))
         }
         Key::Range(range) => Some(range_row(state.ranges.range(range)?)),
         Key::Operator(id) => Some(operator_row(state.operators.get(id)?)),
     }
+}
+
+/// As they stand in the log and in rows.
+pub fn labels_to_wire(labels: &[(String, String)]) -> Vec<StoreLabel> {
+    let label =
+        |(key, value): &(String, String)| StoreLabel { key: key.clone(), value: value.clone() };
+    labels.iter().map(label).collect()
+}
+
+/// As they stand in the log and in the header.
+pub fn choices_to_wire(choices: &Choices) -> Vec<ScheduleChoice> {
+    let choice = |(key, value): (&String, &u64)| ScheduleChoice { key: key.clone(), value: *value };
+    choices.iter().map(choice).collect()
 }
 
 /// The row of a range that is described so.
@@ -80,23 +99,27 @@ pub fn header(state: &ClusterState) -> Vec<u8> {
         next_id: state.next_id,
         first_range_lives: state.first_range_lives,
         first_range_level: state.first_range_level,
+        is_paused: state.paused_by.is_some(),
+        paused_by: state.paused_by.clone().unwrap_or_default(),
+        choices: choices_to_wire(&state.choices),
     })
 }
 
 pub fn restore(header: &[u8], rows: Vec<(Vec<u8>, Vec<u8>)>) -> Result<ClusterState, BadImage> {
-    let MasterHeader { next_store_id, next_id, first_range_lives, first_range_level } =
-        read(header)?;
+    let header: MasterHeader = read(header)?;
     let mut state = ClusterState::empty();
-    state.next_store_id = next_store_id;
-    state.next_id = next_id;
-    state.first_range_lives = first_range_lives;
-    state.first_range_level = first_range_level;
+    state.next_store_id = header.next_store_id;
+    state.next_id = header.next_id;
+    state.first_range_lives = header.first_range_lives;
+    state.first_range_level = header.first_range_level;
+    state.paused_by = header.is_paused.then_some(header.paused_by);
+    state.choices = header.choices.into_iter().map(|it| (it.key, it.value)).collect();
     for (key, row) in rows {
         let corrupt = |why: String| BadImage::Corrupt(format!("row {key:02x?}: {why}"));
         match Key::decode(&key) {
             Some(Key::Store(id)) => {
                 let store: StoreRow = read(&row)?;
-                if store.store_id != id.0 || id.0 >= next_store_id {
+                if store.store_id != id.0 || id.0 >= state.next_store_id {
                     return Err(corrupt(format!("store {} cannot stand here", store.store_id)));
                 }
                 state.stores.insert(id, store_record(store).map_err(corrupt)?);
@@ -112,7 +135,7 @@ pub fn restore(header: &[u8], rows: Vec<(Vec<u8>, Vec<u8>)>) -> Result<ClusterSt
             }
             Some(Key::Operator(id)) => {
                 let row: OperatorRow = read(&row)?;
-                if row.operator_id != id || id >= next_id {
+                if row.operator_id != id || id >= state.next_id {
                     return Err(corrupt(format!("operator {} cannot stand here", row.operator_id)));
                 }
                 let operator = Operator::from_row(row).map_err(corrupt)?;
@@ -126,11 +149,13 @@ pub fn restore(header: &[u8], rows: Vec<(Vec<u8>, Vec<u8>)>) -> Result<ClusterSt
 }
 
 fn store_record(row: StoreRow) -> Result<StoreRecord, String> {
-    let StoreRow { store_id: _, ident, address, version, feature_level, start, life } = row;
+    let duty = duty_from_wire(row.duty());
+    let StoreRow { ident, address, version, feature_level, start, life, labels, .. } = row;
+    let labels = labels.into_iter().map(|it| (it.key, it.value)).collect();
     let ident = Identity::from_wire(&ident).map_err(|why| format!("ident: {why}"))?;
     let life = Life::from_wire(&life).map_err(|why| format!("life: {why}"))?;
     let start = Start { number: start, life };
-    Ok(StoreRecord { ident, address, version, feature_level, start })
+    Ok(StoreRecord { ident, address, version, feature_level, start, labels, duty })
 }
 
 /// The sum of the hashes of all rows as they are now.

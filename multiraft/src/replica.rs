@@ -410,6 +410,13 @@ impl<M: StateMachine> Replica<M> {
         is_lonely
     }
 
+    /// Whether it follows nobody, or has not heard of whom it follows for several election timeouts.
+    pub(crate) fn is_orphaned(&self, ticks: u64) -> bool {
+        let heard = self.heard.values().copied().max().unwrap_or(0);
+        let is_silent = ticks >= heard + 3 * TIMEOUT_TICKS_END as u64;
+        !self.is_stopped() && !self.leads_now() && (self.raw.raft.leader_id == 0 || is_silent)
+    }
+
     fn tick_eagerly(&mut self, store_ticks: u64) -> bool {
         if self.raw.raft.leader_id != 0 {
             self.eager_campaigns = 0;

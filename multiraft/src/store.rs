@@ -346,6 +346,12 @@ impl<M: StateMachine> Store<M> {
         begins
     }
 
+    /// The replicas here that have heard of no leader for a while: their ranges may go on without them.
+    pub fn orphans(&self) -> impl Iterator<Item = (RangeId, PeerId, u64)> {
+        let orphaned = self.replicas.iter().filter(|(_, it)| it.is_orphaned(self.ticks));
+        orphaned.map(|(range, it)| (*range, it.peer(), it.descriptor().epoch.conf_ver))
+    }
+
     /// The replicas of a range as its leader sees them, in the order of its descriptor. None unless
     /// the leader is here.
     pub fn peers(&self, range: RangeId) -> Vec<PeerProgress> {

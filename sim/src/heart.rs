@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use sharklock_dataserver::{Input, Reports};
+use sharklock_dataserver::{Input, Reports, Worker, removed_by_masters};
 use sharklock_locktable::FEATURE_LEVEL;
 use sharklock_master::{Reply, Request};
 use sharklock_multiraft::StoreIdent;
@@ -30,6 +30,8 @@ const ASK_FOR_NS: u64 = 3 * S;
 const BEAT_EVERY_NS: u64 = S;
 /// The first pause is this part of the usual one, and then it doubles.
 const FIRST_PAUSES: u64 = 16;
+/// With steps to do the pause is this part of the usual one.
+const STEPS_PAUSE: u64 = 8;
 /// Ranges in one heartbeat: few, so that what a store has to say takes several.
 const RANGES_PER_BEAT: usize = 5;
 
@@ -46,6 +48,8 @@ pub struct Heart {
     /// When the heartbeat on its way was begun; None: none is.
     since_ns: Option<u64>,
     pause_ns: u64,
+    /// The last answer had steps to do.
+    has_steps: bool,
     /// How often this store had begun to lead when it last beat.
     promotions: u64,
     /// The next beat: only the event with this number counts.
@@ -70,6 +74,7 @@ impl Heart {
             stores_hash: 0,
             since_ns: None,
             pause_ns: BEAT_EVERY_NS / FIRST_PAUSES,
+            has_steps: false,
             promotions: 0,
             beat: 0,
             peers: BTreeSet::new(),
@@ -98,6 +103,7 @@ impl World {
             life: heart.start.life.to_wire(),
             version: "simulated".to_owned(),
             feature_level: FEATURE_LEVEL,
+            labels: Vec::new(),
         };
         heart.seeker.number = question;
         let (seeker, life) = (heart.seeker, store.life);
@@ -214,7 +220,11 @@ impl World {
         let Some(heart) = &mut store.heart else { return };
         heart.beat += 1;
         let beat = heart.beat;
-        let at = self.now + heart.pause_ns;
+        let pause = match heart.has_steps {
+            true => BEAT_EVERY_NS / STEPS_PAUSE,
+            false => heart.pause_ns,
+        };
+        let at = self.now + pause;
         heart.pause_ns = (heart.pause_ns * 2).min(BEAT_EVERY_NS);
         self.queue.plan(at, Event::Beat { store: number, life, beat });
     }
@@ -274,11 +284,16 @@ impl World {
             seq: heart.seq,
             replicas_count: process.cores().map(|core| core.ranges_count() as u32).sum(),
             stores_hash: heart.stores_hash,
+            waits: process.cores().flat_map(Worker::waiting_steps).collect(),
+            orphans: process.cores().flat_map(Worker::orphans).collect(),
             ..heart.reports.heartbeat()
         };
         heart.seeker.number = question;
         let (seeker, life) = (heart.seeker, store.life);
         let asker = Asker { node: Node::Store(number), life, number: question };
+        for waits in &request.waits {
+            note!(self, "s{number} waits with operator {}: {}", waits.operator_id, waits.because);
+        }
         let request = Request::StoreHeartbeat(request);
         self.ask_masters(asker, &seeker, Question::Request(Box::new(request)));
     }
@@ -294,10 +309,22 @@ impl World {
             heart.stores_hash = answer.stores_hash;
             heart.follow(&answer.stores);
         }
+        let ident = store.known.expect("it serves");
+        heart.has_steps = !answer.steps.is_empty();
         for range in &answer.bootstrap {
             self.counters.count("ranges that masters asked for");
             let (descriptor, level) = (descriptor(range), answer.bootstrap_level);
             self.store_told(number, Input::Create { descriptor, level });
+        }
+        for removed in answer.removed {
+            self.counters.count("replicas that masters know to be removed");
+            note!(self, "s{number} is told that {removed:?} is no member");
+            self.store_told(number, removed_by_masters(&ident, removed));
+        }
+        for step in answer.steps {
+            self.counters.count("steps that masters asked for");
+            note!(self, "s{number} is told of r{}: {:?}", step.range_id, step.step);
+            self.store_told(number, Input::Step(Box::new(step)));
         }
         for RaiseLevel { range_id, conf_ver, feature_level: level } in answer.raise {
             let range = RangeId(range_id);

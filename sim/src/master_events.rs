@@ -173,7 +173,7 @@ impl World {
                 process.asked += 1;
                 process.questions.insert(process.asked, asker);
                 let number = process.asked;
-                core.handle(now, Input::Ask(Ask { number, request: *request }));
+                core.handle(now, Input::Ask(Box::new(Ask { number, request: *request })));
             }
             Post::Watch(asker) => match core.watch() {
                 Ok(whole) => {

@@ -16,7 +16,9 @@ use sharklock_proto::{
     },
     v1::{
         CancelOperatorRequest, CancelOperatorResponse, ChangeRangeRequest, ChangeRangeResponse,
-        ListOperatorsRequest, ListOperatorsResponse,
+        GetScheduleRequest, GetScheduleResponse, ListOperatorsRequest, ListOperatorsResponse,
+        PauseScheduleRequest, PauseScheduleResponse, SetScheduleRequest, SetScheduleResponse,
+        SetStoreDutyRequest, SetStoreDutyResponse,
     },
 };
 use tokio::{
@@ -225,6 +227,68 @@ impl Masters {
         let ask = move |mut client: Client| {
             let request = request.clone();
             boxed(async move { client.cancel_operator(request).await })
+        };
+        self.ask(within, ask).await
+    }
+
+    /// See `MasterService.SetStoreDuty`.
+    ///
+    /// # Errors
+    /// As [`register_store`](Self::register_store).
+    pub async fn set_store_duty(
+        &self,
+        request: SetStoreDutyRequest,
+        within: Duration,
+    ) -> Result<SetStoreDutyResponse, MastersError> {
+        let ask = move |mut client: Client| {
+            let request = request.clone();
+            boxed(async move { client.set_store_duty(request).await })
+        };
+        self.ask(within, ask).await
+    }
+
+    /// See `MasterService.GetSchedule`.
+    ///
+    /// # Errors
+    /// As [`register_store`](Self::register_store).
+    pub async fn get_schedule(
+        &self,
+        within: Duration,
+    ) -> Result<GetScheduleResponse, MastersError> {
+        let ask = |mut client: Client| {
+            boxed(async move { client.get_schedule(GetScheduleRequest {}).await })
+        };
+        self.ask(within, ask).await
+    }
+
+    /// See `MasterService.PauseSchedule`.
+    ///
+    /// # Errors
+    /// As [`register_store`](Self::register_store).
+    pub async fn pause_schedule(
+        &self,
+        request: PauseScheduleRequest,
+        within: Duration,
+    ) -> Result<PauseScheduleResponse, MastersError> {
+        let ask = move |mut client: Client| {
+            let request = request.clone();
+            boxed(async move { client.pause_schedule(request).await })
+        };
+        self.ask(within, ask).await
+    }
+
+    /// See `MasterService.SetSchedule`.
+    ///
+    /// # Errors
+    /// As [`register_store`](Self::register_store).
+    pub async fn set_schedule(
+        &self,
+        request: SetScheduleRequest,
+        within: Duration,
+    ) -> Result<SetScheduleResponse, MastersError> {
+        let ask = move |mut client: Client| {
+            let request = request.clone();
+            boxed(async move { client.set_schedule(request).await })
         };
         self.ask(within, ask).await
     }

@@ -19,7 +19,9 @@ use sharklock_proto::{
     },
     v1::{
         CancelOperatorRequest, CancelOperatorResponse, ChangeRangeRequest, ChangeRangeResponse,
-        ListOperatorsRequest, ListOperatorsResponse,
+        GetScheduleRequest, GetScheduleResponse, ListOperatorsRequest, ListOperatorsResponse,
+        PauseScheduleRequest, PauseScheduleResponse, SetScheduleRequest, SetScheduleResponse,
+        SetStoreDutyRequest, SetStoreDutyResponse,
     },
 };
 use sharklock_transport::{Dialling, Masters, MastersError, NOT_LEADER, serve, server};
@@ -163,6 +165,34 @@ impl MasterService for Peer {
         &self,
         _: Request<CancelOperatorRequest>,
     ) -> Result<Response<CancelOperatorResponse>, Status> {
+        self.answer().await.map(|_id| Response::new(Default::default()))
+    }
+
+    async fn set_store_duty(
+        &self,
+        _: Request<SetStoreDutyRequest>,
+    ) -> Result<Response<SetStoreDutyResponse>, Status> {
+        self.answer().await.map(|_id| Response::new(Default::default()))
+    }
+
+    async fn get_schedule(
+        &self,
+        _: Request<GetScheduleRequest>,
+    ) -> Result<Response<GetScheduleResponse>, Status> {
+        self.answer().await.map(|_id| Response::new(Default::default()))
+    }
+
+    async fn pause_schedule(
+        &self,
+        _: Request<PauseScheduleRequest>,
+    ) -> Result<Response<PauseScheduleResponse>, Status> {
+        self.answer().await.map(|_id| Response::new(Default::default()))
+    }
+
+    async fn set_schedule(
+        &self,
+        _: Request<SetScheduleRequest>,
+    ) -> Result<Response<SetScheduleResponse>, Status> {
         self.answer().await.map(|_id| Response::new(Default::default()))
     }
 

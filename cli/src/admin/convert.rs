@@ -171,14 +171,19 @@ fn master(master: MasterStatus) -> Master {
     }
 }
 
+/// Whether the masters hear of a store, in one word.
+pub fn liveness(liveness: StoreLiveness) -> &'static str {
+    match liveness {
+        StoreLiveness::Up => "up",
+        StoreLiveness::Disconnected => "disconnected",
+        StoreLiveness::Down => "down",
+        StoreLiveness::Unspecified => "unknown",
+    }
+}
+
 fn store(store: StoreStatus) -> Store {
     Store {
-        liveness: match store.liveness() {
-            StoreLiveness::Up => "up",
-            StoreLiveness::Disconnected => "disconnected",
-            StoreLiveness::Down => "down",
-            StoreLiveness::Unspecified => "unknown",
-        },
+        liveness: liveness(store.liveness()),
         store_id: Wide(store.store_id),
         ident: store.ident,
         address: store.address,

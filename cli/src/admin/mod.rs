@@ -3,8 +3,10 @@
 mod convert;
 mod ops;
 mod ranges;
+mod schedule;
 mod splitting;
 mod status;
+mod stores;
 mod view;
 
 use std::time::Duration;
@@ -32,7 +34,9 @@ use crate::{
 pub use self::{
     convert::{UNREACHABLE_HINT, other_cluster},
     ops::ops,
+    schedule::schedule,
     splitting::split,
+    stores::stores,
 };
 
 /// How long a question is asked again while nobody answers: long enough for a restart or an

@@ -146,7 +146,7 @@ impl RangeChange {
     }
 }
 
-fn goal_in_words(goal: &RangeGoal) -> String {
+pub(super) fn goal_in_words(goal: &RangeGoal) -> String {
     match &goal.goal {
         Some(range_goal::Goal::Move(range_goal::Move { from_store_id, to_store_id })) => {
             format!("the replica on store {from_store_id} moves to store {to_store_id}")
@@ -257,7 +257,7 @@ async fn wait(client: &Client, id: u64, deadline: Instant) -> Result<(Operator, 
     }
 }
 
-fn failure(error: CallError) -> Failure {
+pub(super) fn failure(error: CallError) -> Failure {
     match error {
         CallError::Unavailable { message } => {
             Failure::new(UNREACHABLE, "the masters are out of reach")

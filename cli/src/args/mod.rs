@@ -6,6 +6,7 @@
 mod ops;
 mod ranges;
 mod servers;
+mod stores;
 
 use std::{
     ffi::OsString,
@@ -23,6 +24,9 @@ use crate::config::listen;
 pub use self::ops::{ChangeArgs, FromStoreArgs, MoveArgs, OpsArgs, OpsCommand, ToStoreArgs};
 pub use self::ranges::{RangesArgs, RangesCommand, SplitArgs};
 pub use self::servers::{DevArgs, DevCommand, NODES_MAX, ServerArgs};
+pub use self::stores::{
+    DrainArgs, DutyArgs, ScheduleArgs, ScheduleCommand, SetArgs, StoresArgs, StoresCommand,
+};
 
 /// The port on which a gateway of `sharklock dev` listens unless told otherwise.
 pub const GATEWAY_PORT: u16 = 7700;
@@ -142,6 +146,10 @@ pub enum Command {
     Ranges(RangesArgs),
     /// Shows, waits for and cancels what the masters carry out
     Ops(OpsArgs),
+    /// Shows stores, empties them, declares them lost
+    Stores(StoresArgs),
+    /// Shows and pauses what the masters do by themselves
+    Schedule(ScheduleArgs),
     /// Measures a running cluster through its gateway
     Bench(BenchArgs),
     /// Prints a completion script for a shell

@@ -11,6 +11,11 @@ use crate::exit::{CONFIG, Failure};
 /// Masters decide by majority, and more than five only vote more slowly.
 const MASTERS_COUNTS: [usize; 3] = [1, 3, 5];
 
+/// Labels of a store, as the masters take them.
+const LABELS_MAX: usize = 8;
+/// Longest key or value of one, bytes.
+const LABEL_BYTES_MAX: usize = 64;
+
 /// See the module.
 pub fn check(settings: &Settings) -> Result<ServerConfig, Failure> {
     let roles = roles(settings)?;
@@ -31,6 +36,7 @@ pub fn check(settings: &Settings) -> Result<ServerConfig, Failure> {
         masters,
         cluster: cluster(settings)?,
         listen,
+        labels: labels(settings)?,
         advertise,
         sync_writes: !settings.is_on("server.unsafe_no_fsync"),
         tunables: tunables(settings)?,
@@ -114,6 +120,31 @@ fn no_clash(settings: &Settings, used: &[(&'static str, SocketAddr)]) -> Result<
         }
     }
     Ok(())
+}
+
+/// `zone=b` and the like, each key once.
+fn labels(settings: &Settings) -> Result<Vec<(String, String)>, Failure> {
+    let name = settings.told_by("server.labels");
+    let mut labels: Vec<(String, String)> = Vec::new();
+    for text in settings.list("server.labels") {
+        let bad = |why: String| Err(refuse(format!("{name}: {why}")));
+        let Some((key, value)) = text.split_once('=') else {
+            return bad(format!("expected KEY=VALUE, like zone=b, got {text:?}"));
+        };
+        let fits = |part: &str| (1..=LABEL_BYTES_MAX).contains(&part.len());
+        if !fits(key) || !fits(value) {
+            return bad(format!("{text:?}: key and value have 1 to {LABEL_BYTES_MAX} bytes each"));
+        }
+        if labels.iter().any(|(known, _)| known == key) {
+            return bad(format!("the key {key:?} stands there twice"));
+        }
+        labels.push((key.to_owned(), value.to_owned()));
+    }
+    if labels.len() > LABELS_MAX {
+        let count = labels.len();
+        return Err(refuse(format!("{name}: {count} labels; a store has at most {LABELS_MAX}")));
+    }
+    Ok(labels)
 }
 
 /// A wildcard says where this process listens, and not how others reach it.

@@ -63,6 +63,8 @@ pub struct ServerConfig {
     pub cluster: Option<ClusterId>,
     /// The addresses that it listens on; only those of its roles, and the admin port, are used.
     pub listen: Listen,
+    /// Where its store is, from the widest to the narrowest.
+    pub labels: Vec<(String, String)>,
     /// The addresses at which others reach its stores, if those are not the ones that it listens
     /// on.
     pub advertise: Advertise,

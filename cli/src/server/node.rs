@@ -241,6 +241,7 @@ async fn start_data(
         data_dir: directory(config, "data"),
         listener,
         advertise: config.advertise.data.clone().unwrap_or_else(|| listen.to_string()),
+        labels: config.labels.clone(),
         masters: masters(config, dialling)?,
         dialling,
         tuning: tuning(tunables),

@@ -92,6 +92,7 @@ pub async fn measured_data_server(
         raft_workers: NonZeroUsize::new(4).expect("some"),
         memory: MemoryBounds::default(),
         ranges_max: sharklock_dataserver::RANGES_MAX,
+        labels: Vec::new(),
         split_limits: sharklock_dataserver::SplitLimits::default(),
         sync_writes: true,
         registry,

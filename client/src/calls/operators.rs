@@ -65,6 +65,69 @@ impl Client {
         Ok(answer.operators)
     }
 
+    /// Says what a store is for: it becomes empty, serves again, or is lost for ever. `dry_run`: only what
+    /// would follow.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn set_store_duty(
+        &self,
+        store_id: u64,
+        duty: v1::StoreDuty,
+        dry_run: bool,
+        operator: &str,
+    ) -> Result<v1::SetStoreDutyResponse, CallError> {
+        let (duty, operator) = (duty.into(), operator.to_owned());
+        let request = v1::SetStoreDutyRequest { store_id, duty, dry_run, operator };
+        let set = |channel, request| async move {
+            AdminServiceClient::new(channel).set_store_duty(request).await
+        };
+        self.calls().ask(request, Repeat::Freely, set).await.map(|done| done.response)
+    }
+
+    /// What the masters would do next by themselves, and what is in the way.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn schedule(&self) -> Result<v1::GetScheduleResponse, CallError> {
+        let get = |channel, request| async move {
+            AdminServiceClient::new(channel).get_schedule(request).await
+        };
+        self.calls().read(v1::GetScheduleRequest {}, get).await
+    }
+
+    /// Changes settings of the schedule: those in `settings` get their values, and those in `reset` are as
+    /// nobody has set them. `dry_run`: only checks.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn set_schedule(
+        &self,
+        settings: Vec<v1::ScheduleSetting>,
+        reset: Vec<String>,
+        dry_run: bool,
+        operator: &str,
+    ) -> Result<v1::SetScheduleResponse, CallError> {
+        let operator = operator.to_owned();
+        let request = v1::SetScheduleRequest { settings, reset, dry_run, operator };
+        let set = |channel, request| async move {
+            AdminServiceClient::new(channel).set_schedule(request).await
+        };
+        self.calls().ask(request, Repeat::Freely, set).await.map(|done| done.response)
+    }
+
+    /// Lets the masters do nothing by themselves, or do so again. Operators that run go on.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn pause_schedule(&self, is_paused: bool, operator: &str) -> Result<(), CallError> {
+        let request = v1::PauseScheduleRequest { is_paused, operator: operator.to_owned() };
+        let pause = |channel, request| async move {
+            AdminServiceClient::new(channel).pause_schedule(request).await
+        };
+        self.calls().ask(request, Repeat::Freely, pause).await.map(|_done| ())
+    }
+
     /// Ends an operator before it is done. What it has done stays done. One that has ended already stays
     /// as it is.
     ///

@@ -10,7 +10,7 @@ use sharklock_multiraft::StoreIdent;
 use sharklock_proto::{
     Start,
     internal::v1::{
-        RaiseLevel, RangeDescriptor, RangeReport, StepWaits, StoreHeartbeatRequest,
+        OrphanReplica, RaiseLevel, RangeDescriptor, RangeReport, StepWaits, StoreHeartbeatRequest,
         StoreHeartbeatResponse,
     },
 };
@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     edge::{porter::Porter, registration},
+    orphans::removed_by_masters,
     ports::Input,
     reports::Reports,
 };
@@ -33,6 +34,8 @@ const GOOD_BYE_WITHIN: Duration = Duration::from_millis(500);
 /// The reason with which a master refuses the heartbeat of a process in whose place another one
 /// has registered.
 const SUPERSEDED: &str = "STORE_SUPERSEDED";
+/// The reason with which a master refuses a store that was declared gone.
+const GONE: &str = "STORE_GONE";
 /// The exit code of servers for their configuration or data directory (D18).
 const EX_CONFIG: i32 = 78;
 
@@ -51,13 +54,27 @@ struct Board {
     reports: Reports,
     /// Of each worker.
     measures: Vec<Measures>,
-    /// The steps that wait, of each worker.
-    waits: Vec<Vec<StepWaits>>,
+    /// Of each worker.
+    words: Vec<Words>,
+}
+
+/// What a worker says of itself anew each time.
+#[derive(Clone, Debug, Default)]
+pub struct Words {
+    /// The steps that wait.
+    pub waits: Vec<StepWaits>,
+    /// The replicas that hear of no leader.
+    pub orphans: Vec<OrphanReplica>,
 }
 
 impl Board {
-    fn waits(&self) -> Vec<StepWaits> {
-        self.waits.iter().flatten().cloned().collect()
+    fn words(&self) -> Words {
+        let all = self.words.iter().cloned();
+        all.fold(Words::default(), |mut all, one| {
+            all.waits.extend(one.waits);
+            all.orphans.extend(one.orphans);
+            all
+        })
     }
 
     /// Of the whole store. All workers see the one disk: any of the latest figures is as good.
@@ -83,8 +100,8 @@ impl Bulletin {
     /// For so many workers, who have said nothing yet.
     pub fn new(workers: usize) -> Self {
         let measures = vec![Measures::default(); workers];
-        let waits = vec![Vec::new(); workers];
-        let board = Board { reports: Reports::default(), measures, waits };
+        let words = vec![Words::default(); workers];
+        let board = Board { reports: Reports::default(), measures, words };
         Self { board: Mutex::new(board), news: Notify::default() }
     }
 
@@ -93,13 +110,13 @@ impl Bulletin {
         &self,
         worker: usize,
         changed: Vec<(RangeId, Option<RangeReport>)>,
-        (measures, waits): (Measures, Vec<StepWaits>),
+        (measures, words): (Measures, Words),
         at_once: bool,
     ) {
         let mut board = self.board();
         board.reports.note(worker, changed);
         board.measures[worker] = measures;
-        board.waits[worker] = waits;
+        board.words[worker] = words;
         drop(board);
         if at_once {
             self.news.notify_one();
@@ -176,9 +193,9 @@ impl Heart {
     /// True: there is more to say.
     async fn beat_once(&self, told: &mut Told, is_leaving: bool) -> bool {
         told.seq += 1;
-        let (said, measures, waits) = {
+        let (said, measures, words) = {
             let mut board = self.bulletin.board();
-            (board.reports.heartbeat(), board.measures(), board.waits())
+            (board.reports.heartbeat(), board.measures(), board.words())
         };
         let request = StoreHeartbeatRequest {
             cluster_id: self.ident.cluster_id.to_wire(),
@@ -190,7 +207,8 @@ impl Heart {
             sync_p50_us: measures.sync_us.0,
             sync_p99_us: measures.sync_us.1,
             is_leaving,
-            waits,
+            waits: words.waits,
+            orphans: words.orphans,
             stores_hash: told.stores_hash,
             ..said
         };
@@ -206,6 +224,10 @@ impl Heart {
             Err(refused @ MastersError::Refused(_)) if refused.reason() == SUPERSEDED => {
                 // Two processes with one store's votes would break every promise.
                 tracing::error!(why = %refused, "another process has this store; this one ends");
+                std::process::exit(EX_CONFIG);
+            }
+            Err(refused @ MastersError::Refused(_)) if refused.reason() == GONE => {
+                tracing::error!(why = %refused, "this store must not serve any more");
                 std::process::exit(EX_CONFIG);
             }
             Err(refused @ MastersError::Refused(_)) => {
@@ -234,6 +256,9 @@ impl Heart {
         for RaiseLevel { range_id, conf_ver, feature_level: level } in answer.raise {
             let range = RangeId(range_id);
             self.porter.tell(Input::RaiseLevel { range, conf_ver, level });
+        }
+        for removed in answer.removed {
+            self.porter.tell(removed_by_masters(&self.ident, removed));
         }
         told.has_steps = !answer.steps.is_empty();
         for step in answer.steps {

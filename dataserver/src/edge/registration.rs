@@ -7,6 +7,7 @@ use sharklock_multiraft::StoreIdent;
 use sharklock_proto::{
     ClusterId, Identity, Start,
     internal::v1::{RegisterStoreRequest, RegisterStoreResponse, StoreAddress},
+    v1::StoreLabel,
 };
 use sharklock_rangemap::StoreId;
 use sharklock_transport::{Masters, MastersError, PeerAddress};
@@ -29,6 +30,8 @@ pub struct Applicant {
     pub advertise: String,
     /// Which start on the directory this is, and the process's random name.
     pub start: Start,
+    /// Where it is, from the widest to the narrowest.
+    pub labels: Vec<(String, String)>,
 }
 
 /// The answer of the masters.
@@ -38,6 +41,10 @@ pub struct Registered {
     pub ident: StoreIdent,
     /// All stores of the cluster.
     pub stores: Vec<StoreAddress>,
+}
+
+fn label((key, value): (String, String)) -> StoreLabel {
+    StoreLabel { key, value }
 }
 
 /// Asks until a leading master answers.
@@ -55,6 +62,7 @@ pub async fn register(masters: &Masters, applicant: &Applicant) -> Result<Regist
         life: applicant.start.life.to_wire(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         feature_level: FEATURE_LEVEL,
+        labels: applicant.labels.iter().cloned().map(label).collect(),
     };
     loop {
         match masters.register_store(request.clone(), ASK_FOR).await {

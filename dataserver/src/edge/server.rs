@@ -71,6 +71,9 @@ pub struct DataServerConfig {
     pub listener: TcpListener,
     /// The address (`HOST:PORT`) at which they find it.
     pub advertise: String,
+    /// Where it is, from the widest to the narrowest: `zone` `b`, `host` `h7`. The masters keep the
+    /// replicas of a range apart by them.
+    pub labels: Vec<(String, String)>,
     /// The masters, who give the store its id and know the others.
     pub masters: Masters,
     /// How it connects to the others.
@@ -451,8 +454,8 @@ impl Opened {
         let number = count_start(&mut self.disk)
             .map_err(|source| StartError::Recover { path: dir.to_owned(), source })?;
         let start = Start { number, life };
-        let advertise = config.advertise.clone();
-        Ok((self.disk, Applicant { ident, known: self.known, advertise, start }))
+        let (advertise, labels) = (config.advertise.clone(), config.labels.clone());
+        Ok((self.disk, Applicant { ident, known: self.known, advertise, start, labels }))
     }
 }
 

@@ -15,7 +15,7 @@ use crate::{
         chores::Ordered,
         clock::ServerClock,
         disk_thread::{Handed, SyncTimes, Writer},
-        heartbeat::{Bulletin, Measures},
+        heartbeat::{Bulletin, Measures, Words},
         links::{Links, Sent},
         mailbox::Mailbox,
         metrics::{Metrics, Shown},
@@ -268,8 +268,9 @@ impl<D: Disk> WorkerThread<D> {
             sync_us: (sync_p50_us, sync_p99_us),
         };
         let reports = self.worker.take_reports();
-        let waits = self.worker.waiting_steps();
-        self.shared.bulletin.publish(self.number, reports, (measures, waits), at_once);
+        let (waits, orphans) = (self.worker.waiting_steps(), self.worker.orphans());
+        let words = Words { waits, orphans };
+        self.shared.bulletin.publish(self.number, reports, (measures, words), at_once);
     }
 
     /// Finishes what is on its way, then writes the image once more, so that a restart has little

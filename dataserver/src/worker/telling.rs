@@ -2,11 +2,37 @@
 
 use std::{cmp::Reverse, time::Duration};
 
-use sharklock_proto::internal::v1::{RangeDescriptor, RangeReport};
-use sharklock_rangemap::RangeId;
+use sharklock_proto::internal::v1::{OrphanReplica, RangeDescriptor, RangeReport};
+use sharklock_rangemap::{PeerId, RangeId};
 
 use super::Worker;
 use crate::reads::Word;
+
+/// How often figures are compared with those that the masters have been told.
+const FIGURES_EVERY: Duration = Duration::from_secs(10);
+
+/// Figures by which the masters spread ranges over stores.
+///
+/// Told anew where one has changed by a fifth: they are no measurement, and each costs a row in a
+/// heartbeat.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ToldFigures {
+    bytes: u64,
+    commands_per_second: u64,
+    /// Replicas that the leader does not hear of.
+    unheard: Vec<u64>,
+}
+
+impl ToldFigures {
+    fn is_news_after(&self, told: &Self) -> bool {
+        let differs = |now: u64, before: u64, floor: u64| {
+            now.abs_diff(before) > (now.max(before) / 5).max(floor)
+        };
+        differs(self.bytes, told.bytes, 64 << 10)
+            || differs(self.commands_per_second, told.commands_per_second, 20)
+            || self.unheard != told.unheard
+    }
+}
 
 /// A range that is busy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +87,38 @@ impl Worker {
         changed.into_iter().map(|range| (range, self.report(range))).collect()
     }
 
+    /// The replicas here of which the masters are asked whether they are members still.
+    pub fn orphans(&self) -> Vec<OrphanReplica> {
+        self.orphans.named()
+    }
+
+    /// Finds out which figures have changed since they were told.
+    pub(super) fn note_figures(&mut self, now: Duration) {
+        if now < self.next_figures {
+            return;
+        }
+        self.next_figures = now + FIGURES_EVERY;
+        let orphan = |(range, peer, conf_ver): (RangeId, PeerId, u64)| OrphanReplica {
+            range_id: range.0,
+            peer_id: peer.0,
+            conf_ver,
+        };
+        self.orphans.look(self.store.orphans().map(orphan));
+        for (range, front) in self.fronts.iter_mut().filter(|(_, it)| it.leading.is_some()) {
+            let peers = self.store.peers(*range).into_iter();
+            let peers = peers.filter(|peer| !peer.is_active && !peer.is_new);
+            let figures = ToldFigures {
+                bytes: front.weighed,
+                commands_per_second: front.load.per_second(now).unwrap_or(0),
+                unheard: peers.map(|peer| peer.peer.0).collect(),
+            };
+            if figures.is_news_after(&front.told) {
+                front.told = figures;
+                self.unreported.insert(*range);
+            }
+        }
+    }
+
     /// A range has been looked at. If others are to know of what has changed, it is told at the
     /// next opportunity.
     pub(super) fn note(&mut self, range: RangeId) {
@@ -78,7 +136,8 @@ impl Worker {
     }
 
     fn report(&self, range: RangeId) -> Option<RangeReport> {
-        self.fronts.get(&range)?.leading.as_ref()?;
+        let front = self.fronts.get(&range).filter(|front| front.leading.is_some())?;
+        let ToldFigures { bytes, commands_per_second, unheard } = front.told.clone();
         let status = self.store.status(range)?;
         let table = self.store.machine(range)?.table();
         Some(RangeReport {
@@ -87,6 +146,9 @@ impl Worker {
             applied_index: status.applied,
             locks: table.counts().locks as u64,
             feature_level: table.feature_level(),
+            bytes,
+            commands_per_second,
+            unheard_peers: unheard,
         })
     }
 }

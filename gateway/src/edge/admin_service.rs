@@ -6,9 +6,11 @@ use sharklock_proto::{
     internal::v1::{SplitRange, StoreDescription},
     v1::{
         CancelOperatorRequest, CancelOperatorResponse, ChangeRangeRequest, ChangeRangeResponse,
-        ForceReleaseRequest, ForceReleaseResponse, GetStatusRequest, GetStatusResponse,
-        ListOperatorsRequest, ListOperatorsResponse, ListRangesRequest, ListRangesResponse,
-        RangeEpoch, RangeStatus, SplitRangeRequest, SplitRangeResponse,
+        ForceReleaseRequest, ForceReleaseResponse, GetScheduleRequest, GetScheduleResponse,
+        GetStatusRequest, GetStatusResponse, ListOperatorsRequest, ListOperatorsResponse,
+        ListRangesRequest, ListRangesResponse, PauseScheduleRequest, PauseScheduleResponse,
+        RangeEpoch, RangeStatus, SetScheduleRequest, SetScheduleResponse, SetStoreDutyRequest,
+        SetStoreDutyResponse, SplitRangeRequest, SplitRangeResponse,
         admin_service_server::AdminService,
     },
 };
@@ -236,6 +238,78 @@ impl AdminService for Admin {
             let (operator_id, by) = (request.operator_id, request.operator.clone());
             tracing::warn!(peer = %peer.address, operator = ?by, operator_id, "an operator is cancelled");
             self.masters()?.cancel_operator(request).await.map_err(failure_of_masters)
+        })
+        .await
+    }
+
+    async fn set_store_duty(
+        &self,
+        request: Request<SetStoreDutyRequest>,
+    ) -> Result<Response<SetStoreDutyResponse>, Status> {
+        let peer = peer(&request);
+        unary(&self.host, NAME, "SetStoreDuty", async {
+            let _call = admit(&self.host, &peer)?;
+            let request = validate::set_store_duty(request.into_inner())?;
+            let (store_id, duty) = (request.store_id, request.duty().as_str_name());
+            let (dry_run, operator) = (request.dry_run, request.operator.clone());
+            tracing::warn!(
+                peer = %peer.address,
+                operator = ?operator,
+                store_id,
+                duty,
+                dry_run,
+                "an operator gives a store another duty"
+            );
+            self.masters()?.set_store_duty(request).await.map_err(failure_of_masters)
+        })
+        .await
+    }
+
+    async fn get_schedule(
+        &self,
+        request: Request<GetScheduleRequest>,
+    ) -> Result<Response<GetScheduleResponse>, Status> {
+        let peer = peer(&request);
+        unary(&self.host, NAME, "GetSchedule", async {
+            let _call = admit(&self.host, &peer)?;
+            self.masters()?.schedule().await.map_err(failure_of_masters)
+        })
+        .await
+    }
+
+    async fn set_schedule(
+        &self,
+        request: Request<SetScheduleRequest>,
+    ) -> Result<Response<SetScheduleResponse>, Status> {
+        let peer = peer(&request);
+        unary(&self.host, NAME, "SetSchedule", async {
+            let _call = admit(&self.host, &peer)?;
+            let request = validate::set_schedule(request.into_inner())?;
+            let named = request.settings.iter().map(|it| format!("{}={}", it.key, it.value));
+            tracing::warn!(
+                peer = %peer.address,
+                operator = ?request.operator,
+                settings = ?named.collect::<Vec<_>>(),
+                reset = ?request.reset,
+                dry_run = request.dry_run,
+                "an operator changes the schedule"
+            );
+            self.masters()?.set_schedule(request).await.map_err(failure_of_masters)
+        })
+        .await
+    }
+
+    async fn pause_schedule(
+        &self,
+        request: Request<PauseScheduleRequest>,
+    ) -> Result<Response<PauseScheduleResponse>, Status> {
+        let peer = peer(&request);
+        unary(&self.host, NAME, "PauseSchedule", async {
+            let _call = admit(&self.host, &peer)?;
+            let request = validate::pause_schedule(request.into_inner())?;
+            let (is_paused, operator) = (request.is_paused, request.operator.clone());
+            tracing::warn!(peer = %peer.address, operator = ?operator, is_paused, "the schedule");
+            self.masters()?.pause_schedule(request).await.map_err(failure_of_masters)
         })
         .await
     }

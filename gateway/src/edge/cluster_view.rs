@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sharklock_proto::{
     internal::v1::{GetClusterResponse, StoreAddress, StoreDescription, StoreState},
-    v1::{GetStatusResponse, MasterStatus, StoreLiveness, StoreStatus},
+    v1::{GetStatusResponse, MasterStatus, StoreDuty, StoreLiveness, StoreStatus},
 };
 
 use super::{
@@ -115,7 +115,10 @@ fn stores(seen: Seen) -> Vec<StoreStatus> {
                 StoreState::Disconnected => StoreLiveness::Disconnected,
                 StoreState::Down => StoreLiveness::Down,
             };
+            let duty = told.duty;
             let status = stores.entry(told.store_id).or_default();
+            status.duty = duty;
+            status.labels = told.labels;
             status.store_id = told.store_id;
             status.ident = format!("{:x}", told.ident);
             status.address = told.address;
@@ -155,7 +158,8 @@ fn warn_of_bootstrap(cluster: &GetClusterResponse, warnings: &mut Vec<String>) {
 }
 
 fn warn_of_stores(stores: &[StoreStatus], answered: &BTreeSet<u64>, warnings: &mut Vec<String>) {
-    for store in stores {
+    // One that was declared gone is missed by nobody.
+    for store in stores.iter().filter(|store| store.duty() != StoreDuty::Gone) {
         let StoreStatus { store_id, address, heard_ms, .. } = store;
         let seconds = heard_ms / 1_000;
         let what = match store.liveness() {

@@ -6,7 +6,9 @@ use sharklock_proto::{
     internal::v1::{GetClusterResponse, RoutesUpdate},
     v1::{
         CancelOperatorRequest, CancelOperatorResponse, ChangeRangeRequest, ChangeRangeResponse,
-        ListOperatorsRequest, ListOperatorsResponse,
+        GetScheduleResponse, ListOperatorsRequest, ListOperatorsResponse, PauseScheduleRequest,
+        PauseScheduleResponse, SetScheduleRequest, SetScheduleResponse, SetStoreDutyRequest,
+        SetStoreDutyResponse,
     },
 };
 use sharklock_transport::MastersError;
@@ -68,6 +70,47 @@ pub trait Directory: Send + Sync + 'static {
     ) -> Result<CancelOperatorResponse, MastersError> {
         Err(takes_no_orders())
     }
+
+    /// Says what a store is for.
+    ///
+    /// # Errors
+    /// As [`change_range`](Self::change_range).
+    async fn set_store_duty(
+        &self,
+        _request: SetStoreDutyRequest,
+    ) -> Result<SetStoreDutyResponse, MastersError> {
+        Err(takes_no_orders())
+    }
+
+    /// Shows what would be done next.
+    ///
+    /// # Errors
+    /// As [`change_range`](Self::change_range).
+    async fn schedule(&self) -> Result<GetScheduleResponse, MastersError> {
+        Err(takes_no_orders())
+    }
+
+    /// Changes settings of the schedule.
+    ///
+    /// # Errors
+    /// As [`change_range`](Self::change_range).
+    async fn set_schedule(
+        &self,
+        _request: SetScheduleRequest,
+    ) -> Result<SetScheduleResponse, MastersError> {
+        Err(takes_no_orders())
+    }
+
+    /// Pauses what the masters do by themselves, or lets it go on.
+    ///
+    /// # Errors
+    /// As [`change_range`](Self::change_range).
+    async fn pause_schedule(
+        &self,
+        _request: PauseScheduleRequest,
+    ) -> Result<PauseScheduleResponse, MastersError> {
+        Err(takes_no_orders())
+    }
 }
 
 fn takes_no_orders() -> MastersError {
@@ -104,6 +147,31 @@ impl Directory for sharklock_transport::Masters {
         request: CancelOperatorRequest,
     ) -> Result<CancelOperatorResponse, MastersError> {
         Self::cancel_operator(self, request, ORDER_WITHIN).await
+    }
+
+    async fn set_store_duty(
+        &self,
+        request: SetStoreDutyRequest,
+    ) -> Result<SetStoreDutyResponse, MastersError> {
+        Self::set_store_duty(self, request, ORDER_WITHIN).await
+    }
+
+    async fn schedule(&self) -> Result<GetScheduleResponse, MastersError> {
+        self.get_schedule(ORDER_WITHIN).await
+    }
+
+    async fn pause_schedule(
+        &self,
+        request: PauseScheduleRequest,
+    ) -> Result<PauseScheduleResponse, MastersError> {
+        Self::pause_schedule(self, request, ORDER_WITHIN).await
+    }
+
+    async fn set_schedule(
+        &self,
+        request: SetScheduleRequest,
+    ) -> Result<SetScheduleResponse, MastersError> {
+        Self::set_schedule(self, request, ORDER_WITHIN).await
     }
 }
 

@@ -9,7 +9,12 @@ use sharklock_proto::internal::v1::{
 use sharklock_rangemap::{Descriptor, RangeId, StoreId};
 
 use super::{GROUP, MasterCore};
-use crate::{refusal::Refusal, state::StoreRecord};
+use crate::{
+    refusal::Refusal,
+    schedule::Duty,
+    state::{StoreRecord, duty_to_wire},
+    state_rows::labels_to_wire,
+};
 
 impl MasterCore {
     /// All routes, for somebody who will be told of every change after them.
@@ -55,6 +60,14 @@ impl MasterCore {
         self.state().stores().iter().map(|(id, store)| address(*id, store)).collect()
     }
 
+    /// The stores that another store may speak with. One that was declared gone is refused by all, also
+    /// where its process still runs.
+    pub(super) fn peers(&self) -> Vec<StoreAddress> {
+        let stores = self.state().stores().iter();
+        let stores = stores.filter(|(_, store)| store.duty != Duty::Gone);
+        stores.map(|(id, store)| address(*id, store)).collect()
+    }
+
     pub(super) fn cluster(&self, now: Duration) -> GetClusterResponse {
         let state = self.state();
         let stores = state.stores().iter().map(|(id, store)| self.store_now(now, *id, store));
@@ -62,7 +75,7 @@ impl MasterCore {
             cluster_id: self.settings.cluster_id.to_wire(),
             masters: self.members(),
             stores: stores.collect(),
-            replicas_wanted: self.settings.replicas,
+            replicas_wanted: self.schedule_settings().replicas as u32,
             is_bootstrapped: !state.ranges().is_empty(),
         }
     }
@@ -88,6 +101,8 @@ impl MasterCore {
             replicas_count: counts.replicas,
             leaders_count: counts.leaders,
             version: store.version.clone(),
+            duty: duty_to_wire(store.duty).into(),
+            labels: labels_to_wire(&store.labels),
         }
     }
 

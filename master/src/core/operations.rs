@@ -20,6 +20,7 @@ use crate::{
     operator::{Goal, Next, Step, path},
     refusal::{Reason, Refusal},
     request::Reply,
+    schedule::Duty,
     state::{Operator, goal_from_wire, goal_to_wire},
 };
 
@@ -48,6 +49,11 @@ impl Operations {
     pub(super) fn hear(&mut self, store: StoreId, waits: Vec<StepWaits>) {
         self.waits.retain(|_, (of, _)| *of != store);
         self.waits.extend(waits.into_iter().map(|it| (it.operator_id, (store, it.because))));
+    }
+
+    /// Since when this master carries it out.
+    pub(super) fn since(&self, id: u64) -> Option<Duration> {
+        self.since.get(&id).copied()
     }
 
     fn forget(&mut self, id: u64) {
@@ -95,7 +101,8 @@ impl MasterCore {
                 steps,
             })));
         }
-        let begin = BeginOperatorCommand { range_id, goal: Some(goal), by, reason };
+        let class = String::new();
+        let begin = BeginOperatorCommand { range_id, goal: Some(goal), by, reason, class };
         self.ask_log(Command::BeginOperator(begin), Asker::Beginning { number, steps })?;
         Ok(None)
     }
@@ -158,8 +165,15 @@ impl MasterCore {
         }
         let leading = self.leading.as_ref().expect("only a leader is asked");
         let (state, silence, _) = leading.presence.of(now, store);
-        match state {
-            StoreState::Up => Ok(()),
+        let duty = self.state().stores()[&store].duty;
+        match (state, duty) {
+            (StoreState::Up, Duty::Serves) => Ok(()),
+            (_, Duty::Drains | Duty::Gone) => Err(Refusal::new(
+                Reason::StoreUnfit,
+                format!(
+                    "store {store} is to become empty: `sharklock stores undrain {store}` first"
+                ),
+            )),
             _ => Err(Refusal::new(
                 Reason::StoreUnfit,
                 format!("store {store} has not been heard of for {} s", silence.as_secs()),
@@ -284,8 +298,7 @@ impl MasterCore {
     pub(super) fn operator_begun(
         &mut self,
         now: Duration,
-        number: u64,
-        steps: Vec<String>,
+        asked: Option<(u64, Vec<String>)>,
         id: u64,
     ) {
         let operator = self.state().operators().get(id).expect("it has just begun");
@@ -297,8 +310,10 @@ impl MasterCore {
             reason = operator.reason,
             "an operator begins"
         );
-        let operator = Some(self.shown(now, operator));
-        self.reply(number, Reply::Changing(ChangeRangeResponse { operator, steps }));
+        if let Some((number, steps)) = asked {
+            let operator = Some(self.shown(now, operator));
+            self.reply(number, Reply::Changing(ChangeRangeResponse { operator, steps }));
+        }
     }
 
     pub(super) fn operator_runs_already(&mut self, number: u64, id: u64) {
@@ -322,7 +337,7 @@ impl MasterCore {
 
     /// An operator, for people.
     fn shown(&self, now: Duration, operator: &Operator) -> v1::Operator {
-        let Operator { id, range, goal, by, reason, state, because } = operator;
+        let Operator { id, range, goal, by, reason, state, because, .. } = operator;
         let since = self.leading.as_ref().and_then(|it| it.operations.since.get(id));
         let ran = now.saturating_sub(since.copied().unwrap_or(now));
         v1::Operator {

@@ -10,6 +10,7 @@ use sharklock_proto::{
         RangeDescriptor, RegisterStoreCommand, RegisterStoreRequest, RegisterStoreResponse,
         master_command::Body as Command,
     },
+    v1::{PauseScheduleResponse, SetScheduleResponse, StoreLabel},
 };
 use sharklock_rangemap::{Bounds, Descriptor, Epoch, PeerId, RangeId, Replica, Role, StoreId};
 
@@ -17,6 +18,7 @@ use super::{Asker, MasterCore, lost};
 use crate::{
     refusal::{Reason, Refusal},
     request::Reply,
+    schedule::Duty,
     state::{Answer, IDS_MAX, StoreRecord},
 };
 
@@ -26,6 +28,23 @@ const FIRST_RANGE: RangeId = RangeId(1);
 pub(super) const FIRST_EPOCH: Epoch = Epoch { conf_ver: 1, version: 1 };
 /// Longest address: a DNS name has 253 bytes at most, a port 5.
 const ADDRESS_BYTES_MAX: usize = 260;
+
+/// Labels of a store, at most.
+const LABELS_MAX: usize = 8;
+/// Longest key or value of one, bytes.
+const LABEL_BYTES_MAX: usize = 64;
+
+fn check_labels(labels: &[StoreLabel]) -> Result<(), Refusal> {
+    let is_long = |text: &String| text.is_empty() || text.len() > LABEL_BYTES_MAX;
+    let bad = labels.iter().any(|it| is_long(&it.key) || is_long(&it.value));
+    if labels.len() > LABELS_MAX || bad {
+        let message = format!(
+            "labels: at most {LABELS_MAX}, each with a key and a value of 1 to {LABEL_BYTES_MAX} bytes"
+        );
+        return Err(Refusal::new(Reason::Invalid, message));
+    }
+    Ok(())
+}
 
 impl MasterCore {
     /// Asks the log, if the process may be this store; see the rules at each refusal.
@@ -41,6 +60,7 @@ impl MasterCore {
             let message = format!("address: 1 to {ADDRESS_BYTES_MAX} bytes are expected");
             return Err(Refusal::new(Reason::Invalid, message));
         }
+        check_labels(&request.labels)?;
         if request.feature_level == 0 {
             let message = "feature_level: 0; a store says which rules of lock ranges it knows";
             return Err(Refusal::new(Reason::Invalid, message));
@@ -58,6 +78,7 @@ impl MasterCore {
             feature_level: request.feature_level,
             start: request.start,
             life: request.life,
+            labels: request.labels,
         };
         let asker = Asker::Registration { number, ident, start, address };
         self.ask_log(Command::RegisterStore(command), asker)?;
@@ -95,6 +116,9 @@ impl MasterCore {
         }
         let leading = self.leading.as_ref().expect("only a leader is asked");
         let record = &self.state().stores()[&store];
+        if record.duty == Duty::Gone {
+            return Err(is_gone(store));
+        }
         if !start.may_follow(record.start) {
             return Err(outdated(store, record, start));
         }
@@ -112,6 +136,10 @@ impl MasterCore {
             | Asker::Ids { .. }
             | Asker::Beginning { .. }
             | Asker::Cancelling { .. }
+            | Asker::Scheduled { .. }
+            | Asker::Pausing { .. }
+            | Asker::Setting { .. }
+            | Asker::Dutiful { .. }
             | Asker::Watchers { .. } => false,
         })
     }
@@ -210,13 +238,34 @@ impl MasterCore {
                 self.reply(number, Reply::Allocated(AllocateIdsResponse { first }));
             }
             (Asker::Beginning { number, steps }, Answer::Operator(id)) => {
-                self.operator_begun(now, number, steps, id);
+                self.operator_begun(now, Some((number, steps)), id);
             }
             (Asker::Beginning { number, .. }, Answer::Running(id)) => {
                 self.operator_runs_already(number, id);
             }
             (Asker::Cancelling { number }, Answer::Operator(id)) => {
                 self.operator_ended(now, Some(number), id);
+            }
+            (Asker::Scheduled { range }, answer) => {
+                if let Some(leading) = &mut self.leading {
+                    leading.scheduling.begun(range);
+                }
+                if let Answer::Operator(id) = answer {
+                    self.operator_begun(now, None, id);
+                }
+            }
+            (Asker::Pausing { number }, _) => {
+                self.reply(number, Reply::Paused(PauseScheduleResponse {}));
+            }
+            (Asker::Setting { number }, _) => {
+                let settings = self.shown_settings(self.state().choices());
+                self.reply(number, Reply::Settings(SetScheduleResponse { settings }));
+            }
+            (Asker::Dutiful { number, store }, _) => {
+                let duty = self.state().stores()[&store].duty;
+                tracing::warn!(%store, ?duty, "a store has another duty");
+                let reply = Reply::Duty(self.duty_of(now, store, duty));
+                self.reply(number, reply);
             }
             (Asker::Nobody, Answer::Operator(id)) => self.operator_ended(now, None, id),
             (Asker::Nobody, _) => {}
@@ -239,7 +288,7 @@ impl MasterCore {
         Ok(RegisterStoreResponse {
             cluster_id: self.settings.cluster_id.to_wire(),
             store_id: store.0,
-            stores: self.addresses(),
+            stores: self.peers(),
         })
     }
 }
@@ -299,6 +348,17 @@ pub(super) fn check_speaker(
         record.address
     );
     Err(Refusal::new(Reason::StoreSuperseded, message))
+}
+
+/// A store that operators have declared gone.
+pub(super) fn is_gone(store: StoreId) -> Refusal {
+    Refusal::new(
+        Reason::StoreGone,
+        format!(
+            "store {store} was declared gone: its replicas are replaced, and it is never taken in \
+             again. To bring this machine back, start it with an empty directory and another address"
+        ),
+    )
 }
 
 fn malformed(field: &str, why: NotSixteenBytes) -> Refusal {

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use prost::Message;
 use sharklock_proto::internal::v1::{
-    RaiseLevel, RangeDescriptor, RangeReport, RangesCommand, StoreAddress, StoreHeartbeatRequest,
-    StoreHeartbeatResponse, master_command::Body as Command,
+    OrphanReplica, RaiseLevel, RangeDescriptor, RangeReport, RangesCommand, StoreAddress,
+    StoreHeartbeatRequest, StoreHeartbeatResponse, master_command::Body as Command,
 };
 use sharklock_rangemap::{Descriptor, RangeId, StoreId};
 use twox_hash::XxHash3_64;
@@ -17,10 +17,13 @@ use super::{
 use crate::{
     presence::{Beat, Counts, Leader, Presence},
     refusal::{Reason, Refusal},
+    schedule::Duty,
 };
 
 /// Ranges that one answer to a heartbeat asks to raise; the rest follows with the next.
 const RAISED_MAX: usize = 1_000;
+/// Orphans of one heartbeat that are looked at.
+const ORPHANS_MAX: usize = 1_000;
 
 impl MasterCore {
     pub(super) fn store_heartbeat(
@@ -39,20 +42,24 @@ impl MasterCore {
             return Err(Refusal::new(Reason::Behind, message));
         };
         registering::check_speaker(store, record, start)?;
+        if record.duty == Duty::Gone {
+            return Err(registering::is_gone(store));
+        }
         let address = record.address.clone();
         let counts = Counts { replicas: request.replicas_count, leaders: request.leaders_count };
         let leading = self.leading.as_mut().expect("only a leader is asked");
         let beat = Beat { seq: request.seq, since: request.since, counts };
         let is_next = leading.presence.heartbeat(now, store, &address, beat);
+        leading.scheduling.beat(store, &request);
         leading.operations.hear(store, request.waits);
         if request.is_leaving {
             leading.presence.leaves(store);
         }
-        let heard = match is_next && self.take_in(store, request.ranges) {
+        let heard = match is_next && self.take_in(now, store, request.ranges) {
             true => self.presence_mut().heard_to(store, request.upto),
             false => self.presence_mut().heard_to(store, 0),
         };
-        let mut stores = self.addresses();
+        let mut stores = self.peers();
         let stores_hash = hash_of(&stores);
         if stores_hash == request.stores_hash {
             stores.clear();
@@ -65,7 +72,21 @@ impl MasterCore {
             bootstrap_level: self.state().first_range_level,
             raise: self.to_raise(store),
             steps: self.steps_of(store),
+            removed: self.removed_of(&request.orphans),
         })
+    }
+
+    /// Of the replicas that hear of no leader those that a newer configuration does not have. Whatever a
+    /// leader has reported is committed, and ids are given once: they never come back.
+    fn removed_of(&self, orphans: &[OrphanReplica]) -> Vec<OrphanReplica> {
+        let newer = |orphan: &OrphanReplica| {
+            let descriptor = self.state().ranges().range(RangeId(orphan.range_id))?;
+            let conf_ver = descriptor.epoch.conf_ver;
+            let is_member = descriptor.replicas.iter().any(|it| it.peer.0 == orphan.peer_id);
+            let is_removed = conf_ver > orphan.conf_ver && !is_member;
+            is_removed.then_some(OrphanReplica { conf_ver, ..*orphan })
+        };
+        orphans.iter().take(ORPHANS_MAX).filter_map(newer).collect()
     }
 
     fn presence_mut(&mut self) -> &mut Presence {
@@ -73,10 +94,10 @@ impl MasterCore {
     }
 
     /// True: all of it is known here now, or on its way into the log.
-    fn take_in(&mut self, store: StoreId, reports: Vec<RangeReport>) -> bool {
+    fn take_in(&mut self, now: Duration, store: StoreId, reports: Vec<RangeReport>) -> bool {
         let mut all = true;
         for report in reports {
-            all &= self.reported(store, report);
+            all &= self.reported(now, store, report);
         }
         all
     }
@@ -100,8 +121,9 @@ impl MasterCore {
 
     /// A leader reports a range. False: the log has no room for it, and it is to be said again. A
     /// report that is not well-formed is passed over: the range's own log is the truth.
-    fn reported(&mut self, store: StoreId, report: RangeReport) -> bool {
-        let descriptor = match Descriptor::try_from(&report.descriptor.unwrap_or_default()) {
+    fn reported(&mut self, now: Duration, store: StoreId, mut report: RangeReport) -> bool {
+        let descriptor = report.descriptor.take().unwrap_or_default();
+        let descriptor = match Descriptor::try_from(&descriptor) {
             Ok(descriptor) => descriptor,
             Err(why) => {
                 tracing::warn!(%store, %why, "a store reports a range that cannot be");
@@ -117,6 +139,8 @@ impl MasterCore {
                 return false;
             }
         }
+        let scheduling = &mut self.leading.as_mut().expect("only a leader is asked").scheduling;
+        scheduling.report(now, range, &report);
         let leader = Leader { store, term: report.term, level: report.feature_level };
         // What is on its way into the log is told from there, with its leader.
         if self.presence_mut().leads(range, leader) && !is_news {

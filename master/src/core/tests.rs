@@ -17,6 +17,7 @@ use sharklock_rangemap::{Bounds, Descriptor, Epoch, PeerId, Replica, Role};
 use super::*;
 
 mod operations;
+mod scheduling;
 
 const TICK: Duration = Duration::from_millis(100);
 const CLUSTER: ClusterId = ClusterId::from_bytes([7; 16]);
@@ -188,7 +189,7 @@ impl World {
         self.asked += 1;
         let number = self.asked;
         let core = self.nodes.get_mut(&id).expect("it is a member").core.as_mut()?;
-        core.handle(self.now, Input::Ask(Ask { number, request }));
+        core.handle(self.now, Input::Ask(Box::new(Ask { number, request })));
         for _ in 0..5 {
             self.tick();
             if let Some(reply) = self.replies.remove(&number) {
@@ -321,7 +322,7 @@ fn of_two_that_register_at_once_the_second_changes_nothing() {
     for (number, request) in (1_000..).zip(requests) {
         core.handle(
             world.now,
-            Input::Ask(Ask { number, request: Request::RegisterStore(request) }),
+            Input::Ask(Box::new(Ask { number, request: Request::RegisterStore(request) })),
         );
     }
     (0..5).for_each(|_| world.tick());
@@ -653,7 +654,7 @@ fn what_the_log_has_no_room_for_is_not_heard() {
     }
     core.handle(
         world.now,
-        Input::Ask(Ask { number: 5_000, request: Request::StoreHeartbeat(beat) }),
+        Input::Ask(Box::new(Ask { number: 5_000, request: Request::StoreHeartbeat(beat) })),
     );
     world.tick();
     let reply = world.replies.remove(&5_000);

@@ -22,7 +22,7 @@ pub enum Post {
     /// For the core.
     Input(Input),
     /// A question.
-    Question(Request, oneshot::Sender<Reply>),
+    Question(Box<Request>, oneshot::Sender<Reply>),
     /// Somebody who wants all routes and every change.
     Watch(oneshot::Sender<Result<Watch, Refusal>>),
     /// The process stops.
@@ -46,7 +46,7 @@ impl Desk {
     /// Asks the core.
     pub async fn ask(&self, request: Request) -> Reply {
         let (answer, answered) = oneshot::channel();
-        if let Err(refusal) = self.post(Post::Question(request, answer)) {
+        if let Err(refusal) = self.post(Post::Question(Box::new(request), answer)) {
             return Reply::Refused(refusal);
         }
         answered.await.unwrap_or_else(|_gone| Reply::Refused(stopping()))

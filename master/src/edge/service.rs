@@ -15,7 +15,9 @@ use sharklock_proto::{
     },
     v1::{
         CancelOperatorRequest, CancelOperatorResponse, ChangeRangeRequest, ChangeRangeResponse,
-        ListOperatorsRequest, ListOperatorsResponse,
+        GetScheduleRequest, GetScheduleResponse, ListOperatorsRequest, ListOperatorsResponse,
+        PauseScheduleRequest, PauseScheduleResponse, SetScheduleRequest, SetScheduleResponse,
+        SetStoreDutyRequest, SetStoreDutyResponse,
     },
 };
 use sharklock_transport::PeerAcceptor;
@@ -210,6 +212,46 @@ impl MasterService for Service {
     ) -> Result<Response<CancelOperatorResponse>, Status> {
         match self.ask(Request::CancelOperator(call.into_inner())).await? {
             Reply::Cancelled(answer) => Ok(Response::new(answer)),
+            _ => Err(other()),
+        }
+    }
+
+    async fn set_store_duty(
+        &self,
+        call: Call<SetStoreDutyRequest>,
+    ) -> Result<Response<SetStoreDutyResponse>, Status> {
+        match self.ask(Request::SetStoreDuty(call.into_inner())).await? {
+            Reply::Duty(answer) => Ok(Response::new(answer)),
+            _ => Err(other()),
+        }
+    }
+
+    async fn get_schedule(
+        &self,
+        _call: Call<GetScheduleRequest>,
+    ) -> Result<Response<GetScheduleResponse>, Status> {
+        match self.ask(Request::Schedule).await? {
+            Reply::Schedule(answer) => Ok(Response::new(answer)),
+            _ => Err(other()),
+        }
+    }
+
+    async fn pause_schedule(
+        &self,
+        call: Call<PauseScheduleRequest>,
+    ) -> Result<Response<PauseScheduleResponse>, Status> {
+        match self.ask(Request::PauseSchedule(call.into_inner())).await? {
+            Reply::Paused(answer) => Ok(Response::new(answer)),
+            _ => Err(other()),
+        }
+    }
+
+    async fn set_schedule(
+        &self,
+        call: Call<SetScheduleRequest>,
+    ) -> Result<Response<SetScheduleResponse>, Status> {
+        match self.ask(Request::SetSchedule(call.into_inner())).await? {
+            Reply::Settings(answer) => Ok(Response::new(answer)),
             _ => Err(other()),
         }
     }

@@ -99,7 +99,8 @@ impl<D: Disk + DiskView> Thread<D> {
                 self.metrics.asked();
                 waiting.asked += 1;
                 waiting.questions.insert(waiting.asked, answer);
-                self.core.handle(now, Input::Ask(Ask { number: waiting.asked, request }));
+                let ask = Ask { number: waiting.asked, request: *request };
+                self.core.handle(now, Input::Ask(Box::new(ask)));
             }
             Post::Watch(answer) => {
                 let watch = self.core.watch().map(|whole| {

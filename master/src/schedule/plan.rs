@@ -71,6 +71,22 @@ pub enum Class {
 }
 
 impl Class {
+    /// All, in order.
+    const ALL: [Self; 7] = [
+        Self::Tidy,
+        Self::Repair,
+        Self::Drain,
+        Self::SlowDisk,
+        Self::Trim,
+        Self::Place,
+        Self::Balance,
+    ];
+
+    /// The one of this name, if there is any.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|class| class.name() == name)
+    }
+
     /// Within which of the two limits it is.
     pub fn is_urgent(self) -> bool {
         matches!(self, Self::Tidy | Self::Repair | Self::Drain | Self::SlowDisk)

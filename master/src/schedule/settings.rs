@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use super::{Class, DiskLimits};
 
+/// Most of anything that may be under way at one store.
+const AT_A_TIME_MAX: u32 = 64;
+
 /// The scheduler's settings. The defaults, with their reasons, are in [`Settings::default`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -85,11 +88,25 @@ impl Settings {
                 self.tolerance
             ));
         }
-        for (name, limits) in [("urgent", self.urgent), ("leisurely", self.leisurely)] {
+        for (name, least, most, value) in [
+            ("cool-down", 0, 86_400, self.cool_down),
+            ("patience", 1, 3_600, self.patience),
+            ("unheard", 10, 86_400, self.unheard),
+        ] {
+            if !(Duration::from_secs(least)..=Duration::from_secs(most)).contains(&value) {
+                return Err(format!("{name} is {value:?}: it must be from {least} s to {most} s"));
+            }
+        }
+        for (prefix, limits) in [("urgent.", self.urgent), ("", self.leisurely)] {
             let Limits { coming, sending, leaders } = limits;
             for (field, limit) in [("coming", coming), ("sending", sending), ("leaders", leaders)] {
                 if limit == 0 {
-                    return Err(format!("{name}.{field} is 0: to stop the scheduler, pause it"));
+                    return Err(format!("{prefix}{field} is 0: to stop the schedule, pause it"));
+                }
+                if limit > AT_A_TIME_MAX {
+                    return Err(format!(
+                        "{prefix}{field} is {limit}: a store has slots for {AT_A_TIME_MAX} at most"
+                    ));
                 }
             }
         }

@@ -9,7 +9,7 @@ use sharklock_proto::{
 };
 use sharklock_rangemap::{PeerId, RangeId, StoreId};
 
-use crate::operator::Goal;
+use crate::{operator::Goal, schedule::Class};
 
 const RUNNING: OperatorState = OperatorState::Running;
 
@@ -29,6 +29,8 @@ pub struct Operator {
     pub by: String,
     /// Why, for people.
     pub reason: String,
+    /// What the masters want it for; `None`: somebody has ordered it.
+    pub class: Option<Class>,
     /// How it stands.
     pub state: OperatorState,
     /// Why it has ended so, for people.
@@ -102,7 +104,7 @@ impl Operator {
     /// # Panics
     /// The command has no goal: a leading master checks what it proposes.
     pub(super) fn begun(command: BeginOperatorCommand, id: u64, peer: PeerId) -> Self {
-        let BeginOperatorCommand { range_id, goal, by, reason } = command;
+        let BeginOperatorCommand { range_id, goal, by, reason, class } = command;
         let goal = goal_from_wire(&goal.unwrap_or_default(), peer);
         Self {
             id,
@@ -110,6 +112,7 @@ impl Operator {
             goal: goal.unwrap_or_else(|why| panic!("the log of the masters: {why}")),
             by,
             reason,
+            class: Class::named(&class),
             state: RUNNING,
             because: String::new(),
         }
@@ -125,6 +128,7 @@ impl Operator {
             reason: self.reason.clone(),
             state: self.state.into(),
             because: self.because.clone(),
+            class: self.class.map_or("", Class::name).to_owned(),
         }
     }
 
@@ -132,8 +136,9 @@ impl Operator {
         let state = row.state();
         let goal = goal_from_wire(&row.goal.unwrap_or_default(), PeerId(row.peer_id))?;
         let (id, range) = (row.operator_id, RangeId(row.range_id));
-        let OperatorRow { by, reason, because, .. } = row;
-        Ok(Self { id, range, goal, by, reason, state, because })
+        let OperatorRow { by, reason, because, class, .. } = row;
+        let class = Class::named(&class);
+        Ok(Self { id, range, goal, by, reason, class, state, because })
     }
 }
 

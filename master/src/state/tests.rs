@@ -70,6 +70,7 @@ fn command(step: &Step) -> Option<Command> {
             feature_level: 3,
             start: (*start).into(),
             life: vec![*life; 16].into(),
+            ..RegisterStoreCommand::default()
         }),
         Step::Allocate(count) => Command::AllocateIds(AllocateIdsCommand { count: *count }),
         Step::First => Command::FirstRange(FirstRangeCommand {

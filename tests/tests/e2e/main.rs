@@ -24,6 +24,7 @@ mod power_cut;
 mod ranges;
 mod restart;
 mod split_under_load;
+mod stores;
 mod unary;
 mod workspace;
 

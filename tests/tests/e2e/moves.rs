@@ -10,22 +10,34 @@ use crate::alone;
 use crate::ranges::{Busy, cli, cli_json};
 
 /// The only range, as `ranges show` has it.
-async fn range(endpoints: &[String]) -> Value {
+pub(crate) async fn range(endpoints: &[String]) -> Value {
     cli_json(endpoints, &["ranges", "show", "1"]).await["range"].clone()
 }
 
-fn number(value: &Value) -> u64 {
+pub(crate) fn number(value: &Value) -> u64 {
     value.as_str().expect("text").parse().expect("a number")
 }
 
-fn stores(range: &Value) -> Vec<u64> {
+pub(crate) fn stores(range: &Value) -> Vec<u64> {
     let voters = range["voter_store_ids"].as_array().expect("a list").iter();
     let mut stores: Vec<u64> = voters.map(number).collect();
     stores.sort_unstable();
     stores
 }
 
-async fn leader(endpoints: &[String]) -> u64 {
+/// The node that a store is part of.
+pub(crate) async fn node_of(cluster: &Cluster, store: u64) -> usize {
+    let status = cluster.status(0).await.expect("it answers");
+    let mut all = status.stores.iter();
+    let address = all.find(|it| it.store_id == store).expect("it is known").address.clone();
+    let node = (0..cluster.len()).find(|node| {
+        let host = cluster.endpoint(*node).replace("http://", "");
+        host.split(':').next() == address.split(':').next()
+    });
+    node.expect("a node has it")
+}
+
+pub(crate) async fn leader(endpoints: &[String]) -> u64 {
     eventually("a leader", SOON, async || {
         let leader = number(&range(endpoints).await["leader_store_id"]);
         (leader != 0).then_some(leader)
@@ -122,16 +134,7 @@ async fn a_move_to_a_store_that_dies_waits_and_can_be_cancelled() {
     let shown = range(&endpoints).await;
     let has = stores(&shown);
     let spare = (1..=4).find(|store| !has.contains(store)).expect("one of four");
-    let status = cluster.status(0).await.expect("it answers");
-    let address = |store: u64| {
-        let mut all = status.stores.iter();
-        all.find(|it| it.store_id == store).expect("it is known").address.clone()
-    };
-    let node = (0..4).find(|node| {
-        let host = cluster.endpoint(*node).replace("http://", "");
-        host.split(':').next() == address(spare).split(':').next()
-    });
-    let node = node.expect("a node has it");
+    let node = node_of(&cluster, spare).await;
     let led = number(&shown["leader_store_id"]);
     let from = has.iter().find(|store| **store != led).expect("two others").to_string();
     let begin = ["ranges", "move", "1", "--from", &from, "--to", &spare.to_string()];

@@ -9,7 +9,7 @@ use super::*;
 use crate::refusal::Reason;
 
 /// Four stores, of which the first three have range 1, which store 1 leads in term 6.
-fn with_range() -> (World, RangeDescriptor) {
+pub(super) fn with_range() -> (World, RangeDescriptor) {
     let mut world = with_stores(3);
     assert_eq!(world.register(registration(4, 1, "s4:7710")), Ok(4));
     let first = world.state().ranges().range(RangeId(1)).expect("it was made").clone();
@@ -21,11 +21,11 @@ fn with_range() -> (World, RangeDescriptor) {
     (world, first)
 }
 
-fn moves(from: u64, to: u64) -> Wire {
+pub(super) fn moves(from: u64, to: u64) -> Wire {
     Wire::Move(v1::range_goal::Move { from_store_id: from, to_store_id: to })
 }
 
-fn wanted(range_id: u64, goal: Wire, dry_run: bool) -> Request {
+pub(super) fn wanted(range_id: u64, goal: Wire, dry_run: bool) -> Request {
     let goal = Some(RangeGoal { goal: Some(goal) });
     Request::ChangeRange(v1::ChangeRangeRequest {
         range_id,
@@ -100,7 +100,7 @@ impl World {
 }
 
 /// What a range becomes by a step.
-fn made(range: &mut RangeDescriptor, step: range_step::Step) {
+pub(super) fn made(range: &mut RangeDescriptor, step: range_step::Step) {
     let mut it = Descriptor::try_from(&*range).expect("it is well-formed");
     let of = |it: &mut Descriptor, peer: u64, role: Role| {
         it.replicas.iter_mut().find(|it| it.peer.0 == peer).expect("a member").role = role;
