@@ -93,7 +93,7 @@ impl World {
         let Link::Up(conn) = process.link else { return None };
         match self.streams.get_mut(conn)?.node(End::Listener) {
             Node::Gateway(number) => Some(number),
-            Node::Store(_) | Node::Client(_) | Node::Master(_) => None,
+            Node::Store(_) | Node::Client(_) | Node::Master(_) | Node::Operator => None,
         }
     }
 

@@ -179,6 +179,7 @@ impl World {
                 }
                 0
             }
+            Node::Operator => 0,
             Node::Client(_) | Node::Master(_) => unreachable!("{} asks no master", asker.node),
         };
         if paused_until > self.now {
@@ -192,6 +193,7 @@ impl World {
         match asker.node {
             Node::Store(number) => self.store_hears(number, asker, heard),
             Node::Gateway(number) => self.gateway_hears(number, asker, heard),
+            Node::Operator => self.operator_hears(asker, heard),
             Node::Client(_) | Node::Master(_) => {}
         }
     }

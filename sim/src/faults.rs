@@ -291,6 +291,7 @@ impl World {
                 let master = &mut self.masters[number - 1];
                 master.paused_until = master.paused_until.max(until);
             }
+            Node::Operator => unreachable!("nobody pauses an operator"),
         }
         self.queue.plan(until, Event::Ease(Ease::Resume(node)));
     }
@@ -401,6 +402,7 @@ impl World {
             Ease::Resume(Node::Gateway(number)) => self.gateway_resumes(number),
             Ease::Resume(Node::Client(number)) => self.client_resumes(number),
             Ease::Resume(Node::Master(number)) => self.master_resumes(number),
+            Ease::Resume(Node::Operator) => unreachable!("nobody pauses an operator"),
         }
     }
 

@@ -29,6 +29,7 @@ mod master_poll;
 mod names;
 mod node;
 mod options;
+mod orders;
 mod overtaking;
 mod poll;
 mod process;

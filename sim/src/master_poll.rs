@@ -51,9 +51,12 @@ impl World {
             );
         }
         for range in self.checks.tiling.ids() {
-            let wanted = self.checks.tiling.get(range).map_or(0, |it| it.replicas.len());
+            let Some(descriptor) = self.checks.tiling.get(range) else { continue };
+            let wanted = descriptor.replicas.len();
             let count = self.stores.iter().filter(|store| store.status(range).is_some()).count();
-            if count != wanted && !self.splits.is_young(range, self.now) {
+            let changes =
+                self.splits.is_young(range, self.now) || self.is_being_changed(descriptor);
+            if count != wanted && !changes {
                 let what = format!("range {range} has {count} replicas, and is to have {wanted}");
                 return self.violated("settling", &[], format_args!("{what}"));
             }

@@ -13,6 +13,8 @@ pub enum Node {
     Client(usize),
     /// A master.
     Master(usize),
+    /// Somebody at a terminal, who gives orders to the masters.
+    Operator,
 }
 
 impl fmt::Display for Node {
@@ -22,6 +24,7 @@ impl fmt::Display for Node {
             Self::Gateway(number) => write!(f, "g{number}"),
             Self::Client(number) => write!(f, "c{number}"),
             Self::Master(number) => write!(f, "m{number}"),
+            Self::Operator => write!(f, "operator"),
         }
     }
 }

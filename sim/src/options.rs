@@ -221,6 +221,8 @@ options! {
     raft_workers,
     /// Mean time between lists of all locks.
     list_mean_ms,
+    /// Mean time between an operator's orders to the masters.
+    orders_mean_ms,
 }
 
 /// Faults that a run without faults lacks, all of them.
@@ -288,6 +290,7 @@ impl Options {
         options.draw_lists(dice);
         options.split_calls_pct = *dice.pick(&[0, 40, 80]);
         options.draw_split_limits(dice);
+        options.draw_orders(dice);
         options
     }
 
@@ -383,6 +386,7 @@ impl Options {
             ranges_max: 0,
             raft_workers: 1,
             list_mean_ms: 0,
+            orders_mean_ms: 0,
         }
     }
 
@@ -580,6 +584,16 @@ impl Options {
         }
     }
 
+    /// Drawn last, as whatever is new. In half of the runs with masters replicas and leaderships move all
+    /// the time, and there are stores for them to move to.
+    fn draw_orders(&mut self, dice: &mut Dice) {
+        let (on, mean, spare) = (dice.one_in(2), dice.scale(1_000, 20_000), dice.between(4, 6));
+        if on && self.masters > 0 {
+            self.orders_mean_ms = mean;
+            self.stores = self.stores.max(spare);
+        }
+    }
+
     /// As the workers of a store take them.
     pub fn split_limits(&self) -> SplitLimits {
         let limit = |limit: u64| Some(limit).filter(|limit| *limit > 0);
@@ -611,7 +625,7 @@ impl Options {
         match node {
             _ if self.faulty_stores == 0 => true,
             Node::Store(number) => number as u64 <= self.faulty_stores,
-            Node::Gateway(_) | Node::Client(_) | Node::Master(_) => false,
+            Node::Gateway(_) | Node::Client(_) | Node::Master(_) | Node::Operator => false,
         }
     }
 

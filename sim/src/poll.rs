@@ -84,6 +84,11 @@ impl World {
         let ranges: Vec<_> = self.checks.liveness.keys().copied().collect();
         for range in ranges {
             let asking = asking.remove(&range).unwrap_or_default();
+            let descriptor = self.checks.tiling.get(range);
+            if descriptor.is_some_and(|descriptor| self.is_being_changed(descriptor)) {
+                let liveness = self.checks.liveness.get_mut(&range);
+                liveness.expect("every range is watched").may_be_handed_on();
+            }
             self.poll_range(range, asking);
         }
     }
@@ -134,6 +139,7 @@ impl World {
     pub fn calm_down(&mut self) {
         self.heal();
         self.begin_splits();
+        self.cease_orders();
         self.checks.calm(self.now);
     }
 
@@ -231,6 +237,7 @@ impl World {
             self.violated(rule, &[], format_args!("{what}"));
         }
         self.check_masters_at_rest();
+        self.check_operators_at_rest();
         self.check_split_calls_at_rest();
     }
 

@@ -87,6 +87,9 @@ impl World {
     fn plan_rival(&mut self, range: RangeId, epoch: Epoch, key: &str, replicas: usize, at: u64) {
         let Some(leader) = leader_of(&self.stores, range) else { return };
         let store = leader.number;
+        if !self.splits.have_ids(1 + replicas as u64) {
+            return;
+        }
         let child = RangeId(self.splits.next_ids(1));
         let first = self.splits.next_ids(replicas as u64);
         let child_peers = (first..).take(replicas).map(PeerId).collect();

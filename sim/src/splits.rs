@@ -15,10 +15,13 @@ use crate::poll::leader_of;
 use crate::store::StoreNode;
 use crate::world::{Event, MS, S, World};
 
-/// Masters give larger ids, and the world begins with smaller ones.
+/// Ids from here on are the masters' to give. A store takes no replica of a range with a smaller id
+/// than one that it had, so what the world gives has to be smaller,
 const FIRST_ID: u64 = 1_000;
-/// Masters do not come so far.
-const IDS_BEGIN: u64 = 100_000;
+/// and larger than what the world begins with.
+const IDS_BESIDE_MASTERS: u64 = 500;
+/// Where there are no masters nobody moves replicas, and many splits are to have ids.
+const IDS_WITHOUT_MASTERS: u64 = 100_000;
 /// Wishes that may come again.
 const REMEMBERED_MAX: usize = 8;
 /// How late a wish may be, and how late it may come again.
@@ -42,10 +45,11 @@ pub struct Asked {
 }
 
 /// What was asked for so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Splits {
-    /// So many ids were given, of ranges and of replicas.
-    ids: u64,
+    /// The next id for a range or a replica, and the first that is not to be given.
+    next_id: u64,
+    ids_end: u64,
     /// So many children more may come into being.
     left: u64,
     latest: VecDeque<(RangeId, Split)>,
@@ -66,6 +70,24 @@ struct Ending {
 }
 
 impl Splits {
+    /// Of a world in which masters give ids, or none do.
+    pub fn new(with_masters: bool) -> Self {
+        let (next_id, ids_end) = match with_masters {
+            true => (IDS_BESIDE_MASTERS, FIRST_ID),
+            false => (IDS_WITHOUT_MASTERS, u64::MAX),
+        };
+        Self {
+            next_id,
+            ids_end,
+            left: 0,
+            latest: VecDeque::new(),
+            born: BTreeMap::new(),
+            given: BTreeSet::new(),
+            is_settled: false,
+            is_over: false,
+        }
+    }
+
     /// So many may still happen.
     pub fn begin(&mut self, children: u64) {
         self.left = children;
@@ -92,20 +114,25 @@ impl Splits {
         self.born.get(&range).is_some_and(|born| now < born + YOUNG_NS)
     }
 
-    fn next_id(&mut self) -> u64 {
-        self.next_ids(1)
+    /// Whether there are so many ids that were never given.
+    pub fn have_ids(&self, count: u64) -> bool {
+        self.next_id + count <= self.ids_end
     }
 
     /// The first of so many ids that were never given.
+    ///
+    /// # Panics
+    /// There are not so many.
     pub fn next_ids(&mut self, count: u64) -> u64 {
-        self.ids += count;
-        IDS_BEGIN + self.ids - count + 1
+        assert!(self.have_ids(count), "{count} ids from {} are too many", self.next_id);
+        self.next_id += count;
+        self.next_id - count
     }
 
     /// Takes note of ids that a worker is given; the first that was given before, or with which the
     /// world began.
     pub fn given_twice(&mut self, ids: &[u64]) -> Option<u64> {
-        ids.iter().copied().find(|id| *id < FIRST_ID || !self.given.insert(*id))
+        ids.iter().copied().find(|id| *id < IDS_BESIDE_MASTERS || !self.given.insert(*id))
     }
 }
 
@@ -238,11 +265,16 @@ impl World {
             true => *dice.pick(&tiling.all_of(range).collect::<Vec<_>>()),
             false => tiling.get(range)?,
         };
+        let replicas = descriptor.replicas.len() as u64;
+        if !splits.have_ids(1 + replicas) {
+            return None;
+        }
+        let (child, first) = (splits.next_ids(1), splits.next_ids(replicas));
         let split = Split {
             epoch: descriptor.epoch,
             key,
-            child: RangeId(splits.next_id()),
-            child_peers: descriptor.replicas.iter().map(|_| PeerId(splits.next_id())).collect(),
+            child: RangeId(child),
+            child_peers: (first..first + replicas).map(PeerId).collect(),
         };
         match dice.below(40) {
             kind @ 0..=4 => Some((range, spoil(split, kind, descriptor), true)),

@@ -66,7 +66,7 @@ impl World {
             Node::Store(number) => self.store_receives(number, id, payload),
             Node::Gateway(number) => self.gateway_receives(number, id, payload),
             Node::Client(number) => self.client_receives(number, id, payload),
-            Node::Master(_) => unreachable!("masters have no such connections"),
+            Node::Master(_) | Node::Operator => unreachable!("masters have no such connections"),
         }
     }
 

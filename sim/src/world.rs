@@ -27,6 +27,7 @@ use crate::master::MasterNode;
 use crate::names::Names;
 use crate::node::Node;
 use crate::options::Options;
+use crate::orders::Orders;
 use crate::overtaking::Overtaking;
 use crate::queue::Queue;
 use crate::ranges::{REPLICAS, Ranges};
@@ -271,6 +272,10 @@ pub enum Event {
     List(ListStep),
     /// Somebody wants a range to be split.
     Split,
+    /// An operator wants something of the masters,
+    Order,
+    /// or says it once more.
+    OrderAgain(u64),
     /// That reaches a store.
     SplitAsked(Box<Asked>),
     /// An operator calls for a split that he has wished, by its number.
@@ -321,6 +326,8 @@ pub struct DiceBox {
     pub asked_splits: Dice,
     /// Lists.
     pub lists: Dice,
+    /// Orders to the masters.
+    pub orders: Dice,
 }
 
 /// What is counted, by name.
@@ -392,6 +399,7 @@ pub struct World {
     pub(crate) splits: Splits,
     pub(crate) split_calls: SplitCalls,
     pub(crate) lists: Lists,
+    pub(crate) orders: Orders,
     /// The resources behind exclusive locks.
     pub(crate) resources: BTreeMap<String, FencingOracle>,
     pub(crate) recorder: Recorder,
@@ -433,6 +441,7 @@ impl World {
             splits: Dice::new(seed, "splits"),
             asked_splits: Dice::new(seed, "asked splits"),
             lists: Dice::new(seed, "lists"),
+            orders: Dice::new(seed, "orders"),
         };
         let clocks: Vec<_> = (0..options.stores.max(REPLICAS as u64))
             .map(|_| draw_clock(&options, &mut dice.clocks))
@@ -454,6 +463,7 @@ impl World {
         let masters = (1..=if options.masters == 2 { 3 } else { options.masters } as usize)
             .map(|number| MasterNode::new(number, draw_clock(&options, &mut dice.clocks)))
             .collect();
+        let has_masters = options.masters > 0;
         let mut world = Self {
             seed,
             now: 0,
@@ -476,9 +486,10 @@ impl World {
             clients,
             names,
             ranges,
-            splits: Splits::default(),
+            splits: Splits::new(has_masters),
             split_calls: SplitCalls::default(),
             lists: Lists::default(),
+            orders: Orders::default(),
             resources: BTreeMap::new(),
             recorder: Recorder::default(),
             replays: Replays::default(),
@@ -508,6 +519,7 @@ impl World {
         world.plan_faults();
         world.begin_splits();
         world.plan_split();
+        world.begin_orders();
         world.plan_list();
         world.queue.plan(POLL_NS, Event::Poll);
         world.queue.plan(SWEEP_NS, Event::Sweep);
@@ -610,6 +622,8 @@ impl World {
             Event::Ambush { client } => self.ambush(client),
             Event::List(step) => self.list_step(step),
             Event::Split => self.split(),
+            Event::Order => self.order_something(),
+            Event::OrderAgain(number) => self.order_again(number),
             Event::SplitAsked(asked) => self.split_asked(*asked),
             Event::SplitCalled(wish) => self.call_for_split(wish),
             Event::Ids { store, life, step } => self.ids_step(store, life, step),

@@ -84,7 +84,7 @@ impl Liveness {
         }
     }
 
-    /// Its first leader may hand it on, since it was perhaps split off for load.
+    /// Its leader may hand it on: the range was perhaps split off for load, or masters have said so.
     pub fn may_be_handed_on(&mut self) {
         self.may_be_handed_on = true;
     }

@@ -87,6 +87,10 @@ impl Tiling {
     fn is_seen(&mut self, descriptor: &Descriptor, index: u64) -> bool {
         let seen = self.committed.get_mut(&(descriptor.range, descriptor.epoch));
         let Some(Seen { by, until, .. }) = seen else { return false };
+        // A shell has what its leader has applied, and has applied nothing itself.
+        if index == 0 {
+            return true;
+        }
         (*by, *until) = ((*by).min(index), (*until).max(index));
         true
     }
