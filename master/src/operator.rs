@@ -97,6 +97,10 @@ impl Goal {
     /// The next step for a range that is like this, and is led from this store, if anybody leads it.
     pub fn next(self, range: &Descriptor, leader: Option<StoreId>) -> Next {
         let at = |store| range.on_store(store).copied();
+        let others_vote = |than: StoreId| {
+            let mut others = range.replicas.iter().filter(|it| it.store != than);
+            others.any(|it| it.role.votes_incoming())
+        };
         match self {
             Self::Lead { to } => match at(to) {
                 Some(_) if leader == Some(to) => Next::Done,
@@ -109,12 +113,16 @@ impl Goal {
             _ if range.is_joint() => Next::Do(Step::LeaveJoint),
             Self::LeaveJoint => Next::Done,
             Self::Add { peer, to } => add(at(to), peer, to),
-            Self::Remove { from } => remove(at(from), leader),
+            Self::Remove { from } if others_vote(from) => remove(at(from), leader),
+            // Nobody else votes any more: it cannot go.
+            Self::Remove { from } => match at(from).map(|it| it.role) {
+                Some(Role::Learner) | None => remove(at(from), leader),
+                Some(_) => Next::Off,
+            },
             Self::Replace { from, peer, to } => {
-                let mut others = range.replicas.iter().filter(|it| it.store != from);
                 let leads = match leader == Some(from) {
                     false => Leads::No,
-                    true if others.any(|it| it.role.votes_incoming()) => Leads::AmongOthers,
+                    true if others_vote(from) => Leads::AmongOthers,
                     true => Leads::Alone,
                 };
                 replace((at(from), leads), (at(to), peer, to))
@@ -411,6 +419,13 @@ mod tests {
         ] {
             assert_eq!(goal.next(&range, Some(StoreId(2))), Next::Off, "{goal:?}");
         }
+        let last = self::range(&[(11, 1, Role::Voter), (12, 2, Role::Learner)]);
+        let goal = Goal::Remove { from: StoreId(1) };
+        assert_eq!(goal.next(&last, Some(StoreId(1))), Next::Off, "nobody else votes");
+        assert_eq!(
+            path(Goal::Remove { from: StoreId(2) }, &last, None).map(|it| it.len()),
+            Some(1)
+        );
         let gone = Goal::Remove { from: StoreId(9) };
         assert_eq!(gone.next(&range, Some(StoreId(2))), Next::Done);
         assert_eq!(Goal::LeaveJoint.next(&range, None), Next::Done);
