@@ -3,18 +3,21 @@
 
 use std::{
     collections::BTreeMap,
+    pin::Pin,
     sync::{Arc, PoisonError, RwLock},
+    task::{Context, Poll},
     time::Duration,
 };
 
 use sharklock_proto::{
     Identity,
     internal::v1::{
-        RaftClass, RaftEnd, RaftFrame, RaftHello,
+        RaftClass, RaftFrame, RaftHello, RaftSign,
         peer_service_server::{PeerService, PeerServiceServer},
     },
 };
-use tokio::time::timeout;
+use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
+use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -26,6 +29,9 @@ const FRAME_BYTES_MAX: usize = 32 << 20;
 
 /// The sender of a stream says at once who it is.
 const HELLO_WITHIN: Duration = Duration::from_secs(5);
+
+/// Between two signs of life on a stream that is read.
+pub const SIGN_EVERY: Duration = Duration::from_secs(2);
 
 /// See the module. Clones share the list of stores.
 #[derive(Clone)]
@@ -55,10 +61,12 @@ impl PeerAcceptor {
     pub fn into_service(self) -> PeerServiceServer<Self> {
         PeerServiceServer::new(self).max_decoding_message_size(FRAME_BYTES_MAX)
     }
+}
 
+impl Acceptor {
     /// The one who speaks, if he may.
     fn admit(&self, hello: &RaftHello) -> Result<u64, Status> {
-        let me = &self.0.me;
+        let me = &self.me;
         if hello.cluster_id != me.cluster_id {
             return Err(Status::failed_precondition("the sender belongs to another cluster"));
         }
@@ -71,7 +79,7 @@ impl PeerAcceptor {
         if hello.class() == RaftClass::Unspecified {
             return Err(Status::invalid_argument("hello.class is not set, or not known here"));
         }
-        let known = self.0.known.read().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         match known.get(&hello.from_store) {
             Some(ident) if hello.from_ident == *ident => Ok(hello.from_store),
             Some(_) => Err(Status::failed_precondition(format!(
@@ -89,7 +97,7 @@ impl PeerAcceptor {
     fn take(&self, from: u64, frame: RaftFrame) -> Result<(), Status> {
         let RaftFrame { hello, messages, heartbeats, snapshots } = frame;
         let forged = |what| Status::permission_denied(format!("{what} of another store"));
-        let mine = |from_store, to_store| from_store == from && to_store == self.0.me.store;
+        let mine = |from_store, to_store| from_store == from && to_store == self.me.store;
         if hello.is_some_and(|hello| hello.from_store != from) {
             return Err(forged("a hello"));
         }
@@ -102,7 +110,7 @@ impl PeerAcceptor {
         if !snapshots.iter().all(|snapshot| mine(snapshot.from_store, snapshot.to_store)) {
             return Err(forged("a snapshot"));
         }
-        let inbox = &self.0.inbox;
+        let inbox = &self.inbox;
         if !messages.is_empty() {
             inbox.messages(messages);
         }
@@ -114,36 +122,82 @@ impl PeerAcceptor {
         }
         Ok(())
     }
+
+    /// Takes what comes until the stream ends, or this process does.
+    async fn read(
+        self: Arc<Self>,
+        from: u64,
+        mut frames: Streaming<RaftFrame>,
+    ) -> Result<(), Status> {
+        loop {
+            let frame = tokio::select! {
+                frame = frames.message() => frame?,
+                () = self.stopping.cancelled() => None,
+            };
+            match frame {
+                Some(frame) => self.take(from, frame)?,
+                None => return Ok(()),
+            }
+        }
+    }
 }
 
 #[tonic::async_trait]
 impl PeerService for PeerAcceptor {
+    type RaftStream = Signs;
+
     async fn raft(
         &self,
         request: Request<Streaming<RaftFrame>>,
-    ) -> Result<Response<RaftEnd>, Status> {
+    ) -> Result<Response<Signs>, Status> {
         let mut frames = request.into_inner();
         let first = tokio::select! {
             first = timeout(HELLO_WITHIN, frames.message()) => first.map_err(|_| {
                 Status::deadline_exceeded(format!("no hello within {HELLO_WITHIN:?}"))
             })??,
-            () = self.0.stopping.cancelled() => return Ok(Response::new(RaftEnd {})),
+            () = self.0.stopping.cancelled() => {
+                return Err(Status::unavailable("this process is about to end"));
+            }
         };
         let first = first.unwrap_or_default();
         let hello = first.hello.as_ref();
         let hello =
             hello.ok_or_else(|| Status::invalid_argument("the first frame has no hello"))?;
-        let from = self.admit(hello)?;
-        self.take(from, first)?;
-        loop {
-            let frame = tokio::select! {
-                frame = frames.message() => frame?,
-                () = self.0.stopping.cancelled() => None,
-            };
-            match frame {
-                Some(frame) => self.take(from, frame)?,
-                None => return Ok(Response::new(RaftEnd {})),
-            }
+        let from = self.0.admit(hello)?;
+        self.0.take(from, first)?;
+        Ok(Response::new(Signs::while_reading(Arc::clone(&self.0).read(from, frames))))
+    }
+}
+
+/// The answer to a stream: signs of life for as long as somebody reads it. The reading ends with it.
+pub struct Signs {
+    /// None: it has come to its end.
+    reading: Option<Reading>,
+    every: Interval,
+}
+
+type Reading = Pin<Box<dyn Future<Output = Result<(), Status>> + Send>>;
+
+impl Signs {
+    /// While this goes on.
+    pub fn while_reading(
+        reading: impl Future<Output = Result<(), Status>> + Send + 'static,
+    ) -> Self {
+        let mut every = interval(SIGN_EVERY);
+        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { reading: Some(Box::pin(reading)), every }
+    }
+}
+
+impl Stream for Signs {
+    type Item = Result<RaftSign, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let Some(reading) = &mut self.reading else { return Poll::Ready(None) };
+        if let Poll::Ready(ended) = reading.as_mut().poll(cx) {
+            self.reading = None;
+            return Poll::Ready(ended.err().map(Err));
         }
+        self.every.poll_tick(cx).map(|_at| Some(Ok(RaftSign {})))
     }
 }

@@ -12,7 +12,7 @@ mod peer_queue;
 mod peers;
 mod server;
 
-pub use acceptor::PeerAcceptor;
+pub use acceptor::{PeerAcceptor, Signs};
 pub use backoff::Backoff;
 pub use dialling::{DIAL_WITHIN, Dialling, PING_EVERY, PONG_WITHIN, innermost};
 pub use masters::{Masters, MastersError, NOT_LEADER};

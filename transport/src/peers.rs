@@ -7,18 +7,23 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use sharklock_proto::{
     ClusterId, Identity,
     internal::v1::{
-        Heartbeats, MessageType, RaftClass, RaftHello, RangeMessage, SnapshotMessage,
+        Heartbeats, MessageType, RaftClass, RaftHello, RaftSign, RangeMessage, SnapshotMessage,
         peer_service_client::PeerServiceClient,
     },
 };
-use tokio::{task::AbortHandle, time::sleep};
+use tokio::{
+    task::AbortHandle,
+    time::{sleep, timeout},
+};
 
 use crate::{
+    acceptor::SIGN_EVERY,
     backoff::Backoff,
     dialling::Dialling,
     peer_queue::{Item, PeerQueue},
@@ -232,32 +237,34 @@ impl Keeper {
         }
     }
 
-    /// Until the stream has ended, and why.
+    /// Until the stream has ended or shows no sign of life, and why.
     async fn speak(&self, channel: tonic::transport::Channel, backoff: &mut Backoff) -> String {
         let mut client = PeerServiceClient::new(channel);
         let outgoing = self.link.queue.stream(self.hello.clone());
-        let speaking = client.raft(outgoing);
-        let mut speaking = std::pin::pin!(speaking);
-        // A peer that refuses the hello does so at once; a stream that stands for as long as that
-        // takes at most is not a failed try.
-        let stands = sleep(STANDS_AFTER);
-        let ended = tokio::select! {
-            ended = &mut speaking => ended,
-            () = stands => {
-                if backoff.is_failing() {
-                    let (store, class) = (self.store, self.link.class.as_str_name());
-                    tracing::info!(store, address = self.address, class, "a stream to a peer stands");
-                }
-                backoff.reset();
-                speaking.await
-            }
+        // The answer begins when the peer has taken the hello.
+        let mut signs = match timeout(ANSWER_WITHIN, client.raft(outgoing)).await {
+            Ok(Ok(answer)) => answer.into_inner(),
+            Ok(Err(status)) => return status.message().to_owned(),
+            Err(_elapsed) => return format!("no answer to the hello within {ANSWER_WITHIN:?}"),
         };
-        match ended {
-            Ok(_) => "the peer has ended the stream".to_owned(),
-            Err(status) => status.message().to_owned(),
+        if backoff.is_failing() {
+            let (store, class) = (self.store, self.link.class.as_str_name());
+            tracing::info!(store, address = self.address, class, "a stream to a peer stands");
+        }
+        backoff.reset();
+        loop {
+            match timeout(SIGN_WITHIN, signs.message()).await {
+                Ok(Ok(Some(RaftSign {}))) => {}
+                Ok(Ok(None)) => return "the peer has ended the stream".to_owned(),
+                Ok(Err(status)) => return status.message().to_owned(),
+                Err(_elapsed) => return format!("no sign of life within {SIGN_WITHIN:?}"),
+            }
         }
     }
 }
 
-/// After so long a stream that has not ended counts as one that stands.
-const STANDS_AFTER: std::time::Duration = std::time::Duration::from_secs(1);
+/// How long a peer may take to answer a hello: it may be about to start.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// A stream whose peer shows no sign of life for so long is given up. HTTP/2's own pings are not
+/// enough: a connection can answer them while nobody reads the stream.
+const SIGN_WITHIN: Duration = Duration::from_secs(3 * SIGN_EVERY.as_secs());

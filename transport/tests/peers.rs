@@ -1,12 +1,21 @@
 //! Streams between stores over loopback: what arrives, what is refused, what is told when it does not.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use sharklock_proto::{
     ClusterId, Identity,
     internal::v1::{
-        Heartbeats, Message, MessageType, RaftClass, RaftEnd, RaftFrame, RaftHello, RangeMessage,
+        Heartbeats, Message, MessageType, RaftClass, RaftFrame, RaftHello, RaftSign, RangeMessage,
         SnapshotChunk, SnapshotMessage,
         peer_service_client::PeerServiceClient,
         peer_service_server::{PeerService, PeerServiceServer},
@@ -14,9 +23,10 @@ use sharklock_proto::{
     },
 };
 use sharklock_transport::{
-    Dialling, PeerAcceptor, PeerAddress, PeerIdentity, PeerInbox, PeerLinks, serve, server,
+    Dialling, PeerAcceptor, PeerAddress, PeerIdentity, PeerInbox, PeerLinks, Signs, serve, server,
 };
 use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
+use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status, Streaming};
 
@@ -205,25 +215,60 @@ struct StuckOnSnapshots(Arc<Inbox>);
 
 #[tonic::async_trait]
 impl PeerService for StuckOnSnapshots {
+    type RaftStream = Signs;
+
     async fn raft(
         &self,
         request: Request<Streaming<RaftFrame>>,
-    ) -> Result<Response<RaftEnd>, Status> {
-        let mut frames = request.into_inner();
-        while let Some(frame) = frames.message().await? {
-            let is_snapshots = frame.hello.is_some_and(|h| h.class() == RaftClass::Snapshot);
-            if is_snapshots {
-                self.0.snapshots(frame.snapshots);
-                std::future::pending::<()>().await;
+    ) -> Result<Response<Signs>, Status> {
+        let (inbox, mut frames) = (Arc::clone(&self.0), request.into_inner());
+        Ok(Response::new(Signs::while_reading(async move {
+            while let Some(frame) = frames.message().await? {
+                let is_snapshots = frame.hello.is_some_and(|h| h.class() == RaftClass::Snapshot);
+                if is_snapshots {
+                    inbox.snapshots(frame.snapshots);
+                    std::future::pending::<()>().await;
+                }
+                if !frame.messages.is_empty() {
+                    inbox.messages(frame.messages);
+                }
+                if !frame.heartbeats.is_empty() {
+                    inbox.heartbeats(frame.heartbeats);
+                }
             }
-            if !frame.messages.is_empty() {
-                self.0.messages(frame.messages);
-            }
-            if !frame.heartbeats.is_empty() {
-                self.0.heartbeats(frame.heartbeats);
-            }
+            Ok(())
+        })))
+    }
+}
+
+/// A stream that stays open, and of which nobody reads anything.
+struct Unread(#[expect(dead_code, reason = "it is held, not read")] Streaming<RaftFrame>);
+
+impl Stream for Unread {
+    type Item = Result<RaftSign, Status>;
+
+    fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        Poll::Pending
+    }
+}
+
+/// A peer that takes the first stream that comes and shows no sign of life on it, as if nobody read it;
+/// those after it are as they should be.
+struct SilentOnce(PeerAcceptor, Arc<AtomicBool>);
+
+#[tonic::async_trait]
+impl PeerService for SilentOnce {
+    type RaftStream = Pin<Box<dyn Stream<Item = Result<RaftSign, Status>> + Send>>;
+
+    async fn raft(
+        &self,
+        request: Request<Streaming<RaftFrame>>,
+    ) -> Result<Response<Self::RaftStream>, Status> {
+        if !self.1.swap(true, Ordering::SeqCst) {
+            return Ok(Response::new(Box::pin(Unread(request.into_inner()))));
         }
-        Ok(Response::new(RaftEnd {}))
+        let signs = self.0.raft(request).await?.into_inner();
+        Ok(Response::new(Box::pin(signs)))
     }
 }
 
@@ -253,6 +298,21 @@ async fn a_stuck_snapshot_delays_neither_heartbeats_nor_appends() {
             other => panic!("nothing else can come: {other:?}"),
         }
     }
+    serving.abort();
+}
+
+/// Whatever the reason: HTTP/2's pings are answered, and nobody reads. Messages would be lost for ever.
+#[tokio::test]
+async fn a_stream_that_stands_and_is_read_by_nobody_is_given_up_for_another() {
+    let (inbox, mut heard) = Inbox::new();
+    let acceptor = PeerAcceptor::new(identity(HEARER), inbox, CancellationToken::new());
+    acceptor.set_peers(&at(SPEAKER, "127.0.0.1:1"));
+    let first = Arc::new(AtomicBool::new(false));
+    let service = PeerServiceServer::new(SilentOnce(acceptor, Arc::clone(&first)));
+    let (address, serving) = served("127.0.0.1:0", service, CancellationToken::new()).await;
+    let (links, _told) = speaker(&address);
+    until_all_stand(&links, &mut heard).await;
+    assert!(first.load(Ordering::SeqCst), "one stream was silent at first");
     serving.abort();
 }
 
@@ -353,22 +413,26 @@ struct OfClass(RaftClass, Arc<Inbox>);
 
 #[tonic::async_trait]
 impl PeerService for OfClass {
+    type RaftStream = Signs;
+
     async fn raft(
         &self,
         request: Request<Streaming<RaftFrame>>,
-    ) -> Result<Response<RaftEnd>, Status> {
-        let mut frames = request.into_inner();
-        let mut class = RaftClass::Unspecified;
-        while let Some(frame) = frames.message().await? {
-            class = frame.hello.map_or(class, |hello| hello.class());
-            if class == self.0 && !frame.messages.is_empty() {
-                self.1.messages(frame.messages);
+    ) -> Result<Response<Signs>, Status> {
+        let (of, inbox, mut frames) = (self.0, Arc::clone(&self.1), request.into_inner());
+        Ok(Response::new(Signs::while_reading(async move {
+            let mut class = RaftClass::Unspecified;
+            while let Some(frame) = frames.message().await? {
+                class = frame.hello.map_or(class, |hello| hello.class());
+                if class == of && !frame.messages.is_empty() {
+                    inbox.messages(frame.messages);
+                }
+                if class == of && !frame.heartbeats.is_empty() {
+                    inbox.heartbeats(frame.heartbeats);
+                }
             }
-            if class == self.0 && !frame.heartbeats.is_empty() {
-                self.1.heartbeats(frame.heartbeats);
-            }
-        }
-        Ok(Response::new(RaftEnd {}))
+            Ok(())
+        })))
     }
 }
 

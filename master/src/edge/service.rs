@@ -9,7 +9,7 @@ use std::{
 use sharklock_proto::{
     internal::v1::{
         AllocateIdsRequest, AllocateIdsResponse, GetClusterRequest, GetClusterResponse,
-        GetRoutesRequest, MeetRequest, MeetResponse, RaftEnd, RaftFrame, RegisterStoreRequest,
+        GetRoutesRequest, MeetRequest, MeetResponse, RaftFrame, RegisterStoreRequest,
         RegisterStoreResponse, RoutesUpdate, StoreHeartbeatRequest, StoreHeartbeatResponse,
         WatchRoutesRequest, master_service_server::MasterService, peer_service_server::PeerService,
     },
@@ -20,7 +20,7 @@ use sharklock_proto::{
         SetStoreDutyRequest, SetStoreDutyResponse,
     },
 };
-use sharklock_transport::PeerAcceptor;
+use sharklock_transport::{PeerAcceptor, Signs};
 use tokio::sync::{Notify, mpsc};
 use tokio_stream::Stream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
@@ -290,7 +290,9 @@ impl Stream for Updates {
 
 #[tonic::async_trait]
 impl PeerService for Service {
-    async fn raft(&self, call: Call<Streaming<RaftFrame>>) -> Result<Response<RaftEnd>, Status> {
+    type RaftStream = Signs;
+
+    async fn raft(&self, call: Call<Streaming<RaftFrame>>) -> Result<Response<Signs>, Status> {
         match self.0.acceptor.get() {
             Some(acceptor) => acceptor.raft(call).await,
             None => Err(Status::unavailable("this master does not belong to a cluster yet")),
