@@ -54,6 +54,7 @@ fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Status(args) => runtime::start(1)?.block_on(admin::status(&reach, args)),
         Command::Locks(args) => runtime::start(1)?.block_on(admin::locks(&reach, args.command)),
         Command::Ranges(args) => runtime::start(1)?.block_on(admin::ranges(&reach, args.command)),
+        Command::Masters(args) => runtime::start(1)?.block_on(admin::masters(&reach, args.command)),
         Command::Ops(args) => runtime::start(1)?.block_on(admin::ops(&reach, args.command)),
         Command::Stores(args) => runtime::start(1)?.block_on(admin::stores(&reach, args.command)),
         Command::Schedule(args) => {

@@ -83,9 +83,10 @@ pub use {
     guard::{Guard, LostSignal},
     lock::LockBuilder,
     sharklock_proto::v1::{
-        ChangeRangeResponse, GetScheduleResponse, GetStatusResponse, Operator, OperatorState,
-        PlannedChange, RangeGoal, RangePart, RangeStatus, RangeTotals, ScheduleSetting,
-        SetScheduleResponse, SetStoreDutyResponse, SettingUnit, SplitRangeResponse, StoreDuty,
-        StoreLabel, StoreStatus, range_goal,
+        ChangeMastersResponse, ChangeRangeResponse, GetScheduleResponse, GetStatusResponse,
+        ListMastersResponse, MasterStatus, Operator, OperatorState, PlannedChange, RangeGoal,
+        RangePart, RangeStatus, RangeTotals, ScheduleSetting, SetScheduleResponse,
+        SetStoreDutyResponse, SettingUnit, SplitRangeResponse, StoreDuty, StoreLabel, StoreStatus,
+        master_goal, range_goal,
     },
 };

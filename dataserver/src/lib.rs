@@ -40,7 +40,7 @@ pub use assignment::Assignment;
 pub use codec::{BatchHead, DecodeError, LogBatch, decode_batch, encode_batch};
 pub use condition_clock::TimeKey;
 #[cfg(feature = "edge")]
-pub use edge::{DataServer, DataServerConfig, LocalLink, StartError, Tuning};
+pub use edge::{DataServer, DataServerConfig, LocalLink, StartError, Tuning, known_masters};
 pub use front::LinkId;
 pub use gathering::{GATHERING_LINK, Gathering, is_for_all};
 pub use lease_clock::{LeaseClock, LeaseKey, Renewal, with_drift};

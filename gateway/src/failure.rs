@@ -171,6 +171,18 @@ reasons! {
     StoreUnknown = "STORE_UNKNOWN", NotFound;
     /// The store is not heard of, or is to be emptied.
     StoreUnfit = "STORE_UNFIT", FailedPrecondition;
+    /// There is no such master.
+    MasterUnknown = "MASTER_UNKNOWN", NotFound;
+    /// A master is at this address.
+    MasterThere = "MASTER_THERE", FailedPrecondition;
+    /// No master waits at this address, or it has no vote or is not heard of.
+    MasterUnfit = "MASTER_UNFIT", FailedPrecondition;
+    /// Another change of the masters is on its way.
+    MastersChanging = "MASTERS_CHANGING", FailedPrecondition;
+    /// There are as many masters as make sense.
+    MastersTooMany = "MASTERS_TOO_MANY", FailedPrecondition;
+    /// Of the masters that would stay too few are heard of.
+    NoMajority = "NO_MAJORITY", FailedPrecondition;
     /// No leading master answers, who would have to give ids. Locks go on.
     NoMaster = "NO_MASTER", Unavailable;
     /// The masters have given ids that cannot be used.
@@ -242,6 +254,12 @@ impl Reason {
             Self::LastVoter,
             Self::StoreUnknown,
             Self::StoreUnfit,
+            Self::MasterUnknown,
+            Self::MasterThere,
+            Self::MasterUnfit,
+            Self::MastersChanging,
+            Self::MastersTooMany,
+            Self::NoMajority,
         ];
         match name {
             "INVALID" => Some(Self::BadGoal),

@@ -10,11 +10,11 @@ use bytes::Bytes;
 use sharklock_proto::{
     internal::v1::{ListRange, SplitRange, store_call::Body},
     v1::{
-        AcquireRequest, CancelOperatorRequest, CancelRequest, ChangeRangeRequest,
-        CheckTokenRequest, ForceReleaseRequest, GetLockRequest, KeepAliveRequest, ListLocksRequest,
-        ListRangesRequest, PauseScheduleRequest, RangeEpoch, ReleaseRequest, SetScheduleRequest,
-        SetStoreDutyRequest, SplitRangeRequest, list_ranges_request, session_call,
-        split_range_request,
+        AcquireRequest, CancelOperatorRequest, CancelRequest, ChangeMastersRequest,
+        ChangeRangeRequest, CheckTokenRequest, ForceReleaseRequest, GetLockRequest,
+        KeepAliveRequest, ListLocksRequest, ListRangesRequest, PauseScheduleRequest, RangeEpoch,
+        ReleaseRequest, SetScheduleRequest, SetStoreDutyRequest, SplitRangeRequest,
+        list_ranges_request, session_call, split_range_request,
     },
 };
 
@@ -371,6 +371,15 @@ pub fn set_schedule(request: SetScheduleRequest) -> Result<SetScheduleRequest, F
 /// # Errors
 /// A field breaks a rule.
 pub fn pause_schedule(request: PauseScheduleRequest) -> Result<PauseScheduleRequest, Failure> {
+    check_text(Reason::BadOperator, "operator", &request.operator, 0, OWNER_BYTES_MAX)?;
+    Ok(request)
+}
+
+/// The masters are to be others; they check the rest.
+///
+/// # Errors
+/// A field breaks a rule.
+pub fn change_masters(request: ChangeMastersRequest) -> Result<ChangeMastersRequest, Failure> {
     check_text(Reason::BadOperator, "operator", &request.operator, 0, OWNER_BYTES_MAX)?;
     Ok(request)
 }

@@ -10,7 +10,7 @@ use std::{
 
 use sharklock_multiraft::{
     Batch, BatchSeq, Chore, ChoreDone, Effects, LeftBehind, Matched, Pacer, Proposals, RoleNow,
-    Store,
+    StateMachine as _, Store,
 };
 use sharklock_proto::{
     ClusterId, Identity, Start,
@@ -20,6 +20,7 @@ use sharklock_proto::{
 };
 use sharklock_rangemap::{RangeId, StoreId};
 
+use members::Membership;
 use operations::Operations;
 use scheduling::Scheduling;
 
@@ -27,11 +28,13 @@ use crate::{
     presence::{Presence, SilenceLimits},
     refusal::{Reason, Refusal},
     request::{Ask, Reply, Request},
-    state::{Answer, ClusterState, encode_batch},
+    state::{Answer, ClusterState, Member, encode_batch},
 };
 
 mod answers;
+mod members;
 mod operations;
+mod ordering;
 mod registering;
 mod reports;
 mod scheduling;
@@ -48,8 +51,9 @@ const WAITING_MAX: usize = 4_096;
 pub struct Settings {
     /// The cluster.
     pub cluster_id: ClusterId,
-    /// Addresses of the masters by member id.
-    pub members: BTreeMap<StoreId, String>,
+    /// The masters by member id, as far as the directory knows: those that formed the cluster, or those of
+    /// the day on which this one joined it. From when they are known to the log, that is what counts.
+    pub members: BTreeMap<StoreId, Member>,
     /// Replicas of the cluster's first range: it is made once so many stores have registered.
     pub replicas: u32,
     /// When silent stores count as what.
@@ -79,6 +83,11 @@ pub enum Input {
     Unreachable(StoreId),
     /// The process is about to stop: another one is to lead.
     HandOver,
+    /// This master was removed, by the word of those that are members.
+    Removed,
+    /// These are the masters, by the word of the leading one. Those of them of whom the log here does not
+    /// know yet could not bring it otherwise.
+    Members(BTreeMap<StoreId, Member>),
 }
 
 /// The work that a turn leaves to its owner.
@@ -100,6 +109,8 @@ pub struct Outputs {
     pub routes: Option<RoutesUpdate>,
     /// Leadership was lost: those who watch must look for the next leader.
     pub is_deposed: bool,
+    /// The masters are others than before: connections are to be made to these.
+    pub members: Option<BTreeMap<StoreId, Member>>,
 }
 
 /// The question that waits for the outcome of a command.
@@ -123,6 +134,8 @@ enum Asker {
     Setting { number: u64 },
     /// Somebody who says what a store is for.
     Dutiful { number: u64, store: StoreId },
+    /// Somebody who changes the masters, and is told of these steps.
+    Masters { number: u64, steps: Vec<String> },
     /// Those who watch routes: of this range they hear once it is known.
     Watchers { range: RangeId },
 }
@@ -134,6 +147,7 @@ impl Asker {
             Self::Registration { number, .. }
             | Self::Ids { number }
             | Self::Beginning { number, .. }
+            | Self::Masters { number, .. }
             | Self::Cancelling { number }
             | Self::Pausing { number }
             | Self::Setting { number }
@@ -150,6 +164,7 @@ struct Leading {
     first_range_asked: bool,
     operations: Operations,
     scheduling: Scheduling,
+    membership: Membership,
 }
 
 /// See the module.
@@ -170,6 +185,16 @@ pub struct MasterCore {
     changed_ranges: BTreeSet<RangeId>,
     changed_stores: BTreeSet<StoreId>,
     is_deposed: bool,
+    /// See [`Outputs::members`].
+    members_told: BTreeMap<StoreId, Member>,
+    /// See [`Input::Members`].
+    members_heard: BTreeMap<StoreId, Member>,
+    /// Watchers have not been told of the masters of today.
+    masters_changed: bool,
+    /// A committed configuration of the masters' group does not have this one any more.
+    is_removed: bool,
+    /// The state of a master whose replica is not here: it has just joined, or was removed.
+    nothing: ClusterState,
     pacer: Pacer,
 }
 
@@ -188,6 +213,11 @@ impl MasterCore {
             changed_ranges: BTreeSet::new(),
             changed_stores: BTreeSet::new(),
             is_deposed: false,
+            members_told: BTreeMap::new(),
+            members_heard: BTreeMap::new(),
+            masters_changed: false,
+            is_removed: false,
+            nothing: ClusterState::empty(),
         }
     }
 
@@ -202,6 +232,8 @@ impl MasterCore {
             Input::ChoreDone(done) => self.store.chore_done(*done),
             Input::Unreachable(member) => self.store.unreachable(member),
             Input::HandOver => self.store.hand_over(),
+            Input::Removed => self.end(),
+            Input::Members(members) => self.members_heard = members,
         }
     }
 
@@ -210,6 +242,7 @@ impl MasterCore {
         if self.pacer.pace(now, &mut self.store) {
             self.follow_operators(now);
             self.follow_schedule(now);
+            self.follow_members(now);
         }
         self.ask_for_the_first_range();
         if !self.store.batch_in_flight() {
@@ -217,8 +250,10 @@ impl MasterCore {
         }
         self.store.turn(&mut self.effects);
         self.follow_effects(now);
+        let members = self.take_new_members();
         let routes = self.take_changes();
         Outputs {
+            members,
             batch: self.effects.batch.take(),
             replies: std::mem::take(&mut self.replies),
             messages: std::mem::take(&mut self.effects.messages),
@@ -272,7 +307,12 @@ impl MasterCore {
 
     /// The replicated state, as far as it is applied here.
     pub fn state(&self) -> &ClusterState {
-        self.store.machine(GROUP).expect("a master has its group")
+        self.store.machine(GROUP).unwrap_or(&self.nothing)
+    }
+
+    /// Whether the masters go on without this one, for ever.
+    pub fn is_removed(&self) -> bool {
+        self.is_removed || self.store.tombstone(GROUP).is_some()
     }
 
     fn asked(&mut self, now: Duration, number: u64, request: Request) {
@@ -293,6 +333,8 @@ impl MasterCore {
             Request::Schedule => Ok(Some(Reply::Schedule(self.schedule(now)))),
             Request::PauseSchedule(request) => self.pause_schedule(number, request),
             Request::SetSchedule(request) => self.set_schedule(number, &request),
+            Request::Join(request) => self.join(now, request).map(Some),
+            Request::ChangeMasters(request) => self.change_masters(now, number, request),
             Request::Routes => Ok(Some(Reply::Routes(self.routes()))),
             Request::Cluster => Ok(Some(Reply::Cluster(self.cluster(now)))),
         };
@@ -333,15 +375,19 @@ impl MasterCore {
             }
         }
         effects.reads.clear();
-        // The masters have one group, and it stays as it is.
+        // The masters have one group. Who belongs to it is looked up whenever it is needed.
         effects.born.clear();
         effects.changed.clear();
-        effects.gone.clear();
+        effects.buried.clear();
         for change in effects.roles.drain(..) {
             match change.role {
                 RoleNow::Leader { term } => self.promoted(now, term),
                 RoleNow::Follower { leader, .. } => self.demoted(leader),
             }
+        }
+        if !effects.gone.is_empty() {
+            effects.gone.clear();
+            self.end();
         }
         self.effects = effects;
     }
@@ -350,8 +396,13 @@ impl MasterCore {
         tracing::info!(term, "this master leads");
         let presence = Presence::begin(now, self.settings.limits);
         let operations = Operations::default();
-        let scheduling = Scheduling::begin(now);
-        let leading = Leading { presence, first_range_asked: false, operations, scheduling };
+        let leading = Leading {
+            presence,
+            first_range_asked: false,
+            operations,
+            scheduling: Scheduling::begin(now),
+            membership: Membership::default(),
+        };
         self.leading = Some(leading);
         self.leader = None;
     }
@@ -367,6 +418,12 @@ impl MasterCore {
         self.changed_stores.clear();
     }
 
+    /// The masters go on without this one. It may have led until now, cut off from them.
+    fn end(&mut self) {
+        self.is_removed = true;
+        self.demoted(None);
+    }
+
     fn refuse_all(&mut self, askers: Vec<Asker>, refusal: &Refusal) {
         for number in askers.iter().filter_map(Asker::number) {
             self.reply(number, Reply::Refused(refusal.clone()));
@@ -374,8 +431,12 @@ impl MasterCore {
     }
 
     fn not_leader(&self) -> Refusal {
-        let leader = self.leader.and_then(|leader| self.settings.members.get(&leader));
-        Refusal::not_leader(leader.cloned())
+        let known = |leader: StoreId| {
+            let record = self.state().members().get(leader).map(|record| &record.member);
+            record.or_else(|| self.settings.members.get(&leader))
+        };
+        let leader = self.leader.and_then(known);
+        Refusal::not_leader(leader.map(|member| member.address.clone()))
     }
 
     fn reply(&mut self, number: u64, reply: Reply) {

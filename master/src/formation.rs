@@ -78,22 +78,30 @@ pub enum FormationError {
     /// The cluster exists, and was formed with another directory of this master.
     #[error(
         "the master at {0} belongs to a cluster that was formed with another data directory of this \
-         master: restore that directory; an empty one cannot take its place"
+         master: restore that directory; an empty one cannot take its place. If it is lost, start \
+         this master with --join, and replace the old one: `sharklock masters add ADDRESS --replace ID`"
     )]
     Wiped(String),
+    /// The cluster exists, and this master is none of those that formed it.
+    #[error(
+        "the master at {0} belongs to a cluster already: to become one of its masters, start this one \
+         with --join, and add it: `sharklock masters add ADDRESS`"
+    )]
+    Exists(String),
     /// Another cluster.
     #[error("the master at {0} belongs to another cluster")]
     OtherCluster(String),
-    /// The list has changed since the cluster was formed.
+    /// It is known by another address.
     #[error(
-        "this master's cluster was formed by {}, and now {} are named: the masters of a cluster stay",
-        formed.join(","), named.join(",")
+        "this master advertises {me}, and its directory belongs to the master at {}: a master keeps \
+         its address; to move it, add one at the new address and remove this one",
+        known.join(" or ")
     )]
-    Changed {
-        /// The list of then.
-        formed: Vec<String>,
-        /// The list of now.
-        named: Vec<String>,
+    Moved {
+        /// Its address.
+        me: String,
+        /// Those by which its directory may be known.
+        known: Vec<String>,
     },
     /// A view is malformed.
     #[error("a master sends a malformed view: {0}")]
@@ -141,26 +149,23 @@ impl Formation {
         Ok(formation)
     }
 
-    /// A master that comes back to its cluster.
+    /// A master that comes back to its cluster. Which masters its configuration names does not matter
+    /// any more: members may have come and gone.
     ///
     /// # Errors
-    /// The list of masters is not the one of then.
-    pub fn again(
-        me: &str,
-        ident: Identity,
-        masters: &[String],
-        formed: Formed,
-    ) -> Result<Self, FormationError> {
-        let mut formation = Self::new(me, ident, masters)?;
-        if !formed.members.keys().eq(&formation.masters) {
-            let formed = formed.members.into_keys().collect();
-            return Err(FormationError::Changed { formed, named: formation.masters });
+    /// The directory is none of those that formed the cluster, or another master's.
+    pub fn again(me: &str, ident: Identity, formed: Formed) -> Result<Self, FormationError> {
+        match formed.members.get(me) {
+            Some(known) if *known == ident => {}
+            Some(_) => return Err(FormationError::Wiped(me.to_owned())),
+            None => {
+                let known = formed.members.into_keys().collect();
+                return Err(FormationError::Moved { me: me.to_owned(), known });
+            }
         }
-        if formed.members[me] != ident {
-            return Err(FormationError::Wiped(me.to_owned()));
-        }
-        formation.formed = Some(formed);
-        Ok(formation)
+        let masters = formed.members.keys().cloned().collect();
+        let (me, heard) = (me.to_owned(), BTreeMap::new());
+        Ok(Self { me, ident, masters, heard, formed: Some(formed) })
     }
 
     /// The view that this master tells the others.
@@ -189,6 +194,9 @@ impl Formation {
         let mut theirs = view.masters.clone();
         theirs.sort();
         if theirs != self.masters {
+            if self.formed.is_none() && !view.cluster_id.is_empty() {
+                return Err(FormationError::Exists(address));
+            }
             return Err(FormationError::Lists { address, theirs, ours: self.masters.clone() });
         }
         if address == self.me || !self.masters.contains(&address) {
@@ -204,9 +212,8 @@ impl Formation {
         }
         let formed = Formed { members: idents };
         if view.cluster_id != formed.cluster_id() {
-            return Err(FormationError::Malformed(
-                "its cluster id does not follow from its members",
-            ));
+            // Other masters than these have formed it, and members have changed since.
+            return Err(FormationError::Exists(address));
         }
         match &self.formed {
             Some(ours) if *ours == formed => Ok(()),

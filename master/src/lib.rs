@@ -9,6 +9,7 @@ mod core;
 #[cfg(feature = "edge")]
 mod edge;
 mod formation;
+mod membership;
 mod operator;
 mod presence;
 mod refusal;
@@ -19,10 +20,13 @@ mod state_rows;
 
 pub use core::{GROUP, Input, MasterCore, Outputs, Settings};
 #[cfg(feature = "edge")]
-pub use edge::{Master, MasterConfig, StartError, Tuning};
+pub use edge::{Master, MasterConfig, StartError, Tuning, belongs_to_a_cluster};
 pub use formation::{Formation, FormationError, Formed};
 pub use operator::{Goal, Next, Step};
 pub use presence::{Presence, SilenceLimits};
 pub use refusal::{Reason, Refusal};
 pub use request::{Ask, Reply, Request};
-pub use state::{Answer, ClusterState, FIRST_ID, StoreRecord, encode_batch};
+pub use state::{
+    Answer, ClusterState, FIRST_ID, Leaving, Member, MemberRecord, Members, StoreRecord,
+    encode_batch,
+};

@@ -48,6 +48,20 @@ pub enum Reason {
     LastVoter,
     /// The store is not heard of, or is to be emptied.
     StoreUnfit,
+    /// There is no such master.
+    MasterUnknown,
+    /// A master is at this address.
+    MasterThere,
+    /// No master waits at this address, or it has no vote or is not heard of.
+    MasterUnfit,
+    /// Another change of the masters is on its way.
+    MastersChanging,
+    /// There are as many masters as make sense.
+    MastersTooMany,
+    /// Of the masters that would stay too few are heard of.
+    NoMajority,
+    /// The master that asks was removed.
+    MasterRemoved,
 }
 
 impl Reason {
@@ -75,6 +89,13 @@ impl Reason {
             Self::NoReplicaThere => "NO_REPLICA_THERE",
             Self::LastVoter => "LAST_VOTER",
             Self::StoreUnfit => "STORE_UNFIT",
+            Self::MasterUnknown => "MASTER_UNKNOWN",
+            Self::MasterThere => "MASTER_THERE",
+            Self::MasterUnfit => "MASTER_UNFIT",
+            Self::MastersChanging => "MASTERS_CHANGING",
+            Self::MastersTooMany => "MASTERS_TOO_MANY",
+            Self::NoMajority => "NO_MAJORITY",
+            Self::MasterRemoved => "MASTER_REMOVED",
         }
     }
 
@@ -101,7 +122,14 @@ impl Reason {
             | Self::ReplicaThere
             | Self::NoReplicaThere
             | Self::LastVoter
-            | Self::StoreUnfit => false,
+            | Self::StoreUnfit
+            | Self::MasterUnknown
+            | Self::MasterThere
+            | Self::MasterUnfit
+            | Self::MastersChanging
+            | Self::MastersTooMany
+            | Self::NoMajority
+            | Self::MasterRemoved => false,
         }
     }
 }

@@ -2,14 +2,15 @@
 
 use sharklock_proto::{
     internal::v1::{
-        AllocateIdsRequest, AllocateIdsResponse, GetClusterResponse, RegisterStoreRequest,
-        RegisterStoreResponse, RoutesUpdate, StoreHeartbeatRequest, StoreHeartbeatResponse,
+        AllocateIdsRequest, AllocateIdsResponse, GetClusterResponse, JoinRequest, JoinResponse,
+        RegisterStoreRequest, RegisterStoreResponse, RoutesUpdate, StoreHeartbeatRequest,
+        StoreHeartbeatResponse,
     },
     v1::{
-        CancelOperatorRequest, CancelOperatorResponse, ChangeRangeRequest, ChangeRangeResponse,
-        GetScheduleResponse, ListOperatorsRequest, ListOperatorsResponse, PauseScheduleRequest,
-        PauseScheduleResponse, SetScheduleRequest, SetScheduleResponse, SetStoreDutyRequest,
-        SetStoreDutyResponse,
+        CancelOperatorRequest, CancelOperatorResponse, ChangeMastersRequest, ChangeMastersResponse,
+        ChangeRangeRequest, ChangeRangeResponse, GetScheduleResponse, ListOperatorsRequest,
+        ListOperatorsResponse, PauseScheduleRequest, PauseScheduleResponse, SetScheduleRequest,
+        SetScheduleResponse, SetStoreDutyRequest, SetStoreDutyResponse,
     },
 };
 
@@ -47,6 +48,10 @@ pub enum Request {
     PauseSchedule(PauseScheduleRequest),
     /// Settings of the schedule are to change.
     SetSchedule(SetScheduleRequest),
+    /// A master says who it is.
+    Join(JoinRequest),
+    /// The masters are to be others.
+    ChangeMasters(ChangeMastersRequest),
     /// All routes.
     Routes,
     /// The cluster, for operators.
@@ -76,6 +81,10 @@ pub enum Reply {
     Paused(PauseScheduleResponse),
     /// To [`Request::SetSchedule`].
     Settings(SetScheduleResponse),
+    /// To [`Request::Join`].
+    Joined(JoinResponse),
+    /// To [`Request::ChangeMasters`].
+    MastersChanging(ChangeMastersResponse),
     /// To [`Request::Routes`].
     Routes(RoutesUpdate),
     /// To [`Request::Cluster`].

@@ -22,8 +22,10 @@ use crate::{
     schedule::{Choices, Duty},
     state_rows::{self, Key},
 };
+pub use members::{Leaving, Member, MemberRecord, Members};
 pub use operators::{Operator, Operators, goal_from_wire, goal_to_wire};
 
+mod members;
 mod operators;
 
 /// Format of log entries.
@@ -68,6 +70,7 @@ pub struct ClusterState {
     pub(crate) stores: BTreeMap<StoreId, StoreRecord>,
     pub(crate) ranges: RangeMap,
     pub(crate) operators: Operators,
+    pub(crate) members: Members,
     pub(crate) next_store_id: u64,
     pub(crate) next_id: u64,
     /// A leader of the first range has reported.
@@ -113,6 +116,8 @@ pub enum Answer {
     Operator(u64),
     /// This one runs for the range already: nothing has changed.
     Running(u64),
+    /// The master has this id.
+    Member(StoreId),
     /// Nobody waits for more.
     Done,
 }
@@ -169,6 +174,11 @@ impl ClusterState {
         &self.operators
     }
 
+    /// All masters.
+    pub fn members(&self) -> &Members {
+        &self.members
+    }
+
     /// The newest rules of lock ranges that the programs of all replicas know. None: nobody can say,
     /// since a replica is on a store that is not known here.
     pub fn level_known_to(&self, descriptor: &Descriptor) -> Option<u64> {
@@ -198,6 +208,26 @@ impl ClusterState {
             }
             Command::BeginOperator(command) => self.begin_operator(command),
             Command::EndOperator(command) => self.end_operator(command),
+            Command::FoundMasters(command) => {
+                let before = self.members.found(command);
+                self.members_changed(before);
+                Answer::Done
+            }
+            Command::AdmitMaster(command) => {
+                let (id, before) = self.members.admit(command);
+                self.members_changed(before);
+                Answer::Member(id)
+            }
+            Command::DismissMaster(command) => {
+                let before = self.members.dismiss(command);
+                self.members_changed(before);
+                Answer::Member(StoreId(command.member_id))
+            }
+            Command::ForgetMaster(command) => {
+                let before = self.members.forget(&command);
+                self.members_changed(before);
+                Answer::Done
+            }
             Command::FirstRange(command) => {
                 let descriptor = proposed(&command.descriptor.unwrap_or_default());
                 if self.ranges.is_empty() {
@@ -248,6 +278,13 @@ impl ClusterState {
             self.changed(Key::Operator(before.id), Some(state_rows::operator_row(&before)));
         }
         Answer::Operator(id)
+    }
+
+    fn members_changed(&mut self, before: Vec<(StoreId, Option<MemberRecord>)>) {
+        for (id, record) in before {
+            let row = record.map(|record| state_rows::member_row(id, &record));
+            self.changed(Key::Member(id), row);
+        }
     }
 
     fn register(&mut self, command: RegisterStoreCommand) -> Answer {
@@ -325,7 +362,8 @@ impl ClusterState {
         let stores = self.stores.keys().map(|store| Key::Store(*store));
         let ranges = self.ranges.iter().map(|descriptor| Key::Range(descriptor.range));
         let operators = self.operators.iter().map(|operator| Key::Operator(operator.id));
-        let keys = stores.chain(ranges).chain(operators);
+        let members = self.members.iter().map(|(id, _)| Key::Member(id));
+        let keys = stores.chain(ranges).chain(operators).chain(members);
         keys.map(|key| (key, state_rows::row(self, key).expect("it is there")))
     }
 }
@@ -338,6 +376,7 @@ impl StateMachine for ClusterState {
             stores: BTreeMap::new(),
             ranges: RangeMap::default(),
             operators: Operators::default(),
+            members: Members::default(),
             next_store_id: 1,
             next_id: FIRST_ID,
             first_range_lives: false,

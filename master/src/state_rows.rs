@@ -4,7 +4,9 @@ use prost::Message;
 use sharklock_multiraft::{BadImage, StateMachine as _};
 use sharklock_proto::{
     Identity, Life, Start,
-    internal::v1::{MasterHeader, OperatorRow, RangeDescriptor, ScheduleChoice, StoreRow},
+    internal::v1::{
+        MasterHeader, MasterRow, OperatorRow, RangeDescriptor, ScheduleChoice, StoreRow,
+    },
     v1::StoreLabel,
 };
 use sharklock_rangemap::{Descriptor, RangeId, StoreId};
@@ -12,7 +14,9 @@ use twox_hash::XxHash3_64;
 
 use crate::{
     schedule::Choices,
-    state::{ClusterState, Operator, StoreRecord, duty_from_wire, duty_to_wire},
+    state::{
+        ClusterState, MemberRecord, Members, Operator, StoreRecord, duty_from_wire, duty_to_wire,
+    },
 };
 
 /// Format of rows and header.
@@ -24,6 +28,7 @@ pub enum Key {
     Store(StoreId),
     Range(RangeId),
     Operator(u64),
+    Member(StoreId),
 }
 
 impl Key {
@@ -32,6 +37,7 @@ impl Key {
             Self::Store(store) => (b's', store.0),
             Self::Range(range) => (b'r', range.0),
             Self::Operator(id) => (b'o', id),
+            Self::Member(id) => (b'm', id.0),
         };
         [&[kind][..], &id.to_be_bytes()].concat()
     }
@@ -43,6 +49,7 @@ impl Key {
             b's' => Some(Self::Store(StoreId(id))),
             b'r' => Some(Self::Range(RangeId(id))),
             b'o' => Some(Self::Operator(id)),
+            b'm' => Some(Self::Member(StoreId(id))),
             _ => None,
         }
     }
@@ -67,6 +74,7 @@ pub fn row(state: &ClusterState, key: Key) -> Option<Vec<u8>> {
         }
         Key::Range(range) => Some(range_row(state.ranges.range(range)?)),
         Key::Operator(id) => Some(operator_row(state.operators.get(id)?)),
+        Key::Member(id) => Some(member_row(id, state.members.get(id)?)),
     }
 }
 
@@ -93,6 +101,11 @@ pub fn operator_row(operator: &Operator) -> Vec<u8> {
     versioned(&operator.to_row())
 }
 
+/// The row of a master that is known so.
+pub fn member_row(id: StoreId, record: &MemberRecord) -> Vec<u8> {
+    versioned(&record.to_row(id))
+}
+
 pub fn header(state: &ClusterState) -> Vec<u8> {
     versioned(&MasterHeader {
         next_store_id: state.next_store_id,
@@ -102,6 +115,7 @@ pub fn header(state: &ClusterState) -> Vec<u8> {
         is_paused: state.paused_by.is_some(),
         paused_by: state.paused_by.clone().unwrap_or_default(),
         choices: choices_to_wire(&state.choices),
+        next_member_id: state.members.next_id(),
     })
 }
 
@@ -114,6 +128,7 @@ pub fn restore(header: &[u8], rows: Vec<(Vec<u8>, Vec<u8>)>) -> Result<ClusterSt
     state.first_range_level = header.first_range_level;
     state.paused_by = header.is_paused.then_some(header.paused_by);
     state.choices = header.choices.into_iter().map(|it| (it.key, it.value)).collect();
+    state.members = Members::restore(header.next_member_id);
     for (key, row) in rows {
         let corrupt = |why: String| BadImage::Corrupt(format!("row {key:02x?}: {why}"));
         match Key::decode(&key) {
@@ -140,6 +155,13 @@ pub fn restore(header: &[u8], rows: Vec<(Vec<u8>, Vec<u8>)>) -> Result<ClusterSt
                 }
                 let operator = Operator::from_row(row).map_err(corrupt)?;
                 state.operators.insert(operator).map_err(corrupt)?;
+            }
+            Some(Key::Member(id)) => {
+                let row: MasterRow = read(&row)?;
+                if row.member_id != id.0 {
+                    return Err(corrupt(format!("master {} cannot stand here", row.member_id)));
+                }
+                state.members.insert_row(row).map_err(corrupt)?;
             }
             None => return Err(corrupt("an unknown key".to_owned())),
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use sharklock_master::{
-    ClusterState, Formation, Formed, GROUP, Input, MasterCore, Outputs, Request, Settings,
+    ClusterState, Formation, Formed, GROUP, Input, MasterCore, Member, Outputs, Request, Settings,
 };
 use sharklock_multiraft::{
     Batch, Disk, ReplicaStatus, SimDisk, Store, StoreIdent, bootstrap, read_ident,
@@ -127,7 +127,7 @@ impl MasterNode {
         let (me, ident) = (address(self.number), ident(self.number));
         let all: Vec<String> = (1..=masters).map(address).collect();
         let formation = match &self.formed {
-            Some(formed) => Formation::again(&me, ident, &all, formed.clone()),
+            Some(formed) => Formation::again(&me, ident, formed.clone()),
             None => Formation::new(&me, ident, &all),
         };
         self.life += 1;
@@ -174,7 +174,7 @@ impl MasterNode {
         let replicas = if options.ranges > 1 { NO_FIRST_RANGE } else { REPLICAS as u32 };
         let settings = Settings {
             cluster_id,
-            members: (1..=members).map(|it| (StoreId(it as u64), address(it))).collect(),
+            members: (1..=members).map(|it| (StoreId(it as u64), member(it))).collect(),
             replicas,
             limits: sharklock_master::SilenceLimits::default(),
             tick: Duration::from_millis(100),
@@ -238,6 +238,10 @@ impl MasterNode {
 
 fn ident(number: usize) -> Identity {
     Identity::from_bytes([0x40 + number as u8; 16])
+}
+
+fn member(number: usize) -> Member {
+    Member { ident: ident(number), address: address(number) }
 }
 
 /// The masters' Raft group: every member votes.

@@ -10,15 +10,15 @@ use std::{
 use sharklock_proto::{
     internal::v1::{
         AllocateIdsRequest, AllocateIdsResponse, GetClusterRequest, GetClusterResponse,
-        GetRoutesRequest, MeetRequest, MeetResponse, RegisterStoreRequest, RegisterStoreResponse,
-        RoutesUpdate, StoreHeartbeatRequest, StoreHeartbeatResponse, WatchRoutesRequest,
-        master_service_client::MasterServiceClient,
+        GetRoutesRequest, JoinRequest, JoinResponse, MeetRequest, MeetResponse,
+        RegisterStoreRequest, RegisterStoreResponse, RoutesUpdate, StoreHeartbeatRequest,
+        StoreHeartbeatResponse, WatchRoutesRequest, master_service_client::MasterServiceClient,
     },
     v1::{
-        CancelOperatorRequest, CancelOperatorResponse, ChangeRangeRequest, ChangeRangeResponse,
-        GetScheduleRequest, GetScheduleResponse, ListOperatorsRequest, ListOperatorsResponse,
-        PauseScheduleRequest, PauseScheduleResponse, SetScheduleRequest, SetScheduleResponse,
-        SetStoreDutyRequest, SetStoreDutyResponse,
+        CancelOperatorRequest, CancelOperatorResponse, ChangeMastersRequest, ChangeMastersResponse,
+        ChangeRangeRequest, ChangeRangeResponse, GetScheduleRequest, GetScheduleResponse,
+        ListOperatorsRequest, ListOperatorsResponse, PauseScheduleRequest, PauseScheduleResponse,
+        SetScheduleRequest, SetScheduleResponse, SetStoreDutyRequest, SetStoreDutyResponse,
     },
 };
 use tokio::{
@@ -78,22 +78,34 @@ impl MastersError {
     }
 }
 
-/// The masters of a cluster, by their addresses. Clones share what is known of the leader.
+/// The masters of a cluster, by their addresses: those that were [learned](Self::learn) last, then those
+/// that it was made with. Clones share what is known of them.
 #[derive(Clone, Debug)]
 pub struct Masters(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    addresses: Vec<String>,
+    /// Those that it was made with. They are asked behind those that are known to be masters today, for
+    /// as long as it lives: whoever knows nothing better begins with them.
+    seeds: Vec<String>,
     dialling: Dialling,
     known: Mutex<Known>,
 }
 
 #[derive(Debug, Default)]
 struct Known {
+    /// In the order in which they are asked; never empty.
+    addresses: Vec<String>,
     /// The next master to ask: an address of the list, or one that a master named.
     next: String,
     channels: BTreeMap<String, Channel>,
+}
+
+impl Known {
+    fn after(&self, address: &str) -> String {
+        let place = self.addresses.iter().position(|known| known == address);
+        self.addresses[place.map_or(0, |place| (place + 1) % self.addresses.len())].clone()
+    }
 }
 
 impl Masters {
@@ -106,13 +118,48 @@ impl Masters {
         for address in &addresses {
             dialling.endpoint(address)?;
         }
-        let known = Mutex::new(Known { next: first, channels: BTreeMap::new() });
-        Ok(Self(Arc::new(Inner { addresses, dialling, known })))
+        let known = Known { addresses: addresses.clone(), next: first, channels: BTreeMap::new() };
+        Ok(Self(Arc::new(Inner { seeds: addresses, dialling, known: Mutex::new(known) })))
     }
 
-    /// The addresses, as given.
-    pub fn addresses(&self) -> &[String] {
-        &self.0.addresses
+    /// The addresses that are asked, in order.
+    pub fn addresses(&self) -> Vec<String> {
+        self.known().addresses.clone()
+    }
+
+    /// Where none of those that it was made with leads, these are asked as well: the masters as somebody
+    /// remembers them. What is no address is passed over.
+    pub fn ask_also(&self, masters: &[String]) {
+        let mut known = self.known();
+        for address in masters {
+            if !known.addresses.contains(address) && self.0.dialling.endpoint(address).is_ok() {
+                known.addresses.push(address.clone());
+            }
+        }
+    }
+
+    /// These are the masters of today, by the word of one of them or of somebody whom it told: from now on
+    /// they are asked first. What is no address is passed over, and so is a list without any.
+    pub fn learn(&self, masters: &[String]) {
+        let mut addresses: Vec<String> = Vec::new();
+        let dialled = |address: &&String| self.0.dialling.endpoint(address).is_ok();
+        for address in masters.iter().filter(dialled) {
+            if !addresses.contains(address) {
+                addresses.push(address.clone());
+            }
+        }
+        if addresses.is_empty() {
+            return;
+        }
+        let is_news = |seed: &&String| !addresses.contains(seed);
+        let seeds: Vec<_> = self.0.seeds.iter().filter(is_news).cloned().collect();
+        addresses.extend(seeds);
+        let mut known = self.known();
+        if known.addresses != addresses {
+            tracing::info!(masters = masters.join(","), "these are the masters from now on");
+            known.channels.retain(|address, _| addresses.contains(address));
+            known.addresses = addresses;
+        }
     }
 
     /// See `MasterService.RegisterStore`.
@@ -247,6 +294,22 @@ impl Masters {
         self.ask(within, ask).await
     }
 
+    /// See `MasterService.Join`.
+    ///
+    /// # Errors
+    /// As [`register_store`](Self::register_store).
+    pub async fn join(
+        &self,
+        request: JoinRequest,
+        within: Duration,
+    ) -> Result<JoinResponse, MastersError> {
+        let ask = move |mut client: Client| {
+            let request = request.clone();
+            boxed(async move { client.join(request).await })
+        };
+        self.ask(within, ask).await
+    }
+
     /// See `MasterService.GetSchedule`.
     ///
     /// # Errors
@@ -289,6 +352,22 @@ impl Masters {
         let ask = move |mut client: Client| {
             let request = request.clone();
             boxed(async move { client.set_schedule(request).await })
+        };
+        self.ask(within, ask).await
+    }
+
+    /// See `MasterService.ChangeMasters`. A repeated request is answered as the first.
+    ///
+    /// # Errors
+    /// As [`register_store`](Self::register_store).
+    pub async fn change_masters(
+        &self,
+        request: ChangeMastersRequest,
+        within: Duration,
+    ) -> Result<ChangeMastersResponse, MastersError> {
+        let ask = move |mut client: Client| {
+            let request = request.clone();
+            boxed(async move { client.change_masters(request).await })
         };
         self.ask(within, ask).await
     }
@@ -366,7 +445,7 @@ impl Masters {
             last = status.message().to_owned();
             asked += 1;
             // Every master once without a pause, then with ever longer ones.
-            if asked % self.0.addresses.len() == 0 {
+            if asked % self.known().addresses.len() == 0 {
                 let pause = backoff.pause();
                 if Instant::now() + pause >= deadline {
                     return Err(MastersError::Unavailable(last));
@@ -403,20 +482,14 @@ impl Masters {
         }
         known.next = match leader {
             Some(leader) if leader != from => leader,
-            _ => self.after(from),
+            _ => known.after(from),
         };
     }
 
     /// The next question goes to the master after the one that was asked.
     fn pass_over(&self) {
         let mut known = self.known();
-        known.next = self.after(&known.next);
-    }
-
-    fn after(&self, address: &str) -> String {
-        let addresses = &self.0.addresses;
-        let place = addresses.iter().position(|known| known == address);
-        addresses[place.map_or(0, |place| (place + 1) % addresses.len())].clone()
+        known.next = known.after(&known.next);
     }
 
     fn client(&self, address: &str) -> Result<Client, Status> {

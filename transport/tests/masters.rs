@@ -13,15 +13,16 @@ use std::{
 use sharklock_proto::{
     internal::v1::{
         AllocateIdsRequest, AllocateIdsResponse, GetClusterRequest, GetClusterResponse,
-        GetRoutesRequest, MeetRequest, MeetResponse, RegisterStoreRequest, RegisterStoreResponse,
-        RoutesUpdate, StoreHeartbeatRequest, StoreHeartbeatResponse, WatchRoutesRequest,
+        GetRoutesRequest, JoinRequest, JoinResponse, MeetRequest, MeetResponse,
+        RegisterStoreRequest, RegisterStoreResponse, RoutesUpdate, StoreHeartbeatRequest,
+        StoreHeartbeatResponse, WatchRoutesRequest,
         master_service_server::{MasterService, MasterServiceServer},
     },
     v1::{
-        CancelOperatorRequest, CancelOperatorResponse, ChangeRangeRequest, ChangeRangeResponse,
-        GetScheduleRequest, GetScheduleResponse, ListOperatorsRequest, ListOperatorsResponse,
-        PauseScheduleRequest, PauseScheduleResponse, SetScheduleRequest, SetScheduleResponse,
-        SetStoreDutyRequest, SetStoreDutyResponse,
+        CancelOperatorRequest, CancelOperatorResponse, ChangeMastersRequest, ChangeMastersResponse,
+        ChangeRangeRequest, ChangeRangeResponse, GetScheduleRequest, GetScheduleResponse,
+        ListOperatorsRequest, ListOperatorsResponse, PauseScheduleRequest, PauseScheduleResponse,
+        SetScheduleRequest, SetScheduleResponse, SetStoreDutyRequest, SetStoreDutyResponse,
     },
 };
 use sharklock_transport::{Dialling, Masters, MastersError, NOT_LEADER, serve, server};
@@ -196,6 +197,17 @@ impl MasterService for Peer {
         self.answer().await.map(|_id| Response::new(Default::default()))
     }
 
+    async fn join(&self, _: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
+        self.answer().await.map(|_id| Response::new(Default::default()))
+    }
+
+    async fn change_masters(
+        &self,
+        _: Request<ChangeMastersRequest>,
+    ) -> Result<Response<ChangeMastersResponse>, Status> {
+        self.answer().await.map(|_id| Response::new(Default::default()))
+    }
+
     async fn get_cluster(
         &self,
         _: Request<GetClusterRequest>,
@@ -301,6 +313,49 @@ async fn a_watch_goes_on_at_the_next_leader() {
 
     new.becomes(Role::Leads(8));
     old.becomes(Role::Follows(Some(at_new)));
+    assert_eq!(watched(&mut updates).await, 8);
+}
+
+#[tokio::test]
+async fn masters_that_were_learned_are_asked_when_those_of_the_beginning_are_gone() {
+    let (old, at_old) = Peer::start(Role::Leads(7)).await;
+    let masters = masters(&[&at_old, "127.0.0.1:1"]);
+    assert_eq!(ids(&masters, PATIENCE).await.expect("it leads"), 7);
+
+    let (_new, at_new) = Peer::start(Role::Leads(8)).await;
+    masters.learn(&[]);
+    masters.learn(&["no address".to_owned()]);
+    assert_eq!(masters.addresses(), [at_old.as_str(), "127.0.0.1:1"], "nothing was learned");
+    masters.learn(&[at_new.clone(), at_new.clone()]);
+    let known = [at_new.as_str(), at_old.as_str(), "127.0.0.1:1"];
+    assert_eq!(masters.clone().addresses(), known, "what it began with is asked last");
+    old.becomes(Role::Follows(None));
+    assert_eq!(ids(&masters, PATIENCE).await.expect("it leads"), 8);
+}
+
+#[tokio::test]
+async fn masters_that_are_remembered_are_asked_where_the_others_are_gone_and_not_before() {
+    let (_configured, at_configured) = Peer::start(Role::Leads(7)).await;
+    let (remembered, at_remembered) = Peer::start(Role::Leads(8)).await;
+    let both = masters(&[&at_configured]);
+    both.ask_also(&[at_remembered.clone(), "no address".to_owned(), at_configured]);
+    assert_eq!(ids(&both, PATIENCE).await.expect("it leads"), 7);
+    assert_eq!(remembered.asked(), 0, "the configuration may mean another cluster");
+    let gone = masters(&["127.0.0.1:1"]);
+    gone.ask_also(std::slice::from_ref(&at_remembered));
+    assert_eq!(ids(&gone, PATIENCE).await.expect("it leads"), 8);
+    assert_eq!(gone.addresses(), ["127.0.0.1:1", &at_remembered]);
+}
+
+#[tokio::test]
+async fn a_watch_goes_on_at_a_master_that_was_learned_meanwhile() {
+    let (old, at_old) = Peer::start(Role::Leads(7)).await;
+    let masters = masters(&[&at_old]);
+    let mut updates = masters.watch_routes();
+    assert_eq!(watched(&mut updates).await, 7);
+    let (_new, at_new) = Peer::start(Role::Leads(8)).await;
+    masters.learn(&[at_new]);
+    old.becomes(Role::Follows(None));
     assert_eq!(watched(&mut updates).await, 8);
 }
 

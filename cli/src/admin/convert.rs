@@ -166,6 +166,7 @@ fn master(master: MasterStatus) -> Master {
         address: master.address,
         is_leader: master.is_leader,
         is_up: master.is_up,
+        is_voter: master.is_voter,
         term: Wide(master.term),
         lag: Wide(master.lag),
     }

@@ -1,6 +1,7 @@
-//! `sharklock status`, `locks …`, `ranges …` and `ops …`: an operator's questions, a call or two each.
+//! `sharklock status`, `locks …`, `ranges …`, `masters …` and `ops …`: an operator's questions, a call or two each.
 
 mod convert;
+mod masters;
 mod ops;
 mod ranges;
 mod schedule;
@@ -33,6 +34,7 @@ use crate::{
 
 pub use self::{
     convert::{UNREACHABLE_HINT, other_cluster},
+    masters::masters,
     ops::ops,
     schedule::schedule,
     splitting::split,

@@ -32,7 +32,7 @@ pub struct Status {
 /// One master.
 #[derive(Debug, Serialize)]
 pub struct Master {
-    /// From 1.
+    /// Given once, never reused.
     pub member_id: Wide,
     /// The address at which the cluster reaches it.
     pub address: String,
@@ -40,6 +40,8 @@ pub struct Master {
     pub is_leader: bool,
     /// The leader hears of it.
     pub is_up: bool,
+    /// It votes; otherwise it is being added, or is to go.
+    pub is_voter: bool,
     /// Raft term.
     pub term: Wide,
     /// Entries that the leader has and this one lacks.
@@ -131,6 +133,7 @@ fn masters(masters: &[Master]) -> String {
     let row = |master: &Master| {
         let state = match (master.is_leader, master.is_up) {
             (true, _) => "leads",
+            (false, true) if !master.is_voter => "learns",
             (false, true) => "up",
             (false, false) => "DOWN",
         };
@@ -276,6 +279,7 @@ mod tests {
             address: format!("127.0.0.1:772{id}"),
             is_leader: id == 2,
             is_up: id != 3,
+            is_voter: true,
             term: Wide(4),
             lag: Wide(u64::from(id == 3) * 9),
         }

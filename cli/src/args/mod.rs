@@ -3,6 +3,7 @@
 //! Only shapes and ranges are checked here, so that a wrong flag is refused before anything is
 //! opened or reached. Examples stand before the options in every help text.
 
+mod masters;
 mod ops;
 mod ranges;
 mod servers;
@@ -21,6 +22,7 @@ use sharklock_client::{BadClusterId, Client, ClientBuilder, ClusterId, endpoints
 
 use crate::config::listen;
 
+pub use self::masters::{MastersArgs, MastersChangeArgs, MastersCommand};
 pub use self::ops::{ChangeArgs, FromStoreArgs, MoveArgs, OpsArgs, OpsCommand, ToStoreArgs};
 pub use self::ranges::{RangesArgs, RangesCommand, SplitArgs};
 pub use self::servers::{DevArgs, DevCommand, NODES_MAX, ServerArgs};
@@ -144,6 +146,8 @@ pub enum Command {
     Locks(LocksArgs),
     /// Looks at ranges, and splits them
     Ranges(RangesArgs),
+    /// Looks at masters, and adds, replaces and removes them
+    Masters(MastersArgs),
     /// Shows, waits for and cancels what the masters carry out
     Ops(OpsArgs),
     /// Shows stores, empties them, declares them lost

@@ -33,7 +33,8 @@ the start; otherwise the first that it hears of is the one. Stores and masters
 keep theirs in their directories.
 
 The cluster forms by itself when all its masters have been started for the
-first time. SIGTERM and SIGINT stop it in order: health says so, what was asked
+first time. A master with --join never forms one: it waits until it is added.
+SIGTERM and SIGINT stop it in order: health says so, what was asked
 is answered, leadership is handed over, everything is written. A second signal
 ends it at once, which loses nothing that was acknowledged.
 
@@ -53,9 +54,12 @@ pub struct ServerArgs {
     /// Keeps its data here; made if it does not exist
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// All masters of the cluster, HOST:PORT each, this one included: 1, 3 or 5
+    /// All masters of the cluster, HOST:PORT each; a cluster begins with 1, 3 or 5
     #[arg(long, value_name = "LIST")]
     pub masters: Option<String>,
+    /// This process's master joins the cluster of --masters, once `sharklock masters add` says so
+    #[arg(long)]
+    pub join: bool,
     /// Serves clients here [default: 127.0.0.1:7700]
     #[arg(long, value_name = "IP:PORT")]
     pub listen_gateway: Option<String>,

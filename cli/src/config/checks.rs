@@ -34,6 +34,7 @@ pub fn check(settings: &Settings) -> Result<ServerConfig, Failure> {
         roles,
         data_dir: data_dir(settings, roles)?,
         masters,
+        join: settings.is_on("server.join"),
         cluster: cluster(settings)?,
         listen,
         labels: labels(settings)?,
@@ -176,18 +177,34 @@ fn masters(
         return Err(refuse("server.masters is not set: where are the cluster's masters?")
             .hint("name all of them, in the same way everywhere: --masters host-1:7720,…"));
     }
-    if !MASTERS_COUNTS.contains(&masters.len()) {
-        let why = format!("{name}: {} masters; a cluster has 1, 3 or 5", masters.len());
-        return Err(refuse(why));
+    let joins = settings.is_on("server.join");
+    if joins && !roles.master {
+        let name = settings.told_by("server.join");
+        return Err(refuse(format!("{name}: this process has no role master, which would join"))
+            .hint("stores join by themselves: leave it out"));
+    }
+    // Whoever only looks for them, or joins them, may begin with any of them.
+    if roles.master && !joins && !MASTERS_COUNTS.contains(&masters.len()) {
+        let why = format!("{name}: {} masters; a cluster begins with 1, 3 or 5", masters.len());
+        return Err(refuse(why).hint(
+            "to change the masters of a cluster that is there: `sharklock masters add|remove`",
+        ));
     }
     if roles.master {
         let own = advertise.master.clone().unwrap_or_else(|| listen.master.to_string());
         if listen.master.port() == 0 && advertise.master.is_none() {
             return Err(refuse("listen.master: a master needs a port that the others know, not 0"));
         }
-        if !masters.contains(&own) {
+        if joins && masters == [own.clone()] {
+            return Err(refuse(format!(
+                "{name}: it names this master alone, which is to join others"
+            ))
+            .hint("name the masters of the cluster that it is to join"));
+        }
+        if !joins && !masters.contains(&own) {
             return Err(refuse(format!("{name}: this master, {own}, is not among them")).hint(
-                "--advertise-master HOST:PORT tells under which of these names it is known",
+                "--advertise-master HOST:PORT tells under which of these names it is known; to \
+                 become one more master of their cluster, say --join",
             ));
         }
     }
@@ -461,6 +478,12 @@ mod tests {
         assert!(refused(&[("server.masters", "a:1")]).contains("127.0.0.1:7720, is not among"));
         let known = ("advertise.master", "a:1");
         assert!(with(&[("server.masters", "a:1"), known]).is_ok());
+        let joins = ("server.join", "true");
+        assert!(with(&[("server.masters", "a:1,b:1"), joins]).expect("it joins them").join);
+        assert!(refused(&[joins]).contains("names this master alone"));
+        let apart = [("server.roles", "data,gateway"), ("server.masters", "a:1,b:1")];
+        assert!(!with(&apart).expect("it only asks them").join);
+        assert!(refused(&[apart[0], apart[1], joins]).contains("no role master"));
         assert!(refused(&[("listen.master", "127.0.0.1:0")]).contains("not 0"));
     }
 

@@ -39,6 +39,7 @@ pub const KEYS: &[Key] = &[
     without_default("server.data_dir", Kind::Text),
     without_default("server.masters", Kind::ReachList),
     without_default("server.labels", Kind::List),
+    key("server.join", Kind::Switch, "false"),
     key("server.insecure", Kind::Switch, "false"),
     key("server.unsafe_no_fsync", Kind::Switch, "false"),
     key("listen.gateway", Kind::Listen, "127.0.0.1:7700"),

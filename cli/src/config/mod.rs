@@ -58,6 +58,8 @@ pub struct ServerConfig {
     pub data_dir: Option<PathBuf>,
     /// All masters of the cluster.
     pub masters: Vec<String>,
+    /// The master of this process forms no cluster: it waits until it is added to the one of `masters`.
+    pub join: bool,
     /// The cluster that its gateway is to serve, if it is to be sure from the start; stores and
     /// masters keep theirs in their directories.
     pub cluster: Option<ClusterId>,

@@ -97,6 +97,7 @@ fn flags(args: ServerArgs, cluster: Option<ClusterId>) -> Result<Vec<Said>, Fail
         ("cluster.id", "--cluster or SHARKLOCK_CLUSTER", cluster.map(|id| id.to_string())),
     ];
     let switches = [
+        ("server.join", "--join", args.join),
         ("server.insecure", "--insecure", args.insecure),
         ("server.unsafe_no_fsync", "--unsafe-no-fsync", args.unsafe_no_fsync),
     ];
@@ -139,7 +140,7 @@ async fn live(
 ) -> Result<(), Failure> {
     let mut stop = Stop::listen()?;
     let (ports, admin) = ports.open_admin()?;
-    let health = Arc::new(Health::of(Node::parts(config.roles)));
+    let health = Arc::new(Health::of(Node::parts(config)));
     let shutdown = CancellationToken::new();
     let routes = admin_http::routes(registry.clone(), health.clone());
     let admin = tokio::spawn(admin_http::serve(admin, routes, shutdown.clone()));

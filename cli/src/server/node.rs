@@ -11,22 +11,27 @@ use std::{
 use prometheus::Registry;
 use sharklock_dataserver::{
     DataServer, DataServerConfig, MemoryBounds, Pace, SESSION_ACQUISITIONS_MAX, StartError, Tuning,
+    known_masters,
 };
 use sharklock_gateway::{
     Config, Directory, Gateway, ServeError, StoreConnection, Stores, validate::RequestLimits,
 };
 use sharklock_master::{
     Master, MasterConfig, StartError as MasterStartError, Tuning as MasterTuning,
+    belongs_to_a_cluster,
 };
 use sharklock_transport::{Dialling, Masters};
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use super::{health::Health, internal, link::InProcess, ports::ReservedPort};
 use crate::{
-    config::{Memory, Roles, ServerConfig, Tunables},
+    config::{Memory, ServerConfig, Tunables},
     exit::{CONFIG, Failure},
 };
+
+/// Of a process that was a master.
+const REMOVED: &str = "it was removed from the masters: take the role master from this process";
 
 /// A snapshot without progress for so long has failed.
 const SNAPSHOT_IDLE_MAX: Duration = Duration::from_secs(10);
@@ -84,6 +89,8 @@ pub struct Node {
     master: Option<Master>,
     data: Option<DataServer>,
     gateway: Option<Serving>,
+    /// True once the master of this process was removed from its cluster, where that is all it does.
+    removed: Option<watch::Receiver<bool>>,
 }
 
 /// A gateway that serves.
@@ -94,9 +101,14 @@ struct Serving {
 
 impl Node {
     /// The parts of a process with these roles, and what each does until it has started.
-    pub fn parts(roles: Roles) -> Vec<(&'static str, &'static str)> {
+    pub fn parts(config: &ServerConfig) -> Vec<(&'static str, &'static str)> {
+        let roles = config.roles;
+        let waits = match config.join {
+            true => "waits until it is added to its cluster: `sharklock masters add`",
+            false => "has not met all other masters yet, which forms the cluster",
+        };
         let all = [
-            (roles.master, "master", "has not met all other masters yet, which forms the cluster"),
+            (roles.master, "master", waits),
             (roles.data, "data", "no leading master has taken this store in yet"),
             (roles.gateway, "gateway", "starting"),
         ];
@@ -108,8 +120,9 @@ impl Node {
         self.data.as_ref().map(|data| data.ident().cluster_id.to_string())
     }
 
-    /// Starts what the roles say: a master first, because the others ask it; the gateway before the
-    /// data server, which waits until the masters know it.
+    /// Starts what the roles say: a master first, because the others ask it, unless it waits to be added to
+    /// others, which may be a while; the gateway before the data server, which waits until the masters
+    /// know it.
     pub async fn start(
         &mut self,
         config: &ServerConfig,
@@ -119,7 +132,10 @@ impl Node {
     ) -> Result<(), Failure> {
         let Ports { gateway, data, master, choose, .. } = ports;
         let open = |port: ReservedPort, role| port.open(&choose(role));
-        if let Some(port) = master {
+        let joins_last =
+            master.is_some() && config.join && !belongs_to_a_cluster(&directory(config, "master"));
+        let (first, last) = if joins_last { (None, master) } else { (master, None) };
+        if let Some(port) = first {
             self.start_master(config, open(port, "master")?, registry, health).await?;
         }
         let stores = match gateway {
@@ -143,6 +159,9 @@ impl Node {
             }
             self.data = Some(data);
         }
+        if let Some(port) = last {
+            self.start_master(config, open(port, "master")?, registry, health).await?;
+        }
         Ok(())
     }
 
@@ -160,19 +179,36 @@ impl Node {
             data_dir: directory(config, "master"),
             advertise,
             masters: config.masters.clone(),
+            join: config.join,
+            remembered: remembered(config),
             replicas: tunables.replicas,
             dialling: dialling(listen.ip(), &config.masters),
             tuning: master_tuning(tunables),
             sync_writes: config.sync_writes,
             registry: registry.clone(),
         };
-        let master = Master::start(settings, listener).await;
-        let master = master.map_err(|why| refused_master(&why))?;
-        let (ready, ailing) = (master.ready(), master.ailing());
+        let is_alone = !config.roles.data && !config.roles.gateway;
+        let master = match Master::start(settings, listener).await {
+            // What else the process does goes on without it.
+            Err(why @ MasterStartError::Removed) if !is_alone => {
+                tracing::error!("{why}");
+                health.started("master", || None);
+                health.remarked("master", || Some(REMOVED.to_owned()));
+                return Ok(());
+            }
+            started => started.map_err(|why| refused_master(&why))?,
+        };
+        let (ready, ailing, removed) = (master.ready(), master.ailing(), master.removed());
+        self.removed = is_alone.then(|| removed.clone());
+        let is_removed = removed.clone();
         health.started("master", move || {
+            if *is_removed.borrow() {
+                return None;
+            }
             let ailing = ailing.borrow().clone();
             ailing.or_else(|| (!*ready.borrow()).then(|| "no master leads".into()))
         });
+        health.remarked("master", move || (*removed.borrow()).then(|| REMOVED.to_owned()));
         self.master = Some(master);
         Ok(())
     }
@@ -189,7 +225,9 @@ impl Node {
         let limits = RequestLimits { ttl_ms_min: millis(config.tunables.ttl_min) };
         let cluster = config.cluster;
         let settings = Config { limits, dialling, cluster, ..Config::default() };
-        let masters: Arc<dyn Directory> = Arc::new(masters(config, dialling)?);
+        let masters = masters(config, dialling)?;
+        masters.ask_also(&remembered(config));
+        let masters: Arc<dyn Directory> = Arc::new(masters);
         let gateway = Gateway::new(settings, Some(masters), registry)
             .map_err(|why| internal("metrics", why))?;
         let (readiness, stores) = (gateway.readiness(), gateway.stores());
@@ -204,6 +242,13 @@ impl Node {
 
     /// Waits for an end that nobody asked for.
     pub async fn ended(&mut self) -> Result<(), Failure> {
+        if let Some(removed) = &mut self.removed {
+            // Its sender goes with a thread that ends in order.
+            if removed.wait_for(|is_removed| *is_removed).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+            return Err(refused_master(&MasterStartError::Removed));
+        }
         let Some(gateway) = &mut self.gateway else { return std::future::pending().await };
         let why = match (&mut gateway.task).await {
             Ok(Ok(())) => "it stopped by itself".to_owned(),
@@ -262,6 +307,14 @@ fn directory(config: &ServerConfig, role: &str) -> PathBuf {
 
 fn masters(config: &ServerConfig, dialling: Dialling) -> Result<Masters, Failure> {
     Masters::new(config.masters.clone(), dialling).map_err(|why| Failure::new(CONFIG, why))
+}
+
+/// The masters that the store of this process has heard of in an earlier life.
+fn remembered(config: &ServerConfig) -> Vec<String> {
+    match config.roles.data {
+        true => known_masters(&directory(config, "data")),
+        false => Vec::new(),
+    }
 }
 
 /// Connections leave from where the process listens, where that says something: firewalls, and

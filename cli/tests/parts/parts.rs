@@ -49,6 +49,8 @@ pub async fn start_master(
         data_dir: dir.join("master"),
         masters: vec![advertise.clone()],
         advertise: advertise.clone(),
+        join: false,
+        remembered: Vec::new(),
         replicas,
         dialling: Dialling::default(),
         tuning: sharklock_master::Tuning::default(),

@@ -128,6 +128,39 @@ impl Client {
         self.calls().ask(request, Repeat::Freely, pause).await.map(|_done| ())
     }
 
+    /// The masters as the leading one sees them, and those that wait to be added.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn masters(&self) -> Result<v1::ListMastersResponse, CallError> {
+        let request = v1::ListMastersRequest {};
+        self.calls()
+            .read(request, |channel, request| async move {
+                AdminServiceClient::new(channel).list_masters(request).await
+            })
+            .await
+    }
+
+    /// Adds a master, removes one, or makes another one lead; with `dry_run` it only says how. Answered
+    /// once it is ordered; [`masters`](Self::masters) tells how far it is. `operator` is who asks, for the
+    /// log. Asked again while it is on its way, it is the same change.
+    ///
+    /// # Errors
+    /// See [`CallError`]. Nothing was begun unless it is [`CallError::Indeterminate`].
+    pub async fn change_masters(
+        &self,
+        goal: v1::master_goal::Goal,
+        dry_run: bool,
+        operator: &str,
+    ) -> Result<v1::ChangeMastersResponse, CallError> {
+        let goal = Some(v1::MasterGoal { goal: Some(goal) });
+        let request = v1::ChangeMastersRequest { goal, dry_run, operator: operator.to_owned() };
+        let send = |channel, request| async move {
+            AdminServiceClient::new(channel).change_masters(request).await
+        };
+        self.calls().ask(request, Repeat::Freely, send).await.map(|done| done.response)
+    }
+
     /// Ends an operator before it is done. What it has done stays done. One that has ended already stays
     /// as it is.
     ///

@@ -20,7 +20,7 @@ use tokio::{sync::Notify, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    edge::{porter::Porter, registration},
+    edge::{known_masters::KnownMasters, porter::Porter, registration},
     orphans::removed_by_masters,
     ports::Input,
     reports::Reports,
@@ -136,6 +136,8 @@ pub struct Heart {
     pub start: Start,
     /// The masters that hear it.
     pub masters: Masters,
+    /// Where it is kept who they are.
+    pub known_masters: KnownMasters,
     /// The word of the workers.
     pub bulletin: Arc<Bulletin>,
     /// How often, if nothing changes.
@@ -218,6 +220,7 @@ impl Heart {
                     tracing::info!("a leading master answers again");
                 }
                 let goes_on = self.bulletin.board().reports.answered(answer.heard);
+                self.known_masters.are(&self.masters, &answer.masters).await;
                 self.follow(answer, told);
                 goes_on
             }

@@ -10,6 +10,7 @@ mod disk_thread;
 mod exchange;
 mod heartbeat;
 mod inbox;
+mod known_masters;
 mod links;
 mod mailbox;
 mod metrics;
@@ -19,5 +20,6 @@ mod server;
 mod split_ids;
 mod worker_thread;
 
+pub use known_masters::known_masters;
 pub use links::LocalLink;
 pub use server::{DataServer, DataServerConfig, StartError, Tuning};

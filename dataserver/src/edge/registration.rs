@@ -47,11 +47,17 @@ fn label((key, value): (String, String)) -> StoreLabel {
     StoreLabel { key, value }
 }
 
-/// Asks until a leading master answers.
+/// Asks until a leading master answers. Those that the directory remembers are asked once none of the
+/// configuration's has answered for a while: these may be gone, or be another cluster's, and then the
+/// directory is in the wrong place.
 ///
 /// # Errors
 /// The master refuses, or says what contradicts the directory.
-pub async fn register(masters: &Masters, applicant: &Applicant) -> Result<Registered, StartError> {
+pub async fn register(
+    masters: &Masters,
+    applicant: &Applicant,
+    remembered: &[String],
+) -> Result<Registered, StartError> {
     let known = applicant.known;
     let request = RegisterStoreRequest {
         ident: applicant.ident.to_wire(),
@@ -69,8 +75,13 @@ pub async fn register(masters: &Masters, applicant: &Applicant) -> Result<Regist
             Ok(answer) => return accept(applicant, answer),
             Err(refused @ MastersError::Refused(_)) => return Err(refusal(&refused)),
             Err(MastersError::Unavailable(why)) => {
-                let masters = masters.addresses().join(",");
-                tracing::warn!(masters, why, "no master takes this store in yet; asking on");
+                let asked = masters.addresses().join(",");
+                masters.ask_also(remembered);
+                tracing::warn!(
+                    masters = asked,
+                    why,
+                    "no master takes this store in yet; asking on"
+                );
             }
         }
     }

@@ -42,6 +42,7 @@ use crate::{
         exchange::Exchanges,
         heartbeat::{Bulletin, Heart},
         inbox::Inbox,
+        known_masters::{KnownMasters, known_masters},
         links::{Links, LocalLink},
         metrics::Metrics,
         porter::Porter,
@@ -320,6 +321,7 @@ impl DataServer {
             ident,
             start,
             masters: config.masters,
+            known_masters: KnownMasters::of(&config.data_dir),
             bulletin,
             every: config.tuning.heartbeat_every,
             porter: Arc::clone(&porter),
@@ -355,7 +357,8 @@ async fn register(
     disk: &mut RocksDisk,
     applicant: &Applicant,
 ) -> Result<Registered, StartError> {
-    let registered = registration::register(&config.masters, applicant).await;
+    let remembered = known_masters(&config.data_dir);
+    let registered = registration::register(&config.masters, applicant, &remembered).await;
     if let Err(StartError::OlderCopy(_)) = &registered {
         let path = config.data_dir.clone();
         give_back_start(disk, applicant.start.number)

@@ -5,9 +5,10 @@ use std::{sync::Arc, time::Duration};
 use sharklock_proto::{
     internal::v1::{SplitRange, StoreDescription},
     v1::{
-        CancelOperatorRequest, CancelOperatorResponse, ChangeRangeRequest, ChangeRangeResponse,
-        ForceReleaseRequest, ForceReleaseResponse, GetScheduleRequest, GetScheduleResponse,
-        GetStatusRequest, GetStatusResponse, ListOperatorsRequest, ListOperatorsResponse,
+        CancelOperatorRequest, CancelOperatorResponse, ChangeMastersRequest, ChangeMastersResponse,
+        ChangeRangeRequest, ChangeRangeResponse, ForceReleaseRequest, ForceReleaseResponse,
+        GetScheduleRequest, GetScheduleResponse, GetStatusRequest, GetStatusResponse,
+        ListMastersRequest, ListMastersResponse, ListOperatorsRequest, ListOperatorsResponse,
         ListRangesRequest, ListRangesResponse, PauseScheduleRequest, PauseScheduleResponse,
         RangeEpoch, RangeStatus, SetScheduleRequest, SetScheduleResponse, SetStoreDutyRequest,
         SetStoreDutyResponse, SplitRangeRequest, SplitRangeResponse,
@@ -19,7 +20,7 @@ use tokio::time::{Instant, timeout};
 use tonic::{Request, Response, Status};
 
 use super::{
-    cluster_view::{Masters, Seen, picture},
+    cluster_view::{Masters, Seen, masters, picture},
     directory::Directory,
     exchange::{ask, expect_body},
     fan_out::{Bounds, FanOut},
@@ -265,6 +266,27 @@ impl AdminService for Admin {
         .await
     }
 
+    async fn list_masters(
+        &self,
+        request: Request<ListMastersRequest>,
+    ) -> Result<Response<ListMastersResponse>, Status> {
+        let peer = peer(&request);
+        unary(&self.host, NAME, "ListMasters", async {
+            let _call = admit(&self.host, &peer)?;
+            self.masters()?;
+            match ask_masters(&self.host).await {
+                Masters::Leading(cluster) => Ok(ListMastersResponse {
+                    cluster_id: format!("{:x}", cluster.cluster_id),
+                    masters: masters(&cluster),
+                    waiting: cluster.waiting_masters,
+                }),
+                Masters::Other(other) => Err(Failure::no_master(&format!("they are of {other}"))),
+                Masters::None | Masters::Silent => Err(Failure::no_master("none has said a word")),
+            }
+        })
+        .await
+    }
+
     async fn get_schedule(
         &self,
         request: Request<GetScheduleRequest>,
@@ -310,6 +332,26 @@ impl AdminService for Admin {
             let (is_paused, operator) = (request.is_paused, request.operator.clone());
             tracing::warn!(peer = %peer.address, operator = ?operator, is_paused, "the schedule");
             self.masters()?.pause_schedule(request).await.map_err(failure_of_masters)
+        })
+        .await
+    }
+
+    async fn change_masters(
+        &self,
+        request: Request<ChangeMastersRequest>,
+    ) -> Result<Response<ChangeMastersResponse>, Status> {
+        let peer = peer(&request);
+        unary(&self.host, NAME, "ChangeMasters", async {
+            let _call = admit(&self.host, &peer)?;
+            let request = validate::change_masters(request.into_inner())?;
+            tracing::warn!(
+                peer = %peer.address,
+                operator = ?request.operator,
+                goal = ?request.goal,
+                dry_run = request.dry_run,
+                "an operator changes the masters"
+            );
+            self.masters()?.change_masters(request).await.map_err(failure_of_masters)
         })
         .await
     }

@@ -77,7 +77,8 @@ pub(super) fn picture(seen: Seen, version: &str) -> GetStatusResponse {
     picture
 }
 
-fn masters(cluster: &GetClusterResponse) -> Vec<MasterStatus> {
+/// The masters in order of their ids.
+pub(super) fn masters(cluster: &GetClusterResponse) -> Vec<MasterStatus> {
     let leader = cluster.masters.iter().find(|master| master.is_leader);
     let last = leader.map_or(0, |leader| leader.matched_index);
     let mut masters: Vec<_> = cluster
@@ -90,6 +91,9 @@ fn masters(cluster: &GetClusterResponse) -> Vec<MasterStatus> {
             is_up: master.is_up,
             term: master.term,
             lag: last.saturating_sub(master.matched_index),
+            is_voter: master.is_voter,
+            is_leaving: master.is_leaving,
+            step: master.step.clone(),
         })
         .collect();
     masters.sort_by_key(|master| master.member_id);
@@ -235,6 +239,7 @@ mod tests {
             stores: (1..=3).map(|id| store(id, StoreState::Up, 200)).collect(),
             replicas_wanted: 3,
             is_bootstrapped: true,
+            waiting_masters: Vec::new(),
         };
         Seen {
             described: (1..=3).map(|id| description(id, &[(1, 2, 6)])).collect(),

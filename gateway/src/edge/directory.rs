@@ -5,10 +5,10 @@ use std::{sync::Arc, time::Duration};
 use sharklock_proto::{
     internal::v1::{GetClusterResponse, RoutesUpdate},
     v1::{
-        CancelOperatorRequest, CancelOperatorResponse, ChangeRangeRequest, ChangeRangeResponse,
-        GetScheduleResponse, ListOperatorsRequest, ListOperatorsResponse, PauseScheduleRequest,
-        PauseScheduleResponse, SetScheduleRequest, SetScheduleResponse, SetStoreDutyRequest,
-        SetStoreDutyResponse,
+        CancelOperatorRequest, CancelOperatorResponse, ChangeMastersRequest, ChangeMastersResponse,
+        ChangeRangeRequest, ChangeRangeResponse, GetScheduleResponse, ListOperatorsRequest,
+        ListOperatorsResponse, PauseScheduleRequest, PauseScheduleResponse, SetScheduleRequest,
+        SetScheduleResponse, SetStoreDutyRequest, SetStoreDutyResponse,
     },
 };
 use sharklock_transport::MastersError;
@@ -31,6 +31,9 @@ pub trait Directory: Send + Sync + 'static {
     /// says so: the first, and the first after a change of the leading master. It looks for a
     /// leading master by itself for as long as the receiver is there, with back-off.
     fn watch_routes(&self) -> mpsc::Receiver<RoutesUpdate>;
+
+    /// These are the masters of today: they are asked from now on. For one that asks others.
+    fn learn_masters(&self, _masters: &[String]) {}
 
     /// The cluster as the leading master sees it.
     ///
@@ -111,6 +114,17 @@ pub trait Directory: Send + Sync + 'static {
     ) -> Result<PauseScheduleResponse, MastersError> {
         Err(takes_no_orders())
     }
+
+    /// Changes the masters.
+    ///
+    /// # Errors
+    /// As [`change_range`](Self::change_range).
+    async fn change_masters(
+        &self,
+        _request: ChangeMastersRequest,
+    ) -> Result<ChangeMastersResponse, MastersError> {
+        Err(takes_no_orders())
+    }
 }
 
 fn takes_no_orders() -> MastersError {
@@ -121,6 +135,10 @@ fn takes_no_orders() -> MastersError {
 impl Directory for sharklock_transport::Masters {
     fn watch_routes(&self) -> mpsc::Receiver<RoutesUpdate> {
         Self::watch_routes(self)
+    }
+
+    fn learn_masters(&self, masters: &[String]) {
+        Self::learn(self, masters);
     }
 
     async fn cluster(&self) -> Result<GetClusterResponse, Status> {
@@ -172,6 +190,13 @@ impl Directory for sharklock_transport::Masters {
         request: SetScheduleRequest,
     ) -> Result<SetScheduleResponse, MastersError> {
         Self::set_schedule(self, request, ORDER_WITHIN).await
+    }
+
+    async fn change_masters(
+        &self,
+        request: ChangeMastersRequest,
+    ) -> Result<ChangeMastersResponse, MastersError> {
+        Self::change_masters(self, request, ORDER_WITHIN).await
     }
 }
 

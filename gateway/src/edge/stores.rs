@@ -111,6 +111,9 @@ impl Keeper {
             );
             return;
         }
+        if let Some(masters) = &self.host.masters {
+            masters.learn_masters(&update.masters);
+        }
         self.host.hub.learn_routes(&update);
         if update.is_whole {
             let named = |store: &StoreId| update.stores.iter().any(|to| to.store_id == store.0);

@@ -12,7 +12,7 @@ use super::{GROUP, MasterCore};
 use crate::{
     refusal::Refusal,
     schedule::Duty,
-    state::{StoreRecord, duty_to_wire},
+    state::{Member, StoreRecord, duty_to_wire},
     state_rows::labels_to_wire,
 };
 
@@ -34,6 +34,7 @@ impl MasterCore {
             is_whole: true,
             routes: self.state().ranges().iter().map(|range| self.route(range)).collect(),
             stores: self.addresses(),
+            masters: self.master_addresses(),
         }
     }
 
@@ -41,7 +42,8 @@ impl MasterCore {
     pub(super) fn take_changes(&mut self) -> Option<RoutesUpdate> {
         let ranges = std::mem::take(&mut self.changed_ranges);
         let stores = std::mem::take(&mut self.changed_stores);
-        if ranges.is_empty() && stores.is_empty() {
+        let is_news = std::mem::take(&mut self.masters_changed) && self.leading.is_some();
+        if ranges.is_empty() && stores.is_empty() && !is_news {
             return None;
         }
         let state = self.state();
@@ -53,6 +55,7 @@ impl MasterCore {
             is_whole: false,
             routes,
             stores: stores.into_iter().filter_map(address).collect(),
+            masters: if is_news { self.master_addresses() } else { Vec::new() },
         })
     }
 
@@ -73,7 +76,8 @@ impl MasterCore {
         let stores = state.stores().iter().map(|(id, store)| self.store_now(now, *id, store));
         GetClusterResponse {
             cluster_id: self.settings.cluster_id.to_wire(),
-            masters: self.members(),
+            masters: self.members_now(),
+            waiting_masters: self.waiting_masters(now),
             stores: stores.collect(),
             replicas_wanted: self.schedule_settings().replicas as u32,
             is_bootstrapped: !state.ranges().is_empty(),
@@ -106,23 +110,27 @@ impl MasterCore {
         }
     }
 
-    fn members(&self) -> Vec<MasterMember> {
-        let status = self.store.status(GROUP).expect("a master has its group");
+    fn members_now(&self) -> Vec<MasterMember> {
+        let Some(status) = self.store.status(GROUP) else { return Vec::new() };
         let peers = self.store.peers(GROUP);
-        let member = |(id, address): (&StoreId, &String)| {
-            let peer = peers.iter().find(|peer| peer.store == *id);
-            let is_leader = *id == self.store.ident().store;
+        let member = |(id, member): (StoreId, Member)| {
+            let peer = peers.iter().find(|peer| peer.store == id);
+            let is_leader = id == self.store.ident().store;
+            let record = self.state().members().get(id);
             MasterMember {
                 member_id: id.0,
-                address: address.clone(),
+                address: member.address,
                 is_leader,
                 is_up: is_leader || peer.is_some_and(|peer| peer.is_active),
                 term: status.term,
                 matched_index: peer.map_or(0, |peer| peer.matched),
                 commit_index: status.commit,
+                is_voter: self.votes(id),
+                is_leaving: record.is_some_and(|record| record.leaving.is_some()),
+                step: self.step_of_master(id),
             }
         };
-        self.settings.members.iter().map(member).collect()
+        self.members().into_iter().map(member).collect()
     }
 }
 

@@ -27,7 +27,7 @@ const FIRST_RANGE: RangeId = RangeId(1);
 /// Of a range that nothing has happened to: only such a one can be made out of nothing.
 pub(super) const FIRST_EPOCH: Epoch = Epoch { conf_ver: 1, version: 1 };
 /// Longest address: a DNS name has 253 bytes at most, a port 5.
-const ADDRESS_BYTES_MAX: usize = 260;
+pub(super) const ADDRESS_BYTES_MAX: usize = 260;
 
 /// Labels of a store, at most.
 const LABELS_MAX: usize = 8;
@@ -140,6 +140,7 @@ impl MasterCore {
             | Asker::Pausing { .. }
             | Asker::Setting { .. }
             | Asker::Dutiful { .. }
+            | Asker::Masters { .. }
             | Asker::Watchers { .. } => false,
         })
     }
@@ -266,6 +267,9 @@ impl MasterCore {
                 tracing::warn!(%store, ?duty, "a store has another duty");
                 let reply = Reply::Duty(self.duty_of(now, store, duty));
                 self.reply(number, reply);
+            }
+            (Asker::Masters { number, steps }, Answer::Member(id)) => {
+                self.masters_changed(number, steps, id);
             }
             (Asker::Nobody, Answer::Operator(id)) => self.operator_ended(now, None, id),
             (Asker::Nobody, _) => {}

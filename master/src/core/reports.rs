@@ -73,6 +73,7 @@ impl MasterCore {
             raise: self.to_raise(store),
             steps: self.steps_of(store),
             removed: self.removed_of(&request.orphans),
+            masters: self.master_addresses(),
         })
     }
 

@@ -16,6 +16,7 @@ use sharklock_rangemap::{Bounds, Descriptor, Epoch, PeerId, Replica, Role};
 
 use super::*;
 
+mod members;
 mod operations;
 mod scheduling;
 
@@ -56,6 +57,8 @@ struct World {
     /// Masters that nothing reaches or leaves.
     cut: BTreeSet<u64>,
     replicas: u32,
+    /// So many have formed the cluster.
+    founders: u64,
 }
 
 fn ident(node: u64) -> StoreIdent {
@@ -64,6 +67,10 @@ fn ident(node: u64) -> StoreIdent {
         store: StoreId(node),
         ident: Identity::from_bytes([node as u8; 16]),
     }
+}
+
+fn member(node: u64) -> Member {
+    Member { ident: ident(node).ident, address: format!("m{node}:7720") }
 }
 
 impl World {
@@ -86,16 +93,17 @@ impl World {
             asked: 0,
             cut: BTreeSet::new(),
             replicas,
+            founders: members,
         };
         (1..=members).for_each(|id| world.start(id));
         world
     }
 
     fn start(&mut self, id: u64) {
-        let members = self.nodes.len() as u64;
+        let members = self.founders;
         let settings = Settings {
             cluster_id: CLUSTER,
-            members: (1..=members).map(|id| (StoreId(id), format!("m{id}:7720"))).collect(),
+            members: (1..=members).map(|id| (StoreId(id), member(id))).collect(),
             replicas: self.replicas,
             limits: SilenceLimits::default(),
             tick: TICK,
@@ -157,8 +165,7 @@ impl World {
         if self.cut.contains(&from) || self.cut.contains(&to) {
             return;
         }
-        let node = self.nodes.get_mut(&to).expect("it is a member");
-        let Some(core) = &mut node.core else { return };
+        let Some(Node { core: Some(core), .. }) = self.nodes.get_mut(&to) else { return };
         let input = match packet {
             Packet::Message(message) => Input::Message(Box::new(message)),
             Packet::Heartbeats(beats) => Input::Heartbeats(Box::new(beats)),

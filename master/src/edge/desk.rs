@@ -1,6 +1,9 @@
 //! The place where questions to a master wait for its thread, and answers for those who asked.
 
-use std::sync::mpsc::{SyncSender, TrySendError};
+use std::{
+    collections::BTreeMap,
+    sync::mpsc::{SyncSender, TrySendError},
+};
 
 use sharklock_proto::internal::v1::{Heartbeats, RangeMessage, RoutesUpdate, SnapshotMessage};
 use sharklock_rangemap::StoreId;
@@ -11,6 +14,7 @@ use crate::{
     core::Input,
     refusal::{Reason, Refusal},
     request::{Reply, Request},
+    state::Member,
 };
 
 /// What may stand before the thread: some seconds' worth of all stores of a large cluster, and of
@@ -27,6 +31,10 @@ pub enum Post {
     Watch(oneshot::Sender<Result<Watch, Refusal>>),
     /// The process stops.
     Stop,
+    /// These are the masters, by the word of the leading one.
+    Members(BTreeMap<StoreId, Member>),
+    /// This master was removed from its cluster, by the word of those that are members.
+    Removed,
 }
 
 /// All routes, and where changes come. The end of the receiver means that this master does not
@@ -63,6 +71,16 @@ impl Desk {
     pub fn stop(&self) {
         // A thread that is gone has ended already; a full desk is emptied by one that lives.
         drop(self.0.send(Post::Stop));
+    }
+
+    /// Tells the thread that this master was removed.
+    pub fn removed(&self) {
+        drop(self.0.send(Post::Removed));
+    }
+
+    /// Tells the thread who the masters are. Lost if it has too much to do: it is told again.
+    pub fn members(&self, members: BTreeMap<StoreId, Member>) {
+        drop(self.0.try_send(Post::Members(members)));
     }
 
     fn post(&self, post: Post) -> Result<(), Refusal> {

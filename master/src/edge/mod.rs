@@ -3,10 +3,13 @@
 
 mod desk;
 mod files;
+mod joining;
 mod meeting;
+mod member;
 mod metrics;
 mod server;
 mod service;
 mod thread;
 
+pub use files::belongs_to_a_cluster;
 pub use server::{Master, MasterConfig, StartError, Tuning};

@@ -1,9 +1,8 @@
 //! A master: its directory, its port, its thread.
 
 use std::{
-    collections::BTreeMap,
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, mpsc},
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -11,8 +10,7 @@ use std::{
 
 use prometheus::Registry;
 use sharklock_multiraft::{
-    Config, Disk, LogLimits, OpenError, RecoverError, RocksDisk, SnapshotLimits, Store, StoreIdent,
-    bootstrap, data_dir, election_max, election_seed, read_ident,
+    LogLimits, OpenError, RecoverError, RocksDisk, SnapshotLimits, Store, data_dir, election_max,
 };
 use sharklock_proto::{
     ClusterId, Identity,
@@ -20,24 +18,23 @@ use sharklock_proto::{
         master_service_server::MasterServiceServer, peer_service_server::PeerServiceServer,
     },
 };
-use sharklock_rangemap::{Bounds, Descriptor, Epoch, PeerId, Replica, Role, StoreId};
-use sharklock_transport::{
-    Dialling, Masters, PeerAcceptor, PeerAddress, PeerIdentity, PeerLinks, serve, server,
-};
-use tokio::{net::TcpListener, sync::watch, task::AbortHandle};
+use sharklock_transport::{Dialling, Masters, PeerAcceptor, PeerLinks, serve, server};
+use tokio::{net::TcpListener, runtime::Handle, sync::watch, task::AbortHandle};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     desk::{Desk, POST_MAX},
     files,
+    joining::Applicant,
     meeting::meet_all,
+    member::{Member, Others},
     metrics::Metrics,
-    service::Service,
+    service::{Service, Standing},
     thread::Thread,
 };
 use crate::{
-    core::{GROUP, MasterCore, Settings},
-    formation::{Formation, FormationError, Formed},
+    core::{MasterCore, Settings},
+    formation::{Formation, FormationError},
     presence::SilenceLimits,
     state::ClusterState,
 };
@@ -50,10 +47,16 @@ const FRAME_BYTES_MAX: usize = 32 << 20;
 pub struct MasterConfig {
     /// The directory of its store; it is made if it does not exist.
     pub data_dir: PathBuf,
-    /// The address (`HOST:PORT`) by which the others name it; one of `masters`.
+    /// The address (`HOST:PORT`) by which the others name it; one of `masters`, unless it joins them.
     pub advertise: String,
-    /// All masters: 1, 3 or 5, the same list on each.
+    /// All masters: 1, 3 or 5, the same list on each. They form a cluster. For one that joins: where it
+    /// asks. Of no account once the directory belongs to a cluster, but to find the others.
     pub masters: Vec<String>,
+    /// Masters that others of this process have heard of in an earlier life: if those are gone that this one
+    /// knows, they tell it who the others are.
+    pub remembered: Vec<String>,
+    /// It forms no cluster: it waits until somebody adds it to the cluster of `masters`.
+    pub join: bool,
     /// Replicas of the cluster's first range, 1 to 9: it is made once so many stores have registered.
     pub replicas: u32,
     /// How it connects to the others.
@@ -126,6 +129,16 @@ pub enum StartError {
     /// An address is none.
     #[error("{0}")]
     Address(String),
+    /// The masters that it is to join refuse it.
+    #[error("{0}")]
+    Refused(String),
+    /// It was removed from its cluster.
+    #[error(
+        "this master was removed from its cluster: take the role master from this process; or, to make \
+         it a master again, empty its directory, start it with --join, and add it: `sharklock masters \
+         add ADDRESS`"
+    )]
+    Removed,
     /// A metric is registered twice.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -142,17 +155,20 @@ pub struct Master {
     cluster_id: ClusterId,
     ready: watch::Receiver<bool>,
     ailing: watch::Receiver<Option<String>>,
+    removed: watch::Receiver<bool>,
     thread: JoinHandle<()>,
-    port: Port,
+    /// Asks whether it is still a member.
+    _look: Task,
+    port: Task,
     stopping: CancellationToken,
 }
 
 impl Master {
-    /// Opens its store, meets the other masters if it belongs to no cluster yet (for as long as that
-    /// takes), and serves on `listener`. To be called inside a tokio runtime.
+    /// Opens its store, meets the other masters if it belongs to no cluster yet, or waits until it is added
+    /// to theirs (for as long as that takes), and serves on `listener`. To be called inside a tokio runtime.
     ///
     /// # Errors
-    /// The directory cannot be used, or this master cannot belong to the others' cluster.
+    /// The directory cannot be used, this master cannot belong to the others' cluster, or does no more.
     pub async fn start(config: MasterConfig, listener: TcpListener) -> Result<Self, StartError> {
         let dir = config.data_dir.clone();
         let unusable = |source| StartError::DataDir { path: dir.clone(), source };
@@ -160,22 +176,19 @@ impl Master {
         let disk = RocksDisk::open(&dir)
             .map_err(|source| StartError::Open { path: dir.clone(), source })?;
         let ident = data_dir::identity(&dir).map_err(unusable)?;
-        let me = config.advertise.as_str();
-        let formation = match files::formed(&dir).map_err(unusable)? {
-            Some(formed) => Formation::again(me, ident, &config.masters, formed)?,
-            None => Formation::new(me, ident, &config.masters)?,
-        };
+        if files::is_removed(&dir).map_err(unusable)? {
+            return Err(StartError::Removed);
+        }
         let masters =
             Masters::new(config.masters.clone(), config.dialling).map_err(StartError::Address)?;
+        masters.ask_also(&config.remembered);
         let stopping = CancellationToken::new();
-        let service = Service::new(formation, stopping.clone());
+        let service = Service::new(standing(&config, &dir, ident)?, stopping.clone());
         let port = port(listener, service.clone(), stopping.clone());
-        let port = Port(tokio::spawn(port).abort_handle());
-        let formed = meet_all(&service, &masters).await?;
-        files::keep_formed(&dir, &formed).map_err(unusable)?;
-        let member = Member { ident, formed };
-        let store = member.recover(&config, disk)?;
-        Self::spawn(&config, store, &member, (service, port, stopping))
+        let port = Task(tokio::spawn(port).abort_handle());
+        let member = belong(&config, &dir, ident, (&service, &masters)).await?;
+        let (disk, store) = member.recover(&config, disk)?;
+        Self::spawn(&config, (disk, store), &member, (service, masters, port, stopping))
     }
 
     /// True while some master leads, as far as this one knows.
@@ -187,6 +200,11 @@ impl Master {
     /// in words for people: it is not ready then.
     pub fn ailing(&self) -> watch::Receiver<Option<String>> {
         self.ailing.clone()
+    }
+
+    /// True once it was removed from its cluster: it has ended then, and only its port is open.
+    pub fn removed(&self) -> watch::Receiver<bool> {
+        self.removed.clone()
     }
 
     /// The cluster.
@@ -208,24 +226,26 @@ impl Master {
         config: &MasterConfig,
         (disk, store): (RocksDisk, Store<ClusterState>),
         member: &Member,
-        (service, port, stopping): (Service, Port, CancellationToken),
+        (service, masters, port, stopping): (Service, Masters, Task, CancellationToken),
     ) -> Result<Self, StartError> {
         let metrics = Metrics::register(&config.registry)?;
         let (posts, post) = mpsc::sync_channel(POST_MAX);
         let desk = Desk(posts);
-        let me = member.identity(&config.advertise);
+        let me = member.identity();
         let inbox = Arc::new(desk.clone());
         let acceptor = PeerAcceptor::new(me.clone(), inbox.clone(), stopping.clone());
         let peers = Arc::new(PeerLinks::start(me, config.dialling, inbox));
-        let others = member.peers();
-        acceptor.set_peers(&others);
-        peers.set_peers(others);
+        let runtime = Handle::current();
+        let others =
+            Others { peers, acceptor: acceptor.clone(), masters: masters.clone(), runtime };
+        others.are(&member.members);
         let (ready_sender, ready) = watch::channel(false);
         let (ailing_sender, ailing) = watch::channel(None);
+        let (removed_sender, removed) = watch::channel(false);
         let tuning = config.tuning;
         let settings = Settings {
-            cluster_id: member.formed.cluster_id(),
-            members: member.addresses(),
+            cluster_id: member.cluster_id,
+            members: member.members.clone(),
             replicas: config.replicas,
             limits: tuning.limits,
             tick: tuning.tick,
@@ -236,10 +256,11 @@ impl Master {
             disk,
             sync_writes: config.sync_writes,
             post,
-            peers,
+            others,
             metrics,
             ready: ready_sender,
             ailing: ailing_sender,
+            removed: removed_sender,
             started: now(),
             hand_over_within: election_max(tuning.tick),
         };
@@ -248,85 +269,63 @@ impl Master {
             .spawn(move || thread.run())
             .map_err(StartError::Thread)?;
         service.open(desk.clone(), acceptor);
-        let cluster_id = member.formed.cluster_id();
-        Ok(Self { desk, cluster_id, ready, ailing, thread, port, stopping })
+        let look = member.applicant().look(masters, config.data_dir.clone(), desk.clone());
+        let _look = Task(tokio::spawn(look).abort_handle());
+        let cluster_id = member.cluster_id;
+        Ok(Self { desk, cluster_id, ready, ailing, removed, thread, _look, port, stopping })
     }
 }
 
-/// This master in its cluster.
-struct Member {
+/// What the directory says of the master; a fresh one is to form a cluster, or to join one.
+fn standing(config: &MasterConfig, dir: &Path, ident: Identity) -> Result<Standing, StartError> {
+    let unusable = |source| StartError::DataDir { path: dir.to_owned(), source };
+    let me = config.advertise.as_str();
+    if let Some(joined) = files::joined(dir).map_err(unusable)? {
+        return Ok(Standing::Joined(Member::joined(ident, joined, me)?.view()));
+    }
+    let formation = match files::formed(dir).map_err(unusable)? {
+        Some(formed) => Formation::again(me, ident, formed)?,
+        None if config.join => return Ok(Standing::Waits),
+        None => Formation::new(me, ident, &config.masters)?,
+    };
+    Ok(Standing::Founder(formation))
+}
+
+/// Belongs to a cluster, or waits until it does. That is on the disk before anything follows from it.
+async fn belong(
+    config: &MasterConfig,
+    dir: &Path,
     ident: Identity,
-    formed: Formed,
-}
-
-impl Member {
-    /// The store on the disk; a fresh one begins with the group of all members.
-    fn recover(
-        &self,
-        config: &MasterConfig,
-        mut disk: RocksDisk,
-    ) -> Result<(RocksDisk, Store<ClusterState>), StartError> {
-        let path = &config.data_dir;
-        let corrupt = |source| StartError::Recover { path: path.clone(), source };
-        let unusable = |source| StartError::DataDir { path: path.clone(), source };
-        let ident = self.store_ident(&config.advertise);
-        match read_ident(&disk).map_err(corrupt)? {
-            Some(known) if known == ident => {}
-            Some(_) => return Err(FormationError::OtherCluster(config.advertise.clone()).into()),
-            // A directory that lost its store must not begin anew: it could vote twice in a term.
-            None if files::has_begun(path).map_err(unusable)? => {
-                return Err(FormationError::Wiped(config.advertise.clone()).into());
-            }
-            None => {
-                let first = bootstrap(&ident, &self.group());
-                disk.write(&first, true).map_err(|error| unusable(io::Error::other(error)))?;
-            }
+    (service, masters): (&Service, &Masters),
+) -> Result<Member, StartError> {
+    let unusable = |source| StartError::DataDir { path: dir.to_owned(), source };
+    let me = config.advertise.as_str();
+    if let Some(joined) = files::joined(dir).map_err(unusable)? {
+        return Member::joined(ident, joined, me);
+    }
+    if config.join && files::formed(dir).map_err(unusable)?.is_none() {
+        // A directory that lost its store, and with it its votes, must not come back as anybody.
+        if files::has_begun(dir).map_err(unusable)? {
+            return Err(FormationError::Wiped(me.to_owned()).into());
         }
-        files::keep_begun(path).map_err(unusable)?;
-        let Tuning { log, snapshots, .. } = config.tuning;
-        let election_seed = election_seed(self.ident);
-        let engine = Config { election_seed, log, snapshots, ..Config::default() };
-        let store = Store::recover(engine, &disk).map_err(corrupt)?;
-        Ok((disk, store))
+        let applicant = Applicant { ident, address: me.to_owned(), known: None };
+        let joined = applicant.join(masters).await?;
+        files::keep_joined(dir, &joined).map_err(unusable)?;
+        tracing::info!(id = %joined.id, cluster = %joined.cluster_id, "this master has joined");
+        let member = Member::joined(ident, joined, me)?;
+        service.has_joined(member.view());
+        return Ok(member);
     }
-
-    fn store_ident(&self, me: &str) -> StoreIdent {
-        let cluster_id = self.formed.cluster_id();
-        let member = self.formed.member_id(me).expect("a member is in its formation");
-        StoreIdent { cluster_id, store: StoreId(member), ident: self.ident }
-    }
-
-    /// The masters' Raft group: every member votes.
-    fn group(&self) -> Descriptor {
-        let members = 1..=self.formed.members.len() as u64;
-        let voter = |id| Replica { peer: PeerId(id), store: StoreId(id), role: Role::Voter };
-        let epoch = Epoch { conf_ver: 1, version: 1 };
-        Descriptor::new(GROUP, Bounds::ALL, epoch, members.map(voter).collect())
-    }
-
-    fn identity(&self, me: &str) -> PeerIdentity {
-        let StoreIdent { cluster_id, store, ident } = self.store_ident(me);
-        PeerIdentity { cluster_id, store: store.0, ident, worker: 0 }
-    }
-
-    fn addresses(&self) -> BTreeMap<StoreId, String> {
-        (1..).map(StoreId).zip(self.formed.members.keys().cloned()).collect()
-    }
-
-    fn peers(&self) -> BTreeMap<u64, PeerAddress> {
-        let peer = |(address, ident): (&String, &Identity)| PeerAddress {
-            ident: *ident,
-            address: address.clone(),
-        };
-        (1..).zip(self.formed.members.iter().map(peer)).collect()
-    }
+    let formed = meet_all(service, masters).await?;
+    files::keep_formed(dir, &formed).map_err(unusable)?;
+    Ok(Member::founder(ident, &formed, me))
 }
 
-/// The task that serves the port; ends with this value.
+/// A task that ends with this value.
 #[derive(Debug)]
-struct Port(AbortHandle);
+struct Task(AbortHandle);
 
-impl Drop for Port {
+impl Drop for Task {
     fn drop(&mut self) {
         self.0.abort();
     }

@@ -2,22 +2,23 @@
 
 use std::{
     pin::Pin,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     task::{Context, Poll},
 };
 
 use sharklock_proto::{
     internal::v1::{
         AllocateIdsRequest, AllocateIdsResponse, GetClusterRequest, GetClusterResponse,
-        GetRoutesRequest, MeetRequest, MeetResponse, RaftFrame, RegisterStoreRequest,
-        RegisterStoreResponse, RoutesUpdate, StoreHeartbeatRequest, StoreHeartbeatResponse,
-        WatchRoutesRequest, master_service_server::MasterService, peer_service_server::PeerService,
+        GetRoutesRequest, JoinRequest, JoinResponse, MasterView, MeetRequest, MeetResponse,
+        RaftFrame, RegisterStoreRequest, RegisterStoreResponse, RoutesUpdate,
+        StoreHeartbeatRequest, StoreHeartbeatResponse, WatchRoutesRequest,
+        master_service_server::MasterService, peer_service_server::PeerService,
     },
     v1::{
-        CancelOperatorRequest, CancelOperatorResponse, ChangeRangeRequest, ChangeRangeResponse,
-        GetScheduleRequest, GetScheduleResponse, ListOperatorsRequest, ListOperatorsResponse,
-        PauseScheduleRequest, PauseScheduleResponse, SetScheduleRequest, SetScheduleResponse,
-        SetStoreDutyRequest, SetStoreDutyResponse,
+        CancelOperatorRequest, CancelOperatorResponse, ChangeMastersRequest, ChangeMastersResponse,
+        ChangeRangeRequest, ChangeRangeResponse, GetScheduleRequest, GetScheduleResponse,
+        ListOperatorsRequest, ListOperatorsResponse, PauseScheduleRequest, PauseScheduleResponse,
+        SetScheduleRequest, SetScheduleResponse, SetStoreDutyRequest, SetStoreDutyResponse,
     },
 };
 use sharklock_transport::{PeerAcceptor, Signs};
@@ -41,8 +42,19 @@ const DOMAIN: &str = "sharklock";
 #[derive(Clone)]
 pub struct Service(Arc<Inner>);
 
+/// The master, as those see it who meet it.
+#[derive(Debug)]
+pub enum Standing {
+    /// It forms a cluster with others, or has done so.
+    Founder(Formation),
+    /// It has joined the cluster of this view.
+    Joined(MasterView),
+    /// It waits to be added to a cluster.
+    Waits,
+}
+
 struct Inner {
-    formation: Mutex<Formation>,
+    standing: Mutex<Standing>,
     /// Something was heard from another master.
     heard: Notify,
     /// There once the cluster is formed.
@@ -53,9 +65,9 @@ struct Inner {
 
 impl Service {
     /// Of a master that has yet to meet the others.
-    pub fn new(formation: Formation, stopping: CancellationToken) -> Self {
+    pub fn new(standing: Standing, stopping: CancellationToken) -> Self {
         Self(Arc::new(Inner {
-            formation: Mutex::new(formation),
+            standing: Mutex::new(standing),
             heard: Notify::new(),
             desk: OnceLock::new(),
             acceptor: OnceLock::new(),
@@ -63,11 +75,22 @@ impl Service {
         }))
     }
 
-    /// Looks at, or changes, what is known of the others.
+    /// Looks at, or changes, what is known of the others. Only for one that forms a cluster.
     pub fn with_formation<R>(&self, look: impl FnOnce(&mut Formation) -> R) -> R {
-        // A panic aborts the process; should a test catch one, the formation is whole all the same.
-        let mut formation = self.0.formation.lock().unwrap_or_else(PoisonError::into_inner);
-        look(&mut formation)
+        match &mut *self.standing() {
+            Standing::Founder(formation) => look(formation),
+            other => unreachable!("{other:?} forms no cluster"),
+        }
+    }
+
+    /// It is a member of this cluster from now on.
+    pub fn has_joined(&self, view: MasterView) {
+        *self.standing() = Standing::Joined(view);
+    }
+
+    fn standing(&self) -> MutexGuard<'_, Standing> {
+        // A panic aborts the process; should a test catch one, the value is whole all the same.
+        self.0.standing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until another master has said something.
@@ -122,10 +145,16 @@ fn other() -> Status {
 impl MasterService for Service {
     async fn meet(&self, call: Call<MeetRequest>) -> Result<Response<MeetResponse>, Status> {
         let view = call.into_inner().view.unwrap_or_default();
-        let (heard, view) = self.with_formation(|formation| {
-            let heard = formation.hear(&view);
-            (heard, formation.view())
-        });
+        let (heard, view) = match &mut *self.standing() {
+            Standing::Founder(formation) => {
+                let heard = formation.hear(&view);
+                (heard, formation.view())
+            }
+            Standing::Joined(view) => (Ok(()), view.clone()),
+            Standing::Waits => {
+                return Err(Status::unavailable("this master waits to be added to a cluster"));
+            }
+        };
         self.0.heard.notify_one();
         if let Err(why) = heard {
             tracing::debug!(%why, "another master does not fit");
@@ -226,6 +255,13 @@ impl MasterService for Service {
         }
     }
 
+    async fn join(&self, call: Call<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
+        match self.ask(Request::Join(call.into_inner())).await? {
+            Reply::Joined(answer) => Ok(Response::new(answer)),
+            _ => Err(other()),
+        }
+    }
+
     async fn get_schedule(
         &self,
         _call: Call<GetScheduleRequest>,
@@ -252,6 +288,16 @@ impl MasterService for Service {
     ) -> Result<Response<SetScheduleResponse>, Status> {
         match self.ask(Request::SetSchedule(call.into_inner())).await? {
             Reply::Settings(answer) => Ok(Response::new(answer)),
+            _ => Err(other()),
+        }
+    }
+
+    async fn change_masters(
+        &self,
+        call: Call<ChangeMastersRequest>,
+    ) -> Result<Response<ChangeMastersResponse>, Status> {
+        match self.ask(Request::ChangeMasters(call.into_inner())).await? {
+            Reply::MastersChanging(answer) => Ok(Response::new(answer)),
             _ => Err(other()),
         }
     }

@@ -2,20 +2,17 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{
-        Arc,
-        mpsc::{Receiver, RecvTimeoutError},
-    },
+    sync::mpsc::{Receiver, RecvTimeoutError},
     time::{Duration, Instant},
 };
 
 use sharklock_multiraft::{Batch, Disk, DiskView, HandOver, NextStep};
 use sharklock_proto::internal::v1::RoutesUpdate;
-use sharklock_transport::PeerLinks;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
     desk::{Post, Watch},
+    member::Others,
     metrics::Metrics,
 };
 use crate::{
@@ -40,13 +37,15 @@ pub struct Thread<D> {
     /// The post that comes in.
     pub post: Receiver<Post>,
     /// The way to the other masters.
-    pub peers: Arc<PeerLinks>,
+    pub others: Others,
     /// Shown to Prometheus.
     pub metrics: Metrics,
     /// True while some master leads, as far as this one knows.
     pub ready: watch::Sender<bool>,
     /// Why this master does not follow the others, if it does not.
     pub ailing: watch::Sender<Option<String>>,
+    /// True once this master was removed from its cluster: it has ended then.
+    pub removed: watch::Sender<bool>,
     /// When the core's clock began.
     pub started: Instant,
     /// How long a stopping leader waits until another leads.
@@ -79,11 +78,24 @@ impl<D: Disk + DiskView> Thread<D> {
                 post = self.post.try_recv().ok();
             }
             self.turns(&mut waiting);
+            if self.core.is_removed() {
+                return self.end_removed();
+            }
             if is_over {
                 break;
             }
         }
         self.finish(&mut waiting);
+    }
+
+    /// The masters go on without this one: it says nothing to them any more.
+    fn end_removed(self) {
+        tracing::error!(
+            "this master was removed from its cluster, and ends. To make it a master again, start it \
+             with an empty directory and --join, and add it"
+        );
+        self.ready.send_replace(false);
+        self.removed.send_replace(true);
     }
 
     fn now(&self) -> Duration {
@@ -114,6 +126,8 @@ impl<D: Disk + DiskView> Thread<D> {
                 drop(answer.send(watch));
             }
             Post::Stop => return true,
+            Post::Members(members) => self.core.handle(now, Input::Members(members)),
+            Post::Removed => self.core.handle(now, Input::Removed),
         }
         false
     }
@@ -150,7 +164,10 @@ impl<D: Disk + DiskView> Thread<D> {
     }
 
     fn dispatch(&self, outputs: Outputs, waiting: &mut Waiting) -> Option<Batch> {
-        self.peers.send(outputs.messages, outputs.heartbeats, outputs.snapshots);
+        if let Some(members) = &outputs.members {
+            self.others.are(members);
+        }
+        self.others.peers.send(outputs.messages, outputs.heartbeats, outputs.snapshots);
         for (number, reply) in outputs.replies {
             let answer = waiting.questions.remove(&number).expect("every question waits");
             // A watcher that has gone meanwhile asks again.

@@ -132,19 +132,33 @@ fn lists_that_cannot_be_are_refused_and_say_why() {
 }
 
 #[test]
-fn a_restart_with_another_list_or_identity_is_refused() {
+fn a_restart_with_another_identity_or_address_is_refused_whatever_the_list() {
     let members = ADDRESSES.map(|address| (address.to_owned(), ident(address, 0)));
     let formed = Formed { members: members.into() };
-    let again = |ident, list: &[&str]| {
-        Formation::again("a:1", ident, &names(list), formed.clone()).map(|_| ())
-    };
-    assert_eq!(again(ident("a:1", 0), &ADDRESSES), Ok(()));
-    let changed = again(ident("a:1", 0), &["a:1", "b:1", "d:1"]);
-    assert!(matches!(changed, Err(FormationError::Changed { .. })));
-    assert!(matches!(
-        again(Identity::from_bytes([9; 16]), &ADDRESSES),
-        Err(FormationError::Wiped(_))
-    ));
+    let again = |me: &str, ident| Formation::again(me, ident, formed.clone()).map(|_| ());
+    assert_eq!(again("a:1", ident("a:1", 0)), Ok(()));
+    let moved = again("d:1", ident("a:1", 0)).expect_err("it is known at a:1").to_string();
+    assert!(moved.contains("d:1") && moved.contains("a:1 or b:1 or c:1"), "{moved}");
+    let wiped = again("a:1", Identity::from_bytes([9; 16]));
+    assert!(matches!(wiped, Err(FormationError::Wiped(_))), "{wiped:?}");
+}
+
+/// A master that was started as for a new cluster must not begin one beside that which is there.
+#[test]
+fn a_cluster_that_is_there_is_joined_and_not_formed_again() {
+    let members = [("a:1".to_owned(), ident("a:1", 0))];
+    let one = Formation::again("a:1", ident("a:1", 0), Formed { members: members.into() });
+    let mut fresh = master("b:1");
+    let refused = fresh.hear(&one.expect("it is its own").view()).expect_err("it is formed");
+    assert_eq!(refused, FormationError::Exists("a:1".to_owned()));
+    assert!(refused.to_string().contains("--join"), "{refused}");
+    assert_eq!(fresh.formed(), None);
+    // Members have changed since: the cluster's id does not follow from those of today.
+    let mut view = master("a:1").view();
+    view.idents = ADDRESSES.map(|at| (at.to_owned(), ident(at, 0).to_wire())).into();
+    view.cluster_id = vec![7; 16].into();
+    assert_eq!(fresh.hear(&view), Err(FormationError::Exists("a:1".to_owned())));
+    assert_eq!(fresh.formed(), None);
 }
 
 #[test]
@@ -153,9 +167,8 @@ fn two_clusters_do_not_mix() {
         let members = ADDRESSES.map(|address| (address.to_owned(), ident(address, life)));
         Formed { members: members.into() }
     };
-    let master = |me: &str, life| {
-        Formation::again(me, ident(me, life), &names(&ADDRESSES), formed(life)).expect("fine")
-    };
+    let master =
+        |me: &str, life| Formation::again(me, ident(me, life), formed(life)).expect("fine");
     let mut one = master("a:1", 1);
     let other = master("b:1", 2);
     assert_eq!(one.hear(&other.view()), Err(FormationError::OtherCluster("b:1".into())));
@@ -167,9 +180,8 @@ fn malformed_views_are_refused_and_change_nothing() {
     let good = master("b:1").view();
     let stranger = MasterView { address: "x:1".into(), ..good.clone() };
     let short = MasterView { ident: Bytes::from_static(b"short"), ..good.clone() };
-    let nobody = MasterView { idents: BTreeMap::new(), ..good.clone() };
-    let claims = MasterView { cluster_id: vec![7; 16].into(), ..good };
-    for view in [stranger, short, nobody, claims] {
+    let nobody = MasterView { idents: BTreeMap::new(), ..good };
+    for view in [stranger, short, nobody] {
         let refused = one.hear(&view);
         assert!(matches!(refused, Err(FormationError::Malformed(_))), "{refused:?} of {view:?}");
     }

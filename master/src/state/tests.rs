@@ -3,7 +3,10 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use sharklock_proto::{
     Identity,
-    internal::v1::{FirstRangeCommand, RangesCommand},
+    internal::v1::{
+        AdmitMasterCommand, DismissMasterCommand, FirstRangeCommand, ForgetMasterCommand,
+        FoundMastersCommand, MasterRow, RangesCommand,
+    },
     v1::OperatorState,
 };
 use sharklock_rangemap::{Bounds, Epoch, PeerId, RangeId, Replica, Role};
@@ -222,6 +225,56 @@ proptest! {
         for (index, command) in (1..).zip(reports.chain(stores)) {
             state.apply(EntryAt { index, term: 1 }, 1, &encode_batch(vec![command]));
             prop_assert_eq!(state.rows_hash, state_rows::rows_hash(&state));
+        }
+        image.restore(&mut state);
+    }
+}
+
+fn of_masters() -> impl Strategy<Value = Command> {
+    let founder = |of: u8| MasterRow {
+        member_id: of.into(),
+        ident: ident(of).to_wire(),
+        address: format!("m{of}:7720"),
+        ..MasterRow::default()
+    };
+    let found = move |count: u8| {
+        let masters = (1..=count).map(founder).collect();
+        Command::FoundMasters(FoundMastersCommand { masters })
+    };
+    let admit = |(of, instead_of_member_id): (u8, u64)| {
+        let (ident, address) = (ident(of).to_wire(), format!("m{of}:7720"));
+        Command::AdmitMaster(AdmitMasterCommand { ident, address, instead_of_member_id })
+    };
+    let dismiss =
+        |(member_id, stays)| Command::DismissMaster(DismissMasterCommand { member_id, stays });
+    prop_oneof![
+        1 => (1..4u8).prop_map(found),
+        3 => (1..9u8, 0..9u64).prop_map(admit),
+        3 => (0..9u64, any::<bool>()).prop_map(dismiss),
+        2 => (0..9u64).prop_map(|member_id| Command::ForgetMaster(ForgetMasterCommand { member_id })),
+    ]
+}
+
+proptest! {
+    /// An id is one directory's for ever, and what is known comes back from the image.
+    #[test]
+    fn masters_come_and_go_over_restarts_and_no_id_is_given_twice(
+        commands in prop::collection::vec(of_masters(), 0..60)
+    ) {
+        let (mut state, mut image) = (ClusterState::empty(), Image::default());
+        let founders = Command::FoundMasters(FoundMastersCommand::default());
+        let mut given = BTreeMap::new();
+        for (index, command) in (1..).zip([founders].into_iter().chain(commands)) {
+            state.apply(EntryAt { index, term: 1 }, 1, &encode_batch(vec![command]));
+            prop_assert_eq!(state.rows_hash, state_rows::rows_hash(&state));
+            for (id, record) in state.members().iter() {
+                let ident = record.member.ident;
+                prop_assert_eq!(*given.entry(id).or_insert(ident), ident);
+                prop_assert_eq!(state.members().of(ident).map(|(id, _)| id), Some(id));
+            }
+            if index % 7 == 0 {
+                state = image.restore(&mut state);
+            }
         }
         image.restore(&mut state);
     }

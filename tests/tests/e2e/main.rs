@@ -17,6 +17,7 @@ mod hostile;
 mod lock_command;
 mod lock_descendants;
 mod locks;
+mod masters;
 mod memory;
 mod moves;
 mod older_copy;
