@@ -15,7 +15,7 @@ use super::{HELP, OutputArgs, duration};
 Examples:
   sharklock stores ls                   every store, and what it has
   sharklock stores drain 3 --dry-run    what would follow
-  sharklock stores drain 3 --wait       until it has nothing left
+  sharklock stores drain 3 --wait      until it has nothing left
 ",
     after_help = "\
 Exit codes: 0 done, 1 failed or refused, 2 usage, 3 not empty in time, 69 the
@@ -58,8 +58,8 @@ Examples:
     /// Empties a store: leaderships and replicas leave it
     #[command(help_template = HELP, before_help = "\
 Examples:
-  sharklock stores drain 3 --dry-run    what would follow, and what is in the way
-  sharklock stores drain 3 --wait       until it has nothing left
+  sharklock stores drain 3 --dry-run   what would follow, and what hinders it
+  sharklock stores drain 3 --wait      until it has nothing left
 ", after_help = "\
 It goes on serving what it has until that is elsewhere. `undrain` takes it back.")]
     Drain(DrainArgs),

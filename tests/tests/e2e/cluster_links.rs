@@ -56,11 +56,18 @@ async fn a_node_behind_a_link_that_drips_comes_back() {
     let _alone = alone().await;
     let cluster = Cluster::start(3, CHAOS).await;
     let away = (cluster.leader(&[0, 1, 2]).await + 1) % 3;
+    let by = (away + 1) % 3;
+    let log = async || cluster.status(by).await.and_then(|status| status.ranges.first().cloned());
     let load = Load::start(&Plan::default(), || cluster.client());
     cluster.links.cut_off(away, true, true);
-    // Two commands each, four times as many as the log keeps entries: on a slow disk several share one.
-    // Many more would be a snapshot that takes minutes to drip.
-    load.progress(500, SOON).await;
+    let last = eventually("a range", SOON, async || log().await.map(|it| it.commit_index)).await;
+    // How many commands share an entry depends on the machine, so the log itself is asked. Many more
+    // would be a snapshot that takes minutes to drip.
+    eventually("the log has no more what it lacks", SOON, async || {
+        load.progress(50, SOON).await;
+        log().await.filter(|it| it.log_first_index > last + 1)
+    })
+    .await;
     println!("{}", load.end().await.report.counts);
     let calm = Plan { workers: 2, pause: Duration::from_millis(400), ..Plan::default() };
     let load = Load::start(&calm, || cluster.client());
@@ -68,7 +75,6 @@ async fn a_node_behind_a_link_that_drips_comes_back() {
     for other in (0..3).filter(|other| *other != away) {
         cluster.links.set_flow(Host::Node(other), Host::Node(away), Flow::Drip);
     }
-    let by = (away + 1) % 3;
     eventually("a snapshot on its way", SOON, async || {
         let status = cluster.status(by).await?;
         status.ranges.first()?.replicas.iter().any(|it| it.in_snapshot).then_some(())
