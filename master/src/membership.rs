@@ -2,9 +2,12 @@
 //! it follows from the list in the log, the group's descriptor and the leader alone.
 
 use sharklock_proto::internal::v1::ForgetMasterCommand;
-use sharklock_rangemap::{Descriptor, PeerId, Replica, Role, StoreId};
+use sharklock_rangemap::{Descriptor, PeerId, Role, StoreId};
 
-use crate::state::{Leaving, Members};
+use crate::{
+    operator,
+    state::{Leaving, Members},
+};
 
 /// No change has more steps.
 const STEPS_MAX: usize = 16;
@@ -40,6 +43,21 @@ impl Step {
             | Self::Remove(id)
             | Self::Forget(id) => Some(id),
         }
+    }
+
+    /// What the leader does with the group; `None`: only the list of members changes.
+    pub fn in_the_group(self) -> Option<operator::Step> {
+        Some(match self {
+            Self::LeaveJoint => operator::Step::LeaveJoint,
+            Self::AddLearner(id) => operator::Step::AddLearner { peer: peer(id), store: id },
+            Self::Promote(id, old) => {
+                operator::Step::Promote { peer: peer(id), instead_of: old.map(peer) }
+            }
+            Self::HandOver(_) => operator::Step::HandOver { to: None },
+            Self::Demote(id) => operator::Step::Demote { peer: peer(id) },
+            Self::Remove(id) => operator::Step::Remove { peer: peer(id) },
+            Self::Forget(_) => return None,
+        })
     }
 
     /// For people.
@@ -95,36 +113,21 @@ pub fn next(members: &Members, group: &Descriptor, leader: StoreId) -> Option<St
 
 /// All steps from here on, if each is done.
 pub fn path(members: &Members, group: &Descriptor, leader: StoreId) -> Vec<Step> {
-    let (mut members, mut group, mut leader) = (members.clone(), group.clone(), leader);
+    let (mut members, mut group, mut leader) = (members.clone(), group.clone(), Some(leader));
     let mut steps = Vec::new();
-    while let Some(step) = next(&members, &group, leader).filter(|_| steps.len() < STEPS_MAX) {
+    while let Some(leading) = leader
+        && let Some(step) = next(&members, &group, leading).filter(|_| steps.len() < STEPS_MAX)
+    {
         steps.push(step);
-        match step {
-            Step::HandOver(old) => {
-                let heir = group.voters().map(|voter| voter.store).find(|store| *store != old);
-                leader = heir.unwrap_or(leader);
-            }
-            Step::Forget(id) => _ = members.forget(&ForgetMasterCommand { member_id: id.0 }),
-            Step::LeaveJoint => group.replicas.iter_mut().for_each(|it| {
-                it.role = if it.role.votes_incoming() { Role::Voter } else { Role::Learner };
-            }),
-            Step::Promote(new, Some(old)) => {
-                set_role(&mut group, new, Role::JointIncoming);
-                set_role(&mut group, old, Role::JointOutgoing);
-            }
-            Step::Promote(id, None) => set_role(&mut group, id, Role::Voter),
-            Step::Demote(id) => set_role(&mut group, id, Role::Learner),
-            Step::Remove(id) => group.replicas.retain(|it| it.store != id),
-            Step::AddLearner(id) => {
-                group.replicas.push(Replica { peer: peer(id), store: id, role: Role::Learner });
+        match step.in_the_group() {
+            Some(step) => step.make(&mut group, &mut leader),
+            None => {
+                let member_id = step.member().map_or(0, |id| id.0);
+                members.forget(&ForgetMasterCommand { member_id });
             }
         }
     }
     steps
-}
-
-fn set_role(group: &mut Descriptor, id: StoreId, role: Role) {
-    group.replicas.iter_mut().filter(|it| it.store == id).for_each(|it| it.role = role);
 }
 
 /// A master has one replica in its life, so both have one number.
@@ -138,7 +141,7 @@ mod tests {
         Identity,
         internal::v1::{AdmitMasterCommand, DismissMasterCommand, FoundMastersCommand, MasterRow},
     };
-    use sharklock_rangemap::{Bounds, Epoch, RangeId};
+    use sharklock_rangemap::{Bounds, Epoch, RangeId, Replica};
 
     use super::*;
 
@@ -219,9 +222,9 @@ mod tests {
     fn a_joint_configuration_that_somebody_left_behind_is_left_first() {
         let (mut members, mut group) = founded(3);
         admitted(&mut members, 4, 2);
-        group.replicas.push(Replica { peer: PeerId(4), store: StoreId(4), role: Role::Learner });
-        set_role(&mut group, StoreId(4), Role::JointIncoming);
-        set_role(&mut group, StoreId(2), Role::JointOutgoing);
+        group.replicas[1].role = Role::JointOutgoing;
+        let (peer, store) = (PeerId(4), StoreId(4));
+        group.replicas.push(Replica { peer, store, role: Role::JointIncoming });
         let steps = ["LeaveJoint", "Remove((2))", "Forget((2))"];
         assert_eq!(paths(&members, &group, 2), steps, "whoever leads");
     }

@@ -176,7 +176,7 @@ pub fn path(goal: Goal, range: &Descriptor, leader: Option<StoreId>) -> Option<V
 
 impl Step {
     /// Makes of a range what its leader would make of it.
-    fn make(self, range: &mut Descriptor, leader: &mut Option<StoreId>) {
+    pub(crate) fn make(self, range: &mut Descriptor, leader: &mut Option<StoreId>) {
         let mut of = |peer: PeerId, role: Role| {
             let mut replicas = range.replicas.iter_mut();
             if let Some(replica) = replicas.find(|it| it.peer == peer) {

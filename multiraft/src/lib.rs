@@ -30,6 +30,7 @@
 
 mod birth;
 mod burial;
+mod catching_up;
 mod chore;
 mod create;
 #[cfg(feature = "edge")]
@@ -65,6 +66,7 @@ mod starts;
 mod state_machine;
 mod store;
 
+pub use catching_up::CatchingUp;
 pub use chore::{Chore, ChoreDone, ReadImage, Restore};
 pub use create::CreateError;
 pub use disk::{Batch, BatchSeq, Disk, DiskError, DiskView, Family, Pair, Walk, WriteOp};

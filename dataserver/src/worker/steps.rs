@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use sharklock_multiraft::{ChangePeers, PeerChange};
+use sharklock_multiraft::{CatchingUp, ChangePeers, PeerChange};
 use sharklock_proto::internal::v1::{
     RangeStep, StepWaits,
     range_step::{AddLearner, Promote, Step},
@@ -16,23 +16,14 @@ use super::Worker;
 /// A step that the masters have not repeated for so long they want no more, or they are gone.
 const REPEATED_WITHIN: Duration = Duration::from_secs(10);
 
-/// A learner has caught up when it lacks at most so many entries, in so many looks in a row. A share of
-/// the log says nothing (D13): a tenth of a long log is a long time.
-const LACKS_MAX: u64 = 64;
-const LOOKS_IN_A_ROW: u32 = 3;
-
-/// Two looks are a heartbeat apart, so that each has news.
-const LOOK_EVERY_TICKS: u32 = 2;
-
 /// The step of one range.
 #[derive(Debug)]
 struct Wanted {
     step: RangeStep,
     /// When the masters said so last.
     told: Duration,
-    /// When the learner that is to be promoted was looked at last, and in how many looks in a row it was
-    /// close enough.
-    looked: (Duration, u32),
+    /// The looks at the learner that is to be promoted.
+    looks: CatchingUp,
     /// Why it is not done yet.
     waits: String,
 }
@@ -53,7 +44,8 @@ impl Steps {
             Some(wanted) if wanted.step == step => wanted.told = now,
             _ => {
                 let waits = String::new();
-                self.wanted.insert(range, Wanted { step, told: now, looked: (now, 0), waits });
+                let looks = CatchingUp::begin(now);
+                self.wanted.insert(range, Wanted { step, told: now, looks, waits });
             }
         }
     }
@@ -104,7 +96,7 @@ impl Worker {
                 vec![PeerChange::AddLearner { peer, store }]
             }
             Step::Promote(Promote { peer_id, instead_of }) => {
-                self.has_caught_up(now, range, PeerId(peer_id), &mut wanted.looked)?;
+                self.has_caught_up(now, range, PeerId(peer_id), &mut wanted.looks)?;
                 let demoted = (instead_of > 0).then_some(PeerChange::Demote(PeerId(instead_of)));
                 [PeerChange::Promote(PeerId(peer_id))].into_iter().chain(demoted).collect()
             }
@@ -138,26 +130,13 @@ impl Worker {
         now: Duration,
         range: RangeId,
         learner: PeerId,
-        (looked, in_a_row): &mut (Duration, u32),
+        looks: &mut CatchingUp,
     ) -> Result<(), String> {
         let peers = self.store.peers(range);
         let progress = peers.iter().find(|it| it.peer == learner).ok_or("it is no member")?;
         let last = self.store.status(range).map_or(0, |status| status.log_last);
-        let lacks = last.saturating_sub(progress.matched);
-        if *looked + self.pace.tick * LOOK_EVERY_TICKS <= now {
-            let is_close = progress.is_active && !progress.in_snapshot && lacks <= LACKS_MAX;
-            *in_a_row = if is_close { *in_a_row + 1 } else { 0 };
-            *looked = now;
-        }
-        if *in_a_row >= LOOKS_IN_A_ROW {
-            return Ok(());
-        }
-        let store = progress.store;
-        Err(match (progress.is_active, progress.in_snapshot) {
-            (_, true) => format!("the learner on store {store} is being sent a snapshot"),
-            (false, false) => format!("the learner on store {store} is not heard of"),
-            (true, false) => format!("the learner on store {store} lacks {lacks} entries"),
-        })
+        let seen = looks.look((now, self.pace.tick), progress, last);
+        seen.map_err(|why| format!("the learner on store {} {why}", progress.store))
     }
 }
 

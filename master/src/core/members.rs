@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use sharklock_multiraft::{ChangePeers, PeerChange};
+use sharklock_multiraft::{CatchingUp, ChangePeers, PeerChange};
 use sharklock_proto::{
     Identity,
     internal::v1::{
@@ -27,12 +27,6 @@ use crate::{
 const WAITS_FOR: Duration = Duration::from_secs(10);
 /// Masters that wait. More than that is somebody who knocks under many names.
 const WAITING_MAX: usize = 32;
-/// A learner has caught up when it lacks at most so many entries, in so many looks in a row, which are a
-/// heartbeat apart (D13).
-const LACKS_MAX: u64 = 64;
-const LOOKS_IN_A_ROW: u32 = 3;
-const LOOK_EVERY_TICKS: u32 = 2;
-
 /// What a leading master knows of the members beside the log.
 #[derive(Debug, Default)]
 pub(super) struct Membership {
@@ -44,8 +38,8 @@ pub(super) struct Membership {
     waiting: BTreeMap<String, (Identity, Duration)>,
     /// The step that is being done, and what it waits for.
     doing: Option<(Step, String)>,
-    /// The learner that was looked at last, when, and in how many looks in a row it was close enough.
-    looked: Option<(StoreId, Duration, u32)>,
+    /// The learner that is to vote, and the looks at it.
+    looked: Option<(StoreId, CatchingUp)>,
 }
 
 impl MasterCore {
@@ -252,25 +246,10 @@ impl MasterCore {
         let peers = self.store.peers(GROUP);
         let progress = peers.iter().find(|it| it.store == id).ok_or("it is no member")?;
         let last = self.store.status(GROUP).map_or(0, |status| status.log_last);
-        let lacks = last.saturating_sub(progress.matched);
-        let (is_active, in_snapshot) = (progress.is_active, progress.in_snapshot);
-        let every = self.settings.tick * LOOK_EVERY_TICKS;
+        let tick = self.settings.tick;
         let looked = &mut self.membership_mut().looked;
-        let (_, at, in_a_row) = looked.filter(|it| it.0 == id).unwrap_or((id, now, 0));
-        let is_close = is_active && !in_snapshot && lacks <= LACKS_MAX;
-        let seen = match (at + every <= now, is_close) {
-            (false, _) => (id, at, in_a_row),
-            (true, true) => (id, now, in_a_row + 1),
-            (true, false) => (id, now, 0),
-        };
-        *looked = Some(seen);
-        if seen.2 >= LOOKS_IN_A_ROW {
-            return Ok(());
-        }
-        Err(match (is_active, in_snapshot) {
-            (_, true) => "it is being sent a snapshot".to_owned(),
-            (false, false) => "it is not heard of".to_owned(),
-            (true, false) => format!("it lacks {lacks} entries"),
-        })
+        let of_this = looked.filter(|it| it.0 == id);
+        let (_, looks) = looked.insert(of_this.unwrap_or((id, CatchingUp::begin(now))));
+        looks.look((now, tick), progress, last).map_err(|why| format!("it {why}"))
     }
 }
