@@ -20,6 +20,8 @@ use sharklock_proto::{
 };
 use sharklock_rangemap::{RangeId, StoreId};
 
+pub use registering::{LABEL_BYTES_MAX, LABELS_MAX};
+
 use members::Membership;
 use operations::Operations;
 use scheduling::Scheduling;

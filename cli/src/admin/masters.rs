@@ -1,24 +1,26 @@
 //! `sharklock masters …`.
 
-use std::{fmt::Write as _, time::Duration};
+use std::fmt::Write as _;
 
 use serde::Serialize;
 use sharklock_client::{
     CallError, ChangeMastersResponse, Client, ListMastersResponse, MasterStatus, master_goal::Add,
     master_goal::Goal,
 };
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
-use super::{client, convert, show, view::Wide};
+use super::{
+    client,
+    orders::{self, Look, until_ended},
+    show,
+    view::Wide,
+};
 use crate::{
     args::{MastersChangeArgs, MastersCommand, ReachArgs},
-    exit::{DEGRADED, FAILED, Failure, OK, UNREACHABLE},
+    exit::{FAILED, Failure, OK},
     identity,
     render::{printable, table},
 };
-
-/// Between two looks at a change.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// A master.
 #[derive(Debug, Serialize)]
@@ -233,54 +235,22 @@ async fn change(
     Ok(OK)
 }
 
-/// Waits until a change is done, and tells of its steps on stderr as they come. Masters that do not
-/// answer, as while another one begins to lead, are asked again.
 async fn wait(
     client: &Client,
     awaited: Awaited,
     deadline: Instant,
 ) -> Result<(MasterList, u8), Failure> {
-    let mut told = String::new();
-    loop {
-        let is_late = Instant::now() >= deadline;
-        match client.masters().await {
-            Ok(seen) => {
-                let list = MasterList::from(seen);
-                match awaited.is_done(&list) {
-                    Ok(true) => return Ok((list, OK)),
-                    Ok(false) => {}
-                    Err(why) => return Err(Failure::new(FAILED, why)),
-                }
-                if list.step() != told {
-                    list.step().clone_into(&mut told);
-                    eprintln!("sharklock: {}", printable(&told));
-                }
-                if is_late {
-                    eprintln!("sharklock: not done in time; the change goes on");
-                    return Ok((list, DEGRADED));
-                }
-            }
-            Err(CallError::Unavailable { .. } | CallError::Indeterminate { .. }) if !is_late => {}
-            Err(why) => return Err(failure(why)),
-        }
-        sleep(LOOK_EVERY).await;
-    }
+    let look = async || client.masters().await.map(MasterList::from);
+    let judge = |list: &MasterList| match awaited.is_done(list) {
+        Ok(true) => Ok(Look::Ended(OK)),
+        Ok(false) => Ok(Look::GoesOn(list.step().to_owned())),
+        Err(why) => Err(Failure::new(FAILED, why)),
+    };
+    until_ended(look, judge, deadline, "the change goes on").await
 }
 
 fn failure(error: CallError) -> Failure {
-    match error {
-        CallError::Unavailable { message } => {
-            Failure::new(UNREACHABLE, "the masters are out of reach")
-                .cause(message)
-                .hint("look with `sharklock status`, then try again")
-        }
-        CallError::Indeterminate { message } => {
-            Failure::new(UNREACHABLE, "no answer came: it may or may not be ordered")
-                .cause(message)
-                .hint("look with `sharklock masters ls`; to try again does not do it twice")
-        }
-        other => convert::failure(other),
-    }
+    orders::failure(error, "look with `sharklock masters ls` before you try again")
 }
 
 #[cfg(test)]

@@ -1,8 +1,10 @@
-//! `sharklock status`, `locks …`, `ranges …`, `masters …` and `ops …`: an operator's questions, a call or two each.
+//! What operators ask and order: `sharklock status`, `locks …`, `ranges …`, `stores …`, `masters …`,
+//! `schedule …` and `ops …`.
 
 mod convert;
 mod masters;
 mod ops;
+mod orders;
 mod ranges;
 mod schedule;
 mod splitting;

@@ -7,18 +7,20 @@ use sharklock_client::{
     CallError, ChangeRangeResponse, Client, Operator as SeenOperator, OperatorState, RangeGoal,
     WhichRange, range_goal,
 };
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
-use super::{client, convert, show, view::Wide};
+use super::{
+    client, convert,
+    orders::{self, Look, until_ended},
+    show,
+    view::Wide,
+};
 use crate::{
     args::{ChangeArgs, OpsCommand, ReachArgs},
-    exit::{DEGRADED, FAILED, Failure, OK, UNREACHABLE},
+    exit::{FAILED, Failure, OK},
     identity,
     render::{printable, short, table},
 };
-
-/// Between two looks at an operator.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// An operator.
 #[derive(Debug, Default, Serialize)]
@@ -228,49 +230,21 @@ async fn id_of(client: &Client, which: &WhichRange) -> Result<u64, Failure> {
     Ok(range.range_id)
 }
 
-/// Waits until an operator has ended, and tells of its steps on stderr as they come. A cluster that does
-/// not answer is asked again.
 async fn wait(client: &Client, id: u64, deadline: Instant) -> Result<(Operator, u8), Failure> {
-    let mut told = String::new();
-    loop {
-        let is_late = Instant::now() >= deadline;
-        match client.operator(id).await {
-            Ok(seen) => {
-                let operator = Operator::of(seen);
-                if operator.state != "running" {
-                    let code = if operator.state == "done" { OK } else { FAILED };
-                    return Ok((operator, code));
-                }
-                if operator.step != told {
-                    eprintln!("sharklock: {}", printable(&operator.step));
-                    told.clone_from(&operator.step);
-                }
-                if is_late {
-                    eprintln!("sharklock: not done in time; operator {id} goes on");
-                    return Ok((operator, DEGRADED));
-                }
-            }
-            Err(CallError::Unavailable { .. } | CallError::Indeterminate { .. }) if !is_late => {}
-            Err(why) => return Err(failure(why)),
-        }
-        sleep(LOOK_EVERY).await;
-    }
+    let look = async || client.operator(id).await.map(Operator::of);
+    let judge = |operator: &Operator| {
+        Ok(match operator.state {
+            "running" => Look::GoesOn(operator.step.clone()),
+            "done" => Look::Ended(OK),
+            _ => Look::Ended(FAILED),
+        })
+    };
+    until_ended(look, judge, deadline, &format!("operator {id} goes on")).await
 }
 
-pub(super) fn failure(error: CallError) -> Failure {
-    match error {
-        CallError::Unavailable { message } => {
-            Failure::new(UNREACHABLE, "the masters are out of reach")
-                .cause(message)
-                .hint("look with `sharklock status`, then try again")
-        }
-        CallError::Indeterminate { message } => {
-            Failure::new(UNREACHABLE, "no answer came: it may or may not have begun")
-                .cause(message)
-                .hint("look with `sharklock ops ls`; to try again does not begin it twice")
-        }
-        other => convert::failure(other),
-    }
+fn failure(error: CallError) -> Failure {
+    let hint = "look with `sharklock ops ls`; to try again does not begin it twice";
+    orders::failure(error, hint)
 }
 
 #[cfg(test)]

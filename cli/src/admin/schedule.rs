@@ -4,10 +4,11 @@ use std::{fmt::Write as _, time::Duration};
 
 use serde::Serialize;
 use sharklock_client::{
-    Client, GetScheduleResponse, PlannedChange, ScheduleSetting, SetScheduleResponse, SettingUnit,
+    CallError, Client, GetScheduleResponse, PlannedChange, ScheduleSetting, SetScheduleResponse,
+    SettingUnit,
 };
 
-use super::{client, ops, show, view::Wide};
+use super::{client, ops, orders, show, view::Wide};
 use crate::{
     args::{ReachArgs, ScheduleCommand, SetArgs},
     exit::{Failure, OK, USAGE},
@@ -138,14 +139,14 @@ pub async fn schedule(reach: &ReachArgs, command: ScheduleCommand) -> Result<u8,
     let operator = identity::default_owner();
     match command {
         ScheduleCommand::Show { output } => {
-            let seen = Schedule::of(client.schedule().await.map_err(ops::failure)?);
+            let seen = Schedule::of(client.schedule().await.map_err(failure)?);
             show(output, &seen, Schedule::table)?;
         }
         ScheduleCommand::Pause => {
-            client.pause_schedule(true, &operator).await.map_err(ops::failure)?;
+            client.pause_schedule(true, &operator).await.map_err(failure)?;
         }
         ScheduleCommand::Resume => {
-            client.pause_schedule(false, &operator).await.map_err(ops::failure)?;
+            client.pause_schedule(false, &operator).await.map_err(failure)?;
         }
         ScheduleCommand::Set(args) => set(&client, args, &operator).await?,
     }
@@ -179,8 +180,12 @@ fn parsed(known: &ScheduleSetting, text: &str) -> Result<u64, String> {
     }
 }
 
+fn failure(error: CallError) -> Failure {
+    orders::failure(error, "try again: it is the same whether it was done or not")
+}
+
 async fn set(client: &Client, args: SetArgs, operator: &str) -> Result<(), Failure> {
-    let known = client.schedule().await.map_err(ops::failure)?.settings;
+    let known = client.schedule().await.map_err(failure)?.settings;
     let (mut settings, mut reset) = (Vec::new(), Vec::new());
     for (key, text) in args.choices {
         let Some(setting) = known.iter().find(|setting| setting.key == key) else {
@@ -196,7 +201,7 @@ async fn set(client: &Client, args: SetArgs, operator: &str) -> Result<(), Failu
         settings.push(ScheduleSetting { key, value, ..ScheduleSetting::default() });
     }
     let done = client.set_schedule(settings, reset, args.dry_run, operator).await;
-    let SetScheduleResponse { settings } = done.map_err(ops::failure)?;
+    let SetScheduleResponse { settings } = done.map_err(failure)?;
     let settings = settings.iter().map(Setting::of).collect();
     let settings = Settings { dry_run: args.dry_run, settings };
     show(args.output, &settings, |it| settings_table(&it.settings))

@@ -1,21 +1,25 @@
 //! `sharklock stores …`: what each store has, and what it is for.
 
-use std::{fmt::Write as _, time::Duration};
+use std::fmt::Write as _;
 
 use serde::Serialize;
-use sharklock_client::{Client, SetStoreDutyResponse, StoreDuty, StoreLabel, StoreStatus};
-use tokio::time::{Instant, sleep};
+use sharklock_client::{
+    CallError, Client, SetStoreDutyResponse, StoreDuty, StoreLabel, StoreStatus,
+};
+use tokio::time::Instant;
 
-use super::{client, convert, ops, show, view::Wide};
+use super::{
+    client, convert,
+    orders::{self, Look, until_ended},
+    show,
+    view::Wide,
+};
 use crate::{
     args::{DrainArgs, DutyArgs, ReachArgs, StoresCommand},
-    exit::{DEGRADED, FAILED, Failure, OK},
+    exit::{FAILED, Failure, OK},
     identity,
     render::{printable, table},
 };
-
-/// Between two looks at a store that becomes empty.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// A store.
 #[derive(Debug, Serialize)]
@@ -163,7 +167,7 @@ async fn one(client: &Client, id: u64) -> Result<Store, Failure> {
 async fn set(client: &Client, args: DutyArgs, duty: StoreDuty) -> Result<(), Failure> {
     let operator = identity::default_owner();
     let seen = client.set_store_duty(args.id, duty, args.dry_run, &operator).await;
-    let SetStoreDutyResponse { replicas, leaders, warnings, .. } = seen.map_err(ops::failure)?;
+    let SetStoreDutyResponse { replicas, leaders, warnings, .. } = seen.map_err(failure)?;
     let duty = Duty {
         dry_run: args.dry_run,
         store_id: Wide(args.id),
@@ -182,26 +186,27 @@ async fn drain(client: &Client, args: DrainArgs) -> Result<u8, Failure> {
     if wait { until_empty(client, id, deadline).await } else { Ok(OK) }
 }
 
-/// Tells on stderr of what is left.
+/// What a store has is asked by a dry run: the masters count it in their log, which also one that has
+/// just begun to lead knows, before any store has beaten.
 async fn until_empty(client: &Client, id: u64, deadline: Instant) -> Result<u8, Failure> {
-    let mut told = None;
-    loop {
-        // A cluster that does not answer is asked again.
-        if let Ok(store) = one(client, id).await {
-            let left = (store.replicas_count, store.leaders_count);
-            if left == (0, 0) {
-                eprintln!("sharklock: store {id} is empty");
-                return Ok(OK);
+    let operator = identity::default_owner();
+    let look = async || client.set_store_duty(id, StoreDuty::Draining, true, &operator).await;
+    let judge = |seen: &SetStoreDutyResponse| {
+        Ok(match seen {
+            SetStoreDutyResponse { replicas: 0, .. } => Look::Ended(OK),
+            SetStoreDutyResponse { replicas, leaders, .. } => {
+                Look::GoesOn(format!("store {id} has {replicas} replicas, and leads {leaders}"))
             }
-            if told != Some(left) {
-                eprintln!("sharklock: store {id} has {} replicas, and leads {}", left.0, left.1);
-                told = Some(left);
-            }
-        }
-        if Instant::now() >= deadline {
-            eprintln!("sharklock: not empty in time; store {id} goes on becoming so");
-            return Ok(DEGRADED);
-        }
-        sleep(LOOK_EVERY).await;
+        })
+    };
+    let goes_on = format!("store {id} goes on becoming empty");
+    let (_, code) = until_ended(look, judge, deadline, &goes_on).await?;
+    if code == OK {
+        eprintln!("sharklock: store {id} is empty");
     }
+    Ok(code)
+}
+
+fn failure(error: CallError) -> Failure {
+    orders::failure(error, "try again: it is the same whether it was done or not")
 }

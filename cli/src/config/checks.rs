@@ -4,17 +4,13 @@ use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use sharklock_client::ClusterId;
 use sharklock_dataserver::SplitLimits;
+use sharklock_master::{LABEL_BYTES_MAX, LABELS_MAX};
 
 use super::{Advertise, Listen, Memory, Roles, ServerConfig, Settings, Tunables, keys, machine};
 use crate::exit::{CONFIG, Failure};
 
 /// Masters decide by majority, and more than five only vote more slowly.
 const MASTERS_COUNTS: [usize; 3] = [1, 3, 5];
-
-/// Labels of a store, as the masters take them.
-const LABELS_MAX: usize = 8;
-/// Longest key or value of one, bytes.
-const LABEL_BYTES_MAX: usize = 64;
 
 /// See the module.
 pub fn check(settings: &Settings) -> Result<ServerConfig, Failure> {

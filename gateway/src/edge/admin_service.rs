@@ -253,14 +253,16 @@ impl AdminService for Admin {
             let request = validate::set_store_duty(request.into_inner())?;
             let (store_id, duty) = (request.store_id, request.duty().as_str_name());
             let (dry_run, operator) = (request.dry_run, request.operator.clone());
-            tracing::warn!(
-                peer = %peer.address,
-                operator = ?operator,
-                store_id,
-                duty,
-                dry_run,
-                "an operator gives a store another duty"
-            );
+            // A dry run changes nothing, and whoever waits asks for many.
+            if !dry_run {
+                tracing::warn!(
+                    peer = %peer.address,
+                    operator = ?operator,
+                    store_id,
+                    duty,
+                    "an operator gives a store another duty"
+                );
+            }
             self.masters()?.set_store_duty(request).await.map_err(failure_of_masters)
         })
         .await

@@ -119,9 +119,8 @@ fn stores(seen: Seen) -> Vec<StoreStatus> {
                 StoreState::Disconnected => StoreLiveness::Disconnected,
                 StoreState::Down => StoreLiveness::Down,
             };
-            let duty = told.duty;
             let status = stores.entry(told.store_id).or_default();
-            status.duty = duty;
+            status.duty = told.duty;
             status.labels = told.labels;
             status.store_id = told.store_id;
             status.ident = format!("{:x}", told.ident);

@@ -30,9 +30,9 @@ pub(super) const FIRST_EPOCH: Epoch = Epoch { conf_ver: 1, version: 1 };
 pub(super) const ADDRESS_BYTES_MAX: usize = 260;
 
 /// Labels of a store, at most.
-const LABELS_MAX: usize = 8;
+pub const LABELS_MAX: usize = 8;
 /// Longest key or value of one, bytes.
-const LABEL_BYTES_MAX: usize = 64;
+pub const LABEL_BYTES_MAX: usize = 64;
 
 fn check_labels(labels: &[StoreLabel]) -> Result<(), Refusal> {
     let is_long = |text: &String| text.is_empty() || text.len() > LABEL_BYTES_MAX;

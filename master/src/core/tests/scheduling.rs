@@ -69,16 +69,15 @@ impl Cluster {
         self.range.replicas.iter().map(|it| it.store_id).collect()
     }
 
-    fn duty(&self, store_id: u64, duty: StoreDuty, dry_run: bool) -> Request {
-        let (duty, operator) = (duty.into(), "ops@host".to_owned());
-        Request::SetStoreDuty(SetStoreDutyRequest { store_id, duty, dry_run, operator })
-    }
-
-    fn set_duty(&mut self, store: u64, duty: StoreDuty) -> v1::SetStoreDutyResponse {
-        match self.world.ask(self.duty(store, duty, false)) {
+    fn ask_duty(&mut self, store: u64, duty: StoreDuty, dry_run: bool) -> v1::SetStoreDutyResponse {
+        match self.world.ask(self::duty(store, duty, dry_run)) {
             Reply::Duty(answer) => answer,
             other => panic!("{other:?}"),
         }
+    }
+
+    fn set_duty(&mut self, store: u64, duty: StoreDuty) -> v1::SetStoreDutyResponse {
+        self.ask_duty(store, duty, false)
     }
 
     fn pause(&mut self, is_paused: bool) {
@@ -101,6 +100,11 @@ impl Cluster {
     }
 }
 
+fn duty(store_id: u64, duty: StoreDuty, dry_run: bool) -> Request {
+    let (duty, operator) = (duty.into(), "ops@host".to_owned());
+    Request::SetStoreDuty(SetStoreDutyRequest { store_id, duty, dry_run, operator })
+}
+
 fn set(changes: &[(&str, u64)], reset: &[&str], dry_run: bool) -> Request {
     let setting = |(key, value): &(&str, u64)| {
         let key = (*key).to_owned();
@@ -117,7 +121,7 @@ fn set(changes: &[(&str, u64)], reset: &[&str], dry_run: bool) -> Request {
 #[test]
 fn a_store_that_drains_becomes_empty_and_gets_nothing_until_it_serves_again() {
     let mut cluster = Cluster::of_four();
-    let seen = refused_or(&mut cluster, StoreDuty::Draining, true);
+    let seen = cluster.ask_duty(1, StoreDuty::Draining, true);
     assert_eq!((seen.replicas, seen.leaders), (1, 1), "{seen:?}");
     cluster.live(60);
     assert_eq!(cluster.stores(), [1, 2, 3], "a dry run does nothing");
@@ -131,13 +135,6 @@ fn a_store_that_drains_becomes_empty_and_gets_nothing_until_it_serves_again() {
     cluster.set_duty(1, StoreDuty::Unspecified);
     let begun = cluster.world.ask(wanted(1, moves(2, 1), false));
     assert!(matches!(begun, Reply::Changing(_)), "it serves again");
-}
-
-fn refused_or(cluster: &mut Cluster, duty: StoreDuty, dry_run: bool) -> v1::SetStoreDutyResponse {
-    match cluster.world.ask(cluster.duty(1, duty, dry_run)) {
-        Reply::Duty(answer) => answer,
-        other => panic!("{other:?}"),
-    }
 }
 
 #[test]
@@ -158,7 +155,7 @@ fn a_store_that_is_silent_for_long_is_replaced_and_may_come_back_empty() {
 fn a_store_that_is_gone_is_replaced_at_once_and_refused_for_ever() {
     let mut cluster = Cluster::of_four();
     cluster.live(40);
-    let alive = cluster.duty(3, StoreDuty::Gone, false);
+    let alive = duty(3, StoreDuty::Gone, false);
     let refusal = refused(&mut cluster.world, alive);
     assert_eq!(refusal.reason, Reason::StoreUnfit);
     assert!(refusal.message.contains("sharklock stores drain 3"), "{}", refusal.message);
@@ -171,7 +168,7 @@ fn a_store_that_is_gone_is_replaced_at_once_and_refused_for_ever() {
     assert_eq!(refused(&mut cluster.world, beat).reason, Reason::StoreGone);
     let again = cluster.world.register(registration(3, 2, "s3:7710")).expect_err("for ever");
     assert_eq!(again.reason, Reason::StoreGone);
-    let undo = cluster.duty(3, StoreDuty::Unspecified, false);
+    let undo = duty(3, StoreDuty::Unspecified, false);
     assert_eq!(refused(&mut cluster.world, undo).reason, Reason::StoreUnfit);
     let hash = cluster.world.heartbeat(1, 1, Vec::new());
     let Reply::Heard(answer) = cluster.world.ask(Request::StoreHeartbeat(hash)) else {
@@ -179,7 +176,7 @@ fn a_store_that_is_gone_is_replaced_at_once_and_refused_for_ever() {
     };
     let peers: Vec<u64> = answer.stores.iter().map(|store| store.store_id).collect();
     assert_eq!(peers, [1, 2, 4], "no other store speaks with it");
-    let unknown = cluster.duty(9, StoreDuty::Draining, false);
+    let unknown = duty(9, StoreDuty::Draining, false);
     assert_eq!(refused(&mut cluster.world, unknown).reason, Reason::StoreUnknown);
 }
 
@@ -311,4 +308,14 @@ fn a_replica_that_was_replaced_while_it_was_away_hears_it_from_the_masters() {
     assert_eq!(asks(orphan(peer(&now, 2), before)), [], "a member, who has not heard of late");
     assert_eq!(asks(orphan(77, before + 2)), [], "it knows as much as the masters");
     assert_eq!(asks(OrphanReplica { range_id: 9, ..orphan(old, before) }), [], "no such range");
+}
+
+/// Whoever waits for a store to become empty must not be told so by a master that has heard no store yet.
+#[test]
+fn a_master_that_has_just_begun_to_lead_knows_what_a_store_has() {
+    let mut cluster = Cluster::of_four();
+    cluster.live(5);
+    let old = cluster.world.until_led();
+    cluster.world.crash(old);
+    assert_eq!(cluster.ask_duty(1, StoreDuty::Draining, true).replicas, 1);
 }
