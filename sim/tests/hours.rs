@@ -10,7 +10,7 @@ use sharklock_sim::{Counters, Options, RunReport, run};
 const HOURS: f64 = 20.0;
 
 /// What must have happened at least so often in twenty hours or more.
-const FLOORS: [(&str, u64); 96] = [
+const FLOORS: [(&str, u64); 100] = [
     ("grants", 50_000),
     ("grants after a wait", 20_000),
     ("leader changes", 500),
@@ -113,6 +113,11 @@ const FLOORS: [(&str, u64); 96] = [
     ("lists during which ranges split", 50),
     ("names that lists must have", 2_000),
     ("pages over several ranges", 2_000),
+    // Replicas and leaderships move.
+    ("orders to masters", 2_000),
+    ("operators begun by order", 400),
+    ("steps that masters asked for", 20_000),
+    ("replicas that masters know to be removed", 100),
 ];
 
 fn hours_wanted() -> f64 {

@@ -25,7 +25,7 @@ pub fn known_masters(dir: &Path) -> Vec<String> {
     }
 }
 
-/// See the module.
+/// The file of a store, and what it says now.
 #[derive(Debug)]
 pub struct KnownMasters {
     dir: PathBuf,

@@ -27,7 +27,7 @@ const FILL: u64 = 6;
 /// An operator that gets no further for so long is given up.
 const GIVES_UP: u64 = 60;
 
-/// See the module. Times are in seconds.
+/// A whole cluster at one moment. Times are in seconds.
 pub struct World {
     pub now: u64,
     pub settings: Settings,
@@ -240,8 +240,6 @@ impl World {
                 silent_for: span(silent_for),
                 duty: store.duty,
                 labels: &store.labels,
-                snapshots_in: 0,
-                snapshots_out: 0,
                 slow: store.slow,
             };
             (*id, view)

@@ -1,10 +1,7 @@
 //! The leading master plans by itself: once a second it puts together what it knows, and begins what
 //! the scheduler says (`schedule.rs`), unless somebody has paused it.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use sharklock_proto::{
     internal::v1::{
@@ -18,7 +15,7 @@ use sharklock_proto::{
         SettingUnit,
     },
 };
-use sharklock_rangemap::{PeerId, RangeId, StoreId};
+use sharklock_rangemap::{Descriptor, PeerId, RangeId, StoreId};
 
 use super::{Asker, MasterCore};
 use crate::{
@@ -33,6 +30,8 @@ use crate::{
 
 /// How often everything is looked at.
 const EVERY: Duration = Duration::from_secs(1);
+/// The id of a replica to come, which the log gives when its operator begins.
+const NOT_GIVEN_YET: PeerId = PeerId(0);
 /// Plans that are shown.
 const SHOWN_MAX: usize = 100;
 
@@ -45,9 +44,10 @@ pub(super) struct Scheduling {
     since: Duration,
     next: Duration,
     ranges: BTreeMap<RangeId, Figures>,
-    stores: BTreeMap<StoreId, Load>,
+    /// Of each store, of the last minute.
+    sync_p99s: BTreeMap<StoreId, Duration>,
     disks: DiskWatch,
-    beginning: BTreeSet<RangeId>,
+    beginning: BTreeMap<RangeId, InFlight>,
     /// When the schedule last asked for another leader of a range.
     moved: BTreeMap<RangeId, Duration>,
 }
@@ -63,32 +63,22 @@ struct Figures {
     unheard: BTreeMap<PeerId, Duration>,
 }
 
-/// What a store has said of itself.
-#[derive(Clone, Copy, Debug, Default)]
-struct Load {
-    snapshots_in: u32,
-    snapshots_out: u32,
-    sync_p99: Duration,
-}
-
 impl Scheduling {
     pub(super) fn begin(now: Duration) -> Self {
         Self {
             since: now,
             next: now + EVERY,
             ranges: BTreeMap::new(),
-            stores: BTreeMap::new(),
+            sync_p99s: BTreeMap::new(),
             disks: DiskWatch::default(),
-            beginning: BTreeSet::new(),
+            beginning: BTreeMap::new(),
             moved: BTreeMap::new(),
         }
     }
 
     /// A store beats.
     pub(super) fn beat(&mut self, store: StoreId, beat: &StoreHeartbeatRequest) {
-        let StoreHeartbeatRequest { snapshots_in, snapshots_out, sync_p99_us, .. } = *beat;
-        let sync_p99 = Duration::from_micros(sync_p99_us);
-        self.stores.insert(store, Load { snapshots_in, snapshots_out, sync_p99 });
+        self.sync_p99s.insert(store, Duration::from_micros(beat.sync_p99_us));
     }
 
     /// The leader of a range reports it.
@@ -123,15 +113,14 @@ impl Scheduling {
 impl MasterCore {
     /// With each tick.
     pub(super) fn follow_schedule(&mut self, now: Duration) {
-        let limits = self.schedule_settings().disks;
-        let Some(leading) = &mut self.leading else { return };
-        if now < leading.scheduling.next {
+        if self.leading.as_ref().is_none_or(|leading| now < leading.scheduling.next) {
             return;
         }
-        leading.scheduling.next = now + EVERY;
-        let p99s = leading.scheduling.stores.iter().map(|(store, load)| (*store, load.sync_p99));
-        let p99s = p99s.collect();
-        leading.scheduling.disks.observe(&limits, &p99s);
+        let limits = self.schedule_settings().disks;
+        let Scheduling { next, disks, sync_p99s, .. } =
+            &mut self.leading.as_mut().expect("it leads").scheduling;
+        *next = now + EVERY;
+        disks.observe(&limits, sync_p99s);
         if self.state().ranges().is_empty() {
             return;
         }
@@ -154,7 +143,9 @@ impl MasterCore {
             return;
         }
         let scheduling = &mut self.leading.as_mut().expect("it leads").scheduling;
-        scheduling.beginning.insert(plan.range);
+        let goal = plan.wanted.goal(NOT_GIVEN_YET);
+        let begun = InFlight { goal, class: Some(plan.class), since: now };
+        scheduling.beginning.insert(plan.range, begun);
         if let Wanted::Lead { .. } = plan.wanted {
             scheduling.moved.insert(plan.range, now);
         }
@@ -168,7 +159,6 @@ impl MasterCore {
         let settings = Settings { is_paused, ..self.schedule_settings() };
         let stores = state.stores().iter().map(|(id, record)| {
             let (heard, silent_for, _) = leading.presence.of(now, *id);
-            let load = leading.scheduling.stores.get(id).copied().unwrap_or_default();
             let view = StoreView {
                 liveness: match heard {
                     StoreState::Down => Liveness::Down,
@@ -178,8 +168,6 @@ impl MasterCore {
                 silent_for,
                 duty: record.duty,
                 labels: &record.labels,
-                snapshots_in: load.snapshots_in,
-                snapshots_out: load.snapshots_out,
                 slow: leading.scheduling.disks.slow(*id),
             };
             (*id, view)
@@ -195,29 +183,29 @@ impl MasterCore {
     }
 
     fn range_views(&self, now: Duration) -> Vec<RangeView<'_>> {
-        let leading = self.leading.as_ref().expect("only a leader plans");
         let mut ranges: Vec<_> = self.state().ranges().iter().collect();
         ranges.sort_by_key(|descriptor| descriptor.range);
-        let view = |descriptor: &'_ sharklock_rangemap::Descriptor| {
-            let figures = leading.scheduling.ranges.get(&descriptor.range);
-            let unheard = figures.into_iter().flat_map(|it| &it.unheard);
-            let since = figures.map_or(leading.scheduling.since, |it| it.led.1);
-            (figures, unheard.map(|(peer, at)| (*peer, *at)).collect::<Vec<_>>(), since)
+        ranges.into_iter().map(|descriptor| self.range_view(now, descriptor)).collect()
+    }
+
+    fn range_view<'a>(&'a self, now: Duration, descriptor: &'a Descriptor) -> RangeView<'a> {
+        let Scheduling { since, ranges, moved, .. } =
+            &self.leading.as_ref().expect("only a leader plans").scheduling;
+        let figures = ranges.get(&descriptor.range);
+        let unheard = figures.into_iter().flat_map(|it| &it.unheard);
+        let silent = |(peer, since): (&PeerId, &Duration)| Unheard {
+            peer: *peer,
+            silent_for: now.saturating_sub(*since),
         };
-        let whole = |descriptor| {
-            let (figures, unheard, since) = view(descriptor);
-            let silent = |(peer, at)| Unheard { peer, silent_for: now.saturating_sub(at) };
-            RangeView {
-                descriptor,
-                leader: self.leader_of(descriptor.range).map(|leader| leader.store),
-                led_for: now.saturating_sub(since),
-                moved_at: leading.scheduling.moved.get(&descriptor.range).copied(),
-                load: figures.map_or(0, |it| it.load),
-                bytes: figures.map_or(0, |it| it.bytes),
-                unheard: unheard.into_iter().map(silent).collect(),
-            }
-        };
-        ranges.into_iter().map(whole).collect()
+        RangeView {
+            descriptor,
+            leader: self.leader_of(descriptor.range).map(|leader| leader.store),
+            led_for: now.saturating_sub(figures.map_or(*since, |it| it.led.1)),
+            moved_at: moved.get(&descriptor.range).copied(),
+            load: figures.map_or(0, |it| it.load),
+            bytes: figures.map_or(0, |it| it.bytes),
+            unheard: unheard.map(silent).collect(),
+        }
     }
 
     /// Operators that run, and those that are on their way into the log.
@@ -227,11 +215,7 @@ impl MasterCore {
             let since = leading.operations.since(operator.id).unwrap_or(now);
             (operator.range, InFlight { goal: operator.goal, class: operator.class, since })
         });
-        // Their ranges are left alone until the log has answered.
-        let beginning = leading.scheduling.beginning.iter().map(|range| {
-            let goal = crate::operator::Goal::LeaveJoint;
-            (*range, InFlight { goal, class: None, since: now })
-        });
+        let beginning = leading.scheduling.beginning.iter().map(|(range, it)| (*range, *it));
         beginning.chain(running).collect()
     }
 
@@ -393,5 +377,5 @@ impl MasterCore {
 
 /// The replica that comes gets its id from the log.
 fn goal_of(plan: &Plan) -> RangeGoal {
-    goal_to_wire(plan.wanted.goal(PeerId(0)))
+    goal_to_wire(plan.wanted.goal(NOT_GIVEN_YET))
 }

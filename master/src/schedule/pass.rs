@@ -24,7 +24,7 @@ const LOAD_MAX: u64 = 1 << 36;
 /// The same of sizes.
 const BYTES_MAX: u64 = 1 << 40;
 
-/// See the module.
+/// A look that has begun: what it found so far, and what it proposes.
 ///
 /// Invariants:
 /// - `places_of` has the places in `tally` of the stores of all replicas, range by range; those of the

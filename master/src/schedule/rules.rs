@@ -19,7 +19,6 @@ struct AnyStore {
     duty: Duty,
     labels: Vec<(String, String)>,
     is_slow: bool,
-    snapshots_in: u32,
 }
 
 #[derive(Clone, Debug)]
@@ -45,10 +44,10 @@ fn any_store() -> impl Strategy<Value = AnyStore> {
         8 => Just(Liveness::Up), 1 => Just(Liveness::Disconnected), 1 => Just(Liveness::Down)
     ];
     let duty = prop_oneof![8 => Just(Duty::Serves), 1 => Just(Duty::Drains), 1 => Just(Duty::Gone)];
-    let rest = (prop::option::of(0u8..3), prop::bool::weighted(0.1), 0u32..2);
-    (liveness, duty, rest).prop_map(|(liveness, duty, (zone, is_slow, snapshots_in))| {
+    let rest = (prop::option::of(0u8..3), prop::bool::weighted(0.1));
+    (liveness, duty, rest).prop_map(|(liveness, duty, (zone, is_slow))| {
         let labels = zone.map(|zone| ("zone".to_owned(), zone.to_string())).into_iter().collect();
-        AnyStore { liveness, duty, labels, is_slow, snapshots_in }
+        AnyStore { liveness, duty, labels, is_slow }
     })
 }
 
@@ -120,8 +119,6 @@ impl AnyCluster {
                 silent_for: Duration::ZERO,
                 duty: store.duty,
                 labels: &store.labels,
-                snapshots_in: store.snapshots_in,
-                snapshots_out: 0,
                 slow: store.is_slow.then_some(slow),
             };
             (StoreId(id), view)

@@ -27,8 +27,6 @@ pub(super) struct StoreTally {
     pub load: u64,
     urgent: Flow,
     leisurely: Flow,
-    snapshots_in: u32,
-    snapshots_out: u32,
 }
 
 /// What is under way at a store.
@@ -61,12 +59,12 @@ impl StoreTally {
 
     /// One more replica may be on its way to it.
     pub fn has_room(&self, settings: &Settings, class: Class) -> bool {
-        self.flow_of(class).coming.max(self.snapshots_in) < settings.limits(class).coming
+        self.flow_of(class).coming < settings.limits(class).coming
     }
 
     /// It may fill one more replica.
     pub fn may_send(&self, settings: &Settings, class: Class) -> bool {
-        self.flow_of(class).sending.max(self.snapshots_out) < settings.limits(class).sending
+        self.flow_of(class).sending < settings.limits(class).sending
     }
 
     /// One more leadership may come to it.
@@ -97,8 +95,6 @@ impl Tally {
             is_lost: store.liveness == Liveness::Down || store.duty == Duty::Gone,
             drains: store.duty == Duty::Drains,
             is_slow: store.slow.is_some(),
-            snapshots_in: store.snapshots_in,
-            snapshots_out: store.snapshots_out,
             ..unknown(*id)
         });
         let stores = known.chain([unknown(StoreId(0))]).collect();
@@ -184,8 +180,6 @@ fn unknown(id: StoreId) -> StoreTally {
         load: 0,
         urgent: Flow::default(),
         leisurely: Flow::default(),
-        snapshots_in: 0,
-        snapshots_out: 0,
     }
 }
 

@@ -85,8 +85,6 @@ impl Cluster {
                 silent_for,
                 duty: *duty,
                 labels: self.labels.get(id).map_or([].as_slice(), Vec::as_slice),
-                snapshots_in: 0,
-                snapshots_out: 0,
                 slow: *slow,
             };
             (StoreId(*id), view)

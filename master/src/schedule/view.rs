@@ -9,7 +9,7 @@ use sharklock_rangemap::{Descriptor, PeerId, RangeId, StoreId};
 use super::{Class, Settings};
 use crate::operator::Goal;
 
-/// See the module.
+/// Everything that one pass knows.
 ///
 /// Invariant: `ranges` are in ascending order of their ids.
 #[derive(Clone, Debug)]
@@ -40,10 +40,6 @@ pub struct StoreView<'a> {
     /// Where it is, from the widest to the narrowest: its zone, its host. Those beyond the first four
     /// do not count.
     pub labels: &'a [(String, String)],
-    /// Snapshots that it receives.
-    pub snapshots_in: u32,
-    /// Snapshots that it sends.
-    pub snapshots_out: u32,
     /// Its disk is too slow to lead, as [`DiskWatch`](super::DiskWatch) says.
     pub slow: Option<SlowDisk>,
 }

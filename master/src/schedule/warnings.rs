@@ -6,7 +6,7 @@ use sharklock_rangemap::{RangeId, StoreId};
 
 use super::{Hindrance, SlowDisk, needs::Need, pass::Pass, reason::Span};
 
-/// See the module. Ranges that lack the same for the same reason are one warning.
+/// Something that stays until somebody acts. Ranges that lack the same for the same reason are one warning.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Warning {
     /// Operators have paused the scheduler.

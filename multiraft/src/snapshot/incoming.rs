@@ -21,7 +21,7 @@ use crate::guard::Dropped;
 use crate::replica::{Arrived, InstallEnd, Replica};
 use crate::state_machine::StateMachine;
 
-/// See the module.
+/// The snapshots that a store takes in.
 ///
 /// Invariants:
 /// - `receiving` are at most `limits.receiving_max`;

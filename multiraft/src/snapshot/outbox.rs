@@ -5,7 +5,7 @@ use sharklock_proto::internal::v1::{SnapshotMessage, snapshot_message::Body};
 
 use super::wire::Ends;
 
-/// See the module. It is emptied with each turn.
+/// Pieces and answers of one turn. It is emptied with each turn.
 #[derive(Debug)]
 pub(super) struct Outbox {
     cluster_id: Bytes,

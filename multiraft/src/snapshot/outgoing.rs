@@ -27,7 +27,7 @@ use crate::state_machine::StateMachine;
 /// A replica elsewhere, of a range that is led here.
 type Key = (RangeId, PeerId);
 
-/// See the module.
+/// The snapshots that a store sends.
 ///
 /// Invariants:
 /// - `reading` and `sending` together are at most `limits.sending_max`;

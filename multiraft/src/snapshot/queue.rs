@@ -24,7 +24,7 @@ struct Waiting {
     asked: u64,
 }
 
-/// See the module.
+/// The replicas that wait, in the order of their turns.
 ///
 /// Invariants: `order` has exactly the replicas of `waiting`, each with its place.
 #[derive(Debug, Default)]
