@@ -120,21 +120,23 @@ impl MasterCore {
             let message = format!("range {range} is not known: `sharklock ranges ls` lists them");
             return Err(Refusal::new(Reason::RangeUnknown, message));
         };
+        // Waiting for an operator that runs does not make a store fit.
+        if let Goal::Add { to, .. } | Goal::Replace { to, .. } | Goal::Lead { to } = goal {
+            self.is_fit(now, to)?;
+        }
         if let Some(running) = self.state().operators().of(range) {
             return Err(runs_already(running));
         }
-        if let Some(store) = goal.comes_to() {
-            self.is_fit(now, store)?;
-            if descriptor.on_store(store).is_some() {
-                let message = format!("store {store} has a replica of range {range} already");
-                return Err(Refusal::new(Reason::ReplicaThere, message));
-            }
+        if let Some(store) = goal.comes_to()
+            && descriptor.on_store(store).is_some()
+        {
+            let message = format!("store {store} has a replica of range {range} already");
+            return Err(Refusal::new(Reason::ReplicaThere, message));
         }
         if let Some(store) = goal.goes_from() {
             may_go(descriptor, store, goal)?;
         }
         if let Goal::Lead { to } = goal {
-            self.is_fit(now, to)?;
             let votes = descriptor.on_store(to).is_some_and(|it| it.role.votes_incoming());
             if !votes {
                 let message =

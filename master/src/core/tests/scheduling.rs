@@ -126,6 +126,10 @@ fn a_store_that_drains_becomes_empty_and_gets_nothing_until_it_serves_again() {
     cluster.live(60);
     assert_eq!(cluster.stores(), [1, 2, 3], "a dry run does nothing");
     assert_eq!(cluster.set_duty(1, StoreDuty::Draining).duty(), StoreDuty::Draining);
+    cluster.live(2);
+    assert_eq!(cluster.world.state().operators().running().count(), 1, "it moves the replica");
+    let refusal = refused(&mut cluster.world, wanted(1, moves(2, 1), false));
+    assert_eq!(refusal.reason, Reason::StoreUnfit, "to wait for the operator would not help");
     cluster.live(20);
     assert_ne!(cluster.leader, 1);
     assert_eq!(cluster.stores(), [2, 3, 4]);
