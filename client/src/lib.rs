@@ -85,8 +85,8 @@ pub use {
     sharklock_proto::v1::{
         ChangeMastersResponse, ChangeRangeResponse, GetScheduleResponse, GetStatusResponse,
         ListMastersResponse, MasterStatus, Operator, OperatorState, PlannedChange, RangeGoal,
-        RangePart, RangeStatus, RangeTotals, ScheduleSetting, SetScheduleResponse,
-        SetStoreDutyResponse, SettingUnit, SplitRangeResponse, StoreDuty, StoreLabel, StoreStatus,
-        master_goal, range_goal,
+        RangePart, RangeStatus, RangeTotals, RebalanceResponse, ScheduleSetting,
+        SetScheduleResponse, SetStoreDutyResponse, SettingUnit, SplitRangeResponse, Spread,
+        StoreDuty, StoreLabel, StoreStatus, master_goal, range_goal,
     },
 };

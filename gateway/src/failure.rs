@@ -171,6 +171,10 @@ reasons! {
     StoreUnknown = "STORE_UNKNOWN", NotFound;
     /// The store is not heard of, or is to be emptied.
     StoreUnfit = "STORE_UNFIT", FailedPrecondition;
+    /// The schedule is paused.
+    SchedulePaused = "SCHEDULE_PAUSED", FailedPrecondition;
+    /// Nothing is balanced just now: too many stores are away, or a master has begun to lead.
+    ScheduleWaits = "SCHEDULE_WAITS", FailedPrecondition;
     /// There is no such master.
     MasterUnknown = "MASTER_UNKNOWN", NotFound;
     /// A master is at this address.
@@ -254,6 +258,8 @@ impl Reason {
             Self::LastVoter,
             Self::StoreUnknown,
             Self::StoreUnfit,
+            Self::SchedulePaused,
+            Self::ScheduleWaits,
             Self::MasterUnknown,
             Self::MasterThere,
             Self::MasterUnfit,

@@ -13,8 +13,8 @@ use sharklock_proto::{
         AcquireRequest, CancelOperatorRequest, CancelRequest, ChangeMastersRequest,
         ChangeRangeRequest, CheckTokenRequest, ForceReleaseRequest, GetLockRequest,
         KeepAliveRequest, ListLocksRequest, ListRangesRequest, PauseScheduleRequest, RangeEpoch,
-        ReleaseRequest, SetScheduleRequest, SetStoreDutyRequest, SplitRangeRequest,
-        list_ranges_request, session_call, split_range_request,
+        RebalanceRequest, ReleaseRequest, SetScheduleRequest, SetStoreDutyRequest,
+        SplitRangeRequest, list_ranges_request, session_call, split_range_request,
     },
 };
 
@@ -362,6 +362,15 @@ pub fn set_store_duty(request: SetStoreDutyRequest) -> Result<SetStoreDutyReques
 /// # Errors
 /// A field breaks a rule.
 pub fn set_schedule(request: SetScheduleRequest) -> Result<SetScheduleRequest, Failure> {
+    check_text(Reason::BadOperator, "operator", &request.operator, 0, OWNER_BYTES_MAX)?;
+    Ok(request)
+}
+
+/// Leaders and replicas are to be balanced now.
+///
+/// # Errors
+/// A field breaks a rule.
+pub fn rebalance(request: RebalanceRequest) -> Result<RebalanceRequest, Failure> {
     check_text(Reason::BadOperator, "operator", &request.operator, 0, OWNER_BYTES_MAX)?;
     Ok(request)
 }

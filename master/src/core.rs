@@ -37,6 +37,7 @@ mod answers;
 mod members;
 mod operations;
 mod ordering;
+mod rebalancing;
 mod registering;
 mod reports;
 mod scheduling;
@@ -335,6 +336,7 @@ impl MasterCore {
             Request::Schedule => Ok(Some(Reply::Schedule(self.schedule(now)))),
             Request::PauseSchedule(request) => self.pause_schedule(number, request),
             Request::SetSchedule(request) => self.set_schedule(number, &request),
+            Request::Rebalance(request) => self.rebalance(now, request).map(Some),
             Request::Join(request) => self.join(now, request).map(Some),
             Request::ChangeMasters(request) => self.change_masters(now, number, request),
             Request::Routes => Ok(Some(Reply::Routes(self.routes()))),

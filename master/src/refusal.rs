@@ -48,6 +48,10 @@ pub enum Reason {
     LastVoter,
     /// The store is not heard of, or is to be emptied.
     StoreUnfit,
+    /// The schedule is paused.
+    SchedulePaused,
+    /// Nothing is balanced just now.
+    ScheduleWaits,
     /// There is no such master.
     MasterUnknown,
     /// A master is at this address.
@@ -89,6 +93,8 @@ impl Reason {
             Self::NoReplicaThere => "NO_REPLICA_THERE",
             Self::LastVoter => "LAST_VOTER",
             Self::StoreUnfit => "STORE_UNFIT",
+            Self::SchedulePaused => "SCHEDULE_PAUSED",
+            Self::ScheduleWaits => "SCHEDULE_WAITS",
             Self::MasterUnknown => "MASTER_UNKNOWN",
             Self::MasterThere => "MASTER_THERE",
             Self::MasterUnfit => "MASTER_UNFIT",
@@ -123,6 +129,8 @@ impl Reason {
             | Self::NoReplicaThere
             | Self::LastVoter
             | Self::StoreUnfit
+            | Self::SchedulePaused
+            | Self::ScheduleWaits
             | Self::MasterUnknown
             | Self::MasterThere
             | Self::MasterUnfit

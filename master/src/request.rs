@@ -9,8 +9,9 @@ use sharklock_proto::{
     v1::{
         CancelOperatorRequest, CancelOperatorResponse, ChangeMastersRequest, ChangeMastersResponse,
         ChangeRangeRequest, ChangeRangeResponse, GetScheduleResponse, ListOperatorsRequest,
-        ListOperatorsResponse, PauseScheduleRequest, PauseScheduleResponse, SetScheduleRequest,
-        SetScheduleResponse, SetStoreDutyRequest, SetStoreDutyResponse,
+        ListOperatorsResponse, PauseScheduleRequest, PauseScheduleResponse, RebalanceRequest,
+        RebalanceResponse, SetScheduleRequest, SetScheduleResponse, SetStoreDutyRequest,
+        SetStoreDutyResponse,
     },
 };
 
@@ -48,6 +49,8 @@ pub enum Request {
     PauseSchedule(PauseScheduleRequest),
     /// Settings of the schedule are to change.
     SetSchedule(SetScheduleRequest),
+    /// Stores are to be balanced now.
+    Rebalance(RebalanceRequest),
     /// A master says who it is.
     Join(JoinRequest),
     /// The masters are to be others.
@@ -81,6 +84,8 @@ pub enum Reply {
     Paused(PauseScheduleResponse),
     /// To [`Request::SetSchedule`].
     Settings(SetScheduleResponse),
+    /// To [`Request::Rebalance`].
+    Rebalancing(RebalanceResponse),
     /// To [`Request::Join`].
     Joined(JoinResponse),
     /// To [`Request::ChangeMasters`].

@@ -4,7 +4,7 @@
 //!
 //! [`survey`] looks once at everything. Ranges that are not as they should be come first
 //! (`needs.rs`, `remedies.rs`), in the order of [`Class`]; then leaders and replicas are balanced
-//! (`leaders.rs`, `replicas.rs`). Nothing is remembered between passes: whatever is proposed counts
+//! (`leaders.rs`, `replicas.rs`), at once where somebody has ordered that (`rebalance.rs`). Nothing is remembered between passes: whatever is proposed counts
 //! as done for the rest of the pass, and whatever is under way for those to come (`tally.rs`), so
 //! nothing is proposed twice. The one memory, of how disks have been, is [`DiskWatch`].
 
@@ -16,6 +16,7 @@ mod pass;
 mod places;
 mod plan;
 mod reason;
+mod rebalance;
 mod remedies;
 mod replicas;
 mod settings;
@@ -29,6 +30,7 @@ pub use disks::{DiskLimits, DiskWatch};
 pub use keys::{Choices, KEYS, Key, Unit, key};
 pub use plan::{Class, Plan, Spot, Wanted};
 pub use reason::{Hindrance, Reason, Uneven};
+pub use rebalance::{Rebalance, Spread, rebalance};
 pub use settings::{Limits, Settings};
 pub use view::{Duty, InFlight, Liveness, RangeView, SlowDisk, StoreView, Unheard, View};
 pub use warnings::{Lack, Warning};

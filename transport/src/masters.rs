@@ -18,7 +18,8 @@ use sharklock_proto::{
         CancelOperatorRequest, CancelOperatorResponse, ChangeMastersRequest, ChangeMastersResponse,
         ChangeRangeRequest, ChangeRangeResponse, GetScheduleRequest, GetScheduleResponse,
         ListOperatorsRequest, ListOperatorsResponse, PauseScheduleRequest, PauseScheduleResponse,
-        SetScheduleRequest, SetScheduleResponse, SetStoreDutyRequest, SetStoreDutyResponse,
+        RebalanceRequest, RebalanceResponse, SetScheduleRequest, SetScheduleResponse,
+        SetStoreDutyRequest, SetStoreDutyResponse,
     },
 };
 use tokio::{
@@ -352,6 +353,22 @@ impl Masters {
         let ask = move |mut client: Client| {
             let request = request.clone();
             boxed(async move { client.set_schedule(request).await })
+        };
+        self.ask(within, ask).await
+    }
+
+    /// See `MasterService.Rebalance`. A repeated request is the same order.
+    ///
+    /// # Errors
+    /// As [`register_store`](Self::register_store).
+    pub async fn rebalance(
+        &self,
+        request: RebalanceRequest,
+        within: Duration,
+    ) -> Result<RebalanceResponse, MastersError> {
+        let ask = move |mut client: Client| {
+            let request = request.clone();
+            boxed(async move { client.rebalance(request).await })
         };
         self.ask(within, ask).await
     }

@@ -22,7 +22,8 @@ use sharklock_proto::{
         CancelOperatorRequest, CancelOperatorResponse, ChangeMastersRequest, ChangeMastersResponse,
         ChangeRangeRequest, ChangeRangeResponse, GetScheduleRequest, GetScheduleResponse,
         ListOperatorsRequest, ListOperatorsResponse, PauseScheduleRequest, PauseScheduleResponse,
-        SetScheduleRequest, SetScheduleResponse, SetStoreDutyRequest, SetStoreDutyResponse,
+        RebalanceRequest, RebalanceResponse, SetScheduleRequest, SetScheduleResponse,
+        SetStoreDutyRequest, SetStoreDutyResponse,
     },
 };
 use sharklock_transport::{Dialling, Masters, MastersError, NOT_LEADER, serve, server};
@@ -194,6 +195,13 @@ impl MasterService for Peer {
         &self,
         _: Request<SetScheduleRequest>,
     ) -> Result<Response<SetScheduleResponse>, Status> {
+        self.answer().await.map(|_id| Response::new(Default::default()))
+    }
+
+    async fn rebalance(
+        &self,
+        _: Request<RebalanceRequest>,
+    ) -> Result<Response<RebalanceResponse>, Status> {
         self.answer().await.map(|_id| Response::new(Default::default()))
     }
 

@@ -6,6 +6,7 @@ mod masters;
 mod ops;
 mod orders;
 mod ranges;
+mod rebalance;
 mod schedule;
 mod splitting;
 mod status;
@@ -103,6 +104,7 @@ pub async fn ranges(reach: &ReachArgs, command: RangesCommand) -> Result<u8, Fai
         RangesCommand::AddReplica(ToStoreArgs { to, change }) => {
             return ops::change(reach, change, Goal::AddStoreId(to)).await;
         }
+        RangesCommand::Rebalance(args) => return rebalance::rebalance(reach, args).await,
         RangesCommand::RemoveReplica(FromStoreArgs { from, change }) => {
             return ops::change(reach, change, Goal::RemoveStoreId(from)).await;
         }

@@ -71,15 +71,31 @@ pub struct Planned {
     pub reason: String,
 }
 
+impl Planned {
+    pub(super) fn of(plan: PlannedChange) -> Self {
+        Self {
+            range_id: Wide(plan.range_id),
+            goal: ops::goal_in_words(&plan.goal.unwrap_or_default()),
+            class: plan.class,
+            reason: plan.reason,
+        }
+    }
+}
+
+/// A percentage as it is typed: `3%`, `2.5%`.
+pub(super) fn percentage(per_mille: u64) -> String {
+    match per_mille % 10 {
+        0 => format!("{}%", per_mille / 10),
+        tenth => format!("{}.{tenth}%", per_mille / 10),
+    }
+}
+
 impl Setting {
     fn of(seen: &ScheduleSetting) -> Self {
         let value = match seen.unit() {
             SettingUnit::Unspecified => seen.value.to_string(),
             SettingUnit::Milliseconds => exact(Duration::from_millis(seen.value)).replace(' ', ""),
-            SettingUnit::PerMille if seen.value.is_multiple_of(10) => {
-                format!("{}%", seen.value / 10)
-            }
-            SettingUnit::PerMille => format!("{}.{}%", seen.value / 10, seen.value % 10),
+            SettingUnit::PerMille => percentage(seen.value),
         };
         let ScheduleSetting { key, is_default, meaning, .. } = seen.clone();
         Self { key, value, is_default, meaning }
@@ -98,14 +114,8 @@ fn settings_table(settings: &[Setting]) -> String {
 
 impl Schedule {
     fn of(seen: GetScheduleResponse) -> Self {
-        let planned = |plan: PlannedChange| Planned {
-            range_id: Wide(plan.range_id),
-            goal: ops::goal_in_words(&plan.goal.unwrap_or_default()),
-            class: plan.class,
-            reason: plan.reason,
-        };
         let GetScheduleResponse { is_paused, paused_by, plans, warnings, settings } = seen;
-        let plans = plans.into_iter().map(planned).collect();
+        let plans = plans.into_iter().map(Planned::of).collect();
         let settings = settings.iter().map(Setting::of).collect();
         Self { is_paused, paused_by, plans, warnings, settings }
     }

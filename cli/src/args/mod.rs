@@ -24,7 +24,7 @@ use crate::config::listen;
 
 pub use self::masters::{MastersArgs, MastersChangeArgs, MastersCommand};
 pub use self::ops::{ChangeArgs, FromStoreArgs, MoveArgs, OpsArgs, OpsCommand, ToStoreArgs};
-pub use self::ranges::{RangesArgs, RangesCommand, SplitArgs};
+pub use self::ranges::{RangesArgs, RangesCommand, RebalanceArgs, SplitArgs};
 pub use self::servers::{DevArgs, DevCommand, NODES_MAX, ServerArgs};
 pub use self::stores::{
     DrainArgs, DutyArgs, ScheduleArgs, ScheduleCommand, SetArgs, StoresArgs, StoresCommand,

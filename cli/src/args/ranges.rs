@@ -95,6 +95,22 @@ Examples:
   sharklock ranges add-replica 7 --to 4 --wait
 ")]
     AddReplica(ToStoreArgs),
+    /// Balances leaders and replicas now, without waiting for leaders to cool down
+    #[command(help_template = HELP, before_help = "\
+Examples:
+  sharklock ranges rebalance --dry-run   all that would move, and why
+  sharklock ranges rebalance --wait      until nothing is left to move
+", after_help = "\
+The masters balance by themselves, and move a range's leader at most once in 10
+minutes, since leases begin anew with each. This order does not wait for that,
+and moves each leader once; limits of stores and their labels hold as ever. It
+ends when nothing is left to move, after 10 minutes, with a pause of the
+schedule, or when another master leads.
+
+Exit codes: 0 done, 1 refused, 2 usage, 3 not done in time, 69 the cluster, or
+its masters, are out of reach, 78 the endpoints belong to two clusters, or to
+another than --cluster says.")]
+    Rebalance(RebalanceArgs),
     /// Takes a replica from a range, without another in its place
     #[command(help_template = HELP, before_help = "\
 Examples:
@@ -146,6 +162,23 @@ pub struct SplitArgs {
     pub wait: bool,
     /// Gives up after this long
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
+    pub timeout: Duration,
+    /// How to print it.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// Arguments of `ranges rebalance`.
+#[derive(Debug, Args)]
+pub struct RebalanceArgs {
+    /// Only says what would be done, and why
+    #[arg(long, conflicts_with = "wait")]
+    pub dry_run: bool,
+    /// Waits until nothing is left to move, and tells of it on stderr
+    #[arg(long)]
+    pub wait: bool,
+    /// Gives up waiting after this long; the masters go on
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration)]
     pub timeout: Duration,
     /// How to print it.
     #[command(flatten)]

@@ -116,6 +116,24 @@ impl Client {
         self.calls().ask(request, Repeat::Freely, set).await.map(|done| done.response)
     }
 
+    /// Balances leaders and replicas now, without waiting for leaders to cool down. Asked again while that
+    /// goes on, it is the same order, and the answer tells what is left. `dry_run`: only what would be done.
+    ///
+    /// # Errors
+    /// See [`CallError`]; `SCHEDULE_PAUSED`, and `SCHEDULE_WAITS` if too many stores are away or a master
+    /// has just begun to lead.
+    pub async fn rebalance(
+        &self,
+        dry_run: bool,
+        operator: &str,
+    ) -> Result<v1::RebalanceResponse, CallError> {
+        let request = v1::RebalanceRequest { dry_run, operator: operator.to_owned() };
+        let order = |channel, request| async move {
+            AdminServiceClient::new(channel).rebalance(request).await
+        };
+        self.calls().ask(request, Repeat::Freely, order).await.map(|done| done.response)
+    }
+
     /// Lets the masters do nothing by themselves, or do so again. Operators that run go on.
     ///
     /// # Errors

@@ -10,9 +10,9 @@ use sharklock_proto::{
         GetScheduleRequest, GetScheduleResponse, GetStatusRequest, GetStatusResponse,
         ListMastersRequest, ListMastersResponse, ListOperatorsRequest, ListOperatorsResponse,
         ListRangesRequest, ListRangesResponse, PauseScheduleRequest, PauseScheduleResponse,
-        RangeEpoch, RangeStatus, SetScheduleRequest, SetScheduleResponse, SetStoreDutyRequest,
-        SetStoreDutyResponse, SplitRangeRequest, SplitRangeResponse,
-        admin_service_server::AdminService,
+        RangeEpoch, RangeStatus, RebalanceRequest, RebalanceResponse, SetScheduleRequest,
+        SetScheduleResponse, SetStoreDutyRequest, SetStoreDutyResponse, SplitRangeRequest,
+        SplitRangeResponse, admin_service_server::AdminService,
     },
 };
 use sharklock_transport::MastersError;
@@ -319,6 +319,23 @@ impl AdminService for Admin {
                 "an operator changes the schedule"
             );
             self.masters()?.set_schedule(request).await.map_err(failure_of_masters)
+        })
+        .await
+    }
+
+    async fn rebalance(
+        &self,
+        request: Request<RebalanceRequest>,
+    ) -> Result<Response<RebalanceResponse>, Status> {
+        let peer = peer(&request);
+        unary(&self.host, NAME, "Rebalance", async {
+            let _call = admit(&self.host, &peer)?;
+            let request = validate::rebalance(request.into_inner())?;
+            if !request.dry_run {
+                let operator = &request.operator;
+                tracing::warn!(peer = %peer.address, ?operator, "an operator balances stores now");
+            }
+            self.masters()?.rebalance(request).await.map_err(failure_of_masters)
         })
         .await
     }

@@ -7,8 +7,9 @@ use sharklock_proto::{
     v1::{
         CancelOperatorRequest, CancelOperatorResponse, ChangeMastersRequest, ChangeMastersResponse,
         ChangeRangeRequest, ChangeRangeResponse, GetScheduleResponse, ListOperatorsRequest,
-        ListOperatorsResponse, PauseScheduleRequest, PauseScheduleResponse, SetScheduleRequest,
-        SetScheduleResponse, SetStoreDutyRequest, SetStoreDutyResponse,
+        ListOperatorsResponse, PauseScheduleRequest, PauseScheduleResponse, RebalanceRequest,
+        RebalanceResponse, SetScheduleRequest, SetScheduleResponse, SetStoreDutyRequest,
+        SetStoreDutyResponse,
     },
 };
 use sharklock_transport::MastersError;
@@ -104,6 +105,17 @@ pub trait Directory: Send + Sync + 'static {
         Err(takes_no_orders())
     }
 
+    /// Balances leaders and replicas now.
+    ///
+    /// # Errors
+    /// As [`change_range`](Self::change_range).
+    async fn rebalance(
+        &self,
+        _request: RebalanceRequest,
+    ) -> Result<RebalanceResponse, MastersError> {
+        Err(takes_no_orders())
+    }
+
     /// Pauses what the masters do by themselves, or lets it go on.
     ///
     /// # Errors
@@ -190,6 +202,13 @@ impl Directory for sharklock_transport::Masters {
         request: SetScheduleRequest,
     ) -> Result<SetScheduleResponse, MastersError> {
         Self::set_schedule(self, request, ORDER_WITHIN).await
+    }
+
+    async fn rebalance(
+        &self,
+        request: RebalanceRequest,
+    ) -> Result<RebalanceResponse, MastersError> {
+        Self::rebalance(self, request, ORDER_WITHIN).await
     }
 
     async fn change_masters(

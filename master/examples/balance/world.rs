@@ -260,6 +260,7 @@ impl World {
         View {
             now: span(self.now),
             leads_since: span(self.begins),
+            ordered_at: None,
             settings: self.settings,
             stores: stores.collect(),
             ranges: ranges.collect(),

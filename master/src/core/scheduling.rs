@@ -17,7 +17,7 @@ use sharklock_proto::{
 };
 use sharklock_rangemap::{Descriptor, PeerId, RangeId, StoreId};
 
-use super::{Asker, MasterCore};
+use super::{Asker, MasterCore, rebalancing::Order};
 use crate::{
     refusal::{Reason, Refusal},
     request::Reply,
@@ -50,6 +50,8 @@ pub(super) struct Scheduling {
     beginning: BTreeMap<RangeId, InFlight>,
     /// When the schedule last asked for another leader of a range.
     moved: BTreeMap<RangeId, Duration>,
+    /// Somebody wants stores to be balanced now.
+    pub(super) order: Option<Order>,
 }
 
 /// What the leader of a range has said of it.
@@ -73,6 +75,7 @@ impl Scheduling {
             disks: DiskWatch::default(),
             beginning: BTreeMap::new(),
             moved: BTreeMap::new(),
+            order: None,
         }
     }
 
@@ -125,6 +128,7 @@ impl MasterCore {
             return;
         }
         let plans = schedule::plan(&self.view(now));
+        self.follow_order(now, &plans);
         for plan in plans {
             self.begin_planned(now, &plan);
         }
@@ -134,7 +138,7 @@ impl MasterCore {
         let begin = BeginOperatorCommand {
             range_id: plan.range.0,
             goal: Some(goal_of(plan)),
-            by: String::new(),
+            by: self.ordered_by(plan),
             reason: plan.to_string(),
             class: plan.class.name().to_owned(),
         };
@@ -152,7 +156,7 @@ impl MasterCore {
     }
 
     /// What the schedule is decided from.
-    fn view(&self, now: Duration) -> View<'_> {
+    pub(super) fn view(&self, now: Duration) -> View<'_> {
         let state = self.state();
         let leading = self.leading.as_ref().expect("only a leader plans");
         let is_paused = state.paused_by().is_some();
@@ -175,6 +179,7 @@ impl MasterCore {
         View {
             now,
             leads_since: leading.scheduling.since,
+            ordered_at: leading.scheduling.order.as_ref().map(|order| order.at),
             settings,
             stores: stores.collect(),
             ranges: self.range_views(now),
@@ -209,7 +214,7 @@ impl MasterCore {
     }
 
     /// Operators that run, and those that are on their way into the log.
-    fn in_flight(&self, now: Duration) -> BTreeMap<RangeId, InFlight> {
+    pub(super) fn in_flight(&self, now: Duration) -> BTreeMap<RangeId, InFlight> {
         let leading = self.leading.as_ref().expect("only a leader plans");
         let running = self.state().operators().running().map(|operator| {
             let since = leading.operations.since(operator.id).unwrap_or(now);
@@ -222,17 +227,11 @@ impl MasterCore {
     /// What would be done next, and what is in the way, for people.
     pub(super) fn schedule(&self, now: Duration) -> GetScheduleResponse {
         let survey = schedule::survey(&self.view(now));
-        let planned = |plan: &Plan| PlannedChange {
-            range_id: plan.range.0,
-            goal: Some(goal_of(plan)),
-            class: plan.class.name().to_owned(),
-            reason: plan.to_string(),
-        };
         let paused_by = self.state().paused_by();
         GetScheduleResponse {
             is_paused: paused_by.is_some(),
             paused_by: paused_by.unwrap_or_default().to_owned(),
-            plans: survey.plans.iter().take(SHOWN_MAX).map(planned).collect(),
+            plans: shown(&survey.plans),
             warnings: survey.warnings.iter().map(ToString::to_string).collect(),
             settings: self.shown_settings(self.state().choices()),
         }
@@ -373,6 +372,17 @@ impl MasterCore {
             warnings: schedule::warnings(&view).iter().map(ToString::to_string).collect(),
         }
     }
+}
+
+/// The first plans, for people.
+pub(super) fn shown(plans: &[Plan]) -> Vec<PlannedChange> {
+    let planned = |plan: &Plan| PlannedChange {
+        range_id: plan.range.0,
+        goal: Some(goal_of(plan)),
+        class: plan.class.name().to_owned(),
+        reason: plan.to_string(),
+    };
+    plans.iter().take(SHOWN_MAX).map(planned).collect()
 }
 
 /// The replica that comes gets its id from the log.

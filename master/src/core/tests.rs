@@ -18,6 +18,7 @@ use super::*;
 
 mod members;
 mod operations;
+mod rebalancing;
 mod scheduling;
 
 const TICK: Duration = Duration::from_millis(100);

@@ -18,7 +18,8 @@ use sharklock_proto::{
         CancelOperatorRequest, CancelOperatorResponse, ChangeMastersRequest, ChangeMastersResponse,
         ChangeRangeRequest, ChangeRangeResponse, GetScheduleRequest, GetScheduleResponse,
         ListOperatorsRequest, ListOperatorsResponse, PauseScheduleRequest, PauseScheduleResponse,
-        SetScheduleRequest, SetScheduleResponse, SetStoreDutyRequest, SetStoreDutyResponse,
+        RebalanceRequest, RebalanceResponse, SetScheduleRequest, SetScheduleResponse,
+        SetStoreDutyRequest, SetStoreDutyResponse,
     },
 };
 use sharklock_transport::{PeerAcceptor, Signs};
@@ -288,6 +289,16 @@ impl MasterService for Service {
     ) -> Result<Response<SetScheduleResponse>, Status> {
         match self.ask(Request::SetSchedule(call.into_inner())).await? {
             Reply::Settings(answer) => Ok(Response::new(answer)),
+            _ => Err(other()),
+        }
+    }
+
+    async fn rebalance(
+        &self,
+        call: Call<RebalanceRequest>,
+    ) -> Result<Response<RebalanceResponse>, Status> {
+        match self.ask(Request::Rebalance(call.into_inner())).await? {
+            Reply::Rebalancing(answer) => Ok(Response::new(answer)),
             _ => Err(other()),
         }
     }

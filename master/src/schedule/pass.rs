@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use sharklock_rangemap::{RangeId, Replica};
 
 use super::{
-    Class, Hindrance, Outlook, Plan, RangeView, StoreView, Survey, View, Wanted,
+    Class, Hindrance, Outlook, Plan, RangeView, Rebalance, StoreView, Survey, View, Wanted,
     needs::Need,
     places::Places,
     tally::{StoreTally, Tally},
@@ -64,8 +64,8 @@ impl<'v> Pass<'v> {
             halted: None,
             least_crowding: BTreeMap::new(),
         };
-        pass.halted = pass.halts();
         pass.count();
+        pass.halted = pass.halts();
         for (range, operator) in &view.operators {
             if let Some(at) = pass.position(*range) {
                 pass.is_taken[at] = true;
@@ -139,11 +139,24 @@ impl<'v> Pass<'v> {
                 Err(why) => warnings.hindered(&self, at, Some(need), why),
             }
         }
-        if self.halted.is_none() && self.is_calm() {
+        if self.halts_balance().is_none() {
             self.balance_leaders();
             self.balance_replicas();
         }
         Survey { plans: self.plans, warnings: warnings.finish() }
+    }
+
+    /// Looks at everything for whoever wants it balanced now.
+    pub fn rebalance(self) -> Result<Rebalance, Hindrance> {
+        match self.halts_balance() {
+            Some(why) => Err(why),
+            None => {
+                let spreads = self.spreads();
+                let plans = self.run().plans.into_iter();
+                let plans = plans.filter(|plan| plan.class == Class::Balance).collect();
+                Ok(Rebalance { plans, spreads })
+            }
+        }
     }
 
     /// Looks at a single range.
@@ -184,13 +197,27 @@ impl<'v> Pass<'v> {
         (3 * down > stores).then_some(Hindrance::TooManyDown { down, stores })
     }
 
-    /// Whether it makes sense to balance: enough stores are heard, and this master has led for long
-    /// enough to know which disks are slow.
-    fn is_calm(&self) -> bool {
+    /// Why it makes no sense to balance: too few stores are heard, or this master has not led for long
+    /// enough to know which disks are slow. Whoever has ordered it waits only until all leaders are known.
+    fn halts_balance(&self) -> Option<Hindrance> {
+        let is_known = self.view.ordered_at.is_some() && self.leaders.iter().all(Option::is_some);
+        match &self.halted {
+            Some(Hindrance::JustBegun { .. }) if is_known => {}
+            Some(why) => return Some(why.clone()),
+            None => {}
+        }
         let View { now, leads_since, settings, .. } = self.view;
-        let is_settled = now.saturating_sub(*leads_since) >= BALANCES_AFTER * settings.patience;
+        let leads_for = now.saturating_sub(*leads_since);
+        let settled_after = match self.view.ordered_at {
+            None => BALANCES_AFTER * settings.patience,
+            Some(_) => Duration::ZERO,
+        };
+        if leads_for < settled_after {
+            return Some(Hindrance::JustBegun { left: settled_after - leads_for });
+        }
         let silent = self.expected().filter(|(tally, _)| !tally.is_up).count();
-        is_settled && 3 * silent <= self.expected().count()
+        let stores = self.expected().count();
+        (3 * silent > stores).then_some(Hindrance::TooManySilent { silent, stores })
     }
 
     /// The stores that are expected to be there.
@@ -240,7 +267,13 @@ impl<'v> Pass<'v> {
     /// How long balancing still leaves the leader of a range where it is.
     pub fn cools_down(&self, at: usize) -> Option<Duration> {
         let RangeView { led_for, moved_at, .. } = self.view.ranges[at];
-        let View { now, settings, .. } = self.view;
+        let View { now, settings, ordered_at, .. } = self.view;
+        // An order moves each leader once: the load of what has just moved is not known yet.
+        if let Some(ordered_at) = ordered_at
+            && moved_at.is_none_or(|at| at < *ordered_at)
+        {
+            return None;
+        }
         let asked_for = moved_at.map(|at| now.saturating_sub(at));
         let quiet_for = asked_for.map_or(led_for, |it| it.min(led_for));
         settings.cool_down.checked_sub(quiet_for).filter(|left| !left.is_zero())

@@ -165,6 +165,13 @@ pub enum Hindrance {
         /// Of so many.
         stores: usize,
     },
+    /// So many stores are not heard of just now: nothing is balanced.
+    TooManySilent {
+        /// So many.
+        silent: usize,
+        /// Of so many.
+        stores: usize,
+    },
     /// An operator is at work on the range.
     UnderWay {
         /// For so long.
@@ -211,6 +218,7 @@ impl Hindrance {
             Self::Paused => "paused",
             Self::JustBegun { .. } => "just-begun",
             Self::TooManyDown { .. } => "too-many-down",
+            Self::TooManySilent { .. } => "too-many-silent",
             Self::UnderWay { .. } => "under-way",
             Self::NoLeader => "no-leader",
             Self::QuorumLost { .. } => "quorum-lost",
@@ -242,6 +250,11 @@ impl fmt::Display for Hindrance {
                 f,
                 "{down} of {stores} stores are down, more than a third, so the network may be to \
                  blame; bring them back, or remove those that are lost for ever"
+            ),
+            Self::TooManySilent { silent, stores } => write!(
+                f,
+                "{silent} of {stores} stores are not heard of, more than a third: bring them back, \
+                 or remove those that are lost for ever, before stores are balanced"
             ),
             Self::UnderWay { since } => {
                 write!(f, "an operator has been at work on it for {}", Span(*since))

@@ -26,6 +26,8 @@ struct AnyRange {
     descriptor: Descriptor,
     leader: Option<StoreId>,
     led_for: u64,
+    /// The schedule asked for another leader so many seconds ago.
+    moved_for: Option<u64>,
     load: u64,
     bytes: u64,
     unheard: Option<(usize, u64)>,
@@ -37,6 +39,8 @@ struct AnyCluster {
     stores: Vec<AnyStore>,
     ranges: Vec<AnyRange>,
     replicas: usize,
+    /// Somebody wants it to be balanced, for so many seconds.
+    ordered_for: Option<u64>,
 }
 
 fn any_store() -> impl Strategy<Value = AnyStore> {
@@ -65,12 +69,13 @@ fn any_range() -> impl Strategy<Value = AnyRange> {
         8 => Just(Shape::Plain), 1 => Just(Shape::Learner), 1 => Just(Shape::Joint)
     ];
     let number = |most| prop_oneof![20 => 0u64..most, 1 => Just(u64::MAX)];
-    let numbers = (0u64..1_200, number(500), number(1_000));
+    let moved = prop::option::weighted(0.5, 0u64..1_200);
+    let numbers = ((0u64..1_200, moved), number(500), number(1_000));
     let unheard = prop::option::weighted(0.1, (0usize..5, 0u64..1_200));
     let operator = prop::option::weighted(0.1, (1..=STORES, any::<bool>()));
     let leads = prop::option::weighted(0.9, Just(()));
     (stores, shape, numbers, unheard, operator, leads).prop_map(
-        |(stores, shape, (led_for, load, bytes), unheard, operator, leads)| {
+        |(stores, shape, ((led_for, moved_for), load, bytes), unheard, operator, leads)| {
             let role = |at: usize| match (shape, at) {
                 (Shape::Learner, 1) => Role::Learner,
                 (Shape::Joint, 1) if stores.len() > 2 => Role::JointIncoming,
@@ -94,7 +99,7 @@ fn any_range() -> impl Strategy<Value = AnyRange> {
                 };
                 (wanted, is_ours.then_some(Class::Balance))
             });
-            AnyRange { descriptor, leader, led_for, load, bytes, unheard, operator }
+            AnyRange { descriptor, leader, led_for, moved_for, load, bytes, unheard, operator }
         },
     )
 }
@@ -102,11 +107,12 @@ fn any_range() -> impl Strategy<Value = AnyRange> {
 fn any_cluster() -> impl Strategy<Value = AnyCluster> {
     let stores = prop::collection::vec(any_store(), STORES as usize);
     let ranges = prop::collection::vec(any_range(), 1..30);
-    (stores, ranges, 1usize..6).prop_map(|(stores, mut ranges, replicas)| {
+    let ordered = prop::option::weighted(0.3, 0u64..600);
+    (stores, ranges, 1usize..6, ordered).prop_map(|(stores, mut ranges, replicas, ordered_for)| {
         for (range, id) in ranges.iter_mut().zip(1..) {
             range.descriptor.range = RangeId(id);
         }
-        AnyCluster { stores, ranges, replicas }
+        AnyCluster { stores, ranges, replicas, ordered_for }
     })
 }
 
@@ -127,7 +133,7 @@ impl AnyCluster {
             descriptor: &range.descriptor,
             leader: range.leader,
             led_for: Duration::from_secs(range.led_for),
-            moved_at: None,
+            moved_at: range.moved_for.map(|seconds| NOW - Duration::from_secs(seconds)),
             load: range.load,
             bytes: range.bytes,
             unheard: unheard(range).into_iter().collect(),
@@ -141,6 +147,7 @@ impl AnyCluster {
         View {
             now: NOW,
             leads_since: Duration::ZERO,
+            ordered_at: self.ordered_for.map(|seconds| NOW - Duration::from_secs(seconds)),
             settings,
             stores: stores.collect(),
             ranges: ranges.collect(),
@@ -208,7 +215,15 @@ fn check(cluster: &AnyCluster, range: &AnyRange, plan: &Plan) {
     }
     if plan.class == Class::Balance {
         let lead = matches!(plan.wanted, Wanted::Lead { .. });
-        assert!(!lead || range.led_for >= settings.cool_down.as_secs(), "too soon: {plan}");
+        let is_cool = match (cluster.ordered_for, range.moved_for) {
+            // An order moves each leader once, and what has cooled down.
+            (Some(ordered), moved) if moved.is_none_or(|moved| moved > ordered) => true,
+            (_, moved) => {
+                let quiet = moved.map_or(range.led_for, |moved| moved.min(range.led_for));
+                quiet >= settings.cool_down.as_secs()
+            }
+        };
+        assert!(!lead || is_cool, "too soon: {plan}");
         assert_eq!(live(&before), before.len(), "it is not whole: {plan}");
         assert!(plan.wanted.goes_from().is_none_or(|it| Some(it) != range.leader), "{plan}");
         assert!(cluster.zones(&after) >= cluster.zones(&before), "nearer: {plan}");
@@ -251,6 +266,24 @@ proptest! {
         prop_assert_eq!(&survey, &super::survey(&view.clone()), "it depends on what it reads alone");
         let warnings = survey.warnings.iter().map(ToString::to_string);
         prop_assert!(warnings.clone().all(|it| !it.is_empty()));
+    }
+
+    /// What an order comes to in the end keeps them as well, but for the limits at a time.
+    #[test]
+    fn every_plan_of_an_order_to_balance_keeps_the_rules(cluster in any_cluster()) {
+        let ordered_for = cluster.ordered_for.or(Some(0));
+        let Ok(done) = rebalance(cluster.view()) else { return Ok(()) };
+        let ordered = AnyCluster { ordered_for, ..cluster.clone() };
+        let mut planned = BTreeSet::new();
+        for plan in &done.plans {
+            prop_assert!(plan.class == Class::Balance && planned.insert(plan.range), "{}", plan);
+            let range = &cluster.ranges[plan.range.0 as usize - 1];
+            prop_assert!(range.operator.is_none(), "it has an operator: {}", plan);
+            check(&ordered, range, plan);
+        }
+        for spread in &done.spreads {
+            prop_assert!(spread.least <= spread.mean && spread.mean <= spread.most, "{:?}", spread);
+        }
     }
 
     /// A single range is seen as in the pass over all.

@@ -10,19 +10,20 @@ use crate::operator::Goal;
 const NOW: Duration = Duration::from_secs(10_000);
 
 /// A cluster of up, serving stores.
-struct Cluster {
-    labels: BTreeMap<u64, Vec<(String, String)>>,
-    stores: BTreeMap<u64, (Liveness, Duty, Option<SlowDisk>)>,
-    ranges: Vec<(Descriptor, Option<u64>, u64)>,
-    operators: BTreeMap<RangeId, InFlight>,
-    unheard: Vec<Unheard>,
-    settings: Settings,
-    led_for: Duration,
-    leads_since: Duration,
+pub(super) struct Cluster {
+    pub(super) labels: BTreeMap<u64, Vec<(String, String)>>,
+    pub(super) stores: BTreeMap<u64, (Liveness, Duty, Option<SlowDisk>)>,
+    pub(super) ranges: Vec<(Descriptor, Option<u64>, u64)>,
+    pub(super) operators: BTreeMap<RangeId, InFlight>,
+    pub(super) unheard: Vec<Unheard>,
+    pub(super) settings: Settings,
+    pub(super) led_for: Duration,
+    pub(super) leads_since: Duration,
+    pub(super) ordered_at: Option<Duration>,
 }
 
 impl Cluster {
-    fn of(stores: u64) -> Self {
+    pub(super) fn of(stores: u64) -> Self {
         let each = |id| (id, (Liveness::Up, Duty::Serves, None));
         Self {
             labels: BTreeMap::new(),
@@ -33,17 +34,18 @@ impl Cluster {
             settings: Settings::default(),
             led_for: NOW,
             leads_since: Duration::ZERO,
+            ordered_at: None,
         }
     }
 
-    fn zones(mut self, zones: &[&str]) -> Self {
+    pub(super) fn zones(mut self, zones: &[&str]) -> Self {
         let label = |zone: &&str| vec![("zone".to_owned(), (*zone).to_owned())];
         self.labels = (1..).zip(zones.iter().map(label)).collect();
         self
     }
 
     /// A range whose voters are on these stores; the first leads.
-    fn range(self, voters: &[u64]) -> Self {
+    pub(super) fn range(self, voters: &[u64]) -> Self {
         let replicas = voters.iter().map(|store| (*store, Role::Voter));
         self.range_of(&replicas.collect::<Vec<_>>())
     }
@@ -63,12 +65,12 @@ impl Cluster {
         self
     }
 
-    fn store(mut self, store: u64, liveness: Liveness, duty: Duty) -> Self {
+    pub(super) fn store(mut self, store: u64, liveness: Liveness, duty: Duty) -> Self {
         self.stores.insert(store, (liveness, duty, None));
         self
     }
 
-    fn down(self, store: u64) -> Self {
+    pub(super) fn down(self, store: u64) -> Self {
         self.store(store, Liveness::Down, Duty::Serves)
     }
 
@@ -76,7 +78,7 @@ impl Cluster {
         self.store(store, Liveness::Up, Duty::Drains)
     }
 
-    fn view(&self) -> View<'_> {
+    pub(super) fn view(&self) -> View<'_> {
         let silent = Duration::from_secs(312);
         let stores = self.stores.iter().map(|(id, (liveness, duty, slow))| {
             let silent_for = if *liveness == Liveness::Up { Duration::ZERO } else { silent };
@@ -101,6 +103,7 @@ impl Cluster {
         View {
             now: NOW,
             leads_since: self.leads_since,
+            ordered_at: self.ordered_at,
             settings: self.settings,
             stores: stores.collect(),
             ranges: ranges.collect(),
@@ -108,7 +111,7 @@ impl Cluster {
         }
     }
 
-    fn plans(&self) -> Vec<String> {
+    pub(super) fn plans(&self) -> Vec<String> {
         plan(&self.view()).iter().map(ToString::to_string).collect()
     }
 

@@ -18,6 +18,8 @@ pub struct View<'a> {
     pub now: Duration,
     /// When this master began to lead.
     pub leads_since: Duration,
+    /// Since when somebody wants stores to be balanced now (`rebalance.rs`), if anybody does.
+    pub ordered_at: Option<Duration>,
     /// What operators have set.
     pub settings: Settings,
     /// All stores that the masters have on record.

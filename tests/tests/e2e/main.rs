@@ -23,6 +23,7 @@ mod moves;
 mod older_copy;
 mod power_cut;
 mod ranges;
+mod rebalance;
 mod restart;
 mod split_under_load;
 mod stores;
