@@ -213,8 +213,8 @@ impl Presence {
         self.leaders.get(&range).copied()
     }
 
-    /// Whether a store is heard of, since when not, and what it has.
-    pub fn of(&self, now: Duration, store: StoreId) -> (StoreState, Duration, Counts) {
+    /// Whether a store is heard of, since when not, and what it has said that it has.
+    pub fn of(&self, now: Duration, store: StoreId) -> (StoreState, Duration, Option<Counts>) {
         let heard = self.stores.get(&store);
         let silence = now.saturating_sub(heard.map_or(self.since, |heard| heard.at));
         let state = match silence {
@@ -222,7 +222,7 @@ impl Presence {
             silence if silence >= self.limits.disconnected => StoreState::Disconnected,
             _ => StoreState::Up,
         };
-        (state, silence, heard.map_or(Counts::default(), |heard| heard.counts))
+        (state, silence, heard.filter(|heard| heard.seq > 0).map(|heard| heard.counts))
     }
 }
 

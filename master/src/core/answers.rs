@@ -1,15 +1,16 @@
 //! Routes and the cluster's state, as they are answered.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use sharklock_proto::internal::v1::{
     ClusterStore, GetClusterResponse, MasterMember, RangeDescriptor, Route, RoutesUpdate,
-    StoreAddress,
+    StoreAddress, StoreState,
 };
 use sharklock_rangemap::{Descriptor, RangeId, StoreId};
 
 use super::{GROUP, MasterCore};
 use crate::{
+    presence::Counts,
     refusal::Refusal,
     schedule::Duty,
     state::{Member, StoreRecord, duty_to_wire},
@@ -73,7 +74,13 @@ impl MasterCore {
 
     pub(super) fn cluster(&self, now: Duration) -> GetClusterResponse {
         let state = self.state();
-        let stores = state.stores().iter().map(|(id, store)| self.store_now(now, *id, store));
+        let counted = self.counted();
+        let count = |id| counted.get(&id).copied().unwrap_or_default();
+        let store_now = |(id, store): (&StoreId, &StoreRecord)| {
+            let (id, count) = (*id, count(*id));
+            self.store_now(now, id, store, count)
+        };
+        let stores = state.stores().iter().map(store_now);
         GetClusterResponse {
             cluster_id: self.settings.cluster_id.to_wire(),
             masters: self.members_now(),
@@ -93,9 +100,31 @@ impl MasterCore {
         }
     }
 
-    fn store_now(&self, now: Duration, id: StoreId, store: &StoreRecord) -> ClusterStore {
+    /// What each store has by the log, and leads as far as that is known.
+    fn counted(&self) -> BTreeMap<StoreId, Counts> {
+        let mut counted: BTreeMap<StoreId, Counts> = BTreeMap::new();
+        for range in self.state().ranges().iter() {
+            for replica in &range.replicas {
+                counted.entry(replica.store).or_default().replicas += 1;
+            }
+            if let Some(leader) = self.leader_of(range.range) {
+                counted.entry(leader.store).or_default().leaders += 1;
+            }
+        }
+        counted
+    }
+
+    fn store_now(
+        &self,
+        now: Duration,
+        id: StoreId,
+        store: &StoreRecord,
+        counted: Counts,
+    ) -> ClusterStore {
         let leading = self.leading.as_ref().expect("only a leader is asked");
-        let (state, silence, counts) = leading.presence.of(now, id);
+        let (state, silence, said) = leading.presence.of(now, id);
+        // Whoever is silent does not say what it has lost meanwhile.
+        let counts = said.filter(|_| state == StoreState::Up).unwrap_or(counted);
         ClusterStore {
             store_id: id.0,
             ident: store.ident.to_wire(),

@@ -20,6 +20,7 @@ mod locks;
 mod masters;
 mod memory;
 mod moves;
+mod moves_under_kills;
 mod older_copy;
 mod power_cut;
 mod ranges;

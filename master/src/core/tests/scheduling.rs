@@ -323,3 +323,27 @@ fn a_master_that_has_just_begun_to_lead_knows_what_a_store_has() {
     cluster.world.crash(old);
     assert_eq!(cluster.ask_duty(1, StoreDuty::Draining, true).replicas, 1);
 }
+
+/// What was made again elsewhere is not counted where it was: an operator would wait for it for ever.
+#[test]
+fn a_store_that_is_silent_has_what_the_masters_know() {
+    let mut cluster = Cluster::of_four();
+    cluster.live(5);
+    let counts = |cluster: &mut Cluster, store: u64| {
+        let Reply::Cluster(seen) = cluster.world.ask(Request::Cluster) else { panic!("a cluster") };
+        let mut stores = seen.stores.into_iter();
+        let seen = stores.find(|it| it.store_id == store).expect("it is known");
+        (seen.replicas_count, seen.leaders_count)
+    };
+    assert_eq!(counts(&mut cluster, 3).0, 1);
+    cluster.alive.retain(|store| *store != 3);
+    cluster.live(15);
+    cluster.set_duty(3, StoreDuty::Gone);
+    cluster.live(40);
+    assert_eq!(cluster.stores(), [1, 2, 4]);
+    assert_eq!(counts(&mut cluster, 3), (0, 0), "its replica was replaced");
+    let old = cluster.world.until_led();
+    cluster.world.crash(old);
+    cluster.world.until_led();
+    assert_eq!(counts(&mut cluster, 1).0, 1, "the next master counts before anybody beats");
+}
