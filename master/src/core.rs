@@ -34,6 +34,7 @@ use crate::{
 };
 
 mod answers;
+mod fitness;
 mod members;
 mod operations;
 mod ordering;

@@ -82,6 +82,11 @@ pub struct Watcher {
 }
 
 impl Watcher {
+    /// Whether this watch was asked for by the same node after that one.
+    pub fn is_later_than(&self, asker: Asker) -> bool {
+        self.asker.node == asker.node && self.asker.number > asker.number
+    }
+
     /// Takes note of what leaves for it.
     pub fn is_told(&mut self, update: &RoutesUpdate) {
         for route in &update.routes {

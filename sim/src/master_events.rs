@@ -176,6 +176,8 @@ impl World {
                 core.handle(now, Input::Ask(Box::new(Ask { number, request: *request })));
             }
             Post::Watch(asker) => match core.watch() {
+                // The gateway has given this question up, and has asked again since.
+                Ok(_) if process.watchers.iter().any(|it| it.is_later_than(asker)) => {}
                 Ok(whole) => {
                     process.watchers.retain(|it| it.asker.node != asker.node);
                     // What changes comes behind what is.

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 
 use sharklock_master::Reply;
 use sharklock_proto::internal::v1::RoutesUpdate;
+use sharklock_rangemap::StoreId;
 
 use crate::asking::{Asker, Heard, Question};
 use crate::node::Node;
@@ -62,14 +63,17 @@ impl World {
 
     fn send_routes(&mut self, watcher: Asker, at: u64, mut update: RoutesUpdate) {
         let dice = &mut self.dice.faults;
-        let mut at = at;
         if dice.ppm(self.options.routes_lost_ppm) {
             // Where the stores are is not lost: a stream loses nothing while it stands.
             update.routes.clear();
             self.counters.count("fault: lost routes");
         } else if dice.ppm(self.options.routes_late_ppm) {
-            at += dice.below(LATE_MAX_NS);
+            let late = at + dice.below(LATE_MAX_NS);
+            let routes = std::mem::take(&mut update.routes);
+            let only_routes = RoutesUpdate { routes, ..RoutesUpdate::default() };
             self.counters.count("fault: late routes");
+            let update = Box::new(only_routes);
+            self.queue.plan(late, Event::Routes { watcher, update });
         }
         let update = Box::new(update);
         self.queue.plan(at, Event::Routes { watcher, update });
@@ -83,6 +87,7 @@ impl World {
         let old: Vec<_> = self.old_routes.iter().cloned().collect();
         let mut update = self.dice.faults.pick(&old).clone();
         update.stores.clear();
+        update.gone_store_ids.clear();
         let number = 1 + self.dice.faults.below(self.options.gateways) as usize;
         note!(self, "g{number} is told old routes");
         if self.gateways[number - 1].process.is_some() {
@@ -180,16 +185,20 @@ impl World {
     fn gateway_learns(&mut self, number: usize, update: RoutesUpdate) {
         self.check_routes(&update);
         let named: Vec<usize> = update.stores.iter().map(|it| store_at(&it.address)).collect();
+        let gone = update.gone_store_ids.iter().filter_map(|id| self.number_of(StoreId(*id)));
+        let gone: Vec<usize> = gone.collect();
+        note!(self, "g{number} learns: stores {named:?} gone {gone:?} whole {}", update.is_whole);
         let gateway = &mut self.gateways[number - 1];
         let life = gateway.life;
         let Some(process) = &mut gateway.process else { return };
         process.hub.learn_routes(&update);
         self.counters.count("routes learnt");
-        if update.is_whole {
-            let gone = process.known.extract_if(.., |known| !named.contains(known));
-            let gone: Vec<usize> = gone.collect();
-            gone.into_iter().for_each(|store| self.gateway_drops(number, store));
-        }
+        let is_whole = update.is_whole;
+        let left = process
+            .known
+            .extract_if(.., |known| gone.contains(known) || (is_whole && !named.contains(known)));
+        let left: Vec<usize> = left.collect();
+        left.into_iter().for_each(|store| self.gateway_drops(number, store));
         for store in named {
             let process = self.gateways[number - 1].process.as_mut().expect("as above");
             if process.known.insert(store) {

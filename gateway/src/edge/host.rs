@@ -120,6 +120,11 @@ impl Host {
         self.named().insert(StoreId(address.store_id), address.clone());
     }
 
+    /// They do not name it any more.
+    pub(super) fn store_left(&self, store: StoreId) {
+        self.named().remove(&store);
+    }
+
     /// The stores that the masters have named, in order of their ids.
     pub(super) fn named_stores(&self) -> Vec<StoreAddress> {
         self.named().values().cloned().collect()

@@ -115,11 +115,7 @@ impl Keeper {
             masters.learn_masters(&update.masters);
         }
         self.host.hub.learn_routes(&update);
-        if update.is_whole {
-            let named = |store: &StoreId| update.stores.iter().any(|to| to.store_id == store.0);
-            // A task without anybody who tells it of ways ends with its connection by hand.
-            self.stores.retain(|store, (_, address)| address.is_none() || named(store));
-        }
+        self.leave_gone(&update);
         for address in update.stores {
             let store = StoreId(address.store_id);
             self.host.store_named(&address);
@@ -128,6 +124,18 @@ impl Keeper {
                 self.tell(store, Way::Remote(address)).await;
             }
         }
+    }
+
+    /// The masters do not name some stores any more.
+    fn leave_gone(&mut self, update: &RoutesUpdate) {
+        let named = |store: &StoreId| update.stores.iter().any(|to| to.store_id == store.0);
+        let is_gone = |store: &StoreId| {
+            update.gone_store_ids.contains(&store.0) || (update.is_whole && !named(store))
+        };
+        let known = self.host.named_stores().into_iter().map(|it| StoreId(it.store_id));
+        known.filter(is_gone).for_each(|store| self.host.store_left(store));
+        // A task without anybody who tells it of ways ends with its connection by hand.
+        self.stores.retain(|store, (_, address)| address.is_none() || !is_gone(store));
     }
 
     /// Tells a store's task of a way to it. Tasks listen at all times: this waits only shortly.

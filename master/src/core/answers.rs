@@ -34,8 +34,9 @@ impl MasterCore {
             cluster_id: self.settings.cluster_id.to_wire(),
             is_whole: true,
             routes: self.state().ranges().iter().map(|range| self.route(range)).collect(),
-            stores: self.addresses(),
+            stores: self.peers(),
             masters: self.master_addresses(),
+            gone_store_ids: Vec::new(),
         }
     }
 
@@ -50,6 +51,8 @@ impl MasterCore {
         let state = self.state();
         let known = |range: RangeId| state.ranges().range(range);
         let routes = ranges.into_iter().filter_map(known).map(|range| self.route(range)).collect();
+        let is_gone = |id: &StoreId| state.stores().get(id).is_some_and(|it| it.duty == Duty::Gone);
+        let (gone, stores): (Vec<_>, Vec<_>) = stores.into_iter().partition(is_gone);
         let address = |id: StoreId| Some(address(id, state.stores().get(&id)?));
         Some(RoutesUpdate {
             cluster_id: self.settings.cluster_id.to_wire(),
@@ -57,14 +60,11 @@ impl MasterCore {
             routes,
             stores: stores.into_iter().filter_map(address).collect(),
             masters: if is_news { self.master_addresses() } else { Vec::new() },
+            gone_store_ids: gone.into_iter().map(|id| id.0).collect(),
         })
     }
 
-    pub(super) fn addresses(&self) -> Vec<StoreAddress> {
-        self.state().stores().iter().map(|(id, store)| address(*id, store)).collect()
-    }
-
-    /// The stores that another store may speak with. One that was declared gone is refused by all, also
+    /// The stores that gateways and other stores may speak with. One that was declared gone is refused by all, also
     /// where its process still runs.
     pub(super) fn peers(&self) -> Vec<StoreAddress> {
         let stores = self.state().stores().iter();

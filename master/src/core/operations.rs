@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use sharklock_proto::{
     internal::v1::{
-        BeginOperatorCommand, EndOperatorCommand, RangeStep, StepWaits, StoreState,
+        BeginOperatorCommand, EndOperatorCommand, RangeStep, StepWaits,
         master_command::Body as Command, range_step,
     },
     v1::{
@@ -13,14 +13,16 @@ use sharklock_proto::{
         ChangeRangeResponse, ListOperatorsRequest, ListOperatorsResponse, OperatorState,
     },
 };
-use sharklock_rangemap::{Descriptor, PeerId, RangeId, StoreId};
+use sharklock_rangemap::{PeerId, RangeId, StoreId};
 
-use super::{Asker, MasterCore};
+use super::{
+    Asker, MasterCore,
+    fitness::{hopeless, runs_already},
+};
 use crate::{
     operator::{Goal, Next, Step, path},
     refusal::{Reason, Refusal},
     request::Reply,
-    schedule::Duty,
     state::{Operator, goal_from_wire, goal_to_wire},
 };
 
@@ -114,75 +116,6 @@ impl MasterCore {
         path.unwrap_or_default().into_iter().map(in_words).collect()
     }
 
-    /// The steps to a goal that people may set for a range.
-    fn may_change(&self, now: Duration, range: RangeId, goal: Goal) -> Result<Vec<Step>, Refusal> {
-        let Some(descriptor) = self.state().ranges().range(range) else {
-            let message = format!("range {range} is not known: `sharklock ranges ls` lists them");
-            return Err(Refusal::new(Reason::RangeUnknown, message));
-        };
-        // Waiting for an operator that runs does not make a store fit.
-        if let Goal::Add { to, .. } | Goal::Replace { to, .. } | Goal::Lead { to } = goal {
-            self.is_fit(now, to)?;
-        }
-        if let Some(running) = self.state().operators().of(range) {
-            return Err(runs_already(running));
-        }
-        if let Some(store) = goal.comes_to()
-            && descriptor.on_store(store).is_some()
-        {
-            let message = format!("store {store} has a replica of range {range} already");
-            return Err(Refusal::new(Reason::ReplicaThere, message));
-        }
-        if let Some(store) = goal.goes_from() {
-            may_go(descriptor, store, goal)?;
-        }
-        if let Goal::Lead { to } = goal {
-            let votes = descriptor.on_store(to).is_some_and(|it| it.role.votes_incoming());
-            if !votes {
-                let message =
-                    format!("store {to} has no voter of range {range}: it cannot lead it");
-                return Err(Refusal::new(Reason::NoReplicaThere, message));
-            }
-        }
-        match path(goal, descriptor, self.leader_of(range).map(|leader| leader.store)) {
-            Some(steps) if steps.is_empty() => {
-                let message = format!("range {range} is so already: {goal}");
-                Err(Refusal::new(Reason::NothingToDo, message))
-            }
-            Some(steps) => Ok(steps),
-            None => {
-                let message = format!(
-                    "the members of range {range} are being changed: wait until that is over"
-                );
-                Err(Refusal::new(Reason::OperatorRunning, message))
-            }
-        }
-    }
-
-    /// Whether a store may get replicas or leaderships.
-    fn is_fit(&self, now: Duration, store: StoreId) -> Result<(), Refusal> {
-        if !self.state().stores().contains_key(&store) {
-            let message = format!("store {store} is not known: `sharklock status` lists them");
-            return Err(Refusal::new(Reason::StoreUnknown, message));
-        }
-        let leading = self.leading.as_ref().expect("only a leader is asked");
-        let (state, silence, _) = leading.presence.of(now, store);
-        let duty = self.state().stores()[&store].duty;
-        match (state, duty) {
-            (StoreState::Up, Duty::Serves) => Ok(()),
-            (_, Duty::Drains | Duty::Gone) => Err(Refusal::new(
-                Reason::StoreUnfit,
-                format!(
-                    "store {store} is to become empty: `sharklock stores undrain {store}` first"
-                ),
-            )),
-            _ => Err(Refusal::new(
-                Reason::StoreUnfit,
-                format!("store {store} has not been heard of for {} s", silence.as_secs()),
-            )),
-        }
-    }
-
     pub(super) fn list_operators(
         &self,
         now: Duration,
@@ -238,7 +171,7 @@ impl MasterCore {
                 continue;
             }
             let ran = now.saturating_sub(since.unwrap_or(now));
-            if let Some((state, because)) = self.end_of(operator, ran) {
+            if let Some((state, because)) = self.end_of(now, operator, ran) {
                 ends.push((operator.id, state, because));
             }
         }
@@ -254,7 +187,12 @@ impl MasterCore {
     }
 
     /// Whether an operator has come to its end.
-    fn end_of(&self, operator: &Operator, ran: Duration) -> Option<(OperatorState, String)> {
+    fn end_of(
+        &self,
+        now: Duration,
+        operator: &Operator,
+        ran: Duration,
+    ) -> Option<(OperatorState, String)> {
         let range = self.state().ranges().range(operator.range);
         let off = || (OperatorState::Off, "the range has become another".to_owned());
         let Some(descriptor) = range else { return Some(off()) };
@@ -264,10 +202,15 @@ impl MasterCore {
             Next::Done => Some((OperatorState::Done, String::new())),
             Next::Off => Some(off()),
             // A joint configuration is not left alone.
-            Next::Do(step) if ran > most && step != Step::LeaveJoint => {
+            Next::Do(Step::LeaveJoint) => None,
+            Next::Do(step) if ran > most => {
                 Some((OperatorState::TimedOut, self.waits_for(operator, step)))
             }
-            Next::Do(_) => None,
+            Next::Do(_) => {
+                let is_lost = |store| self.is_lost(now, store);
+                let why = hopeless(operator.goal, descriptor, is_lost)?;
+                Some((OperatorState::Off, why))
+            }
         }
     }
 
@@ -394,35 +337,6 @@ fn in_words(step: Step) -> String {
         }
         step => step.to_string(),
     }
-}
-
-fn may_go(range: &Descriptor, store: StoreId, goal: Goal) -> Result<(), Refusal> {
-    let id = range.range;
-    let Some(replica) = range.on_store(store) else {
-        let has: Vec<String> = range.replicas.iter().map(|it| it.store.to_string()).collect();
-        let message =
-            format!("store {store} has no replica of range {id}: stores {} have", has.join(", "));
-        return Err(Refusal::new(Reason::NoReplicaThere, message));
-    };
-    let voters = range.replicas.iter().filter(|it| it.role.votes_incoming()).count();
-    let is_last = voters == 1 && replica.role.votes_incoming();
-    if is_last && goal.comes_to().is_none() {
-        let message = format!(
-            "the replica on store {store} is the last voter of range {id}: its locks would be lost. \
-             Move it, or add another one first"
-        );
-        return Err(Refusal::new(Reason::LastVoter, message));
-    }
-    Ok(())
-}
-
-fn runs_already(running: &Operator) -> Refusal {
-    let Operator { id, range, goal, .. } = running;
-    let message = format!(
-        "operator {id} runs for range {range} ({goal}): wait for it (`sharklock ops wait {id}`), or \
-         cancel it (`sharklock ops cancel {id}`)"
-    );
-    Refusal::new(Reason::OperatorRunning, message)
 }
 
 fn step_to_wire(step: Step) -> range_step::Step {

@@ -205,6 +205,11 @@ async fn a_store_that_the_masters_do_not_name_any_more_is_left() {
     rig.until_linked(&[1, 2]).await;
     rig.named(true, &[(2, &[2], two)]).await;
     rig.until_linked(&[2]).await;
+    let (cluster_id, gone_store_ids) = (CLUSTER.to_wire(), vec![2]);
+    let update = RoutesUpdate { cluster_id, gone_store_ids, ..RoutesUpdate::default() };
+    rig.updates.send(update).await.expect("it is watched");
+    rig.until_linked(&[]).await;
+    assert_eq!(rig.host.named_stores(), [], "nobody asks it for anything");
 }
 
 #[tokio::test]

@@ -245,6 +245,51 @@ fn whatever_makes_no_sense_is_refused_with_the_way_out() {
 }
 
 #[test]
+fn a_range_keeps_a_majority_that_is_heard_of() {
+    let (mut world, range) = with_range();
+    let beats = |world: &mut World, stores: &[u64]| {
+        stores.iter().for_each(|store| _ = world.beat(*store, 1, Vec::new()));
+    };
+    let (id, _) = world.begin(Wire::RemoveStoreId(3));
+    // Its leader has not taken the replica away before another store falls silent.
+    world.now += SilenceLimits::default().disconnected;
+    beats(&mut world, &[1, 3, 4]);
+    world.tick();
+    assert_eq!(world.operator(id).state(), OperatorState::Running, "it may be back at once");
+    let other = world.refuses(1, Wire::RemoveStoreId(1));
+    assert_eq!(other.reason, Reason::OperatorRunning);
+    while world.operator(id).state() == OperatorState::Running {
+        world.now += Duration::from_secs(5);
+        beats(&mut world, &[1, 3, 4]);
+        (0..3).for_each(|_| world.tick());
+        assert!(world.now < Duration::from_secs(3_600), "{:?}", world.operator(id));
+    }
+    let ended = world.operator(id);
+    assert_eq!(ended.state(), OperatorState::Off);
+    assert!(ended.reason.contains("of the 2 voters that would stay 1 are heard of"), "{ended:?}");
+    let refusal = world.refuses(1, Wire::RemoveStoreId(3));
+    assert_eq!(refusal.reason, Reason::NoMajority);
+    assert!(refusal.message.contains("bring store 2 back"), "{}", refusal.message);
+    assert_eq!(range.replicas.len(), 3);
+    let (id, _) = world.begin(Wire::RemoveStoreId(2));
+    assert_eq!(world.operator(id).state(), OperatorState::Running, "the silent one may go");
+}
+
+#[test]
+fn a_replica_that_was_to_come_to_a_store_that_is_lost_does_not() {
+    let (mut world, _) = with_range();
+    let (id, _) = world.begin(moves(2, 4));
+    for _ in 0..70 {
+        world.now += Duration::from_secs(5);
+        (1..=3).for_each(|store| _ = world.beat(store, 1, Vec::new()));
+        (0..3).for_each(|_| world.tick());
+    }
+    let ended = world.operator(id);
+    assert_eq!(ended.state(), OperatorState::Off);
+    assert!(ended.reason.contains("store 4, where a replica was to come, is down"), "{ended:?}");
+}
+
+#[test]
 fn the_last_voter_stays() {
     let mut world = World::new(1, 1);
     assert_eq!(world.register(registration(1, 1, "s1:7710")), Ok(1));
