@@ -36,6 +36,7 @@ pub enum Fault {
     PauseMaster,
     IsolateMaster,
     StaleRoutes,
+    LoseStore,
 }
 
 /// The end of what a fault did.
@@ -53,7 +54,7 @@ pub enum Ease {
 
 impl Fault {
     /// Every kind.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::CrashStore,
         Self::PowerCut,
         Self::PauseStore,
@@ -76,6 +77,7 @@ impl Fault {
         Self::PauseMaster,
         Self::IsolateMaster,
         Self::StaleRoutes,
+        Self::LoseStore,
     ];
 
     /// Its counter's name.
@@ -103,6 +105,7 @@ impl Fault {
             Self::PauseMaster => "fault: master pause",
             Self::IsolateMaster => "fault: isolated master",
             Self::StaleRoutes => "fault: stale routes",
+            Self::LoseStore => "fault: store lost for good",
         }
     }
 }
@@ -111,7 +114,7 @@ impl World {
     fn mean_ms(&self, fault: Fault) -> u64 {
         let options = &self.options;
         match fault {
-            Fault::CrashMaster | Fault::PauseMaster | Fault::IsolateMaster
+            Fault::CrashMaster | Fault::PauseMaster | Fault::IsolateMaster | Fault::LoseStore
                 if self.masters.is_empty() =>
             {
                 0
@@ -138,6 +141,7 @@ impl World {
             Fault::PauseMaster => options.pause_master_mean_ms,
             Fault::IsolateMaster => options.isolate_master_mean_ms,
             Fault::StaleRoutes => options.stale_routes_mean_ms,
+            Fault::LoseStore => options.lose_store_mean_ms,
         }
     }
 
@@ -151,7 +155,12 @@ impl World {
     fn plan_fault(&mut self, fault: Fault) {
         let mean = self.mean_ms(fault);
         if mean > 0 {
-            let at = self.now + self.dice.faults.around(mean * MS) + MS;
+            // What is new leaves the other choices of a seed as they were.
+            let dice = match fault {
+                Fault::LoseStore => &mut self.dice.losses,
+                _ => &mut self.dice.faults,
+            };
+            let at = self.now + dice.around(mean * MS) + MS;
             self.queue.plan(at, Event::Fault(fault));
         }
     }
@@ -159,6 +168,10 @@ impl World {
     pub(crate) fn fault(&mut self, fault: Fault) {
         if self.is_calm {
             return;
+        }
+        if fault == Fault::LoseStore {
+            self.lose_store();
+            return self.plan_fault(fault);
         }
         self.counters.count(fault.name());
         let length = self.dice.faults.around(self.options.fault_mean_ms * MS).clamp(MS, 40 * S);
@@ -236,6 +249,7 @@ impl World {
             }
             Fault::IsolateMaster => self.isolate_master(length),
             Fault::StaleRoutes => self.stale_routes(),
+            Fault::LoseStore => unreachable!("it is handled above"),
             Fault::Replay => self.replay(),
             Fault::Impostor => {
                 let number = 1 + self.dice.faults.below(self.options.gateways) as usize;

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use sharklock_dataserver::{Input, Reports, Worker, removed_by_masters};
 use sharklock_locktable::FEATURE_LEVEL;
-use sharklock_master::{Reply, Request};
+use sharklock_master::{Reason, Reply, Request};
 use sharklock_multiraft::StoreIdent;
 use sharklock_proto::{
     ClusterId, Life, Start,
@@ -145,6 +145,11 @@ impl World {
                 heart.seeker.led_away(refusal.leader.as_deref());
                 self.store_asks_again(number);
             }
+            Reply::Refused(refusal)
+                if refusal.reason == Reason::StoreGone && self.losses.is_known(number) =>
+            {
+                self.store_is_refused(number);
+            }
             // A machine has one process at a time, and none has a copy of its disk.
             Reply::Refused(refusal) => {
                 let what = format!("s{number}, which is no copy, is refused: {}", refusal.message);
@@ -202,6 +207,10 @@ impl World {
         if let Some(other) = self.stores.iter().find(|it| it.id == Some(id) && it.number != number)
         {
             let what = format!("s{number} and s{} both are store {id}", other.number);
+            return self.violated("registration", &[format!("s{number}")], format_args!("{what}"));
+        }
+        if self.losses.is_known(number) {
+            let what = format!("s{number} is gone for good, and taken in again as store {id}");
             return self.violated("registration", &[format!("s{number}")], format_args!("{what}"));
         }
         note!(self, "s{number} is taken in as store {id}");

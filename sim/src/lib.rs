@@ -22,6 +22,7 @@ mod heart;
 mod impostor;
 mod links;
 mod lists;
+mod losses;
 mod master;
 mod master_events;
 mod master_faults;

@@ -42,7 +42,11 @@ impl World {
     /// Calm has lasted long enough: every store serves, every range has all its replicas, and every
     /// gateway hears of routes.
     pub(crate) fn settle_masters(&mut self) {
-        if let Some(store) = self.stores.iter().find(|store| store.process.is_none()) {
+        if let Some(store) = self
+            .stores
+            .iter()
+            .find(|store| store.process.is_none() && !self.losses.is_lost(store.number))
+        {
             let number = store.number;
             return self.violated(
                 "settling",
@@ -52,7 +56,7 @@ impl World {
         }
         for range in self.checks.tiling.ids() {
             let Some(descriptor) = self.checks.tiling.get(range) else { continue };
-            let wanted = descriptor.replicas.len();
+            let wanted = self.members_left(descriptor);
             let count = self.stores.iter().filter(|store| store.status(range).is_some()).count();
             let changes =
                 self.splits.is_young(range, self.now) || self.is_being_changed(descriptor);
@@ -64,9 +68,10 @@ impl World {
         if self.masters.is_empty() {
             return;
         }
+        let stores_count = self.stores.len() - self.losses.known_count();
         for (at, gateway) in self.gateways.iter().enumerate() {
             let Some(process) = &gateway.process else { continue };
-            if process.watches.is_none() || process.known.len() != self.stores.len() {
+            if process.watches.is_none() || process.known.len() != stores_count {
                 let (number, known) = (at + 1, &process.known);
                 let what = format!("g{number} watches no routes, or not all stores: {known:?}");
                 return self.violated("settling", &[format!("g{number}")], format_args!("{what}"));

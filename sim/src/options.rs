@@ -223,6 +223,8 @@ options! {
     list_mean_ms,
     /// Mean time between an operator's orders to the masters.
     orders_mean_ms,
+    /// Mean time between two machines of stores that are lost for good.
+    lose_store_mean_ms,
 }
 
 /// Faults that a run without faults lacks, all of them.
@@ -291,6 +293,7 @@ impl Options {
         options.split_calls_pct = *dice.pick(&[0, 40, 80]);
         options.draw_split_limits(dice);
         options.draw_orders(dice);
+        options.draw_losses(dice);
         options
     }
 
@@ -387,6 +390,7 @@ impl Options {
             raft_workers: 1,
             list_mean_ms: 0,
             orders_mean_ms: 0,
+            lose_store_mean_ms: 0,
         }
     }
 
@@ -591,6 +595,15 @@ impl Options {
         if on && self.masters > 0 {
             self.orders_mean_ms = mean;
             self.stores = self.stores.max(spare);
+        }
+    }
+
+    /// Drawn last, as whatever is new. In half of the runs with orders machines are lost for good.
+    fn draw_losses(&mut self, dice: &mut Dice) {
+        let (on, mean, spare) = (dice.one_in(2), dice.scale(20_000, 200_000), dice.between(1, 2));
+        if on && self.orders_mean_ms > 0 && self.has_faults() {
+            self.lose_store_mean_ms = mean;
+            self.stores = (self.stores + spare).min(7);
         }
     }
 

@@ -80,6 +80,8 @@ impl World {
             0..=3 => Goal::Move(Move { from_store_id: from, to_store_id: to }),
             4..=6 => Goal::LeadStoreId(from),
             7 => Goal::AddStoreId(to),
+            // Whoever misses a machine does not take away what is left.
+            8 if self.losses.one_is_missing() => return None,
             8 => Goal::RemoveStoreId(from),
             9 => return Some(duty(to, StoreDuty::Draining)),
             10 => return Some(duty(to, StoreDuty::Unspecified)),
@@ -98,6 +100,7 @@ impl World {
         Some(match dice.below(4) {
             0 => pause(true),
             1 => pause(false),
+            2 if self.losses.one_is_missing() => return None,
             2 => set(&[("replicas", *dice.pick(&[1, 3, 3, 5]))]),
             _ if running.is_empty() => return None,
             _ => Request::CancelOperator(CancelOperatorRequest {
@@ -107,15 +110,24 @@ impl World {
         })
     }
 
-    /// It is calm: what runs comes to its end, and nothing new begins.
+    /// It is calm: nobody orders anything any more. Where machines were lost the masters repair until
+    /// the clients go, else nothing new begins.
     pub(crate) fn cease_orders(&mut self) {
         if !self.masters.is_empty() {
             self.orders.open.clear();
+            self.order(pause(self.options.lose_store_mean_ms == 0));
+            self.say_what_is_missing();
+        }
+    }
+
+    /// What runs comes to its end.
+    pub(crate) fn cease_repairs(&mut self) {
+        if !self.masters.is_empty() && self.options.lose_store_mean_ms > 0 {
             self.order(pause(true));
         }
     }
 
-    fn order(&mut self, request: Request) {
+    pub(crate) fn order(&mut self, request: Request) {
         self.counters.count("orders to masters");
         let number = self.next_question();
         let seeker = Seeker::new(self.masters.len());
@@ -163,11 +175,12 @@ impl World {
             (Request::ChangeRange(_), _) => "operators begun by order",
             _ => "orders done",
         });
+        self.told_of_store(request, matches!(reply, Reply::Refused(_)));
         if let Reply::Refused(refusal) = reply {
             note!(self, "an order is refused: {}", refusal.message);
         }
         if self.is_calm && matches!(reply, Reply::Paused(_)) {
-            self.orders.are_paused = true;
+            self.orders.are_paused = is_pause(request);
         }
     }
 
@@ -183,6 +196,24 @@ impl World {
         self.violated("operators", &[], format_args!("{what}"));
     }
 
+    /// Whether somebody has ordered fewer replicas, as far as any master or order knows.
+    pub(crate) fn ranges_shrink(&self) -> bool {
+        let few = |count: u64| count < REPLICAS as u64;
+        let cores = self.masters.iter().filter_map(|master| master.core());
+        let mut chosen = cores.filter_map(|core| core.state().choices().get("replicas"));
+        let ordered = |order: &Order| match &order.request {
+            Request::SetSchedule(set) => {
+                set.settings.iter().any(|it| it.key == "replicas" && few(it.value))
+            }
+            Request::ChangeRange(change) => {
+                let goal = change.goal.as_ref().and_then(|it| it.goal.as_ref());
+                matches!(goal, Some(Goal::RemoveStoreId(_)))
+            }
+            _ => false,
+        };
+        chosen.any(|count| few(*count)) || self.orders.open.iter().any(ordered)
+    }
+
     /// Whether the masters are about to change a range.
     pub(crate) fn is_being_changed(&self, descriptor: &Descriptor) -> bool {
         let cores = self.masters.iter().filter_map(|master| master.core());
@@ -190,7 +221,7 @@ impl World {
     }
 }
 
-fn duty(store_id: u64, duty: StoreDuty) -> Request {
+pub(crate) fn duty(store_id: u64, duty: StoreDuty) -> Request {
     let (duty, operator) = (duty.into(), "operator".to_owned());
     Request::SetStoreDuty(SetStoreDutyRequest { store_id, duty, dry_run: false, operator })
 }
@@ -198,6 +229,10 @@ fn duty(store_id: u64, duty: StoreDuty) -> Request {
 fn pause(is_paused: bool) -> Request {
     let operator = "operator".to_owned();
     Request::PauseSchedule(PauseScheduleRequest { is_paused, operator })
+}
+
+fn is_pause(request: &Request) -> bool {
+    matches!(request, Request::PauseSchedule(it) if it.is_paused)
 }
 
 fn set(settings: &[(&str, u64)]) -> Request {

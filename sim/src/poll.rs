@@ -25,6 +25,7 @@ impl World {
         self.poll_replicas();
         self.poll_masters(self.polls_count.is_multiple_of(INVARIANTS_EVERY));
         self.poll_liveness();
+        self.poll_losses();
     }
 
     /// S5, S6 and S11 on every replica; now and then S1 in its own terms.
@@ -100,7 +101,10 @@ impl World {
         let has_replica = |store: &&StoreNode| tiling.is_on(range, store.id);
         let seen = Seen {
             now: self.now,
-            serves: self.stores.iter().all(|store| store.process.is_some()),
+            serves: self
+                .stores
+                .iter()
+                .all(|store| store.process.is_some() || self.losses.is_lost(store.number)),
             leader: leader_of(&self.stores, range).and_then(|store| store.table(range)),
             leader_changes: self.checks.replicas.leader_changes(range),
             stalls: self.stores.iter().filter(has_replica).map(|store| store.stalls).sum(),
@@ -155,6 +159,7 @@ impl World {
     pub fn wind_down(&mut self) {
         note!(self, "winding down");
         self.is_winding_down = true;
+        self.cease_repairs();
         self.begin_splits();
         for number in 1..=self.clients.len() {
             if number % 2 == 0 {
@@ -197,7 +202,7 @@ impl World {
             found.push(("S10", what));
         }
         for range in self.checks.tiling.all() {
-            let (range, members) = (range.range, range.replicas.len());
+            let (range, members) = (range.range, self.members_left(range));
             let of = |store: &StoreNode| store.status(range);
             let statuses: Vec<_> = self.stores.iter().filter_map(of).collect();
             let same = |of: fn(&ReplicaStatus) -> u64| {

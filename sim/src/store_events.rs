@@ -23,6 +23,10 @@ impl World {
         if store.process.is_some() || store.heart.is_some() {
             return;
         }
+        if !self.losses.may_start(number) {
+            return;
+        }
+        let store = self.store(number);
         store.begin();
         if masters == 0 {
             return self.store_serves(number);

@@ -23,6 +23,7 @@ use crate::gateway::GatewayNode;
 use crate::impostor::Impostors;
 use crate::links::{Letter, Links};
 use crate::lists::{ListStep, Lists};
+use crate::losses::Losses;
 use crate::master::MasterNode;
 use crate::names::Names;
 use crate::node::Node;
@@ -278,6 +279,12 @@ pub enum Event {
     OrderAgain(u64),
     /// That reaches a store.
     SplitAsked(Box<Asked>),
+    /// Another moment at which a machine may be lost for good.
+    StoreLost,
+    /// Somebody misses a machine that is lost.
+    StoreMissed(usize),
+    /// A machine that is gone is switched on.
+    StoreBack(usize),
     /// An operator calls for a split that he has wished, by its number.
     SplitCalled(usize),
     /// Something happens with a store's request for ids.
@@ -328,6 +335,8 @@ pub struct DiceBox {
     pub lists: Dice,
     /// Orders to the masters.
     pub orders: Dice,
+    /// Machines that are lost for good.
+    pub losses: Dice,
 }
 
 /// What is counted, by name.
@@ -400,6 +409,7 @@ pub struct World {
     pub(crate) split_calls: SplitCalls,
     pub(crate) lists: Lists,
     pub(crate) orders: Orders,
+    pub(crate) losses: Losses,
     /// The resources behind exclusive locks.
     pub(crate) resources: BTreeMap<String, FencingOracle>,
     pub(crate) recorder: Recorder,
@@ -442,6 +452,7 @@ impl World {
             asked_splits: Dice::new(seed, "asked splits"),
             lists: Dice::new(seed, "lists"),
             orders: Dice::new(seed, "orders"),
+            losses: Dice::new(seed, "losses"),
         };
         let clocks: Vec<_> = (0..options.stores.max(REPLICAS as u64))
             .map(|_| draw_clock(&options, &mut dice.clocks))
@@ -490,6 +501,7 @@ impl World {
             split_calls: SplitCalls::default(),
             lists: Lists::default(),
             orders: Orders::default(),
+            losses: Losses::default(),
             resources: BTreeMap::new(),
             recorder: Recorder::default(),
             replays: Replays::default(),
@@ -625,6 +637,9 @@ impl World {
             Event::Order => self.order_something(),
             Event::OrderAgain(number) => self.order_again(number),
             Event::SplitAsked(asked) => self.split_asked(*asked),
+            Event::StoreLost => self.lose_store(),
+            Event::StoreMissed(store) => self.store_missed(store),
+            Event::StoreBack(store) => self.store_is_back(store),
             Event::SplitCalled(wish) => self.call_for_split(wish),
             Event::Ids { store, life, step } => self.ids_step(store, life, step),
             Event::SplitFault(fault) => self.split_fault(fault),

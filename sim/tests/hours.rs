@@ -10,7 +10,7 @@ use sharklock_sim::{Counters, Options, RunReport, run};
 const HOURS: f64 = 20.0;
 
 /// What must have happened at least so often in twenty hours or more.
-const FLOORS: [(&str, u64); 100] = [
+const FLOORS: [(&str, u64); 103] = [
     ("grants", 50_000),
     ("grants after a wait", 20_000),
     ("leader changes", 500),
@@ -118,6 +118,10 @@ const FLOORS: [(&str, u64); 100] = [
     ("operators begun by order", 400),
     ("steps that masters asked for", 20_000),
     ("replicas that masters know to be removed", 100),
+    // Machines are lost for good.
+    ("fault: store lost for good", 8),
+    ("stores that came back when they were gone", 3),
+    ("stores that gateways were told to be gone", 8),
 ];
 
 fn hours_wanted() -> f64 {
