@@ -35,7 +35,11 @@ impl MasterCore {
         if let Some(store) = goal.comes_to()
             && descriptor.on_store(store).is_some()
         {
-            let message = format!("store {store} has a replica of range {range} already");
+            let message = format!(
+                "store {store} has a replica of range {range} already, as stores {} have: choose \
+                 another (`sharklock stores ls`)",
+                stores_of(descriptor)
+            );
             return Err(Refusal::new(Reason::ReplicaThere, message));
         }
         if let Some(store) = goal.goes_from() {
@@ -47,8 +51,11 @@ impl MasterCore {
         if let Goal::Lead { to } = goal {
             let votes = descriptor.on_store(to).is_some_and(|it| it.role.votes_incoming());
             if !votes {
-                let message =
-                    format!("store {to} has no voter of range {range}: it cannot lead it");
+                let message = format!(
+                    "store {to} has no voter of range {range}, so it cannot lead it: stores {} have \
+                     replicas",
+                    stores_of(descriptor)
+                );
                 return Err(Refusal::new(Reason::NoReplicaThere, message));
             }
         }
@@ -86,7 +93,7 @@ impl MasterCore {
     /// Whether a store may get replicas or leaderships.
     fn is_fit(&self, now: Duration, store: StoreId) -> Result<(), Refusal> {
         if !self.state().stores().contains_key(&store) {
-            let message = format!("store {store} is not known: `sharklock status` lists them");
+            let message = format!("store {store} is not known: `sharklock stores ls` lists them");
             return Err(Refusal::new(Reason::StoreUnknown, message));
         }
         let leading = self.leading.as_ref().expect("only a leader is asked");
@@ -94,7 +101,13 @@ impl MasterCore {
         let duty = self.state().stores()[&store].duty;
         match (state, duty) {
             (StoreState::Up, Duty::Serves) => Ok(()),
-            (_, Duty::Drains | Duty::Gone) => Err(Refusal::new(
+            (_, Duty::Gone) => Err(Refusal::new(
+                Reason::StoreUnfit,
+                format!(
+                    "store {store} was declared gone, for ever: choose another (`sharklock stores ls`)"
+                ),
+            )),
+            (_, Duty::Drains) => Err(Refusal::new(
                 Reason::StoreUnfit,
                 format!(
                     "store {store} is to become empty: `sharklock stores undrain {store}` first"
@@ -102,7 +115,11 @@ impl MasterCore {
             )),
             _ => Err(Refusal::new(
                 Reason::StoreUnfit,
-                format!("store {store} has not been heard of for {} s", silence.as_secs()),
+                format!(
+                    "store {store} has not been heard of for {} s: start it, or choose another \
+                     (`sharklock stores ls`)",
+                    silence.as_secs()
+                ),
             )),
         }
     }
@@ -115,12 +132,17 @@ impl MasterCore {
     }
 }
 
+/// Those that have a replica, for people.
+fn stores_of(range: &Descriptor) -> String {
+    let has: Vec<String> = range.replicas.iter().map(|it| it.store.to_string()).collect();
+    has.join(", ")
+}
+
 fn may_go(range: &Descriptor, store: StoreId, goal: Goal) -> Result<(), Refusal> {
     let id = range.range;
     let Some(replica) = range.on_store(store) else {
-        let has: Vec<String> = range.replicas.iter().map(|it| it.store.to_string()).collect();
         let message =
-            format!("store {store} has no replica of range {id}: stores {} have", has.join(", "));
+            format!("store {store} has no replica of range {id}: stores {} have", stores_of(range));
         return Err(Refusal::new(Reason::NoReplicaThere, message));
     };
     let voters = range.replicas.iter().filter(|it| it.role.votes_incoming()).count();

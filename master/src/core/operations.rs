@@ -131,7 +131,9 @@ impl MasterCore {
 
     fn operator(&self, id: u64) -> Result<&Operator, Refusal> {
         self.state().operators().get(id).ok_or_else(|| {
-            let message = format!("operator {id} is not known, or has ended long ago");
+            let message = format!(
+                "operator {id} is not known, or has ended long ago: `sharklock ops ls` lists them"
+            );
             Refusal::new(Reason::OperatorUnknown, message)
         })
     }

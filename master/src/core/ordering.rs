@@ -8,7 +8,7 @@ use sharklock_proto::{
 };
 use sharklock_rangemap::StoreId;
 
-use super::{Asker, GROUP, MasterCore};
+use super::{Asker, GROUP, MasterCore, registering::ADDRESS_BYTES_MAX};
 use crate::{
     membership::{Step, path},
     refusal::{Reason, Refusal},
@@ -45,7 +45,10 @@ impl MasterCore {
             master_goal::Goal::LeadMemberId(id) => {
                 return self.transfer_leader(id, dry_run, &by).map(Some);
             }
-            master_goal::Goal::Add(add) => self.may_add(now, &add)?,
+            master_goal::Goal::Add(add) => {
+                check_address(&add.address)?;
+                self.may_add(now, &add)?
+            }
             master_goal::Goal::RemoveMemberId(id) => self.may_remove(StoreId(id))?,
         };
         let (id, command) = wanted;
@@ -199,10 +202,11 @@ impl MasterCore {
             None => self.state().members().iter().any(|(id, _)| heir(&id)),
         };
         if !able || (!dry_run && !self.store.hand_over_one(GROUP, to)) {
-            let who = to.map_or("no other master".to_owned(), |to| format!("master {to}"));
+            let who =
+                to.map_or("no other master can".to_owned(), |to| format!("master {to} cannot"));
             let message = format!(
-                "{who} cannot lead: none that votes there is heard of and follows closely; look \
-                 with `sharklock masters ls`"
+                "{who} lead: whoever does must vote, be heard of and follow closely; look with \
+                 `sharklock masters ls`"
             );
             return Err(Refusal::new(Reason::MasterUnfit, message));
         }
@@ -251,4 +255,14 @@ impl MasterCore {
         let answer = ChangeMastersResponse { member_id: id.0, steps };
         self.reply(number, Reply::MastersChanging(answer));
     }
+}
+
+/// It stands in refusals, which go through headers.
+fn check_address(address: &str) -> Result<(), Refusal> {
+    if (1..=ADDRESS_BYTES_MAX).contains(&address.len()) {
+        return Ok(());
+    }
+    let message =
+        format!("address: {} bytes; 1 to {ADDRESS_BYTES_MAX}, like b.example:7720", address.len());
+    Err(Refusal::new(Reason::Invalid, message))
 }

@@ -29,6 +29,9 @@ pub(super) const FIRST_EPOCH: Epoch = Epoch { conf_ver: 1, version: 1 };
 /// Longest address: a DNS name has 253 bytes at most, a port 5.
 pub(super) const ADDRESS_BYTES_MAX: usize = 260;
 
+/// Longest version of a program, bytes: it is kept, for operators.
+const VERSION_BYTES_MAX: usize = 128;
+
 /// Labels of a store, at most.
 pub const LABELS_MAX: usize = 8;
 /// Longest key or value of one, bytes.
@@ -58,6 +61,10 @@ impl MasterCore {
         let ident = Identity::from_wire(&request.ident).map_err(|why| malformed("ident", why))?;
         if request.address.is_empty() || request.address.len() > ADDRESS_BYTES_MAX {
             let message = format!("address: 1 to {ADDRESS_BYTES_MAX} bytes are expected");
+            return Err(Refusal::new(Reason::Invalid, message));
+        }
+        if request.version.len() > VERSION_BYTES_MAX {
+            let message = format!("version: at most {VERSION_BYTES_MAX} bytes are expected");
             return Err(Refusal::new(Reason::Invalid, message));
         }
         check_labels(&request.labels)?;
@@ -93,6 +100,10 @@ impl MasterCore {
         start: Start,
     ) -> Result<(), Refusal> {
         let claims_cluster = !request.cluster_id.is_empty();
+        if claims_cluster {
+            // It stands in a refusal.
+            Identity::from_wire(&request.cluster_id).map_err(|why| malformed("cluster_id", why))?;
+        }
         if claims_cluster && request.cluster_id != self.settings.cluster_id {
             return Err(Refusal::new(
                 Reason::ClusterMismatch,

@@ -12,7 +12,7 @@ use sharklock_proto::{
     v1::{
         GetScheduleResponse, PauseScheduleRequest, PlannedChange, RangeGoal, ScheduleSetting,
         SetScheduleRequest, SetScheduleResponse, SetStoreDutyRequest, SetStoreDutyResponse,
-        SettingUnit,
+        SettingUnit, StoreDuty,
     },
 };
 use sharklock_rangemap::{Descriptor, PeerId, RangeId, StoreId};
@@ -32,6 +32,9 @@ use crate::{
 const EVERY: Duration = Duration::from_secs(1);
 /// The id of a replica to come, which the log gives when its operator begins.
 const NOT_GIVEN_YET: PeerId = PeerId(0);
+/// Longest name of a setting that is worth looking up, bytes: it stands in refusals, which go through
+/// headers.
+const KEY_BYTES_MAX: usize = 64;
 /// Plans that are shown.
 const SHOWN_MAX: usize = 100;
 
@@ -276,6 +279,10 @@ impl MasterCore {
         let mut named: Vec<&str> = settings.iter().map(|it| it.key.as_str()).collect();
         named.extend(reset.iter().map(String::as_str));
         for (at, name) in named.iter().enumerate() {
+            if name.len() > KEY_BYTES_MAX {
+                let message = format!("a name of {} bytes; at most {KEY_BYTES_MAX}", name.len());
+                return Err(invalid(message));
+            }
             schedule::key(name).map_err(invalid)?;
             if named[..at].contains(name) {
                 return Err(invalid(format!("{name} is named twice")));
@@ -318,7 +325,14 @@ impl MasterCore {
         request: &SetStoreDutyRequest,
     ) -> Result<Option<Reply>, Refusal> {
         let store = StoreId(request.store_id);
-        let duty = duty_from_wire(request.duty());
+        let Ok(duty) = StoreDuty::try_from(request.duty) else {
+            let message = format!(
+                "duty: {} is none that this master knows: 0 serves, 1 becomes empty, 2 is gone",
+                request.duty
+            );
+            return Err(Refusal::new(Reason::Invalid, message));
+        };
+        let duty = duty_from_wire(duty);
         let Some(record) = self.state().stores().get(&store) else {
             let message = format!("store {store} is not known: `sharklock stores ls` lists them");
             return Err(Refusal::new(Reason::StoreUnknown, message));
@@ -364,6 +378,15 @@ impl MasterCore {
         view.settings.patience = Duration::ZERO;
         if let Some(it) = view.stores.get_mut(&store) {
             it.duty = duty;
+        }
+        // Leaderships leave a store first, and hardly anything is in their way: what its replicas wait
+        // for is told at once.
+        for range in view.ranges.iter_mut().filter(|it| it.leader == Some(store)) {
+            let voters = range.descriptor.replicas.iter().filter(|it| it.role.votes());
+            let mut others = voters.map(|it| it.store).filter(|it| *it != store);
+            let is_up =
+                |it: &StoreId| view.stores.get(it).is_some_and(|it| it.liveness == Liveness::Up);
+            range.leader = others.find(is_up).or(range.leader);
         }
         SetStoreDutyResponse {
             duty: duty_to_wire(duty).into(),

@@ -2,6 +2,8 @@
 //! linked once.
 
 mod bad_input;
+mod bad_orders;
+mod bad_peers;
 mod bench;
 mod chaos;
 mod cluster_disks;

@@ -226,7 +226,7 @@ async fn orders_to_masters_that_make_no_sense_are_refused_with_the_way_out() {
         (&["masters", "add", &at], 1, "is master 1"),
         (&["masters", "transfer-leader", "--to", "1"], 1, "master 1 leads already"),
         (&["masters", "transfer-leader", "--to", "9"], 1, "master 9 is not known"),
-        (&["masters", "transfer-leader"], 1, "no other master cannot lead"),
+        (&["masters", "transfer-leader"], 1, "no other master can lead"),
         (&["masters", "transfer-leader", "--to", "0"], 2, "0 is not in"),
     ] {
         for more in [&[][..], &["--dry-run"]] {

@@ -314,6 +314,19 @@ fn a_replica_that_was_replaced_while_it_was_away_hears_it_from_the_masters() {
     assert_eq!(asks(OrphanReplica { range_id: 9, ..orphan(old, before) }), [], "no such range");
 }
 
+/// Also where it leads: a leadership finds another place, and the replica would stay for ever.
+#[test]
+fn draining_below_the_wanted_replicas_says_what_it_would_wait_for() {
+    let mut cluster = Cluster::of_four();
+    cluster.set_duty(4, StoreDuty::Draining);
+    cluster.live(1);
+    for store in [1, 2] {
+        let seen = cluster.ask_duty(store, StoreDuty::Draining, true);
+        assert_eq!(seen.leaders, u64::from(store == cluster.leader));
+        assert!(seen.warnings.iter().any(|it| it.contains("add a store")), "{seen:?}");
+    }
+}
+
 /// Whoever waits for a store to become empty must not be told so by a master that has heard no store yet.
 #[test]
 fn a_master_that_has_just_begun_to_lead_knows_what_a_store_has() {
