@@ -27,6 +27,6 @@ pub use presence::{Presence, SilenceLimits};
 pub use refusal::{Reason, Refusal};
 pub use request::{Ask, Reply, Request};
 pub use state::{
-    Answer, ClusterState, FIRST_ID, Leaving, Member, MemberRecord, Members, StoreRecord,
+    Answer, ClusterState, FIRST_ID, Leaving, Member, MemberRecord, Members, Operator, StoreRecord,
     encode_batch,
 };

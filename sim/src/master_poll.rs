@@ -20,12 +20,30 @@ impl World {
         if looks_closely {
             self.compare_masters();
         }
+        self.watch_balancing();
         if !self.is_calm || self.masters.iter().any(|master| master.leads()) {
             self.masters_led_at = self.now;
         }
         let since = self.masters_led_at;
         if self.now > since + LEADERLESS_MAX_NS {
             self.violated("L3", &[], format_args!("no master leads since {since}, and all live"));
+        }
+    }
+
+    /// L6, by the operators that any master knows.
+    fn watch_balancing(&mut self) {
+        let cores = self.masters.iter().filter_map(|master| master.core());
+        let mut faults = Vec::new();
+        for state in cores.map(|core| core.state()) {
+            let (moved, found) = self.checks.balancing.observe(self.now, state);
+            self.counters.add("leaders moved to balance", moved);
+            // There L2 is measured.
+            self.counters
+                .add("leaders moved to balance in the calm", if self.is_calm { moved } else { 0 });
+            faults.extend(found);
+        }
+        for what in faults {
+            self.violated("L6", &[], format_args!("{what}"));
         }
     }
 

@@ -225,6 +225,10 @@ options! {
     orders_mean_ms,
     /// Mean time between two machines of stores that are lost for good.
     lose_store_mean_ms,
+    /// So long the masters go on balancing when faults have ceased.
+    balances_s,
+    /// The cool-down of leaders, where there are orders.
+    cool_down_ms,
 }
 
 /// Faults that a run without faults lacks, all of them.
@@ -294,6 +298,7 @@ impl Options {
         options.draw_split_limits(dice);
         options.draw_orders(dice);
         options.draw_losses(dice);
+        options.draw_balancing(dice);
         options
     }
 
@@ -391,6 +396,8 @@ impl Options {
             list_mean_ms: 0,
             orders_mean_ms: 0,
             lose_store_mean_ms: 0,
+            balances_s: 0,
+            cool_down_ms: 10_000,
         }
     }
 
@@ -604,6 +611,17 @@ impl Options {
         if on && self.orders_mean_ms > 0 && self.has_faults() {
             self.lose_store_mean_ms = mean;
             self.stores = (self.stores + spare).min(7);
+        }
+    }
+
+    /// Drawn last, as whatever is new. In half of the runs with orders the masters still balance while
+    /// what is late is measured; in half of those leaders stay for longer than leases last. Where
+    /// machines are lost they do so in any case, to repair.
+    fn draw_balancing(&mut self, dice: &mut Dice) {
+        let (on, long, slow) = (dice.one_in(2), dice.between(20, 60), dice.one_in(2));
+        if on && self.orders_mean_ms > 0 && self.lose_store_mean_ms == 0 {
+            self.balances_s = long;
+            self.cool_down_ms = if slow { 20_000 } else { 10_000 };
         }
     }
 

@@ -3,8 +3,8 @@
 
 use sharklock_master::{Reply, Request};
 use sharklock_proto::v1::{
-    CancelOperatorRequest, ChangeRangeRequest, PauseScheduleRequest, RangeGoal, ScheduleSetting,
-    SetScheduleRequest, SetStoreDutyRequest, StoreDuty,
+    CancelOperatorRequest, ChangeRangeRequest, PauseScheduleRequest, RangeGoal, RebalanceRequest,
+    ScheduleSetting, SetScheduleRequest, SetStoreDutyRequest, StoreDuty,
     range_goal::{Goal, Move},
 };
 use sharklock_rangemap::{Descriptor, StoreId};
@@ -51,7 +51,8 @@ impl World {
         // Masters that meet ranges that were made by hand are told to make none themselves.
         self.order(set(&[("replicas", REPLICAS as u64)]));
         if self.options.orders_mean_ms > 0 {
-            self.order(set(&[("patience", 3_000), ("cool-down", 10_000), ("load-floor", 1)]));
+            let cool_down = self.options.cool_down_ms;
+            self.order(set(&[("patience", 3_000), ("cool-down", cool_down), ("load-floor", 1)]));
         }
         self.plan_order();
     }
@@ -97,9 +98,10 @@ impl World {
         let running = leading.into_iter().flat_map(|core| core.state().operators().running());
         let running: Vec<u64> = running.map(|operator| operator.id).collect();
         let dice = &mut self.dice.orders;
-        Some(match dice.below(4) {
+        Some(match dice.below(5) {
             0 => pause(true),
             1 => pause(false),
+            3 => rebalance(),
             2 if self.losses.one_is_missing() => return None,
             2 => set(&[("replicas", *dice.pick(&[1, 3, 3, 5]))]),
             _ if running.is_empty() => return None,
@@ -108,6 +110,14 @@ impl World {
                 operator: "operator".to_owned(),
             }),
         })
+    }
+
+    /// It is calm, and nobody orders anything any more: for a while the masters go on by themselves.
+    pub(crate) fn balance_on(&mut self) {
+        if !self.masters.is_empty() {
+            self.orders.open.clear();
+            self.order(pause(false));
+        }
     }
 
     /// It is calm: nobody orders anything any more. Where machines were lost the masters repair until
@@ -224,6 +234,11 @@ impl World {
 pub(crate) fn duty(store_id: u64, duty: StoreDuty) -> Request {
     let (duty, operator) = (duty.into(), "operator".to_owned());
     Request::SetStoreDuty(SetStoreDutyRequest { store_id, duty, dry_run: false, operator })
+}
+
+fn rebalance() -> Request {
+    let operator = "operator".to_owned();
+    Request::Rebalance(RebalanceRequest { dry_run: false, operator })
 }
 
 fn pause(is_paused: bool) -> Request {

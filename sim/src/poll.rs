@@ -143,7 +143,10 @@ impl World {
     pub fn calm_down(&mut self) {
         self.heal();
         self.begin_splits();
-        self.cease_orders();
+        match self.options.balances_s {
+            0 => self.cease_orders(),
+            _ => self.balance_on(),
+        }
         self.checks.calm(self.now);
     }
 

@@ -86,6 +86,11 @@ fn phases(world: &mut World) {
     let mut until = options.duration_s * S;
     world.run_until(until);
     world.calm_down();
+    if options.balances_s > 0 {
+        until += options.balances_s * S;
+        world.run_until(until);
+        world.cease_orders();
+    }
     until += SETTLE_NS;
     world.run_until(until);
     world.settle();

@@ -10,7 +10,7 @@ use sharklock_sim::{Counters, Options, RunReport, run};
 const HOURS: f64 = 20.0;
 
 /// What must have happened at least so often in twenty hours or more.
-const FLOORS: [(&str, u64); 103] = [
+const FLOORS: [(&str, u64); 105] = [
     ("grants", 50_000),
     ("grants after a wait", 20_000),
     ("leader changes", 500),
@@ -115,6 +115,8 @@ const FLOORS: [(&str, u64); 103] = [
     ("pages over several ranges", 2_000),
     // Replicas and leaderships move.
     ("orders to masters", 2_000),
+    ("leaders moved to balance", 50),
+    ("leaders moved to balance in the calm", 5),
     ("operators begun by order", 400),
     ("steps that masters asked for", 20_000),
     ("replicas that masters know to be removed", 100),

@@ -1,7 +1,7 @@
 //! Operators, as the masters have them in their log: those that run, and the last that have ended.
 //! They are carried out by whichever master leads, and outlive it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Bound};
 
 use sharklock_proto::{
     internal::v1::{BeginOperatorCommand, EndOperatorCommand, OperatorRow},
@@ -67,6 +67,11 @@ impl Operators {
     /// All that are remembered, in order of their ids.
     pub fn iter(&self) -> impl Iterator<Item = &Operator> {
         self.all.values()
+    }
+
+    /// Those that began after this one.
+    pub fn after(&self, id: u64) -> impl Iterator<Item = &Operator> {
+        self.all.range((Bound::Excluded(id), Bound::Unbounded)).map(|(_, operator)| operator)
     }
 
     pub(crate) fn insert(&mut self, operator: Operator) -> Result<(), String> {

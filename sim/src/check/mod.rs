@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 
 use sharklock_rangemap::RangeId;
 
+mod balancing;
 mod beliefs;
 mod finished;
 mod liveness;
 mod replicas;
 mod tiling;
 
+pub use balancing::Balancing;
 pub use beliefs::{Belief, Beliefs, Guard};
 pub use finished::Finished;
 pub use liveness::{Liveness, Seen};
@@ -43,6 +45,8 @@ pub struct Checks {
     pub beliefs: Beliefs,
     /// What is over.
     pub finished: Finished,
+    /// Balancing leaves leaders alone for a while.
+    pub balancing: Balancing,
     /// What must happen in time, of each range.
     pub liveness: BTreeMap<RangeId, Liveness>,
 }
