@@ -48,12 +48,14 @@ impl World {
         if self.masters.is_empty() {
             return;
         }
-        // Masters that meet ranges that were made by hand are told to make none themselves.
-        self.order(set(&[("replicas", REPLICAS as u64)]));
+        // Masters that meet ranges that were made by hand are told to make none themselves. In one order:
+        // settings are checked together, and what masters begin with is none that they would take.
+        let mut settings = vec![("replicas", REPLICAS as u64)];
         if self.options.orders_mean_ms > 0 {
             let cool_down = self.options.cool_down_ms;
-            self.order(set(&[("patience", 3_000), ("cool-down", cool_down), ("load-floor", 1)]));
+            settings.extend([("patience", 3_000), ("cool-down", cool_down), ("load-floor", 1)]);
         }
+        self.order(set(&settings));
         self.plan_order();
     }
 
