@@ -26,9 +26,9 @@ use crate::{
 pub struct Rebalance {
     /// It would be done: nothing has begun.
     pub dry_run: bool,
-    /// What is still to be begun, the first 100.
+    /// What is to be begun next, the first 100.
     pub plans: Vec<Planned>,
-    /// How many they are.
+    /// How many they are, with up to 16 of each kind for a store.
     pub plans_count: Wide,
     /// Operators that balance and have not ended.
     pub under_way_count: Wide,

@@ -98,7 +98,7 @@ Examples:
     /// Balances leaders and replicas now, without waiting for leaders to cool down
     #[command(help_template = HELP, before_help = "\
 Examples:
-  sharklock ranges rebalance --dry-run   all that would move, and why
+  sharklock ranges rebalance --dry-run   what would move first, and why
   sharklock ranges rebalance --wait      until nothing is left to move
 ", after_help = "\
 The masters balance by themselves, and move a range's leader at most once in 10

@@ -8,10 +8,15 @@ use super::{
     tally::{Mean, StoreTally},
 };
 
+/// So much of each is named for a store, and not all of it: each range is searched for among all that a
+/// store leads, and the master that answers has other things to do. The schedule begins it one after
+/// the other, as stores have room, and then what has become next.
+const MANY_MAX: u32 = 16;
+
 /// What an order to balance comes to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rebalance {
-    /// All that would be done, however long stores take for it. Empty: nothing would help.
+    /// What would be done first, beyond what stores take at a time. Empty: nothing would help.
     pub plans: Vec<Plan>,
     /// How much stores have, with what is under way counted as done.
     pub spreads: Vec<Spread>,
@@ -30,7 +35,7 @@ pub struct Spread {
     pub most: u64,
 }
 
-/// All that it takes to balance stores, and how they stand.
+/// What it takes to balance stores, and how they stand.
 ///
 /// # Errors
 /// Nothing is balanced now, and why.
@@ -38,10 +43,9 @@ pub struct Spread {
 /// # Panics
 /// As [`survey`](super::survey).
 pub fn rebalance(mut view: View<'_>) -> Result<Rebalance, Hindrance> {
-    /// The schedule begins all of it one after the other, as stores have room.
-    const ALL: Limits = Limits { coming: u32::MAX, sending: u32::MAX, leaders: u32::MAX };
+    const MANY: Limits = Limits { coming: MANY_MAX, sending: MANY_MAX, leaders: MANY_MAX };
     view.ordered_at = view.ordered_at.or(Some(view.now));
-    view.settings = Settings { leisurely: ALL, ..view.settings };
+    view.settings = Settings { leisurely: MANY, ..view.settings };
     Pass::new(&view).rebalance()
 }
 
@@ -139,6 +143,13 @@ mod tests {
         }
         let comes = |plan: &Plan| matches!(plan.wanted, Wanted::Replace { .. });
         assert!(plans.iter().any(comes), "{plans:?}");
+    }
+
+    /// Each is searched for among all that a store leads.
+    #[test]
+    fn of_very_many_the_first_are_named() {
+        let many = (0..1_000).fold(Cluster::of(3), |cluster, _| cluster.range(&[1, 2, 3]));
+        assert_eq!(rebalance(many.view()).expect("nothing is in the way").plans.len(), 16);
     }
 
     #[test]
