@@ -179,3 +179,48 @@ impl Receiving {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use sharklock_rangemap::{Bounds, Descriptor, Epoch, PeerId, RangeId, Replica, Role, StoreId};
+
+    use super::*;
+    use crate::state_machine::EntryAt;
+
+    fn receiving(bytes: u64) -> Receiving {
+        let (range, my_store, my_peer) = (RangeId(1), StoreId(2), PeerId(22));
+        let ends =
+            Ends { range, my_store, my_peer, other_store: StoreId(1), other_peer: PeerId(11) };
+        let replica = Replica { peer: my_peer, store: my_store, role: Role::Voter };
+        let bounds = Bounds { start: Vec::new(), end: Vec::new() };
+        let epoch = Epoch { version: 1, conf_ver: 1 };
+        let descriptor = Descriptor::new(range, bounds, epoch, vec![replica]);
+        let at = EntryAt { index: 9, term: 5 };
+        let announced = Announced { at, descriptor, splits: Vec::new() };
+        let header = SnapshotHeader { bytes, ..SnapshotHeader::default() };
+        Receiving::new(ends, 1, header, announced, 0)
+    }
+
+    #[test]
+    fn credit_comes_by_the_tick_and_owes_a_chunk_at_most() {
+        let limits = SnapshotLimits {
+            chunk_bytes: 400,
+            window_bytes: 10_000,
+            bytes_per_tick: Some(1_000),
+            ..SnapshotLimits::default()
+        };
+        let (mut one, mut other) = (receiving(100_000), receiving(100_000));
+        let mut budget = Budget::new(limits.bytes_per_tick);
+        let mut granted = Vec::new();
+        for tick in 0..5 {
+            for transfer in [&mut one, &mut other] {
+                granted.push(transfer.ack(&limits, &mut budget, tick).window);
+            }
+            budget.tick();
+        }
+        // Two and a half chunks a tick, for whoever asks first.
+        assert_eq!(granted, [1_200, 0, 2_000, 0, 3_200, 0, 4_000, 0, 5_200, 0]);
+        let all: u64 = [&one, &other].iter().map(|it| it.granted).sum();
+        assert!(all <= 5 * 1_000 + limits.chunk_bytes);
+    }
+}
