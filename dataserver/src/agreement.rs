@@ -1,8 +1,8 @@
 //! Conditions and the commands about them as records of the log. Beside `codec`, which has the rest.
 
 use sharklock_locktable::{
-    Ask, Claim, Command, Condition, Downgrade, LeaseRule, RaiseFeatureLevel, Reclaim, Revoke,
-    SetCondition, TimeUp, Timed, Token,
+    Ask, Claim, Command, Condition, Downgrade, EndQuarantine, LeaseRule, RaiseFeatureLevel,
+    Reclaim, Recover, Revoke, SetCondition, TimeUp, Timed, Token,
 };
 use sharklock_proto::internal::v1::{self as record, log_command::Body};
 
@@ -170,4 +170,22 @@ pub fn raise_to_record(raise: RaiseFeatureLevel) -> Body {
 
 pub fn raise_from_record(raise: record::LogRaiseFeatureLevel) -> Command {
     Command::RaiseFeatureLevel(RaiseFeatureLevel { level: raise.level })
+}
+
+pub fn recover_to_record(Recover { generation, waits }: Recover) -> Body {
+    Body::Recover(record::LogRecover { generation: generation.into(), waits })
+}
+
+pub fn recover_from_record(recover: record::LogRecover) -> Result<Command, DecodeError> {
+    let record::LogRecover { generation, waits } = recover;
+    let generation = u16::try_from(generation).map_err(|_| DecodeError::Field("generation"))?;
+    Ok(Command::Recover(Recover { generation, waits }))
+}
+
+pub fn end_quarantine_to_record(end: EndQuarantine) -> Body {
+    Body::EndQuarantine(record::LogEndQuarantine { proposer_term: end.proposer_term })
+}
+
+pub fn end_quarantine_from_record(end: record::LogEndQuarantine) -> Command {
+    Command::EndQuarantine(EndQuarantine { proposer_term: end.proposer_term })
 }

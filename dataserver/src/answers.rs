@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use sharklock_locktable::{
-    Acquisition, Change, Finished, Grant, LockTable, Name, Outcome, Reply, Status, Token,
+    Acquisition, Change, Finished, Grant, LockTable, Name, Outcome, Refusal, Reply, Status, Token,
 };
 use sharklock_multiraft::Store;
 use sharklock_proto::{
@@ -152,6 +152,11 @@ impl Answers<'_> {
                     Reply::Indeterminate => {
                         self.subscribers.remove(&acquisition);
                         return self.replies.indeterminate(to);
+                    }
+                    Reply::Refused(Refusal::Quarantine) => {
+                        self.subscribers.remove(&acquisition);
+                        let left = clock.and_then(|clock| clock.quarantine_left(self.now));
+                        return self.replies.fail(to, wire::in_quarantine(left));
                     }
                     Reply::Refused(refusal) => {
                         self.subscribers.remove(&acquisition);
@@ -322,7 +327,8 @@ impl Answers<'_> {
             | Change::Asked { .. }
             | Change::AskDropped { .. }
             | Change::DelayBegan { .. }
-            | Change::DelayEnded { .. } => {}
+            | Change::DelayEnded { .. }
+            | Change::QuarantineEnds { .. } => {}
         }
     }
 

@@ -92,7 +92,7 @@ pub fn weight(command: &Command) -> usize {
         Command::Downgrade(downgrade) => downgrade.name.as_str().len(),
         Command::TimeUp(time_up) => time_up.name.as_str().len(),
         Command::Revoke(revoke) => revoke.reason.len() + revoke.operator.len(),
-        Command::RaiseFeatureLevel(_) => 0,
+        Command::RaiseFeatureLevel(_) | Command::Recover(_) | Command::EndQuarantine(_) => 0,
     };
     FIXED + own
 }
@@ -200,6 +200,8 @@ fn command_to_record(command: &Command) -> record::LogCommand {
         Command::TimeUp(time_up) => agreement::time_up_to_record(time_up),
         Command::Revoke(revoke) => agreement::revoke_to_record(revoke),
         Command::RaiseFeatureLevel(raise) => agreement::raise_to_record(*raise),
+        Command::Recover(recover) => agreement::recover_to_record(*recover),
+        Command::EndQuarantine(end) => agreement::end_quarantine_to_record(*end),
     };
     record::LogCommand { body: Some(body) }
 }
@@ -246,6 +248,8 @@ fn command_from_record(command: record::LogCommand) -> Result<Command, DecodeErr
         Body::TimeUp(time_up) => agreement::time_up_from_record(time_up)?,
         Body::Revoke(revoke) => agreement::revoke_from_record(revoke)?,
         Body::RaiseFeatureLevel(raise) => agreement::raise_from_record(raise),
+        Body::Recover(recover) => agreement::recover_from_record(recover)?,
+        Body::EndQuarantine(end) => agreement::end_quarantine_from_record(end),
     })
 }
 
@@ -421,8 +425,8 @@ pub fn owner_from_record(owner: record::OwnerRecord) -> Owner {
 #[cfg(test)]
 mod tests {
     use sharklock_locktable::{
-        Ask, Claim, Condition, Downgrade, LeaseRule, Name, RaiseFeatureLevel, Reclaim, Revoke,
-        SetCondition, TimeUp, Timed,
+        Ask, Claim, Condition, Downgrade, EndQuarantine, LeaseRule, Name, RaiseFeatureLevel,
+        Reclaim, Recover, Revoke, SetCondition, TimeUp, Timed,
     };
 
     use super::*;
@@ -581,6 +585,8 @@ mod tests {
                 operator: "ops".into(),
             }),
             Command::RaiseFeatureLevel(RaiseFeatureLevel { level: 2 }),
+            Command::Recover(Recover { generation: 3, waits: true }),
+            Command::EndQuarantine(EndQuarantine { proposer_term: 8 }),
         ]
     }
 

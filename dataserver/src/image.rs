@@ -9,8 +9,8 @@
 
 use sharklock_locktable::{
     AcquisitionId, DelayRow, EndedLife, EndedRow, EndingCause, EndingMark, Extras, Finished,
-    FinishedRow, Header, HoldRow, Instance, LockRow, Name, Owner, Reclaimer, Row, RowKey, Token,
-    WaiterRow,
+    FinishedRow, Header, HoldRow, Instance, LockRow, Name, Owner, Quarantine, Reclaimer, Row,
+    RowKey, Token, WaiterRow,
 };
 use sharklock_proto::internal::v1 as record;
 
@@ -150,6 +150,8 @@ pub fn encode_header(header: Header) -> Vec<u8> {
         age_ms: header.age_ms,
         lost_ms: header.lost_ms,
         ended_next: header.ended_next,
+        recovered_ms: header.recovered_ms,
+        quarantine: header.quarantine.code().into(),
     })
 }
 
@@ -167,6 +169,11 @@ pub fn decode_header(value: &[u8]) -> Result<Header, DecodeError> {
         age_ms: header.age_ms,
         lost_ms: header.lost_ms,
         ended_next: header.ended_next,
+        recovered_ms: header.recovered_ms,
+        quarantine: u8::try_from(header.quarantine)
+            .ok()
+            .and_then(Quarantine::from_code)
+            .ok_or(DecodeError::Field("quarantine"))?,
     })
 }
 

@@ -19,6 +19,7 @@ use crate::{
 mod inherited;
 mod leases;
 mod moved;
+mod quarantine;
 
 use inherited::Inherited;
 use leases::{Deadline, Lease, Leases};
@@ -113,6 +114,8 @@ pub struct LeaseClock {
     alarms_seen: u64,
     /// Set until all is taken up that the leader found.
     inherited: Option<Inherited>,
+    /// When the quarantine of the range is over, if it is in one and that has not been proposed.
+    quarantine: Option<Duration>,
 }
 
 impl LeaseClock {
@@ -204,6 +207,7 @@ impl LeaseClock {
                 self.conditions.begin(now, key, name.clone(), *delay_ms, 0);
             }
             Change::DelayEnded { token, .. } => self.conditions.stop(TimeKey::LockDelay(*token)),
+            Change::QuarantineEnds { is_over } => self.quarantine = (!is_over).then_some(now),
         }
     }
 
@@ -233,6 +237,7 @@ impl LeaseClock {
             commands.push(Command::Expire(Expire { items, proposer_term: self.term }));
         }
         commands.extend(self.conditions.due(now, self.term, commands_max));
+        commands.extend(self.quarantine_due(now));
         commands
     }
 
@@ -240,7 +245,8 @@ impl LeaseClock {
     /// nothing before.
     pub fn next_alarm(&self) -> Option<Duration> {
         let lease = self.first().map(|(at, _)| at);
-        let at = lease.into_iter().chain(self.conditions.next_alarm()).min()?;
+        let others = self.conditions.next_alarm().into_iter().chain(self.quarantine);
+        let at = lease.into_iter().chain(others).min()?;
         Some(self.paused_until.map_or(at, |until| until.max(at)))
     }
 

@@ -1,6 +1,8 @@
 //! Between the API's messages and the lock table's values. Requests come from gateways, which have
 //! validated them; what a table could not bear is refused here all the same.
 
+use std::time::Duration;
+
 use sharklock_locktable::{
     Acquire, Acquisition, AcquisitionId, Cancel, ConditionFlaw, Finished, Grant, HoldView,
     Instance, LockView, Mode, Owner, Refusal, Release, SessionHandle, Token, Wait, WaiterView,
@@ -197,6 +199,7 @@ pub fn refusal(refusal: Refusal) -> store_error::Kind {
             "NOT_WAITING",
             "only a waiter of the lock may ask its holders for it; acquire it first",
         ),
+        Refusal::Quarantine => return in_quarantine(None),
         Refusal::FeatureLevel => (
             "FEATURE_LEVEL",
             "not every server of the range can do this yet; finish the upgrade, then try again",
@@ -228,6 +231,18 @@ fn limit(refusal: Refusal) -> store_error::Kind {
         ),
         other => unreachable!("{other:?} is no limit"),
     }
+}
+
+/// Nothing is granted for so long; `None`: nobody knows.
+pub fn in_quarantine(left: Option<Duration>) -> store_error::Kind {
+    let left = left.map(|left| left.max(Duration::from_secs(1)));
+    let when = left.map_or("later".to_owned(), |left| format!("in {} s", left.as_secs()));
+    let message = format!(
+        "the range of the lock was recovered without its majority, and grants nothing until every \
+         lease is over that its lost entries may have given: try again {when}, or acquire with a wait"
+    );
+    let left_ms = left.map_or(0, |left| left.as_millis());
+    refused_for_now("QUARANTINE", &message, u64::try_from(left_ms).unwrap_or(u64::MAX))
 }
 
 fn condition_flaw(flaw: ConditionFlaw) -> &'static str {

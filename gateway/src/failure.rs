@@ -127,6 +127,8 @@ reasons! {
     PrefixFull = "PREFIX_FULL", ResourceExhausted;
     /// The range was split, and the log that is kept until somebody leads the new range is too long.
     SplitUnfinished = "SPLIT_UNFINISHED", ResourceExhausted;
+    /// The range was recovered without its majority, and grants nothing for a while.
+    Quarantine = "QUARANTINE", ResourceExhausted;
     /// A request says no range, or a page of ranges that cannot be.
     BadRange = "BAD_RANGE", InvalidArgument;
     /// No store that answers has the range.
@@ -187,6 +189,18 @@ reasons! {
     MastersTooMany = "MASTERS_TOO_MANY", FailedPrecondition;
     /// Of the masters that would stay too few are heard of.
     NoMajority = "NO_MAJORITY", FailedPrecondition;
+    /// The range has a leader, or may get one: it is not lost.
+    QuorumAlive = "QUORUM_ALIVE", FailedPrecondition;
+    /// Lost stores are not named, or not said to be stopped.
+    NotConfirmed = "NOT_CONFIRMED", FailedPrecondition;
+    /// No replica is left of the range that could go on.
+    NoSurvivor = "NO_SURVIVOR", FailedPrecondition;
+    /// A store that is alive has not said yet what it has of the range.
+    SurvivorsUnknown = "SURVIVORS_UNKNOWN", FailedPrecondition;
+    /// Other ranges have the names of what is left.
+    NamesTaken = "NAMES_TAKEN", FailedPrecondition;
+    /// What is left of the range is told to go on already.
+    RecoveryRunning = "RECOVERY_RUNNING", FailedPrecondition;
     /// No leading master answers, who would have to give ids. Locks go on.
     NoMaster = "NO_MASTER", Unavailable;
     /// The masters have given ids that cannot be used.
@@ -228,6 +242,7 @@ impl Reason {
             Self::SessionFull,
             Self::PrefixFull,
             Self::SplitUnfinished,
+            Self::Quarantine,
             Self::AcquisitionReused,
             Self::SplitAtBound,
             Self::SplitOutside,
@@ -266,6 +281,12 @@ impl Reason {
             Self::MastersChanging,
             Self::MastersTooMany,
             Self::NoMajority,
+            Self::QuorumAlive,
+            Self::NotConfirmed,
+            Self::NoSurvivor,
+            Self::SurvivorsUnknown,
+            Self::NamesTaken,
+            Self::RecoveryRunning,
         ];
         match name {
             "INVALID" => Some(Self::BadGoal),
@@ -452,6 +473,7 @@ mod tests {
             (refused("TOO_MANY_HOLDERS"), ResourceExhausted, "TOO_MANY_HOLDERS"),
             (refused("STORE_FULL"), ResourceExhausted, "STORE_FULL"),
             (refused("SPLIT_UNFINISHED"), ResourceExhausted, "SPLIT_UNFINISHED"),
+            (refused("QUARANTINE"), ResourceExhausted, "QUARANTINE"),
             (refused("ADDRESS_FULL"), ResourceExhausted, "ADDRESS_FULL"),
             (refused("SESSION_FULL"), ResourceExhausted, "SESSION_FULL"),
             (refused("PREFIX_FULL"), ResourceExhausted, "PREFIX_FULL"),

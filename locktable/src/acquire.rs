@@ -106,6 +106,13 @@ impl LockTable {
             Entry::Vacant(slot) => {
                 return match too_many {
                     Some(refusal) => Reply::Refused(refusal),
+                    None if step.ledger.is_quarantined() => match wait {
+                        Wait::Try => Reply::Refused(Refusal::Quarantine),
+                        wait => {
+                            let lock = slot.insert(Box::new(Lock::new()));
+                            Reply::Queued { place: lock.enqueue(&mut step, request, wait), ttl_ms }
+                        }
+                    },
                     None => {
                         Reply::Granted(slot.insert(Box::new(Lock::new())).grant(&mut step, request))
                     }
@@ -118,7 +125,10 @@ impl LockTable {
             Reply::Refused(Refusal::ModeMismatch)
         } else if let Some(refusal) = too_many {
             Reply::Refused(refusal)
-        } else if lock.is_open_to(mode) {
+        } else if lock.is_open_to(mode) && step.ledger.is_quarantined() && wait == Wait::Try {
+            // Not recorded: nobody has it, as far as is known.
+            Reply::Refused(Refusal::Quarantine)
+        } else if lock.is_open_to(mode) && !step.ledger.is_quarantined() {
             let max = step.ledger.seats_max();
             match lock.holds.admit(mode, max) {
                 true => Reply::Granted(lock.grant(&mut step, request)),

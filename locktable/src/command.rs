@@ -85,6 +85,10 @@ pub enum Command {
     Revoke(Revoke),
     /// Follow the rules of a later version from here on.
     RaiseFeatureLevel(RaiseFeatureLevel),
+    /// Go on without entries that are lost.
+    Recover(Recover),
+    /// Grant again, after a quarantine.
+    EndQuarantine(EndQuarantine),
 }
 
 impl Command {
@@ -101,7 +105,10 @@ impl Command {
             | Self::Ending(_)
             | Self::End(_)
             // It is how the others get in.
-            | Self::RaiseFeatureLevel(_) => 1,
+            | Self::RaiseFeatureLevel(_)
+            // Losses ask for no level.
+            | Self::Recover(_)
+            | Self::EndQuarantine(_) => 1,
             Self::SetCondition(_)
             | Self::Claim(_)
             | Self::Reclaim(_)
@@ -116,6 +123,7 @@ impl Command {
     pub fn known_from(&self) -> u64 {
         match self {
             Self::RaiseFeatureLevel(raise) => raise.level,
+            Self::Recover(_) | Self::EndQuarantine(_) => 3,
             other => other.feature_level(),
         }
     }
@@ -136,7 +144,10 @@ impl Command {
             Self::Ask(ask) => (Some(&ask.name), &[][..]),
             Self::Downgrade(downgrade) => (Some(&downgrade.name), &[][..]),
             Self::TimeUp(time_up) => (Some(&time_up.name), &[][..]),
-            Self::Revoke(_) | Self::RaiseFeatureLevel(_) => (None, &[][..]),
+            Self::Revoke(_)
+            | Self::RaiseFeatureLevel(_)
+            | Self::Recover(_)
+            | Self::EndQuarantine(_) => (None, &[][..]),
         };
         one.into_iter().chain(items.iter().map(ExpireItem::name))
     }
@@ -404,4 +415,22 @@ pub struct Revoke {
 pub struct RaiseFeatureLevel {
     /// The level that every replica's store supports.
     pub level: u64,
+}
+
+/// See [`Command::Recover`]. Nobody proposes it: the only replica that is left of a range makes it its
+/// last entry of the log that was, when its majority is lost for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recover {
+    /// Of the tokens from here on, at least; always a later one than before.
+    pub generation: u16,
+    /// Whether nothing is granted until [`EndQuarantine`].
+    pub waits: bool,
+}
+
+/// See [`Command::EndQuarantine`]. Nothing happens unless the entry's term is `proposer_term`. It serves
+/// a bounded number of waiters, and is proposed again until none is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndQuarantine {
+    /// Term of the leader that decided.
+    pub proposer_term: u64,
 }

@@ -39,7 +39,7 @@ const SPAN_MS: u64 = 5_000;
 
 /// A client that has not heard of an end yet may ask again for so long after it, and hear of it then:
 /// what was asked so much later than what is forgotten is in doubt, too.
-const UNHEARD_MS: u64 = 1_000;
+pub(crate) const UNHEARD_MS: u64 = 1_000;
 
 /// Generations that fit at least: a generation is closed when it has this part of all bytes.
 const GENERATIONS_MIN: usize = 8;

@@ -148,6 +148,11 @@ impl Lock {
     /// The end of an ending hold whose lease is over. The caller serves the queue afterwards.
     pub(crate) fn conclude(&mut self, step: &mut Step<'_>, token: Token, told: bool) {
         let Some(hold) = self.holds.get(token) else { return };
+        if hold.row.reclaimer().is_some() && step.ledger.is_quarantined() {
+            // The lost entries may have given it to the reclaimer, and after it to others.
+            self.drop_reclaimer(step, token, Finished::HoldLost);
+            return self.conclude(step, token, told);
+        }
         let Some(EndingMark { cause, reclaimer, .. }) = hold.row.ending() else { return };
         match (*cause, reclaimer) {
             (EndingCause::Reclaim, Some(_)) => {

@@ -74,6 +74,10 @@ impl StateHash {
             encoding.u64(header.ended_next);
             spans.flatten().for_each(|number| encoding.u64(number));
         }
+        if header.recovered_ms != 0 {
+            encoding.u64(header.recovered_ms);
+            encoding.byte(header.quarantine.code());
+        }
         self.sum.wrapping_add(encoding.digest().0)
     }
 

@@ -4,9 +4,9 @@
 
 use crate::{
     Acquisition, AcquisitionId, DelayRow, FEATURE_LEVEL, Finished, FinishedRow, Header, HoldRow,
-    Name, Refusal, RestoreError, TableLimits, Token, WaiterRow,
+    Name, Quarantine, Refusal, RestoreError, TableLimits, Token, WaiterRow,
     dirty::Dirty,
-    ended::{AGE_START_MS, Ended},
+    ended::{AGE_START_MS, Ended, UNHEARD_MS},
     first_image::FirstImage,
     hash::{Digest, StateHash},
     ring::{Entry, Ring},
@@ -37,11 +37,14 @@ fn first_header(feature_level: u64) -> Header {
         age_ms: AGE_START_MS,
         lost_ms: 0,
         ended_next: 0,
+        recovered_ms: 0,
+        quarantine: Quarantine::None,
     }
 }
 
 /// Invariants:
-/// - `token_counter`, `ticket_counter` and `feature_level` never go back;
+/// - `generation`, `token_counter`, `ticket_counter` and `feature_level` never go back;
+/// - a range that is in quarantine was recovered;
 /// - from feature level 3 on, what is in the ring is in `ended`;
 /// - `holds_count`, `waiters_count` and `delays_count` are those of all locks together;
 /// - `forgotten` is empty between commands.
@@ -52,6 +55,8 @@ pub(crate) struct Ledger {
     token_counter: u64,
     ticket_counter: u64,
     pub(crate) feature_level: u64,
+    recovered_ms: u64,
+    pub(crate) quarantine: Quarantine,
     pub(crate) sessions: Sessions,
     pub(crate) ring: Ring,
     pub(crate) ended: Ended,
@@ -91,6 +96,8 @@ impl Ledger {
             token_counter: header.token_counter,
             ticket_counter: header.ticket_counter,
             feature_level: header.feature_level,
+            recovered_ms: header.recovered_ms,
+            quarantine: header.quarantine,
             sessions: Sessions::default(),
             ring,
             ended,
@@ -116,7 +123,31 @@ impl Ledger {
             age_ms: self.ended.age_ms(),
             lost_ms: self.ended.lost_ms(),
             ended_next: self.ended.next_number(),
+            recovered_ms: self.recovered_ms,
+            quarantine: self.quarantine,
         }
+    }
+
+    /// Whether nothing may be granted.
+    pub(crate) fn is_quarantined(&self) -> bool {
+        self.quarantine != Quarantine::None
+    }
+
+    /// The range goes on without the entries that its majority may have had beyond this one: tokens are
+    /// above all that those may have granted, and what was asked until now may have ended in them.
+    ///
+    /// # Panics
+    /// It has had all generations of tokens.
+    pub(crate) fn recover(&mut self, generation: u16, waits: bool) {
+        let next = self.generation.checked_add(1);
+        let next = next.unwrap_or_else(|| panic!("generation {} is the last", self.generation));
+        self.generation = next.max(generation);
+        self.recovered_ms = self.ended.age_ms();
+        self.quarantine = match (waits, self.quarantine) {
+            (true, _) => Quarantine::Waits,
+            (false, Quarantine::None) => Quarantine::None,
+            (false, _) => Quarantine::Ends,
+        };
     }
 
     /// Why a session with so many open acquisitions may have no other.
@@ -214,7 +245,8 @@ impl Ledger {
 
     /// Whether an acquisition that is not known may have ended all the same, and be forgotten.
     pub(crate) fn is_doubtful(&self, asked_ms: u64) -> bool {
-        self.feature_level >= 3 && self.ended.is_doubtful(asked_ms)
+        let is_lost = self.recovered_ms != 0 && asked_ms < self.recovered_ms + UNHEARD_MS;
+        self.feature_level >= 3 && (is_lost || self.ended.is_doubtful(asked_ms))
     }
 
     /// A copy of a command about the acquisition has come. If that has ended, another copy may be on

@@ -24,6 +24,7 @@ mod acquire;
 mod agree;
 mod ending;
 mod expire;
+mod quarantine;
 mod reclaim;
 mod release;
 
@@ -51,9 +52,9 @@ mod invariants;
 
 pub use balance::{Balance, Weight};
 pub use command::{
-    Acquire, Ask, At, Cancel, Claim, Command, Downgrade, End, EndCause, Ending, Expire, ExpireItem,
-    Mode, Owner, RaiseFeatureLevel, Reclaim, Release, Revoke, SetCondition, TimeUp, Timed, Wait,
-    WaitTimeout,
+    Acquire, Ask, At, Cancel, Claim, Command, Downgrade, End, EndCause, EndQuarantine, Ending,
+    Expire, ExpireItem, Mode, Owner, RaiseFeatureLevel, Reclaim, Recover, Release, Revoke,
+    SetCondition, TimeUp, Timed, Wait, WaitTimeout,
 };
 pub use condition::{Condition, ConditionFlaw, LeaseRule, MISSED_MIN};
 pub use ended::{EndedLife, EndedRow};
@@ -66,7 +67,7 @@ pub use outcome::{
 pub use restore::{RestoreError, Restoring};
 pub use rows::{
     DelayRow, EndingCause, EndingMark, Extras, FEATURE_LEVEL, FinishedRow, Header, HoldRow,
-    LockRow, RING_ROW_LEN, Reclaimer, Row, RowKey, WaiterRow,
+    LockRow, Quarantine, RING_ROW_LEN, Reclaimer, Row, RowKey, WaiterRow,
 };
 pub use table::{Counts, LockTable, TableLimits};
 pub use usage::host_of;

@@ -63,10 +63,11 @@ impl FenceFloor {
 
 /// Invariants, between commands:
 /// - at least one seat is taken, by a hold or a delay: a lock whose seats are all free serves its
-///   queue, and without that it is gone;
+///   queue, and without that it is gone. Only in quarantine, which serves nobody, it may have nothing
+///   but a queue;
 /// - holders and waiters are of one kind;
 /// - the head of the queue does not fit beside the seats taken, or there is no seat left (else it
-///   would hold);
+///   would hold); or the range is in quarantine;
 /// - there is a fence floor exactly if there are holds and they are not exclusive, and no hold's
 ///   token is below it.
 #[derive(Debug)]
@@ -89,7 +90,8 @@ impl Lock {
 
     /// The kind of the lock while it lives. Waiters are of the kind of the holds.
     pub(crate) fn kind(&self) -> Option<Kind> {
-        self.holds.some_mode().map(Mode::kind)
+        let waits = || self.queue.front().map(|head| head.row.mode);
+        self.holds.some_mode().or_else(waits).map(Mode::kind)
     }
 
     /// Whether a newcomer would hold at once if a lock had any number of seats: nobody waits, and it
@@ -209,8 +211,16 @@ impl Lock {
         step.waiter_left(acquisition, how);
     }
 
-    /// Grants to the queue what has become possible.
+    /// Whether the head of the queue could hold now, but for a quarantine.
+    pub(crate) fn could_serve(&self, seats_max: usize) -> bool {
+        self.queue.front().is_some_and(|head| self.holds.admit(head.row.mode, seats_max))
+    }
+
+    /// Grants to the queue what has become possible. In quarantine that is nothing.
     pub(crate) fn serve(&mut self, step: &mut Step<'_>) {
+        if step.ledger.is_quarantined() {
+            return;
+        }
         let seats_max = step.ledger.seats_max();
         while self.queue.front().is_some_and(|head| self.holds.admit(head.row.mode, seats_max)) {
             let Some(waiter) = self.queue.pop_front() else { return };
@@ -249,7 +259,8 @@ impl Lock {
     /// serves the queue afterwards.
     pub(crate) fn give_up(&mut self, step: &mut Step<'_>, token: Token) {
         let reclaimed = self.holds.get(token).is_some_and(|hold| hold.row.reclaimer().is_some());
-        if reclaimed {
+        // In quarantine it ends for its reclaimer, too.
+        if reclaimed && !step.ledger.is_quarantined() {
             // It has acknowledged: nobody need wait for its lease any more.
             self.hand_over(step, token, Finished::Released);
         } else {

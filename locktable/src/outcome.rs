@@ -187,6 +187,9 @@ pub enum Refusal {
     NotWaiting,
     /// The range does not follow those rules yet.
     FeatureLevel,
+    /// The range was recovered, and grants nothing until the leases are over that its lost entries may
+    /// have given.
+    Quarantine,
 }
 
 /// A change that the leader's soft state follows.
@@ -342,6 +345,11 @@ pub enum Change {
         token: Token,
         /// The lock.
         name: Name,
+    },
+    /// The quarantine ends: some who waited have been served, and all, if it `is_over`.
+    QuarantineEnds {
+        /// The range grants again.
+        is_over: bool,
     },
 }
 

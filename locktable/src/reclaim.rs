@@ -18,6 +18,9 @@ impl LockTable {
         if self.ledger.is_doubtful(reclaim.asked_ms) {
             return Reply::Indeterminate;
         }
+        if self.ledger.is_quarantined() {
+            return Reply::Refused(Refusal::Quarantine);
+        }
         let Reclaim { acquisition, name, token, owner, .. } = reclaim;
         let open_count = self.ledger.sessions.open_count(acquisition.session);
         let too_many = self.ledger.refusal_beside(open_count);

@@ -6,8 +6,8 @@ use std::{cmp::Ordering, collections::BTreeMap, error::Error, fmt};
 
 use crate::{
     Acquisition, Condition, DelayRow, EndedRow, EndingCause, EndingMark, Extras, FEATURE_LEVEL,
-    FinishedRow, Header, HoldRow, LeaseRule, LockRow, LockTable, Mode, Name, RING_ROW_LEN, Row,
-    RowKey, TableLimits, Token, Wait, WaiterRow,
+    FinishedRow, Header, HoldRow, LeaseRule, LockRow, LockTable, Mode, Name, Quarantine,
+    RING_ROW_LEN, Row, RowKey, TableLimits, Token, Wait, WaiterRow,
     dirty::{Dirty, RowState},
     ledger::{HoldAfter, Ledger, TOKEN_COUNTER_BITS, last_token},
     lock::Lock,
@@ -207,6 +207,10 @@ impl LockTable {
         name: &Name,
         mut row: WaiterRow,
     ) -> Result<(), Rule> {
+        let is_quarantined = self.ledger.is_quarantined();
+        if is_quarantined {
+            self.locks.entry(name.clone()).or_insert_with(|| Box::new(Lock::new()));
+        }
         let lock = self.locks.get_mut(name).ok_or("a waiter without a lock")?;
         if row.ticket == 0 || row.ticket > header.ticket_counter {
             return Err("the ticket is 0 or beyond the header's");
@@ -220,10 +224,13 @@ impl LockTable {
                 return Err("the default condition is stored as none");
             }
         }
-        if lock.kind() != Some(row.mode.kind()) {
+        if lock.kind().unwrap_or(row.mode.kind()) != row.mode.kind() {
             return Err("holders and waiters of different kinds");
         }
-        if lock.queue.is_empty() && lock.holds.admit(row.mode, self.ledger.seats_max()) {
+        if !is_quarantined
+            && lock.queue.is_empty()
+            && lock.holds.admit(row.mode, self.ledger.seats_max())
+        {
             return Err("the head of the queue fits beside the holds");
         }
         let open = Open { name: name.clone(), place: Place::Waiting(row.ticket) };
@@ -322,6 +329,14 @@ fn check_header(header: &Header, limits: &TableLimits) -> Result<(), RestoreErro
     }
     if header.token_counter >> TOKEN_COUNTER_BITS != 0 {
         return Err(RestoreError::Header { rule: "the token counter has more than 48 bits" });
+    }
+    if header.quarantine != Quarantine::None && header.recovered_ms == 0 {
+        return Err(RestoreError::Header {
+            rule: "a quarantine of a range that was not recovered",
+        });
+    }
+    if header.recovered_ms > header.age_ms {
+        return Err(RestoreError::Header { rule: "it was recovered later than its age" });
     }
     if header.lost_ms > header.age_ms {
         return Err(RestoreError::Header { rule: "more is forgotten than has passed" });

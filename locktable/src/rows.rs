@@ -43,6 +43,38 @@ pub struct Header {
     pub lost_ms: u64,
     /// Number of the next generation of ended acquisitions.
     pub ended_next: u64,
+    /// The age at which the range went on without its majority, the last time; 0: never. What was asked
+    /// before is in doubt.
+    pub recovered_ms: u64,
+    /// Whether it grants nothing since then.
+    pub quarantine: Quarantine,
+}
+
+/// Whether a range grants nothing, since entries are lost that may have granted its locks. The codes
+/// are stored: never renumber.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Quarantine {
+    /// It grants.
+    #[default]
+    None = 0,
+    /// It waits until every lease is over that the lost entries may have given.
+    Waits = 1,
+    /// That is over, or nobody wants to wait for it; whoever has waited meanwhile is still to be
+    /// served.
+    Ends = 2,
+}
+
+impl Quarantine {
+    /// The code under which it is stored.
+    pub fn code(self) -> u8 {
+        self as u8
+    }
+
+    /// Inverse of [`Quarantine::code`]; nothing for a code that no version has written.
+    pub fn from_code(code: u8) -> Option<Self> {
+        [Self::None, Self::Waits, Self::Ends].into_iter().find(|it| it.code() == code)
+    }
 }
 
 /// Names a row. Each thing that a lock has is in a row of its own, so that no row grows with the

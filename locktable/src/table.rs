@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, btree_map::Entry};
 
 use crate::{
-    Acquisition, At, Change, Command, FEATURE_LEVEL, Name, Outcome, RaiseFeatureLevel, Refusal,
-    Reply, RestoreError, Token,
+    Acquisition, At, Change, Command, FEATURE_LEVEL, Name, Outcome, RaiseFeatureLevel, Recover,
+    Refusal, Reply, RestoreError, Token,
     ledger::{Forgotten, Ledger},
     lock::{Lock, Step},
 };
@@ -58,7 +58,8 @@ pub struct Counts {
 /// equal, on whatever machine.
 ///
 /// Invariants, between commands:
-/// - every lock has a hold or a running lock-delay; a lock that is free is not here (D4);
+/// - every lock has a hold or a running lock-delay, or in quarantine a queue; a lock that is free is
+///   not here (D4);
 /// - every token ever granted is larger than all before (S3), over release, flush and restore;
 /// - at most one effect per acquisition that is open or remembered (S8): an acquisition is open at one
 ///   place or has ended, never both; and what may be forgotten has none;
@@ -128,6 +129,11 @@ impl LockTable {
                 self.ledger.raise_level(level);
                 Reply::Done
             }
+            Command::Recover(Recover { generation, waits }) => {
+                self.ledger.recover(generation, waits);
+                Reply::Done
+            }
+            Command::EndQuarantine(end) => self.end_quarantine(at, end, &mut changes),
         };
         self.note_all_forgotten();
         Outcome { reply, changes }

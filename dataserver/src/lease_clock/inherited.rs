@@ -58,6 +58,7 @@ impl LeaseClock {
             paused_until: None,
             alarms_seen: 0,
             inherited: Some(inherited),
+            quarantine: None,
         }
     }
 
@@ -139,7 +140,8 @@ impl LeaseClock {
             | Change::HoldEnded { .. }
             | Change::Orphaned { .. }
             | Change::DelayBegan { .. }
-            | Change::DelayEnded { .. } => {}
+            | Change::DelayEnded { .. }
+            | Change::QuarantineEnds { .. } => {}
         }
     }
 

@@ -52,6 +52,7 @@ impl LeaseClock {
             {
                 self.conditions.again(now, time_up);
             }
+            Command::EndQuarantine(_) => self.quarantine = Some(now),
             _ => {}
         }
     }

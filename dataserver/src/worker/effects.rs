@@ -138,6 +138,7 @@ impl Worker {
         tracing::info!(%range, term, leases = counts.holds + counts.waiters, "leading");
         let age = RangeAge::promote(&self.counted, table.age_ms());
         let version = self.store.descriptor(range).expect("it leads the range").epoch.version;
+        let clock = clock.in_quarantine(now, table.quarantine());
         front.leading = Some(Leading { clock, age, version });
         front.subscribers.extend(self.heirs.take(table));
         front.load = Load::begin(now);

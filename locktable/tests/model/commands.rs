@@ -83,7 +83,10 @@ impl Commands {
                 let (ExpireItem::Hold { name, .. } | ExpireItem::Waiter { name, .. }) = item;
                 self.names.contains(name)
             }),
-            Command::Revoke(_) | Command::RaiseFeatureLevel(_) => true,
+            Command::Revoke(_)
+            | Command::RaiseFeatureLevel(_)
+            | Command::Recover(_)
+            | Command::EndQuarantine(_) => true,
             Command::Acquire(acquire) => self.names.contains(&acquire.name),
             Command::Release(Release { name, .. })
             | Command::Cancel(Cancel { name, .. })

@@ -217,6 +217,8 @@ impl Naive {
                 self.raise(raise.level);
                 Reply::Done
             }
+            // See testscripts.
+            Command::Recover(_) | Command::EndQuarantine(_) => unreachable!("never made here"),
             _ if self.level < 2 => Reply::Refused(Refusal::FeatureLevel),
             Command::SetCondition(set) => self.set_condition(set),
             Command::Claim(claim) => self.claim(claim),

@@ -40,7 +40,7 @@ const _: fn(&Reply, &Refusal, &ConditionFlaw, &Change, EndingCause) =
             Refusal::TooManyAcquisitions { .. } | Refusal::AcquisitionReused => {}
             Refusal::NotReenterable | Refusal::Condition(_) | Refusal::HoldEnding => {}
             Refusal::LeaseShortened | Refusal::NotReclaimable | Refusal::NotWaiting => {}
-            Refusal::FeatureLevel | Refusal::SharedReentry => {}
+            Refusal::FeatureLevel | Refusal::SharedReentry | Refusal::Quarantine => {}
         }
         match flaw {
             ConditionFlaw::ZeroDuration | ConditionFlaw::MissedTooFew => {}
@@ -54,6 +54,7 @@ const _: fn(&Reply, &Refusal, &ConditionFlaw, &Change, EndingCause) =
             Change::EndingBegan { .. } | Change::ExpireMissed { .. } | Change::Orphaned { .. } => {}
             Change::Downgraded { .. } | Change::ConditionSet { .. } | Change::Asked { .. } => {}
             Change::AskDropped { .. } | Change::DelayBegan { .. } | Change::DelayEnded { .. } => {}
+            Change::QuarantineEnds { .. } => {}
         }
         match end {
             EndingCause::Operator | EndingCause::MaxHold => {}

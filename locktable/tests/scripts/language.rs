@@ -5,9 +5,9 @@ use std::{collections::BTreeMap, str::FromStr};
 
 use sharklock_locktable::{
     Acquire, Acquisition, AcquisitionId, Ask, Cancel, Claim, Command, Condition, Downgrade, End,
-    EndCause, Ending, Expire, ExpireItem, Instance, LeaseRule, Mode, Name, Owner,
-    RaiseFeatureLevel, Reclaim, Release, Revoke, SessionHandle, SetCondition, TimeUp, Timed, Token,
-    Wait, WaitTimeout,
+    EndCause, EndQuarantine, Ending, Expire, ExpireItem, Instance, LeaseRule, Mode, Name, Owner,
+    RaiseFeatureLevel, Reclaim, Recover, Release, Revoke, SessionHandle, SetCondition, TimeUp,
+    Timed, Token, Wait, WaitTimeout,
 };
 
 /// One line of a script: a verb, words in order, options.
@@ -25,6 +25,7 @@ const OPTIONS: &[&str] = &[
     "try",
     "all",
     "now",
+    "generation",
     "permits",
     "wait",
     "ttl",
@@ -175,6 +176,12 @@ impl<'a> Line<'a> {
                 let level = self.option("level").expect("raise needs level=");
                 Command::RaiseFeatureLevel(RaiseFeatureLevel { level })
             }
+            // The majority of the range is lost.
+            "recover" => Command::Recover(Recover {
+                generation: self.option("generation").unwrap_or(0),
+                waits: !self.flag("now"),
+            }),
+            "end_quarantine" => Command::EndQuarantine(EndQuarantine { proposer_term }),
             _ => return None,
         })
     }

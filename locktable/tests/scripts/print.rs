@@ -72,6 +72,7 @@ fn change(output: &mut String, change: &Change) {
         Change::DelayBegan { token, name, delay_ms } => {
             line!(output, "+ {name}: the place of {token} stays taken for {delay_ms}");
         }
+        Change::QuarantineEnds { is_over } => line!(output, "+ quarantine ends, over: {is_over}"),
         Change::DelayEnded { token, name } => {
             line!(output, "+ {name}: the place of {token} is free");
         }
