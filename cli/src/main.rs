@@ -60,6 +60,7 @@ fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Schedule(args) => {
             runtime::start(1)?.block_on(admin::schedule(&reach, args.command))
         }
+        Command::Recover(args) => runtime::start(1)?.block_on(admin::recover(&reach, args.command)),
         Command::Bench(args) => {
             runtime::start(runtime::workers_per_core())?.block_on(bench::run(reach, args))
         }

@@ -84,9 +84,11 @@ pub use {
     lock::LockBuilder,
     sharklock_proto::v1::{
         ChangeMastersResponse, ChangeRangeResponse, GetScheduleResponse, GetStatusResponse,
-        ListMastersResponse, MasterStatus, Operator, OperatorState, PlannedChange, RangeGoal,
-        RangePart, RangeStatus, RangeTotals, RebalanceResponse, ScheduleSetting,
-        SetScheduleResponse, SetStoreDutyResponse, SettingUnit, SplitRangeResponse, Spread,
-        StoreDuty, StoreLabel, StoreStatus, master_goal, range_goal,
+        ListMastersResponse, ListRecoveriesResponse, LostRange, MasterStatus, Operator,
+        OperatorState, PlannedChange, RangeGoal, RangePart, RangeStatus, RangeTotals,
+        RebalanceResponse, RecoverRangeRequest, RecoverRangeResponse, Recovery, RecoveryState,
+        ScheduleSetting, SetScheduleResponse, SetStoreDutyResponse, SettingUnit,
+        SplitRangeResponse, Spread, StoreDuty, StoreLabel, StoreStatus, Survivor, master_goal,
+        range_goal,
     },
 };

@@ -126,6 +126,10 @@ impl Assignment {
                 let create = |worker| (worker, Input::Create { descriptor, level });
                 worker.map(create).into_iter().collect()
             }
+            Input::GoOnAlone(order) => {
+                vec![(self.of_range(RangeId(order.range_id)), Input::GoOnAlone(order))]
+            }
+            Input::AskedAbout(range) => vec![(self.of_range(range), Input::AskedAbout(range))],
             Input::Step(step) => {
                 vec![(self.of_range(RangeId(step.range_id)), Input::Step(step))]
             }

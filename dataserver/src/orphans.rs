@@ -15,7 +15,7 @@ use crate::ports::Input;
 /// Looks in a row in which a replica had no leader: one alone may have met an election.
 const LOOKS_IN_A_ROW: u32 = 2;
 /// Orphans that a worker names at a time; others follow when these have gone.
-const NAMED_MAX: usize = 128;
+const NAMED_MAX: usize = 512;
 
 /// The replicas of a worker that had no leader when it looked last, and in how many looks.
 #[derive(Debug, Default)]
@@ -39,14 +39,14 @@ impl Orphans {
     /// Those that the masters are asked about.
     pub fn named(&self) -> Vec<OrphanReplica> {
         let named = self.seen.values().filter(|(_, looks)| *looks >= LOOKS_IN_A_ROW);
-        named.map(|(orphan, _)| *orphan).take(NAMED_MAX).collect()
+        named.map(|(orphan, _)| orphan.clone()).take(NAMED_MAX).collect()
     }
 }
 
 /// The masters know a newer configuration that does not have a replica here: as if a member had said
 /// so.
 pub fn removed_by_masters(here: &StoreIdent, removed: OrphanReplica) -> Input {
-    let OrphanReplica { range_id, peer_id, conf_ver } = removed;
+    let OrphanReplica { range_id, peer_id, conf_ver, .. } = removed;
     Input::Message(Box::new(RangeMessage {
         cluster_id: here.cluster_id.to_wire(),
         range_id,
@@ -64,7 +64,12 @@ mod tests {
 
     #[test]
     fn only_who_has_no_leader_for_two_looks_is_named() {
-        let orphan = |range_id, peer_id| OrphanReplica { range_id, peer_id, conf_ver: 4 };
+        let orphan = |range_id, peer_id| OrphanReplica {
+            range_id,
+            peer_id,
+            conf_ver: 4,
+            ..OrphanReplica::default()
+        };
         let mut orphans = Orphans::default();
         orphans.look([orphan(1, 11), orphan(2, 21)].into_iter());
         assert_eq!(orphans.named(), []);

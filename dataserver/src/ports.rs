@@ -5,7 +5,7 @@ use std::{ops::AddAssign, time::Duration};
 
 use sharklock_multiraft::{Batch, BatchSeq, Chore, ChoreDone, Split, election_max};
 use sharklock_proto::internal::v1::{
-    Heartbeats, RangeMessage, RangeStep, SnapshotMessage, StoreCall, StoreReply,
+    GoOnAlone, Heartbeats, RangeMessage, RangeStep, SnapshotMessage, StoreCall, StoreReply,
 };
 use sharklock_rangemap::{Bounds, Descriptor, Epoch, PeerId, RangeId, StoreId};
 
@@ -57,6 +57,12 @@ pub enum Input {
     /// The masters want a step done for a range, if this store leads it and it still has the epoch by
     /// which that was decided. They say so again as long as they want it.
     Step(Box<RangeStep>),
+    /// The masters say that the majority of a range is lost for good, and that its replica here is to go
+    /// on alone. They say so again until it has.
+    GoOnAlone(Box<GoOnAlone>),
+    /// The masters want to hear that there is no replica of this range here, if there is none. They say so
+    /// again until they have.
+    AskedAbout(RangeId),
     /// A range is to become two, if this store leads it and it still has the epoch by which that was
     /// decided: there are ids for it ([`IdsWanted`]). Whoever waits for this split is told what comes of
     /// it.

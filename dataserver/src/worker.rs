@@ -7,7 +7,10 @@
 //! range in a turn share one ReadIndex round (D7). A turn looks at the ranges that want something,
 //! and at no other ([`Agenda`]).
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use sharklock_locktable::{Command, Token};
 use sharklock_multiraft::{AwaitedChild, BatchSeq, Effects, Pacer, Store};
@@ -46,6 +49,7 @@ pub use telling::Busy;
 pub use telling::ToldFigures;
 use whereabouts::Settling;
 
+mod alone;
 mod effects;
 mod heirs;
 mod oversized;
@@ -78,6 +82,8 @@ pub struct Worker {
     /// When figures are compared next.
     next_figures: Duration,
     orphans: Orphans,
+    /// Ranges that the masters ask about, and when they did last.
+    asked_about: BTreeMap<RangeId, Duration>,
     /// How many states had come by snapshots when all ranges were weighed last.
     installed: u64,
     /// The clocks of leaderships that are over.
@@ -121,6 +127,7 @@ impl Worker {
             unreported: BTreeSet::new(),
             next_figures: now,
             orphans: Orphans::default(),
+            asked_about: BTreeMap::new(),
             installed: 0,
             retired: Vec::new(),
             replies: Replies::default(),
@@ -198,6 +205,8 @@ impl Worker {
             Input::Create { descriptor, level } => self.create(descriptor, level),
             Input::RaiseLevel { range, conf_ver, level } => self.raise(range, conf_ver, level),
             Input::Step(step) => self.steps.tell(now, *step),
+            Input::GoOnAlone(order) => self.go_on_alone(*order),
+            Input::AskedAbout(range) => _ = self.asked_about.insert(range, now),
             Input::Split { range, term, split } => self.split(range, term, split),
             Input::NoIds { wanted, why } => self.no_ids(&wanted, why),
             Input::HandOver => self.store.hand_over(),
@@ -395,6 +404,7 @@ impl Worker {
             self.heirs.forget_old(now);
             self.split_oversized(now);
             self.do_steps(now);
+            self.forget_questions(now);
             self.note_figures(now);
         }
         is_tick

@@ -13,8 +13,9 @@ use sharklock_proto::{
         AcquireRequest, CancelOperatorRequest, CancelRequest, ChangeMastersRequest,
         ChangeRangeRequest, CheckTokenRequest, ForceReleaseRequest, GetLockRequest,
         KeepAliveRequest, ListLocksRequest, ListRangesRequest, PauseScheduleRequest, RangeEpoch,
-        RebalanceRequest, ReleaseRequest, SetScheduleRequest, SetStoreDutyRequest,
-        SplitRangeRequest, list_ranges_request, session_call, split_range_request,
+        RebalanceRequest, RecoverRangeRequest, ReleaseRequest, SetScheduleRequest,
+        SetStoreDutyRequest, SplitRangeRequest, list_ranges_request, session_call,
+        split_range_request,
     },
 };
 
@@ -38,6 +39,8 @@ mod session;
 pub const NAME_BYTES_MAX: usize = 512;
 /// Shortest lease: below it not even one lost packet is survived (D7).
 pub const TTL_MS_MIN: u64 = 2_000;
+/// Stores that a recovery may name at most.
+pub const LOST_STORES_MAX: usize = 64;
 /// Longest lease.
 pub const TTL_MS_MAX: u64 = 600_000;
 /// The lease of a request that names none.
@@ -353,6 +356,24 @@ pub fn change_range(request: ChangeRangeRequest) -> Result<ChangeRangeRequest, F
 /// # Errors
 /// A field breaks a rule.
 pub fn set_store_duty(request: SetStoreDutyRequest) -> Result<SetStoreDutyRequest, Failure> {
+    check_text(Reason::BadOperator, "operator", &request.operator, 0, OWNER_BYTES_MAX)?;
+    Ok(request)
+}
+
+/// A range is to go on without its majority; the masters check the rest.
+///
+/// # Errors
+/// A field breaks a rule.
+pub fn recover_range(request: RecoverRangeRequest) -> Result<RecoverRangeRequest, Failure> {
+    if request.range_id == 0 {
+        return Err(no_range());
+    }
+    let count = request.lost_store_ids.len();
+    if count > LOST_STORES_MAX {
+        let message = format!("{count} stores are named: a range has fewer replicas");
+        let failure = Failure::of_field(Reason::BadBatch, "lost_store_ids", message);
+        return Err(failure.with("max", LOST_STORES_MAX));
+    }
     check_text(Reason::BadOperator, "operator", &request.operator, 0, OWNER_BYTES_MAX)?;
     Ok(request)
 }

@@ -22,6 +22,7 @@ use sharklock_rangemap::{RangeId, StoreId};
 
 pub use registering::{LABEL_BYTES_MAX, LABELS_MAX};
 
+use losses::Losses;
 use members::Membership;
 use operations::Operations;
 use scheduling::Scheduling;
@@ -35,10 +36,13 @@ use crate::{
 
 mod answers;
 mod fitness;
+mod losses;
 mod members;
 mod operations;
 mod ordering;
 mod rebalancing;
+mod recovering;
+mod recovery_words;
 mod registering;
 mod reports;
 mod scheduling;
@@ -140,6 +144,8 @@ enum Asker {
     Dutiful { number: u64, store: StoreId },
     /// Somebody who changes the masters, and is told of these steps.
     Masters { number: u64, steps: Vec<String> },
+    /// Somebody who lets a range go on, and is told of these steps and losses.
+    Recovering { number: u64, steps: Vec<String>, losses: Vec<String> },
     /// Those who watch routes: of this range they hear once it is known.
     Watchers { range: RangeId },
 }
@@ -152,6 +158,7 @@ impl Asker {
             | Self::Ids { number }
             | Self::Beginning { number, .. }
             | Self::Masters { number, .. }
+            | Self::Recovering { number, .. }
             | Self::Cancelling { number }
             | Self::Pausing { number }
             | Self::Setting { number }
@@ -169,6 +176,7 @@ struct Leading {
     operations: Operations,
     scheduling: Scheduling,
     membership: Membership,
+    losses: Losses,
 }
 
 /// See the module.
@@ -340,6 +348,8 @@ impl MasterCore {
             Request::Rebalance(request) => self.rebalance(now, request).map(Some),
             Request::Join(request) => self.join(now, request).map(Some),
             Request::ChangeMasters(request) => self.change_masters(now, number, request),
+            Request::ListRecoveries => Ok(Some(Reply::Recoveries(self.recoveries(now)))),
+            Request::RecoverRange(request) => self.recover_range(now, number, request),
             Request::Routes => Ok(Some(Reply::Routes(self.routes()))),
             Request::Cluster => Ok(Some(Reply::Cluster(self.cluster(now)))),
         };
@@ -407,6 +417,7 @@ impl MasterCore {
             operations,
             scheduling: Scheduling::begin(now),
             membership: Membership::default(),
+            losses: Losses::default(),
         };
         self.leading = Some(leading);
         self.leader = None;

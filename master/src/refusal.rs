@@ -52,6 +52,18 @@ pub enum Reason {
     SchedulePaused,
     /// Nothing is balanced just now.
     ScheduleWaits,
+    /// The range has a leader, or may get one: it is not lost.
+    QuorumAlive,
+    /// Lost stores are not named, or not said to be stopped.
+    NotConfirmed,
+    /// No replica is left that could go on.
+    NoSurvivor,
+    /// A store that is alive has not said yet what it has of the range.
+    SurvivorsUnknown,
+    /// Other ranges have the names of what is left.
+    NamesTaken,
+    /// What is left of the range is told to go on already.
+    RecoveryRunning,
     /// There is no such master.
     MasterUnknown,
     /// A master is at this address.
@@ -95,6 +107,12 @@ impl Reason {
             Self::StoreUnfit => "STORE_UNFIT",
             Self::SchedulePaused => "SCHEDULE_PAUSED",
             Self::ScheduleWaits => "SCHEDULE_WAITS",
+            Self::QuorumAlive => "QUORUM_ALIVE",
+            Self::NotConfirmed => "NOT_CONFIRMED",
+            Self::NoSurvivor => "NO_SURVIVOR",
+            Self::SurvivorsUnknown => "SURVIVORS_UNKNOWN",
+            Self::NamesTaken => "NAMES_TAKEN",
+            Self::RecoveryRunning => "RECOVERY_RUNNING",
             Self::MasterUnknown => "MASTER_UNKNOWN",
             Self::MasterThere => "MASTER_THERE",
             Self::MasterUnfit => "MASTER_UNFIT",
@@ -131,6 +149,12 @@ impl Reason {
             | Self::StoreUnfit
             | Self::SchedulePaused
             | Self::ScheduleWaits
+            | Self::QuorumAlive
+            | Self::NotConfirmed
+            | Self::NoSurvivor
+            | Self::SurvivorsUnknown
+            | Self::NamesTaken
+            | Self::RecoveryRunning
             | Self::MasterUnknown
             | Self::MasterThere
             | Self::MasterUnfit

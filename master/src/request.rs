@@ -9,9 +9,9 @@ use sharklock_proto::{
     v1::{
         CancelOperatorRequest, CancelOperatorResponse, ChangeMastersRequest, ChangeMastersResponse,
         ChangeRangeRequest, ChangeRangeResponse, GetScheduleResponse, ListOperatorsRequest,
-        ListOperatorsResponse, PauseScheduleRequest, PauseScheduleResponse, RebalanceRequest,
-        RebalanceResponse, SetScheduleRequest, SetScheduleResponse, SetStoreDutyRequest,
-        SetStoreDutyResponse,
+        ListOperatorsResponse, ListRecoveriesResponse, PauseScheduleRequest, PauseScheduleResponse,
+        RebalanceRequest, RebalanceResponse, RecoverRangeRequest, RecoverRangeResponse,
+        SetScheduleRequest, SetScheduleResponse, SetStoreDutyRequest, SetStoreDutyResponse,
     },
 };
 
@@ -55,6 +55,10 @@ pub enum Request {
     Join(JoinRequest),
     /// The masters are to be others.
     ChangeMasters(ChangeMastersRequest),
+    /// Ranges that have lost their majority, for people.
+    ListRecoveries,
+    /// What is left of such a range is to go on.
+    RecoverRange(RecoverRangeRequest),
     /// All routes.
     Routes,
     /// The cluster, for operators.
@@ -90,6 +94,10 @@ pub enum Reply {
     Joined(JoinResponse),
     /// To [`Request::ChangeMasters`].
     MastersChanging(ChangeMastersResponse),
+    /// To [`Request::ListRecoveries`].
+    Recoveries(ListRecoveriesResponse),
+    /// To [`Request::RecoverRange`].
+    Recovering(RecoverRangeResponse),
     /// To [`Request::Routes`].
     Routes(RoutesUpdate),
     /// To [`Request::Cluster`].

@@ -11,10 +11,10 @@ use sharklock_proto::{
     Identity, Life, Start,
     internal::v1::{
         AllocateIdsCommand, BeginOperatorCommand, EndOperatorCommand, MasterBatch, MasterCommand,
-        PauseScheduleCommand, RangeDescriptor, RegisterStoreCommand, SetScheduleCommand,
-        SetStoreDutyCommand, master_command::Body as Command,
+        PauseScheduleCommand, RangeDescriptor, RecoverRangeCommand, RegisterStoreCommand,
+        SetScheduleCommand, SetStoreDutyCommand, master_command::Body as Command,
     },
-    v1::StoreDuty,
+    v1::{OperatorState, StoreDuty},
 };
 use sharklock_rangemap::{Descriptor, PeerId, RangeId, RangeMap, StoreId};
 
@@ -24,9 +24,11 @@ use crate::{
 };
 pub use members::{Leaving, Member, MemberRecord, Members};
 pub use operators::{Operator, Operators, goal_from_wire, goal_to_wire};
+pub use recoveries::{Recoveries, RecoveryRecord};
 
 mod members;
 mod operators;
+mod recoveries;
 
 /// Format of log entries.
 const FORMAT: u8 = 1;
@@ -71,6 +73,7 @@ pub struct ClusterState {
     pub(crate) ranges: RangeMap,
     pub(crate) operators: Operators,
     pub(crate) members: Members,
+    pub(crate) recoveries: Recoveries,
     pub(crate) next_store_id: u64,
     pub(crate) next_id: u64,
     /// A leader of the first range has reported.
@@ -118,6 +121,11 @@ pub enum Answer {
     Running(u64),
     /// The master has this id.
     Member(StoreId),
+    /// This recovery has begun.
+    Recovery(u64),
+    /// The range is another than when something was decided about it, or goes on already: nothing has
+    /// changed.
+    Overtaken,
     /// Nobody waits for more.
     Done,
 }
@@ -179,6 +187,11 @@ impl ClusterState {
         &self.members
     }
 
+    /// All recoveries that are remembered.
+    pub fn recoveries(&self) -> &Recoveries {
+        &self.recoveries
+    }
+
     /// The newest rules of lock ranges that the programs of all replicas know. None: nobody can say,
     /// since a replica is on a store that is not known here.
     pub fn level_known_to(&self, descriptor: &Descriptor) -> Option<u64> {
@@ -208,6 +221,7 @@ impl ClusterState {
             }
             Command::BeginOperator(command) => self.begin_operator(command),
             Command::EndOperator(command) => self.end_operator(command),
+            Command::RecoverRange(command) => self.recover_range(command),
             Command::FoundMasters(command) => {
                 let before = self.members.found(command);
                 self.members_changed(before);
@@ -319,9 +333,45 @@ impl ClusterState {
         first
     }
 
+    /// Its stores are gone, what runs for the range ends, and the replica that is left is told.
+    fn recover_range(&mut self, command: RecoverRangeCommand) -> Answer {
+        let RecoverRangeCommand { recovery, base_version, base_conf_ver } = command;
+        let record = RecoveryRecord::from_row(recovery.unwrap_or_default());
+        let mut record = record.unwrap_or_else(|why| panic!("the log of the masters: {why}"));
+        let known = self.ranges.range(record.range).map(|it| (it.epoch.version, it.epoch.conf_ver));
+        let is_same = known.unwrap_or_default() == (base_version, base_conf_ver);
+        let goes_on = |running: &RecoveryRecord| !record.lost.contains(&running.store);
+        if !is_same || self.recoveries.of(record.range).is_some_and(goes_on) {
+            return Answer::Overtaken;
+        }
+        for store in &record.lost {
+            let duty = StoreDuty::Gone.into();
+            self.set_duty(&SetStoreDutyCommand { store_id: store.0, duty });
+        }
+        if let Some(operator) = self.operators.of(record.range).map(|operator| operator.id) {
+            let (state, because) = (OperatorState::Off.into(), "its range is recovered".to_owned());
+            self.end_operator(EndOperatorCommand { operator_id: operator, state, because });
+        }
+        (record.id, record.as_peer) = (self.next_id, PeerId(self.next_id + 1));
+        self.next_id += 2;
+        let id = record.id;
+        let changed = self.recoveries.begin(record);
+        self.recoveries_changed(changed);
+        Answer::Recovery(id)
+    }
+
+    fn recoveries_changed(&mut self, before: Vec<(u64, Option<RecoveryRecord>)>) {
+        for (id, record) in before {
+            let row = record.map(|record| state_rows::recovery_row(&record));
+            self.changed(Key::Recovery(id), row);
+        }
+    }
+
     /// Older descriptors than those that are known have no effect; see [`RangeMap::insert`].
     fn insert(&mut self, descriptor: Descriptor) {
         let range = descriptor.range;
+        let done = self.recoveries.reported(&descriptor);
+        self.recoveries_changed(done);
         if self.ranges.range(range) == Some(&descriptor) {
             return;
         }
@@ -363,7 +413,8 @@ impl ClusterState {
         let ranges = self.ranges.iter().map(|descriptor| Key::Range(descriptor.range));
         let operators = self.operators.iter().map(|operator| Key::Operator(operator.id));
         let members = self.members.iter().map(|(id, _)| Key::Member(id));
-        let keys = stores.chain(ranges).chain(operators).chain(members);
+        let recoveries = self.recoveries.iter().map(|recovery| Key::Recovery(recovery.id));
+        let keys = stores.chain(ranges).chain(operators).chain(members).chain(recoveries);
         keys.map(|key| (key, state_rows::row(self, key).expect("it is there")))
     }
 }
@@ -377,6 +428,7 @@ impl StateMachine for ClusterState {
             ranges: RangeMap::default(),
             operators: Operators::default(),
             members: Members::default(),
+            recoveries: Recoveries::default(),
             next_store_id: 1,
             next_id: FIRST_ID,
             first_range_lives: false,

@@ -15,7 +15,8 @@ use twox_hash::XxHash3_64;
 use crate::{
     schedule::Choices,
     state::{
-        ClusterState, MemberRecord, Members, Operator, StoreRecord, duty_from_wire, duty_to_wire,
+        ClusterState, MemberRecord, Members, Operator, RecoveryRecord, StoreRecord, duty_from_wire,
+        duty_to_wire,
     },
 };
 
@@ -29,6 +30,7 @@ pub enum Key {
     Range(RangeId),
     Operator(u64),
     Member(StoreId),
+    Recovery(u64),
 }
 
 impl Key {
@@ -38,6 +40,7 @@ impl Key {
             Self::Range(range) => (b'r', range.0),
             Self::Operator(id) => (b'o', id),
             Self::Member(id) => (b'm', id.0),
+            Self::Recovery(id) => (b'c', id),
         };
         [&[kind][..], &id.to_be_bytes()].concat()
     }
@@ -50,6 +53,7 @@ impl Key {
             b'r' => Some(Self::Range(RangeId(id))),
             b'o' => Some(Self::Operator(id)),
             b'm' => Some(Self::Member(StoreId(id))),
+            b'c' => Some(Self::Recovery(id)),
             _ => None,
         }
     }
@@ -75,6 +79,7 @@ pub fn row(state: &ClusterState, key: Key) -> Option<Vec<u8>> {
         Key::Range(range) => Some(range_row(state.ranges.range(range)?)),
         Key::Operator(id) => Some(operator_row(state.operators.get(id)?)),
         Key::Member(id) => Some(member_row(id, state.members.get(id)?)),
+        Key::Recovery(id) => Some(recovery_row(state.recoveries.get(id)?)),
     }
 }
 
@@ -104,6 +109,11 @@ pub fn operator_row(operator: &Operator) -> Vec<u8> {
 /// The row of a master that is known so.
 pub fn member_row(id: StoreId, record: &MemberRecord) -> Vec<u8> {
     versioned(&record.to_row(id))
+}
+
+/// The row of a recovery that is so.
+pub fn recovery_row(record: &RecoveryRecord) -> Vec<u8> {
+    versioned(&record.to_row())
 }
 
 pub fn header(state: &ClusterState) -> Vec<u8> {
@@ -162,6 +172,13 @@ pub fn restore(header: &[u8], rows: Vec<(Vec<u8>, Vec<u8>)>) -> Result<ClusterSt
                     return Err(corrupt(format!("master {} cannot stand here", row.member_id)));
                 }
                 state.members.insert_row(row).map_err(corrupt)?;
+            }
+            Some(Key::Recovery(id)) => {
+                let record = RecoveryRecord::from_row(read(&row)?).map_err(corrupt)?;
+                if record.id != id || record.as_peer.0 >= state.next_id {
+                    return Err(corrupt(format!("recovery {} cannot stand here", record.id)));
+                }
+                state.recoveries.insert(record).map_err(corrupt)?;
             }
             None => return Err(corrupt("an unknown key".to_owned())),
         }

@@ -28,6 +28,7 @@
 //! out ([`Store::recover_shares`]). Their owner writes the batches of all, several of them as one
 //! perhaps, and creates each range in the share whose names it could meet.
 
+mod alone;
 mod birth;
 mod burial;
 mod catching_up;
@@ -66,6 +67,7 @@ mod starts;
 mod state_machine;
 mod store;
 
+pub use alone::{Alone, NotAlone, Orphan};
 pub use catching_up::CatchingUp;
 pub use chore::{Chore, ChoreDone, ReadImage, Restore};
 pub use create::CreateError;

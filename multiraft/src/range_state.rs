@@ -4,8 +4,9 @@
 use bytes::Bytes;
 use raft::eraftpb::{ConfChangeV2, ConfState, Entry};
 use sharklock_proto::internal::v1 as proto;
-use sharklock_rangemap::{Descriptor, PeerId, RangeId};
+use sharklock_rangemap::{Descriptor, PeerId, RangeId, Replica, Role, StoreId};
 
+use crate::alone::Alone;
 use crate::disk::WriteOp;
 use crate::entry::{self, Command};
 use crate::keys::Key;
@@ -121,6 +122,25 @@ impl<M: StateMachine> RangeState<M> {
         };
         self.applied = at;
         effect
+    }
+
+    /// The majority is lost: the replica on this store is the only one from here on, under another id. The
+    /// state of names that belong to other ranges, if there are any.
+    pub(crate) fn go_on_alone(&mut self, alone: &Alone, store: StoreId, at: EntryAt) -> Option<M> {
+        let Alone { as_peer, epoch, end, entry, .. } = alone;
+        let bounds = &mut self.descriptor.bounds;
+        let is_shorter = !end.is_empty() && (bounds.end.is_empty() || *end < bounds.end);
+        let others = is_shorter.then(|| {
+            bounds.end.clone_from(end);
+            let key = str::from_utf8(end).expect("the order was checked");
+            self.machine.split_off(key)
+        });
+        let voter = Replica { peer: *as_peer, store, role: Role::Voter };
+        let Descriptor { range, bounds, .. } = self.descriptor.clone();
+        self.descriptor = Descriptor::new(range, bounds, *epoch, vec![voter]);
+        self.machine.apply(at, epoch.version, entry);
+        self.applied = at;
+        others
     }
 
     fn split(&mut self, at: EntryAt, split: &Split) -> Effect<M> {

@@ -5,6 +5,7 @@
 //! puts out, `install` puts a snapshot in the place of the state, `image` writes the state behind,
 //! `propose` has what a leader puts into its log, `peers` what it knows of the others.
 
+mod alone;
 mod image;
 mod install;
 mod peers;
@@ -20,6 +21,7 @@ use raft::{Config, RawNode, ReadOnlyOption, StateRole};
 use sharklock_proto::internal::v1::RangeMessage;
 use sharklock_rangemap::{Descriptor, PeerId, RangeId, StoreId};
 
+use crate::alone::Alone;
 use crate::effects::{
     Behind, Effects, LostLog, RaftRole, ReadId, ReadReady, ReplicaStatus, RoleChange, RoleNow,
 };
@@ -106,6 +108,8 @@ pub(crate) struct Replica<M> {
     is_changed: bool,
     /// See [`Self::mark_removed`].
     is_removed: bool,
+    /// See [`Self::set_alone`].
+    alone: Option<Alone>,
     /// The place of its last own entry that changes the epoch, if it is applied.
     epoch_change_at: u64,
     /// The role that the owner was last told.
@@ -175,6 +179,7 @@ impl<M: StateMachine> Replica<M> {
             is_dividing: false,
             is_changed: false,
             is_removed: false,
+            alone: None,
             epoch_change_at: 0,
             announced,
             lost,
@@ -285,9 +290,9 @@ impl<M: StateMachine> Replica<M> {
         self.is_dividing = is_dividing;
     }
 
-    /// Whether its descriptor has changed, it has split, or it is to end.
+    /// Whether its descriptor has changed, it has split, or it is to end or to go on alone.
     pub(crate) fn has_life_to_follow(&self) -> bool {
-        self.is_changed || !self.halves.is_empty() || self.is_removed()
+        self.is_changed || !self.halves.is_empty() || self.is_removed() || self.alone.is_some()
     }
 
     /// Whether the descriptor has changed since the last call.
@@ -414,7 +419,8 @@ impl<M: StateMachine> Replica<M> {
     pub(crate) fn is_orphaned(&self, ticks: u64) -> bool {
         let heard = self.heard.values().copied().max().unwrap_or(0);
         let is_silent = ticks >= heard + 3 * TIMEOUT_TICKS_END as u64;
-        !self.is_stopped() && !self.leads_now() && (self.raw.raft.leader_id == 0 || is_silent)
+        let follows = !self.is_stopped() && self.raw.raft.leader_id != 0 && !is_silent;
+        !self.leads_now() && !follows
     }
 
     fn tick_eagerly(&mut self, store_ticks: u64) -> bool {

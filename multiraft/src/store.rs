@@ -5,6 +5,7 @@
 //! It owns no thread, no clock and no socket. The owner ticks it, steps what arrived, proposes,
 //! and then calls [`Store::turn`], which says what to write, send and answer.
 
+mod alone;
 mod dividing;
 mod early_votes;
 mod hearing;
@@ -18,6 +19,7 @@ use std::ops::Bound;
 use sharklock_proto::internal::v1::{Heartbeats, RangeMessage, SnapshotMessage};
 use sharklock_rangemap::{Bounds, ByRange, Descriptor, Epoch, PeerId, RangeId, StoreId};
 
+use crate::alone::Orphan;
 use crate::chore::{Chore, ChoreDone};
 use crate::disk::{BatchSeq, Disk};
 use crate::effects::{Behind, Effects, LostLog, NotProposed, Proposed, ReadId, ReplicaStatus};
@@ -347,9 +349,9 @@ impl<M: StateMachine> Store<M> {
     }
 
     /// The replicas here that have heard of no leader for a while: their ranges may go on without them.
-    pub fn orphans(&self) -> impl Iterator<Item = (RangeId, PeerId, u64)> {
-        let orphaned = self.replicas.iter().filter(|(_, it)| it.is_orphaned(self.ticks));
-        orphaned.map(|(range, it)| (*range, it.peer(), it.descriptor().epoch.conf_ver))
+    pub fn orphans(&self) -> impl Iterator<Item = Orphan> {
+        let orphaned = self.replicas.values().filter(|it| it.is_orphaned(self.ticks));
+        orphaned.map(Replica::orphan)
     }
 
     /// The replicas of a range as its leader sees them, in the order of its descriptor. None unless

@@ -295,6 +295,7 @@ impl World {
             stores_hash: heart.stores_hash,
             waits: process.cores().flat_map(Worker::waiting_steps).collect(),
             orphans: process.cores().flat_map(Worker::orphans).collect(),
+            absent: process.cores().flat_map(Worker::absent).collect(),
             ..heart.reports.heartbeat()
         };
         heart.seeker.number = question;
@@ -334,6 +335,13 @@ impl World {
             self.counters.count("steps that masters asked for");
             note!(self, "s{number} is told of r{}: {:?}", step.range_id, step.step);
             self.store_told(number, Input::Step(Box::new(step)));
+        }
+        for range in answer.asked_about {
+            self.store_told(number, Input::AskedAbout(RangeId(range)));
+        }
+        for order in answer.alone {
+            note!(self, "s{number} is told to go on alone with r{}", order.range_id);
+            self.store_told(number, Input::GoOnAlone(Box::new(order)));
         }
         for RaiseLevel { range_id, conf_ver, feature_level: level } in answer.raise {
             let range = RangeId(range_id);

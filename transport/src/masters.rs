@@ -17,8 +17,9 @@ use sharklock_proto::{
     v1::{
         CancelOperatorRequest, CancelOperatorResponse, ChangeMastersRequest, ChangeMastersResponse,
         ChangeRangeRequest, ChangeRangeResponse, GetScheduleRequest, GetScheduleResponse,
-        ListOperatorsRequest, ListOperatorsResponse, PauseScheduleRequest, PauseScheduleResponse,
-        RebalanceRequest, RebalanceResponse, SetScheduleRequest, SetScheduleResponse,
+        ListOperatorsRequest, ListOperatorsResponse, ListRecoveriesRequest, ListRecoveriesResponse,
+        PauseScheduleRequest, PauseScheduleResponse, RebalanceRequest, RebalanceResponse,
+        RecoverRangeRequest, RecoverRangeResponse, SetScheduleRequest, SetScheduleResponse,
         SetStoreDutyRequest, SetStoreDutyResponse,
     },
 };
@@ -291,6 +292,36 @@ impl Masters {
         let ask = move |mut client: Client| {
             let request = request.clone();
             boxed(async move { client.set_store_duty(request).await })
+        };
+        self.ask(within, ask).await
+    }
+
+    /// See `MasterService.ListRecoveries`.
+    ///
+    /// # Errors
+    /// As [`register_store`](Self::register_store).
+    pub async fn list_recoveries(
+        &self,
+        within: Duration,
+    ) -> Result<ListRecoveriesResponse, MastersError> {
+        let ask = |mut client: Client| {
+            boxed(async move { client.list_recoveries(ListRecoveriesRequest {}).await })
+        };
+        self.ask(within, ask).await
+    }
+
+    /// See `MasterService.RecoverRange`.
+    ///
+    /// # Errors
+    /// As [`register_store`](Self::register_store).
+    pub async fn recover_range(
+        &self,
+        request: RecoverRangeRequest,
+        within: Duration,
+    ) -> Result<RecoverRangeResponse, MastersError> {
+        let ask = move |mut client: Client| {
+            let request = request.clone();
+            boxed(async move { client.recover_range(request).await })
         };
         self.ask(within, ask).await
     }

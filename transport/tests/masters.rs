@@ -21,8 +21,9 @@ use sharklock_proto::{
     v1::{
         CancelOperatorRequest, CancelOperatorResponse, ChangeMastersRequest, ChangeMastersResponse,
         ChangeRangeRequest, ChangeRangeResponse, GetScheduleRequest, GetScheduleResponse,
-        ListOperatorsRequest, ListOperatorsResponse, PauseScheduleRequest, PauseScheduleResponse,
-        RebalanceRequest, RebalanceResponse, SetScheduleRequest, SetScheduleResponse,
+        ListOperatorsRequest, ListOperatorsResponse, ListRecoveriesRequest, ListRecoveriesResponse,
+        PauseScheduleRequest, PauseScheduleResponse, RebalanceRequest, RebalanceResponse,
+        RecoverRangeRequest, RecoverRangeResponse, SetScheduleRequest, SetScheduleResponse,
         SetStoreDutyRequest, SetStoreDutyResponse,
     },
 };
@@ -213,6 +214,20 @@ impl MasterService for Peer {
         &self,
         _: Request<ChangeMastersRequest>,
     ) -> Result<Response<ChangeMastersResponse>, Status> {
+        self.answer().await.map(|_id| Response::new(Default::default()))
+    }
+
+    async fn list_recoveries(
+        &self,
+        _: Request<ListRecoveriesRequest>,
+    ) -> Result<Response<ListRecoveriesResponse>, Status> {
+        self.answer().await.map(|_id| Response::new(Default::default()))
+    }
+
+    async fn recover_range(
+        &self,
+        _: Request<RecoverRangeRequest>,
+    ) -> Result<Response<RecoverRangeResponse>, Status> {
         self.answer().await.map(|_id| Response::new(Default::default()))
     }
 

@@ -1,5 +1,5 @@
 //! What operators ask and order: `sharklock status`, `locks …`, `ranges …`, `stores …`, `masters …`,
-//! `schedule …` and `ops …`.
+//! `schedule …`, `ops …` and `recover …`.
 
 mod convert;
 mod masters;
@@ -7,6 +7,7 @@ mod ops;
 mod orders;
 mod ranges;
 mod rebalance;
+mod recover;
 mod schedule;
 mod splitting;
 mod status;
@@ -39,6 +40,7 @@ pub use self::{
     convert::{UNREACHABLE_HINT, other_cluster},
     masters::masters,
     ops::ops,
+    recover::recover,
     schedule::schedule,
     splitting::split,
     stores::stores,

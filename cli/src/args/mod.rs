@@ -6,6 +6,7 @@
 mod masters;
 mod ops;
 mod ranges;
+mod recover;
 mod servers;
 mod stores;
 
@@ -25,6 +26,7 @@ use crate::config::listen;
 pub use self::masters::{MastersArgs, MastersChangeArgs, MastersCommand};
 pub use self::ops::{ChangeArgs, FromStoreArgs, MoveArgs, OpsArgs, OpsCommand, ToStoreArgs};
 pub use self::ranges::{RangesArgs, RangesCommand, RebalanceArgs, SplitArgs};
+pub use self::recover::{RecoverArgs, RecoverCommand, RunArgs};
 pub use self::servers::{DevArgs, DevCommand, NODES_MAX, ServerArgs};
 pub use self::stores::{
     DrainArgs, DutyArgs, ScheduleArgs, ScheduleCommand, SetArgs, StoresArgs, StoresCommand,
@@ -154,6 +156,8 @@ pub enum Command {
     Stores(StoresArgs),
     /// Shows and pauses what the masters do by themselves
     Schedule(ScheduleArgs),
+    /// Lets ranges go on that have lost their majority for good
+    Recover(RecoverArgs),
     /// Measures a running cluster through its gateway
     Bench(BenchArgs),
     /// Prints a completion script for a shell

@@ -179,6 +179,34 @@ impl Client {
         self.calls().ask(request, Repeat::Freely, send).await.map(|done| done.response)
     }
 
+    /// Ranges that have lost their majority, and the recoveries that were ordered.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn recoveries(&self) -> Result<v1::ListRecoveriesResponse, CallError> {
+        let list = |channel, request| async move {
+            AdminServiceClient::new(channel).list_recoveries(request).await
+        };
+        self.calls().read(v1::ListRecoveriesRequest {}, list).await
+    }
+
+    /// Lets what is left of a range go on without its majority, which is lost for good. What that majority
+    /// had decided alone is lost with it. Answered once it is ordered;
+    /// [`recoveries`](Self::recoveries) tells how far it is. Asked again while it is on its way, it is the
+    /// same.
+    ///
+    /// # Errors
+    /// See [`CallError`]. Nothing was done unless it is [`CallError::Indeterminate`].
+    pub async fn recover_range(
+        &self,
+        request: v1::RecoverRangeRequest,
+    ) -> Result<v1::RecoverRangeResponse, CallError> {
+        let send = |channel, request| async move {
+            AdminServiceClient::new(channel).recover_range(request).await
+        };
+        self.calls().ask(request, Repeat::Freely, send).await.map(|done| done.response)
+    }
+
     /// Ends an operator before it is done. What it has done stays done. One that has ended already stays
     /// as it is.
     ///

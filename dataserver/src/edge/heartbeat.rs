@@ -65,6 +65,8 @@ pub struct Words {
     pub waits: Vec<StepWaits>,
     /// The replicas that hear of no leader.
     pub orphans: Vec<OrphanReplica>,
+    /// Of the ranges that the masters ask about those that are not here.
+    pub absent: Vec<u64>,
 }
 
 impl Board {
@@ -73,6 +75,7 @@ impl Board {
         all.fold(Words::default(), |mut all, one| {
             all.waits.extend(one.waits);
             all.orphans.extend(one.orphans);
+            all.absent.extend(one.absent);
             all
         })
     }
@@ -211,6 +214,7 @@ impl Heart {
             is_leaving,
             waits: words.waits,
             orphans: words.orphans,
+            absent: words.absent,
             stores_hash: told.stores_hash,
             ..said
         };
@@ -263,7 +267,13 @@ impl Heart {
         for removed in answer.removed {
             self.porter.tell(removed_by_masters(&self.ident, removed));
         }
-        told.has_steps = !answer.steps.is_empty();
+        told.has_steps = !answer.steps.is_empty() || !answer.alone.is_empty();
+        for range in answer.asked_about {
+            self.porter.tell(Input::AskedAbout(RangeId(range)));
+        }
+        for order in answer.alone {
+            self.porter.tell(Input::GoOnAlone(Box::new(order)));
+        }
         for step in answer.steps {
             self.porter.tell(Input::Step(Box::new(step)));
         }

@@ -269,7 +269,7 @@ impl<D: Disk> WorkerThread<D> {
         };
         let reports = self.worker.take_reports();
         let (waits, orphans) = (self.worker.waiting_steps(), self.worker.orphans());
-        let words = Words { waits, orphans };
+        let words = Words { waits, orphans, absent: self.worker.absent() };
         self.shared.bulletin.publish(self.number, reports, (measures, words), at_once);
     }
 

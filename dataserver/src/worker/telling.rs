@@ -2,8 +2,9 @@
 
 use std::{cmp::Reverse, time::Duration};
 
+use sharklock_multiraft::Orphan;
 use sharklock_proto::internal::v1::{OrphanReplica, RangeDescriptor, RangeReport};
-use sharklock_rangemap::{PeerId, RangeId};
+use sharklock_rangemap::RangeId;
 
 use super::Worker;
 use crate::reads::Word;
@@ -98,10 +99,20 @@ impl Worker {
             return;
         }
         self.next_figures = now + FIGURES_EVERY;
-        let orphan = |(range, peer, conf_ver): (RangeId, PeerId, u64)| OrphanReplica {
-            range_id: range.0,
-            peer_id: peer.0,
-            conf_ver,
+        let orphan = |it: Orphan| OrphanReplica {
+            range_id: it.range().0,
+            peer_id: it.peer.0,
+            conf_ver: it.descriptor.epoch.conf_ver,
+            descriptor: Some(RangeDescriptor::from(&it.descriptor)),
+            last_term: it.last.term,
+            last_index: it.last.index,
+            commit_index: it.commit,
+            generation: self
+                .store
+                .machine(it.range())
+                .map_or(0, |machine| machine.table().generation().into()),
+            is_stopped: it.is_stopped,
+            is_empty: it.is_empty,
         };
         self.orphans.look(self.store.orphans().map(orphan));
         for (range, front) in self.fronts.iter_mut().filter(|(_, it)| it.leading.is_some()) {

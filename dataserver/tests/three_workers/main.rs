@@ -1,9 +1,10 @@
 //! Three workers on simulated disks whose messages arrive at once, or when a test lets them: replicas
 //! made at runtime, leadership handed over, a follower whose table a snapshot replaces, and ranges
-//! that split.
+//! that split or go on without their majority.
 
 mod asked_splits;
 mod oversized;
+mod recovered;
 mod rig;
 mod splits;
 mod steps;

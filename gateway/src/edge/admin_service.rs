@@ -9,8 +9,9 @@ use sharklock_proto::{
         ChangeRangeRequest, ChangeRangeResponse, ForceReleaseRequest, ForceReleaseResponse,
         GetScheduleRequest, GetScheduleResponse, GetStatusRequest, GetStatusResponse,
         ListMastersRequest, ListMastersResponse, ListOperatorsRequest, ListOperatorsResponse,
-        ListRangesRequest, ListRangesResponse, PauseScheduleRequest, PauseScheduleResponse,
-        RangeEpoch, RangeStatus, RebalanceRequest, RebalanceResponse, SetScheduleRequest,
+        ListRangesRequest, ListRangesResponse, ListRecoveriesRequest, ListRecoveriesResponse,
+        PauseScheduleRequest, PauseScheduleResponse, RangeEpoch, RangeStatus, RebalanceRequest,
+        RebalanceResponse, RecoverRangeRequest, RecoverRangeResponse, SetScheduleRequest,
         SetScheduleResponse, SetStoreDutyRequest, SetStoreDutyResponse, SplitRangeRequest,
         SplitRangeResponse, admin_service_server::AdminService,
     },
@@ -371,6 +372,41 @@ impl AdminService for Admin {
                 "an operator changes the masters"
             );
             self.masters()?.change_masters(request).await.map_err(failure_of_masters)
+        })
+        .await
+    }
+
+    async fn list_recoveries(
+        &self,
+        request: Request<ListRecoveriesRequest>,
+    ) -> Result<Response<ListRecoveriesResponse>, Status> {
+        let peer = peer(&request);
+        unary(&self.host, NAME, "ListRecoveries", async {
+            let _call = admit(&self.host, &peer)?;
+            self.masters()?.list_recoveries().await.map_err(failure_of_masters)
+        })
+        .await
+    }
+
+    async fn recover_range(
+        &self,
+        request: Request<RecoverRangeRequest>,
+    ) -> Result<Response<RecoverRangeResponse>, Status> {
+        let peer = peer(&request);
+        unary(&self.host, NAME, "RecoverRange", async {
+            let _call = admit(&self.host, &peer)?;
+            let request = validate::recover_range(request.into_inner())?;
+            if !request.dry_run {
+                tracing::warn!(
+                    peer = %peer.address,
+                    operator = ?request.operator,
+                    range_id = request.range_id,
+                    lost = ?request.lost_store_ids,
+                    now = request.now,
+                    "an operator lets a range go on without its majority"
+                );
+            }
+            self.masters()?.recover_range(request).await.map_err(failure_of_masters)
         })
         .await
     }

@@ -7,9 +7,9 @@ use sharklock_proto::{
     v1::{
         CancelOperatorRequest, CancelOperatorResponse, ChangeMastersRequest, ChangeMastersResponse,
         ChangeRangeRequest, ChangeRangeResponse, GetScheduleResponse, ListOperatorsRequest,
-        ListOperatorsResponse, PauseScheduleRequest, PauseScheduleResponse, RebalanceRequest,
-        RebalanceResponse, SetScheduleRequest, SetScheduleResponse, SetStoreDutyRequest,
-        SetStoreDutyResponse,
+        ListOperatorsResponse, ListRecoveriesResponse, PauseScheduleRequest, PauseScheduleResponse,
+        RebalanceRequest, RebalanceResponse, RecoverRangeRequest, RecoverRangeResponse,
+        SetScheduleRequest, SetScheduleResponse, SetStoreDutyRequest, SetStoreDutyResponse,
     },
 };
 use sharklock_transport::MastersError;
@@ -137,6 +137,25 @@ pub trait Directory: Send + Sync + 'static {
     ) -> Result<ChangeMastersResponse, MastersError> {
         Err(takes_no_orders())
     }
+
+    /// Ranges that have lost their majority, and recoveries.
+    ///
+    /// # Errors
+    /// As [`change_range`](Self::change_range).
+    async fn list_recoveries(&self) -> Result<ListRecoveriesResponse, MastersError> {
+        Err(takes_no_orders())
+    }
+
+    /// Lets what is left of such a range go on.
+    ///
+    /// # Errors
+    /// As [`change_range`](Self::change_range).
+    async fn recover_range(
+        &self,
+        _request: RecoverRangeRequest,
+    ) -> Result<RecoverRangeResponse, MastersError> {
+        Err(takes_no_orders())
+    }
 }
 
 fn takes_no_orders() -> MastersError {
@@ -216,6 +235,17 @@ impl Directory for sharklock_transport::Masters {
         request: ChangeMastersRequest,
     ) -> Result<ChangeMastersResponse, MastersError> {
         Self::change_masters(self, request, ORDER_WITHIN).await
+    }
+
+    async fn list_recoveries(&self) -> Result<ListRecoveriesResponse, MastersError> {
+        Self::list_recoveries(self, ORDER_WITHIN).await
+    }
+
+    async fn recover_range(
+        &self,
+        request: RecoverRangeRequest,
+    ) -> Result<RecoverRangeResponse, MastersError> {
+        Self::recover_range(self, request, ORDER_WITHIN).await
     }
 }
 

@@ -31,7 +31,7 @@ const FAST: Duration = Duration::from_secs(60);
 /// A learner has so long to get its snapshot and to catch up.
 const SLOW: Duration = Duration::from_secs(600);
 /// Longest name of whoever orders something, bytes.
-const BY_BYTES_MAX: usize = 256;
+pub(super) const BY_BYTES_MAX: usize = 256;
 
 /// What a leading master knows of operators beside the log.
 ///
@@ -56,6 +56,13 @@ impl Operations {
     /// Since when this master carries it out.
     pub(super) fn since(&self, id: u64) -> Option<Duration> {
         self.since.get(&id).copied()
+    }
+
+    /// Others have ended.
+    pub(super) fn keep(&mut self, runs: impl Fn(u64) -> bool) {
+        self.since.retain(|id, _| runs(*id));
+        self.ending.retain(|id, _| runs(*id));
+        self.waits.retain(|id, _| runs(*id));
     }
 
     fn forget(&mut self, id: u64) {

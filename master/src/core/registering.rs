@@ -152,6 +152,7 @@ impl MasterCore {
             | Asker::Setting { .. }
             | Asker::Dutiful { .. }
             | Asker::Masters { .. }
+            | Asker::Recovering { .. }
             | Asker::Watchers { .. } => false,
         })
     }
@@ -283,6 +284,10 @@ impl MasterCore {
             (Asker::Masters { number, steps }, Answer::Member(id)) => {
                 self.masters_changed(number, steps, id);
             }
+            (Asker::Recovering { number, steps, losses }, Answer::Recovery(id)) => {
+                self.recovery_begun(number, id, steps, losses);
+            }
+            (Asker::Recovering { number, .. }, _) => self.recovery_overtaken(number),
             (Asker::Nobody, Answer::Operator(id)) => self.operator_ended(now, None, id),
             (Asker::Nobody, _) => {}
             (Asker::Watchers { range }, _) => _ = self.changed_ranges.insert(range),

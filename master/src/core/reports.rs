@@ -18,12 +18,13 @@ use crate::{
     presence::{Beat, Counts, Leader, Presence},
     refusal::{Reason, Refusal},
     schedule::Duty,
+    state::RecoveryRecord,
 };
 
 /// Ranges that one answer to a heartbeat asks to raise; the rest follows with the next.
 const RAISED_MAX: usize = 1_000;
 /// Orphans of one heartbeat that are looked at.
-const ORPHANS_MAX: usize = 1_000;
+const ORPHANS_MAX: usize = 16_384;
 
 impl MasterCore {
     pub(super) fn store_heartbeat(
@@ -52,6 +53,9 @@ impl MasterCore {
         let is_next = leading.presence.heartbeat(now, store, &address, beat);
         leading.scheduling.beat(store, &request);
         leading.operations.hear(store, request.waits);
+        let orphans = &request.orphans[..request.orphans.len().min(ORPHANS_MAX)];
+        leading.losses.hear(store, orphans, &request.absent);
+        let asked_about = leading.losses.asked(now, store);
         if request.is_leaving {
             leading.presence.leaves(store);
         }
@@ -72,6 +76,8 @@ impl MasterCore {
             bootstrap_level: self.state().first_range_level,
             raise: self.to_raise(store),
             steps: self.steps_of(store),
+            asked_about,
+            alone: self.state().recoveries().at(store).map(RecoveryRecord::order).collect(),
             removed: self.removed_of(&request.orphans),
             masters: self.master_addresses(),
         })
@@ -85,7 +91,9 @@ impl MasterCore {
             let conf_ver = descriptor.epoch.conf_ver;
             let is_member = descriptor.replicas.iter().any(|it| it.peer.0 == orphan.peer_id);
             let is_removed = conf_ver > orphan.conf_ver && !is_member;
-            is_removed.then_some(OrphanReplica { conf_ver, ..*orphan })
+            let OrphanReplica { range_id, peer_id, .. } = *orphan;
+            let removed = OrphanReplica { range_id, peer_id, conf_ver, ..Default::default() };
+            is_removed.then_some(removed)
         };
         orphans.iter().take(ORPHANS_MAX).filter_map(newer).collect()
     }

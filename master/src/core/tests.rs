@@ -19,6 +19,7 @@ use super::*;
 mod members;
 mod operations;
 mod rebalancing;
+mod recovering;
 mod scheduling;
 
 const TICK: Duration = Duration::from_millis(100);

@@ -17,8 +17,9 @@ use sharklock_proto::{
     v1::{
         CancelOperatorRequest, CancelOperatorResponse, ChangeMastersRequest, ChangeMastersResponse,
         ChangeRangeRequest, ChangeRangeResponse, GetScheduleRequest, GetScheduleResponse,
-        ListOperatorsRequest, ListOperatorsResponse, PauseScheduleRequest, PauseScheduleResponse,
-        RebalanceRequest, RebalanceResponse, SetScheduleRequest, SetScheduleResponse,
+        ListOperatorsRequest, ListOperatorsResponse, ListRecoveriesRequest, ListRecoveriesResponse,
+        PauseScheduleRequest, PauseScheduleResponse, RebalanceRequest, RebalanceResponse,
+        RecoverRangeRequest, RecoverRangeResponse, SetScheduleRequest, SetScheduleResponse,
         SetStoreDutyRequest, SetStoreDutyResponse,
     },
 };
@@ -309,6 +310,26 @@ impl MasterService for Service {
     ) -> Result<Response<ChangeMastersResponse>, Status> {
         match self.ask(Request::ChangeMasters(call.into_inner())).await? {
             Reply::MastersChanging(answer) => Ok(Response::new(answer)),
+            _ => Err(other()),
+        }
+    }
+
+    async fn list_recoveries(
+        &self,
+        _call: Call<ListRecoveriesRequest>,
+    ) -> Result<Response<ListRecoveriesResponse>, Status> {
+        match self.ask(Request::ListRecoveries).await? {
+            Reply::Recoveries(answer) => Ok(Response::new(answer)),
+            _ => Err(other()),
+        }
+    }
+
+    async fn recover_range(
+        &self,
+        call: Call<RecoverRangeRequest>,
+    ) -> Result<Response<RecoverRangeResponse>, Status> {
+        match self.ask(Request::RecoverRange(call.into_inner())).await? {
+            Reply::Recovering(answer) => Ok(Response::new(answer)),
             _ => Err(other()),
         }
     }

@@ -5,9 +5,9 @@ use sharklock_proto::{
     Identity,
     internal::v1::{
         AdmitMasterCommand, DismissMasterCommand, FirstRangeCommand, ForgetMasterCommand,
-        FoundMastersCommand, MasterRow, RangesCommand,
+        FoundMastersCommand, MasterRow, RangesCommand, RecoveryRow,
     },
-    v1::OperatorState,
+    v1::{OperatorState, Recovery, RecoveryState},
 };
 use sharklock_rangemap::{Bounds, Epoch, PeerId, RangeId, Replica, Role};
 
@@ -275,6 +275,87 @@ proptest! {
             if index % 7 == 0 {
                 state = image.restore(&mut state);
             }
+        }
+        image.restore(&mut state);
+    }
+}
+
+/// A recovery of a range, decided by its epoch of today or by an older one; the lost stores; who goes on.
+fn recover(state: &ClusterState, (range, is_fresh, lost, store): (u64, bool, u8, u64)) -> Command {
+    let known = state.ranges().range(RangeId(range)).map(|it| it.epoch);
+    let known = known.unwrap_or(Epoch { version: 0, conf_ver: 0 });
+    let lost = (1..5).filter(|store| lost & (1 << store) != 0);
+    let recovery = Recovery {
+        range_id: range,
+        state: RecoveryState::Running.into(),
+        lost_store_ids: lost.collect(),
+        store_id: store,
+        peer_id: 1,
+        conf_ver: known.conf_ver + 2,
+        version: known.version + 2,
+        generation: 1,
+        ..Recovery::default()
+    };
+    Command::RecoverRange(RecoverRangeCommand {
+        recovery: Some(RecoveryRow { recovery: Some(recovery), ..RecoveryRow::default() }),
+        base_version: known.version,
+        base_conf_ver: known.conf_ver + u64::from(!is_fresh),
+    })
+}
+
+proptest! {
+    /// A range has one that runs at most; it ends when the range is reported with its epoch, or when whoever
+    /// was to go on is lost. All of it is done, or nothing; and it comes back from the image.
+    #[test]
+    fn recoveries_are_whole_over_restarts(
+        steps in prop::collection::vec((0..4u8, (1..4u64, any::<bool>(), any::<u8>(), 1..5u64)), 0..60)
+    ) {
+        let (mut state, mut image) = (ClusterState::empty(), Image::default());
+        let mut peers = BTreeSet::new();
+        let apply = |state: &mut ClusterState, command: Command| {
+            state.apply(EntryAt { index: 1, term: 1 }, 1, &encode_batch(vec![command]))[0]
+        };
+        for of in 0..4 {
+            apply(&mut state, command(&Step::Register(of, of, 1, 1)).expect("it is one"));
+        }
+        for (what, decided) in steps {
+            let range = RangeId(decided.0);
+            match what {
+                0 => {
+                    let known = state.ranges().range(range).map_or(1, |it| it.epoch.conf_ver);
+                    let reported = Descriptor {
+                        bounds: Bounds { start: vec![range.0 as u8], end: vec![range.0 as u8 + 1] },
+                        ..super::tests::range(range.0, known + u64::from(decided.2 % 4))
+                    };
+                    let descriptors = vec![RangeDescriptor::from(&reported)];
+                    apply(&mut state, Command::Ranges(RangesCommand { descriptors }));
+                    let is_over = |it: &RecoveryRecord| reported.epoch.conf_ver < it.epoch.conf_ver;
+                    prop_assert!(state.recoveries().of(range).is_none_or(is_over));
+                }
+                1 => _ = apply(&mut state, command(&Step::Begin(range.0)).expect("it is one")),
+                2 => state = image.restore(&mut state),
+                _ => {
+                    let before = state.clone();
+                    let command = recover(&state, decided);
+                    let running = before.recoveries().of(range).cloned();
+                    match apply(&mut state, command) {
+                        Answer::Recovery(id) => {
+                            let begun = state.recoveries().of(range).expect("it runs").clone();
+                            prop_assert_eq!(begun.id, id);
+                            prop_assert!(decided.1 && peers.insert(begun.as_peer));
+                            prop_assert!(state.operators().of(range).is_none());
+                            let gone = |it: &StoreId| state.stores()[it].duty == Duty::Gone;
+                            prop_assert!(begun.lost.iter().all(gone));
+                            prop_assert!(running.is_none_or(|it| begun.lost.contains(&it.store)));
+                        }
+                        answer => {
+                            prop_assert_eq!(answer, Answer::Overtaken);
+                            prop_assert_eq!(&state, &before);
+                        }
+                    }
+                }
+            }
+            prop_assert_eq!(state.rows_hash, state_rows::rows_hash(&state));
         }
         image.restore(&mut state);
     }

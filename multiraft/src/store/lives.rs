@@ -48,7 +48,7 @@ impl AwaitedChild {
 pub(super) struct Unborn<M> {
     pub(super) loaded: Loaded<M>,
     /// The range of which it is a half.
-    parent: Option<RangeId>,
+    pub(super) parent: Option<RangeId>,
 }
 
 impl<M: StateMachine> Unborn<M> {
@@ -148,7 +148,7 @@ impl<M: StateMachine> Store<M> {
         self.await_birth(Unborn { loaded, parent: None });
     }
 
-    fn await_birth(&mut self, unborn: Unborn<M>) {
+    pub(super) fn await_birth(&mut self, unborn: Unborn<M>) {
         let range = unborn.descriptor().range;
         let before = self.unborn.insert(range, unborn);
         assert!(before.is_none(), "range {range} is born twice");
@@ -157,7 +157,7 @@ impl<M: StateMachine> Store<M> {
     /// The upper half of a range comes into being here, unless a replica of it is or was here that is
     /// as new: then this entry is late. Its records are in no batch before [`dividing`](super::dividing)
     /// has taken them all.
-    fn bear_half(&mut self, parent: RangeId, half: Half<M>) {
+    pub(super) fn bear_half(&mut self, parent: RangeId, half: Half<M>) {
         let child = half.descriptor.range;
         let member = half.descriptor.on_store(self.ident.store);
         let peer = member.expect("a child is where its parent is").peer;
@@ -260,6 +260,12 @@ impl<M: StateMachine> Store<M> {
     /// more ends. Image and halves go into one batch: a crash leaves both or neither.
     pub(super) fn follow_life(&mut self, range: RangeId, effects: &mut Effects<M::Output>) {
         let Some(replica) = self.replicas.get_mut(&range) else { return };
+        if let Some(alone) = replica.take_alone()
+            && self.goes_on_alone(range, &alone, effects)
+        {
+            return;
+        }
+        let Some(replica) = self.replicas.get_mut(&range) else { return };
         let (halves, is_changed) = (replica.take_halves(), replica.take_change());
         let (is_removed, needs_flush) = (replica.is_removed(), replica.needs_flush());
         for half in halves {
@@ -283,7 +289,15 @@ impl<M: StateMachine> Store<M> {
     /// The range goes on without the replica here, and that is known for sure: a committed
     /// configuration does not have it.
     fn bury(&mut self, range: RangeId) {
-        let Some(replica) = self.replicas.remove(&range) else { return };
+        let Some(replica) = self.take_out(range) else { return };
+        tracing::info!(%range, peer = %replica.peer(), "a replica ends: its range goes on without it");
+        self.leave_tombstone(range, replica.peer());
+        self.discarded.extend(replica.into_machines());
+    }
+
+    /// Nothing of the replica here happens any more.
+    pub(super) fn take_out(&mut self, range: RangeId) -> Option<Replica<M>> {
+        let replica = self.replicas.remove(&range)?;
         self.by_start.remove(&replica.descriptor().bounds.start);
         self.work.remove(&range);
         self.lost.remove(&range);
@@ -291,9 +305,7 @@ impl<M: StateMachine> Store<M> {
         self.unflushed.remove(&range);
         self.flush_due.remove(&range);
         self.transfers.forget(range);
-        tracing::info!(%range, peer = %replica.peer(), "a replica ends: its range goes on without it");
-        self.leave_tombstone(range, replica.peer());
-        self.discarded.extend(replica.into_machines());
+        Some(replica)
     }
 
     fn leave_tombstone(&mut self, range: RangeId, peer: PeerId) {

@@ -1,6 +1,7 @@
 //! The engine through its public interface, on simulated disks and an in-test network.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod alone;
 mod checks;
 mod cluster;
 mod coalescing;

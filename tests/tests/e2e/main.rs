@@ -27,6 +27,7 @@ mod older_copy;
 mod power_cut;
 mod ranges;
 mod rebalance;
+mod recover;
 mod restart;
 mod split_under_load;
 mod stores;

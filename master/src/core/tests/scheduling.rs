@@ -299,7 +299,8 @@ fn a_replica_that_was_replaced_while_it_was_away_hears_it_from_the_masters() {
     made(&mut now, range_step::Step::Remove(old));
     world.beat(1, 1, vec![report(&now, 6)]);
     (0..3).for_each(|_| world.tick());
-    let orphan = |peer_id, conf_ver| OrphanReplica { range_id: 1, peer_id, conf_ver };
+    let orphan =
+        |peer_id, conf_ver| OrphanReplica { range_id: 1, peer_id, conf_ver, ..Default::default() };
     let mut asks = |orphan: OrphanReplica| {
         let beat = world.heartbeat(3, 1, Vec::new());
         let beat = StoreHeartbeatRequest { orphans: vec![orphan], ..beat };
