@@ -121,8 +121,8 @@ const FLOORS: [(&str, u64); 105] = [
     ("steps that masters asked for", 20_000),
     ("replicas that masters know to be removed", 100),
     // Machines are lost for good.
-    ("fault: store lost for good", 8),
-    ("stores that came back when they were gone", 3),
+    ("fault: store lost for good", 5),
+    ("stores that came back when they were gone", 2),
     ("stores that gateways were told to be gone", 8),
 ];
 
