@@ -9,19 +9,15 @@ mod ranges;
 mod recover;
 mod servers;
 mod stores;
+mod values;
 
-use std::{
-    ffi::OsString,
-    net::{Ipv4Addr, SocketAddr},
-    path::PathBuf,
-    time::Duration,
-};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use sharklock_client::{BadClusterId, Client, ClientBuilder, ClusterId, endpoints_of_list};
+use sharklock_client::{Client, ClientBuilder, ClusterId};
 
-use crate::config::listen;
+use values::{cluster, duration, endpoints, every, lock_name, owner, prefix, reason, ttl};
 
 pub use self::masters::{MastersArgs, MastersChangeArgs, MastersCommand};
 pub use self::ops::{ChangeArgs, FromStoreArgs, MoveArgs, OpsArgs, OpsCommand, ToStoreArgs};
@@ -42,15 +38,6 @@ pub const MASTER_PORT: u16 = 7720;
 pub const ADMIN_PORT: u16 = 7790;
 /// The endpoint of a gateway on this machine, used when none is given.
 pub const DEFAULT_ENDPOINT: &str = "http://127.0.0.1:7700";
-
-/// A lease cannot be shorter (decisions.md, *Defaults*).
-const TTL_MIN: Duration = Duration::from_secs(2);
-/// A lease cannot be longer (decisions.md, *Defaults*).
-const TTL_MAX: Duration = Duration::from_secs(600);
-/// A part of a bench's time cannot be shorter.
-const EVERY_MIN: Duration = Duration::from_millis(100);
-/// Longer than any session of work, short enough that arithmetic on it cannot overflow.
-const DURATION_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 const HELP: &str = "\
 {about-with-newline}
@@ -443,93 +430,6 @@ Examples:
 pub struct CompletionArgs {
     /// The shell
     pub shell: Shell,
-}
-
-fn loopback(port: u16) -> SocketAddr {
-    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
-}
-
-/// `dev` speaks plaintext to whoever asks, so it must not be reachable from elsewhere.
-fn loopback_address(text: &str) -> Result<SocketAddr, String> {
-    let address = listen(text).ok_or("expected ADDRESS:PORT, like 127.0.0.1:7700")?;
-    if !address.ip().is_loopback() {
-        return Err("`dev` has no encryption and serves loopback addresses only".into());
-    }
-    Ok(address)
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    let duration = humantime::parse_duration(text)
-        .map_err(|why| format!("{why}; give a number with a unit, like 500ms, 10s or 1m30s"))?;
-    if duration > DURATION_MAX {
-        return Err("at most 10 years".into());
-    }
-    Ok(duration)
-}
-
-fn ttl(text: &str) -> Result<Duration, String> {
-    let ttl = duration(text)?;
-    if !(TTL_MIN..=TTL_MAX).contains(&ttl) {
-        return Err("a lease is 2s to 10m".into());
-    }
-    Ok(ttl)
-}
-
-fn every(text: &str) -> Result<Duration, String> {
-    let every = duration(text)?;
-    if every < EVERY_MIN {
-        return Err("at least 100ms: a shorter part has too few cycles for a percentile".into());
-    }
-    Ok(every)
-}
-
-fn endpoints(list: &str) -> Result<Endpoints, String> {
-    let endpoints = endpoints_of_list(list);
-    if endpoints.is_empty() {
-        return Err(
-            "--endpoints, or the variable SHARKLOCK_ENDPOINTS, names no endpoint: give at \
-                    least one, as http://127.0.0.1:7700"
-                .to_owned(),
-        );
-    }
-    Ok(Endpoints(endpoints))
-}
-
-/// A variable that is set to nothing is not set.
-fn cluster(id: &str) -> Result<Cluster, BadClusterId> {
-    match id.trim() {
-        "" => Ok(Cluster(None)),
-        id => Ok(Cluster(Some(id.parse()?))),
-    }
-}
-
-/// The limits of names (decisions.md, *Defaults*), checked here so that a bad name costs no round
-/// trip.
-fn lock_name(text: &str) -> Result<String, String> {
-    bounded_text(text, 512, "a lock name")
-}
-
-fn prefix(text: &str) -> Result<String, String> {
-    // The rest of a lock's name is for the numbers of worker and name.
-    bounded_text(text, 480, "a prefix")
-}
-
-fn owner(text: &str) -> Result<String, String> {
-    bounded_text(text, 256, "an owner")
-}
-
-fn reason(text: &str) -> Result<String, String> {
-    bounded_text(text, 1024, "a reason")
-}
-
-fn bounded_text(text: &str, bytes_max: usize, what: &str) -> Result<String, String> {
-    if text.is_empty() || text.len() > bytes_max {
-        return Err(format!("{what} has 1 to {bytes_max} bytes"));
-    }
-    if text.chars().any(char::is_control) {
-        return Err(format!("{what} has no control characters"));
-    }
-    Ok(text.to_owned())
 }
 
 #[cfg(test)]

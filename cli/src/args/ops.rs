@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use super::{HELP, OutputArgs, duration, ranges::WhichArgs};
+use super::{HELP, OutputArgs, ranges::WhichArgs, values::duration};
 
 /// Arguments of `ops`.
 #[derive(Debug, Args)]

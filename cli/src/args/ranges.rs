@@ -5,7 +5,10 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use sharklock_client::WhichRange;
 
-use super::{FromStoreArgs, HELP, MoveArgs, OutputArgs, ToStoreArgs, duration, lock_name};
+use super::{
+    FromStoreArgs, HELP, MoveArgs, OutputArgs, ToStoreArgs,
+    values::{duration, lock_name},
+};
 use crate::exit::{Failure, USAGE};
 
 /// Arguments of `ranges`.

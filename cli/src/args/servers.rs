@@ -4,7 +4,10 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Subcommand};
 
-use super::{ADMIN_PORT, GATEWAY_PORT, HELP, OutputArgs, loopback, loopback_address};
+use super::{
+    ADMIN_PORT, GATEWAY_PORT, HELP, OutputArgs,
+    values::{loopback, loopback_address},
+};
 
 /// How many nodes `dev` runs at most: as many as have ports of their own between 7700 and 8600.
 pub const NODES_MAX: u8 = 9;
