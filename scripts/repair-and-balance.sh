@@ -6,7 +6,7 @@
 # history of the clients a violation.
 # `repair-and-balance.sh`; SHARKLOCK_BIN=FILE and DISK=DIR choose the binary and the disk, CLIENTS=N
 # the load, DOWN=DURATION after how long a store counts as down (20s; as shipped 5m). Balancing does
-# not wait either: patience is 5 s and the cool-down of leaders 10 s (30 s and 10 min). It ends by
+# not wait either: patience is 5 s and the cool-down of leaders 10 s (30 s and 11 min). It ends by
 # itself within fifteen minutes.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

@@ -56,8 +56,9 @@ impl Default for Settings {
             patience: Duration::from_secs(30),
             // Twice as long as a silent store: its store is heard, so the network may be to blame.
             unheard: Duration::from_secs(600),
-            // Each change starts all leases of the range anew (SEMANTICS.md, "late by at most").
-            cool_down: Duration::from_secs(600),
+            // Each change starts all leases of the range anew (SEMANTICS.md, "late by at most"). It is
+            // longer than the longest lease, so each can end in between.
+            cool_down: Duration::from_secs(660),
             // With what is on its way all stores come to lie within 5 %.
             tolerance: 30,
             // 1 % of what one range takes before it is split.
