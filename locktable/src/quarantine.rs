@@ -47,3 +47,51 @@ impl LockTable {
         Reply::Done
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        Acquire, Acquisition, AcquisitionId, Command, Instance, Mode, Owner, Recover, Refusal,
+        SessionHandle, Wait,
+    };
+
+    fn acquire(number: u64, wait: Wait) -> Command {
+        let mut session = [0; 16];
+        session[..8].copy_from_slice(&number.to_be_bytes());
+        let session = SessionHandle(session);
+        Command::Acquire(Box::new(Acquire {
+            acquisition: Acquisition { session, instance: Instance(1), id: AcquisitionId(1) },
+            name: format!("lock-{number:05}").as_str().into(),
+            mode: Mode::Exclusive,
+            ttl_ms: 10_000,
+            wait,
+            reenter: None,
+            owner: Owner::default(),
+            condition: None,
+            asked_ms: u64::MAX,
+        }))
+    }
+
+    /// One entry must not hold up a range for as long as all that waited would take.
+    #[test]
+    fn many_who_waited_are_served_a_thousand_at_a_time_and_nobody_comes_between() {
+        let mut table = LockTable::new();
+        let at = At { index: 1, term: 5, stamped_unix_ms: 0 };
+        table.apply(at, Command::Recover(Recover { generation: 0, waits: true }));
+        for number in 0..2_500 {
+            table.apply(at, acquire(number, Wait::Unbounded));
+        }
+        assert_eq!(table.counts().holds, 0);
+        for holds in [1_000, 2_000, 2_500] {
+            let end = Command::EndQuarantine(EndQuarantine { proposer_term: 5 });
+            let outcome = table.apply(at, end);
+            let is_over = holds == 2_500;
+            assert_eq!(outcome.changes.last(), Some(&Change::QuarantineEnds { is_over }));
+            assert_eq!((table.counts().holds, table.counts().waiters), (holds, 2_500 - holds));
+            table.check_invariants();
+            let tried = table.apply(at, acquire(9_000 + holds as u64, Wait::Try)).reply;
+            assert_eq!(tried == Reply::Refused(Refusal::Quarantine), !is_over, "{tried:?}");
+        }
+    }
+}

@@ -3,9 +3,9 @@
 
 use sharklock_locktable::{
     Acquire, Acquisition, AcquisitionId, Ask, Cancel, Claim, Command, Condition, Downgrade, End,
-    EndCause, Ending, Expire, ExpireItem, Instance, LeaseRule, Mode, Name, Owner,
-    RaiseFeatureLevel, Reclaim, Release, Revoke, SessionHandle, SetCondition, TimeUp, Timed, Token,
-    Wait, WaitTimeout,
+    EndCause, EndQuarantine, Ending, Expire, ExpireItem, Instance, LeaseRule, Mode, Name, Owner,
+    RaiseFeatureLevel, Reclaim, Recover, Release, Revoke, SessionHandle, SetCondition, TimeUp,
+    Timed, Token, Wait, WaitTimeout,
 };
 
 use crate::naive::{Held, Naive};
@@ -103,7 +103,7 @@ impl Commands {
     }
 
     fn make_new(&mut self, dice: &mut Dice, model: &Naive) -> Command {
-        match dice.roll(140) {
+        match dice.roll(144) {
             0..46 => self.acquire(dice, model),
             46..62 => self.release(dice, model),
             62..70 => {
@@ -144,7 +144,9 @@ impl Commands {
                 let (session, reason) = (session(dice), "revoked".into());
                 Command::Revoke(Revoke { session, reason, operator: "op".into() })
             }
-            _ => Command::RaiseFeatureLevel(RaiseFeatureLevel { level: 1 + dice.roll(3) }),
+            139 => Command::RaiseFeatureLevel(RaiseFeatureLevel { level: 1 + dice.roll(3) }),
+            140 => Command::Recover(Recover { generation: 0, waits: dice.roll(3) > 0 }),
+            _ => Command::EndQuarantine(EndQuarantine { proposer_term: term(dice) }),
         }
     }
 
@@ -190,7 +192,7 @@ impl Commands {
                 mode = hold.mode;
             }
             if miss == 4 {
-                reenter = Some(Token(dice.roll(model.tokens + 3)));
+                reenter = Some(Token(model.generation << 48 | dice.roll(model.tokens + 3)));
             }
             if miss != 5 {
                 condition = None;
@@ -218,7 +220,7 @@ impl Commands {
             .find(|hold| hold.name == name && hold.owner_life.session == acquisition.session)
         {
             Some(hold) if dice.roll(10) > 0 => hold.token,
-            _ => Token(dice.roll(model.tokens + 2)),
+            _ => Token(model.generation << 48 | dice.roll(model.tokens + 2)),
         };
         match dice.roll(12) {
             0 => acquisition.id = AcquisitionId(self.id_last + 1 + dice.roll(3)),
@@ -275,7 +277,8 @@ impl Commands {
         let all: Vec<_> = model.held.iter().collect();
         let aim = if dice.roll(3) > 0 && !orphans.is_empty() { orphans } else { all };
         let mut acquisition = self.acquisition(dice);
-        let (mut name, mut token) = (self.name(dice), Token(dice.roll(model.tokens + 2)));
+        let (mut name, mut token) =
+            (self.name(dice), Token(model.generation << 48 | dice.roll(model.tokens + 2)));
         if let Some(hold) = dice.pick(&aim)
             && dice.roll(10) > 0
         {
@@ -379,7 +382,7 @@ impl Commands {
 
     /// A live hold; now and then any other.
     fn hold(&mut self, dice: &mut Dice, model: &Naive) -> (Name, Token) {
-        let random = (self.name(dice), Token(dice.roll(model.tokens + 2)));
+        let random = (self.name(dice), Token(model.generation << 48 | dice.roll(model.tokens + 2)));
         if dice.one_in(8) {
             return random;
         }

@@ -6,8 +6,8 @@
 use sharklock_locktable::{
     Acquire, Acquisition, AcquisitionId, Agreement, At, Cancel, Change, Command, Condition,
     ConditionFlaw, DelayView, EndingCause, ExpireItem, Finished, Grant, HoldView, Lease, LockView,
-    Mode, Name, Outcome, Owner, Refusal, Release, Reply, Status, TableLimits, Token, Wait,
-    WaiterView,
+    Mode, Name, Outcome, Owner, Quarantine, Refusal, Release, Reply, Status, TableLimits, Token,
+    Wait, WaiterView,
 };
 
 use crate::naive_ended::Generation;
@@ -80,6 +80,11 @@ pub struct Naive {
     pub limits: TableLimits,
     pub level: u64,
     pub tokens: u64,
+    /// The upper part of tokens.
+    pub generation: u64,
+    /// The age at which it was recovered last; 0: never.
+    pub recovered: u64,
+    pub quarantine: Quarantine,
     pub held: Vec<Held>,
     pub waiting: Vec<Waiting>,
     pub delayed: Vec<Delayed>,
@@ -163,6 +168,9 @@ impl Naive {
             limits,
             level,
             tokens: 0,
+            generation: 0,
+            recovered: 0,
+            quarantine: Quarantine::None,
             held: vec![],
             waiting: vec![],
             delayed: vec![],
@@ -217,8 +225,26 @@ impl Naive {
                 self.raise(raise.level);
                 Reply::Done
             }
-            // See testscripts.
-            Command::Recover(_) | Command::EndQuarantine(_) => unreachable!("never made here"),
+            Command::Recover(recover) => {
+                self.generation = (self.generation + 1).max(recover.generation.into());
+                self.recovered = self.age;
+                if recover.waits {
+                    self.quarantine = Quarantine::Waits;
+                } else if self.is_quarantined() {
+                    self.quarantine = Quarantine::Ends;
+                }
+                Reply::Done
+            }
+            Command::EndQuarantine(end) => {
+                if end.proposer_term == at.term && self.is_quarantined() {
+                    self.quarantine = Quarantine::None;
+                    let mut names: Vec<_> = self.waiting.iter().map(|it| it.name.clone()).collect();
+                    names.sort();
+                    names.iter().for_each(|name| self.serve(at, name));
+                    self.changes.push(Change::QuarantineEnds { is_over: true });
+                }
+                Reply::Done
+            }
             _ if self.level < 2 => Reply::Refused(Refusal::FeatureLevel),
             Command::SetCondition(set) => self.set_condition(set),
             Command::Claim(claim) => self.claim(claim),
@@ -278,14 +304,19 @@ impl Naive {
         if let Some(flaw) = super::naive_terms::flaw(&condition, *ttl_ms) {
             return Reply::Refused(Refusal::Condition(flaw));
         }
-        if self.seats(name).iter().any(|taken| !same_kind(*taken, *mode)) {
+        let waiting = self.waiting.iter().filter(|it| it.name == *name).map(|it| it.mode);
+        if self.seats(name).into_iter().chain(waiting).any(|other| !same_kind(other, *mode)) {
             return Reply::Refused(Refusal::ModeMismatch);
         }
         if full {
             return self.too_many_open();
         }
         let queue = self.waiting.iter().filter(|waiter| waiter.name == *name).count();
-        if queue == 0 && self.fits(name, *mode) {
+        let is_open = queue == 0 && self.fits(name, *mode);
+        if is_open && self.is_quarantined() && *wait == Wait::Try {
+            return Reply::Refused(Refusal::Quarantine);
+        }
+        if is_open && !self.is_quarantined() {
             if self.has_no_seat(name) {
                 return Reply::Refused(Refusal::TooManyHolders {
                     max: self.limits.seats_per_lock_max,
@@ -457,7 +488,19 @@ impl Naive {
         hold
     }
 
+    pub fn is_quarantined(&self) -> bool {
+        self.quarantine != Quarantine::None
+    }
+
+    pub fn next_token(&mut self) -> Token {
+        self.tokens += 1;
+        Token(self.generation << 48 | self.tokens)
+    }
+
     pub fn serve(&mut self, at: At, name: &Name) {
+        if self.is_quarantined() {
+            return;
+        }
         while let Some(index) = self.waiting.iter().position(|waiter| waiter.name == *name) {
             if !self.fits(name, self.waiting[index].mode) || self.has_no_seat(name) {
                 return;
@@ -471,8 +514,7 @@ impl Naive {
 
     pub fn grant(&mut self, at: At, from_queue: bool, wish: Wish<'_>) -> Grant {
         let Wish { name, acquisition, mode, ttl_ms, owner, condition } = wish;
-        self.tokens += 1;
-        let token = Token(self.tokens);
+        let token = self.next_token();
         let companion = self.held.iter().find(|hold| hold.name == *name);
         let hold = Held {
             name: name.clone(),

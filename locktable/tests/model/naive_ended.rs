@@ -38,7 +38,8 @@ impl Naive {
 
     /// Whether it may have ended and be forgotten.
     pub fn is_doubtful(&self, asked_ms: u64) -> bool {
-        self.level >= 3 && self.lost > 0 && asked_ms < self.lost + 1_000
+        let is_behind = |ms: u64| ms > 0 && asked_ms < ms + 1_000;
+        self.level >= 3 && (is_behind(self.lost) || is_behind(self.recovered))
     }
 
     /// From here on it is remembered for 35 s.

@@ -83,7 +83,7 @@ impl Naive {
     }
 
     pub fn give_up(&mut self, at: At, index: usize) {
-        if self.held[index].heir().is_some() {
+        if self.held[index].heir().is_some() && !self.is_quarantined() {
             self.inherit(at, index, Finished::Released, true);
         } else {
             self.end(index, Finished::Released);
@@ -110,6 +110,10 @@ impl Naive {
     }
 
     fn notice_is_over(&mut self, at: At, index: usize, told: bool) {
+        if let Some(heir) = self.held[index].heir().filter(|_| self.is_quarantined()) {
+            let name = self.held[index].name.clone();
+            self.stop_waiting(&name, heir, Finished::HoldLost);
+        }
         let hold = &self.held[index];
         let Notice { cause, heir, .. } = hold.notice.clone().expect("it is ending");
         let how = match cause {
@@ -376,9 +380,8 @@ impl Naive {
             return Reply::Refused(Refusal::ModeMismatch);
         }
         let mut hold = self.held.remove(index);
-        self.tokens += 1;
         hold.before = Some(hold.token);
-        hold.token = Token(self.tokens);
+        hold.token = self.next_token();
         hold.floor = hold.token;
         hold.mode = Mode::Shared;
         let (grant, acquisitions) = (hold.grant(), hold.ids());
@@ -397,6 +400,9 @@ impl Naive {
         }
         if self.is_doubtful(reclaim.asked_ms) {
             return Reply::Indeterminate;
+        }
+        if self.is_quarantined() {
+            return Reply::Refused(Refusal::Quarantine);
         }
         let Some(index) = self.find(name, *token) else {
             self.finish(*acquisition, name, Finished::HoldLost, None);
@@ -472,7 +478,8 @@ impl Naive {
     /// The upper half, from the name on.
     pub fn split_off(&mut self, at: &str) -> Self {
         let mut upper = Self::new(self.limits, self.level);
-        upper.tokens = self.tokens;
+        (upper.tokens, upper.generation) = (self.tokens, self.generation);
+        (upper.recovered, upper.quarantine) = (self.recovered, self.quarantine);
         // An id has no name: both go on with all that have ended.
         (upper.age, upper.lost, upper.generations) = (self.age, self.lost, self.generations);
         upper.ended = self.ended.clone();

@@ -214,6 +214,9 @@ impl Half {
         assert_eq!(self.table.bytes() == 0, expected.is_empty(), "{}", self.table.bytes());
         let header = self.table.header();
         assert_eq!(header.token_counter, self.model.tokens);
+        assert_eq!(u64::from(header.generation), self.model.generation);
+        assert_eq!(header.recovered_ms, self.model.recovered);
+        assert_eq!(header.quarantine, self.model.quarantine);
         assert_eq!(header.ring_next, self.model.gone_ever);
         assert_eq!(header.age_ms, self.model.age);
         assert_eq!(header.lost_ms, self.model.lost);

@@ -16,14 +16,14 @@ const MUST_BE_SEEN: &str = "Granted Queued StillHeld Released Cancelled Holds Ag
     Refused::TooManyWaiters \
     Refused::TooManyAcquisitions Refused::AcquisitionReused Refused::NotReenterable \
     Refused::HoldEnding Refused::LeaseShortened Refused::NotReclaimable Refused::NotWaiting \
-    Refused::FeatureLevel \
+    Refused::FeatureLevel Refused::Quarantine \
     Flaw::ZeroDuration Flaw::MissedTooFew Flaw::TtlIsNotMissedIntervals Flaw::HoldWithMaxHold \
     Flaw::HoldWithAskHolder Flaw::WithReentry Flaw::NothingToClaim \
     +Queued +Granted +Joined +Closed +WaiterLeft::Expired +WaiterLeft::Cancelled \
     +WaiterLeft::WaitTimedOut +WaiterLeft::ForceReleased +WaiterLeft::Reclaimed \
     +HoldEnded::Released +HoldEnded::Expired +HoldEnded::ForceReleased +HoldEnded::Reclaimed \
     +HoldEnded::HeldTooLong +HoldEnded::AskedFor +EndingBegan +ExpireMissed +Orphaned +Downgraded \
-    +ConditionSet +Asked +AskDropped +DelayBegan +DelayEnded \
+    +ConditionSet +Asked +AskDropped +DelayBegan +DelayEnded +QuarantineEnds \
     flush restart split pass forgotten cut";
 
 // A new variant does not compile here until somebody has looked at the list above.
