@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use super::{HELP, OutputArgs, duration};
+use super::{HELP, OutputArgs, values::duration};
 
 /// Arguments of `recover`.
 #[derive(Debug, Args)]

@@ -31,7 +31,7 @@ const FAST: Duration = Duration::from_secs(60);
 /// A learner has so long to get its snapshot and to catch up.
 const SLOW: Duration = Duration::from_secs(600);
 /// Longest name of whoever orders something, bytes.
-pub(super) const BY_BYTES_MAX: usize = 256;
+const BY_BYTES_MAX: usize = 256;
 
 /// What a leading master knows of operators beside the log.
 ///
@@ -81,10 +81,7 @@ impl MasterCore {
         request: ChangeRangeRequest,
     ) -> Result<Option<Reply>, Refusal> {
         let ChangeRangeRequest { range_id, goal, dry_run, operator: by } = request;
-        if by.len() > BY_BYTES_MAX {
-            let message = format!("operator: {} bytes; at most {BY_BYTES_MAX}", by.len());
-            return Err(Refusal::new(Reason::Invalid, message));
-        }
+        check_by(&by)?;
         let goal = goal.unwrap_or_default();
         // The id of the replica is given by the log; it has a place in the text of a dry run only.
         let wanted = goal_from_wire(&goal, PeerId(0));
@@ -332,6 +329,16 @@ impl MasterCore {
             None => step,
         }
     }
+}
+
+/// # Errors
+/// The name of whoever orders something is too long to be kept.
+pub(super) fn check_by(by: &str) -> Result<(), Refusal> {
+    if by.len() <= BY_BYTES_MAX {
+        return Ok(());
+    }
+    let message = format!("operator: {} bytes; at most {BY_BYTES_MAX}", by.len());
+    Err(Refusal::new(Reason::Invalid, message))
 }
 
 /// A step; before its operator begins, the replica that comes has no id.

@@ -8,7 +8,7 @@ use sharklock_proto::{
 };
 use sharklock_rangemap::StoreId;
 
-use super::{Asker, GROUP, MasterCore, registering::ADDRESS_BYTES_MAX};
+use super::{Asker, GROUP, MasterCore, operations::check_by, registering::ADDRESS_BYTES_MAX};
 use crate::{
     membership::{Step, path},
     refusal::{Reason, Refusal},
@@ -18,8 +18,6 @@ use crate::{
 
 /// More masters only make each commit slower.
 const MEMBERS_MAX: usize = 7;
-/// Longest name of whoever orders something, bytes.
-const BY_BYTES_MAX: usize = 256;
 
 impl MasterCore {
     /// Somebody wants other masters.
@@ -30,10 +28,7 @@ impl MasterCore {
         request: ChangeMastersRequest,
     ) -> Result<Option<Reply>, Refusal> {
         let ChangeMastersRequest { goal, dry_run, operator: by } = request;
-        if by.len() > BY_BYTES_MAX {
-            let message = format!("operator: {} bytes; at most {BY_BYTES_MAX}", by.len());
-            return Err(Refusal::new(Reason::Invalid, message));
-        }
+        check_by(&by)?;
         let MasterGoal { goal: Some(goal) } = goal.unwrap_or_default() else {
             return Err(Refusal::new(Reason::Invalid, "goal: none is set"));
         };

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sharklock_proto::v1::{RebalanceRequest, RebalanceResponse, Spread};
 
-use super::{MasterCore, scheduling::shown};
+use super::{MasterCore, operations::check_by, scheduling::shown};
 use crate::{
     refusal::{Reason, Refusal},
     request::Reply,
@@ -14,8 +14,6 @@ use crate::{
 
 /// An order ends after so long whatever is left, so that no load that swings keeps leaders moving.
 const LASTS: Duration = Duration::from_secs(600);
-/// Longest name of whoever orders something, bytes.
-const BY_BYTES_MAX: usize = 256;
 
 /// Somebody wants stores to be balanced. Soft: it ends with the leadership of its master.
 #[derive(Debug)]
@@ -32,10 +30,7 @@ impl MasterCore {
         request: RebalanceRequest,
     ) -> Result<Reply, Refusal> {
         let RebalanceRequest { dry_run, operator: by } = request;
-        if by.len() > BY_BYTES_MAX {
-            let message = format!("operator: {} bytes; at most {BY_BYTES_MAX}", by.len());
-            return Err(Refusal::new(Reason::Invalid, message));
-        }
+        check_by(&by)?;
         let done = schedule::rebalance(self.view(now)).map_err(|why| {
             let reason = match why {
                 Hindrance::Paused => Reason::SchedulePaused,

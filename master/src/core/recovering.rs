@@ -15,7 +15,7 @@ use sharklock_rangemap::{Bounds, Descriptor, Epoch, PeerId, RangeId, Replica, St
 use super::{
     Asker, MasterCore,
     losses::{Orphan, Survey},
-    operations::BY_BYTES_MAX,
+    operations::check_by,
     recovery_words::{comma, steps, stores_are, stores_in_words},
 };
 use crate::{
@@ -49,10 +49,7 @@ impl MasterCore {
         number: u64,
         request: RecoverRangeRequest,
     ) -> Result<Option<Reply>, Refusal> {
-        if request.operator.len() > BY_BYTES_MAX {
-            let message = format!("operator: at most {BY_BYTES_MAX} bytes");
-            return Err(Refusal::new(Reason::Invalid, message));
-        }
+        check_by(&request.operator)?;
         let range = RangeId(request.range_id);
         let lost: Vec<_> = request.lost_store_ids.iter().copied().map(StoreId).collect();
         if let Some(running) = self.state().recoveries().of(range)
