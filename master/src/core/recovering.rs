@@ -434,8 +434,9 @@ impl MasterCore {
         losses: Vec<String>,
     ) {
         let record = self.state().recoveries().get(id).expect("it has just begun");
-        let recovery = record.to_wire();
+        let (recovery, lost) = (record.to_wire(), record.lost.clone());
         tracing::warn!(?record, "a range goes on without its majority");
+        self.changed_stores.extend(lost);
         let running: Vec<_> = self.state().operators().running().map(|it| it.id).collect();
         if let Some(leading) = &mut self.leading {
             leading.operations.keep(|id| running.contains(&id));

@@ -168,8 +168,11 @@ fn everything_is_recorded_at_once_and_told_until_it_is_done() {
     assert_eq!((lost.len(), &lost[0].missing_store_ids), (1, &vec![1, 2]));
     assert_eq!((lost[0].hindrance.as_str(), lost[0].survivors.len()), ("", 1));
 
+    it.world.routes.clear();
     let recovery = it.recovers(recover(&[1, 2]));
     assert_eq!((recovery.store_id, recovery.generation, recovery.at_unix_ms), (3, 1, 7));
+    let left = it.world.routes.iter().flat_map(|update| &update.gone_store_ids);
+    assert_eq!(left.copied().collect::<Vec<_>>(), [1, 2], "gateways leave them");
     assert!(recovery.conf_ver > JUMP && recovery.version > JUMP && recovery.as_peer_id >= 1_000);
     let duty = |it: &Disaster, store: u64| it.world.state().stores()[&StoreId(store)].duty;
     assert_eq!([1, 2, 3].map(|store| duty(&it, store)), [Duty::Gone, Duty::Gone, Duty::Serves]);
