@@ -10,45 +10,12 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-binary=${SHARKLOCK_BIN:-${CARGO_TARGET_DIR:-target}/release/sharklock}
-[ -x "$binary" ] || { scripts/setup.sh && cargo build --release --locked --package sharklock-cli; }
+source scripts/dev-cluster.sh
 clients=${CLIENTS:-16}
 wanted=${MOVES:-50}
-dir=$(mktemp -d "${DISK:-.}/kills.XXXXXX")
 ended=$((SECONDS + 600))
-others=()
-server=
-load=
-stop() {
-  touch "$dir/over"
-  for process in $load "${others[@]}" $server; do
-    kill -TERM "$process" 2>/dev/null && wait "$process" || true
-  done
-  rm -rf "$dir"
-}
-trap stop EXIT
-
-export XDG_RUNTIME_DIR=$dir
-"$binary" dev --nodes 4 --port-offset 4000 --data-dir "$dir/data" >"$dir/banner" 2>"$dir/log" &
-server=$!
-within() {
-  local seconds=$1 end=$((SECONDS + $1))
-  shift
-  until "$@"; do
-    if [ "$SECONDS" -ge "$end" ]; then
-      echo "FAILED: not within $seconds s: $*"
-      "$binary" status || true
-      "$binary" ranges ls || true
-      "$binary" ops ls || true
-      exit 1
-    fi
-    sleep 0.5
-  done
-}
-is_up() { grep -q 'Ctrl-C' "$dir/banner" 2>/dev/null; }
-within 60 is_up
-SHARKLOCK_ENDPOINTS=$("$binary" dev ps --output json |
-  jq --raw-output '[.nodes[].gateway | "http://\(.)"] | join(",")')
+begin_cluster 4
+SHARKLOCK_ENDPOINTS=$(endpoints_of_first 4)
 export SHARKLOCK_ENDPOINTS
 
 "$binary" bench acquire-release --clients "$clients" --prefix load/ --warmup 2s --duration 15m \

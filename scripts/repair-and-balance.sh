@@ -11,40 +11,10 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-binary=${SHARKLOCK_BIN:-${CARGO_TARGET_DIR:-target}/release/sharklock}
-[ -x "$binary" ] || { scripts/setup.sh && cargo build --release --locked --package sharklock-cli; }
+source scripts/dev-cluster.sh
 clients=${CLIENTS:-8}
-dir=$(mktemp -d "${DISK:-.}/balance.XXXXXX")
-server=
-load=
-stop() {
-  for process in $load $server; do
-    kill -TERM "$process" 2>/dev/null && wait "$process" || true
-  done
-  rm -rf "$dir"
-}
-trap stop EXIT
-
-export XDG_RUNTIME_DIR=$dir
 export SHARKLOCK_CLUSTER__STORE_DOWN=${DOWN:-20s}
-"$binary" dev --nodes 5 --port-offset 4000 --data-dir "$dir/data" >"$dir/banner" 2>"$dir/log" &
-server=$!
-# Whether this is so within so many seconds; asked twice a second.
-within() {
-  local seconds=$1 end=$((SECONDS + $1))
-  shift
-  until "$@"; do
-    if [ "$SECONDS" -ge "$end" ]; then
-      echo "FAILED: not within $seconds s: $*"
-      "$binary" schedule show || true
-      "$binary" ranges ls || true
-      exit 1
-    fi
-    sleep 0.5
-  done
-}
-is_up() { grep -q 'Ctrl-C' "$dir/banner" 2>/dev/null; }
-within 60 is_up
+begin_cluster 5
 node() { "$binary" dev ps --output json | jq --raw-output ".nodes[$1 - 1].$2"; }
 # A node's data port is ten above that of its gateway.
 store_of() {
@@ -54,7 +24,7 @@ store_of() {
     '.stores[] | select(.address | endswith($at)).store_id'
 }
 # The nodes that stay serve the clients.
-SHARKLOCK_ENDPOINTS=$(for it in 1 2 3; do echo "http://$(node "$it" gateway)"; done | paste -sd,)
+SHARKLOCK_ENDPOINTS=$(endpoints_of_first 3)
 export SHARKLOCK_ENDPOINTS
 
 "$binary" bench acquire-release --clients "$clients" --prefix load/ --warmup 2s --duration 15m \

@@ -8,33 +8,10 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-binary=${SHARKLOCK_BIN:-${CARGO_TARGET_DIR:-target}/release/sharklock}
-[ -x "$binary" ] || { scripts/setup.sh && cargo build --release --locked --package sharklock-cli; }
+source scripts/dev-cluster.sh
 clients=${CLIENTS:-32}
-dir=$(mktemp -d "${DISK:-.}/splits.XXXXXX")
-server=
-load=
-stop() {
-  for process in $load $server; do
-    kill -TERM "$process" 2>/dev/null && wait "$process" || true
-  done
-  rm -rf "$dir"
-}
-trap stop EXIT
-
-export XDG_RUNTIME_DIR=$dir
-"$binary" dev --nodes 3 --port-offset 4000 --data-dir "$dir/data" >"$dir/banner" 2>"$dir/log" &
-server=$!
-deadline=$((SECONDS + 60))
-until grep -q 'Ctrl-C' "$dir/banner"; do
-  if ! kill -0 "$server" 2>/dev/null || [ "$SECONDS" -ge "$deadline" ]; then
-    cat "$dir/log" >&2
-    exit 1
-  fi
-  sleep 0.1
-done
-SHARKLOCK_ENDPOINTS=$("$binary" dev ps --output json |
-  jq --raw-output '[.nodes[].gateway | "http://\(.)"] | join(",")')
+begin_cluster 3
+SHARKLOCK_ENDPOINTS=$(endpoints_of_first 3)
 export SHARKLOCK_ENDPOINTS
 
 "$binary" bench acquire-release --clients "$clients" --prefix load/ --warmup 3s --duration 24s \
