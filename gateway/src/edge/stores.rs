@@ -128,6 +128,10 @@ impl Keeper {
 
     /// The masters do not name some stores any more.
     fn leave_gone(&mut self, update: &RoutesUpdate) {
+        // Most updates are about routes only, and come often.
+        if !update.is_whole && update.gone_store_ids.is_empty() {
+            return;
+        }
         let named = |store: &StoreId| update.stores.iter().any(|to| to.store_id == store.0);
         let is_gone = |store: &StoreId| {
             update.gone_store_ids.contains(&store.0) || (update.is_whole && !named(store))
