@@ -41,7 +41,7 @@ pub struct Operator {
 ///
 /// Invariants:
 /// - `running` has exactly those of `all` that run, by their ranges: a range has one at most;
-/// - at most `ENDED_MAX` have ended, those with the largest ids.
+/// - at most `ENDED_MAX` have ended: the last of them, and those with the largest ids.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Operators {
     all: BTreeMap<u64, Operator>,
@@ -95,7 +95,9 @@ impl Operators {
         (operator.state, operator.because) = (state, because);
         self.running.remove(&operator.range);
         while self.all.len() - self.running.len() > ENDED_MAX {
-            let mut ended = self.all.values().filter(|it| it.state != RUNNING);
+            // Not this one, though it may be older than all others: somebody waits to see how it ended.
+            let mut ended =
+                self.all.values().filter(|it| it.state != RUNNING && it.id != operator_id);
             let oldest = ended.next().map(|operator| operator.id).expect("more than one has ended");
             before.extend(self.all.remove(&oldest));
         }

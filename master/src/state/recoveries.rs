@@ -51,7 +51,7 @@ pub struct RecoveryRecord {
 ///
 /// Invariants:
 /// - `running` has exactly those of `all` that run, by their ranges: a range has one at most;
-/// - at most `OVER_MAX` are over, those with the largest ids.
+/// - at most `OVER_MAX` are over: the last of them, and those with the largest ids.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recoveries {
     all: BTreeMap<u64, RecoveryRecord>,
@@ -122,8 +122,9 @@ impl Recoveries {
         let mut before = vec![(id, Some(record.clone()))];
         record.state = state;
         while self.all.len() - self.running.len() > OVER_MAX {
-            let mut over = self.all.values().filter(|it| it.state != RecoveryState::Running);
-            let oldest = over.next().map(|it| it.id).expect("more than one is over");
+            let is_over = |it: &&RecoveryRecord| it.state != RecoveryState::Running && it.id != id;
+            let oldest =
+                self.all.values().find(is_over).map(|it| it.id).expect("more than one is over");
             before.push((oldest, self.all.remove(&oldest)));
         }
         before

@@ -379,6 +379,35 @@ fn the_last_that_have_ended_are_remembered() {
     assert_eq!(ids.len(), 257, "256 have ended, and one runs");
     assert_eq!((ids[0], ids[1]), (FIRST_ID, FIRST_ID + 2 + 44 * 2), "the oldest are forgotten");
     assert_eq!(state.rows_hash, state_rows::rows_hash(&state));
+    // One that ran for all that time ends, which somebody waits for (simulator, seed 960000435).
+    apply(&mut state, Step::End(0));
+    let ids: Vec<u64> = state.operators().iter().map(|it| it.id).collect();
+    assert_eq!((ids.len(), ids[0], ids[1]), (256, FIRST_ID, FIRST_ID + 2 + 45 * 2));
+    assert_eq!(state.rows_hash, state_rows::rows_hash(&state));
+    image.restore(&mut state);
+}
+
+/// A recovery that ran while a thousand others began and were over.
+#[test]
+fn the_last_recovery_that_is_over_is_remembered() {
+    let (mut state, mut image) = (ClusterState::empty(), Image::default());
+    let apply = |state: &mut ClusterState, command: Command| {
+        state.apply(EntryAt { index: 1, term: 1 }, 1, &encode_batch(vec![command]))[0]
+    };
+    let old = recover(&state, (1, true, 0, 1));
+    apply(&mut state, old);
+    // Each is overtaken by the next, since its survivor is lost.
+    for _ in 0..1_100 {
+        let next = recover(&state, (2, true, 1 << 3, 3));
+        apply(&mut state, next);
+    }
+    let ids = |state: &ClusterState| state.recoveries().iter().map(|it| it.id).collect::<Vec<_>>();
+    assert_eq!((ids(&state).len(), ids(&state)[0]), (1_024 + 2, FIRST_ID));
+    let reported = Descriptor { bounds: Bounds::ALL, ..range(1, 1_000) };
+    let descriptors = vec![RangeDescriptor::from(&reported)];
+    apply(&mut state, Command::Ranges(RangesCommand { descriptors }));
+    assert_eq!((ids(&state).len(), ids(&state)[0]), (1_024 + 1, FIRST_ID), "it is the last");
+    assert_eq!(state.rows_hash, state_rows::rows_hash(&state));
     image.restore(&mut state);
 }
 
