@@ -115,6 +115,18 @@ calls! {
     Describe(_) = "describe", Ordinary, AskAgain, None;
     /// Withdraw. It stays behind its acquire.
     Withdraw(it) = "withdraw", Ordinary, Nothing, Some(&it.name);
+    /// Claim. Like those that follow it may be repeated: the second time it changes nothing.
+    Claim(it) = "claim", Ordinary, MayBeDone, Some(&it.name);
+    /// SetCondition.
+    SetCondition(it) = "set_condition", Ordinary, MayBeDone, Some(&it.name);
+    /// Reclaim.
+    Reclaim(it) = "reclaim", Ordinary, MayBeDone, Some(&it.name);
+    /// Ask.
+    Ask(it) = "ask", Ordinary, MayBeDone, Some(&it.name);
+    /// Downgrade.
+    Downgrade(it) = "downgrade", Ordinary, MayBeDone, Some(&it.name);
+    /// SetAttributes.
+    SetAttributes(it) = "set_attributes", Ordinary, MayBeDone, Some(&it.name);
     /// SplitRange. Repeated under its epoch it is answered as the first.
     SplitRange(it) = "split_range", Ordinary, MayBeDone, Some(&it.name);
 }
@@ -155,6 +167,10 @@ impl store_reply::Body {
             Self::ListRange(body) => body.position,
             Self::ForceRelease(body) => body.position,
             Self::SplitRange(body) => body.position,
+            Self::Agreement(body) => body.position,
+            Self::Ask(body) => body.position,
+            Self::Downgrade(body) => body.position,
+            Self::SetAttributes(body) => body.position,
             Self::Describe(_) | Self::Error(_) | Self::Event(_) => None,
         }
     }
