@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use sharklock_locktable::{
-    Acquire, Acquisition, Cancel, Command, End, EndCause, Ending, LockTable, Status, Token,
+    Acquire, Acquisition, Ask, Cancel, Command, End, EndCause, Ending, LockTable, Refusal, Status,
+    Token,
 };
 use sharklock_multiraft::AwaitedChild;
 use sharklock_proto::{
@@ -15,7 +16,7 @@ use sharklock_proto::{
 use sharklock_rangemap::{Descriptor, RangeId};
 
 use crate::{
-    front::{Asker, Front, LOOKS_QUEUED_MAX, Leading, Query, Read, ReplyTo, Subscriber},
+    front::{About, Asker, Front, LOOKS_QUEUED_MAX, Leading, Query, Read, ReplyTo, Subscriber},
     lease_clock::{LeaseKey, Renewal},
     memory::{Charge, StoreMemory},
     ports::WorkerStats,
@@ -64,22 +65,39 @@ impl Admission<'_> {
             Body::Acquire(request) => {
                 self.acquire(caller(&mut call)?, subscriber, asker, request)?;
             }
-            Body::Release(_) | Body::Cancel(_) if self.front.is_overfull() => {
-                self.stats.overloads += 1;
-                return Err(wire::overloaded());
-            }
+            Body::Reclaim(request) => self.reclaim(caller(&mut call)?, subscriber, request)?,
             Body::Release(request) => {
                 let release = wire::release(&caller(&mut call)?, request);
-                self.front.ask(Command::Release(release), Asker::Release(to));
+                self.urgent(Command::Release(release), About::Release)?;
             }
             Body::Cancel(request) => {
                 let cancel = wire::cancel(&caller(&mut call)?, request);
-                self.front.ask(Command::Cancel(cancel), Asker::Cancel(to));
+                self.urgent(Command::Cancel(cancel), About::Cancel)?;
             }
             Body::Withdraw(request) => self.withdraw(&caller(&mut call)?, asker, request),
             Body::ForceRelease(request) => {
-                self.front.ask(force_release(request), Asker::ForceRelease(to));
+                let asker = Asker::Call { to, about: About::ForceRelease };
+                self.front.ask(force_release(request), asker);
             }
+            Body::Claim(request) => {
+                let (claim, wish) = wire::claim(&caller(&mut call)?, request);
+                self.ordinary(Command::Claim(claim), Asker::Agree { to, wish })?;
+            }
+            Body::SetCondition(request) => {
+                let set = wire::set_condition(&caller(&mut call)?, request);
+                let (set, wish) = set.map_err(malformed)?;
+                self.ordinary(Command::SetCondition(set), Asker::Agree { to, wish })?;
+            }
+            Body::Ask(request) => {
+                let ask = self.asking(&mut call, request)?;
+                self.ordinary(Command::Ask(ask), Asker::Call { to, about: About::Ask })?;
+            }
+            Body::Downgrade(request) => {
+                let downgrade = wire::downgrade(&caller(&mut call)?, request);
+                let asker = Asker::Call { to, about: About::Downgrade };
+                self.ordinary(Command::Downgrade(downgrade), asker)?;
+            }
+            Body::SetAttributes(_) => return Err(wire::refusal(Refusal::FeatureLevel)),
             Body::KeepAlive(request) => {
                 self.keep_alive(caller(&mut call)?, subscriber, asker, request);
             }
@@ -93,16 +111,13 @@ impl Admission<'_> {
     }
 
     fn acquire(
-        self,
+        mut self,
         caller: Caller,
         subscriber: Option<Subscriber>,
         asker: Option<Subscriber>,
         request: v1::AcquireRequest,
     ) -> Result<(), Kind> {
-        if self.front.is_full() {
-            self.stats.overloads += 1;
-            return Err(wire::overloaded());
-        }
+        self.has_room()?;
         let seq = request.seq;
         let asked_ms = leading(self.front).age.asked_ms(self.age);
         let acquire = wire::acquire(caller, request, asked_ms).map_err(malformed)?;
@@ -128,9 +143,77 @@ impl Admission<'_> {
         let stale_at = self.now + CALL_AGE_MAX.saturating_sub(self.age);
         self.front.pending.add(&charge, self.memory.bounds());
         self.memory.weigh(self.front, self.table);
+        let charge = Some(charge);
         let asker = Asker::Acquire { to: self.to, acquisition, name, seq, stale_at, charge };
         self.front.ask(Command::Acquire(Box::new(acquire)), asker);
         Ok(())
+    }
+
+    /// It is never withdrawn: to cancel a reclaim that was granted would free what its session wants
+    /// protected.
+    fn reclaim(
+        mut self,
+        caller: Caller,
+        subscriber: Option<Subscriber>,
+        request: v1::ReclaimRequest,
+    ) -> Result<(), Kind> {
+        self.has_room()?;
+        let seq = request.seq;
+        let asked_ms = leading(self.front).age.asked_ms(self.age);
+        let reclaim = wire::reclaim(caller, request, asked_ms);
+        let (acquisition, name) = (reclaim.acquisition, reclaim.name.clone());
+        // An earlier arrival of the same reclaim holds, or waits for the older life to end.
+        let held = self.table.hold_of(name.as_str(), acquisition);
+        let key = held.map_or(LeaseKey::Waiter(acquisition), LeaseKey::Hold);
+        let clock = &mut leading(self.front).clock;
+        clock.meet(self.table, name.as_str(), key);
+        clock.renew(self.now, key);
+        if let Some(subscriber) = subscriber {
+            self.front.subscribers.insert(acquisition, subscriber);
+        }
+        let status = self.table.status(name.as_str(), acquisition);
+        self.front.attempts.asked(acquisition, None, &status);
+        let stale_at = self.now + CALL_AGE_MAX.saturating_sub(self.age);
+        let asker = Asker::Acquire { to: self.to, acquisition, name, seq, stale_at, charge: None };
+        self.front.ask(Command::Reclaim(Box::new(reclaim)), asker);
+        Ok(())
+    }
+
+    /// Queues what frees a lock, as long as there is any room at all.
+    fn urgent(self, command: Command, about: About) -> Result<(), Kind> {
+        if self.front.is_overfull() {
+            self.stats.overloads += 1;
+            return Err(wire::overloaded());
+        }
+        self.front.ask(command, Asker::Call { to: self.to, about });
+        Ok(())
+    }
+
+    fn ordinary(mut self, command: Command, asker: Asker) -> Result<(), Kind> {
+        self.has_room()?;
+        self.front.ask(command, asker);
+        Ok(())
+    }
+
+    fn has_room(&mut self) -> Result<(), Kind> {
+        if self.front.is_full() {
+            self.stats.overloads += 1;
+            return Err(wire::overloaded());
+        }
+        Ok(())
+    }
+
+    /// The waiter that asks: the one that is named, or the first in the queue.
+    fn asking(&self, call: &mut StoreCall, request: v1::AskRequest) -> Result<Ask, Kind> {
+        let acquisition = match request.acquisition_id {
+            0 => {
+                let view = self.table.lock(&request.name, 0, 1);
+                let first = view.and_then(|view| Some(view.waiters.first()?.acquisition));
+                first.ok_or_else(|| wire::refusal(Refusal::NotWaiting))?
+            }
+            id => Caller::of(call).map_err(malformed)?.acquisition(id),
+        };
+        Ok(Ask { acquisition, name: request.name.into() })
     }
 
     /// The caller of a unary Acquire has gone away. Nobody is answered: where this leader cannot

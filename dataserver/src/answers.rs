@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use sharklock_locktable::{
-    Acquisition, Change, Finished, Grant, LockTable, Name, Outcome, Refusal, Reply, Status, Token,
+    Acquisition, Change, Finished, Grant, HoldView, LockTable, Name, Outcome, Refusal, Reply,
+    Status, Token,
 };
 use sharklock_multiraft::Store;
 use sharklock_proto::{
@@ -13,7 +14,7 @@ use sharklock_proto::{
 use sharklock_rangemap::{Descriptor, RangeId, StoreId};
 
 use crate::{
-    front::{Asker, LinkId, ReplyTo, Subscriber},
+    front::{About, Asker, LinkId, ReplyTo, Subscriber, Wish},
     lease_clock::LeaseClock,
     machine::LockRange,
     moved, wire,
@@ -108,8 +109,12 @@ impl Answers<'_> {
     /// this replica leads; replayed and inherited entries push nothing.
     pub fn outcome(&mut self, asker: Asker, outcome: Outcome, clock: Option<&LeaseClock>) {
         let cancelled = match &asker {
-            Asker::Cancel(_) | Asker::Release(_) | Asker::Withdrawal(_) => true,
-            Asker::Clock | Asker::Acquire { .. } | Asker::ForceRelease(_) => false,
+            Asker::Call { about: About::Release | About::Cancel, .. } | Asker::Withdrawal(_) => {
+                true
+            }
+            Asker::Clock | Asker::Acquire { .. } | Asker::Agree { .. } | Asker::Call { .. } => {
+                false
+            }
         };
         self.answer(asker, outcome.reply, &outcome.changes, clock);
         if clock.is_none() {
@@ -166,38 +171,46 @@ impl Answers<'_> {
                 }
                 Body::Acquire(response)
             }
-            Asker::Release(_) => {
-                let mut response =
-                    v1::ReleaseResponse { position, ..v1::ReleaseResponse::default() };
-                released(&mut response, &reply);
-                Body::Release(response)
+            Asker::Agree { wish, .. } => match reply {
+                Reply::Refused(refusal) => return self.replies.fail(to, wire::refusal(refusal)),
+                reply => Body::Agreement(agreed(position, wish, &reply)),
+            },
+            Asker::Call { about, .. } => match reply {
+                Reply::Refused(refusal) => return self.replies.fail(to, wire::refusal(refusal)),
+                reply => self.done(about, reply, changes, clock),
+            },
+        };
+        self.replies.reply(to, body);
+    }
+
+    /// What a command did, for whoever asked for it.
+    fn done(
+        &self,
+        about: About,
+        reply: Reply,
+        changes: &[Change],
+        clock: Option<&LeaseClock>,
+    ) -> Body {
+        let position = Some(self.position);
+        match about {
+            About::Release => Body::Release(released(position, &reply)),
+            About::Cancel => Body::Cancel(cancelled(position, &reply)),
+            About::Downgrade => Body::Downgrade(downgraded(position, &reply)),
+            About::Ask => {
+                let holds = holds(reply);
+                let asked_count = u32::try_from(holds.len()).unwrap_or(u32::MAX);
+                let shown = holds.into_iter().take(HOLDERS_SHOWN);
+                let holders = shown.map(|hold| self.holder_in_short(hold, clock)).collect();
+                Body::Ask(v1::AskResponse { position, holders, asked_count })
             }
-            Asker::Cancel(_) => {
-                let mut response = v1::CancelResponse { position, ..Default::default() };
-                match reply {
-                    Reply::Cancelled => response.set_outcome(v1::CancelOutcome::Cancelled),
-                    Reply::Released | Reply::StillHeld { .. } => {
-                        response.set_outcome(v1::CancelOutcome::Released);
-                    }
-                    reply => {
-                        response.set_outcome(v1::CancelOutcome::Gone);
-                        response.set_gone_reason(wire::gone_reason(finished(&reply)));
-                    }
-                }
-                Body::Cancel(response)
-            }
-            Asker::ForceRelease(_) => {
-                let holds = match reply {
-                    Reply::Holds(holds) => holds,
-                    _ => Vec::new(),
-                };
+            About::ForceRelease => {
+                let holds = holds(reply);
                 let ended = holds.iter().all(|hold| has_ended(hold.grant.token, changes));
                 let holders = holds.into_iter().map(|hold| self.holder(hold, clock));
                 let holders = within_budget(holders, ANSWER_BYTES_MAX);
                 Body::ForceRelease(v1::ForceReleaseResponse { position, holders, ended })
             }
-        };
-        self.replies.reply(to, body);
+        }
     }
 
     fn acquired(
@@ -214,6 +227,7 @@ impl Answers<'_> {
                 response.set_outcome(v1::AcquireOutcome::Queued);
                 response.place = place;
                 response.ttl_ms = ttl_ms;
+                response.agreement = self.agreement(name, acquisition);
                 return self.show_holders(response, name, clock);
             }
             reply => finished(&reply),
@@ -262,11 +276,18 @@ impl Answers<'_> {
                 wire::gone_reason(how)
             }
             Status::Held { .. } | Status::Waiting { .. } => {
+                response.agreement = self.agreement(name, acquisition);
                 return wire::granted(response, grant);
             }
         };
         response.set_outcome(v1::AcquireOutcome::Gone);
         response.set_gone_reason(reason);
+    }
+
+    /// What is agreed about an open acquisition; nothing where it is no more than the end of a lease.
+    fn agreement(&self, name: &Name, acquisition: Acquisition) -> Option<v1::Agreement> {
+        let agreement = self.table.agreement(name.as_str(), acquisition)?;
+        (!agreement.is_default()).then(|| wire::agreement(&agreement))
     }
 
     fn show_holders(
@@ -366,7 +387,15 @@ fn has_ended(hold: Token, changes: &[Change]) -> bool {
     changes.iter().any(is_it)
 }
 
-fn released(response: &mut v1::ReleaseResponse, reply: &Reply) {
+fn holds(reply: Reply) -> Vec<HoldView> {
+    match reply {
+        Reply::Holds(holds) => holds,
+        _ => Vec::new(),
+    }
+}
+
+fn released(position: Option<v1::Position>, reply: &Reply) -> v1::ReleaseResponse {
+    let mut response = v1::ReleaseResponse { position, ..Default::default() };
     match reply {
         Reply::Released => response.set_outcome(v1::ReleaseOutcome::Released),
         Reply::StillHeld { open } => {
@@ -378,6 +407,56 @@ fn released(response: &mut v1::ReleaseResponse, reply: &Reply) {
             response.set_gone_reason(wire::gone_reason(finished(reply)));
         }
     }
+    response
+}
+
+fn cancelled(position: Option<v1::Position>, reply: &Reply) -> v1::CancelResponse {
+    let mut response = v1::CancelResponse { position, ..Default::default() };
+    match reply {
+        Reply::Cancelled => response.set_outcome(v1::CancelOutcome::Cancelled),
+        Reply::Released | Reply::StillHeld { .. } => {
+            response.set_outcome(v1::CancelOutcome::Released);
+        }
+        reply => {
+            response.set_outcome(v1::CancelOutcome::Gone);
+            response.set_gone_reason(wire::gone_reason(finished(reply)));
+        }
+    }
+    response
+}
+
+fn downgraded(position: Option<v1::Position>, reply: &Reply) -> v1::DowngradeResponse {
+    let mut response = v1::DowngradeResponse { position, ..Default::default() };
+    match reply {
+        Reply::Granted(grant) => {
+            response.set_outcome(v1::DowngradeOutcome::Downgraded);
+            response.token = grant.token.0;
+            response.fence_floor = grant.fence_floor.0;
+        }
+        reply => {
+            response.set_outcome(v1::DowngradeOutcome::Gone);
+            response.set_gone_reason(wire::gone_reason(finished(reply)));
+        }
+    }
+    response
+}
+
+fn agreed(position: Option<v1::Position>, wish: Wish, reply: &Reply) -> v1::AgreementResponse {
+    let mut response = v1::AgreementResponse { position, ..Default::default() };
+    match reply {
+        Reply::Agreed(agreement) => {
+            response.set_outcome(match wish.is_met_by(agreement) {
+                true => v1::AgreementOutcome::Agreed,
+                false => v1::AgreementOutcome::RevisionMoved,
+            });
+            response.agreement = Some(wire::agreement(agreement));
+        }
+        reply => {
+            response.set_outcome(v1::AgreementOutcome::Gone);
+            response.set_gone_reason(wire::gone_reason(finished(reply)));
+        }
+    }
+    response
 }
 
 fn finished(reply: &Reply) -> Finished {

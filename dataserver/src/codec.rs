@@ -210,6 +210,7 @@ fn command_from_record(command: record::LogCommand) -> Result<Command, DecodeErr
     use record::log_command::Body;
     Ok(match command.body.ok_or(DecodeError::Field("command"))? {
         Body::Acquire(acquire) => Command::Acquire(Box::new(acquire_from_record(acquire)?)),
+        Body::SetAttributes(_) => return Err(DecodeError::Field("command")),
         Body::Release(release) => Command::Release(Release {
             acquisition: acquisition_from_record(release.acquisition)?,
             name: release.name.into(),

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use sharklock_locktable::{Acquisition, Command, LockTable, Name};
+use sharklock_locktable::{Acquisition, Agreement, Command, Condition, LockTable, Name};
 use sharklock_multiraft::{EntryAt, LeftBehind, Matched, Proposals, ReadId};
 use sharklock_proto::{internal::v1::ListRange, v1};
 use sharklock_rangemap::{Epoch, StoreId};
@@ -69,7 +69,7 @@ pub struct Subscriber {
 pub enum Asker {
     /// The lease clock: nobody.
     Clock,
-    /// An acquire.
+    /// An acquire or a reclaim.
     Acquire {
         /// The way of the answer.
         to: ReplyTo,
@@ -81,17 +81,61 @@ pub enum Asker {
         seq: u64,
         /// When it is too old to be proposed.
         stale_at: Duration,
-        /// The memory that it takes until it is applied.
-        charge: Charge,
+        /// The memory that it takes until it is applied; none of a reclaim, whose hold is there already.
+        charge: Option<Charge>,
     },
-    /// A release.
-    Release(ReplyTo),
-    /// A cancel.
-    Cancel(ReplyTo),
+    /// A claim or a change of a condition.
+    Agree {
+        /// The way of the answer.
+        to: ReplyTo,
+        /// What its client wishes to be agreed.
+        wish: Wish,
+    },
+    /// Another call about a lock.
+    Call {
+        /// The way of the answer.
+        to: ReplyTo,
+        /// Which call.
+        about: About,
+    },
     /// Callers that have gone away, see [`Attempts`]: nobody hears of it.
     Withdrawal(Acquisition),
-    /// An operator.
-    ForceRelease(ReplyTo),
+}
+
+/// The calls whose answer says no more than what their command did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum About {
+    /// A release.
+    Release,
+    /// A cancel.
+    Cancel,
+    /// An operator's force-release.
+    ForceRelease,
+    /// A waiter asks holders for the lock.
+    Ask,
+    /// A downgrade.
+    Downgrade,
+}
+
+/// What a claim or a change of a condition is to have led to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// The condition of this revision is claimed.
+    Claimed(u64),
+    /// This condition is agreed, as this revision.
+    Condition(Condition, u64),
+}
+
+impl Wish {
+    /// Whether this is what was wished, by this command or by an earlier copy of it.
+    pub fn is_met_by(&self, agreement: &Agreement) -> bool {
+        match *self {
+            Self::Claimed(revision) => agreement.claimed && agreement.revision == revision,
+            Self::Condition(condition, revision) => {
+                (agreement.condition, agreement.revision) == (condition, revision)
+            }
+        }
+    }
 }
 
 impl Asker {
@@ -99,10 +143,7 @@ impl Asker {
     pub fn reply_to(&self) -> Option<ReplyTo> {
         match self {
             Self::Clock | Self::Withdrawal(_) => None,
-            Self::Acquire { to, .. }
-            | Self::Release(to)
-            | Self::Cancel(to)
-            | Self::ForceRelease(to) => Some(*to),
+            Self::Acquire { to, .. } | Self::Agree { to, .. } | Self::Call { to, .. } => Some(*to),
         }
     }
 }
@@ -366,7 +407,7 @@ impl Front {
             }
             // Nobody waits for it. It is left to its lease, wherever its name is.
             Asker::Withdrawal(acquisition) => self.attempts.withdrawn(*acquisition),
-            Asker::Clock | Asker::Release(_) | Asker::Cancel(_) | Asker::ForceRelease(_) => {}
+            Asker::Clock | Asker::Agree { .. } | Asker::Call { .. } => {}
         }
     }
 
@@ -380,7 +421,7 @@ impl Front {
 
     /// An acquire was applied, or will not be: the table counts it from here on.
     fn uncharge(&mut self, asker: &Asker) {
-        if let Asker::Acquire { charge, .. } = asker {
+        if let Asker::Acquire { charge: Some(charge), .. } = asker {
             self.pending.remove(charge);
         }
     }

@@ -224,6 +224,7 @@ fn hold_to_record(hold: &HoldRow) -> record::HoldRow {
             acquisition: Some(acquisition_to_record(reclaimer.acquisition)),
             owner: Some(owner_to_record(Owner::clone(&reclaimer.owner))),
         }),
+        ..record::HoldRow::default()
     }
 }
 
@@ -304,6 +305,7 @@ fn waiter_to_record(waiter: &WaiterRow) -> record::WaiterRow {
         owner: Some(owner_to_record(Owner::clone(&waiter.owner))),
         queued_unix_ms: waiter.queued_unix_ms,
         condition: waiter.condition.as_deref().map(condition_to_record),
+        ..record::WaiterRow::default()
     }
 }
 

@@ -4,8 +4,9 @@
 use std::time::Duration;
 
 use sharklock_locktable::{
-    Acquire, Acquisition, AcquisitionId, Cancel, ConditionFlaw, Finished, Grant, HoldView,
-    Instance, LockView, Mode, Owner, Refusal, Release, SessionHandle, Token, Wait, WaiterView,
+    Acquire, Acquisition, AcquisitionId, Agreement, Cancel, Claim, Condition, ConditionFlaw,
+    Downgrade, Finished, Grant, HoldView, Instance, LeaseRule, LockView, Mode, Owner, Reclaim,
+    Refusal, Release, SessionHandle, SetCondition, Token, Wait, WaiterView,
 };
 use sharklock_proto::{
     internal::v1::{self as internal, store_error},
@@ -13,7 +14,7 @@ use sharklock_proto::{
 };
 use sharklock_rangemap::{Descriptor, Epoch, RangeId, StoreId};
 
-use crate::codec;
+use crate::{codec, front::Wish};
 
 /// How long an overloaded store asks to be left alone.
 const RETRY_AFTER_MS: u64 = 100;
@@ -98,9 +99,107 @@ pub fn acquire(
             address: caller.address,
             attributes: request.attributes.into_iter().collect(),
         },
-        condition: None,
+        condition: request
+            .condition
+            .map(condition)
+            .transpose()?
+            .filter(|it| !it.is_default())
+            .map(Box::new),
         asked_ms,
     })
+}
+
+/// A reclaim as a command. `asked_ms`: as of an [`acquire`].
+pub fn reclaim(caller: Caller, request: v1::ReclaimRequest, asked_ms: u64) -> Reclaim {
+    Reclaim {
+        acquisition: caller.acquisition(request.acquisition_id),
+        name: request.name.into(),
+        token: Token(request.token),
+        owner: Owner {
+            id: request.owner_id,
+            address: caller.address,
+            attributes: request.attributes.into_iter().collect(),
+        },
+        asked_ms,
+    }
+}
+
+/// A claim as a command, and what it is to lead to.
+pub fn claim(caller: &Caller, request: v1::ClaimRequest) -> (Claim, Wish) {
+    let claim = Claim {
+        acquisition: caller.acquisition(request.acquisition_id),
+        name: request.name.into(),
+        token: Token(request.token),
+        revision: request.revision,
+    };
+    (claim, Wish::Claimed(request.revision))
+}
+
+/// A change of a condition as a command, and what it is to lead to.
+pub fn set_condition(
+    caller: &Caller,
+    request: v1::SetConditionRequest,
+) -> Result<(SetCondition, Wish), Malformed> {
+    let v1::SetConditionRequest { ttl_ms, revision, .. } = request;
+    if !(1..=u64::from(u32::MAX)).contains(&ttl_ms) {
+        return Err(Malformed("ttl_ms is not set or out of range"));
+    }
+    let condition = request.condition.map(condition).transpose()?.unwrap_or_default();
+    let Some(next) = revision.checked_add(1) else { return Err(Malformed("revision is no count")) };
+    let set = SetCondition {
+        acquisition: caller.acquisition(request.acquisition_id),
+        name: request.name.into(),
+        token: Token(request.token),
+        revision,
+        ttl_ms,
+        condition,
+    };
+    Ok((set, Wish::Condition(condition, next)))
+}
+
+/// A downgrade as a command.
+pub fn downgrade(caller: &Caller, request: v1::DowngradeRequest) -> Downgrade {
+    Downgrade {
+        acquisition: caller.acquisition(request.acquisition_id),
+        name: request.name.into(),
+        token: Token(request.token),
+    }
+}
+
+fn condition(condition: v1::Condition) -> Result<Condition, Malformed> {
+    let lease = match v1::LeaseRule::try_from(condition.lease) {
+        Ok(v1::LeaseRule::Unspecified | v1::LeaseRule::OnExpiry) => LeaseRule::OnExpiry,
+        Ok(v1::LeaseRule::AfterMissed) => {
+            LeaseRule::AfterMissed { missed: condition.missed, interval_ms: condition.interval_ms }
+        }
+        Ok(v1::LeaseRule::Hold) => LeaseRule::Hold,
+        Err(_) => return Err(Malformed("condition.lease is not known")),
+    };
+    let v1::Condition { lock_delay_ms, max_hold_ms, ask_grace_ms, .. } = condition;
+    Ok(Condition { lease, lock_delay_ms, max_hold_ms, ask_grace_ms })
+}
+
+/// What is agreed about a hold, for its client and for people.
+pub fn agreement(agreement: &Agreement) -> v1::Agreement {
+    let &Agreement { condition, revision, claimed, ttl_ms } = agreement;
+    let (lease, missed, interval_ms) = match condition.lease {
+        LeaseRule::OnExpiry => (v1::LeaseRule::OnExpiry, 0, 0),
+        LeaseRule::AfterMissed { missed, interval_ms } => {
+            (v1::LeaseRule::AfterMissed, missed, interval_ms)
+        }
+        LeaseRule::Hold => (v1::LeaseRule::Hold, 0, 0),
+    };
+    let Condition { lock_delay_ms, max_hold_ms, ask_grace_ms, .. } = condition;
+    let lease = lease.into();
+    let condition = Some(v1::Condition {
+        lease,
+        missed,
+        interval_ms,
+        lock_delay_ms,
+        max_hold_ms,
+        ask_grace_ms,
+    });
+    v1::Agreement { condition, revision, claimed, ttl_ms }
 }
 
 /// A release as a command.
@@ -309,6 +408,9 @@ pub fn holder_in_short(hold: HoldView, remaining_ms: u64) -> v1::Holder {
         open_acquisitions: hold.open,
         ending_reason: hold.ending.unwrap_or_default(),
         acquisition_id: hold.acquisition.id.0,
+        agreement: (!hold.agreement.is_default()).then(|| agreement(&hold.agreement)),
+        orphaned: hold.orphaned,
+        instance: hold.acquisition.instance.0,
         ..v1::Holder::default()
     }
 }
@@ -322,6 +424,8 @@ pub fn holder(hold: HoldView, remaining_ms: u64) -> v1::Holder {
 /// A waiter for people.
 pub fn waiter(waiter: WaiterView, remaining_ms: u64) -> v1::Holder {
     let (mode, permits) = mode(waiter.mode);
+    let WaiterView { condition, ttl_ms, .. } = waiter;
+    let agreed = Agreement { condition, ttl_ms, ..Agreement::default() };
     v1::Holder {
         session: waiter.acquisition.session.to_string(),
         owner_id: waiter.owner.id.clone(),
@@ -333,6 +437,8 @@ pub fn waiter(waiter: WaiterView, remaining_ms: u64) -> v1::Holder {
         ttl_ms: waiter.ttl_ms,
         remaining_ms,
         acquisition_id: waiter.acquisition.id.0,
+        agreement: (!agreed.is_default()).then(|| agreement(&agreed)),
+        instance: waiter.acquisition.instance.0,
         ..v1::Holder::default()
     }
 }

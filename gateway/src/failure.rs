@@ -101,6 +101,10 @@ reasons! {
     BadPageToken = "BAD_PAGE_TOKEN", InvalidArgument;
     /// The call id of a call on a stream is 0, which marks events.
     BadCallId = "BAD_CALL_ID", InvalidArgument;
+    /// A condition has a clause out of bounds, or clauses that contradict each other.
+    BadCondition = "BAD_CONDITION", InvalidArgument;
+    /// The lock table refuses a condition.
+    ConditionRefused = "CONDITION_REFUSED", InvalidArgument;
     /// One acquisition id, two different acquires.
     AcquisitionReused = "ACQUISITION_REUSED", InvalidArgument;
     /// A call that this server does not know.
@@ -111,6 +115,16 @@ reasons! {
     WouldDeadlock = "WOULD_DEADLOCK", FailedPrecondition;
     /// Re-entry of a hold of another session, instance, owner, mode or permits.
     NotReenterable = "NOT_REENTERABLE", FailedPrecondition;
+    /// The hold is ending: it is only to be released.
+    HoldEnding = "HOLD_ENDING", FailedPrecondition;
+    /// The lease of a hold would become shorter.
+    LeaseShortened = "LEASE_SHORTENED", FailedPrecondition;
+    /// The hold is another session's, or of a life that is not older.
+    NotReclaimable = "NOT_RECLAIMABLE", FailedPrecondition;
+    /// Nobody waits for the lock who could ask for it.
+    NotWaiting = "NOT_WAITING", FailedPrecondition;
+    /// Not every server of the range can do that yet.
+    FeatureLevel = "FEATURE_LEVEL", FailedPrecondition;
     /// Every seat of the lock is taken.
     TooManyHolders = "TOO_MANY_HOLDERS", ResourceExhausted;
     /// The lock's queue is full.
@@ -234,6 +248,12 @@ impl Reason {
             Self::ModeMismatch,
             Self::WouldDeadlock,
             Self::NotReenterable,
+            Self::ConditionRefused,
+            Self::HoldEnding,
+            Self::LeaseShortened,
+            Self::NotReclaimable,
+            Self::NotWaiting,
+            Self::FeatureLevel,
             Self::TooManyHolders,
             Self::TooManyWaiters,
             Self::TooManyAcquisitions,
@@ -470,6 +490,12 @@ mod tests {
             (refused("MODE_MISMATCH"), FailedPrecondition, "MODE_MISMATCH"),
             (refused("WOULD_DEADLOCK"), FailedPrecondition, "WOULD_DEADLOCK"),
             (refused("NOT_REENTERABLE"), FailedPrecondition, "NOT_REENTERABLE"),
+            (refused("CONDITION_REFUSED"), InvalidArgument, "CONDITION_REFUSED"),
+            (refused("HOLD_ENDING"), FailedPrecondition, "HOLD_ENDING"),
+            (refused("LEASE_SHORTENED"), FailedPrecondition, "LEASE_SHORTENED"),
+            (refused("NOT_RECLAIMABLE"), FailedPrecondition, "NOT_RECLAIMABLE"),
+            (refused("NOT_WAITING"), FailedPrecondition, "NOT_WAITING"),
+            (refused("FEATURE_LEVEL"), FailedPrecondition, "FEATURE_LEVEL"),
             (refused("TOO_MANY_HOLDERS"), ResourceExhausted, "TOO_MANY_HOLDERS"),
             (refused("STORE_FULL"), ResourceExhausted, "STORE_FULL"),
             (refused("SPLIT_UNFINISHED"), ResourceExhausted, "SPLIT_UNFINISHED"),

@@ -115,6 +115,10 @@ fn session_answer(Answer { call_id, reply }: Answer, observer: &dyn Observer) ->
         Ok(Body::CheckToken(body)) => To::CheckToken(body),
         Ok(Body::GetLock(body)) => To::GetLock(body),
         Ok(Body::Event(body)) => To::Event(body),
+        Ok(Body::Agreement(body)) => To::Agreement(body),
+        Ok(Body::Ask(body)) => To::Ask(body),
+        Ok(Body::Downgrade(body)) => To::Downgrade(body),
+        Ok(Body::SetAttributes(body)) => To::SetAttributes(body),
         Err(failure) => To::Failure(failure.into_message()),
         Ok(
             Body::ListRange(_)

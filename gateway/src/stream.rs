@@ -265,5 +265,9 @@ fn addressed(session: Option<Session>, body: Ask) -> StoreCall {
 
 /// Only a new hold or waiter is shown with its client's address.
 fn shown_address(body: &Ask, address: &str) -> String {
-    if matches!(body, Ask::Acquire(_)) { address.to_owned() } else { String::new() }
+    if matches!(body, Ask::Acquire(_) | Ask::Reclaim(_)) {
+        address.to_owned()
+    } else {
+        String::new()
+    }
 }

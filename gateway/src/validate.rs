@@ -21,6 +21,8 @@ use sharklock_proto::{
 
 use sharklock_rangemap::StoreId;
 
+use self::agreements::check_condition;
+pub use self::agreements::{ask, claim, downgrade, reclaim, set_attributes, set_condition};
 use self::fields::{
     check_acquisition_id, check_attributes, check_mode, check_name, check_seq, check_text,
     check_token_number, clamp_page,
@@ -32,6 +34,7 @@ use crate::{
     page_token,
 };
 
+mod agreements;
 mod fields;
 mod session;
 
@@ -149,6 +152,12 @@ pub fn call(
         Some(session_call::Body::KeepAlive(request)) => keep_alive(frame, request),
         Some(session_call::Body::CheckToken(request)) => check_token(request),
         Some(session_call::Body::GetLock(request)) => get_lock(request),
+        Some(session_call::Body::Claim(request)) => claim(frame, request),
+        Some(session_call::Body::SetCondition(request)) => set_condition(limits, frame, request),
+        Some(session_call::Body::Reclaim(request)) => reclaim(frame, request),
+        Some(session_call::Body::Ask(request)) => ask(frame, request),
+        Some(session_call::Body::Downgrade(request)) => downgrade(frame, request),
+        Some(session_call::Body::SetAttributes(request)) => set_attributes(frame, request),
         None => Err(Failure::of_field(
             Reason::UnknownCall,
             "body",
@@ -170,16 +179,7 @@ pub fn acquire(
     check_seq(request.seq)?;
     check_mode(&request)?;
     let ttl_ms = *request.ttl_ms.get_or_insert(TTL_MS_DEFAULT.max(limits.ttl_ms_min));
-    if !(limits.ttl_ms_min..=TTL_MS_MAX).contains(&ttl_ms) {
-        let min = limits.ttl_ms_min;
-        return Err(Failure::of_field(
-            Reason::BadTtl,
-            "ttl_ms",
-            format!("a lease has {min} to {TTL_MS_MAX} milliseconds: choose a ttl_ms within"),
-        )
-        .with("min", min)
-        .with("max", TTL_MS_MAX));
-    }
+    check_ttl(limits, ttl_ms)?;
     if request.wait_ms.is_some_and(|wait_ms| wait_ms > WAIT_MS_MAX) {
         return Err(Failure::of_field(
             Reason::BadWait,
@@ -194,11 +194,36 @@ pub fn acquire(
     if let Some(token) = request.reenter_token {
         check_token_number("reenter_token", token)?;
     }
+    if let Some(condition) = &request.condition {
+        if request.reenter_token.is_some() {
+            return Err(Failure::of_field(
+                Reason::BadCondition,
+                "condition",
+                "re-entry joins a hold under the condition that it has: leave the condition out, and \
+                 change that of the hold by SetCondition",
+            ));
+        }
+        check_condition(condition, ttl_ms)?;
+    }
     check_text(Reason::BadOwner, "owner_id", &request.owner_id, 0, OWNER_BYTES_MAX)?;
-    check_attributes(&request)?;
+    check_attributes(&request.attributes)?;
     request.session_id = Bytes::new();
     request.instance = session.instance();
     Ok(Checked { session: Some(session), body: Body::Acquire(request), store: None })
+}
+
+fn check_ttl(limits: &RequestLimits, ttl_ms: u64) -> Result<(), Failure> {
+    let min = limits.ttl_ms_min;
+    if (min..=TTL_MS_MAX).contains(&ttl_ms) {
+        return Ok(());
+    }
+    Err(Failure::of_field(
+        Reason::BadTtl,
+        "ttl_ms",
+        format!("a lease has {min} to {TTL_MS_MAX} milliseconds: choose a ttl_ms within"),
+    )
+    .with("min", min)
+    .with("max", TTL_MS_MAX))
 }
 
 /// Checks a release.

@@ -68,6 +68,13 @@ pub struct Agreement {
     pub ttl_ms: u64,
 }
 
+impl Agreement {
+    /// Whether nothing was ever agreed but that the hold ends with its lease.
+    pub fn is_default(&self) -> bool {
+        self.condition.is_default() && self.revision == 0
+    }
+}
+
 /// A grant as the client sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grant {

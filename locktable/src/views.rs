@@ -3,8 +3,8 @@
 use std::{cmp::Reverse, ops::Bound};
 
 use crate::{
-    Acquisition, DelayRow, DelayView, Finished, HoldRow, HoldView, LockTable, LockView, Name,
-    Status, Token, WaiterRow, WaiterView, lock::Lock, sessions::Place,
+    Acquisition, Agreement, DelayRow, DelayView, Finished, HoldRow, HoldView, LockTable, LockView,
+    Name, Status, Token, WaiterRow, WaiterView, lock::Lock, sessions::Place,
 };
 
 impl LockTable {
@@ -25,6 +25,23 @@ impl LockTable {
             }
         });
         status.expect("an open acquisition stands where the index of sessions says")
+    }
+
+    /// What is agreed about the hold on which an acquisition of this lock is open, or will be about the
+    /// one for which it waits.
+    pub fn agreement(&self, name: &str, acquisition: Acquisition) -> Option<Agreement> {
+        let open = self.ledger.sessions.get(acquisition)?;
+        let lock = self.locks.get(name).filter(|_| open.name.as_str() == name)?;
+        match open.place {
+            Place::Held(token) | Place::Reclaiming(token) => {
+                Some(lock.holds.get(token)?.row.agreement())
+            }
+            Place::Waiting(ticket) => {
+                let WaiterRow { condition, ttl_ms, .. } = &lock.queue.get(ticket)?.row;
+                let condition = condition.as_deref().copied().unwrap_or_default();
+                Some(Agreement { condition, ttl_ms: *ttl_ms, ..Agreement::default() })
+            }
+        }
     }
 
     /// Whether the acquisition is open, under whatever name.

@@ -200,10 +200,19 @@ impl LeaseClock {
 
     /// Upper bound of what is left of a lock-delay of `delay_ms` that the table has.
     pub fn delay_left(&self, now: Duration, token: Token, delay_ms: u64) -> Option<Duration> {
-        let left = self.conditions.remaining(now, TimeKey::LockDelay(token));
-        left.or_else(|| {
+        self.condition_left(now, TimeKey::LockDelay(token), delay_ms)
+    }
+
+    /// Upper bound of what is left of a holder's grace of `grace_ms`, since it was asked for the lock.
+    pub fn grace_left(&self, now: Duration, token: Token, grace_ms: u64) -> Option<Duration> {
+        self.condition_left(now, TimeKey::AskGrace(token), grace_ms)
+    }
+
+    /// Of a time that the table has. What this leader has not met yet begins when it began to lead.
+    fn condition_left(&self, now: Duration, key: TimeKey, ms: u64) -> Option<Duration> {
+        self.conditions.remaining(now, key).or_else(|| {
             let over = self.inherited.as_ref()?.promoted_at;
-            let over = over + with_drift(Duration::from_millis(delay_ms));
+            let over = over + with_drift(Duration::from_millis(ms));
             Some(over.saturating_sub(now))
         })
     }

@@ -294,7 +294,7 @@ fn follow(attempts: &mut Attempts, asker: &Asker, outcome: &Outcome) {
             attempts.settled(*acquisition, is_live);
         }
         Asker::Withdrawal(acquisition) => attempts.withdrawn(*acquisition),
-        Asker::Clock | Asker::Release(_) | Asker::Cancel(_) | Asker::ForceRelease(_) => {}
+        Asker::Clock | Asker::Agree { .. } | Asker::Call { .. } => {}
     }
 }
 

@@ -117,7 +117,7 @@ impl Rig {
 
     /// Counts the memory of what waits, as admission does.
     fn admitted(&mut self, asker: &Asker) {
-        if let Asker::Acquire { charge, .. } = asker {
+        if let Asker::Acquire { charge: Some(charge), .. } = asker {
             self.front().pending.add(charge, &MemoryBounds::default());
         }
     }
@@ -195,7 +195,7 @@ fn acquire(to: ReplyTo, session: u8, name: &str) -> (Command, Asker) {
         name: name.into(),
         seq: 500,
         stale_at: Duration::MAX,
-        charge: Charge::of(&acquire),
+        charge: Some(Charge::of(&acquire)),
     };
     (Command::Acquire(Box::new(acquire)), asker)
 }

@@ -1,4 +1,4 @@
-//! A unary Acquire: it is answered when the outcome is final, so until then the gateway does what a
+//! A unary Acquire or Reclaim: it is answered when the outcome is final, so until then the gateway does what a
 //! client on a stream does for itself. It keeps the place in the queue alive, and listens.
 
 use std::{
@@ -10,12 +10,11 @@ use std::{
 };
 
 use sharklock_proto::{
-    CallKind,
     internal::v1::{store_call, store_reply::Body},
     v1::{
-        AcquireOutcome, AcquireRequest, AcquireResponse, AcquisitionEvent, AcquisitionEventKind,
-        GetLockRequest, GoneReason, Holder, KeepAliveAnswer, KeepAliveItem, KeepAliveRequest,
-        KeepAliveState, Position,
+        AcquireOutcome, AcquireResponse, AcquisitionEvent, AcquisitionEventKind, GetLockRequest,
+        GoneReason, Holder, KeepAliveAnswer, KeepAliveItem, KeepAliveRequest, KeepAliveState,
+        Position,
     },
 };
 use tokio::time::{Instant, sleep_until, timeout};
@@ -53,7 +52,7 @@ pub(super) async fn acquire(
     peer: Peer,
     checked: Checked,
 ) -> Result<(AcquireResponse, Undelivered), Failure> {
-    let exchange = Exchange::open(host, CallKind::Acquire)?;
+    let exchange = Exchange::open(host, checked.body().kind())?;
     let mut waiter = Waiter::new(exchange, peer, checked);
     let mut outcome = waiter.outcome().await;
     waiter.has_failed = outcome.is_err();
@@ -61,7 +60,7 @@ pub(super) async fn acquire(
         && response.outcome() == AcquireOutcome::WaitTimedOut
         && response.holders.is_empty()
     {
-        let looked = timeout(LOOK_DEADLINE, look(host, waiter.request.name.clone())).await;
+        let looked = timeout(LOOK_DEADLINE, look(host, waiter.wanted.name.clone())).await;
         // The holders are a courtesy: without them the answer is still right.
         if let Ok(Ok((holders, waiters))) = looked {
             (response.holders, response.waiters) = (holders, waiters);
@@ -91,6 +90,46 @@ async fn look(host: &Arc<Host>, name: String) -> Result<(Vec<Holder>, u32), Fail
     Ok((holders, lock.waiters_count))
 }
 
+/// An acquisition as its caller names it.
+struct Wanted {
+    name: String,
+    instance: u64,
+    acquisition_id: u64,
+    seq: u64,
+    /// None of a reclaim, whose hold has one.
+    ttl_ms: Option<u64>,
+    wait_ms: Option<u64>,
+    /// A caller that goes away has withdrawn it. Not a reclaim: if it was granted, to withdraw it would
+    /// free what its session wants protected.
+    may_be_withdrawn: bool,
+}
+
+impl Wanted {
+    fn of(body: &store_call::Body) -> Self {
+        match body {
+            store_call::Body::Acquire(it) => Self {
+                name: it.name.clone(),
+                instance: it.instance,
+                acquisition_id: it.acquisition_id,
+                seq: it.seq,
+                ttl_ms: it.ttl_ms,
+                wait_ms: it.wait_ms,
+                may_be_withdrawn: true,
+            },
+            store_call::Body::Reclaim(it) => Self {
+                name: it.name.clone(),
+                instance: it.instance,
+                acquisition_id: it.acquisition_id,
+                seq: it.seq,
+                ttl_ms: None,
+                wait_ms: None,
+                may_be_withdrawn: false,
+            },
+            other => unreachable!("{:?} does not wait for a grant", other.kind()),
+        }
+    }
+}
+
 /// A caller that waits. If it is dropped before it is answered, its caller has gone away.
 struct Waiter {
     exchange: Exchange,
@@ -98,7 +137,7 @@ struct Waiter {
     address: String,
     checked: Checked,
     session: Session,
-    request: AcquireRequest,
+    wanted: Wanted,
     /// The first answer, once the acquisition is in the queue.
     queued: Option<AcquireResponse>,
     /// Attempts sent and not answered.
@@ -114,10 +153,7 @@ struct Waiter {
 impl Waiter {
     fn new(exchange: Exchange, peer: Peer, checked: Checked) -> Self {
         let session = checked.session().expect("an acquire has a session").clone();
-        let store_call::Body::Acquire(request) = checked.body() else {
-            unreachable!("validate::acquire() makes an acquire");
-        };
-        let request = request.clone();
+        let wanted = Wanted::of(checked.body());
         let address = peer.address.to_string();
         Self {
             exchange,
@@ -125,7 +161,7 @@ impl Waiter {
             address,
             checked,
             session,
-            request,
+            wanted,
             queued: None,
             unanswered: 0,
             failure: None,
@@ -166,7 +202,7 @@ impl Waiter {
             }
             if !was_queued && self.queued.is_some() {
                 again = Instant::now() + self.interval();
-                let wait = self.request.wait_ms.map(Duration::from_millis);
+                let wait = self.wanted.wait_ms.map(Duration::from_millis);
                 give_up = wait.map(|wait| Instant::now() + wait + WAIT_GRACE);
             }
         }
@@ -176,10 +212,7 @@ impl Waiter {
     fn interval(&self) -> Duration {
         match &self.queued {
             None => ATTEMPT_EVERY,
-            Some(_) => {
-                let ttl_ms = self.request.ttl_ms.unwrap_or(validate::TTL_MS_DEFAULT);
-                (Duration::from_millis(ttl_ms) / 3).min(KEEPALIVE_EVERY_MAX)
-            }
+            Some(_) => (Duration::from_millis(self.ttl_ms()) / 3).min(KEEPALIVE_EVERY_MAX),
         }
     }
 
@@ -194,11 +227,11 @@ impl Waiter {
             return;
         }
         let item = KeepAliveItem {
-            name: self.request.name.clone(),
-            acquisition_id: self.request.acquisition_id,
+            name: self.wanted.name.clone(),
+            acquisition_id: self.wanted.acquisition_id,
         };
         let request = KeepAliveRequest {
-            seq: self.request.seq,
+            seq: self.wanted.seq,
             items: vec![item],
             ..KeepAliveRequest::default()
         };
@@ -240,7 +273,7 @@ impl Waiter {
 
     fn on_event(&mut self, event: AcquisitionEvent) -> Option<Result<AcquireResponse, Failure>> {
         let mine = (event.instance, event.acquisition_id)
-            == (self.request.instance, self.request.acquisition_id);
+            == (self.wanted.instance, self.wanted.acquisition_id);
         if !mine {
             return None;
         }
@@ -252,7 +285,7 @@ impl Waiter {
             AcquisitionEventKind::Ending => {
                 Some(self.gone(event.position, GoneReason::ForceReleased))
             }
-            AcquisitionEventKind::Unspecified => None,
+            AcquisitionEventKind::Asked | AcquisitionEventKind::Unspecified => None,
         }
     }
 
@@ -323,11 +356,17 @@ impl Waiter {
 
     fn response(&self) -> AcquireResponse {
         AcquireResponse {
-            seq: self.request.seq,
-            acquisition_id: self.request.acquisition_id,
-            ttl_ms: self.request.ttl_ms.unwrap_or(validate::TTL_MS_DEFAULT),
+            seq: self.wanted.seq,
+            acquisition_id: self.wanted.acquisition_id,
+            ttl_ms: self.ttl_ms(),
+            agreement: self.queued.as_ref().and_then(|queued| queued.agreement),
             ..AcquireResponse::default()
         }
+    }
+
+    fn ttl_ms(&self) -> u64 {
+        let queued = self.queued.as_ref().map(|queued| queued.ttl_ms);
+        queued.or(self.wanted.ttl_ms).unwrap_or(validate::TTL_MS_DEFAULT)
     }
 }
 
@@ -337,7 +376,10 @@ impl Drop for Waiter {
     /// nobody.
     fn drop(&mut self) {
         let is_answered = self.is_answered.load(Ordering::Acquire);
-        if is_answered || self.exchange.host().stopping.is_cancelled() {
+        if !self.wanted.may_be_withdrawn
+            || is_answered
+            || self.exchange.host().stopping.is_cancelled()
+        {
             return;
         }
         let gives_up = !self.has_failed && !self.peer.is_lost();

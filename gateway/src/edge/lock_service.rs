@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use sharklock_proto::v1::{
-    AcquireRequest, AcquireResponse, CancelRequest, CancelResponse, CheckTokenRequest,
-    CheckTokenResponse, GetClusterRequest, GetClusterResponse, GetLockRequest, GetLockResponse,
-    KeepAliveRequest, KeepAliveResponse, ListLocksRequest, ListLocksResponse, ReleaseRequest,
-    ReleaseResponse, SessionRequest, lock_service_server::LockService,
+    AcquireRequest, AcquireResponse, AgreementResponse, AskRequest, AskResponse, CancelRequest,
+    CancelResponse, CheckTokenRequest, CheckTokenResponse, ClaimRequest, DowngradeRequest,
+    DowngradeResponse, GetClusterRequest, GetClusterResponse, GetLockRequest, GetLockResponse,
+    KeepAliveRequest, KeepAliveResponse, ListLocksRequest, ListLocksResponse, ReclaimRequest,
+    ReleaseRequest, ReleaseResponse, SessionRequest, SetAttributesRequest, SetAttributesResponse,
+    SetConditionRequest, lock_service_server::LockService,
 };
 use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 use tonic::{Request, Response, Status, Streaming};
@@ -111,6 +113,12 @@ pub(super) async fn admit_look(
 const TOO_MANY_WAITS: &str = "too many acquires wait on this connection; nothing was done: use a \
                               Session stream, or another connection";
 
+/// Room for a call that may wait for as long as its caller likes.
+fn wait_permit(peer: &Peer) -> Result<OwnedSemaphorePermit, Failure> {
+    let permit = peer.waits.clone().try_acquire_owned();
+    permit.map_err(|_none_left| Failure::overloaded(TOO_MANY_WAITS))
+}
+
 #[tonic::async_trait]
 impl LockService for Locks {
     async fn acquire(
@@ -125,10 +133,7 @@ impl LockService for Locks {
             let waits = request.wait_ms != Some(0);
             let frame = Frame::of_call(&request.session_id, request.instance);
             let checked = validate::acquire(&self.host.config.limits, &frame, request)?;
-            let _permit = match waits.then(|| peer.waits.clone().try_acquire_owned()).transpose() {
-                Ok(permit) => permit,
-                Err(_none_left) => return Err(Failure::overloaded(TOO_MANY_WAITS)),
-            };
+            let _permit = waits.then(|| wait_permit(&peer)).transpose()?;
             let (response, answer) = acquire::acquire(&self.host, peer, checked).await?;
             undelivered = Some(answer);
             Ok(response)
@@ -173,6 +178,95 @@ impl LockService for Locks {
             let frame = Frame::of_call(&request.session_id, request.instance);
             let checked = validate::keep_alive(&frame, request)?;
             keep_alive::keep_alive(&self.host, checked).await
+        })
+        .await
+    }
+
+    async fn claim(
+        &self,
+        request: Request<ClaimRequest>,
+    ) -> Result<Response<AgreementResponse>, Status> {
+        let peer = peer(&request);
+        let request = request.into_inner();
+        unary(&self.host, NAME, "Claim", async {
+            let _call = admit(&self.host, &peer)?;
+            let frame = Frame::of_call(&request.session_id, request.instance);
+            let checked = validate::claim(&frame, request)?;
+            expect_body!(ask(&self.host, checked).await, Agreement)
+        })
+        .await
+    }
+
+    async fn set_condition(
+        &self,
+        request: Request<SetConditionRequest>,
+    ) -> Result<Response<AgreementResponse>, Status> {
+        let peer = peer(&request);
+        let request = request.into_inner();
+        unary(&self.host, NAME, "SetCondition", async {
+            let _call = admit(&self.host, &peer)?;
+            let frame = Frame::of_call(&request.session_id, request.instance);
+            let checked = validate::set_condition(&self.host.config.limits, &frame, request)?;
+            expect_body!(ask(&self.host, checked).await, Agreement)
+        })
+        .await
+    }
+
+    async fn reclaim(
+        &self,
+        request: Request<ReclaimRequest>,
+    ) -> Result<Response<AcquireResponse>, Status> {
+        let peer = peer(&request);
+        let request = request.into_inner();
+        unary(&self.host, NAME, "Reclaim", async {
+            let _call = admit(&self.host, &peer)?;
+            let frame = Frame::of_call(&request.session_id, request.instance);
+            let checked = validate::reclaim(&frame, request)?;
+            let _permit = wait_permit(&peer)?;
+            let (response, _) = acquire::acquire(&self.host, peer, checked).await?;
+            Ok(response)
+        })
+        .await
+    }
+
+    async fn ask(&self, request: Request<AskRequest>) -> Result<Response<AskResponse>, Status> {
+        let peer = peer(&request);
+        let request = request.into_inner();
+        unary(&self.host, NAME, "Ask", async {
+            let _call = admit(&self.host, &peer)?;
+            let frame = Frame::of_call(&request.session_id, request.instance);
+            let checked = validate::ask(&frame, request)?;
+            expect_body!(ask(&self.host, checked).await, Ask)
+        })
+        .await
+    }
+
+    async fn downgrade(
+        &self,
+        request: Request<DowngradeRequest>,
+    ) -> Result<Response<DowngradeResponse>, Status> {
+        let peer = peer(&request);
+        let request = request.into_inner();
+        unary(&self.host, NAME, "Downgrade", async {
+            let _call = admit(&self.host, &peer)?;
+            let frame = Frame::of_call(&request.session_id, request.instance);
+            let checked = validate::downgrade(&frame, request)?;
+            expect_body!(ask(&self.host, checked).await, Downgrade)
+        })
+        .await
+    }
+
+    async fn set_attributes(
+        &self,
+        request: Request<SetAttributesRequest>,
+    ) -> Result<Response<SetAttributesResponse>, Status> {
+        let peer = peer(&request);
+        let request = request.into_inner();
+        unary(&self.host, NAME, "SetAttributes", async {
+            let _call = admit(&self.host, &peer)?;
+            let frame = Frame::of_call(&request.session_id, request.instance);
+            let checked = validate::set_attributes(&frame, request)?;
+            expect_body!(ask(&self.host, checked).await, SetAttributes)
         })
         .await
     }

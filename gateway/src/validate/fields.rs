@@ -1,5 +1,7 @@
 //! One function per kind of field: its limit, and the words for a request that breaks it.
 
+use std::collections::BTreeMap;
+
 use sharklock_proto::v1::{AcquireRequest, LockMode};
 
 use super::{ATTRIBUTES_BYTES_MAX, NAME_BYTES_MAX, PAGE_DEFAULT, PAGE_MAX, PERMITS_MAX};
@@ -129,8 +131,7 @@ pub(super) fn check_mode(request: &AcquireRequest) -> Result<(), Failure> {
     Ok(())
 }
 
-pub(super) fn check_attributes(request: &AcquireRequest) -> Result<(), Failure> {
-    let attributes = &request.attributes;
+pub(super) fn check_attributes(attributes: &BTreeMap<String, String>) -> Result<(), Failure> {
     let bytes: usize = attributes.iter().map(|(key, value)| key.len() + value.len()).sum();
     if bytes > ATTRIBUTES_BYTES_MAX {
         let message = format!(
