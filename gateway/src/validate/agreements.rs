@@ -175,3 +175,6 @@ fn check_hold(name: &str, token: u64, acquisition_id: u64) -> Result<(), Failure
     check_token_number("token", token)?;
     check_acquisition_id("acquisition_id", acquisition_id)
 }
+
+#[cfg(test)]
+mod tests;

@@ -524,12 +524,22 @@ fn check_passed(checked: &Checked) {
         Body::KeepAlive(request) => request.items.iter().map(|item| item.name.as_str()).collect(),
         Body::CheckToken(request) => vec![&request.name],
         Body::GetLock(request) => vec![&request.name],
+        Body::Claim(request) => vec![&request.name],
+        Body::SetCondition(request) => vec![&request.name],
+        Body::Reclaim(request) => vec![&request.name],
+        Body::Ask(request) => vec![&request.name],
+        Body::Downgrade(request) => vec![&request.name],
+        Body::SetAttributes(request) => vec![&request.name],
         other => panic!("a session asks no {other:?}"),
     };
     for name in names {
         assert!((1..=NAME_BYTES_MAX).contains(&name.len()));
         assert!(!name.contains(char::is_control));
     }
-    let needs_none = matches!(checked.body(), Body::CheckToken(_) | Body::GetLock(_));
+    let needs_none = match checked.body() {
+        Body::CheckToken(_) | Body::GetLock(_) => true,
+        Body::Ask(ask) => ask.acquisition_id == 0,
+        _ => false,
+    };
     assert_eq!(checked.session().is_none(), needs_none);
 }
