@@ -103,6 +103,9 @@ impl Admission<'_> {
             }
             Body::CheckToken(request) => self.look(Query::CheckToken(request))?,
             Body::GetLock(request) => self.look(Query::GetLock(request))?,
+            Body::WatchLock(request) => {
+                self.look(Query::WatchLock { request, has_waited: false })?;
+            }
             Body::ListRange(request) => self.look(Query::ListRange(request))?,
             Body::Describe(_) => unreachable!("a store describes itself without a range"),
             Body::SplitRange(_) => unreachable!("a split concerns the range, and no lock"),

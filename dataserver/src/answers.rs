@@ -96,7 +96,7 @@ pub struct Answers<'a> {
     pub position: v1::Position,
     /// Up to here the table goes, which may be beyond `position`: entries of one turn are answered
     /// together.
-    applied: u64,
+    pub applied: u64,
     store: &'a Store<LockRange>,
     /// As of `applied`, too.
     pub descriptor: &'a Descriptor,
@@ -345,6 +345,7 @@ impl Answers<'_> {
             | Change::ExpireMissed { .. }
             | Change::Downgraded { .. }
             | Change::ConditionSet { .. }
+            | Change::Claimed { .. }
             | Change::Asked { .. }
             | Change::AskDropped { .. }
             | Change::DelayBegan { .. }

@@ -21,6 +21,7 @@ use crate::{
     load_sample::LoadSample,
     memory::{Charge, Pending},
     range_age::{CountedTime, RangeAge},
+    watching::{Watch, Watches},
     wire::Caller,
     worker::ToldFigures,
 };
@@ -212,6 +213,13 @@ pub enum Query {
     GetLock(v1::GetLockRequest),
     /// Locks of the range from a name on.
     ListRange(ListRange),
+    /// The next state of a lock.
+    WatchLock {
+        /// The question.
+        request: v1::WatchLockRequest,
+        /// It has waited, and is answered whatever the state is.
+        has_waited: bool,
+    },
 }
 
 /// The state that only a leader has.
@@ -263,6 +271,8 @@ pub struct Front {
     pub reads: Vec<Read>,
     /// Looks waiting for a ReadIndex round, a few per turn.
     pub looks: VecDeque<Read>,
+    /// Questions that wait for a lock to change.
+    pub watches: Watches,
     /// In a ReadIndex round.
     pub rounds: BTreeMap<ReadId, Vec<Read>>,
     /// The listeners to open acquisitions.
@@ -340,10 +350,11 @@ impl Front {
         let forgets_in = age.due_in(table.forgets_at_ms());
         let is_asked = !self.proposals.waiting().is_empty() || !self.reads.is_empty();
         let waits = is_asked || self.is_busy();
+        let alarms = [clock.next_alarm(), self.watches.next_alarm()];
         Rest {
             // What is due now and was not proposed waits for the disk, like commands.
             has_work: waits || forgets_in == Some(Duration::ZERO),
-            clock: clock.next_alarm(),
+            clock: alarms.into_iter().flatten().min(),
             age: forgets_in.map(|left| now + left),
         }
     }
@@ -376,6 +387,17 @@ impl Front {
             self.ask(command, Asker::Clock);
         }
         count
+    }
+
+    /// Queues the questions for the next state of a lock that have waited for long enough: their askers
+    /// hear that nothing has changed.
+    pub fn ask_watched(&mut self, now: Duration) {
+        for (name, Watch { to, shown_max, known }) in self.watches.take_over(now) {
+            let (name, state_tag) = (name.as_str().to_owned(), Some(known));
+            let request = v1::WatchLockRequest { name, shown_max, state_tag };
+            self.looks
+                .push_back(Read { to, query: Query::WatchLock { request, has_waited: true } });
+        }
     }
 
     /// Drops acquires that have become too old while they waited for the disk: their clients have
@@ -450,10 +472,12 @@ impl Front {
         let mut reads = std::mem::take(&mut self.reads);
         reads.extend(self.looks.drain(..));
         let rounds = std::mem::take(&mut self.rounds);
+        let watching = self.watches.take_all();
         let reading = reads.into_iter().chain(rounds.into_values().flatten()).map(|read| read.to);
         let (kept_back, decided) = self.gate.take().map(Gate::waiting).unwrap_or_default();
         let wanted = self.wanted.take().map(|wanted| wanted.wish.askers).unwrap_or_default();
-        let not_done = queued.chain(reading).chain(kept_back).chain(wanted).collect();
+        let not_done =
+            queued.chain(reading).chain(watching).chain(kept_back).chain(wanted).collect();
         let proposed = in_log.iter().filter_map(Asker::reply_to);
         (not_done, decided.into_iter().chain(proposed).collect())
     }

@@ -142,7 +142,10 @@ impl Gate {
 fn items(read: &Read) -> usize {
     match &read.query {
         Query::KeepAlive { items, .. } => items.len(),
-        Query::CheckToken(_) | Query::GetLock(_) | Query::ListRange(_) => 0,
+        Query::CheckToken(_)
+        | Query::GetLock(_)
+        | Query::ListRange(_)
+        | Query::WatchLock { .. } => 0,
     }
 }
 

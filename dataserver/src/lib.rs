@@ -33,6 +33,7 @@ mod reads;
 mod reports;
 mod splitting;
 mod triggers;
+mod watching;
 mod wire;
 mod worker;
 

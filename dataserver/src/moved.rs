@@ -84,7 +84,8 @@ impl Front {
         let calls = gone.iter().filter_map(|(command, asker)| {
             Some((asker.reply_to()?, command.names().next()?.clone()))
         });
-        Left { calls: calls.collect(), listeners }
+        let watching = self.watches.take_outside(bounds).into_iter().map(|(name, to)| (to, name));
+        Left { calls: calls.chain(watching).collect(), listeners }
     }
 
     /// A command of an entry that came too late to be applied: see

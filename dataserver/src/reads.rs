@@ -1,15 +1,17 @@
 //! Questions: what is read at an index and changes nothing. Keepalives, looks at locks, and the
 //! description of the store.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
-use sharklock_locktable::{Acquisition, HoldView, LockView, Status, Token, WaiterView};
+use prost::Message as _;
+use sharklock_locktable::{Acquisition, HoldView, LockView, Name, Status, Token, WaiterView};
 use sharklock_multiraft::{PeerProgress, ReplicaStatus, Store};
 use sharklock_proto::{
     internal::v1::{self as internal, store_reply::Body},
     v1,
 };
 use sharklock_rangemap::{Descriptor, Epoch, RangeId, StoreId};
+use twox_hash::XxHash3_64;
 
 use crate::{
     answers::{ANSWER_BYTES_MAX, Answers, HOLDERS_SHOWN, Replies, within_budget},
@@ -18,6 +20,7 @@ use crate::{
     journal::{Journal, Page},
     lease_clock::{LeaseClock, LeaseKey},
     machine::LockRange,
+    watching::{Watch, Watches},
     wire,
 };
 
@@ -25,6 +28,8 @@ use crate::{
 const HOLDERS_MAX: usize = 1_000;
 /// Waiters shown of one lock when the question does not say.
 const WAITERS_DEFAULT: u32 = 100;
+/// Holders and waiters shown in the state of a lock that is watched.
+const WATCH_SHOWN_MAX: u32 = 100;
 /// Waiters or locks shown in one answer.
 const SHOWN_MAX: u32 = 1_000;
 /// Ranges in one description for routes: some 200 KiB.
@@ -150,7 +155,13 @@ pub fn behind_replicas(store: &Store<LockRange>) -> Vec<String> {
 impl Answers<'_> {
     /// Answers a question that a ReadIndex round has cleared. It may have been admitted before the
     /// range lost names: of those this table says nothing, least of all that something is gone.
-    pub fn read(&mut self, read: Read, clock: &mut LeaseClock, attempts: &mut Attempts) {
+    pub fn read(
+        &mut self,
+        read: Read,
+        clock: &mut LeaseClock,
+        attempts: &mut Attempts,
+        watches: &mut Watches,
+    ) {
         if let Some(name) = self.left_by(&read.query) {
             return self.fail_moved(read.to, [&*name]);
         }
@@ -194,8 +205,66 @@ impl Answers<'_> {
                 Body::GetLock(v1::GetLockResponse { position, lock })
             }
             Query::ListRange(request) => Body::ListRange(self.list(&request, clock)),
+            Query::WatchLock { request, has_waited } => {
+                return self.watch(read.to, request, has_waited, clock, watches);
+            }
         };
         self.replies.reply(read.to, body);
+    }
+
+    /// Answers with the state of a lock, unless its asker knows it: then the question waits.
+    fn watch(
+        &mut self,
+        to: ReplyTo,
+        request: v1::WatchLockRequest,
+        has_waited: bool,
+        clock: &LeaseClock,
+        watches: &mut Watches,
+    ) {
+        let v1::WatchLockRequest { name, shown_max, state_tag } = request;
+        let name = Name::from(name);
+        let state = self.watched(&name, shown_max, Some(clock));
+        if has_waited || state_tag != Some(state.state_tag) {
+            return self.replies.reply(to, Body::WatchLock(state));
+        }
+        if !watches.has_room() {
+            return self.replies.fail(to, wire::overloaded());
+        }
+        watches.wait(self.now, name, Watch { to, shown_max, known: state.state_tag });
+    }
+
+    /// Answers those who wait for a lock that has changed, and do not know what it is now.
+    pub fn tell_watchers(&mut self, name: &Name, clock: &LeaseClock, watches: &mut Watches) {
+        // Mostly all want to be shown as much.
+        let mut states = BTreeMap::new();
+        let told = watches.take_answered(name, |watch| {
+            let state = states
+                .entry(watch.shown_max)
+                .or_insert_with(|| self.watched(name, watch.shown_max, Some(clock)));
+            state.state_tag != watch.known
+        });
+        for Watch { to, shown_max, .. } in told {
+            self.replies.reply(to, Body::WatchLock(states[&shown_max].clone()));
+        }
+    }
+
+    fn watched(
+        &self,
+        name: &Name,
+        shown_max: u32,
+        clock: Option<&LeaseClock>,
+    ) -> v1::WatchLockResponse {
+        let shown = match shown_max {
+            0 => HOLDERS_SHOWN,
+            asked => asked.min(WATCH_SHOWN_MAX) as usize,
+        };
+        let info =
+            |clock| Some(self.lock_info(self.table.lock(name.as_str(), shown, shown)?, clock));
+        // What is left of leases and delays is no state: without a clock it is 0.
+        let bare: Option<v1::LockInfo> = info(None);
+        let state_tag = bare.map_or(0, |lock| XxHash3_64::oneshot(&lock.encode_to_vec()).max(1));
+        let position = v1::Position { applied_index: self.applied, ..self.position };
+        v1::WatchLockResponse { position: Some(position), lock: info(clock), state_tag }
     }
 
     /// The name that a look is about which the range has lost since it was admitted.
@@ -205,6 +274,7 @@ impl Answers<'_> {
             Query::KeepAlive { .. } => return None,
             Query::CheckToken(request) => &request.name,
             Query::GetLock(request) => &request.name,
+            Query::WatchLock { request, .. } => &request.name,
             // What follows its first name may have left: its answer says where the range ends now.
             Query::ListRange(request) => &request.from,
         };
@@ -272,6 +342,7 @@ impl Answers<'_> {
 
     fn lock_info(&self, view: LockView, clock: Option<&LeaseClock>) -> v1::LockInfo {
         let mut info = wire::lock_info(&view);
+        info.retry_after_ms = self.retry_after_ms(&view, clock);
         let holders = view.holds.into_iter().map(|hold| self.holder(hold, clock));
         info.holders = within_budget(holders, ANSWER_BYTES_MAX / 2);
         let waiters = view.waiters.into_iter().map(|waiter| self.waiter(waiter, clock));

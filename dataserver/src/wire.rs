@@ -463,6 +463,7 @@ pub fn lock_info(view: &LockView) -> v1::LockInfo {
         waiters: Vec::new(),
         waiters_count: count(view.waiters_count),
         holders_count: count(view.holds_count),
+        retry_after_ms: 0,
     }
 }
 

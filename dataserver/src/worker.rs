@@ -380,6 +380,7 @@ impl Worker {
             if drained {
                 front.ask_due(now);
             }
+            front.ask_watched(now);
         }
     }
 

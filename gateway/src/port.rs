@@ -119,6 +119,7 @@ fn session_answer(Answer { call_id, reply }: Answer, observer: &dyn Observer) ->
         Ok(Body::Ask(body)) => To::Ask(body),
         Ok(Body::Downgrade(body)) => To::Downgrade(body),
         Ok(Body::SetAttributes(body)) => To::SetAttributes(body),
+        Ok(Body::WatchLock(body)) => To::WatchLock(body),
         Err(failure) => To::Failure(failure.into_message()),
         Ok(
             Body::ListRange(_)

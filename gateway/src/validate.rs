@@ -14,8 +14,8 @@ use sharklock_proto::{
         ChangeRangeRequest, CheckTokenRequest, ForceReleaseRequest, GetLockRequest,
         KeepAliveRequest, ListLocksRequest, ListRangesRequest, PauseScheduleRequest, RangeEpoch,
         RebalanceRequest, RecoverRangeRequest, ReleaseRequest, SetScheduleRequest,
-        SetStoreDutyRequest, SplitRangeRequest, list_ranges_request, session_call,
-        split_range_request,
+        SetStoreDutyRequest, SplitRangeRequest, WatchLockRequest, list_ranges_request,
+        session_call, split_range_request,
     },
 };
 
@@ -70,6 +70,9 @@ pub const CALLS_MAX: usize = 1_024;
 pub const PAGE_DEFAULT: u32 = 100;
 /// Most waiters shown, or locks per page: more is clamped, since it asks for nothing wrong.
 pub const PAGE_MAX: u32 = 1_000;
+
+/// Holders and waiters shown of a lock that is watched.
+pub const WATCH_SHOWN_MAX: u32 = 100;
 
 /// Limits of requests that a cluster may set differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,6 +155,7 @@ pub fn call(
         Some(session_call::Body::KeepAlive(request)) => keep_alive(frame, request),
         Some(session_call::Body::CheckToken(request)) => check_token(request),
         Some(session_call::Body::GetLock(request)) => get_lock(request),
+        Some(session_call::Body::WatchLock(request)) => watch_lock(request),
         Some(session_call::Body::Claim(request)) => claim(frame, request),
         Some(session_call::Body::SetCondition(request)) => set_condition(limits, frame, request),
         Some(session_call::Body::Reclaim(request)) => reclaim(frame, request),
@@ -290,6 +294,13 @@ pub fn get_lock(mut request: GetLockRequest) -> Result<Checked, Failure> {
     check_name(&request.name)?;
     request.waiters_max = clamp_page(request.waiters_max);
     Ok(Checked { session: None, body: Body::GetLock(request), store: None })
+}
+
+/// Checks a question for the next state of a lock, and clamps how much it may show.
+pub fn watch_lock(mut request: WatchLockRequest) -> Result<Checked, Failure> {
+    check_name(&request.name)?;
+    request.shown_max = request.shown_max.min(WATCH_SHOWN_MAX);
+    Ok(Checked { session: None, body: Body::WatchLock(request), store: None })
 }
 
 /// Checks a listing, and clamps its page.

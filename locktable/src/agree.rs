@@ -49,6 +49,7 @@ impl LockTable {
                 lock.change_hold(step.name, step.ledger, token, |hold| {
                     hold.change_extras(|extras| extras.claimed = true);
                 });
+                step.changes.push(Change::Claimed { token, name: step.name.clone() });
             }
             Some(Reply::Agreed(lock.holds.get(token)?.row.agreement()))
         });

@@ -317,6 +317,13 @@ pub enum Change {
         /// Whether it carries a waiter's mark still.
         asked: bool,
     },
+    /// The condition `hold` has taken effect.
+    Claimed {
+        /// The hold.
+        token: Token,
+        /// The lock.
+        name: Name,
+    },
     /// A waiter asked for the lock, and the hold carries the mark from here on.
     Asked {
         /// The hold.
@@ -358,6 +365,31 @@ pub enum Change {
         /// The range grants again.
         is_over: bool,
     },
+}
+
+impl Change {
+    /// The lock that has changed; none where it concerns all of the range.
+    pub fn name(&self) -> Option<&Name> {
+        match self {
+            Self::Queued { name, .. }
+            | Self::Granted { name, .. }
+            | Self::Joined { name, .. }
+            | Self::Closed { name, .. }
+            | Self::WaiterLeft { name, .. }
+            | Self::HoldEnded { name, .. }
+            | Self::EndingBegan { name, .. }
+            | Self::ExpireMissed { name, .. }
+            | Self::Orphaned { name, .. }
+            | Self::Downgraded { name, .. }
+            | Self::ConditionSet { name, .. }
+            | Self::Claimed { name, .. }
+            | Self::Asked { name, .. }
+            | Self::AskDropped { name, .. }
+            | Self::DelayBegan { name, .. }
+            | Self::DelayEnded { name, .. } => Some(name),
+            Self::QuarantineEnds { .. } => None,
+        }
+    }
 }
 
 /// The state of one acquisition.

@@ -127,6 +127,8 @@ calls! {
     Downgrade(it) = "downgrade", Ordinary, MayBeDone, Some(&it.name);
     /// SetAttributes.
     SetAttributes(it) = "set_attributes", Ordinary, MayBeDone, Some(&it.name);
+    /// WatchLock. It is answered when there is something new, after some seconds at the latest.
+    WatchLock(it) = "watch_lock", Ordinary, AskAgain, Some(&it.name);
     /// SplitRange. Repeated under its epoch it is answered as the first.
     SplitRange(it) = "split_range", Ordinary, MayBeDone, Some(&it.name);
 }
@@ -171,6 +173,7 @@ impl store_reply::Body {
             Self::Ask(body) => body.position,
             Self::Downgrade(body) => body.position,
             Self::SetAttributes(body) => body.position,
+            Self::WatchLock(body) => body.position,
             Self::Describe(_) | Self::Error(_) | Self::Event(_) => None,
         }
     }

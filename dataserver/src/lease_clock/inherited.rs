@@ -136,6 +136,7 @@ impl LeaseClock {
             | Change::Queued { .. }
             | Change::Granted { .. }
             | Change::Closed { .. }
+            | Change::Claimed { .. }
             | Change::WaiterLeft { .. }
             | Change::HoldEnded { .. }
             | Change::Orphaned { .. }

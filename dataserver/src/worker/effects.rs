@@ -210,12 +210,20 @@ impl Worker {
                         clock.tell(grant.token);
                     }
                     count(&mut self.stats, change);
+                    if let Some(name) = change.name() {
+                        front.watches.changed(name);
+                    }
                 }
             }
             let clock = front.leading.as_ref().map(|leading| &leading.clock);
             match &mut front.gate {
                 Some(gate) => gate.hold(at.0, asker, outcome),
                 None => answers.outcome(asker, outcome, clock),
+            }
+        }
+        if let Some(leading) = &front.leading {
+            for name in front.watches.take_changed() {
+                answers.tell_watchers(&name, &leading.clock, &mut front.watches);
             }
         }
     }
@@ -280,7 +288,7 @@ impl Worker {
         let (at, subscribers) = ((applied, applied), &mut front.subscribers);
         let mut answers = self.replies.at(now, &self.store, range, at, subscribers);
         for read in reads {
-            answers.read(read, &mut leading.clock, &mut front.attempts);
+            answers.read(read, &mut leading.clock, &mut front.attempts, &mut front.watches);
         }
     }
 }

@@ -8,7 +8,7 @@ use sharklock_proto::v1::{
     DowngradeResponse, GetClusterRequest, GetClusterResponse, GetLockRequest, GetLockResponse,
     KeepAliveRequest, KeepAliveResponse, ListLocksRequest, ListLocksResponse, ReclaimRequest,
     ReleaseRequest, ReleaseResponse, SessionRequest, SetAttributesRequest, SetAttributesResponse,
-    SetConditionRequest, lock_service_server::LockService,
+    SetConditionRequest, WatchLockRequest, WatchLockResponse, lock_service_server::LockService,
 };
 use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 use tonic::{Request, Response, Status, Streaming};
@@ -306,6 +306,20 @@ impl LockService for Locks {
             let _look = admit_look(&self.host, &peer).await?;
             let listing = validate::list_locks(request.into_inner())?;
             list::list(&self.host, listing).await
+        })
+        .await
+    }
+
+    async fn watch_lock(
+        &self,
+        request: Request<WatchLockRequest>,
+    ) -> Result<Response<WatchLockResponse>, Status> {
+        let peer = peer(&request);
+        unary(&self.host, NAME, "WatchLock", async {
+            let _call = admit(&self.host, &peer)?;
+            let checked = validate::watch_lock(request.into_inner())?;
+            let _permit = wait_permit(&peer)?;
+            expect_body!(ask(&self.host, checked).await, WatchLock)
         })
         .await
     }

@@ -524,6 +524,7 @@ fn check_passed(checked: &Checked) {
         Body::KeepAlive(request) => request.items.iter().map(|item| item.name.as_str()).collect(),
         Body::CheckToken(request) => vec![&request.name],
         Body::GetLock(request) => vec![&request.name],
+        Body::WatchLock(request) => vec![&request.name],
         Body::Claim(request) => vec![&request.name],
         Body::SetCondition(request) => vec![&request.name],
         Body::Reclaim(request) => vec![&request.name],
@@ -537,7 +538,7 @@ fn check_passed(checked: &Checked) {
         assert!(!name.contains(char::is_control));
     }
     let needs_none = match checked.body() {
-        Body::CheckToken(_) | Body::GetLock(_) => true,
+        Body::CheckToken(_) | Body::GetLock(_) | Body::WatchLock(_) => true,
         Body::Ask(ask) => ask.acquisition_id == 0,
         _ => false,
     };

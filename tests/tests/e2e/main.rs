@@ -9,6 +9,7 @@ mod chaos;
 mod cluster_disks;
 mod cluster_faults;
 mod cluster_links;
+mod conditions;
 mod dev_cluster;
 mod durability;
 mod faults;
