@@ -5,6 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use crate::{
     cluster::{BadClusterId, ClusterMismatch},
+    condition::Agreement,
     ids::FencingToken,
     request::Holder,
 };
@@ -27,6 +28,28 @@ pub enum LostReason {
     },
     /// The cluster does not know the hold.
     Unknown,
+    /// The lease of a claimed hold ended. Nobody else gets the lock: take it back with
+    /// [`Client::reclaim`](crate::Client::reclaim), under a new token.
+    Orphaned,
+    /// A newer instance of the session has taken the hold over: this life of the program is the older
+    /// one.
+    Reclaimed,
+    /// It was held for as long as its condition allows.
+    HeldTooLong,
+    /// Somebody who waited has asked for the lock, and the time that the condition gives was over.
+    AskedFor,
+    /// The cluster says that it was released, which this guard did not do: somebody else acts under
+    /// the session.
+    Released,
+    /// The cluster says that it was cancelled, which this guard did not do: somebody else acts under
+    /// the session.
+    Cancelled,
+    /// The cluster says that its wait had timed out: it did not know of the grant any more.
+    WaitTimedOut,
+    /// The cluster says that it was a try that was refused: it did not know of the grant any more.
+    Refused,
+    /// The cluster says that the hold which it had re-entered, or taken back, was not live.
+    HoldLost,
     /// The client's endpoints turned out to belong to two clusters, and most of them not to the one
     /// that granted the lock: others may hold it there.
     OtherCluster,
@@ -44,6 +67,33 @@ impl fmt::Display for LostReason {
             }
             Self::ForceReleased { reason } => write!(f, "an operator released it: {reason}"),
             Self::Unknown => f.write_str("the cluster does not know it any more"),
+            Self::Orphaned => f.write_str(
+                "its lease ended, and it stays for its session as its condition says: reclaim it",
+            ),
+            Self::Reclaimed => f.write_str(
+                "a newer instance of its session has taken it over: end this older one",
+            ),
+            Self::HeldTooLong => f.write_str(
+                "it was held for as long as its condition allows: acquire it again to go on",
+            ),
+            Self::AskedFor => f.write_str(
+                "somebody who waited asked for it, as its condition allows: acquire it again to \
+                 go on",
+            ),
+            Self::Released => f.write_str(
+                "the cluster says that it was released: see who else uses this session",
+            ),
+            Self::Cancelled => f.write_str(
+                "the cluster says that it was cancelled: see who else uses this session",
+            ),
+            Self::WaitTimedOut => f.write_str(
+                "the cluster has forgotten its grant, and knows only a wait that timed out: \
+                 acquire it again",
+            ),
+            Self::Refused => f.write_str(
+                "the cluster has forgotten its grant, and knows only a refused try: acquire it again",
+            ),
+            Self::HoldLost => f.write_str("the hold that it had joined was not live"),
             Self::OtherCluster => f.write_str("the client's endpoints belong to two clusters"),
             Self::SessionEnded => f.write_str("the client's session has ended"),
         }
@@ -87,8 +137,8 @@ pub enum AcquireError {
         /// The place in the queue when last heard of; 1 is next.
         place: Option<u32>,
     },
-    /// Re-entry found that the hold it names is not live.
-    #[error("the hold of lock {name:?} to re-enter is not live any more")]
+    /// Re-entry, or taking back, found that the hold it names is not live.
+    #[error("the hold of lock {name:?} to re-enter or take back is not live any more")]
     HoldLost {
         /// The lock.
         name: Arc<str>,
@@ -212,6 +262,86 @@ pub enum ReleaseError {
         /// The lock.
         name: Arc<str>,
     },
+}
+
+/// Why a change of a hold was not done, or is not known to be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ChangeError {
+    /// The lock is lost.
+    #[error(transparent)]
+    Lost(#[from] LockLost),
+    /// Nothing was done, since what is agreed had changed meanwhile: see what holds, and decide anew.
+    #[error("lock {name:?}: what is agreed had changed meanwhile, to {agreement:?}")]
+    Moved {
+        /// The lock.
+        name: Arc<str>,
+        /// What holds.
+        agreement: Agreement,
+    },
+    /// The change is not valid; it never will be.
+    #[error("invalid {}: {message}", field.as_deref().unwrap_or("request"))]
+    Invalid {
+        /// Which part, when known.
+        field: Option<String>,
+        /// Machine-readable.
+        reason: String,
+        /// For people.
+        message: String,
+    },
+    /// Other guards of this client share the hold, and their users count on it as it is.
+    #[error("lock {name:?} has other guards on the same hold: release them before")]
+    Shared {
+        /// The lock.
+        name: Arc<str>,
+    },
+    /// A later change came before this one.
+    #[error("a later change of lock {name:?} came before this one")]
+    Overtaken {
+        /// The lock.
+        name: Arc<str>,
+    },
+    /// The server refused it or failed; the hold is as it was.
+    #[error("lock {name:?} refused ({reason}): {message}")]
+    Refused {
+        /// The lock.
+        name: Arc<str>,
+        /// Machine-readable, or the gRPC code's name.
+        reason: String,
+        /// For people.
+        message: String,
+    },
+}
+
+impl ChangeError {
+    /// The same words as for an acquisition that asks for what is not valid.
+    #[cfg(feature = "edge")]
+    pub(crate) fn invalid(error: AcquireError) -> Self {
+        match error {
+            AcquireError::Invalid { field, reason, message } => {
+                Self::Invalid { field, reason, message }
+            }
+            other => unreachable!("what is checked is valid or not: {other}"),
+        }
+    }
+}
+
+/// Why a guard was not downgraded.
+#[cfg(feature = "edge")]
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DowngradeError {
+    /// It was not done: the hold is exclusive as before.
+    #[error("not downgraded: {error}")]
+    Kept {
+        /// The guard, as it was.
+        guard: Box<crate::Guard>,
+        /// Why.
+        error: ChangeError,
+    },
+    /// The lock was lost.
+    #[error(transparent)]
+    Lost(#[from] LockLost),
 }
 
 /// Why a look at the cluster or an operator's call failed.

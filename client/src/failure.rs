@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::error::{AcquireError, CallError};
+use crate::error::{AcquireError, CallError, ChangeError};
 
 /// gRPC status codes that this client tells apart, by number: the core knows no gRPC.
 mod code {
@@ -82,6 +82,21 @@ impl Failure {
                 AcquireError::LimitReached { reason, message, retry_after }
             }
             _ => AcquireError::Failed { reason: named(reason, code), message },
+        }
+    }
+
+    /// The error of a change of a hold that a server refused for good.
+    pub fn into_change_error(self, name: &Arc<str>) -> ChangeError {
+        let Self { code, reason, message, field, .. } = self;
+        match code {
+            code::INVALID_ARGUMENT | code::OUT_OF_RANGE => {
+                ChangeError::Invalid { field, reason, message }
+            }
+            _ => ChangeError::Refused {
+                name: Arc::clone(name),
+                reason: named(reason, code),
+                message,
+            },
         }
     }
 

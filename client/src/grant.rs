@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use crate::ids::{AcquisitionId, FencingToken, Position};
+use crate::{
+    condition::Agreement,
+    ids::{AcquisitionId, FencingToken, Position},
+};
 
 /// A grant that may be handed out: an answer named its acquisition, so its time is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,4 +20,6 @@ pub struct Grant {
     pub valid_until: Duration,
     /// The place in its range's log at which the grant was seen.
     pub position: Position,
+    /// What may end the hold.
+    pub agreement: Agreement,
 }

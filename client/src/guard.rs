@@ -2,6 +2,7 @@
 //! and its release. A guard decides nothing; the session task renews it.
 
 use std::{
+    collections::BTreeMap,
     future::Future,
     pin::pin,
     sync::Arc,
@@ -12,13 +13,14 @@ use tokio::sync::oneshot;
 
 use crate::{
     clock::Clock,
-    error::{LockLost, LostReason, ReleaseError},
+    condition::{Agreement, Condition},
+    error::{ChangeError, DowngradeError, LockLost, LostReason, ReleaseError},
     grant::Grant,
     guard_cell::GuardCell,
-    handle::{Returned, SessionHandle},
+    handle::{ChangeCommand, Command, Returned, SessionHandle},
     ids::{AcquisitionId, FencingToken, Position},
-    request::Request,
-    session::GuardState,
+    request::{AskMark, LockMode, Request, check_attributes},
+    session::{Change, Changed, GuardState},
 };
 
 /// A held lock. While it lives it is renewed in the background; dropping it releases it.
@@ -78,9 +80,103 @@ impl Guard {
         self.grant.position
     }
 
-    /// The length of the lease that was asked for.
+    /// The length of the lease.
     pub fn ttl(&self) -> Duration {
-        self.request.ttl
+        self.agreement().ttl
+    }
+
+    /// What is agreed about the hold: its condition, how often that was changed, whether it stays, and
+    /// its lease.
+    pub fn agreement(&self) -> Agreement {
+        self.cell.agreement().unwrap_or(self.grant.agreement)
+    }
+
+    /// Who waits and has asked for the lock, if anybody has, and how long this holder may go on. Only
+    /// a hold whose condition has `ask_grace` is ever asked for. The guard knows of it within one
+    /// keepalive.
+    pub fn asked(&self) -> Option<AskMark> {
+        self.cell.asked(self.session.clock.now())
+    }
+
+    /// Waits until somebody has asked for the lock. Dropping the future is safe.
+    ///
+    /// # Errors
+    /// The lock was lost before, for this reason.
+    pub async fn wait_asked(&self) -> Result<AskMark, LostReason> {
+        self.cell.wait_asked(&self.session.clock).await
+    }
+
+    /// Agrees anew about what may end the hold, for all its guards. `ttl` is the lease from here on,
+    /// which may not be shorter than before. A hold that is to stay when its lease ends
+    /// ([`LeaseRule::Hold`](crate::LeaseRule::Hold)) stays from the moment at which this returns.
+    /// Dropping the future does not take the change back.
+    ///
+    /// # Errors
+    /// See [`ChangeError`]; [`ChangeError::Moved`] when another change came before, with what holds.
+    pub async fn set_condition(
+        &self,
+        condition: Condition,
+        ttl: Duration,
+    ) -> Result<Agreement, ChangeError> {
+        condition.check(ttl).map_err(ChangeError::invalid)?;
+        match self.change(Change::SetCondition { condition, ttl }).await? {
+            Changed::Agreed(agreement) => Ok(agreement),
+            other => unreachable!("a change of the condition is not answered with {other:?}"),
+        }
+    }
+
+    /// Shows these attributes, instead of those from before, to whoever looks at the lock. Keys and
+    /// values together up to 4,096 bytes. Dropping the future does not take the change back.
+    ///
+    /// # Errors
+    /// See [`ChangeError`]; [`ChangeError::Overtaken`] when a later change came first.
+    pub async fn set_attributes(
+        &self,
+        attributes: BTreeMap<String, String>,
+    ) -> Result<(), ChangeError> {
+        check_attributes(&attributes).map_err(ChangeError::invalid)?;
+        self.change(Change::SetAttributes { attributes }).await.map(|_done| ())
+    }
+
+    /// Turns the exclusive hold into a shared one without letting go of it: others who want it shared
+    /// get in, nobody who wants it alone does. The guard that comes back has a new token and the same
+    /// lease. Dropping the future releases the lock.
+    ///
+    /// # Errors
+    /// [`DowngradeError::Kept`] gives the guard back as it was, [`DowngradeError::Lost`] says that the
+    /// lock was lost meanwhile.
+    pub async fn downgrade(mut self) -> Result<Self, DowngradeError> {
+        if self.request.mode != LockMode::Exclusive {
+            let error = ChangeError::Invalid {
+                field: Some("mode".to_owned()),
+                reason: "BAD_MODE".to_owned(),
+                message: "only an exclusive hold can be downgraded".to_owned(),
+            };
+            return Err(DowngradeError::Kept { guard: Box::new(self), error });
+        }
+        match self.change(Change::Downgrade).await {
+            Ok(Changed::Downgraded { token, fence_floor, position }) => {
+                self.grant = Grant { token, fence_floor, position, ..self.grant };
+                Arc::make_mut(&mut self.request).mode = LockMode::Shared;
+                Ok(self)
+            }
+            Ok(other) => unreachable!("a downgrade is not answered with {other:?}"),
+            Err(ChangeError::Lost(lost)) => Err(lost.into()),
+            Err(error) => Err(DowngradeError::Kept { guard: Box::new(self), error }),
+        }
+    }
+
+    async fn change(&self, change: Change) -> Result<Changed, ChangeError> {
+        let (reply, changed) = oneshot::channel();
+        let command = ChangeCommand { cell: Arc::clone(&self.cell), change, reply };
+        let ended = || ChangeError::from(self.lock_lost(self.why_ended()));
+        self.session.commands.send(Command::Change(command)).await.map_err(|_| ended())?;
+        changed.await.map_err(|_| ended())?
+    }
+
+    /// The session does not answer any more.
+    fn why_ended(&self) -> LostReason {
+        self.cell.lost().cloned().unwrap_or(LostReason::SessionEnded)
     }
 
     /// Until when the lock is surely held if nothing is renewed any more, counted from the sending

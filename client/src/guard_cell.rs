@@ -5,6 +5,7 @@ use tokio::sync::Notify;
 use crate::{
     clock::Clock,
     error::LostReason,
+    request::AskMark,
     session::{GuardState, LeaseCell, Watchers},
 };
 
@@ -27,6 +28,20 @@ impl GuardCell {
             let state = self.state(clock.now());
             if state != seen {
                 return state;
+            }
+            changed.await;
+        }
+    }
+
+    /// Waits until a waiter has asked for the lock. Safe to drop and call again.
+    pub(crate) async fn wait_asked(&self, clock: &Clock) -> Result<AskMark, LostReason> {
+        loop {
+            let mut changed = std::pin::pin!(self.watchers().notified());
+            changed.as_mut().enable();
+            let now = clock.now();
+            self.check(now)?;
+            if let Some(mark) = self.asked(now) {
+                return Ok(mark);
             }
             changed.await;
         }

@@ -1,5 +1,5 @@
 //! How handles (clients, guards, acquire futures) talk to the session task: a bounded channel for
-//! new acquisitions, and the list of returns for everything given back, which can neither fail nor
+//! new acquisitions and changes, and the list of returns for everything given back, which can neither fail nor
 //! block.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,10 +8,11 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::{
     clock::Clock,
-    error::{AcquireError, ReleaseError},
+    error::{AcquireError, ChangeError, ReleaseError},
     grant::Grant,
     guard_cell::GuardCell,
     request::Request,
+    session::{Change, Changed},
 };
 
 /// Requests that may wait for the session task. It drains the channel whenever it runs, so this
@@ -26,6 +27,21 @@ pub(crate) struct AcquireCommand {
     pub(crate) reply: oneshot::Sender<Result<Grant, AcquireError>>,
 }
 
+/// One change of a hold.
+#[derive(Debug)]
+pub(crate) struct ChangeCommand {
+    pub(crate) cell: Arc<GuardCell>,
+    pub(crate) change: Change,
+    pub(crate) reply: oneshot::Sender<Result<Changed, ChangeError>>,
+}
+
+/// A wish of a handle.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Acquire(AcquireCommand),
+    Change(ChangeCommand),
+}
+
 /// A guard, or an acquire future, that its owner has given back.
 #[derive(Debug)]
 pub(crate) struct Returned {
@@ -37,7 +53,7 @@ pub(crate) struct Returned {
 /// The part that all handles of one client share with its session task.
 #[derive(Debug)]
 pub(crate) struct SessionHandle {
-    pub(crate) commands: mpsc::Sender<AcquireCommand>,
+    pub(crate) commands: mpsc::Sender<Command>,
     pub(crate) returns: Arc<Returns>,
     pub(crate) clock: Arc<Clock>,
 }

@@ -22,6 +22,7 @@
 //! is paused. `examples/fenced_resource.rs` shows a resource that checks tokens, which can.
 
 mod cluster;
+mod condition;
 mod error;
 mod failure;
 mod grant;
@@ -65,13 +66,18 @@ mod status;
 mod unsent;
 
 pub use cluster::{BadClusterId, Because, ClusterId, ClusterMismatch, Membership, Standing};
-pub use error::{AcquireError, CallError, ConfigError, LockLost, LostReason, ReleaseError};
+pub use condition::{Agreement, Condition, LeaseRule};
+pub use error::{
+    AcquireError, CallError, ChangeError, ConfigError, LockLost, LostReason, ReleaseError,
+};
 pub use failure::{Failure, Verdict};
 pub use grant::Grant;
 pub use ids::{AcquisitionId, FencingToken, Position, Seq};
-pub use request::{HeldMode, Holder, LockInfo, LockMode, Request, TTL_DEFAULT, Wait};
+pub use request::{AskMark, HeldMode, Holder, LockInfo, LockMode, Request, TTL_DEFAULT, Wait};
 pub use session::GuardState;
 
+#[cfg(feature = "edge")]
+pub use error::DowngradeError;
 #[cfg(feature = "edge")]
 pub use {
     calls::{ForceReleased, LockSeen, TokenChecked, WhichRange},

@@ -6,10 +6,11 @@ use tokio::sync::oneshot;
 
 use crate::{
     client::Client,
+    condition::{Condition, LeaseRule},
     error::AcquireError,
     guard::Guard,
     guard_cell::GuardCell,
-    handle::{AcquireCommand, Returned, SessionHandle},
+    handle::{AcquireCommand, Command, Returned, SessionHandle},
     request::{LockMode, Request, Wait},
 };
 
@@ -30,6 +31,9 @@ impl LockBuilder {
             ttl: client.ttl(),
             wait: Wait::Unbounded,
             reenter: None,
+            reclaim: None,
+            condition: Condition::default(),
+            ask: false,
             owner: client.identity(),
             attributes: BTreeMap::new(),
         };
@@ -81,6 +85,50 @@ impl LockBuilder {
         self
     }
 
+    /// The hold stays when its lease ends, as after a crash of this program: nobody else gets the lock
+    /// until the session takes it back or releases it, or an operator ends it. The guard is handed out
+    /// once the cluster has confirmed that. Of `hold` and [`after_missed`](Self::after_missed) the later
+    /// one counts.
+    pub fn hold(mut self) -> Self {
+        self.request.condition.lease = LeaseRule::Hold;
+        self
+    }
+
+    /// The hold ends when `missed` (3 to 100) keepalives in a row have been missed, which are sent
+    /// every `interval`: the lease is `missed` times that.
+    pub fn after_missed(mut self, missed: u32, interval: Duration) -> Self {
+        self.request.condition.lease = LeaseRule::AfterMissed { missed, interval };
+        self.request.ttl = interval.saturating_mul(missed);
+        self
+    }
+
+    /// After an end that this client did not ask for the place stays taken for so long, at most 1 h.
+    pub fn lock_delay(mut self, delay: Duration) -> Self {
+        self.request.condition.lock_delay = Some(delay);
+        self
+    }
+
+    /// So long after the grant, at most 30 days, the hold is ended with notice. Not with
+    /// [`hold`](Self::hold).
+    pub fn max_hold(mut self, max: Duration) -> Self {
+        self.request.condition.max_hold = Some(max);
+        self
+    }
+
+    /// Who waits may ask for the lock; so long after that, at most 1 h, the hold is ended with notice
+    /// if somebody still waits. Not with [`hold`](Self::hold).
+    pub fn ask_grace(mut self, grace: Duration) -> Self {
+        self.request.condition.ask_grace = Some(grace);
+        self
+    }
+
+    /// Ask whoever holds the lock for it while this waits. It moves those whose condition allows it
+    /// ([`ask_grace`](Self::ask_grace)); others do not notice.
+    pub fn ask(mut self) -> Self {
+        self.request.ask = true;
+        self
+    }
+
     /// Join the live hold of `guard` instead of queueing behind it: same token, same lease, and
     /// the lock is free again when all its guards are released. Takes over the guard's mode,
     /// owner and ttl, which must be the same.
@@ -88,7 +136,7 @@ impl LockBuilder {
         let joined = guard.request();
         self.request.mode = joined.mode;
         self.request.owner = Arc::clone(&joined.owner);
-        self.request.ttl = joined.ttl;
+        self.request.ttl = guard.ttl();
         self.request.reenter = Some(guard.token());
         self
     }
@@ -106,7 +154,11 @@ impl LockBuilder {
         let (reply, granted) = oneshot::channel();
         let command =
             AcquireCommand { request: Arc::clone(&request), cell: Arc::clone(&cell), reply };
-        session.commands.send(command).await.map_err(|_| AcquireError::SessionEnded)?;
+        session
+            .commands
+            .send(Command::Acquire(command))
+            .await
+            .map_err(|_| AcquireError::SessionEnded)?;
         let mut pending = Pending { cell, session, done: false };
         let grant = granted.await.map_err(|_| AcquireError::SessionEnded);
         // From here on the guard gives the hold back, or there is nothing to give back.

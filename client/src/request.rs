@@ -8,6 +8,7 @@ use std::{
 };
 
 use crate::{
+    condition::{Agreement, Condition},
     error::AcquireError,
     ids::{AcquisitionId, FencingToken},
 };
@@ -66,6 +67,13 @@ pub struct Request {
     pub wait: Wait,
     /// Join the live hold with this token instead of asking for a grant.
     pub reenter: Option<FencingToken>,
+    /// Take the hold with this token back from an older life of the session instead of asking for a
+    /// grant. Mode, lease and condition are then the hold's.
+    pub reclaim: Option<FencingToken>,
+    /// What may end the hold.
+    pub condition: Condition,
+    /// Ask the holders for the lock while it is waited for.
+    pub ask: bool,
     /// The owner's name for people: up to 256 bytes.
     pub owner: Arc<str>,
     /// Shown with the lock; keys and values together up to 4,096 bytes.
@@ -78,8 +86,6 @@ impl Request {
     /// # Errors
     /// [`AcquireError::Invalid`] with the server's reason.
     pub fn check(&self) -> Result<(), AcquireError> {
-        let attributes_bytes: usize =
-            self.attributes.iter().map(|(key, value)| key.len() + value.len()).sum();
         let permits_fit = match self.mode {
             LockMode::Exclusive | LockMode::Shared => true,
             LockMode::Permits { n, of } => 1 <= n && n <= of && of <= PERMITS_MAX,
@@ -102,22 +108,36 @@ impl Request {
             (wait_fits, "wait_ms", "BAD_WAIT", "at most an hour; without end if not set"),
             (permits_fit, "permits", "BAD_PERMITS", "1 to the lock's number, at most 65,535"),
             (self.owner.len() <= OWNER_BYTES_MAX, "owner_id", "BAD_OWNER", "at most 256 bytes"),
-            (
-                attributes_bytes <= ATTRIBUTES_BYTES_MAX,
-                "attributes",
-                "BAD_ATTRIBUTES",
-                "keys and values together at most 4,096 bytes",
-            ),
         ] {
             if !fits {
-                return Err(AcquireError::Invalid {
-                    field: Some(field.to_owned()),
-                    reason: reason.to_owned(),
-                    message: message.to_owned(),
-                });
+                return Err(invalid(field, reason, message));
             }
         }
-        Ok(())
+        check_attributes(&self.attributes)?;
+        if self.reenter.is_some() && !self.condition.is_default() {
+            let message = "re-entry joins a hold under the condition that it has: leave it out, or \
+                           change it with Guard::set_condition";
+            return Err(invalid("condition", "BAD_CONDITION", message));
+        }
+        self.condition.check(self.ttl)
+    }
+}
+
+/// Refuses attributes that every server would refuse.
+pub(crate) fn check_attributes(attributes: &BTreeMap<String, String>) -> Result<(), AcquireError> {
+    let bytes: usize = attributes.iter().map(|(key, value)| key.len() + value.len()).sum();
+    if bytes <= ATTRIBUTES_BYTES_MAX {
+        return Ok(());
+    }
+    let message = "keys and values together at most 4,096 bytes";
+    Err(invalid("attributes", "BAD_ATTRIBUTES", message))
+}
+
+fn invalid(field: &str, reason: &str, message: &str) -> AcquireError {
+    AcquireError::Invalid {
+        field: Some(field.to_owned()),
+        reason: reason.to_owned(),
+        message: message.to_owned(),
     }
 }
 
@@ -150,6 +170,32 @@ pub struct Holder {
     pub ending_reason: Option<String>,
     /// Names the acquisition within its session (of a hold: the lowest open).
     pub acquisition: AcquisitionId,
+    /// What may end the hold, or will be able to once the waiter holds.
+    pub agreement: Agreement,
+    /// The lease of a claimed hold has ended: it stays, and nobody counts on it.
+    pub orphaned: bool,
+    /// Somebody who waits has asked for the lock.
+    pub asked: Option<AskMark>,
+    /// One order over holders and waiters of a lock: who came earlier has the smaller one. 0: from
+    /// before servers gave them.
+    pub arrival: u64,
+    /// The instance of its session.
+    pub instance: u64,
+}
+
+/// A waiter has asked for the lock of a hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AskMark {
+    /// The handle of the session that asked; empty if that is not known.
+    pub session: String,
+    /// The owner id with which it waits.
+    pub owner: String,
+    /// Since when, by the leader's wall clock: for people, never for logic.
+    pub since: SystemTime,
+    /// How long the holder may go on after that.
+    pub grace: Duration,
+    /// Upper bound of what was left of that when the server told it.
+    pub remaining: Duration,
 }
 
 /// How a holder of a lock has it. The number of units the lock has stands in [`LockInfo`].
@@ -191,6 +237,9 @@ mod tests {
             ttl: TTL_DEFAULT,
             wait: Wait::Unbounded,
             reenter: None,
+            reclaim: None,
+            condition: Condition::default(),
+            ask: false,
             owner: Arc::from(""),
             attributes: BTreeMap::new(),
         }
@@ -204,6 +253,7 @@ mod tests {
         let ttl = |ttl| Request { ttl, ..request() };
         let wait = |wait| Request { wait: Wait::AtMost(wait), ..request() };
         let attributes = [("k".to_owned(), "v".repeat(4096))].into();
+        let max_hold = |most| Condition { max_hold: Some(most), ..Condition::default() };
         for (request, reason) in [
             (request(), None),
             (name(&"n".repeat(512)), None),
@@ -221,6 +271,16 @@ mod tests {
             (wait(Duration::MAX), Some("BAD_WAIT")),
             (Request { owner: Arc::from("o".repeat(257)), ..request() }, Some("BAD_OWNER")),
             (Request { attributes, ..request() }, Some("BAD_ATTRIBUTES")),
+            (Request { condition: max_hold(hour), ..request() }, None),
+            (Request { condition: max_hold(Duration::ZERO), ..request() }, Some("BAD_CONDITION")),
+            (
+                Request {
+                    condition: max_hold(hour),
+                    reenter: Some(FencingToken::from_u64(5)),
+                    ..request()
+                },
+                Some("BAD_CONDITION"),
+            ),
         ] {
             let refused = match request.check() {
                 Ok(()) => None,

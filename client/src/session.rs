@@ -9,7 +9,9 @@
 
 mod acquiring;
 mod acquisition;
+mod asking;
 mod belonging;
+mod changing;
 mod closing;
 mod driver;
 mod effects;
@@ -31,18 +33,13 @@ use std::{
     time::Duration,
 };
 
-use self::{
-    acquisition::{Acquisition, Phase},
-    closing::Closing,
-    pace::Jitter,
-    spare::Spare,
-};
+use self::{acquisition::Acquisition, closing::Closing, pace::Jitter, spare::Spare};
 pub use self::{
     driver::{Driver, Output, Told},
-    effects::{Call, CloseEnd, Effects, KEEP_ALIVE_ITEMS_MAX, Notice},
+    effects::{Call, ChangeCall, Changed, CloseEnd, Effects, KEEP_ALIVE_ITEMS_MAX, Notice},
     event::{
-        AcquireAnswer, AcquireOutcome, Answer, Event, GoneReason, KeepAliveAnswer, KeepAliveState,
-        Pushed, PushedKind,
+        AcquireAnswer, AcquireOutcome, Answer, Change, ChangeAnswer, Event, GoneReason,
+        KeepAliveAnswer, KeepAliveState, Pushed, PushedKind,
     },
     framing::take_message,
     lease_cell::{GuardState, LeaseCell, Watchers},
@@ -155,6 +152,10 @@ enum Asked {
     },
     /// A Release or a Cancel.
     Close { id: AcquisitionId },
+    /// A change of its hold.
+    Change { id: AcquisitionId },
+    /// The holders, for the lock. Nothing depends on the answer.
+    Holders,
     KeepAlive {
         /// In order.
         ids: Vec<AcquisitionId>,
@@ -205,7 +206,8 @@ impl SessionCore {
             Event::Nowhere { mismatch } => self.nowhere(now, &mismatch, effects),
             Event::Acquire { id, request } => self.acquire(now, id, request, effects),
             Event::Close { id } => self.close(now, id, effects),
-            Event::LapsedAtUse { id } => self.lapsed_at_use(id),
+            Event::LapsedAtUse { id } => self.lapsed_at_use(id, effects),
+            Event::Change { id, number, change } => self.change(now, id, number, change, effects),
             Event::Answered { seq, answer } => {
                 let via = self.attempts.get(&seq).map_or(Via::Main, |attempt| attempt.via);
                 self.heard_by(now, via);
@@ -253,6 +255,8 @@ impl SessionCore {
             Answer::KeepAlive(answers) => self.keep_alive_answered(now, seq, answers, effects),
             Answer::Released { gone } => self.release_answered(seq, gone, effects),
             Answer::Cancelled => self.cancel_answered(seq, effects),
+            Answer::Changed(answer) => self.change_answered(now, seq, answer, effects),
+            Answer::Asked { .. } => drop(self.attempts.remove(&seq)),
             Answer::Failed(failure) => self.failed(now, seq, failure, effects),
         }
     }
@@ -266,6 +270,9 @@ impl SessionCore {
         match attempt.asked {
             Asked::Acquire { id, .. } => self.acquire_failed(now, id, failure, effects),
             Asked::Close { id } => self.close_failed(now, id, &failure, effects),
+            Asked::Change { id } => self.change_failed(now, seq, id, failure, effects),
+            // It goes again with the next keepalive.
+            Asked::Holders => {}
             Asked::KeepAlive { ids, .. } => self.keep_alive_failed(now, &ids, &failure),
         }
         if cannot_help {
@@ -294,8 +301,8 @@ impl SessionCore {
         self.connected = true;
         self.last_heard = now;
         self.helpless = None;
-        let asking: Vec<_> =
-            self.open.iter().filter(|(_, held)| held.is_asking()).map(|(id, _)| *id).collect();
+        let asking =
+            self.ids_where(|acquisition| acquisition.is_asking() || acquisition.needs_acquire());
         for id in asking {
             self.send_acquire(now, id, effects);
         }
@@ -303,6 +310,9 @@ impl SessionCore {
             acquisition.next_call = now;
         }
         self.send_keep_alives(now, effects);
+        for id in self.ids_where(|acquisition| !acquisition.changes.is_empty()) {
+            self.send_change_anew(now, id, effects);
+        }
         let closing: Vec<_> = self.closing.keys().copied().collect();
         for id in closing {
             self.send_close(now, id, effects);
@@ -355,13 +365,14 @@ impl SessionCore {
             return;
         }
         self.check_gateway(now, id, effects);
+        self.wake_change(now, id, effects);
         let Some(acquisition) = self.open.get(&id) else { return };
-        if !acquisition.wants_call(now) {
+        if !self.connected || !acquisition.wants_call(now) {
             return;
         }
-        if self.is_stalled(now, acquisition.asked_since, acquisition.lease.interval()) {
+        if self.is_stalled(now, acquisition.asked_since, acquisition.lease.call_interval()) {
             self.reconnect(now, effects);
-        } else if matches!(acquisition.phase, Phase::Requested) {
+        } else if acquisition.needs_acquire() {
             self.send_acquire(now, id, effects);
         } else {
             self.send_keep_alives(now, effects);
@@ -405,6 +416,12 @@ impl SessionCore {
         self.disconnected("the connection answered nothing".to_owned());
     }
 
+    /// The open acquisitions of which something is true.
+    fn ids_where(&self, which: impl Fn(&Acquisition) -> bool) -> Vec<AcquisitionId> {
+        let those = self.open.iter().filter(|(_, acquisition)| which(acquisition));
+        those.map(|(id, _)| *id).collect()
+    }
+
     fn take_seq(&mut self) -> Seq {
         let seq = self.next_seq;
         self.next_seq = Seq(seq.0 + 1);
@@ -416,7 +433,7 @@ impl SessionCore {
         let attempt = self.attempts.get(&seq)?;
         let named = match &attempt.asked {
             Asked::Acquire { id: asked, .. } => *asked == id,
-            Asked::Close { .. } => false,
+            Asked::Close { .. } | Asked::Change { .. } | Asked::Holders => false,
             Asked::KeepAlive { ids, .. } => ids.binary_search(&id).is_ok(),
         };
         named.then_some(Echo { seq, sent: attempt.sent })

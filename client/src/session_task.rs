@@ -13,11 +13,13 @@ use crate::{
     client::Inner,
     clock::Clock,
     cluster::Membership,
-    error::{AcquireError, ReleaseError},
+    error::{AcquireError, ChangeError, ReleaseError},
     grant::Grant,
-    handle::{AcquireCommand, COMMANDS_MAX, Returned, Returns, SessionHandle},
+    handle::{
+        AcquireCommand, COMMANDS_MAX, ChangeCommand, Command, Returned, Returns, SessionHandle,
+    },
     link::{Link, LinkEvent},
-    session::{Driver, Output, SessionConfig, Told},
+    session::{Changed, Driver, Output, SessionConfig, Told},
 };
 
 /// Starts the session of a client on the current tokio runtime.
@@ -55,19 +57,20 @@ pub(crate) fn start(client: &Inner) -> Arc<SessionHandle> {
 
 type AcquireReply = oneshot::Sender<Result<Grant, AcquireError>>;
 type ReleaseReply = oneshot::Sender<Result<(), ReleaseError>>;
+type ChangeReply = oneshot::Sender<Result<Changed, ChangeError>>;
 
 struct SessionTask {
-    driver: Driver<Notify, AcquireReply, ReleaseReply>,
+    driver: Driver<Notify, AcquireReply, ReleaseReply, ChangeReply>,
     link: Link,
     /// The words of the endpoints about their clusters.
     known: watch::Receiver<Membership>,
     clock: Arc<Clock>,
-    commands: mpsc::Receiver<AcquireCommand>,
+    commands: mpsc::Receiver<Command>,
     /// Some handle is left.
     commands_open: bool,
     returns: Arc<Returns>,
     timer: Timer,
-    output: Output<AcquireReply, ReleaseReply>,
+    output: Output<AcquireReply, ReleaseReply, ChangeReply>,
     lists: Lists,
     /// Its end tells that of the session.
     _alive: Arc<watch::Sender<()>>,
@@ -76,7 +79,7 @@ struct SessionTask {
 /// Lists that keep their memory from turn to turn; all are empty between turns.
 #[derive(Default)]
 struct Lists {
-    commands: Vec<AcquireCommand>,
+    commands: Vec<Command>,
     returned: Vec<Returned>,
     messages: Vec<v1::SessionResponse>,
 }
@@ -117,8 +120,15 @@ impl SessionTask {
             // One that is still in the channel is found abandoned when it is taken out.
             self.driver.give_back(now, &cell, reply);
         }
-        for AcquireCommand { request, cell, reply } in self.lists.commands.drain(..) {
-            self.driver.acquire(now, request, cell, reply);
+        for command in self.lists.commands.drain(..) {
+            match command {
+                Command::Acquire(AcquireCommand { request, cell, reply }) => {
+                    self.driver.acquire(now, request, cell, reply);
+                }
+                Command::Change(ChangeCommand { cell, change, reply }) => {
+                    self.driver.change(now, &cell, change, reply);
+                }
+            }
         }
         for message in self.lists.messages.drain(..) {
             self.driver.take_in(now, message);
@@ -166,6 +176,7 @@ impl SessionTask {
             match told {
                 Told::Acquired { ticket, result } => drop(ticket.send(result)),
                 Told::Released { ticket, result } => drop(ticket.send(result)),
+                Told::Changed { ticket, result } => drop(ticket.send(result)),
             }
         }
         self.link.send_spare(spare);

@@ -36,9 +36,9 @@ pub struct ClientNode {
 /// A life of a client.
 pub struct ClientProcess {
     /// The core.
-    pub driver: Driver<(), u64, u64>,
+    pub driver: Driver<(), u64, u64, u64>,
     /// The output of the driver; empty between turns.
-    pub output: Output<u64, u64>,
+    pub output: Output<u64, u64, u64>,
     /// Names this life: the instance of the session, and the label in the history.
     pub instance: u64,
     /// The connection.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use sharklock_client::session::{LeaseCell, Told};
 use sharklock_client::{
-    AcquireError, Grant, Holder, LockMode, LostReason, ReleaseError, Request, Wait,
+    AcquireError, Condition, Grant, Holder, LockMode, LostReason, ReleaseError, Request, Wait,
 };
 use sharklock_history::{End, Hold, Mode, Position, Record, Versioned, What};
 use sharklock_rangemap::RangeId;
@@ -86,6 +86,9 @@ impl World {
             ttl,
             wait,
             reenter: None,
+            reclaim: None,
+            condition: Condition::default(),
+            ask: false,
             owner: Arc::from(format!("c{number}/{instance}/{task}")),
             attributes: Default::default(),
         };
@@ -275,6 +278,7 @@ impl World {
             Told::Acquired { ticket, result: Ok(grant) } => self.granted(number, ticket, grant),
             Told::Acquired { ticket, result: Err(error) } => self.refused(number, ticket, &error),
             Told::Released { ticket, result } => self.closed(number, ticket, &result),
+            Told::Changed { .. } => unreachable!("no task changes its holds"),
         }
     }
 

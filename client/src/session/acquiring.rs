@@ -14,7 +14,7 @@ use crate::{
     failure::{Failure, Verdict},
     grant::Grant,
     ids::{AcquisitionId, Seq},
-    request::{Request, Wait},
+    request::{Holder, Request, Wait},
 };
 
 impl SessionCore {
@@ -59,7 +59,7 @@ impl SessionCore {
         answer: AcquireAnswer,
         effects: &mut Effects,
     ) {
-        let AcquireAnswer { id, echoed, outcome, ttl, position } = answer;
+        let AcquireAnswer { id, echoed, outcome, ttl, agreement, position } = answer;
         let echo = self.echo(echoed, id);
         let attempt = self.attempts.remove(&seq);
         let next_seq = self.next_seq;
@@ -69,23 +69,30 @@ impl SessionCore {
             }
             return;
         };
-        if let Some(ttl) = ttl {
-            acquisition.lease.ttl = ttl;
+        let is_open =
+            matches!(outcome, AcquireOutcome::Granted { .. } | AcquireOutcome::Queued { .. });
+        let is_told = is_open && !acquisition.agreement_known;
+        let was_granted = matches!(acquisition.phase, Phase::Granted { .. });
+        // Once the guard is out its user may have agreed about another lease.
+        if !matches!(acquisition.phase, Phase::Held { .. } | Phase::Lost { .. }) {
+            acquisition.take_terms(ttl, agreement);
         }
         acquisition.acquires_count = acquisition.acquires_count.saturating_sub(1);
         acquisition.heard(next_seq, echo.map(|echo| echo.sent));
         let name = Arc::clone(&acquisition.request.name);
+        if is_told {
+            acquisition.agreement_known = true;
+            if agreement.is_none() && !acquisition.request.condition.is_default() {
+                return self.fail(now, id, knows_no_conditions(name), effects);
+            }
+        }
         match outcome {
             AcquireOutcome::Granted { token, fence_floor } => {
                 let hold = Hold { token, fence_floor, position };
                 self.granted(now, id, hold, echo, effects);
             }
             AcquireOutcome::Queued { place, holders } => {
-                // The answer to an earlier attempt may come after the grant.
-                if acquisition.is_asking() {
-                    acquisition.phase = Phase::Waiting { place, holders };
-                }
-                self.renew(now, id, echo, effects);
+                self.queued(now, id, place, holders, echo, effects);
             }
             AcquireOutcome::HeldByOther { holders, waiters } => {
                 self.refused(id, AcquireError::Held { name, holders, waiters }, effects);
@@ -103,7 +110,31 @@ impl SessionCore {
             }
             AcquireOutcome::Gone(reason) => self.gone(id, reason, effects),
         }
+        if is_told && was_granted {
+            self.proceed(now, id, effects);
+        }
         self.arm(id);
+    }
+
+    fn queued(
+        &mut self,
+        now: Duration,
+        id: AcquisitionId,
+        place: u32,
+        holders: Vec<Holder>,
+        echo: Option<Echo>,
+        effects: &mut Effects,
+    ) {
+        let Some(acquisition) = self.open.get_mut(&id) else { return };
+        // The answer to an earlier attempt may come after the grant.
+        if acquisition.is_asking() {
+            let asked_before = acquisition.wants_to_ask();
+            acquisition.phase = Phase::Waiting { place, holders };
+            if acquisition.wants_to_ask() && !asked_before {
+                self.ask_holders(now, id, effects);
+            }
+        }
+        self.renew(now, id, echo, effects);
     }
 
     /// A server said something about an acquisition whose handle is gone (holes 17 and 19).
@@ -144,7 +175,7 @@ impl SessionCore {
         acquisition.may_have_arrived |= verdict == Verdict::NotKnown;
         // Asking again for a place in the queue is a courtesy to the new gateway: KeepAlives
         // keep the place.
-        if !matches!(acquisition.phase, Phase::Requested) {
+        if !acquisition.needs_acquire() {
             return;
         }
         if verdict == Verdict::Refused {
@@ -185,6 +216,7 @@ impl SessionCore {
             PushedKind::Ending { token, reason } => {
                 self.ending(now, id, &name, token, &reason, effects);
             }
+            PushedKind::Asked(mark) => self.asked_for(now, id, &mark, effects),
         }
         self.arm(id);
     }
@@ -206,17 +238,18 @@ impl SessionCore {
                 if let Some(echo) = echo {
                     acquisition.lease.renew(echo.sent);
                 }
-                if !acquisition.lease.is_worth_handing_out(now) {
-                    self.ask_for_time(now, id, effects);
-                    return;
-                }
-                self.hand_out(now, id, effects);
+                self.join_hold(id);
+                self.proceed(now, id, effects);
             }
             // Its copy, older than the ring remembers, was granted again after this grant had ended
             // (hole 34). Time that is counted for one hold must not go out with another's token.
             Phase::Granted { hold: known, .. } if known.token < hold.token => {
                 acquisition.grant_known(hold, known_from);
+                acquisition.forget_claim();
                 self.renew(now, id, echo, effects);
+                if self.open.get(&id).is_some_and(|granted| granted.agreement.wants_claim()) {
+                    self.proceed(now, id, effects);
+                }
             }
             Phase::Granted { hold: known, .. } if known.token > hold.token => {}
             Phase::Granted { .. } => self.renew(now, id, echo, effects),
@@ -225,6 +258,44 @@ impl SessionCore {
                 self.renew(now, id, echo, effects);
             }
             Phase::Held { .. } | Phase::Lost { .. } => {}
+        }
+    }
+
+    /// A re-entered hold is what its other guards know of it.
+    fn join_hold(&mut self, id: AcquisitionId) {
+        let Some(acquisition) = self.open.get(&id) else { return };
+        let (Some(token), true) = (acquisition.token(), acquisition.request.reenter.is_some())
+        else {
+            return;
+        };
+        let name = Arc::clone(&acquisition.request.name);
+        let Some(other) = self.of_hold(&name, token).into_iter().find(|other| *other != id) else {
+            return;
+        };
+        let other = &self.open[&other];
+        let (lease, agreement) = (other.lease, other.agreement);
+        if let Some(acquisition) = self.open.get_mut(&id) {
+            acquisition.lease.join(&lease);
+            acquisition.agreement = agreement;
+        }
+    }
+
+    /// Brings a known grant nearer to its guard: what is agreed must be known, a hold that is to stay
+    /// must be claimed, and enough of its lease must be known to be left.
+    pub(super) fn proceed(&mut self, now: Duration, id: AcquisitionId, effects: &mut Effects) {
+        let Some(acquisition) = self.open.get_mut(&id) else { return };
+        let Phase::Granted { .. } = acquisition.phase else { return };
+        if !acquisition.agreement_known {
+            // The answer to the first Acquire may be under way, and is repeated if it is not.
+            if acquisition.acquires_count == 0 && self.connected {
+                self.send_acquire(now, id, effects);
+            }
+        } else if acquisition.agreement.wants_claim() {
+            self.claim(now, id, effects);
+        } else if acquisition.lease.is_worth_handing_out(now) {
+            self.hand_out(now, id, effects);
+        } else {
+            self.ask_for_time(now, id, effects);
         }
     }
 
@@ -242,12 +313,20 @@ impl SessionCore {
     pub(super) fn hand_out(&mut self, now: Duration, id: AcquisitionId, effects: &mut Effects) {
         let Some(acquisition) = self.open.get_mut(&id) else { return };
         let Phase::Granted { hold, .. } = acquisition.phase else { return };
+        if !acquisition.is_agreed() {
+            return;
+        }
         let Some(valid_until) = acquisition.lease.valid_until() else { return };
         assert!(valid_until > now, "a guard is handed out only while its lease runs");
         let Hold { token, fence_floor, position } = hold;
         acquisition.phase = Phase::Held { token, in_jeopardy: false };
-        let grant = Grant { id, token, fence_floor, valid_until, position };
+        let agreement = acquisition.agreement;
+        let grant = Grant { id, token, fence_floor, valid_until, position, agreement };
         effects.notices.push(Notice::Decided { id, result: Ok(grant) });
+        if let Some((mark, _)) = acquisition.asked.clone() {
+            let until = now + mark.remaining;
+            effects.notices.push(Notice::Asked { id, mark: Some((mark, until)) });
+        }
     }
 
     /// A server said that the acquisition has ended: nothing is left to withdraw there.
@@ -326,6 +405,19 @@ impl SessionCore {
     }
 }
 
+/// A server that says nothing of what is agreed has agreed to nothing: this is not the lock that was
+/// asked for.
+fn knows_no_conditions(name: Arc<str>) -> AcquireError {
+    AcquireError::Forbidden {
+        name,
+        reason: "FEATURE_LEVEL".to_owned(),
+        message:
+            "its servers know no conditions yet: finish their upgrade, or leave the condition \
+                  out"
+            .to_owned(),
+    }
+}
+
 /// The error of an acquisition that ended before its grant was known.
 fn gone_error(name: Arc<str>, reason: GoneReason) -> AcquireError {
     match reason {
@@ -338,21 +430,29 @@ fn gone_error(name: Arc<str>, reason: GoneReason) -> AcquireError {
         | GoneReason::ForceReleased
         | GoneReason::Unknown
         | GoneReason::Released
-        | GoneReason::Cancelled => AcquireError::Lost { name, reason: lost_reason(reason) },
+        | GoneReason::Cancelled
+        | GoneReason::Orphaned
+        | GoneReason::Reclaimed
+        | GoneReason::HeldTooLong
+        | GoneReason::AskedFor => AcquireError::Lost { name, reason: lost_reason(reason) },
     }
 }
 
-/// Why a hold is no more. A hold ends only in the first two of these ways against its holder's
-/// will; the others mean that the cluster knows another story than its holder.
-fn lost_reason(reason: GoneReason) -> LostReason {
+/// Why a hold is no more.
+pub(super) fn lost_reason(reason: GoneReason) -> LostReason {
     match reason {
         GoneReason::Expired => LostReason::Expired,
         GoneReason::ForceReleased => LostReason::ForceReleased { reason: String::new() },
-        GoneReason::Unknown
-        | GoneReason::Released
-        | GoneReason::Cancelled
-        | GoneReason::WaitTimedOut
-        | GoneReason::Refused
-        | GoneReason::HoldLost => LostReason::Unknown,
+        GoneReason::Orphaned => LostReason::Orphaned,
+        GoneReason::Reclaimed => LostReason::Reclaimed,
+        GoneReason::HeldTooLong => LostReason::HeldTooLong,
+        GoneReason::AskedFor => LostReason::AskedFor,
+        // The others mean that the cluster knows another story than the holder.
+        GoneReason::Unknown => LostReason::Unknown,
+        GoneReason::Released => LostReason::Released,
+        GoneReason::Cancelled => LostReason::Cancelled,
+        GoneReason::WaitTimedOut => LostReason::WaitTimedOut,
+        GoneReason::Refused => LostReason::Refused,
+        GoneReason::HoldLost => LostReason::HoldLost,
     }
 }

@@ -1,15 +1,17 @@
 //! One acquisition that its handle has not given back: where it stands and what it has to do next.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use super::{
+    changing::PendingChange,
     lease::Lease,
     rotation::patience,
     spare::{REPEAT_EVERY, REPETITIONS_MAX},
 };
 use crate::{
+    condition::Agreement,
     ids::{FencingToken, Position, Seq},
-    request::{Holder, Request, Wait},
+    request::{AskMark, Holder, Request, Wait},
 };
 
 /// The range's leader ends a wait by its own clock and tells; only when that news stays out for so
@@ -81,6 +83,14 @@ pub(super) struct Acquisition {
     /// arrived, and after its grant was known: only those can say that it is gone. An earlier one may
     /// have overtaken the Acquire, and the end of a place in the queue is not the end of a later grant.
     pub(super) gone_counts_from: Option<Seq>,
+    /// What is agreed about the hold, as far as is known.
+    pub(super) agreement: Agreement,
+    /// An answer has said what is agreed, or nothing was asked for. A pushed grant says nothing of it.
+    pub(super) agreement_known: bool,
+    /// Changes of the hold in order; the first is under way.
+    pub(super) changes: VecDeque<PendingChange>,
+    /// A waiter has asked for the lock, as was known when this number was the first not used.
+    pub(super) asked: Option<(AskMark, Seq)>,
     /// Its entry in the session's timers.
     pub(super) armed: Option<Duration>,
 }
@@ -94,7 +104,7 @@ impl Acquisition {
         };
         Self {
             phase: Phase::Requested,
-            lease: Lease::new(request.ttl),
+            lease: Lease::new(request.ttl, request.condition.interval()),
             started: now,
             give_up_after,
             last_sent: now,
@@ -107,19 +117,59 @@ impl Acquisition {
             acquires_count: 0,
             may_have_arrived: false,
             gone_counts_from: None,
+            agreement: Agreement { condition: request.condition, ..Agreement::plain(request.ttl) },
+            agreement_known: request.condition.is_default() && request.reclaim.is_none(),
+            changes: VecDeque::new(),
+            asked: None,
             armed: None,
             request,
         }
     }
 
-    /// Its Acquire is to be sent again after a loss of the stream.
+    /// The grant is not known.
     pub(super) fn is_asking(&self) -> bool {
         matches!(self.phase, Phase::Requested | Phase::Waiting { .. })
+    }
+
+    /// Nothing but the answer to an Acquire brings it further: no server has answered yet, or a push
+    /// has told the grant and no answer what is agreed.
+    pub(super) fn needs_acquire(&self) -> bool {
+        match self.phase {
+            Phase::Requested => true,
+            Phase::Granted { .. } => !self.agreement_known,
+            Phase::Waiting { .. } | Phase::Held { .. } | Phase::Lost { .. } => false,
+        }
+    }
+
+    /// Its guard may be handed out as soon as enough of its lease is known.
+    pub(super) fn is_agreed(&self) -> bool {
+        self.agreement_known && !self.agreement.wants_claim()
     }
 
     /// KeepAlives name it: a server has answered for it, and it is not lost.
     pub(super) fn is_kept_alive(&self) -> bool {
         matches!(self.phase, Phase::Waiting { .. } | Phase::Granted { .. } | Phase::Held { .. })
+            && !self.needs_acquire()
+    }
+
+    /// An answer tells the lease, and what is agreed.
+    pub(super) fn take_terms(&mut self, ttl: Option<Duration>, agreement: Option<Agreement>) {
+        if let Some(ttl) = ttl {
+            self.lease.ttl = ttl;
+            self.agreement.ttl = ttl;
+        }
+        if let Some(agreement) = agreement
+            && agreement.revision >= self.agreement.revision
+        {
+            self.agreement = agreement;
+            self.lease.renew_every(agreement.condition.interval());
+        }
+    }
+
+    /// The grant that was claimed is not the one that counts.
+    pub(super) fn forget_claim(&mut self) {
+        self.changes.clear();
+        self.agreement = Agreement { revision: 0, claimed: false, ..self.agreement };
     }
 
     /// The token of a guard that is out.
@@ -154,8 +204,8 @@ impl Acquisition {
             Phase::Lost { .. } => return None,
         };
         if connected {
-            let next = self.check_at.map_or(self.next_call, |at| at.min(self.next_call));
-            Some(duty.map_or(next, |at| at.min(next)))
+            let change = self.changes.front().map(|change| change.next_call);
+            [duty, self.check_at, change, Some(self.next_call)].into_iter().flatten().min()
         } else {
             duty
         }
@@ -176,7 +226,7 @@ impl Acquisition {
     pub(super) fn asked_for(&mut self, now: Duration) {
         self.last_sent = now;
         self.asked_since.get_or_insert(now);
-        self.next_call = now + self.lease.interval() / 2;
+        self.next_call = now + self.lease.call_interval() / 2;
         self.check_at = self.give_up_after.map(|after| now + patience(Some(after)));
     }
 
@@ -190,7 +240,7 @@ impl Acquisition {
 
     /// Between a KeepAlive and its repetition.
     pub(super) fn repeat_after(&self) -> Duration {
-        let latest = self.lease.interval() / 2;
+        let latest = self.lease.call_interval() / 2;
         let is_patient = matches!(self.phase, Phase::Waiting { .. });
         if is_patient && self.keep_alives_count >= REPETITIONS_MAX {
             return latest;
@@ -215,7 +265,7 @@ impl Acquisition {
         self.keep_alives_count = 0;
         let interval = self.lease.interval();
         // A later attempt may be under way, but only what is answered renews.
-        self.next_call = (sent + interval).max(self.last_sent + interval / 2);
+        self.next_call = (sent + interval).max(self.last_sent + self.lease.call_interval() / 2);
     }
 
     /// The streams are gone, and what was under way with them.
@@ -225,6 +275,9 @@ impl Acquisition {
         self.keep_alives_count = 0;
         self.asked_since = None;
         self.check_at = None;
+        if let Some(change) = self.changes.front_mut() {
+            change.attempts_lost();
+        }
     }
 
     /// A question has stayed unanswered for longer than answers take.

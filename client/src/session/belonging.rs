@@ -3,11 +3,13 @@
 
 use std::time::Duration;
 
-use super::{Effects, SessionCore, acquisition::Phase};
+use super::{
+    Effects, SessionCore,
+    acquisition::{Acquisition, Phase},
+};
 use crate::{
     cluster::ClusterMismatch,
     error::{AcquireError, LostReason},
-    ids::AcquisitionId,
 };
 
 impl SessionCore {
@@ -25,7 +27,7 @@ impl SessionCore {
         if keeps_guards {
             return;
         }
-        let held = self.ids_of(|phase| matches!(phase, Phase::Held { .. }));
+        let held = self.ids_where(|held| matches!(held.phase, Phase::Held { .. }));
         for id in held {
             self.lose(id, LostReason::OtherCluster, effects);
             self.arm(id);
@@ -39,15 +41,11 @@ impl SessionCore {
         mismatch: &ClusterMismatch,
         effects: &mut Effects,
     ) {
-        let waiting =
-            self.ids_of(|phase| !matches!(phase, Phase::Held { .. } | Phase::Lost { .. }));
+        let has_guard =
+            |held: &Acquisition| matches!(held.phase, Phase::Held { .. } | Phase::Lost { .. });
+        let waiting = self.ids_where(|acquisition| !has_guard(acquisition));
         for id in waiting {
             self.fail(now, id, AcquireError::OtherCluster(mismatch.clone()), effects);
         }
-    }
-
-    fn ids_of(&self, which: impl Fn(&Phase) -> bool) -> Vec<AcquisitionId> {
-        let those = self.open.iter().filter(|(_, acquisition)| which(&acquisition.phase));
-        those.map(|(id, _)| *id).collect()
     }
 }

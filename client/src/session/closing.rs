@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     Asked, Attempt, Call, CloseEnd, Effects, GoneReason, Notice, SessionCore, Via,
-    acquisition::Phase, lease::Lease,
+    acquiring::lost_reason, acquisition::Phase, changing::PendingChange, lease::Lease,
 };
 use crate::{
     error::LostReason,
@@ -48,14 +48,19 @@ impl Closing {
             name,
             way,
             // A lapsed lease is worth one more interval: the cluster may hold it longer.
-            until: lease.valid_until().unwrap_or(now + lease.ttl).max(now + lease.interval()),
-            interval: lease.interval(),
+            until: lease.valid_until().unwrap_or(now + lease.ttl).max(now + lease.call_interval()),
+            interval: lease.call_interval(),
             next_call: now,
             asked_since: None,
             calls_count: 0,
             failures_count: 0,
             armed: None,
         }
+    }
+
+    /// It closes an acquisition of this lock this way.
+    pub(super) fn is_of(&self, name: &str, way: Way) -> bool {
+        *self.name == *name && self.way == way
     }
 
     pub(super) fn due(&self, connected: bool) -> Duration {
@@ -77,6 +82,10 @@ impl SessionCore {
                 return;
             }
             Phase::Requested | Phase::Waiting { .. } => Way::Cancel,
+            // Only its id is known for certain.
+            _ if acquisition.changes.front().is_some_and(PendingChange::may_move_token) => {
+                Way::Cancel
+            }
             Phase::Granted { hold, .. } => Way::Release(hold.token),
             Phase::Held { token, .. } | Phase::Lost { token } => Way::Release(*token),
         };
@@ -105,7 +114,7 @@ impl SessionCore {
                 }
             }
             None => {
-                let lease = Lease::new(TTL_DEFAULT);
+                let lease = Lease::new(TTL_DEFAULT, None);
                 let closing = Closing::new(now, Arc::clone(name), way, &lease);
                 self.start_closing(now, id, closing, effects);
             }
@@ -187,10 +196,14 @@ impl SessionCore {
         let Some(closing) = self.closing.get(&id) else { return };
         let released = closing.way != Way::Cancel;
         let end = match gone {
-            Some(GoneReason::Expired) if released => CloseEnd::Lost(LostReason::Expired),
-            Some(GoneReason::ForceReleased) if released => {
-                CloseEnd::Lost(LostReason::ForceReleased { reason: String::new() })
-            }
+            Some(
+                reason @ (GoneReason::Expired
+                | GoneReason::ForceReleased
+                | GoneReason::Orphaned
+                | GoneReason::Reclaimed
+                | GoneReason::HeldTooLong
+                | GoneReason::AskedFor),
+            ) if released => CloseEnd::Lost(lost_reason(reason)),
             // A repeated release whose first answer was lost may find it forgotten.
             Some(GoneReason::Unknown) if released && closing.calls_count == 1 => {
                 CloseEnd::Lost(LostReason::Unknown)

@@ -7,11 +7,12 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use sharklock_proto::v1;
 
 use super::{
-    CloseEnd, Effects, Event, LeaseCell, Notice, SessionConfig, SessionCore, Watchers, wire,
+    Change, Changed, CloseEnd, Effects, Event, LeaseCell, Notice, SessionConfig, SessionCore,
+    Watchers, wire,
 };
 use crate::{
     cluster::{Membership, Standing},
-    error::{AcquireError, LockLost, LostReason, ReleaseError},
+    error::{AcquireError, ChangeError, LockLost, LostReason, ReleaseError},
     grant::Grant,
     ids::{AcquisitionId, FencingToken},
     request::Request,
@@ -21,24 +22,26 @@ use crate::{
 /// per range; this one bounds the client's memory.
 const ACQUISITIONS_MAX: usize = 65_536;
 
-/// See the module. `A` and `R` are the owner's tickets for an acquire and for a release: each comes
-/// back at most once, with its result.
+/// See the module. `A`, `R` and `C` are the owner's tickets for an acquire, for a release and for a
+/// change of a hold: each comes back at most once, with its result.
 ///
 /// Invariant: the core's ids in use and `entries` agree, except for acquisitions whose handle was
 /// told of their end while the cluster still has to be.
 #[derive(Debug)]
-pub struct Driver<W: Watchers, A, R> {
+pub struct Driver<W: Watchers, A, R, C> {
     core: SessionCore,
     /// The handles' side of every acquisition that has one, or whose close is waited for.
-    entries: BTreeMap<AcquisitionId, Entry<W, A, R>>,
+    entries: BTreeMap<AcquisitionId, Entry<W, A, R, C>>,
+    /// Numbers the changes that handles want.
+    newest_change: u64,
     newest: AcquisitionId,
     effects: Effects,
-    told: Vec<Told<A, R>>,
+    told: Vec<Told<A, R, C>>,
 }
 
 /// The work that a turn leaves to its owner, who drains it.
 #[derive(Debug)]
-pub struct Output<A, R> {
+pub struct Output<A, R, C> {
     /// For the stream of acquires. Only while connected.
     pub acquires: Vec<v1::SessionCall>,
     /// For the stream that no queue of acquires can hold up. Only while connected.
@@ -47,7 +50,7 @@ pub struct Output<A, R> {
     /// Only while it is up.
     pub spare: Vec<v1::SessionCall>,
     /// For handles, in order.
-    pub told: Vec<Told<A, R>>,
+    pub told: Vec<Told<A, R, C>>,
     /// The connection answers nothing: leave it, with all that waits to be sent on it, and dial
     /// another. The session counts itself disconnected from here on.
     pub reconnect: bool,
@@ -65,7 +68,7 @@ pub struct Output<A, R> {
     pub spare_wanted: bool,
 }
 
-impl<A, R> Default for Output<A, R> {
+impl<A, R, C> Default for Output<A, R, C> {
     fn default() -> Self {
         Self {
             acquires: Vec::new(),
@@ -83,7 +86,7 @@ impl<A, R> Default for Output<A, R> {
 
 /// The result of a handle's wish.
 #[derive(Debug)]
-pub enum Told<A, R> {
+pub enum Told<A, R, C> {
     /// The acquire future ends.
     Acquired {
         /// The ticket of its owner.
@@ -98,14 +101,23 @@ pub enum Told<A, R> {
         /// Confirmed or not.
         result: Result<(), ReleaseError>,
     },
+    /// The change of a hold ends.
+    Changed {
+        /// The ticket of its owner.
+        ticket: C,
+        /// Done or not.
+        result: Result<Changed, ChangeError>,
+    },
 }
 
 /// The handles of one acquisition, which wait for its news.
 #[derive(Debug)]
-struct Entry<W, A, R> {
+struct Entry<W, A, R, C> {
     cell: Arc<LeaseCell<W>>,
     request: Arc<Request>,
     stage: Stage<A, R>,
+    /// Changes of the hold that somebody waits for, by number.
+    changes: BTreeMap<u64, C>,
 }
 
 #[derive(Debug)]
@@ -118,12 +130,13 @@ enum Stage<A, R> {
     Closing(Option<FencingToken>, Option<R>),
 }
 
-impl<W: Watchers, A, R> Driver<W, A, R> {
+impl<W: Watchers, A, R, C> Driver<W, A, R, C> {
     /// A session without acquisitions or connection.
     pub fn new(config: SessionConfig) -> Self {
         Self {
             core: SessionCore::new(config),
             entries: BTreeMap::new(),
+            newest_change: 0,
             newest: AcquisitionId(0),
             effects: Effects::default(),
             told: Vec::new(),
@@ -153,7 +166,8 @@ impl<W: Watchers, A, R> Driver<W, A, R> {
         self.newest = id;
         cell.set_id(id.0);
         let stage = Stage::Acquiring(ticket);
-        self.entries.insert(id, Entry { cell, request: Arc::clone(&request), stage });
+        let changes = BTreeMap::new();
+        self.entries.insert(id, Entry { cell, request: Arc::clone(&request), stage, changes });
         self.handle(now, Event::Acquire { id, request });
     }
 
@@ -170,6 +184,22 @@ impl<W: Watchers, A, R> Driver<W, A, R> {
         };
         entry.stage = Stage::Closing(token, ticket);
         self.handle(now, Event::Close { id });
+    }
+
+    /// The user of a guard wants its hold changed. The owner of the ticket is told what came of it; if
+    /// the guard is given back before, nobody is.
+    pub fn change(&mut self, now: Duration, cell: &LeaseCell<W>, change: Change, ticket: C) {
+        let id = AcquisitionId(cell.id());
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let Stage::Held(token) = entry.stage else { return };
+        if let Err(reason) = cell.check(now) {
+            let lost = LockLost { name: Arc::clone(&entry.request.name), token, reason };
+            return self.told.push(Told::Changed { ticket, result: Err(lost.into()) });
+        }
+        self.newest_change += 1;
+        let number = self.newest_change;
+        entry.changes.insert(number, ticket);
+        self.handle(now, Event::Change { id, number, change });
     }
 
     /// Both streams are open. Nothing sent before is under way any more.
@@ -220,7 +250,7 @@ impl<W: Watchers, A, R> Driver<W, A, R> {
 
     /// Ends a turn: does what is due, and says what all that went in wants done. `output` is what
     /// is left of the last turn's, drained.
-    pub fn turn(&mut self, now: Duration, output: &mut Output<A, R>) {
+    pub fn turn(&mut self, now: Duration, output: &mut Output<A, R, C>) {
         if self.next_due().is_some_and(|due| due <= now) {
             self.handle(now, Event::Tick);
         }
@@ -289,6 +319,17 @@ impl<W: Watchers, A, R> Driver<W, A, R> {
                     entry.cell.set_jeopardy(true);
                 }
             }
+            Notice::Agreed { id, agreement } => {
+                if let Some(entry) = self.entries.get(&id) {
+                    entry.cell.agree(agreement);
+                }
+            }
+            Notice::Asked { id, mark } => {
+                if let Some(entry) = self.entries.get(&id) {
+                    entry.cell.set_asked(mark);
+                }
+            }
+            Notice::Changed { id, number, result } => self.changed(id, number, result),
             Notice::Lost { id, reason } => {
                 if let Some(entry) = self.entries.get(&id) {
                     tracing::warn!(lock = &*entry.request.name, %reason, "lock lost");
@@ -304,6 +345,7 @@ impl<W: Watchers, A, R> Driver<W, A, R> {
         match result {
             Ok(grant) => {
                 entry.cell.renew(grant.valid_until);
+                entry.cell.agree(grant.agreement);
                 let stage = std::mem::replace(&mut entry.stage, Stage::Held(grant.token));
                 match stage {
                     // If the future was dropped meanwhile, the note of that is on its way.
@@ -324,6 +366,18 @@ impl<W: Watchers, A, R> Driver<W, A, R> {
         }
     }
 
+    fn changed(&mut self, id: AcquisitionId, number: u64, result: Result<Changed, ChangeError>) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        if let (Ok(Changed::Downgraded { token, .. }), Stage::Held(known)) =
+            (&result, &mut entry.stage)
+        {
+            *known = *token;
+        }
+        if let Some(ticket) = entry.changes.remove(&number) {
+            self.told.push(Told::Changed { ticket, result });
+        }
+    }
+
     fn closed(&mut self, id: AcquisitionId, end: CloseEnd) {
         let Some(entry) = self.entries.remove(&id) else { return };
         let Stage::Closing(token, Some(ticket)) = entry.stage else { return };
@@ -338,7 +392,7 @@ impl<W: Watchers, A, R> Driver<W, A, R> {
     }
 }
 
-impl<W: Watchers, A, R> Drop for Driver<W, A, R> {
+impl<W: Watchers, A, R, C> Drop for Driver<W, A, R, C> {
     /// Nobody renews any more.
     fn drop(&mut self) {
         for entry in self.entries.values() {

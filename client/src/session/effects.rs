@@ -1,12 +1,13 @@
 //! The effects of the session core: calls to send, news for handles.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use crate::{
-    error::{AcquireError, LostReason},
+    condition::{Agreement, Condition},
+    error::{AcquireError, ChangeError, LostReason},
     grant::Grant,
-    ids::{AcquisitionId, FencingToken, Seq},
-    request::{Request, Wait},
+    ids::{AcquisitionId, FencingToken, Position, Seq},
+    request::{AskMark, Request, Wait},
 };
 
 /// Items of one KeepAlive (lock.proto).
@@ -17,7 +18,7 @@ pub const KEEP_ALIVE_ITEMS_MAX: usize = 64;
 pub struct Effects {
     /// Acquires, for the stream of acquires.
     pub acquires: Vec<Call>,
-    /// KeepAlives, Releases and Cancels, for the stream that no queue of acquires can hold up.
+    /// KeepAlives, Releases, Cancels and changes, for the stream that no queue of acquires can hold up.
     pub urgent: Vec<Call>,
     /// KeepAlives for the spare connection's stream of urgent calls. Only while that is up.
     pub spare: Vec<Call>,
@@ -40,7 +41,7 @@ pub struct Effects {
 /// One call to send. Every sending has its own number, which is also its call id on the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Call {
-    /// Ask for a lock.
+    /// Ask for a lock, or take a hold back if its wish says so.
     Acquire {
         /// This attempt.
         seq: Seq,
@@ -78,6 +79,56 @@ pub enum Call {
         /// At most [`KEEP_ALIVE_ITEMS_MAX`] acquisitions with their locks.
         items: Vec<(Arc<str>, AcquisitionId)>,
     },
+    /// Change a hold.
+    Change {
+        /// This attempt.
+        seq: Seq,
+        /// An acquisition of the hold.
+        id: AcquisitionId,
+        /// The lock.
+        name: Arc<str>,
+        /// The hold.
+        token: FencingToken,
+        /// The change.
+        what: ChangeCall,
+    },
+    /// Ask the holders for the lock.
+    Ask {
+        /// This attempt.
+        seq: Seq,
+        /// The waiter.
+        id: AcquisitionId,
+        /// The lock.
+        name: Arc<str>,
+    },
+}
+
+/// One step of a change of a hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ChangeCall {
+    /// Put the condition `hold` into force.
+    Claim {
+        /// Of the agreement that is known.
+        revision: u64,
+    },
+    /// Agree anew.
+    SetCondition {
+        /// Of the agreement that is known.
+        revision: u64,
+        /// From here on.
+        condition: Condition,
+        /// From here on.
+        ttl: Duration,
+    },
+    /// Exclusive becomes shared.
+    Downgrade,
+    /// Show others something else.
+    SetAttributes {
+        /// Orders the changes of one hold; the same for all attempts.
+        order: Seq,
+        /// All of them.
+        attributes: Arc<BTreeMap<String, String>>,
+    },
 }
 
 /// News for the handle of one acquisition.
@@ -104,6 +155,29 @@ pub enum Notice {
         /// The acquisition.
         id: AcquisitionId,
     },
+    /// Something else is agreed about the hold.
+    Agreed {
+        /// The acquisition.
+        id: AcquisitionId,
+        /// What holds.
+        agreement: Agreement,
+    },
+    /// A waiter has asked for the lock, or does not any more.
+    Asked {
+        /// The acquisition.
+        id: AcquisitionId,
+        /// Who, and until when on the client's clock the holder may go on.
+        mark: Option<(AskMark, Duration)>,
+    },
+    /// A change that was wanted is over.
+    Changed {
+        /// The acquisition.
+        id: AcquisitionId,
+        /// Names the change.
+        number: u64,
+        /// Done or not.
+        result: Result<Changed, ChangeError>,
+    },
     /// The guard's lock is lost, for ever.
     Lost {
         /// The acquisition.
@@ -118,6 +192,24 @@ pub enum Notice {
         /// How it ended.
         end: CloseEnd,
     },
+}
+
+/// What a change has done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Changed {
+    /// This is agreed.
+    Agreed(Agreement),
+    /// The hold is shared now.
+    Downgraded {
+        /// The fencing token from here on.
+        token: FencingToken,
+        /// The number that a resource compares.
+        fence_floor: FencingToken,
+        /// When and where.
+        position: Position,
+    },
+    /// The attributes are set.
+    AttributesSet,
 }
 
 /// How the closing of an acquisition ended.

@@ -1,12 +1,13 @@
 //! The inputs of a session: wishes of its handles, answers and events of servers, its connection.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use crate::{
     cluster::ClusterMismatch,
+    condition::{Agreement, Condition},
     failure::Failure,
     ids::{AcquisitionId, FencingToken, Position, Seq},
-    request::{Holder, Request},
+    request::{AskMark, Holder, Request},
 };
 
 /// One input of the session core.
@@ -53,6 +54,15 @@ pub enum Event {
         /// The acquisition.
         id: AcquisitionId,
     },
+    /// The user of a guard wants its hold changed.
+    Change {
+        /// The acquisition.
+        id: AcquisitionId,
+        /// Names the change within it.
+        number: u64,
+        /// The wish.
+        change: Change,
+    },
     /// A server answered a call.
     Answered {
         /// The call.
@@ -64,6 +74,25 @@ pub enum Event {
     Pushed(Pushed),
     /// Time has passed: [`SessionCore::next_due`](super::SessionCore::next_due) is due.
     Tick,
+}
+
+/// A change of a hold that the user of its guard wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Agree anew about what may end it. Where the new condition is `hold` it is claimed, too.
+    SetCondition {
+        /// From here on.
+        condition: Condition,
+        /// From here on; not shorter than before.
+        ttl: Duration,
+    },
+    /// Turn an exclusive hold into a shared one.
+    Downgrade,
+    /// Show others something else.
+    SetAttributes {
+        /// All of them.
+        attributes: BTreeMap<String, String>,
+    },
 }
 
 /// An answer to one call.
@@ -80,8 +109,39 @@ pub enum Answer {
     Cancelled,
     /// To a KeepAlive: one or more of its items.
     KeepAlive(Vec<KeepAliveAnswer>),
+    /// To a call that changes a hold.
+    Changed(ChangeAnswer),
+    /// To an Ask: so many holds are marked now.
+    Asked {
+        /// None: nobody who holds the lock has agreed to be asked.
+        asked_count: u32,
+    },
     /// To any: it was refused, or its outcome is not known.
     Failed(Failure),
+}
+
+/// The answer to a call that changes a hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ChangeAnswer {
+    /// What was asked for is agreed.
+    Agreed(Agreement),
+    /// Nothing was done, since the revision is another.
+    RevisionMoved(Agreement),
+    /// It is shared now.
+    Downgraded {
+        /// The fencing token from here on.
+        token: FencingToken,
+        /// The number that a resource compares.
+        fence_floor: FencingToken,
+        /// When and where.
+        position: Position,
+    },
+    /// The attributes are set.
+    AttributesSet,
+    /// Later attributes came before.
+    Overtaken,
+    /// The hold is no more.
+    Gone(GoneReason),
 }
 
 /// The answer to an Acquire.
@@ -95,6 +155,8 @@ pub struct AcquireAnswer {
     pub outcome: AcquireOutcome,
     /// The effective lease; `None` where the answer does not say.
     pub ttl: Option<Duration>,
+    /// What is agreed; `None` where that is nothing but the lease, or the server knows no conditions.
+    pub agreement: Option<Agreement>,
     /// When and where.
     pub position: Position,
 }
@@ -158,6 +220,8 @@ pub enum KeepAliveState {
         token: FencingToken,
         /// The number that a resource compares.
         fence_floor: FencingToken,
+        /// A waiter has asked for the lock.
+        asked: Option<AskMark>,
     },
     /// In the queue and renewed.
     Waiting {
@@ -207,6 +271,8 @@ pub enum PushedKind {
         /// The operator's words.
         reason: String,
     },
+    /// A waiter has asked for the lock.
+    Asked(AskMark),
 }
 
 /// Why an acquisition is no more. Best effort: a server may have forgotten.
@@ -226,6 +292,14 @@ pub enum GoneReason {
     Refused,
     /// An operator released it.
     ForceReleased,
-    /// Re-entry of a hold that was not live.
+    /// Re-entry, or taking back, of a hold that was not live.
     HoldLost,
+    /// Its lease ended, and its hold goes on without it.
+    Orphaned,
+    /// A newer instance of the session has taken the hold over.
+    Reclaimed,
+    /// Held for as long as its condition allows.
+    HeldTooLong,
+    /// A waiter asked for the lock.
+    AskedFor,
 }

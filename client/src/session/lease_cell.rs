@@ -4,13 +4,13 @@
 
 use std::{
     sync::{
-        OnceLock,
+        Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
-use crate::error::LostReason;
+use crate::{condition::Agreement, error::LostReason, request::AskMark};
 
 /// Tasks that wait for news of a guard.
 pub trait Watchers: Default {
@@ -48,7 +48,9 @@ pub struct LeaseCell<W> {
     standing: AtomicU8,
     /// Set once, by whoever finds out first.
     lost: OnceLock<LostReason>,
-    /// Woken at every change of standing and at the loss.
+    /// The rest of what is known of the hold.
+    terms: Mutex<Terms>,
+    /// Woken at every change of standing, by who asks for the lock, and at the loss.
     watchers: W,
     /// The acquire future was dropped: set before its note is put on the list of returns, so that
     /// a request still in the channel is never started.
@@ -59,7 +61,41 @@ pub struct LeaseCell<W> {
     id: AtomicU64,
 }
 
+/// What is agreed about the hold, and who asks for it.
+#[derive(Debug, Default)]
+struct Terms {
+    /// `None` until the guard is out.
+    agreement: Option<Agreement>,
+    /// Who asks, and until when on the client's clock the holder may go on.
+    asked: Option<(AskMark, Duration)>,
+}
+
 impl<W: Watchers> LeaseCell<W> {
+    /// What is agreed about the hold; `None` before the grant.
+    pub fn agreement(&self) -> Option<Agreement> {
+        self.terms().agreement
+    }
+
+    /// A waiter has asked for the lock: who, and how much is left of the time that the holder has.
+    pub fn asked(&self, now: Duration) -> Option<AskMark> {
+        let asked = self.terms().asked.clone();
+        asked.map(|(mark, until)| AskMark { remaining: until.saturating_sub(now), ..mark })
+    }
+
+    pub(crate) fn agree(&self, agreement: Agreement) {
+        self.terms().agreement = Some(agreement);
+    }
+
+    pub(crate) fn set_asked(&self, mark: Option<(AskMark, Duration)>) {
+        self.terms().asked = mark;
+        self.watchers.wake();
+    }
+
+    /// A panic cannot leave two plain values half changed.
+    fn terms(&self) -> MutexGuard<'_, Terms> {
+        self.terms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// End of the lease on the client's clock, as known from answers. In the past, or meaningless,
     /// once the lock is lost.
     pub fn valid_until(&self) -> Duration {

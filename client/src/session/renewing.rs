@@ -24,6 +24,7 @@ impl SessionCore {
         let (mut by_main, mut by_spare) = (Vec::new(), Vec::new());
         let spare_is_up = self.spare_is_up();
         let mut repeated = false;
+        let mut asking = Vec::new();
         for (id, acquisition) in &mut self.open {
             let joins = match acquisition.asked_since {
                 Some(_) => Duration::ZERO,
@@ -33,6 +34,9 @@ impl SessionCore {
                 continue;
             }
             let repetition = acquisition.keep_alives_count;
+            if repetition == 0 && acquisition.wants_to_ask() {
+                asking.push(*id);
+            }
             repeated |= repetition > 0;
             for way in ways(repetition, spare_is_up) {
                 match way {
@@ -54,6 +58,9 @@ impl SessionCore {
                 let rest = ids.split_off(ids.len().min(KEEP_ALIVE_ITEMS_MAX));
                 self.send_keep_alive(now, via, std::mem::replace(&mut ids, rest), effects);
             }
+        }
+        for id in asking {
+            self.ask_holders(now, id, effects);
         }
     }
 
@@ -118,9 +125,10 @@ impl SessionCore {
         }
         acquisition.heard(next_seq, echo.map(|echo| echo.sent));
         match state {
-            KeepAliveState::Held { token, fence_floor } => {
+            KeepAliveState::Held { token, fence_floor, asked } => {
                 let hold = Hold { token, fence_floor, position };
                 self.granted(now, id, hold, echo, effects);
+                self.told_of_mark(now, id, token, asked, echoed, effects);
             }
             KeepAliveState::Waiting { place } => {
                 if let Phase::Waiting { place: known, .. } = &mut acquisition.phase {
@@ -180,7 +188,8 @@ impl SessionCore {
             acquisition.failures_count = failures_count;
             // A refused one is as good as an unanswered one, unless the server asks for patience.
             let latest = acquisition.repeat_after().max(failure.retry_after);
-            acquisition.next_call = now + pause.min(latest).min(acquisition.lease.interval() / 2);
+            acquisition.next_call =
+                now + pause.min(latest).min(acquisition.lease.call_interval() / 2);
             self.arm(*id);
         }
     }
@@ -235,14 +244,16 @@ impl SessionCore {
         let Some(acquisition) = self.open.get_mut(&id) else { return };
         if let Phase::Held { token, .. } = acquisition.phase {
             acquisition.phase = Phase::Lost { token };
+            Self::end_changes(id, acquisition, token, &reason, effects);
             effects.notices.push(Notice::Lost { id, reason });
         }
     }
 
-    pub(super) fn lapsed_at_use(&mut self, id: AcquisitionId) {
+    pub(super) fn lapsed_at_use(&mut self, id: AcquisitionId, effects: &mut Effects) {
         let Some(acquisition) = self.open.get_mut(&id) else { return };
         if let Phase::Held { token, .. } = acquisition.phase {
             acquisition.phase = Phase::Lost { token };
+            Self::end_changes(id, acquisition, token, &LostReason::Unrenewed, effects);
         }
     }
 
@@ -261,15 +272,10 @@ impl SessionCore {
         if !self.open.contains_key(&id) {
             self.close_stray(now, id, &Arc::from(name), Way::Release(token), effects);
         }
-        let of_hold: Vec<_> = self
-            .open
-            .iter()
-            .filter(|(other, acquisition)| {
-                let same = acquisition.token() == Some(token) && *acquisition.request.name == *name;
-                same || **other == id
-            })
-            .map(|(id, _)| *id)
-            .collect();
+        let mut of_hold = self.of_hold(name, token);
+        if !of_hold.contains(&id) {
+            of_hold.push(id);
+        }
         for id in of_hold {
             let Some(acquisition) = self.open.get_mut(&id) else { continue };
             match &acquisition.phase {

@@ -6,14 +6,19 @@
 //! - `at 2s`: time passes; ticks come when they are due.
 //! - `gateways N`: so many to choose from, instead of one
 //! - `connect`, `disconnect WHY`, and the same of the spare connection: `spare up`, `spare lost`
-//! - `acquire ID NAME [ttl=10s] [wait=5s|try|unbounded] [reenter=TOKEN]`, `close ID`, `lapsed ID`
+//! - `acquire ID NAME [ttl=10s] [wait=5s|try|unbounded] [reenter=TOKEN] [reclaim=TOKEN]
+//!   [condition=...] [ask=yes]`, `close ID`, `lapsed ID`
+//! - `change ID NUMBER condition|downgrade|attributes [condition=...] [ttl=10s]`
+//! - conditions: `plain`, `hold`, `missed:3:2s`, `max_hold:60s`, `ask_grace:5s`, joined by `+`; those
+//!   of answers with `[revision=N] [claimed=yes] [ttl=10s]`
 //! - `two clusters keeping|losing guards`, `nowhere`: what the endpoints say of their clusters
 //! - answers name the call by its number and echo it unless `echo=N` is given:
 //!   `granted CALL ID TOKEN [ttl=]`, `queued CALL ID PLACE [holder=]`, `held CALL ID [holder=]`,
 //!   `timed_out CALL ID`, `hold_lost CALL ID`, `gone CALL ID REASON`, `released CALL [gone=REASON]`,
-//!   `cancelled CALL`, `fail CALL CODE [REASON] [retry_after=]`, and
-//!   `alive CALL ID:held:TOKEN ID:waiting:PLACE ID:gone:REASON ID:ending:TOKEN:WORDS ...`
-//! - `push granted|gone|ending ID NAME TOKEN|REASON [WORDS]`
+//!   `cancelled CALL`, `asked CALL`, `agreed|moved CALL condition=...`, `downgraded CALL TOKEN`,
+//!   `set CALL`, `overtaken CALL`, `gone_to_change CALL REASON`, `fail CALL CODE [REASON] [retry_after=]`, and
+//!   `alive CALL ID:held:TOKEN[:ASKED_BY] ID:waiting:PLACE ID:gone:REASON ID:ending:TOKEN:WORDS ...`
+//! - `push granted|gone|ending|asked ID NAME TOKEN|REASON|OWNER [WORDS]`
 
 mod model;
 
@@ -28,14 +33,16 @@ use std::{
 };
 
 use super::{
-    AcquireAnswer, AcquireOutcome, Answer, Attempt, Call, CloseEnd, Effects, Event, GoneReason,
-    KeepAliveAnswer, KeepAliveState, Notice, Pushed, PushedKind, SessionConfig, SessionCore, Via,
+    AcquireAnswer, AcquireOutcome, Answer, Attempt, Call, Change, ChangeAnswer, ChangeCall,
+    Changed, CloseEnd, Effects, Event, GoneReason, KeepAliveAnswer, KeepAliveState, Notice, Pushed,
+    PushedKind, SessionConfig, SessionCore, Via,
 };
 use crate::{
     cluster::{Because, ClusterId, ClusterMismatch},
+    condition::{Agreement, Condition, LeaseRule},
     failure::Failure,
     ids::{AcquisitionId, FencingToken, Position, Seq},
-    request::{HeldMode, Holder, LockMode, Request, Wait},
+    request::{AskMark, HeldMode, Holder, LockMode, Request, Wait},
 };
 
 #[test]
@@ -111,6 +118,39 @@ impl<'a> Words<'a> {
         self.named.get(name).map(|text| duration(text))
     }
 
+    /// `condition=hold`, `missed:3:2s`, `max_hold:60s`, `ask_grace:5s`, joined by `+`.
+    fn condition(&self) -> Condition {
+        let mut condition = Condition::default();
+        for clause in self.named.get("condition").iter().flat_map(|it| it.split('+')) {
+            let parts: Vec<&str> = clause.split(':').collect();
+            match parts[0] {
+                "plain" => {}
+                "hold" => condition.lease = LeaseRule::Hold,
+                "missed" => {
+                    let missed = parts[1].parse().expect("a number");
+                    let interval = duration(parts[2]);
+                    condition.lease = LeaseRule::AfterMissed { missed, interval };
+                }
+                "max_hold" => condition.max_hold = Some(duration(parts[1])),
+                "ask_grace" => condition.ask_grace = Some(duration(parts[1])),
+                other => panic!("unknown clause {other}"),
+            }
+        }
+        condition
+    }
+
+    /// `condition=... [revision=N] [claimed=yes]` of an answer, with its ttl.
+    fn agreement(&self) -> Option<Agreement> {
+        self.named.get("condition")?;
+        let revision = self.named.get("revision").map(|it| it.parse().expect("a number"));
+        Some(Agreement {
+            condition: self.condition(),
+            revision: revision.unwrap_or(0),
+            claimed: self.named.contains_key("claimed"),
+            ttl: self.named_duration("ttl").unwrap_or(Duration::from_secs(10)),
+        })
+    }
+
     fn holders(&self) -> Vec<Holder> {
         self.named.get("holder").map(|owner| holder(owner)).into_iter().collect()
     }
@@ -170,6 +210,7 @@ impl Player {
                 Event::Disconnected { why: words.plain[1..].join(" ") }
             }
             "acquire" => self.acquire(words),
+            "change" => change(words),
             "close" => Event::Close { id: AcquisitionId(words.number(1)) },
             "lapsed" => Event::LapsedAtUse { id: AcquisitionId(words.number(1)) },
             "push" => pushed(words),
@@ -187,12 +228,16 @@ impl Player {
             Some(wait) => Wait::AtMost(duration(wait)),
         };
         let reenter = words.named.get("reenter").map(|token| token.parse().expect("a token"));
+        let reclaim = words.named.get("reclaim").map(|token| token.parse().expect("a token"));
         let request = Request {
             name: Arc::from(name),
             mode: LockMode::Exclusive,
             ttl: words.named_duration("ttl").unwrap_or(Duration::from_secs(10)),
             wait,
             reenter: reenter.map(FencingToken::from_u64),
+            reclaim: reclaim.map(FencingToken::from_u64),
+            condition: words.condition(),
+            ask: words.named.contains_key("ask"),
             owner: Arc::from(""),
             attributes: BTreeMap::new(),
         };
@@ -218,6 +263,26 @@ impl Player {
                 return Answer::Released { gone };
             }
             "cancelled" => return Answer::Cancelled,
+            "asked" => return Answer::Asked { asked_count: 1 },
+            "agreed" => {
+                let agreement = words.agreement().expect("condition=");
+                return Answer::Changed(ChangeAnswer::Agreed(agreement));
+            }
+            "moved" => {
+                let agreement = words.agreement().expect("condition=");
+                return Answer::Changed(ChangeAnswer::RevisionMoved(agreement));
+            }
+            "downgraded" => {
+                let token = FencingToken::from_u64(words.number(2));
+                let position = Position::default();
+                let answer = ChangeAnswer::Downgraded { token, fence_floor: token, position };
+                return Answer::Changed(answer);
+            }
+            "set" => return Answer::Changed(ChangeAnswer::AttributesSet),
+            "overtaken" => return Answer::Changed(ChangeAnswer::Overtaken),
+            "gone_to_change" => {
+                return Answer::Changed(ChangeAnswer::Gone(gone_reason(words.text(2))));
+            }
             "fail" => return Answer::Failed(failure(words)),
             "alive" => return Answer::KeepAlive(self.items(words)),
             other => panic!("unknown command {other}"),
@@ -227,6 +292,7 @@ impl Player {
             echoed: echoed(words),
             outcome,
             ttl: words.named_duration("ttl"),
+            agreement: words.agreement(),
             position: Position::default(),
         })
     }
@@ -238,7 +304,11 @@ impl Player {
             let number = || parts[2].parse().expect("a number");
             let token = || FencingToken::from_u64(number());
             let state = match parts[1] {
-                "held" => KeepAliveState::Held { token: token(), fence_floor: token() },
+                "held" => KeepAliveState::Held {
+                    token: token(),
+                    fence_floor: token(),
+                    asked: parts.get(3).map(|owner| ask_mark(owner)),
+                },
                 "waiting" => {
                     KeepAliveState::Waiting { place: u32::try_from(number()).expect("a place") }
                 }
@@ -339,6 +409,22 @@ fn told(notice: &Notice) -> String {
             format!("{id}: {standing} until {}", seconds(*valid_until))
         }
         Notice::Jeopardy { id } => format!("{id}: in jeopardy"),
+        Notice::Agreed { id, agreement } => format!("{id}: agreed {}", shown(agreement)),
+        Notice::Asked { id, mark: None } => format!("{id}: nobody asks"),
+        Notice::Asked { id, mark: Some((mark, until)) } => {
+            format!("{id}: asked by {}, may go on until {}", mark.owner, seconds(*until))
+        }
+        Notice::Changed { id, number, result: Ok(done) } => {
+            let done = match done {
+                Changed::Agreed(agreement) => shown(agreement),
+                Changed::Downgraded { token, .. } => format!("shared, token {token}"),
+                Changed::AttributesSet => "attributes set".to_owned(),
+            };
+            format!("{id}: change {number} done: {done}")
+        }
+        Notice::Changed { id, number, result: Err(error) } => {
+            format!("{id}: change {number}: error: {error}")
+        }
         Notice::Lost { id, reason } => format!("{id}: lost: {reason}"),
         Notice::Closed { id, end: CloseEnd::Confirmed } => format!("{id}: closed"),
         Notice::Closed { id, end: CloseEnd::Lost(reason) } => {
@@ -357,16 +443,29 @@ fn called(call: &Call) -> String {
                 Wait::Unbounded => "wait".to_owned(),
             };
             let reenter = request.reenter.map(|token| format!(" reenter {token}"));
-            format!(
-                "#{} Acquire {id} {} {wait}{}",
-                seq.0,
-                request.name,
-                reenter.unwrap_or_default()
-            )
+            let reenter = reenter.unwrap_or_default();
+            match request.reclaim {
+                Some(token) => format!("#{} Reclaim {id} {} token {token}", seq.0, request.name),
+                None => format!("#{} Acquire {id} {} {wait}{reenter}", seq.0, request.name),
+            }
         }
         Call::Release { seq, id, name, token } => {
             format!("#{} Release {id} {name} token {token}", seq.0)
         }
+        Call::Change { seq, id, name, token, what } => {
+            let what = match what {
+                ChangeCall::Claim { revision } => format!("Claim revision {revision}"),
+                ChangeCall::SetCondition { revision, ttl, .. } => {
+                    format!("SetCondition revision {revision} ttl {}", seconds(*ttl))
+                }
+                ChangeCall::Downgrade => "Downgrade".to_owned(),
+                ChangeCall::SetAttributes { order, .. } => {
+                    format!("SetAttributes order {}", order.0)
+                }
+            };
+            format!("#{} {what} {id} {name} token {token}", seq.0)
+        }
+        Call::Ask { seq, id, name } => format!("#{} Ask {id} {name}", seq.0),
         Call::Cancel { seq, id, name } => format!("#{} Cancel {id} {name}", seq.0),
         Call::KeepAlive { seq, items } => {
             let ids: Vec<_> = items.iter().map(|(_, id)| id.to_string()).collect();
@@ -380,11 +479,52 @@ fn pushed(words: &Words<'_>) -> Event {
     let what = match words.text(1) {
         "granted" => PushedKind::Granted { token: token(), fence_floor: token() },
         "gone" => PushedKind::Gone(gone_reason(words.text(4))),
+        "asked" => PushedKind::Asked(ask_mark(words.text(4))),
         "ending" => PushedKind::Ending { token: token(), reason: words.plain[5..].join(" ") },
         other => panic!("unknown event {other}"),
     };
     let (id, name) = (AcquisitionId(words.number(2)), words.text(3).to_owned());
     Event::Pushed(Pushed { name, id, what, position: Position::default() })
+}
+
+fn change(words: &Words<'_>) -> Event {
+    let (id, number) = (AcquisitionId(words.number(1)), words.number(2));
+    let change = match words.text(3) {
+        "condition" => Change::SetCondition {
+            condition: words.condition(),
+            ttl: words.named_duration("ttl").unwrap_or(Duration::from_secs(10)),
+        },
+        "downgrade" => Change::Downgrade,
+        "attributes" => Change::SetAttributes { attributes: BTreeMap::new() },
+        other => panic!("unknown change {other}"),
+    };
+    Event::Change { id, number, change }
+}
+
+fn shown(agreement: &Agreement) -> String {
+    let Agreement { condition, revision, claimed, ttl } = agreement;
+    let clause = |name: &str, clause: Option<Duration>| {
+        clause.map_or(String::new(), |of| format!(" {name} {}", seconds(of)))
+    };
+    format!(
+        "{:?}{}{} revision {revision}{} ttl {}",
+        condition.lease,
+        clause("max_hold", condition.max_hold),
+        clause("ask_grace", condition.ask_grace),
+        if *claimed { " claimed" } else { "" },
+        seconds(*ttl)
+    )
+}
+
+/// Who asks, and has 5 s of 6 s left to wait.
+fn ask_mark(owner: &str) -> AskMark {
+    AskMark {
+        session: "4567".into(),
+        owner: owner.into(),
+        since: SystemTime::UNIX_EPOCH,
+        grace: Duration::from_secs(6),
+        remaining: Duration::from_secs(5),
+    }
 }
 
 fn mismatch() -> ClusterMismatch {
@@ -422,6 +562,10 @@ fn gone_reason(text: &str) -> GoneReason {
         "refused" => GoneReason::Refused,
         "force_released" => GoneReason::ForceReleased,
         "hold_lost" => GoneReason::HoldLost,
+        "orphaned" => GoneReason::Orphaned,
+        "reclaimed" => GoneReason::Reclaimed,
+        "held_too_long" => GoneReason::HeldTooLong,
+        "asked_for" => GoneReason::AskedFor,
         other => panic!("unknown reason {other}"),
     }
 }
@@ -441,6 +585,11 @@ fn holder(owner: &str) -> Holder {
         open_acquisitions: 1,
         ending_reason: None,
         acquisition: AcquisitionId(1),
+        agreement: Agreement::plain(Duration::from_secs(10)),
+        orphaned: false,
+        asked: None,
+        arrival: 1,
+        instance: 1,
     }
 }
 

@@ -5,45 +5,21 @@ use std::time::{Duration, SystemTime};
 use sharklock_proto::v1;
 
 use super::{
-    AcquireAnswer, AcquireOutcome, Answer, Call, Event, GoneReason, KeepAliveAnswer,
-    KeepAliveState, Pushed, PushedKind,
+    AcquireAnswer, AcquireOutcome, Answer, Call, ChangeAnswer, ChangeCall, Event, GoneReason,
+    KeepAliveAnswer, KeepAliveState, Pushed, PushedKind,
 };
 use crate::{
+    condition::{Agreement, Condition, LeaseRule},
     failure::Failure,
     ids::{AcquisitionId, FencingToken, Position, Seq},
-    request::{HeldMode, Holder, LockInfo, LockMode, Wait},
+    request::{AskMark, HeldMode, Holder, LockInfo, LockMode, Request, Wait},
 };
 
 /// One call for a `Session` stream. The session's id stands in the frame and not here.
 pub fn session_call(call: Call) -> v1::SessionCall {
     use v1::session_call::Body;
     let (seq, body) = match call {
-        Call::Acquire { seq, id, request, wait } => {
-            let (mode, permits, permits_max) = match request.mode {
-                LockMode::Exclusive => (v1::LockMode::Exclusive, 0, 0),
-                LockMode::Shared => (v1::LockMode::Shared, 0, 0),
-                LockMode::Permits { n, of } => (v1::LockMode::Permits, n, of),
-            };
-            let acquire = v1::AcquireRequest {
-                acquisition_id: id.0,
-                seq: seq.0,
-                name: request.name.to_string(),
-                mode: mode.into(),
-                permits,
-                permits_max,
-                ttl_ms: Some(millis(request.ttl)),
-                wait_ms: match wait {
-                    Wait::Try => Some(0),
-                    Wait::AtMost(wait) => Some(millis(wait).max(1)),
-                    Wait::Unbounded => None,
-                },
-                reenter_token: request.reenter.map(FencingToken::as_u64),
-                owner_id: request.owner.to_string(),
-                attributes: request.attributes.clone(),
-                ..v1::AcquireRequest::default()
-            };
-            (seq, Body::Acquire(acquire))
-        }
+        Call::Acquire { seq, id, request, wait } => (seq, acquire(seq, id, &request, wait)),
         Call::Release { seq, id, name, token } => {
             let release = v1::ReleaseRequest {
                 name: name.to_string(),
@@ -73,8 +49,122 @@ pub fn session_call(call: Call) -> v1::SessionCall {
                 v1::KeepAliveRequest { seq: seq.0, items, ..v1::KeepAliveRequest::default() };
             (seq, Body::KeepAlive(keep_alive))
         }
+        Call::Change { seq, id, name, token, what } => (seq, change(id, &name, token, what)),
+        Call::Ask { seq, id, name } => {
+            let ask = v1::AskRequest {
+                name: name.to_string(),
+                acquisition_id: id.0,
+                ..v1::AskRequest::default()
+            };
+            (seq, Body::Ask(ask))
+        }
     };
     v1::SessionCall { call_id: seq.0, body: Some(body) }
+}
+
+fn acquire(seq: Seq, id: AcquisitionId, request: &Request, wait: Wait) -> v1::session_call::Body {
+    use v1::session_call::Body;
+    let (name, owner_id) = (request.name.to_string(), request.owner.to_string());
+    let attributes = request.attributes.clone();
+    if let Some(token) = request.reclaim {
+        return Body::Reclaim(v1::ReclaimRequest {
+            acquisition_id: id.0,
+            seq: seq.0,
+            name,
+            token: token.as_u64(),
+            owner_id,
+            attributes,
+            ..v1::ReclaimRequest::default()
+        });
+    }
+    let (mode, permits, permits_max) = match request.mode {
+        LockMode::Exclusive => (v1::LockMode::Exclusive, 0, 0),
+        LockMode::Shared => (v1::LockMode::Shared, 0, 0),
+        LockMode::Permits { n, of } => (v1::LockMode::Permits, n, of),
+    };
+    Body::Acquire(v1::AcquireRequest {
+        acquisition_id: id.0,
+        seq: seq.0,
+        name,
+        mode: mode.into(),
+        permits,
+        permits_max,
+        ttl_ms: Some(millis(request.ttl)),
+        wait_ms: match wait {
+            Wait::Try => Some(0),
+            Wait::AtMost(wait) => Some(millis(wait).max(1)),
+            Wait::Unbounded => None,
+        },
+        reenter_token: request.reenter.map(FencingToken::as_u64),
+        owner_id,
+        attributes,
+        condition: (!request.condition.is_default()).then(|| condition_sent(&request.condition)),
+        ..v1::AcquireRequest::default()
+    })
+}
+
+fn change(
+    id: AcquisitionId,
+    name: &str,
+    token: FencingToken,
+    what: ChangeCall,
+) -> v1::session_call::Body {
+    use v1::session_call::Body;
+    let (name, token, acquisition_id) = (name.to_owned(), token.as_u64(), id.0);
+    match what {
+        ChangeCall::Claim { revision } => Body::Claim(v1::ClaimRequest {
+            name,
+            token,
+            acquisition_id,
+            revision,
+            ..v1::ClaimRequest::default()
+        }),
+        ChangeCall::SetCondition { revision, condition, ttl } => {
+            Body::SetCondition(v1::SetConditionRequest {
+                name,
+                token,
+                acquisition_id,
+                revision,
+                ttl_ms: millis(ttl),
+                condition: (!condition.is_default()).then(|| condition_sent(&condition)),
+                ..v1::SetConditionRequest::default()
+            })
+        }
+        ChangeCall::Downgrade => Body::Downgrade(v1::DowngradeRequest {
+            name,
+            token,
+            acquisition_id,
+            ..v1::DowngradeRequest::default()
+        }),
+        ChangeCall::SetAttributes { order, attributes } => {
+            Body::SetAttributes(v1::SetAttributesRequest {
+                name,
+                token,
+                acquisition_id,
+                seq: order.0,
+                attributes: attributes.as_ref().clone(),
+                ..v1::SetAttributesRequest::default()
+            })
+        }
+    }
+}
+
+fn condition_sent(condition: &Condition) -> v1::Condition {
+    let (lease, missed, interval_ms) = match condition.lease {
+        LeaseRule::OnExpiry => (v1::LeaseRule::OnExpiry, 0, 0),
+        LeaseRule::AfterMissed { missed, interval } => {
+            (v1::LeaseRule::AfterMissed, missed, millis(interval))
+        }
+        LeaseRule::Hold => (v1::LeaseRule::Hold, 0, 0),
+    };
+    v1::Condition {
+        lease: lease.into(),
+        missed,
+        interval_ms,
+        lock_delay_ms: condition.lock_delay.map(millis),
+        max_hold_ms: condition.max_hold.map(millis),
+        ask_grace_ms: condition.ask_grace.map(millis),
+    }
 }
 
 /// A message that came in on a `Session` stream; `None` when it has a meaning that this client
@@ -96,9 +186,82 @@ pub fn event(answer: v1::SessionAnswer) -> Option<Event> {
         }
         Body::Failure(failure) => Answer::Failed(stream_failure(failure)),
         Body::Event(event) => return pushed(event).map(Event::Pushed),
+        Body::Agreement(answer) => Answer::Changed(agreement_answer(answer)?),
+        Body::Downgrade(answer) => Answer::Changed(downgrade_answer(answer)?),
+        Body::SetAttributes(answer) => Answer::Changed(attributes_answer(answer)?),
+        Body::Ask(ask) => Answer::Asked { asked_count: ask.asked_count },
         Body::CheckToken(_) | Body::GetLock(_) => return None,
     };
     Some(Event::Answered { seq, answer })
+}
+
+fn agreement_answer(answer: v1::AgreementResponse) -> Option<ChangeAnswer> {
+    Some(match v1::AgreementOutcome::try_from(answer.outcome).ok()? {
+        v1::AgreementOutcome::Agreed => ChangeAnswer::Agreed(agreement(answer.agreement?)?),
+        v1::AgreementOutcome::RevisionMoved => {
+            ChangeAnswer::RevisionMoved(agreement(answer.agreement?)?)
+        }
+        v1::AgreementOutcome::Gone => ChangeAnswer::Gone(gone_reason(answer.gone_reason)),
+        v1::AgreementOutcome::Unspecified => return None,
+    })
+}
+
+fn downgrade_answer(answer: v1::DowngradeResponse) -> Option<ChangeAnswer> {
+    Some(match v1::DowngradeOutcome::try_from(answer.outcome).ok()? {
+        v1::DowngradeOutcome::Downgraded => ChangeAnswer::Downgraded {
+            token: FencingToken::from_u64(answer.token),
+            fence_floor: FencingToken::from_u64(answer.fence_floor),
+            position: position(answer.position),
+        },
+        v1::DowngradeOutcome::Gone => ChangeAnswer::Gone(gone_reason(answer.gone_reason)),
+        v1::DowngradeOutcome::Unspecified => return None,
+    })
+}
+
+fn attributes_answer(answer: v1::SetAttributesResponse) -> Option<ChangeAnswer> {
+    Some(match v1::SetAttributesOutcome::try_from(answer.outcome).ok()? {
+        v1::SetAttributesOutcome::Set => ChangeAnswer::AttributesSet,
+        v1::SetAttributesOutcome::Overtaken => ChangeAnswer::Overtaken,
+        v1::SetAttributesOutcome::Gone => ChangeAnswer::Gone(gone_reason(answer.gone_reason)),
+        v1::SetAttributesOutcome::Unspecified => return None,
+    })
+}
+
+/// `None` when it has a meaning that this client cannot know.
+fn agreement(agreement: v1::Agreement) -> Option<Agreement> {
+    Some(Agreement {
+        condition: condition(&agreement.condition.unwrap_or_default())?,
+        revision: agreement.revision,
+        claimed: agreement.claimed,
+        ttl: Duration::from_millis(agreement.ttl_ms),
+    })
+}
+
+fn condition(condition: &v1::Condition) -> Option<Condition> {
+    let lease = match v1::LeaseRule::try_from(condition.lease).ok()? {
+        v1::LeaseRule::Unspecified | v1::LeaseRule::OnExpiry => LeaseRule::OnExpiry,
+        v1::LeaseRule::AfterMissed => LeaseRule::AfterMissed {
+            missed: condition.missed,
+            interval: Duration::from_millis(condition.interval_ms),
+        },
+        v1::LeaseRule::Hold => LeaseRule::Hold,
+    };
+    Some(Condition {
+        lease,
+        lock_delay: condition.lock_delay_ms.map(Duration::from_millis),
+        max_hold: condition.max_hold_ms.map(Duration::from_millis),
+        ask_grace: condition.ask_grace_ms.map(Duration::from_millis),
+    })
+}
+
+fn ask_mark(mark: v1::AskMark) -> AskMark {
+    AskMark {
+        session: mark.session,
+        owner: mark.owner_id,
+        since: SystemTime::UNIX_EPOCH + Duration::from_millis(mark.since_unix_ms),
+        grace: Duration::from_millis(mark.grace_ms),
+        remaining: Duration::from_millis(mark.remaining_ms),
+    }
 }
 
 fn acquire_answer(answer: v1::AcquireResponse) -> Option<AcquireAnswer> {
@@ -122,11 +285,16 @@ fn acquire_answer(answer: v1::AcquireResponse) -> Option<AcquireAnswer> {
         v1::AcquireOutcome::Gone => AcquireOutcome::Gone(gone_reason(answer.gone_reason)),
         v1::AcquireOutcome::Unspecified => return None,
     };
+    let agreement = match answer.agreement {
+        Some(told) => Some(agreement(told)?),
+        None => None,
+    };
     Some(AcquireAnswer {
         id: AcquisitionId(answer.acquisition_id),
         echoed: Seq(answer.seq),
         outcome,
         ttl: (answer.ttl_ms != 0).then(|| Duration::from_millis(answer.ttl_ms)),
+        agreement,
         position: position(answer.position),
     })
 }
@@ -134,9 +302,11 @@ fn acquire_answer(answer: v1::AcquireResponse) -> Option<AcquireAnswer> {
 fn keep_alive_answer(answer: v1::KeepAliveAnswer) -> Option<KeepAliveAnswer> {
     let token = FencingToken::from_u64(answer.token);
     let state = match v1::KeepAliveState::try_from(answer.state).ok()? {
-        v1::KeepAliveState::Held => {
-            KeepAliveState::Held { token, fence_floor: FencingToken::from_u64(answer.fence_floor) }
-        }
+        v1::KeepAliveState::Held => KeepAliveState::Held {
+            token,
+            fence_floor: FencingToken::from_u64(answer.fence_floor),
+            asked: answer.asked.map(ask_mark),
+        },
         v1::KeepAliveState::Waiting => KeepAliveState::Waiting { place: answer.place },
         v1::KeepAliveState::Ending => {
             KeepAliveState::Ending { token, reason: answer.ending_reason }
@@ -163,6 +333,7 @@ fn pushed(event: v1::AcquisitionEvent) -> Option<Pushed> {
         v1::AcquisitionEventKind::Ending => {
             PushedKind::Ending { token, reason: event.ending_reason }
         }
+        v1::AcquisitionEventKind::Asked => PushedKind::Asked(event.asked.map(ask_mark)?),
         v1::AcquisitionEventKind::Unspecified => return None,
     };
     let id = AcquisitionId(event.acquisition_id);
@@ -178,17 +349,12 @@ fn gone_reason(reason: i32) -> GoneReason {
         Ok(v1::GoneReason::Refused) => GoneReason::Refused,
         Ok(v1::GoneReason::ForceReleased) => GoneReason::ForceReleased,
         Ok(v1::GoneReason::HoldLost) => GoneReason::HoldLost,
-        // Gone is gone, whatever a newer server calls the cause. The rest are causes of conditions
-        // that this client does not ask for.
-        Ok(
-            v1::GoneReason::Unspecified
-            | v1::GoneReason::Unknown
-            | v1::GoneReason::Orphaned
-            | v1::GoneReason::Reclaimed
-            | v1::GoneReason::HeldTooLong
-            | v1::GoneReason::AskedFor,
-        )
-        | Err(_) => GoneReason::Unknown,
+        Ok(v1::GoneReason::Orphaned) => GoneReason::Orphaned,
+        Ok(v1::GoneReason::Reclaimed) => GoneReason::Reclaimed,
+        Ok(v1::GoneReason::HeldTooLong) => GoneReason::HeldTooLong,
+        Ok(v1::GoneReason::AskedFor) => GoneReason::AskedFor,
+        // Gone is gone, whatever a newer server calls the cause.
+        Ok(v1::GoneReason::Unspecified | v1::GoneReason::Unknown) | Err(_) => GoneReason::Unknown,
     }
 }
 
@@ -225,6 +391,9 @@ pub fn holder(holder: v1::Holder) -> Holder {
         // For people only: what a newer server calls it, nobody here decides by it.
         Ok(v1::LockMode::Exclusive | v1::LockMode::Unspecified) | Err(_) => HeldMode::Exclusive,
     };
+    let ttl = Duration::from_millis(holder.ttl_ms);
+    // For people only, too.
+    let agreement = holder.agreement.and_then(agreement).unwrap_or(Agreement::plain(ttl));
     Holder {
         session: holder.session,
         owner: holder.owner_id,
@@ -234,11 +403,16 @@ pub fn holder(holder: v1::Holder) -> Holder {
         token: (holder.token != 0).then(|| FencingToken::from_u64(holder.token)),
         fence_floor: (holder.fence_floor != 0).then(|| FencingToken::from_u64(holder.fence_floor)),
         since: SystemTime::UNIX_EPOCH + Duration::from_millis(holder.since_unix_ms),
-        ttl: Duration::from_millis(holder.ttl_ms),
+        ttl,
         remaining: Duration::from_millis(holder.remaining_ms),
         open_acquisitions: holder.open_acquisitions,
         ending_reason: (!holder.ending_reason.is_empty()).then_some(holder.ending_reason),
         acquisition: AcquisitionId(holder.acquisition_id),
+        agreement,
+        orphaned: holder.orphaned,
+        asked: holder.asked.map(ask_mark),
+        arrival: holder.arrival,
+        instance: holder.instance,
     }
 }
 
@@ -274,6 +448,9 @@ mod tests {
             ttl: Duration::from_secs(10),
             wait: Wait::Unbounded,
             reenter: None,
+            reclaim: None,
+            condition: Condition::default(),
+            ask: false,
             owner: Arc::from("me"),
             attributes: BTreeMap::new(),
         };

@@ -6,6 +6,7 @@ use sharklock_proto::v1::{session_answer, session_call};
 
 use super::*;
 use crate::{
+    condition::Condition,
     request::{LockMode, Wait},
     session::GuardState,
 };
@@ -17,8 +18,8 @@ fn at(seconds: u64) -> Duration {
 }
 
 struct Session {
-    driver: Driver<(), &'static str, &'static str>,
-    output: Output<&'static str, &'static str>,
+    driver: Driver<(), &'static str, &'static str, &'static str>,
+    output: Output<&'static str, &'static str, &'static str>,
 }
 
 impl Session {
@@ -37,6 +38,9 @@ impl Session {
             ttl: TTL,
             wait: Wait::Unbounded,
             reenter: None,
+            reclaim: None,
+            condition: Condition::default(),
+            ask: false,
             owner: Arc::from(""),
             attributes: BTreeMap::new(),
         };
@@ -81,6 +85,8 @@ impl Session {
             Told::Acquired { ticket, result: Err(error) } => format!("{ticket}: {error}"),
             Told::Released { ticket, result: Ok(()) } => format!("{ticket}: released"),
             Told::Released { ticket, result: Err(error) } => format!("{ticket}: {error}"),
+            Told::Changed { ticket, result: Ok(done) } => format!("{ticket}: {done:?}"),
+            Told::Changed { ticket, result: Err(error) } => format!("{ticket}: {error}"),
         })
         .collect()
     }

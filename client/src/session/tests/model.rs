@@ -14,6 +14,7 @@ use std::{
 
 use super::{super::*, check};
 use crate::{
+    condition::Condition,
     error::AcquireError,
     ids::{FencingToken, Position},
     request::{LockMode, Request, Wait},
@@ -167,7 +168,8 @@ impl Cluster {
             Call::Acquire { seq, id, request, wait } => {
                 let outcome = self.acquire(now, (client, id), &request.name, wait);
                 let position = Position::default();
-                let answer = AcquireAnswer { id, echoed: seq, outcome, ttl: Some(TTL), position };
+                let (ttl, agreement) = (Some(TTL), None);
+                let answer = AcquireAnswer { id, echoed: seq, outcome, ttl, agreement, position };
                 (seq, Answer::Acquire(answer))
             }
             Call::Release { seq, id, name, token } => {
@@ -196,6 +198,7 @@ impl Cluster {
                 let answer = |(name, id)| self.item(now, client, seq, name, id);
                 (seq, Answer::KeepAlive(items.into_iter().map(answer).collect()))
             }
+            Call::Change { .. } | Call::Ask { .. } => unreachable!("nobody wants it here"),
         }
     }
 
@@ -252,7 +255,7 @@ impl Cluster {
         let lock = &self.locks[&*name];
         let state = match &lock.hold {
             Some(held) if held.asker == asker => {
-                KeepAliveState::Held { token: held.token, fence_floor: held.token }
+                KeepAliveState::Held { token: held.token, fence_floor: held.token, asked: None }
             }
             _ if lock.waiters.iter().any(|(waiter, _)| *waiter == asker) => {
                 KeepAliveState::Waiting { place: 1 }
@@ -457,6 +460,9 @@ impl World {
                 ttl: TTL,
                 wait,
                 reenter: None,
+                reclaim: None,
+                condition: Condition::default(),
+                ask: false,
                 owner: Arc::from(""),
                 attributes: BTreeMap::new(),
             };
@@ -536,6 +542,9 @@ impl World {
                 guard.lost = true;
             }
             Notice::Jeopardy { .. } | Notice::Closed { .. } => {}
+            Notice::Agreed { .. } | Notice::Asked { .. } | Notice::Changed { .. } => {
+                unreachable!("nobody wants it here")
+            }
         }
     }
 
@@ -575,6 +584,7 @@ impl World {
                     Call::Acquire { id, .. } => drop(named.insert(*id)),
                     Call::KeepAlive { items, .. } => named.extend(items.iter().map(|(_, id)| *id)),
                     Call::Release { .. } | Call::Cancel { .. } => {}
+                    Call::Change { .. } | Call::Ask { .. } => {}
                 }
                 for id in named {
                     self.cluster.named_on.insert((client, id), connection);
