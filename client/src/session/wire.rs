@@ -190,7 +190,7 @@ pub fn event(answer: v1::SessionAnswer) -> Option<Event> {
         Body::Downgrade(answer) => Answer::Changed(downgrade_answer(answer)?),
         Body::SetAttributes(answer) => Answer::Changed(attributes_answer(answer)?),
         Body::Ask(ask) => Answer::Asked { asked_count: ask.asked_count },
-        Body::CheckToken(_) | Body::GetLock(_) => return None,
+        Body::CheckToken(_) | Body::GetLock(_) | Body::WatchLock(_) => return None,
     };
     Some(Event::Answered { seq, answer })
 }

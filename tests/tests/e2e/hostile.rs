@@ -15,8 +15,10 @@ use prost::Message as _;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use sharklock_proto::v1::{
-    AcquireRequest, CancelRequest, CheckTokenRequest, ForceReleaseRequest, KeepAliveItem,
-    KeepAliveRequest, ListLocksRequest, ReleaseRequest, SessionCall, SessionRequest, session_call,
+    AcquireRequest, AskRequest, CancelRequest, CheckTokenRequest, ClaimRequest, Condition,
+    DowngradeRequest, ForceReleaseRequest, KeepAliveItem, KeepAliveRequest, ListLocksRequest,
+    ReclaimRequest, ReleaseRequest, SessionCall, SessionRequest, SetConditionRequest,
+    WatchLockRequest, session_call,
 };
 use sharklock_tests::server::Server;
 use sharklock_tests::wire::Session;
@@ -221,6 +223,72 @@ fn odd_acquire(rng: &mut StdRng) -> AcquireRequest {
         reenter_token: maybe(rng, token).filter(|_| rng.random_bool(0.4)),
         owner_id: odd_name(rng),
         attributes: [(odd_name(rng), odd_name(rng))].into(),
+        condition: rng.random_bool(0.5).then(|| odd_condition(rng)),
+    }
+}
+
+fn odd_condition(rng: &mut StdRng) -> Condition {
+    let mut clause = |chance| {
+        let value = [1, 20, odd_number(rng)][rng.random_range(0..3)];
+        rng.random_bool(chance).then_some(value)
+    };
+    let (lock_delay_ms, max_hold_ms, ask_grace_ms) = (clause(0.3), clause(0.3), clause(0.3));
+    Condition {
+        lease: [0, 1, 1, 2, 3, 3, 4, -1][rng.random_range(0..8)],
+        missed: [0, 0, 0, 4, 101, u32::MAX][rng.random_range(0..6)],
+        interval_ms: [0, 0, 0, 500, u64::MAX][rng.random_range(0..5)],
+        lock_delay_ms,
+        max_hold_ms,
+        ask_grace_ms,
+    }
+}
+
+/// Calls about what a session holds, which few of these tokens name.
+fn odd_agreement(rng: &mut StdRng, session_id: bytes::Bytes, instance: u64) -> session_call::Body {
+    let (name, token, acquisition_id) = (odd_name(rng), rng.random_range(0..200), odd_number(rng));
+    let revision = [0, 0, 1, odd_number(rng)][rng.random_range(0..4)];
+    match rng.random_range(0..6) {
+        0 => session_call::Body::Claim(ClaimRequest {
+            session_id,
+            instance,
+            name,
+            token,
+            acquisition_id,
+            revision,
+        }),
+        1 => session_call::Body::SetCondition(SetConditionRequest {
+            session_id,
+            instance,
+            name,
+            token,
+            acquisition_id,
+            revision,
+            ttl_ms: [2_000, odd_number(rng)][rng.random_range(0..2)],
+            condition: rng.random_bool(0.9).then(|| odd_condition(rng)),
+        }),
+        2 => session_call::Body::Reclaim(ReclaimRequest {
+            session_id,
+            instance,
+            name,
+            token,
+            acquisition_id,
+            seq: odd_number(rng),
+            owner_id: odd_name(rng),
+            attributes: [(odd_name(rng), odd_name(rng))].into(),
+        }),
+        3 => session_call::Body::Ask(AskRequest { session_id, instance, name, acquisition_id }),
+        4 => session_call::Body::Downgrade(DowngradeRequest {
+            session_id,
+            instance,
+            name,
+            token,
+            acquisition_id,
+        }),
+        _ => session_call::Body::WatchLock(WatchLockRequest {
+            name,
+            shown_max: [0, 1, u32::MAX][rng.random_range(0..3)],
+            state_tag: rng.random_bool(0.5).then(|| odd_number(rng)),
+        }),
     }
 }
 
@@ -305,7 +373,7 @@ fn odd_batch(rng: &mut StdRng) -> SessionRequest {
         let (id, number) = (odd_session(rng), odd_number(rng));
         let id = if mostly { bytes::Bytes::new() } else { id };
         let instance = if mostly { 0 } else { number };
-        let body = match rng.random_range(0..4) {
+        let body = match rng.random_range(0..6) {
             0 => session_call::Body::Acquire(AcquireRequest {
                 session_id: id,
                 instance,
@@ -321,11 +389,12 @@ fn odd_batch(rng: &mut StdRng) -> SessionRequest {
                 instance,
                 ..odd_cancel(rng)
             }),
-            _ => session_call::Body::KeepAlive(KeepAliveRequest {
+            3 => session_call::Body::KeepAlive(KeepAliveRequest {
                 session_id: id,
                 instance,
                 ..odd_keep_alive(rng)
             }),
+            _ => odd_agreement(rng, id, instance),
         };
         SessionCall { call_id: odd_number(rng), body: rng.random_bool(0.97).then_some(body) }
     });
