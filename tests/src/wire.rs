@@ -51,6 +51,12 @@ impl Default for Session {
 }
 
 impl Session {
+    /// The next life of its client.
+    pub fn next_life(&self) -> Self {
+        let instance = self.instance + 1;
+        Self { id: self.id.clone(), instance, numbers: AtomicU64::new(1) }
+    }
+
     /// A number that was not used before: for acquisitions and attempts.
     pub fn next(&self) -> u64 {
         self.numbers.fetch_add(1, Ordering::Relaxed)

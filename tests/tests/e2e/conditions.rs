@@ -148,9 +148,7 @@ async fn a_live_hold_is_reclaimed_when_its_older_life_lets_go() {
     locks.release(mine.release("a", got.token, id)).await.expect("it is served");
     let back = newer.await.expect("it ran").expect("it is served").into_inner();
     assert_eq!(back.outcome(), AcquireOutcome::Granted, "before whoever waits");
-    let mut newer = Session { instance: 2, ..Session::default() };
-    newer.id.clone_from(&mine.id);
-    let release = newer.release("a", back.token, back.acquisition_id);
+    let release = mine.next_life().release("a", back.token, back.acquisition_id);
     let released = locks.release(release).await.expect("it is served").into_inner();
     assert_eq!(released.outcome(), ReleaseOutcome::Released);
     let next = behind.await.expect("it ran").expect("it is served").into_inner();
