@@ -49,6 +49,14 @@ pub fn json(document: &impl Serialize) -> String {
     text
 }
 
+/// A document on one line, ended by a newline.
+pub fn json_line(document: &impl Serialize) -> String {
+    let mut text = serde_json::to_string(document)
+        .expect("these types have string keys and cannot fail to serialize");
+    text.push('\n');
+    text
+}
+
 /// Replaces control and text-direction characters by their escapes: what a lock is called, or who
 /// holds it, must not be able to move a reader's cursor or reorder the line.
 pub fn printable(text: &str) -> String {

@@ -40,8 +40,12 @@ use crate::{
 
 mod operators;
 mod ranges;
+mod watch;
 
-pub use self::ranges::WhichRange;
+pub use self::{
+    ranges::WhichRange,
+    watch::{HoldersAsked, Watch},
+};
 
 /// Pauses between rounds over all endpoints: doubling from the first to the second.
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
@@ -290,6 +294,15 @@ enum Repeat {
     UnlessSent,
 }
 
+/// The time of a call.
+#[derive(Clone, Copy, Debug)]
+struct Within {
+    /// It ends by then.
+    timeout: Duration,
+    /// An endpoint that has said nothing for so long has the next asked beside it.
+    patience: Duration,
+}
+
 /// An answer, and how it was come by.
 struct Answered<R> {
     response: R,
@@ -367,7 +380,22 @@ impl Calls {
         R: Send + 'static,
         F: Future<Output = Result<tonic::Response<R>, Status>> + Send + 'static,
     {
-        let answered = self.ask(request, Repeat::Freely, call).await;
+        self.read_within(self.within(), request, call).await
+    }
+
+    /// As [`read`](Self::read), in another time.
+    async fn read_within<Q, R, F>(
+        self: &Arc<Self>,
+        within: Within,
+        request: Q,
+        call: fn(Channel, Q) -> F,
+    ) -> Result<R, CallError>
+    where
+        Q: Clone + Send + 'static,
+        R: Send + 'static,
+        F: Future<Output = Result<tonic::Response<R>, Status>> + Send + 'static,
+    {
+        let answered = self.ask_within(within, request, Repeat::Freely, call).await;
         let answered = answered.map_err(|error| match error {
             CallError::Indeterminate { message } => CallError::Unavailable { message },
             error => error,
@@ -375,8 +403,10 @@ impl Calls {
         Ok(answered.response)
     }
 
-    /// Asks one endpoint, and the next beside it when it says nothing for a while or cannot help:
-    /// connections to processes that are frozen stand, and take calls. The first answer counts.
+    fn within(&self) -> Within {
+        Within { timeout: self.timeout, patience: patience(Some(self.timeout)) }
+    }
+
     async fn ask<Q, R, F>(
         self: &Arc<Self>,
         request: Q,
@@ -388,9 +418,26 @@ impl Calls {
         R: Send + 'static,
         F: Future<Output = Result<tonic::Response<R>, Status>> + Send + 'static,
     {
-        let deadline = Instant::now() + self.timeout;
-        let patience = patience(Some(self.timeout));
-        self.belong(patience).await?;
+        self.ask_within(self.within(), request, repeat, call).await
+    }
+
+    /// Asks one endpoint, and the next beside it when it says nothing for a while or cannot help:
+    /// connections to processes that are frozen stand, and take calls. The first answer counts.
+    async fn ask_within<Q, R, F>(
+        self: &Arc<Self>,
+        within: Within,
+        request: Q,
+        repeat: Repeat,
+        call: fn(Channel, Q) -> F,
+    ) -> Result<Answered<R>, CallError>
+    where
+        Q: Clone + Send + 'static,
+        R: Send + 'static,
+        F: Future<Output = Result<tonic::Response<R>, Status>> + Send + 'static,
+    {
+        let Within { timeout, patience } = within;
+        let deadline = Instant::now() + timeout;
+        self.belong(self.within().patience).await?;
         let mut attempts = Race::default();
         let mut rounds = Rounds::begin(self.current.load(Ordering::Relaxed), self.endpoints.len());
         let mut next_at = Some(Instant::now());

@@ -80,7 +80,7 @@ pub use session::GuardState;
 pub use error::DowngradeError;
 #[cfg(feature = "edge")]
 pub use {
-    calls::{ForceReleased, LockSeen, TokenChecked, WhichRange},
+    calls::{ForceReleased, HoldersAsked, LockSeen, TokenChecked, Watch, WhichRange},
     client::{
         CALL_TIMEOUT_DEFAULT, CLUSTER_VARIABLE, Client, ClientBuilder, ENDPOINT_DEFAULT,
         ENDPOINTS_VARIABLE,

@@ -224,6 +224,9 @@ pub struct LockInfo {
     pub holders_count: u32,
     /// How many wait in all.
     pub waiters_count: u32,
+    /// Not zero while a lock-delay keeps the place of a hold that has ended taken; so long at most,
+    /// unless the range gets another leader.
+    pub retry_after: Duration,
 }
 
 #[cfg(test)]

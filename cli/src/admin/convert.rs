@@ -1,18 +1,19 @@
 //! Answers of the client library, turned into views for operators.
 
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use sharklock_client::{
     Because, CallError, ClusterMismatch, ForceReleased, GetStatusResponse, HeldMode, Holder,
-    LockInfo, LockSeen, Position as SeenPosition, RangePart, RangeStatus, SplitRangeResponse,
-    StoreStatus,
+    HoldersAsked, LeaseRule, LockInfo, LockSeen, Position as SeenPosition, RangePart, RangeStatus,
+    SplitRangeResponse, StoreStatus,
 };
 use sharklock_proto::v1::{MasterStatus, Position as WirePosition, ReplicaStatus, StoreLiveness};
 
 use super::{
+    following::HoldersAskedView,
     ranges::{Part, Range, RangeSplit, Replica},
     status::{Master, RangeTotals, Status, Store},
-    view::{ForceRelease, Lock, OneLock, Party, Position, WallTime, Wide},
+    view::{Agreement, AskMark, ForceRelease, Lock, OneLock, Party, Position, WallTime, Wide},
 };
 use crate::exit::{CONFIG, FAILED, Failure, UNREACHABLE, USAGE};
 
@@ -69,6 +70,7 @@ pub fn lock(info: LockInfo) -> Lock {
         waiters: info.waiters.into_iter().map(party).collect(),
         holders_count: info.holders_count,
         waiters_count: info.waiters_count,
+        retry_after_ms: Wide(ms(info.retry_after)),
     }
 }
 
@@ -255,8 +257,6 @@ fn position(at: SeenPosition) -> Position {
 }
 
 fn party(holder: Holder) -> Party {
-    let ms =
-        |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     Party {
         session: holder.session,
         owner_id: holder.owner,
@@ -274,6 +274,51 @@ fn party(holder: Holder) -> Party {
         remaining_ms: Wide(ms(holder.remaining)),
         open_acquisitions: holder.open_acquisitions,
         ending_reason: holder.ending_reason.unwrap_or_default(),
+        agreement: agreement(&holder.agreement),
+        orphaned: holder.orphaned,
+        asked: holder.asked.map(|asked| AskMark {
+            session: asked.session,
+            owner_id: asked.owner,
+            since: WallTime { unix_ms: asked.since.duration_since(UNIX_EPOCH).map_or(0, ms) },
+            grace_ms: Wide(ms(asked.grace)),
+            remaining_ms: Wide(ms(asked.remaining)),
+        }),
+        arrival: Wide(holder.arrival),
+        instance: Wide(holder.instance),
+    }
+}
+
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn agreement(agreed: &sharklock_client::Agreement) -> Agreement {
+    let condition = &agreed.condition;
+    let wide = |clause: Option<Duration>| clause.map(|clause| Wide(ms(clause)));
+    let (lease, missed, interval) = match condition.lease {
+        LeaseRule::OnExpiry => ("on_expiry", 0, Duration::ZERO),
+        LeaseRule::AfterMissed { missed, interval } => ("after_missed", missed, interval),
+        LeaseRule::Hold => ("hold", 0, Duration::ZERO),
+    };
+    Agreement {
+        lease,
+        missed,
+        interval_ms: Wide(ms(interval)),
+        lock_delay_ms: wide(condition.lock_delay),
+        max_hold_ms: wide(condition.max_hold),
+        ask_grace_ms: wide(condition.ask_grace),
+        revision: Wide(agreed.revision),
+        claimed: agreed.claimed,
+    }
+}
+
+/// Holders that were asked.
+pub fn asked(name: &str, asked: HoldersAsked) -> HoldersAskedView {
+    HoldersAskedView {
+        position: position(asked.position),
+        name: name.to_owned(),
+        asked_count: asked.asked_count,
+        holders: asked.holders.into_iter().map(party).collect(),
     }
 }
 

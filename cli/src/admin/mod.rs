@@ -2,6 +2,7 @@
 //! `schedule …`, `ops …` and `recover …`.
 
 mod convert;
+mod following;
 mod masters;
 mod ops;
 mod orders;
@@ -60,7 +61,7 @@ pub async fn status(reach: &ReachArgs, args: StatusArgs) -> Result<u8, Failure> 
     Ok(if status.healthy { OK } else { DEGRADED })
 }
 
-/// `sharklock locks ls|show|force-release`.
+/// `sharklock locks …`.
 pub async fn locks(reach: &ReachArgs, command: LocksCommand) -> Result<u8, Failure> {
     let client = client(reach)?;
     match command {
@@ -74,6 +75,10 @@ pub async fn locks(reach: &ReachArgs, command: LocksCommand) -> Result<u8, Failu
             let lock = convert::one_lock(&name, seen);
             show(output, &lock, |lock| lock.table(WallTime::now()))?;
         }
+        LocksCommand::Watch { name, count, output } => {
+            following::watch(&client, &name, count, output).await?;
+        }
+        LocksCommand::Ask { name, output } => return following::ask(&client, &name, output).await,
         LocksCommand::ForceRelease(args) => force_release(&client, args).await?,
     }
     Ok(OK)

@@ -39,7 +39,7 @@ impl WallTime {
         Self { unix_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX) }
     }
 
-    fn ago(self, now: Self) -> String {
+    pub fn ago(self, now: Self) -> String {
         short(Duration::from_millis(now.unix_ms.saturating_sub(self.unix_ms)))
     }
 }
@@ -95,6 +95,107 @@ pub struct Party {
     pub open_acquisitions: u32,
     /// Why an operator asked for its end; empty if nobody did.
     pub ending_reason: String,
+    /// What may end the hold, or will be able to once the waiter holds.
+    pub agreement: Agreement,
+    /// Its lease has ended, and it stays for its session.
+    pub orphaned: bool,
+    /// Somebody who waits has asked for the lock; absent if nobody has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub asked: Option<AskMark>,
+    /// One order over holders and waiters: who came earlier has the smaller one; 0 from before servers
+    /// gave them.
+    pub arrival: Wide,
+    /// The life of its client's process under the session.
+    pub instance: Wide,
+}
+
+/// What a client and the cluster have agreed about a hold.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Agreement {
+    /// What the end of the lease means: `on_expiry`, `after_missed`, `hold`.
+    pub lease: &'static str,
+    /// `after_missed`: how many keepalives in a row may be missed; 0 otherwise.
+    pub missed: u32,
+    /// `after_missed`: how often one is sent, milliseconds; 0 otherwise.
+    pub interval_ms: Wide,
+    /// How long the place stays taken after an end that was no release, milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lock_delay_ms: Option<Wide>,
+    /// How long it is held at most, milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_hold_ms: Option<Wide>,
+    /// How long it is held on after somebody has asked for it, milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ask_grace_ms: Option<Wide>,
+    /// Counts the changes of the condition since the grant.
+    pub revision: Wide,
+    /// `hold` has taken effect.
+    pub claimed: bool,
+}
+
+/// Somebody who waits has asked for a lock.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct AskMark {
+    /// The session that asked; empty if that is not known.
+    pub session: String,
+    /// The owner id with which it waits.
+    pub owner_id: String,
+    /// Since when.
+    pub since: WallTime,
+    /// How long the holder may go on after that, milliseconds.
+    pub grace_ms: Wide,
+    /// The rest of that at most, milliseconds.
+    pub remaining_ms: Wide,
+}
+
+impl Agreement {
+    /// `hold, lock-delay 5s`; `-` where nothing is agreed but the lease.
+    fn words(&self) -> String {
+        let mut words = match self.lease {
+            "after_missed" => {
+                let interval = short(Duration::from_millis(self.interval_ms.0));
+                vec![format!("after {} missed, each {interval}", self.missed)]
+            }
+            "hold" if self.claimed => vec!["hold".to_owned()],
+            "hold" => vec!["hold, not claimed".to_owned()],
+            _ => Vec::new(),
+        };
+        for (clause, ms) in [
+            ("max-hold", self.max_hold_ms),
+            ("ask-grace", self.ask_grace_ms),
+            ("lock-delay", self.lock_delay_ms),
+        ] {
+            words.extend(ms.map(|ms| format!("{clause} {}", short(Duration::from_millis(ms.0)))));
+        }
+        if words.is_empty() { "-".to_owned() } else { words.join(", ") }
+    }
+}
+
+impl Party {
+    /// What people call it.
+    pub fn name(&self) -> String {
+        let name = match self.owner_id.as_str() {
+            "" => self.session.as_str(),
+            owner => owner,
+        };
+        match self.permits {
+            0 => name.to_owned(),
+            n => format!("{name} ({n})"),
+        }
+    }
+
+    /// What is left of its lease, or what has become of it.
+    pub fn lease(&self) -> String {
+        match (self.ending_reason.as_str(), &self.asked) {
+            ("", _) if self.orphaned => "orphaned".to_owned(),
+            ("", None) => short(Duration::from_millis(self.remaining_ms.0)),
+            ("", Some(asked)) => {
+                let left = short(Duration::from_millis(asked.remaining_ms.0));
+                format!("asked for it, {left} left")
+            }
+            (reason, _) => format!("ending: {reason}"),
+        }
+    }
 }
 
 /// A lock that is held or waited for.
@@ -114,6 +215,8 @@ pub struct Lock {
     pub holders_count: u32,
     /// How many wait for it.
     pub waiters_count: u32,
+    /// Not 0 while a lock-delay keeps the place of a hold that has ended taken, milliseconds.
+    pub retry_after_ms: Wide,
 }
 
 /// `locks ls`.
@@ -131,8 +234,8 @@ impl LockList {
             let first = lock.holders.first().cloned().unwrap_or_default();
             let others = lock.holders_count.saturating_sub(1);
             let holder = match others {
-                0 => name_of(&first),
-                _ => format!("{} (+{others})", name_of(&first)),
+                0 => first.name(),
+                _ => format!("{} (+{others})", first.name()),
             };
             vec![
                 lock.name.clone(),
@@ -172,35 +275,39 @@ impl OneLock {
         };
         let mut text = format!("{name}: {}, held by {}\n\n", kind(lock), lock.holders_count);
         let holder = |party: &Party| {
-            let lease = match party.ending_reason.as_str() {
-                "" => short(Duration::from_millis(party.remaining_ms.0)),
-                reason => format!("ending: {reason}"),
-            };
             vec![
                 party.token.0.to_string(),
-                name_of(party),
+                party.name(),
                 party.session.clone(),
                 party.client_address.clone(),
                 party.since.ago(now),
-                lease,
+                party.lease(),
+                party.agreement.words(),
             ]
         };
         let holders: Vec<_> = lock.holders.iter().map(holder).collect();
-        text += &table(&["TOKEN", "HOLDER", "SESSION", "ADDRESS", "SINCE", "LEASE"], &holders);
+        let header = ["TOKEN", "HOLDER", "SESSION", "ADDRESS", "SINCE", "LEASE", "CONDITION"];
+        text += &table(&header, &holders);
+        if lock.retry_after_ms.0 > 0 {
+            let left = short(Duration::from_millis(lock.retry_after_ms.0));
+            let _ = writeln!(text, "a lock-delay keeps it taken for {left} more");
+        }
         if lock.waiters_count > 0 {
             let waiter = |(place, party): (usize, &Party)| {
                 vec![
                     (place + 1).to_string(),
-                    name_of(party),
+                    party.name(),
                     party.session.clone(),
                     party.client_address.clone(),
                     party.since.ago(now),
                     party.mode.to_owned(),
+                    party.agreement.words(),
                 ]
             };
             let waiters: Vec<_> = lock.waiters.iter().enumerate().map(waiter).collect();
             text.push('\n');
-            text += &table(&["PLACE", "WAITER", "SESSION", "ADDRESS", "SINCE", "WANTS"], &waiters);
+            let header = ["PLACE", "WAITER", "SESSION", "ADDRESS", "SINCE", "WANTS", "CONDITION"];
+            text += &table(&header, &waiters);
             let hidden = (lock.waiters_count as usize).saturating_sub(lock.waiters.len());
             if hidden > 0 {
                 let _ = writeln!(text, "and {hidden} more");
@@ -214,17 +321,6 @@ fn kind(lock: &Lock) -> String {
     match lock.permits_max {
         0 => lock.mode.to_owned(),
         max => format!("permits of {max}"),
-    }
-}
-
-fn name_of(party: &Party) -> String {
-    let name = match party.owner_id.as_str() {
-        "" => party.session.as_str(),
-        owner => owner,
-    };
-    match party.permits {
-        0 => name.to_owned(),
-        n => format!("{name} ({n})"),
     }
 }
 
@@ -252,7 +348,7 @@ impl ForceRelease {
         let row = |party: &Party| {
             vec![
                 party.token.0.to_string(),
-                name_of(party),
+                party.name(),
                 party.since.ago(now),
                 match self.ended {
                     true => "ended".to_owned(),
@@ -325,15 +421,39 @@ mod tests {
             one.table(NOW),
             "invoices/42: exclusive, held by 1\n\
              \n\
-             TOKEN                 HOLDER          SESSION  ADDRESS         SINCE  LEASE\n\
-             18446744073709551615  billing@host-3  c0ffee   127.0.0.1:5000  12s    7.4s\n\
+             TOKEN                 HOLDER          SESSION  ADDRESS         SINCE  LEASE  CONDITION\n\
+             18446744073709551615  billing@host-3  c0ffee   127.0.0.1:5000  12s    7.4s   -\n\
              \n\
-             PLACE  WAITER        SESSION  ADDRESS         SINCE  WANTS\n\
-             1      audit@host-4  c0ffee   127.0.0.1:5000  12s    exclusive\n\
+             PLACE  WAITER        SESSION  ADDRESS         SINCE  WANTS      CONDITION\n\
+             1      audit@host-4  c0ffee   127.0.0.1:5000  12s    exclusive  -\n\
              and 2 more\n"
         );
         let free = OneLock { lock: None, free: true, ..one };
         assert_eq!(free.table(NOW), "invoices/42 is free\n");
+    }
+
+    #[test]
+    fn what_is_agreed_is_told_in_words() {
+        let words = |agreement: Agreement| agreement.words();
+        let plain = Agreement { lease: "on_expiry", ..Agreement::default() };
+        assert_eq!(words(plain.clone()), "-");
+        let hold = Agreement { lease: "hold", lock_delay_ms: Some(Wide(5_000)), ..plain.clone() };
+        assert_eq!(words(hold.clone()), "hold, not claimed, lock-delay 5s");
+        assert_eq!(words(Agreement { claimed: true, ..hold }), "hold, lock-delay 5s");
+        let bounds = (Some(Wide(60_000)), Some(Wide(500)));
+        let missed = Agreement {
+            lease: "after_missed",
+            missed: 3,
+            interval_ms: Wide(2_000),
+            max_hold_ms: bounds.0,
+            ask_grace_ms: bounds.1,
+            ..plain
+        };
+        assert_eq!(words(missed), "after 3 missed, each 2s, max-hold 1m, ask-grace 500ms");
+        let mark = AskMark { remaining_ms: Wide(3_000), ..AskMark::default() };
+        let asked = Party { asked: Some(mark), ..party("a", 7) };
+        assert_eq!(asked.lease(), "asked for it, 3s left");
+        assert_eq!(Party { orphaned: true, ..party("a", 7) }.lease(), "orphaned");
     }
 
     #[test]

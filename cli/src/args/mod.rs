@@ -17,7 +17,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use sharklock_client::{Client, ClientBuilder, ClusterId};
 
-use values::{cluster, duration, endpoints, every, lock_name, owner, prefix, reason, ttl};
+use values::{
+    cluster, delay, duration, endpoints, every, lock_name, max_hold, owner, prefix, reason, ttl,
+};
 
 pub use self::masters::{MastersArgs, MastersChangeArgs, MastersCommand};
 pub use self::ops::{ChangeArgs, FromStoreArgs, MoveArgs, OpsArgs, OpsCommand, ToStoreArgs};
@@ -162,6 +164,8 @@ Examples:
   sharklock lock nightly --timeout 30s -E 0 -- ./backup.sh   give up quietly
   sharklock lock cache --shared -- ./read.sh     with other readers
   sharklock lock gpu -n 2 --of 8 -- ./train.sh   two of eight permits
+  sharklock lock report --max-hold 1h --ask-grace 10s -- ./report.sh
+                                                 make room for whoever asks
   sharklock lock nightly                         hold it until Ctrl-C
 ",
     after_help = "\
@@ -207,6 +211,19 @@ pub struct LockArgs {
     /// How many permits the lock has; everyone who uses it must agree
     #[arg(long, value_name = "MAX", requires = "permits", value_parser = clap::value_parser!(u16).range(1..))]
     pub of: Option<u16>,
+    /// Gives it up after this long: the command is stopped as when the lock is being lost; at most 30d
+    #[arg(long, value_name = "DURATION", value_parser = max_hold)]
+    pub max_hold: Option<Duration>,
+    /// Gives it up this long after somebody who waits has asked for it; at most 1h
+    #[arg(long, value_name = "DURATION", value_parser = delay)]
+    pub ask_grace: Option<Duration>,
+    /// Keeps it taken this long after an end that was not a release, so that work under way can
+    /// drain; at most 1h
+    #[arg(long, value_name = "DURATION", value_parser = delay)]
+    pub lock_delay: Option<Duration>,
+    /// Asks its holder for it while waiting: it moves those who hold it with --ask-grace
+    #[arg(long, conflicts_with = "try_only")]
+    pub ask: bool,
     /// Who holds it, for people who look at the lock [default: USER@HOST pid PID]
     #[arg(long, value_name = "TEXT", value_parser = owner)]
     pub owner: Option<String>,
@@ -295,6 +312,44 @@ Examples:
   sharklock locks show nightly --output json
 ")]
     Show {
+        /// The lock
+        #[arg(value_parser = lock_name)]
+        name: String,
+        /// How to print it.
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Follows a lock: prints a line whenever it has another state, until Ctrl-C
+    #[command(help_template = HELP, before_help = "\
+Examples:
+  sharklock locks watch nightly
+  sharklock locks watch nightly --output json | jq -r '.lock.holders[0].owner_id'
+", after_help = "\
+States that follow each other too quickly are left out, the last one never. JSON
+is one document per line.")]
+    Watch {
+        /// The lock
+        #[arg(value_parser = lock_name)]
+        name: String,
+        /// Ends after so many states
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        count: Option<u64>,
+        /// How to print them.
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Asks those who hold a lock for it, in the name of the first who waits
+    #[command(help_template = HELP, before_help = "\
+Examples:
+  sharklock locks ask nightly
+", after_help = "\
+It moves those who have agreed to it (`--ask-grace` of `sharklock lock`): they
+are ended with notice when their grace is over, if somebody waits then.
+
+Exit codes: 0 somebody was asked, 1 nobody waits or nobody has agreed to it, 2
+usage, 69 the cluster is out of reach, 78 the endpoints belong to two clusters,
+or to another than --cluster says.")]
+    Ask {
         /// The lock
         #[arg(value_parser = lock_name)]
         name: String,
@@ -477,6 +532,7 @@ mod tests {
     fn contradictions_are_refused() {
         for line in [
             "sharklock lock n --try --timeout 1s",
+            "sharklock lock n --try --ask",
             "sharklock lock n --shared -n 1 --of 2",
             "sharklock lock n --end-descendants --leave-descendants -- true",
             "sharklock dev --ephemeral --data-dir d",
@@ -494,6 +550,11 @@ mod tests {
             "sharklock lock n --ttl 1s",
             "sharklock lock n --ttl 11m",
             "sharklock lock n --ttl 10",
+            "sharklock lock n --max-hold 0s",
+            "sharklock lock n --max-hold 31d",
+            "sharklock lock n --ask-grace 61m",
+            "sharklock lock n --lock-delay 1us",
+            "sharklock locks watch n --count 0",
             "sharklock lock n -n 0 --of 2",
             "sharklock lock n -n 1 --of 65536",
             "sharklock lock n -E 256",

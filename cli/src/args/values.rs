@@ -13,6 +13,8 @@ use crate::config::listen;
 /// A lease cannot be shorter (decisions.md, *Defaults*).
 const TTL_MIN: Duration = Duration::from_secs(2);
 /// A lease cannot be longer (decisions.md, *Defaults*).
+const DELAY_MAX: Duration = Duration::from_secs(3_600);
+const MAX_HOLD_MAX: Duration = Duration::from_secs(30 * 24 * 3_600);
 const TTL_MAX: Duration = Duration::from_secs(600);
 /// A part of a bench's time cannot be shorter.
 const EVERY_MIN: Duration = Duration::from_millis(100);
@@ -47,6 +49,23 @@ pub fn ttl(text: &str) -> Result<Duration, String> {
         return Err("a lease is 2s to 10m".into());
     }
     Ok(ttl)
+}
+
+/// A lock-delay, or the grace of a holder who is asked.
+pub fn delay(text: &str) -> Result<Duration, String> {
+    clause(text, DELAY_MAX, "1ms to 1h")
+}
+
+pub fn max_hold(text: &str) -> Result<Duration, String> {
+    clause(text, MAX_HOLD_MAX, "1ms to 30d")
+}
+
+fn clause(text: &str, max: Duration, limits: &str) -> Result<Duration, String> {
+    let clause = duration(text)?;
+    if !(Duration::from_millis(1)..=max).contains(&clause) {
+        return Err(format!("{limits}, or leave the option out"));
+    }
+    Ok(clause)
 }
 
 pub fn every(text: &str) -> Result<Duration, String> {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use sharklock_client::{AcquireError, CallError, Client, Guard, Holder, LockInfo};
+use sharklock_client::{AcquireError, CallError, Client, Guard, Holder, LockBuilder, LockInfo};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::notices::Notices;
@@ -68,6 +68,7 @@ async fn attempt(
         (false, Some((permits, of))) => builder.permits(permits.into(), of.into()),
         (false, None) => builder,
     };
+    let builder = with_condition(builder, args);
     if args.try_only {
         return builder.try_once().acquire().await;
     }
@@ -81,6 +82,22 @@ async fn attempt(
         let name = args.name.as_str().into();
         Err(AcquireError::WaitTimedOut { name, holders: Vec::new(), place: None })
     })
+}
+
+fn with_condition(mut builder: LockBuilder, args: &LockArgs) -> LockBuilder {
+    if let Some(max) = args.max_hold {
+        builder = builder.max_hold(max);
+    }
+    if let Some(grace) = args.ask_grace {
+        builder = builder.ask_grace(grace);
+    }
+    if let Some(delay) = args.lock_delay {
+        builder = builder.lock_delay(delay);
+    }
+    if args.ask {
+        builder = builder.ask();
+    }
+    builder
 }
 
 /// Says what is waited for, while it is waited for. Never ends.
@@ -196,7 +213,7 @@ mod tests {
     use super::*;
     use crate::args::{Cli, Command};
     use clap::Parser as _;
-    use sharklock_client::{AcquisitionId, FencingToken, HeldMode};
+    use sharklock_client::{AcquisitionId, Agreement, Condition, FencingToken, HeldMode};
 
     fn args(line: &str) -> LockArgs {
         match Cli::try_parse_from(line.split(' ')).expect("it parses").command {
@@ -220,6 +237,16 @@ mod tests {
             open_acquisitions: 1,
             ending_reason: None,
             acquisition: AcquisitionId(1),
+            agreement: Agreement {
+                condition: Condition::default(),
+                revision: 0,
+                claimed: false,
+                ttl: Duration::ZERO,
+            },
+            orphaned: false,
+            asked: None,
+            arrival: 0,
+            instance: 1,
         }
     }
 
@@ -275,6 +302,7 @@ mod tests {
             waiters: vec![waiter("2"), waiter("3"), waiter("4")],
             holders_count: 3,
             waiters_count: 3,
+            retry_after: Duration::ZERO,
         };
         let text = ": held by a@b for 1m15s and 2 more, 2 are ahead of you";
         assert_eq!(queue_text(&lock, "4", now), text);

@@ -114,7 +114,7 @@ mod tests {
     use std::time::SystemTime;
 
     use clap::Parser as _;
-    use sharklock_client::{AcquisitionId, Holder};
+    use sharklock_client::{AcquisitionId, Agreement, Condition, Holder};
 
     use super::*;
     use crate::args::{Cli, Command};
@@ -141,6 +141,16 @@ mod tests {
             open_acquisitions: 1,
             ending_reason: None,
             acquisition: AcquisitionId(1),
+            agreement: Agreement {
+                condition: Condition::default(),
+                revision: 0,
+                claimed: false,
+                ttl: Duration::ZERO,
+            },
+            orphaned: false,
+            asked: None,
+            arrival: 0,
+            instance: 1,
         }
     }
 
@@ -184,6 +194,7 @@ mod tests {
                 waiters: waiters.iter().map(party).collect(),
                 holders_count: 0,
                 waiters_count: 0,
+                retry_after: Duration::ZERO,
             };
             let args = args(&format!("sharklock lock {line} -- true"));
             assert_eq!(outer.is_waited_for(&lock, "me", &args), *expected, "{line} {holders:?}");

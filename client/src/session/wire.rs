@@ -426,6 +426,7 @@ pub fn lock_info(lock: v1::LockInfo) -> LockInfo {
         waiters: lock.waiters.into_iter().map(holder).collect(),
         holders_count: lock.holders_count,
         waiters_count: lock.waiters_count,
+        retry_after: Duration::from_millis(lock.retry_after_ms),
     }
 }
 
