@@ -153,8 +153,7 @@ impl Agreement {
     fn words(&self) -> String {
         let mut words = match self.lease {
             "after_missed" => {
-                let interval = short(Duration::from_millis(self.interval_ms.0));
-                vec![format!("after {} missed, each {interval}", self.missed)]
+                vec![format!("after {} missed, each {}", self.missed, exactly(self.interval_ms))]
             }
             "hold" if self.claimed => vec!["hold".to_owned()],
             "hold" => vec!["hold, not claimed".to_owned()],
@@ -165,10 +164,15 @@ impl Agreement {
             ("ask-grace", self.ask_grace_ms),
             ("lock-delay", self.lock_delay_ms),
         ] {
-            words.extend(ms.map(|ms| format!("{clause} {}", short(Duration::from_millis(ms.0)))));
+            words.extend(ms.map(|ms| format!("{clause} {}", exactly(ms))));
         }
         if words.is_empty() { "-".to_owned() } else { words.join(", ") }
     }
+}
+
+/// As it was asked for: `1m 30s`.
+fn exactly(ms: Wide) -> humantime::FormattedDuration {
+    humantime::format_duration(Duration::from_millis(ms.0))
 }
 
 impl Party {
@@ -452,7 +456,7 @@ mod tests {
         assert_eq!(words(missed), "after 3 missed, each 2s, max-hold 1m, ask-grace 500ms");
         let mark = AskMark { remaining_ms: Wide(3_000), ..AskMark::default() };
         let asked = Party { asked: Some(mark), ..party("a", 7) };
-        assert_eq!(asked.lease(), "asked for it, 3s left");
+        assert_eq!(asked.lease(), "asked for it, 3.0s left");
         assert_eq!(Party { orphaned: true, ..party("a", 7) }.lease(), "orphaned");
     }
 

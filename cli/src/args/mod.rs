@@ -323,7 +323,7 @@ Examples:
     #[command(help_template = HELP, before_help = "\
 Examples:
   sharklock locks watch nightly
-  sharklock locks watch nightly --output json | jq -r '.lock.holders[0].owner_id'
+  sharklock locks watch nightly --output json | jq .lock.holders_count
 ", after_help = "\
 States that follow each other too quickly are left out, the last one never. JSON
 is one document per line.")]
