@@ -2,7 +2,7 @@
 
 use sharklock_locktable::{
     Ask, Claim, Command, Condition, Downgrade, EndQuarantine, LeaseRule, RaiseFeatureLevel,
-    Reclaim, Recover, Revoke, SetCondition, TimeUp, Timed, Token,
+    Reclaim, Recover, Revoke, SetAttributes, SetCondition, TimeUp, Timed, Token,
 };
 use sharklock_proto::internal::v1::{self as record, log_command::Body};
 
@@ -126,6 +126,26 @@ pub fn downgrade_from_record(downgrade: record::LogDowngrade) -> Result<Command,
         acquisition: acquisition_from_record(downgrade.acquisition)?,
         name: downgrade.name.into(),
         token: Token(downgrade.token),
+    }))
+}
+
+pub fn set_attributes_to_record(set: &SetAttributes) -> Body {
+    Body::SetAttributes(record::LogSetAttributes {
+        acquisition: Some(acquisition_to_record(set.acquisition)),
+        name: set.name.as_str().to_owned(),
+        token: set.token.0,
+        seq: set.seq,
+        attributes: set.attributes.iter().cloned().collect(),
+    })
+}
+
+pub fn set_attributes_from_record(set: record::LogSetAttributes) -> Result<Command, DecodeError> {
+    Ok(Command::SetAttributes(SetAttributes {
+        acquisition: acquisition_from_record(set.acquisition)?,
+        name: set.name.into(),
+        token: Token(set.token),
+        seq: set.seq,
+        attributes: set.attributes.into_iter().collect(),
     }))
 }
 

@@ -342,6 +342,7 @@ impl Answers<'_> {
             Change::Queued { .. }
             | Change::Granted { from_queue: false, .. }
             | Change::Joined { .. }
+            | Change::AttributesSet { .. }
             | Change::ExpireMissed { .. }
             | Change::Downgraded { .. }
             | Change::ConditionSet { .. }

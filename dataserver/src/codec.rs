@@ -90,6 +90,7 @@ pub fn weight(command: &Command) -> usize {
         Command::Claim(claim) => claim.name.as_str().len(),
         Command::Ask(ask) => ask.name.as_str().len(),
         Command::Downgrade(downgrade) => downgrade.name.as_str().len(),
+        Command::SetAttributes(set) => set.name.as_str().len() + attributes_weight(&set.attributes),
         Command::TimeUp(time_up) => time_up.name.as_str().len(),
         Command::Revoke(revoke) => revoke.reason.len() + revoke.operator.len(),
         Command::RaiseFeatureLevel(_) | Command::Recover(_) | Command::EndQuarantine(_) => 0,
@@ -98,8 +99,11 @@ pub fn weight(command: &Command) -> usize {
 }
 
 fn owner_weight(owner: &Owner) -> usize {
-    let attributes = owner.attributes.iter().map(|(key, value)| key.len() + value.len() + 16);
-    owner.id.len() + owner.address.len() + attributes.sum::<usize>()
+    owner.id.len() + owner.address.len() + attributes_weight(&owner.attributes)
+}
+
+fn attributes_weight(attributes: &[(String, String)]) -> usize {
+    attributes.iter().map(|(key, value)| key.len() + value.len() + 16).sum()
 }
 
 /// The content of one Raft entry.
@@ -197,6 +201,7 @@ fn command_to_record(command: &Command) -> record::LogCommand {
         Command::Reclaim(reclaim) => agreement::reclaim_to_record(reclaim),
         Command::Ask(ask) => agreement::ask_to_record(ask),
         Command::Downgrade(downgrade) => agreement::downgrade_to_record(downgrade),
+        Command::SetAttributes(set) => agreement::set_attributes_to_record(set),
         Command::TimeUp(time_up) => agreement::time_up_to_record(time_up),
         Command::Revoke(revoke) => agreement::revoke_to_record(revoke),
         Command::RaiseFeatureLevel(raise) => agreement::raise_to_record(*raise),
@@ -210,7 +215,6 @@ fn command_from_record(command: record::LogCommand) -> Result<Command, DecodeErr
     use record::log_command::Body;
     Ok(match command.body.ok_or(DecodeError::Field("command"))? {
         Body::Acquire(acquire) => Command::Acquire(Box::new(acquire_from_record(acquire)?)),
-        Body::SetAttributes(_) => return Err(DecodeError::Field("command")),
         Body::Release(release) => Command::Release(Release {
             acquisition: acquisition_from_record(release.acquisition)?,
             name: release.name.into(),
@@ -246,6 +250,7 @@ fn command_from_record(command: record::LogCommand) -> Result<Command, DecodeErr
         Body::Reclaim(reclaim) => agreement::reclaim_from_record(reclaim)?,
         Body::Ask(ask) => agreement::ask_from_record(ask)?,
         Body::Downgrade(downgrade) => agreement::downgrade_from_record(downgrade)?,
+        Body::SetAttributes(set) => agreement::set_attributes_from_record(set)?,
         Body::TimeUp(time_up) => agreement::time_up_from_record(time_up)?,
         Body::Revoke(revoke) => agreement::revoke_from_record(revoke)?,
         Body::RaiseFeatureLevel(raise) => agreement::raise_from_record(raise),
@@ -427,7 +432,7 @@ pub fn owner_from_record(owner: record::OwnerRecord) -> Owner {
 mod tests {
     use sharklock_locktable::{
         Ask, Claim, Condition, Downgrade, EndQuarantine, LeaseRule, Name, RaiseFeatureLevel,
-        Reclaim, Recover, Revoke, SetCondition, TimeUp, Timed,
+        Reclaim, Recover, Revoke, SetAttributes, SetCondition, TimeUp, Timed,
     };
 
     use super::*;
@@ -576,6 +581,13 @@ mod tests {
                 acquisition: acquisition(10),
                 name: name.clone(),
                 token: Token(11),
+            }),
+            Command::SetAttributes(SetAttributes {
+                acquisition: acquisition(11),
+                name: name.clone(),
+                token: Token(12),
+                seq: u64::MAX,
+                attributes: owner.attributes.clone(),
             }),
             time_up(Timed::LockDelay),
             time_up(Timed::MaxHold { revision }),

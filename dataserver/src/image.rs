@@ -8,9 +8,9 @@
 //! which a table is restored.
 
 use sharklock_locktable::{
-    AcquisitionId, DelayRow, EndedLife, EndedRow, EndingCause, EndingMark, Extras, Finished,
-    FinishedRow, Header, HoldRow, Instance, LockRow, Name, Owner, Quarantine, Reclaimer, Row,
-    RowKey, Token, WaiterRow,
+    AcquisitionId, AskMark, AskedBy, DelayRow, EndedLife, EndedRow, EndingCause, EndingMark,
+    Extras, Finished, FinishedRow, Header, HoldRow, Instance, LockRow, Name, Owner, Quarantine,
+    Reclaimer, Row, RowKey, Token, WaiterRow,
 };
 use sharklock_proto::internal::v1 as record;
 
@@ -200,6 +200,8 @@ fn hold_to_record(hold: &HoldRow) -> record::HoldRow {
     let extras = hold.extras();
     let ending = extras.ending.as_ref();
     let reclaimer = ending.and_then(|mark| mark.reclaimer.as_ref());
+    let asked = extras.asked.as_deref();
+    let asked_by = asked.and_then(|mark| mark.by.as_ref());
     let condition = (!extras.condition.is_default()).then_some(&extras.condition);
     record::HoldRow {
         token: hold.token.0,
@@ -218,12 +220,18 @@ fn hold_to_record(hold: &HoldRow) -> record::HoldRow {
         claimed: extras.claimed,
         orphaned: extras.orphaned,
         token_before: extras.token_before.map_or(0, |token| token.0),
-        asked_unix_ms: extras.asked_unix_ms,
+        asked_unix_ms: asked.map(|mark| mark.since_unix_ms),
         ending_cause: ending.map_or(0, |mark| mark.cause.code().into()),
         reclaimer: reclaimer.map(|reclaimer| record::ReclaimerRecord {
             acquisition: Some(acquisition_to_record(reclaimer.acquisition)),
             owner: Some(owner_to_record(Owner::clone(&reclaimer.owner))),
         }),
+        arrival: hold.arrival,
+        attributes_seq: extras.attributes_seq,
+        asked_by_session: asked_by
+            .map(|by| bytes::Bytes::copy_from_slice(&by.session.0))
+            .unwrap_or_default(),
+        asked_by_owner_id: asked_by.map(|by| by.owner_id.clone()).unwrap_or_default(),
         ..record::HoldRow::default()
     }
 }
@@ -240,6 +248,7 @@ fn hold_from_record(mut hold: record::HoldRow) -> Result<HoldRow, DecodeError> {
         ttl_ms: hold.ttl_ms,
         owner: owner_from_record(hold.owner.unwrap_or_default()).into(),
         granted_unix_ms: hold.granted_unix_ms,
+        arrival: hold.arrival,
         extras: (extras != Extras::default()).then(|| Box::new(extras)),
     })
 }
@@ -253,9 +262,26 @@ fn extras_from_record(hold: &mut record::HoldRow) -> Result<Extras, DecodeError>
         orphaned: hold.orphaned,
         highest_closed_id: hold.highest_closed_id.map(AcquisitionId),
         token_before: token_from_record(hold.token_before),
-        asked_unix_ms: hold.asked_unix_ms,
+        asked: asked_from_record(hold)?.map(Box::new),
+        attributes_seq: hold.attributes_seq,
         ending: ending_from_record(hold)?,
     })
+}
+
+fn asked_from_record(hold: &mut record::HoldRow) -> Result<Option<AskMark>, DecodeError> {
+    let session = std::mem::take(&mut hold.asked_by_session);
+    let owner_id = std::mem::take(&mut hold.asked_by_owner_id);
+    let Some(since_unix_ms) = hold.asked_unix_ms else {
+        let is_none = session.is_empty() && owner_id.is_empty();
+        return if is_none { Ok(None) } else { Err(DecodeError::Field("asked_unix_ms")) };
+    };
+    // Below feature level 4 nobody is named.
+    let by = match (session.is_empty(), owner_id.is_empty()) {
+        (true, true) => None,
+        (true, false) => return Err(DecodeError::Field("asked_by_session")),
+        (false, _) => Some(AskedBy { session: session_from_bytes(&session)?, owner_id }),
+    };
+    Ok(Some(AskMark { since_unix_ms, by }))
 }
 
 fn ending_from_record(hold: &mut record::HoldRow) -> Result<Option<EndingMark>, DecodeError> {
@@ -305,6 +331,7 @@ fn waiter_to_record(waiter: &WaiterRow) -> record::WaiterRow {
         owner: Some(owner_to_record(Owner::clone(&waiter.owner))),
         queued_unix_ms: waiter.queued_unix_ms,
         condition: waiter.condition.as_deref().map(condition_to_record),
+        arrival: waiter.arrival,
         ..record::WaiterRow::default()
     }
 }
@@ -318,6 +345,7 @@ fn waiter_from_record(waiter: record::WaiterRow) -> Result<WaiterRow, DecodeErro
         wait: codec::wait_from_record(waiter.wait_ms),
         owner: owner_from_record(waiter.owner.unwrap_or_default()).into(),
         queued_unix_ms: waiter.queued_unix_ms,
+        arrival: waiter.arrival,
         condition: boxed_condition_from_record(waiter.condition)?,
     })
 }
@@ -400,6 +428,7 @@ mod tests {
             ttl_ms: 10_000,
             owner: owner().into(),
             granted_unix_ms: 11,
+            arrival: 7,
             extras: (extras != Extras::default()).then(|| Box::new(extras)),
         }
     }
@@ -413,6 +442,13 @@ mod tests {
             ask_grace_ms: Some(3),
         };
         let mark = |cause, reclaimer| Some(EndingMark { cause, reason: String::new(), reclaimer });
+        let asked = |since_unix_ms, owner_id: Option<&str>| {
+            let by = owner_id.map(|owner_id| AskedBy {
+                session: SessionHandle([8; 16]),
+                owner_id: owner_id.into(),
+            });
+            Some(Box::new(AskMark { since_unix_ms, by }))
+        };
         let reclaimer = Some(Reclaimer { acquisition: acquisition(9), owner: owner().into() });
         let none = Extras::default;
         let causes = [
@@ -431,7 +467,9 @@ mod tests {
             Extras { orphaned: true, ..none() },
             Extras { highest_closed_id: Some(AcquisitionId(0)), ..none() },
             Extras { token_before: Some(Token(1)), ..none() },
-            Extras { asked_unix_ms: Some(0), ..none() },
+            Extras { asked: asked(0, None), ..none() },
+            Extras { asked: asked(0, Some("")), ..none() },
+            Extras { attributes_seq: 1, ..none() },
             Extras {
                 condition,
                 revision: 2,
@@ -439,7 +477,8 @@ mod tests {
                 orphaned: true,
                 highest_closed_id: Some(AcquisitionId(3)),
                 token_before: Some(Token(4)),
-                asked_unix_ms: Some(5),
+                asked: asked(5, Some("o")),
+                attributes_seq: 6,
                 ending: mark(EndingCause::Reclaim, reclaimer),
             },
         ]);
@@ -470,6 +509,7 @@ mod tests {
                 wait: Wait::AtMost(2),
                 owner: owner().into(),
                 queued_unix_ms: 3,
+                arrival: 4,
                 condition,
             });
             assert_eq!(decode_row(&key, &encode_row(&row)), Ok(row));
@@ -539,6 +579,12 @@ mod tests {
         let unknown =
             record::HoldRow { ending_reason: Some(String::new()), ending_cause: 5, ..row() };
         assert_eq!(hold_from_record(unknown), Err(DecodeError::Field("ending_cause")));
+        let session = bytes::Bytes::copy_from_slice(&[8; 16]);
+        let asked = record::HoldRow { asked_by_session: session, ..row() };
+        assert_eq!(hold_from_record(asked), Err(DecodeError::Field("asked_unix_ms")));
+        let asked =
+            record::HoldRow { asked_unix_ms: Some(1), asked_by_owner_id: "o".into(), ..row() };
+        assert_eq!(hold_from_record(asked), Err(DecodeError::Field("asked_by_session")));
         let condition = Some(record::ConditionRecord { lease: 4, ..Default::default() });
         let unknown = record::HoldRow { condition, ..row() };
         assert_eq!(hold_from_record(unknown), Err(DecodeError::Field("condition")));

@@ -180,8 +180,8 @@ impl LeaseClock {
                 }
             }
             Change::Joined { acquisition, token, .. } => self.join(now, *token, acquisition.id),
-            // What a claim changes is known when the lease ends.
-            Change::Closed { .. } | Change::Claimed { .. } => {}
+            // What a claim changes is known when the lease ends; attributes are for people.
+            Change::Closed { .. } | Change::Claimed { .. } | Change::AttributesSet { .. } => {}
             Change::WaiterLeft { acquisition, .. } => drop(self.stop_waiter(*acquisition)),
             // An orphan has no lease: nothing but a command of somebody ends it.
             Change::HoldEnded { token, .. } | Change::Orphaned { token, .. } => {

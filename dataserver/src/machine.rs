@@ -278,7 +278,7 @@ mod tests {
         let mut format = image::encode_header(header);
         format[0] = 9;
         for (header, expected) in [
-            (level, "it follows the rules of feature level 4, and this program knows 1 to 3"),
+            (level, "it follows the rules of feature level 5, and this program knows 1 to 4"),
             (format, "it has format 9, and this program reads 2"),
         ] {
             // A row of a new kind comes with it.

@@ -100,7 +100,7 @@ impl LockTable {
             return Reply::Refused(Refusal::Condition(flaw));
         }
         let owner = self.ledger.sessions.share(acquisition.session, owner);
-        let request = Request { acquisition, mode, ttl_ms, owner, condition };
+        let request = Request { acquisition, mode, ttl_ms, owner, condition, arrival: None };
         let mut step = Step { at, name: &name, ledger: &mut self.ledger, changes };
         let mut slot = match self.locks.entry(name.clone()) {
             Entry::Vacant(slot) => {

@@ -2,8 +2,8 @@
 //! that Ask leaves; and Downgrade, by which a client gives up a part of its hold (D8).
 
 use crate::{
-    Acquisition, Ask, At, Change, Claim, ConditionFlaw, Downgrade, Finished, Grant, HoldRow,
-    LeaseRule, LockTable, Mode, Refusal, Reply, SetCondition, Token,
+    Acquisition, Ask, AskMark, AskedBy, At, Change, Claim, ConditionFlaw, Downgrade, Finished,
+    Grant, HoldRow, LeaseRule, LockTable, Mode, Refusal, Reply, SetCondition, Token,
     holds::Hold,
     lock::{Lock, Step},
     sessions::{Open, Place},
@@ -59,15 +59,15 @@ impl LockTable {
     pub(crate) fn ask(&mut self, at: At, ask: Ask, changes: &mut Vec<Change>) -> Reply {
         let Ask { acquisition, name } = ask;
         let open = self.ledger.sessions.get(acquisition).filter(|open| open.name == name);
-        if !open.is_some_and(|open| matches!(open.place, Place::Waiting(_))) {
+        let Some(Place::Waiting(ticket)) = open.map(|open| open.place) else {
             return Reply::Refused(Refusal::NotWaiting);
-        }
+        };
         let asked = self.with_lock(at, &name, changes, |lock, step| {
             let holds = lock.holds.iter().filter(|hold| may_be_asked(&hold.row));
             for token in holds.map(|hold| hold.row.token).collect::<Vec<_>>() {
-                lock.note_asked(step, token);
+                lock.note_asked(step, token, ticket);
             }
-            let asked = lock.holds.iter().filter(|hold| hold.row.extras().asked_unix_ms.is_some());
+            let asked = lock.holds.iter().filter(|hold| hold.row.is_asked());
             asked.map(|hold| lock.view_of(&hold.row)).collect()
         });
         Reply::Holds(asked.unwrap_or_default())
@@ -111,7 +111,7 @@ impl LockTable {
 /// Whether a waiter's mark would be new to the hold.
 fn may_be_asked(hold: &HoldRow) -> bool {
     let extras = hold.extras();
-    let is_free_of_it = extras.asked_unix_ms.is_none() && extras.ending.is_none();
+    let is_free_of_it = extras.asked.is_none() && extras.ending.is_none();
     extras.condition.ask_grace_ms.is_some() && is_free_of_it
 }
 
@@ -141,7 +141,7 @@ impl Lock {
                 extras.revision += 1;
                 extras.claimed &= condition.lease == LeaseRule::Hold;
                 if condition.ask_grace_ms.is_none() {
-                    extras.asked_unix_ms = None;
+                    extras.asked = None;
                 }
             });
         });
@@ -149,7 +149,7 @@ impl Lock {
             unreachable!("the caller has just seen this hold");
         };
         let agreement = row.agreement();
-        let asked = row.extras().asked_unix_ms.is_some();
+        let asked = row.is_asked();
         step.changes.push(Change::ConditionSet {
             token,
             name: step.name.clone(),
@@ -159,10 +159,18 @@ impl Lock {
         Reply::Agreed(agreement)
     }
 
-    fn note_asked(&mut self, step: &mut Step<'_>, token: Token) {
-        let asked_unix_ms = step.at.stamped_unix_ms;
+    /// Leaves the mark of the waiter with this ticket.
+    fn note_asked(&mut self, step: &mut Step<'_>, token: Token, ticket: u64) {
+        let asker = self.queue.get(ticket).map(|waiter| &waiter.row);
+        let asker = asker.filter(|_| step.ledger.feature_level >= 4);
+        let by = asker.map(|row| AskedBy {
+            session: row.acquisition.session,
+            owner_id: row.owner.id.clone(),
+        });
+        let since_unix_ms = step.at.stamped_unix_ms;
+        let mark = Box::new(AskMark { since_unix_ms, by: by.clone() });
         self.change_hold(step.name, step.ledger, token, |hold| {
-            hold.change_extras(|extras| extras.asked_unix_ms = Some(asked_unix_ms));
+            hold.change_extras(|extras| extras.asked = Some(mark));
         });
         let Some(Hold { row, .. }) = self.holds.get(token) else { return };
         let extras = row.extras();
@@ -170,6 +178,8 @@ impl Lock {
             token,
             name: step.name.clone(),
             acquisitions: row.acquisitions(),
+            by,
+            since_unix_ms,
             grace_ms: extras.condition.ask_grace_ms.unwrap_or(0),
             revision: extras.revision,
         });

@@ -79,6 +79,8 @@ pub enum Command {
     Ask(Ask),
     /// Turn an exclusive hold into a shared one.
     Downgrade(Downgrade),
+    /// Change what a holder tells people about its hold.
+    SetAttributes(SetAttributes),
     /// A time that a condition set is over.
     TimeUp(TimeUp),
     /// Take everything away from a session.
@@ -116,6 +118,7 @@ impl Command {
             | Self::Downgrade(_)
             | Self::TimeUp(_)
             | Self::Revoke(_) => 2,
+            Self::SetAttributes(_) => 4,
         }
     }
 
@@ -143,6 +146,7 @@ impl Command {
             Self::Reclaim(reclaim) => (Some(&reclaim.name), &[][..]),
             Self::Ask(ask) => (Some(&ask.name), &[][..]),
             Self::Downgrade(downgrade) => (Some(&downgrade.name), &[][..]),
+            Self::SetAttributes(set) => (Some(&set.name), &[][..]),
             Self::TimeUp(time_up) => (Some(&time_up.name), &[][..]),
             Self::Revoke(_)
             | Self::RaiseFeatureLevel(_)
@@ -366,6 +370,22 @@ pub struct Downgrade {
     pub name: Name,
     /// The hold, exclusive until now.
     pub token: Token,
+}
+
+/// See [`Command::SetAttributes`]. Nothing happens if the hold knows a later `seq`: attributes that were
+/// sent before must not come back by a late copy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SetAttributes {
+    /// An acquisition of the hold's session and instance.
+    pub acquisition: Acquisition,
+    /// The lock.
+    pub name: Name,
+    /// The hold.
+    pub token: Token,
+    /// The client's count of its changes to this hold's attributes; 1 is the first.
+    pub seq: u64,
+    /// All attributes from here on; sorted by key.
+    pub attributes: Vec<(String, String)>,
 }
 
 /// See [`Command::TimeUp`]. Nothing happens unless the entry's term is `proposer_term` and what it

@@ -175,7 +175,7 @@ impl Lock {
     fn ask_grace_is_over(&mut self, step: &mut Step<'_>, token: Token, revision: u64) {
         let Some(hold) = self.holds.get(token) else { return };
         let extras = hold.row.extras();
-        if extras.asked_unix_ms.is_none() || extras.revision != revision || self.is_ending(token) {
+        if extras.asked.is_none() || extras.revision != revision || self.is_ending(token) {
             return;
         }
         if !self.queue.is_empty() {
@@ -184,7 +184,7 @@ impl Lock {
         }
         // Nobody wants it any more. A later waiter may ask anew.
         self.change_hold(step.name, step.ledger, token, |hold| {
-            hold.change_extras(|extras| extras.asked_unix_ms = None);
+            hold.change_extras(|extras| extras.asked = None);
         });
         step.changes.push(Change::AskDropped { token, name: step.name.clone() });
     }

@@ -7,7 +7,8 @@
 //! its fields in the order of their declaration, integers little-endian, strings and lists preceded
 //! by their length as u64, an option as a byte 0 or 1 before its value. A field that feature level
 //! 2 has added follows only where it is not the default, so that rows of level 1 hash as they did;
-//! ended ids and the age come with level 3.
+//! ended ids and the age come with level 3; what level 4 has added to a row stands at its end behind
+//! the byte 4, where it is not all the default.
 
 use twox_hash::XxHash3_64;
 
@@ -23,6 +24,9 @@ const TAG_FENCE_FLOOR: u8 = 4;
 const TAG_HEADER: u8 = 5;
 const TAG_DELAY: u8 = 6;
 const TAG_ENDED: u8 = 7;
+
+/// Before what level 4 has added. No condition begins with it, so nothing else can look like it.
+const LEVEL_4: u8 = 4;
 
 /// The hash of one component, kept beside it so that taking it out again costs nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +103,7 @@ impl StateHash {
         if let Some(extras) = hold.extras.as_deref().filter(|extras| !is_level_1(extras)) {
             encoding.extras(extras);
         }
+        encoding.level_4_of_hold(hold);
         self.add()
     }
 
@@ -113,6 +118,10 @@ impl StateHash {
         encoding.u64(waiter.queued_unix_ms);
         if let Some(condition) = &waiter.condition {
             encoding.condition(condition);
+        }
+        if waiter.arrival != 0 {
+            encoding.byte(LEVEL_4);
+            encoding.u64(waiter.arrival);
         }
         self.add()
     }
@@ -278,13 +287,29 @@ impl Encoding {
         self.byte(extras.claimed.into());
         self.byte(extras.orphaned.into());
         self.option(extras.token_before, |encoding, Token(token)| encoding.u64(token));
-        self.option(extras.asked_unix_ms, Self::u64);
+        self.option(extras.asked.as_ref().map(|mark| mark.since_unix_ms), Self::u64);
         self.option(extras.ending.as_ref(), |encoding, mark| {
             encoding.byte(mark.cause.code());
             encoding.option(mark.reclaimer.as_ref(), |encoding, reclaimer| {
                 encoding.acquisition(reclaimer.acquisition);
                 encoding.owner(&reclaimer.owner);
             });
+        });
+    }
+
+    /// What level 4 has added.
+    fn level_4_of_hold(&mut self, hold: &HoldRow) {
+        let Extras { asked, attributes_seq, .. } = hold.extras();
+        let by = asked.as_ref().and_then(|mark| mark.by.as_ref());
+        if hold.arrival == 0 && *attributes_seq == 0 && by.is_none() {
+            return;
+        }
+        self.byte(LEVEL_4);
+        self.u64(hold.arrival);
+        self.u64(*attributes_seq);
+        self.option(by, |encoding, by| {
+            encoding.bytes(&by.session.0);
+            encoding.text(&by.owner_id);
         });
     }
 }
@@ -303,7 +328,7 @@ fn is_level_1(extras: &Extras) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use crate::{Instance, Reclaimer, SessionHandle};
+    use crate::{AskMark, AskedBy, Instance, Reclaimer, SessionHandle};
 
     use super::*;
 
@@ -318,6 +343,7 @@ mod tests {
             ttl_ms: 1,
             owner: Owner::default().into(),
             granted_unix_ms: 1,
+            arrival: 0,
             extras: Some(Box::new(extras)),
         }
     }
@@ -352,6 +378,13 @@ mod tests {
                 id.map(|id| Reclaimer { acquisition: acquisition(id), owner: owner().into() });
             Some(EndingMark { cause, reason: String::new(), reclaimer })
         };
+        let asked = |since_unix_ms, by: Option<(u8, &str)>| {
+            let by = by.map(|(session, owner_id)| AskedBy {
+                session: SessionHandle([session; 16]),
+                owner_id: owner_id.into(),
+            });
+            Some(Box::new(AskMark { since_unix_ms, by }))
+        };
         let conditions = conditions().into_iter();
         let mut all: Vec<_> = conditions.map(|condition| Extras { condition, ..none() }).collect();
         all.extend([
@@ -361,7 +394,13 @@ mod tests {
             Extras { orphaned: true, ..none() },
             Extras { highest_closed_id: Some(AcquisitionId(0)), ..none() },
             Extras { token_before: Some(Token(0)), ..none() },
-            Extras { asked_unix_ms: Some(0), ..none() },
+            Extras { asked: asked(0, None), ..none() },
+            Extras { asked: asked(1, None), ..none() },
+            Extras { asked: asked(0, Some((1, "a"))), ..none() },
+            Extras { asked: asked(0, Some((2, "a"))), ..none() },
+            Extras { asked: asked(0, Some((1, "b"))), ..none() },
+            Extras { attributes_seq: 1, ..none() },
+            Extras { attributes_seq: 2, ..none() },
             Extras { ending: mark(EndingCause::Operator, None), ..none() },
             Extras { ending: mark(EndingCause::MaxHold, None), ..none() },
             Extras { ending: mark(EndingCause::AskGrace, None), ..none() },
@@ -371,7 +410,9 @@ mod tests {
         ]);
         let name = Name::from("a");
         let digests = all.iter().map(|it| StateHash::new().add_hold(&name, &hold(it.clone())).0);
-        let digests: std::collections::BTreeSet<_> = digests.collect();
-        assert_eq!(digests.len(), all.len());
+        let mut digests: std::collections::BTreeSet<_> = digests.collect();
+        let arrivals = [1, 2].map(|arrival| HoldRow { arrival, ..hold(none()) });
+        digests.extend(arrivals.map(|hold| StateHash::new().add_hold(&name, &hold).0));
+        assert_eq!(digests.len(), all.len() + 2);
     }
 }

@@ -165,8 +165,21 @@ impl Lock {
             let ids = &hold.row.open_ids;
             assert!(!ids.is_empty() && ids.is_sorted_by(|a, b| a < b), "{name}: {ids:?}");
             assert!(ids.last() <= Some(&hold.row.newest_id), "{name}: newest");
+            assert!(hold.row.arrival <= hold.row.token.0, "{name}: held before it came");
             hold.row.check_extras(name);
         }
+        self.check_arrivals(name, ledger);
+    }
+}
+
+impl Lock {
+    fn check_arrivals(&self, name: &Name, ledger: &Ledger) {
+        assert!(self.is_in_order_of_arrival(), "{name}: arrivals in {self:?}");
+        let held = self.holds.iter().map(|hold| hold.row.arrival);
+        let waits = self.queue.iter().map(|waiter| waiter.row.arrival);
+        let last = held.chain(waits).max().unwrap_or(0);
+        assert!(last <= last_token(&ledger.header()).0, "{name}: arrival from ahead");
+        assert!(ledger.feature_level >= 4 || last == 0, "{name}: arrival {last} below level 4");
     }
 }
 
@@ -180,7 +193,7 @@ impl HoldRow {
         assert!(!extras.orphaned || extras.claimed, "{name}: orphaned {extras:?}");
         assert!(!extras.orphaned || extras.ending.is_none(), "{name}: orphaned {extras:?}");
         let may_be_asked = extras.condition.ask_grace_ms.is_some();
-        assert!(extras.asked_unix_ms.is_none() || may_be_asked, "{name}: asked {extras:?}");
+        assert!(extras.asked.is_none() || may_be_asked, "{name}: asked {extras:?}");
         let Some(Reclaimer { acquisition, .. }) = self.reclaimer() else { return };
         let is_newer = acquisition.instance > self.instance;
         assert!(is_newer && acquisition.session == self.session, "{name}: {extras:?}");

@@ -167,7 +167,7 @@ fn lease_on(name: &Name, hold: &HoldRow) -> Lease {
         acquisitions: hold.acquisitions(),
         ending: hold.ending().is_some(),
         agreement: hold.agreement(),
-        asked: hold.extras().asked_unix_ms.is_some(),
+        asked: hold.is_asked(),
     }
 }
 

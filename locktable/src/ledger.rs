@@ -168,6 +168,17 @@ impl Ledger {
         last_token(&self.header())
     }
 
+    /// The arrival of a hold that is granted at once, with this token.
+    pub(crate) fn arrival_with(&self, token: Token) -> u64 {
+        if self.feature_level >= 4 { token.0 } else { 0 }
+    }
+
+    /// The arrival of a waiter. It takes a number of the tokens', so that its grant, whose token comes
+    /// later, is of the same order.
+    pub(crate) fn next_arrival(&mut self) -> u64 {
+        if self.feature_level >= 4 { self.next_token().0 } else { 0 }
+    }
+
     /// The ticket of the next waiter.
     pub(crate) fn next_ticket(&mut self) -> u64 {
         self.ticket_counter += 1;

@@ -4,7 +4,8 @@
 //! leader's clock proposed; who proposes them and why is the business of `dataserver`.
 //!
 //! A way in: [`Command`] and [`Outcome`] are what goes in and comes out, `table` is the state,
-//! `lock` the rules of one lock, and `acquire`, `release`, `expire`, `ending`, `agree`, `reclaim` a file
+//! `lock` the rules of one lock, and `acquire`, `release`, `expire`, `ending`, `agree`, `attributes`,
+//! `reclaim` a file
 //! for each kind of verb.
 
 mod ids;
@@ -22,6 +23,7 @@ mod queue;
 
 mod acquire;
 mod agree;
+mod attributes;
 mod ending;
 mod expire;
 mod quarantine;
@@ -54,20 +56,20 @@ pub use balance::{Balance, Weight};
 pub use command::{
     Acquire, Ask, At, Cancel, Claim, Command, Downgrade, End, EndCause, EndQuarantine, Ending,
     Expire, ExpireItem, Mode, Owner, RaiseFeatureLevel, Reclaim, Recover, Release, Revoke,
-    SetCondition, TimeUp, Timed, Wait, WaitTimeout,
+    SetAttributes, SetCondition, TimeUp, Timed, Wait, WaitTimeout,
 };
 pub use condition::{Condition, ConditionFlaw, LeaseRule, MISSED_MIN};
 pub use ended::{EndedLife, EndedRow};
 pub use ids::{Acquisition, AcquisitionId, Instance, Name, SessionHandle, Token};
 pub use leases::{Lease, LeaseCursor};
 pub use outcome::{
-    Agreement, Change, DelayView, Finished, Grant, HoldView, LockView, Outcome, Refusal, Reply,
-    Status, WaiterView,
+    Agreement, AskView, Change, DelayView, Finished, Grant, HoldView, LockView, Outcome, Refusal,
+    Reply, Status, WaiterView,
 };
 pub use restore::{RestoreError, Restoring};
 pub use rows::{
-    DelayRow, EndingCause, EndingMark, Extras, FEATURE_LEVEL, FinishedRow, Header, HoldRow,
-    LockRow, Quarantine, RING_ROW_LEN, Reclaimer, Row, RowKey, WaiterRow,
+    AskMark, AskedBy, DelayRow, EndingCause, EndingMark, Extras, FEATURE_LEVEL, FinishedRow,
+    Header, HoldRow, LockRow, Quarantine, RING_ROW_LEN, Reclaimer, Row, RowKey, WaiterRow,
 };
 pub use table::{Counts, LockTable, TableLimits};
 pub use usage::host_of;

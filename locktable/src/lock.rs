@@ -46,6 +46,8 @@ pub(crate) struct Request {
     pub(crate) owner: Arc<Owner>,
     /// None where it is the default.
     pub(crate) condition: Option<Box<Condition>>,
+    /// Of the waiter or hold that it goes on from, which has one already. None: it comes now.
+    pub(crate) arrival: Option<u64>,
 }
 
 /// The number that sharers compare by (D11), with its part of the state hash.
@@ -68,6 +70,7 @@ impl FenceFloor {
 /// - holders and waiters are of one kind;
 /// - the head of the queue does not fit beside the seats taken, or there is no seat left (else it
 ///   would hold); or the range is in quarantine;
+/// - whoever waits came after all that hold and after all before it in the queue;
 /// - there is a fence floor exactly if there are holds and they are not exclusive, and no hold's
 ///   token is below it.
 #[derive(Debug)]
@@ -100,6 +103,18 @@ impl Lock {
         self.queue.is_empty() && self.holds.fits(mode)
     }
 
+    /// Whether waiters came in the order of the queue and after all holders, and no two at once. Those
+    /// of before feature level 4 have no number, and came before all others.
+    pub(crate) fn is_in_order_of_arrival(&self) -> bool {
+        if self.queue.is_empty() && self.holds.len() < 2 {
+            return true;
+        }
+        let mut arrivals: Vec<u64> = self.holds.iter().map(|hold| hold.row.arrival).collect();
+        arrivals.sort_unstable();
+        arrivals.extend(self.queue.iter().map(|waiter| waiter.row.arrival));
+        arrivals.is_sorted_by(|a, b| a < b || (*a, *b) == (0, 0))
+    }
+
     /// The grant of one of this lock's holds, as its client sees it.
     pub(crate) fn grant_of(&self, hold: &HoldRow) -> Grant {
         let fence_floor = self.fence_floor.as_ref().map_or(hold.token, |floor| floor.token);
@@ -122,7 +137,7 @@ impl Lock {
         request: Request,
         extras: Option<Box<Extras>>,
     ) -> Grant {
-        let Request { acquisition, mode, ttl_ms, owner, condition } = request;
+        let Request { acquisition, mode, ttl_ms, owner, condition, arrival } = request;
         let token = step.ledger.next_token();
         if mode != Mode::Exclusive && self.fence_floor.is_none() {
             self.raise_fence_floor(step.name, step.ledger, token);
@@ -137,6 +152,7 @@ impl Lock {
             ttl_ms,
             owner,
             granted_unix_ms: step.at.stamped_unix_ms,
+            arrival: arrival.unwrap_or_else(|| step.ledger.arrival_with(token)),
             extras,
         };
         let grant = self.grant_of(&row);
@@ -184,11 +200,19 @@ impl Lock {
 
     /// Puts a newcomer at the end of the queue; its place.
     pub(crate) fn enqueue(&mut self, step: &mut Step<'_>, request: Request, wait: Wait) -> u32 {
-        let Request { acquisition, mode, ttl_ms, owner, condition } = request;
+        let Request { acquisition, mode, ttl_ms, owner, condition, .. } = request;
         let ticket = step.ledger.next_ticket();
-        let queued_unix_ms = step.at.stamped_unix_ms;
-        let row =
-            WaiterRow { ticket, acquisition, mode, ttl_ms, wait, owner, queued_unix_ms, condition };
+        let row = WaiterRow {
+            ticket,
+            acquisition,
+            mode,
+            ttl_ms,
+            wait,
+            owner,
+            queued_unix_ms: step.at.stamped_unix_ms,
+            arrival: step.ledger.next_arrival(),
+            condition,
+        };
         let open = Open { name: step.name.clone(), place: Place::Waiting(ticket) };
         step.ledger.sessions.insert(acquisition, &row.owner, open);
         self.insert_waiter(step.name, step.ledger, row);
@@ -363,6 +387,6 @@ fn unqueued(step: &mut Step<'_>, waiter: Waiter) -> Request {
     step.ledger.discount_waiter(step.name, &row, digest);
     step.ledger.waiters_count -= 1;
     step.ledger.dirty.waiter_left(step.name, row.ticket);
-    let WaiterRow { acquisition, mode, ttl_ms, owner, condition, .. } = row;
-    Request { acquisition, mode, ttl_ms, owner, condition }
+    let WaiterRow { acquisition, mode, ttl_ms, owner, condition, arrival, .. } = row;
+    Request { acquisition, mode, ttl_ms, owner, condition, arrival: Some(arrival) }
 }

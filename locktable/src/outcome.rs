@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use crate::{Acquisition, AcquisitionId, Condition, ConditionFlaw, Mode, Name, Owner, Token, Wait};
+use crate::{
+    Acquisition, AcquisitionId, AskedBy, Condition, ConditionFlaw, Mode, Name, Owner, Token, Wait,
+};
 
 /// The result of applying one command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +53,12 @@ pub enum Reply {
     /// To a claim or a change of the condition: what is agreed now. If the revision is not the
     /// one that the command named (or the next, for a change), the command did nothing.
     Agreed(Agreement),
+    /// To a change of attributes: whether they are those of the latest `seq` that came. If not, the
+    /// command did nothing.
+    AttributesSet {
+        /// No change with a later `seq` came before.
+        is_newest: bool,
+    },
     /// To commands of the leader's clock: see the changes.
     Done,
 }
@@ -332,6 +340,10 @@ pub enum Change {
         name: Name,
         /// The acquisitions open on it.
         acquisitions: Vec<Acquisition>,
+        /// Who asked; none below feature level 4.
+        by: Option<AskedBy>,
+        /// Since when, for people.
+        since_unix_ms: u64,
         /// How long its client may go on, milliseconds.
         grace_ms: u64,
         /// The revision of the condition that allows it.
@@ -339,6 +351,13 @@ pub enum Change {
     },
     /// Nobody waited any more when the grace was over: the mark is gone.
     AskDropped {
+        /// The hold.
+        token: Token,
+        /// The lock.
+        name: Name,
+    },
+    /// The attributes of a hold's owner are others now: who looks on sees another hold.
+    AttributesSet {
         /// The hold.
         token: Token,
         /// The lock.
@@ -385,6 +404,7 @@ impl Change {
             | Self::Claimed { name, .. }
             | Self::Asked { name, .. }
             | Self::AskDropped { name, .. }
+            | Self::AttributesSet { name, .. }
             | Self::DelayBegan { name, .. }
             | Self::DelayEnded { name, .. } => Some(name),
             Self::QuarantineEnds { .. } => None,
@@ -401,8 +421,8 @@ pub enum Status {
         grant: Grant,
         /// Set when the hold is ending: why, for people.
         ending: Option<String>,
-        /// A waiter has asked for the lock.
-        asked: bool,
+        /// Set when a waiter has asked for the lock.
+        asked: Option<AskView>,
     },
     /// It waits.
     Waiting {
@@ -411,6 +431,17 @@ pub enum Status {
     },
     /// It is no more.
     Finished(Finished),
+}
+
+/// The mark of a waiter that has asked for a lock, as its holder and others may see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AskView {
+    /// Who asked first; none if that was before feature level 4.
+    pub by: Option<AskedBy>,
+    /// Since when, for people.
+    pub since_unix_ms: u64,
+    /// How long the holder may go on, milliseconds; the leader's clock knows what is left.
+    pub grace_ms: u64,
 }
 
 /// A hold as others may see it.
@@ -431,14 +462,17 @@ pub struct HoldView {
     pub owner: Arc<Owner>,
     /// When, for people.
     pub granted_unix_ms: u64,
+    /// Its place in the order in which all that hold or wait for the lock came to it; 0: before feature
+    /// level 4, and before all others.
+    pub arrival: u64,
     /// Set when ending: why, for people.
     pub ending: Option<String>,
     /// The condition under which it may end.
     pub agreement: Agreement,
     /// It has no lease any more, and its client does not count on it.
     pub orphaned: bool,
-    /// A waiter has asked for the lock.
-    pub asked: bool,
+    /// Set when a waiter has asked for the lock.
+    pub asked: Option<AskView>,
     /// The acquisition that gets it at its end.
     pub reclaimer: Option<Acquisition>,
 }
@@ -459,6 +493,8 @@ pub struct WaiterView {
     pub owner: Arc<Owner>,
     /// When, for people.
     pub queued_unix_ms: u64,
+    /// See [`HoldView::arrival`]; the hold has it, once it holds.
+    pub arrival: u64,
     /// The condition of its hold, once it holds.
     pub condition: Condition,
 }

@@ -176,6 +176,7 @@ mod tests {
             wait: Wait::Unbounded,
             owner: Owner::default().into(),
             queued_unix_ms: 0,
+            arrival: 0,
             condition: None,
         };
         let digest = StateHash::new().add_waiter(&Name::from("a"), &row);

@@ -176,8 +176,9 @@ impl Lock {
         let &Extras { condition, claimed, .. } = before.extras();
         let extras = Extras { condition, claimed, token_before: Some(token), ..Extras::default() };
         let condition = (!condition.is_default()).then(|| Box::new(condition));
-        let HoldRow { mode, ttl_ms, .. } = before;
-        let request = Request { acquisition, mode, ttl_ms, owner, condition };
+        let HoldRow { mode, ttl_ms, arrival, .. } = before;
+        let arrival = Some(arrival);
+        let request = Request { acquisition, mode, ttl_ms, owner, condition, arrival };
         Some(self.grant_with(step, request, Some(Box::new(extras))))
     }
 }

@@ -173,6 +173,7 @@ impl LockTable {
     fn insert_hold(&mut self, header: &Header, name: &Name, mut hold: HoldRow) -> Result<(), Rule> {
         check_token(header, hold.token)?;
         check_hold(&hold)?;
+        check_level(header, &hold)?;
         let lock = self.locks.entry(name.clone()).or_insert_with(|| Box::new(Lock::new()));
         if !lock.holds.fits(hold.mode) {
             return Err("holds that do not fit together");
@@ -224,6 +225,7 @@ impl LockTable {
                 return Err("the default condition is stored as none");
             }
         }
+        check_arrival(header, row.arrival)?;
         if lock.kind().unwrap_or(row.mode.kind()) != row.mode.kind() {
             return Err("holders and waiters of different kinds");
         }
@@ -297,6 +299,11 @@ impl LockTable {
                 let rule = "a fence floor without a hold of sharers or permits";
                 return Err(RestoreError::Row { key, rule });
             }
+            if !lock.is_in_order_of_arrival() {
+                let key = RowKey::Lock(name.clone());
+                let rule = "two that came at once, or a waiter that came before a holder";
+                return Err(RestoreError::Row { key, rule });
+            }
         }
         if self.ledger.ring.next() != header.ring_next {
             let key = RowKey::Ring(self.ledger.ring.next() / RING_ROW_LEN);
@@ -354,6 +361,30 @@ fn check_token(header: &Header, token: Token) -> Result<(), Rule> {
     Ok(())
 }
 
+fn check_arrival(header: &Header, arrival: u64) -> Result<(), Rule> {
+    if header.feature_level < 4 && arrival != 0 {
+        return Err("its level does not know arrivals");
+    }
+    if arrival > last_token(header).0 {
+        return Err("the arrival is beyond the header's last token");
+    }
+    Ok(())
+}
+
+/// What only later levels have.
+fn check_level(header: &Header, hold: &HoldRow) -> Result<(), Rule> {
+    check_arrival(header, hold.arrival)?;
+    if hold.arrival > hold.token.0 {
+        return Err("the arrival is beyond the token");
+    }
+    let Extras { asked, attributes_seq, .. } = hold.extras();
+    let is_asked_by = asked.as_ref().is_some_and(|mark| mark.by.is_some());
+    if header.feature_level < 4 && (is_asked_by || *attributes_seq != 0) {
+        return Err("its level does not know who asks, or changes of attributes");
+    }
+    Ok(())
+}
+
 fn check_hold(hold: &HoldRow) -> Result<(), Rule> {
     if !hold.open_ids.is_sorted_by(|a, b| a < b) {
         return Err("open ids do not ascend");
@@ -377,7 +408,7 @@ fn check_extras(hold: &HoldRow, extras: &Extras) -> Result<(), Rule> {
     if extras.orphaned && !(extras.claimed && extras.ending.is_none()) {
         return Err("an orphan that was not claimed, or is ending");
     }
-    if extras.asked_unix_ms.is_some() && extras.condition.ask_grace_ms.is_none() {
+    if extras.asked.is_some() && extras.condition.ask_grace_ms.is_none() {
         return Err("asked for, though its condition does not allow it");
     }
     let Some(EndingMark { cause, reclaimer: Some(reclaimer), .. }) = &extras.ending else {

@@ -15,8 +15,9 @@ use crate::{
 /// 1: grants, queues, expiry, force-release. 2: conditions and what comes with them, downgrade,
 /// reclaim, revocation; an Expire that finds its hold ending ends it as its End would. 3: a lock has
 /// a largest number of seats; the ids that have ended are remembered by an age that comes with the
-/// entries.
-pub const FEATURE_LEVEL: u64 = 3;
+/// entries. 4: who holds or waits has the number of its arrival; a holder changes its attributes; the
+/// mark of an ask says who asked.
+pub const FEATURE_LEVEL: u64 = 4;
 
 /// How many finished acquisitions share one row of the ring. A flush rewrites the last row of the
 /// ring whole: small enough for that, large enough that 65,536 make only 256 rows.
@@ -147,7 +148,8 @@ pub struct DelayRow {
 /// - only a claimed hold is an orphan, only a hold whose condition is `hold` is claimed, and an
 ///   orphan is never ending: there is nobody to wait for;
 /// - it is asked for only if its condition allows that;
-/// - who reclaims it is of its session and of a newer instance.
+/// - who reclaims it is of its session and of a newer instance;
+/// - `arrival` is not above the number of its token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HoldRow {
     /// The fencing token; names the hold.
@@ -169,6 +171,9 @@ pub struct HoldRow {
     pub owner: Arc<Owner>,
     /// When, by the clock of the leader of that time; for people.
     pub granted_unix_ms: u64,
+    /// When it or what it goes on from came to the lock, in the order of all that hold or wait for it: a
+    /// number of the range's token counter. 0: before feature level 4, which is before all others.
+    pub arrival: u64,
     /// The state that few holds have. It is `None` exactly where it would be the default: equal
     /// states have equal rows, and an ordinary hold pays for none of it.
     pub extras: Option<Box<Extras>>,
@@ -191,10 +196,30 @@ pub struct Extras {
     /// The token that it had, or that the hold had which it took over: a duplicate of the command
     /// that changed it names that one.
     pub token_before: Option<Token>,
-    /// When a waiter asked for the lock, by the clock of the leader of that time.
-    pub asked_unix_ms: Option<u64>,
+    /// Set when a waiter has asked for the lock.
+    pub asked: Option<Box<AskMark>>,
+    /// The `seq` of the last change of its attributes; 0: they are those of the grant.
+    pub attributes_seq: u64,
     /// Set when it is ending.
     pub ending: Option<EndingMark>,
+}
+
+/// The mark of [`crate::Ask`]: a waiter wants the lock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AskMark {
+    /// Since when, by the clock of the leader of that time; for people.
+    pub since_unix_ms: u64,
+    /// Who asked first. `None`: that was before feature level 4.
+    pub by: Option<AskedBy>,
+}
+
+/// The waiter that asked, as the holder may see it. It may have left the queue since.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AskedBy {
+    /// Its session.
+    pub session: SessionHandle,
+    /// Of its owner.
+    pub owner_id: String,
 }
 
 /// The mark of [`crate::Ending`]: nothing renews the hold from here on.
@@ -273,7 +298,8 @@ static NO_EXTRAS: Extras = Extras {
     orphaned: false,
     highest_closed_id: None,
     token_before: None,
-    asked_unix_ms: None,
+    asked: None,
+    attributes_seq: 0,
     ending: None,
 };
 
@@ -294,6 +320,11 @@ impl HoldRow {
     pub(crate) fn agreement(&self) -> Agreement {
         let &Extras { condition, revision, claimed, .. } = self.extras();
         Agreement { condition, revision, claimed, ttl_ms: self.ttl_ms }
+    }
+
+    /// Whether a waiter has asked for the lock.
+    pub(crate) fn is_asked(&self) -> bool {
+        self.extras().asked.is_some()
     }
 
     pub(crate) fn is_orphan(&self) -> bool {
@@ -347,6 +378,8 @@ pub struct WaiterRow {
     pub owner: Arc<Owner>,
     /// When it queued, by the clock of the leader of that time; for people.
     pub queued_unix_ms: u64,
+    /// See [`HoldRow::arrival`]; the hold has it, once it holds.
+    pub arrival: u64,
     /// The condition of its hold, once it holds; none is the default.
     pub condition: Option<Box<Condition>>,
 }

@@ -175,6 +175,24 @@ impl Sessions {
         shared.filter(|shared| **shared == owner).cloned().unwrap_or(owner)
     }
 
+    /// As [`Sessions::share`], for a hold that had the owner `before`. If nobody else has that one, it is
+    /// not kept for others to share: memory that no hold has is not counted.
+    pub(crate) fn share_instead(
+        &mut self,
+        session: SessionHandle,
+        before: &Arc<Owner>,
+        owner: Owner,
+    ) -> Arc<Owner> {
+        let owner = self.share(session, owner);
+        if let Some(session) = self.by_handle.get_mut(&number(session))
+            && Arc::ptr_eq(&session.owner, before)
+            && Arc::strong_count(before) == 2
+        {
+            session.owner = owner.clone();
+        }
+        owner
+    }
+
     /// Takes out what is open under names from `at` on. Trees are built anew, which for half of all is
     /// much less than to take each out by itself.
     pub(crate) fn split_off(&mut self, at: &str) -> Self {

@@ -119,6 +119,7 @@ impl LockTable {
             Command::Reclaim(reclaim) => self.reclaim(at, *reclaim, &mut changes),
             Command::Ask(ask) => self.ask(at, ask, &mut changes),
             Command::Downgrade(downgrade) => self.downgrade(at, downgrade, &mut changes),
+            Command::SetAttributes(set) => self.set_attributes(at, set, &mut changes),
             Command::TimeUp(time_up) => self.time_up(at, time_up, &mut changes),
             Command::Revoke(revoke) => self.revoke(at, revoke, &mut changes),
             Command::RaiseFeatureLevel(RaiseFeatureLevel { level }) => {

@@ -20,6 +20,8 @@ const WAITER_BYTES: u64 = 800;
 const OPEN_BYTES: u64 = 160;
 /// The extras that few holds have.
 const EXTRAS_BYTES: u64 = 250;
+/// A waiter's mark, without its text.
+const ASK_BYTES: u64 = 120;
 /// A lock-delay without its name.
 const DELAY_BYTES: u64 = 400;
 /// A fence floor without its name.
@@ -157,7 +159,11 @@ pub(crate) fn hold_bytes(name: &Name, hold: &HoldRow) -> u64 {
     let further = hold.open_ids.len().saturating_sub(1) as u64 * OPEN_BYTES;
     let extras = hold.extras.as_ref().map_or(0, |extras| {
         let reason = extras.ending.as_ref().map_or(0, |mark| mark.reason.len() as u64);
-        EXTRAS_BYTES + COPIES * reason
+        let asked = extras.asked.as_ref().map_or(0, |mark| {
+            let owner_id = mark.by.as_ref().map_or(0, |by| by.owner_id.len() as u64);
+            ASK_BYTES + COPIES * owner_id
+        });
+        EXTRAS_BYTES + COPIES * reason + asked
     });
     let reclaimer =
         hold.reclaimer().map_or(0, |reclaimer| OPEN_BYTES + owner_bytes(&reclaimer.owner));

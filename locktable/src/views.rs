@@ -3,8 +3,9 @@
 use std::{cmp::Reverse, ops::Bound};
 
 use crate::{
-    Acquisition, Agreement, DelayRow, DelayView, Finished, HoldRow, HoldView, LockTable, LockView,
-    Name, Status, Token, WaiterRow, WaiterView, lock::Lock, sessions::Place,
+    Acquisition, Agreement, AskMark, AskView, DelayRow, DelayView, Extras, Finished, HoldRow,
+    HoldView, LockTable, LockView, Name, Status, Token, WaiterRow, WaiterView, lock::Lock,
+    sessions::Place,
 };
 
 impl LockTable {
@@ -118,7 +119,7 @@ impl Lock {
         Status::Held {
             grant: self.grant_of(hold),
             ending: hold.ending().map(|mark| mark.reason.clone()),
-            asked: hold.extras().asked_unix_ms.is_some(),
+            asked: ask_view(hold),
         }
     }
 
@@ -131,10 +132,11 @@ impl Lock {
             mode: hold.mode,
             owner: hold.owner.clone(),
             granted_unix_ms: hold.granted_unix_ms,
+            arrival: hold.arrival,
             ending: hold.ending().map(|mark| mark.reason.clone()),
             agreement: hold.agreement(),
             orphaned: hold.is_orphan(),
-            asked: hold.extras().asked_unix_ms.is_some(),
+            asked: ask_view(hold),
             reclaimer: hold.reclaimer().map(|reclaimer| reclaimer.acquisition),
         }
     }
@@ -166,6 +168,13 @@ impl Lock {
     }
 }
 
+fn ask_view(hold: &HoldRow) -> Option<AskView> {
+    let &Extras { ref asked, condition, .. } = hold.extras();
+    let &AskMark { since_unix_ms, ref by } = asked.as_deref()?;
+    let grace_ms = condition.ask_grace_ms.unwrap_or(0);
+    Some(AskView { by: by.clone(), since_unix_ms, grace_ms })
+}
+
 fn waiter_view(waiter: &WaiterRow) -> WaiterView {
     WaiterView {
         acquisition: waiter.acquisition,
@@ -174,6 +183,7 @@ fn waiter_view(waiter: &WaiterRow) -> WaiterView {
         wait: waiter.wait,
         owner: waiter.owner.clone(),
         queued_unix_ms: waiter.queued_unix_ms,
+        arrival: waiter.arrival,
         condition: waiter.condition.as_deref().copied().unwrap_or_default(),
     }
 }

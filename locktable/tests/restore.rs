@@ -1,10 +1,11 @@
 //! Rows that are not the image of a table: each broken rule is named, and nothing panics.
 
 use sharklock_locktable::{
-    Acquire, Acquisition, AcquisitionId, At, Cancel, Command, Condition, DelayRow, End, EndCause,
-    EndedLife, EndedRow, EndingCause, EndingMark, Extras, FEATURE_LEVEL, Finished, FinishedRow,
-    Header, HoldRow, Instance, LeaseRule, LockRow, LockTable, Mode, Name, Owner, RING_ROW_LEN,
-    Reclaimer, Release, RestoreError, Row, RowKey, SessionHandle, Token, Wait, WaiterRow,
+    Acquire, Acquisition, AcquisitionId, Ask, AskMark, AskedBy, At, Cancel, Command, Condition,
+    DelayRow, End, EndCause, EndedLife, EndedRow, EndingCause, EndingMark, Extras, FEATURE_LEVEL,
+    Finished, FinishedRow, Header, HoldRow, Instance, LeaseRule, LockRow, LockTable, Mode, Name,
+    Owner, RING_ROW_LEN, Reclaimer, Release, RestoreError, Row, RowKey, SessionHandle,
+    SetAttributes, Token, Wait, WaiterRow,
 };
 
 const AT: At = At { index: 1, term: 1, stamped_unix_ms: 1 };
@@ -65,7 +66,7 @@ fn table() -> LockTable {
 
 /// The same without what level 1 did not know.
 fn table_of_level_1() -> LockTable {
-    let mut table = LockTable::new();
+    let mut table = LockTable::at_level(3).expect("this program knows it");
     for id in 1..=2 * RING_ROW_LEN + 5 {
         let cancel = Cancel { acquisition: acquisition(9, id), name: "gone".into() };
         table.apply(AT, Command::Cancel(cancel));
@@ -185,6 +186,8 @@ fn an_untouched_image_is_the_table_in_whatever_order() {
 /// `hash.rs` has changed, and that needs a new feature level.
 #[test]
 fn the_encoding_of_the_hash_is_fixed() {
+    // As version 4 stores it.
+    assert_eq!(table_of_level_4().state_hash(), 2_181_116_919_012_080_561);
     // As version 1 stored it, before there were conditions.
     let table = table_of_level_1();
     let header = Header { feature_level: 1, ..table.header() };
@@ -338,10 +341,82 @@ fn what_has_ended_and_breaks_a_rule_is_refused() {
     check(open, "has ended and is open");
 }
 
+/// Two holders, two waiters and a mark, as level 4 writes them.
+fn table_of_level_4() -> LockTable {
+    let mut table = LockTable::new();
+    let condition = Condition { ask_grace_ms: Some(500), ..Condition::default() };
+    let pair = Mode::Permits { n: 1, of: 2 };
+    for session in 1..=4 {
+        acquire_under(&mut table, session, 1, "pool", pair, Some(Box::new(condition)));
+    }
+    let ask = Ask { acquisition: acquisition(4, 1), name: "pool".into() };
+    table.apply(AT, Command::Ask(ask));
+    let set = SetAttributes {
+        acquisition: acquisition(1, 1),
+        name: "pool".into(),
+        token: Token(1),
+        seq: 7,
+        attributes: vec![("job".into(), "42".into())],
+    };
+    table.apply(AT, Command::SetAttributes(set));
+    table.check_invariants();
+    table
+}
+
+fn restore_level_4(spoil: impl FnOnce(&mut Image)) -> Result<LockTable, RestoreError> {
+    let table = table_of_level_4();
+    let mut image = Image { header: table.header(), rows: table.rows() };
+    spoil(&mut image);
+    LockTable::restore(image.header, image.rows)
+}
+
+#[test]
+fn what_level_4_has_added_is_restored_or_refused() {
+    let restored = restore_level_4(|_| ()).expect("the rows of a table");
+    restored.check_invariants();
+    assert_eq!(restored.rows(), table_of_level_4().rows());
+    assert_eq!(restored.state_hash(), table_of_level_4().state_hash());
+
+    let check = |spoil: &dyn Fn(&mut Image), expected: &str| match restore_level_4(spoil) {
+        Ok(_) => panic!("restored, though: {expected}"),
+        Err(error) => assert!(error.to_string().contains(expected), "{error}, not: {expected}"),
+    };
+    check(&|image| image.hold("pool", 2).arrival = 3, "beyond the token");
+    check(&|image| image.hold("pool", 2).arrival = 1, "came at once");
+    check(&|image| image.waiter("pool", 2).arrival = 3, "came at once");
+    check(&|image| image.waiter("pool", 1).arrival = 1, "came before a holder");
+    check(&|image| image.waiter("pool", 1).arrival = 0, "came before a holder");
+    check(&|image| image.waiter("pool", 2).arrival = 5, "beyond the header's last token");
+    let level_3 = |image: &mut Image| image.header.feature_level = 3;
+    check(&level_3, "does not know arrivals");
+    let without_arrivals = |image: &mut Image| {
+        level_3(image);
+        (1..=2).for_each(|token| image.hold("pool", token).arrival = 0);
+        (1..=2).for_each(|ticket| image.waiter("pool", ticket).arrival = 0);
+    };
+    check(&without_arrivals, "does not know who asks, or changes");
+    let nor_marks = |image: &mut Image| {
+        without_arrivals(image);
+        let extras = |image: &mut Image, token| Extras::clone(image.hold("pool", token).extras());
+        for token in 1..=2 {
+            let mark = Some(Box::new(AskMark { since_unix_ms: 1, by: None }));
+            let extras = Extras { asked: mark, ..extras(image, token) };
+            image.hold("pool", token).extras = Some(Box::new(extras));
+        }
+    };
+    check(&nor_marks, "does not know who asks, or changes");
+    let nor_changes = |image: &mut Image| {
+        nor_marks(image);
+        let extras = Extras { attributes_seq: 0, ..image.hold("pool", 1).extras().clone() };
+        image.hold("pool", 1).extras = Some(Box::new(extras));
+    };
+    restore_level_4(nor_changes).expect("level 3 could have written it").check_invariants();
+}
+
 /// Thousands of images with a few numbers changed somewhere: an error or a sound table, no panic.
 #[test]
 fn no_image_makes_it_panic() {
-    let table = table();
+    let tables = [table(), table_of_level_4()];
     let mut state = 0x5ea1_u64;
     let mut roll = |sides: u64| {
         state =
@@ -349,7 +424,8 @@ fn no_image_makes_it_panic() {
         (state >> 33) % sides
     };
     let (mut refused, mut restored) = (0, 0);
-    for _ in 0..3_000 {
+    for number in 0..4_000 {
+        let table = &tables[number % 2];
         let mut image = Image { header: table.header(), rows: table.rows() };
         for _ in 0..=roll(3) {
             spoil(&mut image, &mut roll);
@@ -399,7 +475,8 @@ fn spoil(image: &mut Image, roll: &mut impl FnMut(u64) -> u64) {
                     *key = RowKey::Delay(names[roll(4) as usize].clone(), row.token);
                 }
             },
-            Row::Waiter(row) => match roll(4) {
+            Row::Waiter(row) => match roll(5) {
+                4 => row.arrival = roll(6),
                 0 => row.mode = mode(roll),
                 1 => row.ticket = roll(6),
                 2 => row.acquisition = acquisition(1 + roll(3) as u8, roll(5)),
@@ -427,7 +504,8 @@ fn spoil(image: &mut Image, roll: &mut impl FnMut(u64) -> u64) {
 }
 
 fn spoil_hold(key: &mut RowKey, hold: &mut HoldRow, roll: &mut impl FnMut(u64) -> u64) {
-    match roll(8) {
+    match roll(9) {
+        8 => hold.arrival = roll(4),
         0 => {
             hold.token = Token(roll(9));
             if let RowKey::Hold(_, token) = key {
@@ -442,6 +520,10 @@ fn spoil_hold(key: &mut RowKey, hold: &mut HoldRow, roll: &mut impl FnMut(u64) -
         6 => hold.extras = Some(Box::new(extras(roll))),
         _ => hold.ttl_ms = 10 * roll(1_000),
     }
+}
+
+fn asked_by(session: u64) -> AskedBy {
+    AskedBy { session: SessionHandle([session as u8; 16]), owner_id: "o".into() }
 }
 
 fn extras(roll: &mut impl FnMut(u64) -> u64) -> Extras {
@@ -473,7 +555,11 @@ fn extras(roll: &mut impl FnMut(u64) -> u64) -> Extras {
         orphaned: roll(3) == 0,
         highest_closed_id: (roll(3) == 0).then(|| AcquisitionId(roll(9))),
         token_before: (roll(3) == 0).then(|| Token(roll(9))),
-        asked_unix_ms: (roll(3) == 0).then_some(1),
+        asked: (roll(3) == 0).then(|| {
+            let by = (roll(2) == 0).then(|| asked_by(roll(3)));
+            Box::new(AskMark { since_unix_ms: 1, by })
+        }),
+        attributes_seq: roll(6).saturating_sub(4),
         ending,
     }
 }

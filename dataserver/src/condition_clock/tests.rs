@@ -32,7 +32,8 @@ fn set(revision: u64, asked: bool) -> Change {
 fn asked(revision: u64) -> Change {
     let acquisitions = vec![];
     let (token, name, grace_ms) = (Token(5), "a".into(), 5_000);
-    Change::Asked { token, name, acquisitions, grace_ms, revision }
+    let since_unix_ms = 0;
+    Change::Asked { token, name, acquisitions, by: None, since_unix_ms, grace_ms, revision }
 }
 
 #[test]

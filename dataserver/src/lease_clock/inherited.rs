@@ -136,6 +136,8 @@ impl LeaseClock {
             | Change::Queued { .. }
             | Change::Granted { .. }
             | Change::Closed { .. }
+            // No lease depends on it.
+            | Change::AttributesSet { .. }
             | Change::Claimed { .. }
             | Change::WaiterLeft { .. }
             | Change::HoldEnded { .. }

@@ -4,8 +4,8 @@
 use sharklock_locktable::{
     Acquire, Acquisition, AcquisitionId, Ask, Cancel, Claim, Command, Condition, Downgrade, End,
     EndCause, EndQuarantine, Ending, Expire, ExpireItem, Instance, LeaseRule, Mode, Name, Owner,
-    RaiseFeatureLevel, Reclaim, Recover, Release, Revoke, SessionHandle, SetCondition, TimeUp,
-    Timed, Token, Wait, WaitTimeout,
+    RaiseFeatureLevel, Reclaim, Recover, Release, Revoke, SessionHandle, SetAttributes,
+    SetCondition, TimeUp, Timed, Token, Wait, WaitTimeout,
 };
 
 use crate::naive::{Held, Naive};
@@ -97,13 +97,14 @@ impl Commands {
             | Command::Claim(Claim { name, .. })
             | Command::Ask(Ask { name, .. })
             | Command::Downgrade(Downgrade { name, .. })
+            | Command::SetAttributes(SetAttributes { name, .. })
             | Command::TimeUp(TimeUp { name, .. }) => self.names.contains(name),
             Command::Reclaim(reclaim) => self.names.contains(&reclaim.name),
         }
     }
 
     fn make_new(&mut self, dice: &mut Dice, model: &Naive) -> Command {
-        match dice.roll(144) {
+        match dice.roll(150) {
             0..46 => self.acquire(dice, model),
             46..62 => self.release(dice, model),
             62..70 => {
@@ -144,8 +145,9 @@ impl Commands {
                 let (session, reason) = (session(dice), "revoked".into());
                 Command::Revoke(Revoke { session, reason, operator: "op".into() })
             }
-            139 => Command::RaiseFeatureLevel(RaiseFeatureLevel { level: 1 + dice.roll(3) }),
+            139 => Command::RaiseFeatureLevel(RaiseFeatureLevel { level: 1 + dice.roll(4) }),
             140 => Command::Recover(Recover { generation: 0, waits: dice.roll(3) > 0 }),
+            144..150 => self.set_attributes(dice, model),
             _ => Command::EndQuarantine(EndQuarantine { proposer_term: term(dice) }),
         }
     }
@@ -271,6 +273,17 @@ impl Commands {
         })
     }
 
+    /// Mostly the next change, else one that came before, or none.
+    fn set_attributes(&mut self, dice: &mut Dice, model: &Naive) -> Command {
+        let (acquisition, name, token, _) = self.agreeing(dice, model);
+        let known = model.held.iter().find(|hold| hold.token == token).map_or(0, |it| it.changes);
+        let seq = (known + 1 + dice.roll(5) / 4).saturating_sub(dice.roll(6).saturating_sub(3));
+        let attributes =
+            (0..dice.roll(3)).map(|number| (format!("key {number}"), format!("{seq}")));
+        let attributes = attributes.collect();
+        Command::SetAttributes(SetAttributes { acquisition, name, token, seq, attributes })
+    }
+
     /// The acquisition is mostly new and of a newer life, as it should be.
     fn reclaim(&mut self, dice: &mut Dice, model: &Naive) -> Command {
         let orphans: Vec<_> = model.held.iter().filter(|hold| hold.orphan).collect();
@@ -301,7 +314,7 @@ impl Commands {
             let (name, token) = (delayed.name.clone(), delayed.token);
             return Command::TimeUp(TimeUp { name, token, what: Timed::LockDelay, proposer_term });
         }
-        let asked = model.held.iter().filter(|hold| hold.asked && hold.notice.is_none());
+        let asked = model.held.iter().filter(|hold| hold.asked.is_some() && hold.notice.is_none());
         let asked: Vec<_> = asked.collect();
         let (name, token) = match dice.pick(&asked) {
             Some(hold) if dice.roll(5) > 0 => (hold.name.clone(), hold.token),
@@ -309,7 +322,7 @@ impl Commands {
         };
         let hold = model.held.iter().find(|hold| hold.token == token);
         let revision = hold.map_or(0, |hold| hold.revision) + dice.roll(8) / 7;
-        let what = match (dice.roll(8), hold.is_some_and(|hold| hold.asked)) {
+        let what = match (dice.roll(8), hold.is_some_and(|hold| hold.asked.is_some())) {
             (0, _) => Timed::LockDelay,
             (1..7, true) => Timed::AskGrace { revision },
             (1, _) => Timed::AskGrace { revision },
@@ -338,7 +351,8 @@ impl Commands {
 
     /// Mostly a waiter behind a hold that may be asked.
     fn asker(&mut self, dice: &mut Dice, model: &Naive) -> (Acquisition, Name) {
-        let may_be_asked = |hold: &&Held| hold.condition.ask_grace_ms.is_some() && !hold.asked;
+        let may_be_asked =
+            |hold: &&Held| hold.condition.ask_grace_ms.is_some() && hold.asked.is_none();
         let names: Vec<_> = model.held.iter().filter(may_be_asked).map(|it| &it.name).collect();
         let waiting = model.waiting.iter().filter(|waiter| names.contains(&&waiter.name));
         let waiting: Vec<_> = waiting.map(|it| (it.acquisition, it.name.clone())).collect();

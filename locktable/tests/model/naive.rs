@@ -4,10 +4,10 @@
 //! and what takes holds away.
 
 use sharklock_locktable::{
-    Acquire, Acquisition, AcquisitionId, Agreement, At, Cancel, Change, Command, Condition,
-    ConditionFlaw, DelayView, EndingCause, ExpireItem, Finished, Grant, HoldView, Lease, LockView,
-    Mode, Name, Outcome, Owner, Quarantine, Refusal, Release, Reply, Status, TableLimits, Token,
-    Wait, WaiterView,
+    Acquire, Acquisition, AcquisitionId, Agreement, AskView, AskedBy, At, Cancel, Change, Command,
+    Condition, ConditionFlaw, DelayView, EndingCause, ExpireItem, Finished, Grant, HoldView, Lease,
+    LockView, Mode, Name, Outcome, Owner, Quarantine, Refusal, Release, Reply, Status, TableLimits,
+    Token, Wait, WaiterView,
 };
 
 use crate::naive_ended::Generation;
@@ -26,13 +26,17 @@ pub struct Held {
     pub ttl_ms: u64,
     pub owner: Owner,
     pub since: u64,
+    pub came: u64,
     pub condition: Condition,
     pub revision: u64,
     pub claimed: bool,
     pub orphan: bool,
     /// The token that it had, or that the hold had from which it was taken.
     pub before: Option<Token>,
-    pub asked: bool,
+    /// Who asked, and when.
+    pub asked: Option<(Option<AskedBy>, u64)>,
+    /// The number of the last change of what its owner says.
+    pub changes: u64,
     pub notice: Option<Notice>,
 }
 
@@ -62,6 +66,7 @@ pub struct Waiting {
     pub wait: Wait,
     pub owner: Owner,
     pub since: u64,
+    pub came: u64,
     pub condition: Condition,
 }
 
@@ -134,12 +139,19 @@ impl Held {
             mode: self.mode,
             owner: self.owner.clone().into(),
             granted_unix_ms: self.since,
+            arrival: self.came,
             ending: self.notice.as_ref().map(|notice| notice.reason.clone()),
             agreement: self.agreement(),
             orphaned: self.orphan,
-            asked: self.asked,
+            asked: self.ask_view(),
             reclaimer: self.heir(),
         }
+    }
+
+    pub fn ask_view(&self) -> Option<AskView> {
+        let (by, since_unix_ms) = self.asked.clone()?;
+        let grace_ms = self.condition.ask_grace_ms.expect("it agreed to that");
+        Some(AskView { by, since_unix_ms, grace_ms })
     }
 
     pub fn agreement(&self) -> Agreement {
@@ -160,6 +172,8 @@ pub struct Wish<'a> {
     pub ttl_ms: u64,
     pub owner: &'a Owner,
     pub condition: Condition,
+    /// When it came, if that was before.
+    pub came: Option<u64>,
 }
 
 impl Naive {
@@ -249,8 +263,10 @@ impl Naive {
             Command::SetCondition(set) => self.set_condition(set),
             Command::Claim(claim) => self.claim(claim),
             Command::Reclaim(reclaim) => self.reclaim(at, reclaim),
-            Command::Ask(ask) => self.ask(ask),
+            Command::Ask(ask) => self.ask(at, ask),
             Command::Downgrade(downgrade) => self.downgrade(at, downgrade),
+            Command::SetAttributes(_) if self.level < 4 => Reply::Refused(Refusal::FeatureLevel),
+            Command::SetAttributes(set) => self.set_attributes(set),
             Command::TimeUp(time_up) => self.time_up(at, time_up),
             Command::Revoke(revoke) => self.revoke(at, revoke),
         };
@@ -323,7 +339,7 @@ impl Naive {
                 });
             }
             let (acquisition, mode, ttl_ms) = (*acquisition, *mode, *ttl_ms);
-            let wish = Wish { name, acquisition, mode, ttl_ms, owner, condition };
+            let wish = Wish { name, acquisition, mode, ttl_ms, owner, condition, came: None };
             return Reply::Granted(self.grant(at, false, wish));
         }
         if *wait == Wait::Try {
@@ -335,7 +351,9 @@ impl Naive {
                 max: self.limits.waiters_per_lock_max,
             });
         }
+        let came = if self.level >= 4 { self.next_token().0 } else { 0 };
         self.waiting.push(Waiting {
+            came,
             name: name.clone(),
             acquisition: *acquisition,
             mode: *mode,
@@ -505,16 +523,18 @@ impl Naive {
             if !self.fits(name, self.waiting[index].mode) || self.has_no_seat(name) {
                 return;
             }
-            let Waiting { acquisition, mode, ttl_ms, owner, condition, .. } =
+            let Waiting { acquisition, mode, ttl_ms, owner, condition, came, .. } =
                 self.waiting.remove(index);
-            let wish = Wish { name, acquisition, mode, ttl_ms, owner: &owner, condition };
+            let (owner, came) = (&owner, Some(came));
+            let wish = Wish { name, acquisition, mode, ttl_ms, owner, condition, came };
             self.grant(at, true, wish);
         }
     }
 
     pub fn grant(&mut self, at: At, from_queue: bool, wish: Wish<'_>) -> Grant {
-        let Wish { name, acquisition, mode, ttl_ms, owner, condition } = wish;
+        let Wish { name, acquisition, mode, ttl_ms, owner, condition, came } = wish;
         let token = self.next_token();
+        let now = if self.level >= 4 { token.0 } else { 0 };
         let companion = self.held.iter().find(|hold| hold.name == *name);
         let hold = Held {
             name: name.clone(),
@@ -528,12 +548,14 @@ impl Naive {
             ttl_ms,
             owner: owner.clone(),
             since: at.stamped_unix_ms,
+            came: came.unwrap_or(now),
             condition,
             revision: 0,
             claimed: false,
             orphan: false,
             before: None,
-            asked: false,
+            asked: None,
+            changes: 0,
             notice: None,
         };
         let (name, grant) = (name.clone(), hold.grant());
@@ -638,7 +660,7 @@ impl Naive {
                 return Status::Finished(Finished::Orphaned);
             }
             let ending = hold.notice.as_ref().map(|notice| notice.reason.clone());
-            return Status::Held { grant: hold.grant(), ending, asked: hold.asked };
+            return Status::Held { grant: hold.grant(), ending, asked: hold.ask_view() };
         }
         let mut heirs = self.held.iter().filter(|hold| hold.name == *name).filter_map(Held::heir);
         if heirs.any(|heir| heir == acquisition) {
@@ -667,6 +689,7 @@ impl Naive {
                 wait: waiter.wait,
                 owner: waiter.owner.clone().into(),
                 queued_unix_ms: waiter.since,
+                arrival: waiter.came,
                 condition: waiter.condition,
             })
             .collect();
@@ -707,7 +730,7 @@ impl Naive {
                     acquisitions: hold.ids(),
                     ending: hold.notice.is_some(),
                     agreement: hold.agreement(),
-                    asked: hold.asked,
+                    asked: hold.asked.is_some(),
                 });
                 leases.extend(hold.heir().map(|acquisition| Lease::Waiter {
                     name: name.clone(),

@@ -2,9 +2,9 @@
 //! client or goes over to another.
 
 use sharklock_locktable::{
-    Ask, At, Change, Claim, Condition, ConditionFlaw, Downgrade, End, EndCause, Ending,
+    Ask, AskedBy, At, Change, Claim, Condition, ConditionFlaw, Downgrade, End, EndCause, Ending,
     EndingCause, ExpireItem, Finished, Grant, LeaseRule, Mode, Name, Reclaim, Refusal, Reply,
-    Revoke, SetCondition, TimeUp, Timed, Token, Wait,
+    Revoke, SetAttributes, SetCondition, TimeUp, Timed, Token, Wait,
 };
 
 use crate::naive::{Delayed, Held, Naive, Notice, Wish, same_life};
@@ -102,6 +102,7 @@ impl Naive {
             ttl_ms: *ttl_ms,
             owner: &owner,
             condition: *condition,
+            came: Some(before.came),
         };
         let grant = self.grant(at, waited, wish);
         let hold = self.held.last_mut().expect("just granted");
@@ -259,13 +260,13 @@ impl Naive {
                 self.give_notice(index, EndingCause::MaxHold, "max_hold is over");
             }
             Timed::AskGrace { revision }
-                if hold.revision == revision && hold.asked && hold.notice.is_none() =>
+                if hold.revision == revision && hold.asked.is_some() && hold.notice.is_none() =>
             {
                 if self.waiting.iter().any(|waiter| waiter.name == *name) {
                     let reason = "a waiter asked for the lock";
                     self.give_notice(index, EndingCause::AskGrace, reason);
                 } else {
-                    self.held[index].asked = false;
+                    self.held[index].asked = None;
                     self.changes.push(Change::AskDropped { token: *token, name: name.clone() });
                 }
             }
@@ -301,9 +302,9 @@ impl Naive {
             hold.claimed = false;
         }
         if condition.ask_grace_ms.is_none() {
-            hold.asked = false;
+            hold.asked = None;
         }
-        let (agreement, asked) = (hold.agreement(), hold.asked);
+        let (agreement, asked) = (hold.agreement(), hold.asked.is_some());
         let (token, name) = (*token, name.clone());
         self.changes.push(Change::ConditionSet { token, name, agreement, asked });
         Reply::Agreed(agreement)
@@ -325,32 +326,61 @@ impl Naive {
             if hold.condition.lease != LeaseRule::Hold {
                 return Reply::Refused(Refusal::Condition(ConditionFlaw::NothingToClaim));
             }
+            if !hold.claimed {
+                let (token, name) = (*token, name.clone());
+                self.changes.push(Change::Claimed { token, name });
+            }
             hold.claimed = true;
         }
         Reply::Agreed(hold.agreement())
     }
 
-    pub fn ask(&mut self, ask: &Ask) -> Reply {
+    pub fn set_attributes(&mut self, set: &SetAttributes) -> Reply {
+        let SetAttributes { acquisition, name, token, seq, attributes } = set;
+        let index = self.find(name, *token);
+        let index = index.filter(|&it| same_life(self.held[it].owner_life, *acquisition));
+        let Some(index) = index else { return self.how(name, *acquisition) };
+        let hold = &mut self.held[index];
+        if hold.orphan {
+            return Reply::Finished(Finished::Orphaned);
+        }
+        if *seq == 0 || *seq < hold.changes {
+            return Reply::AttributesSet { is_newest: false };
+        }
+        if *seq != hold.changes {
+            hold.changes = *seq;
+            hold.owner.attributes = attributes.clone();
+            self.changes.push(Change::AttributesSet { token: *token, name: name.clone() });
+        }
+        Reply::AttributesSet { is_newest: true }
+    }
+
+    pub fn ask(&mut self, at: At, ask: &Ask) -> Reply {
         let waits = |waiter: &crate::naive::Waiting| {
             waiter.name == ask.name && waiter.acquisition == ask.acquisition
         };
-        if !self.waiting.iter().any(waits) {
+        let Some(asker) = self.waiting.iter().find(|waiter| waits(waiter)) else {
             return Reply::Refused(Refusal::NotWaiting);
-        }
+        };
+        let (session, owner_id) = (asker.acquisition.session, asker.owner.id.clone());
+        let by = (self.level >= 4).then_some(AskedBy { session, owner_id });
+        let since_unix_ms = at.stamped_unix_ms;
         let mut asked = vec![];
         for hold in self.held.iter_mut().filter(|hold| hold.name == ask.name) {
             let grace_ms = hold.condition.ask_grace_ms.filter(|_| hold.notice.is_none());
-            if let (Some(grace_ms), false) = (grace_ms, hold.asked) {
-                hold.asked = true;
+            if let (Some(grace_ms), None) = (grace_ms, &hold.asked) {
+                hold.asked = Some((by.clone(), since_unix_ms));
                 self.changes.push(Change::Asked {
                     token: hold.token,
                     name: hold.name.clone(),
                     acquisitions: hold.ids(),
+                    by: by.clone(),
+                    since_unix_ms,
                     grace_ms,
                     revision: hold.revision,
                 });
             }
-            asked.extend(hold.asked.then(|| hold.view()));
+            asked.extend(hold.asked.is_some().then(|| hold.view()));
         }
         Reply::Holds(asked)
     }

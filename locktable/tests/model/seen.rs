@@ -8,7 +8,7 @@ use std::{
 
 use sharklock_locktable::{Change, ConditionFlaw, EndingCause, Outcome, Refusal, Reply};
 
-const MUST_BE_SEEN: &str = "Granted Queued StillHeld Released Cancelled Holds Agreed Done Indeterminate \
+const MUST_BE_SEEN: &str = "Granted Queued StillHeld Released Cancelled Holds Agreed AttributesSet Done Indeterminate \
     Finished::Unknown Finished::Released Finished::Cancelled Finished::Expired \
     Finished::WaitTimedOut Finished::TryRefused Finished::ForceReleased Finished::HoldLost \
     Finished::Orphaned Finished::Reclaimed Finished::HeldTooLong Finished::AskedFor \
@@ -23,7 +23,7 @@ const MUST_BE_SEEN: &str = "Granted Queued StillHeld Released Cancelled Holds Ag
     +WaiterLeft::WaitTimedOut +WaiterLeft::ForceReleased +WaiterLeft::Reclaimed \
     +HoldEnded::Released +HoldEnded::Expired +HoldEnded::ForceReleased +HoldEnded::Reclaimed \
     +HoldEnded::HeldTooLong +HoldEnded::AskedFor +EndingBegan +ExpireMissed +Orphaned +Downgraded \
-    +ConditionSet +Asked +AskDropped +DelayBegan +DelayEnded +QuarantineEnds \
+    +ConditionSet +Claimed +AttributesSet +Asked +AskDropped +DelayBegan +DelayEnded +QuarantineEnds \
     flush restart split pass forgotten cut";
 
 // A new variant does not compile here until somebody has looked at the list above.
@@ -32,7 +32,8 @@ const _: fn(&Reply, &Refusal, &ConditionFlaw, &Change, EndingCause) =
         match reply {
             Reply::Granted(_) | Reply::Queued { .. } | Reply::Finished(_) | Reply::Refused(_) => {}
             Reply::StillHeld { .. } | Reply::Released | Reply::Cancelled | Reply::Holds(_) => {}
-            Reply::Agreed(_) | Reply::Done | Reply::Indeterminate => {}
+            Reply::AttributesSet { .. } | Reply::Agreed(_) | Reply::Done | Reply::Indeterminate => {
+            }
         }
         match why {
             Refusal::ModeMismatch | Refusal::WouldDeadlock => {}
@@ -54,7 +55,9 @@ const _: fn(&Reply, &Refusal, &ConditionFlaw, &Change, EndingCause) =
             Change::EndingBegan { .. } | Change::ExpireMissed { .. } | Change::Orphaned { .. } => {}
             Change::Downgraded { .. } | Change::ConditionSet { .. } | Change::Asked { .. } => {}
             Change::AskDropped { .. } | Change::DelayBegan { .. } | Change::DelayEnded { .. } => {}
-            Change::QuarantineEnds { .. } => {}
+            Change::QuarantineEnds { .. }
+            | Change::AttributesSet { .. }
+            | Change::Claimed { .. } => {}
         }
         match end {
             EndingCause::Operator | EndingCause::MaxHold => {}

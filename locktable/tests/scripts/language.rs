@@ -6,8 +6,8 @@ use std::{collections::BTreeMap, str::FromStr};
 use sharklock_locktable::{
     Acquire, Acquisition, AcquisitionId, Ask, Cancel, Claim, Command, Condition, Downgrade, End,
     EndCause, EndQuarantine, Ending, Expire, ExpireItem, Instance, LeaseRule, Mode, Name, Owner,
-    RaiseFeatureLevel, Reclaim, Recover, Release, Revoke, SessionHandle, SetCondition, TimeUp,
-    Timed, Token, Wait, WaitTimeout,
+    RaiseFeatureLevel, Reclaim, Recover, Release, Revoke, SessionHandle, SetAttributes,
+    SetCondition, TimeUp, Timed, Token, Wait, WaitTimeout,
 };
 
 /// One line of a script: a verb, words in order, options.
@@ -54,6 +54,8 @@ const OPTIONS: &[&str] = &[
     "ms",
     "aged",
     "ended",
+    "seq",
+    "attributes",
 ];
 
 impl<'a> Line<'a> {
@@ -166,6 +168,13 @@ impl<'a> Line<'a> {
                 name: self.name(),
                 token: self.token("token").expect("downgrade needs token="),
             }),
+            "attributes" => Command::SetAttributes(SetAttributes {
+                acquisition: self.acquisition(),
+                name: self.name(),
+                token: self.token("token").expect("attributes needs token="),
+                seq: self.option("seq").expect("attributes needs seq="),
+                attributes: self.attributes(),
+            }),
             "over" => Command::TimeUp(self.time_up(proposer_term)),
             "revoke" => Command::Revoke(Revoke {
                 session: session(self.word()),
@@ -221,7 +230,19 @@ impl<'a> Line<'a> {
     }
 
     fn owner(&self) -> Owner {
-        Owner { id: self.option("owner").unwrap_or_default(), ..Owner::default() }
+        let id = self.option("owner").unwrap_or_default();
+        Owner { id, attributes: self.attributes(), ..Owner::default() }
+    }
+
+    /// `attributes=KEY:VALUE,KEY:VALUE`
+    fn attributes(&self) -> Vec<(String, String)> {
+        let text: String = self.option("attributes").unwrap_or_default();
+        let parts = text.split(',').filter(|part| !part.is_empty());
+        let split = |part: &str| {
+            let (key, value) = part.split_once(':').expect("KEY:VALUE");
+            (key.to_owned(), value.to_owned())
+        };
+        parts.map(split).collect()
     }
 
     fn acquire(&mut self) -> Acquire {

@@ -2,7 +2,9 @@
 
 use std::fmt::Write;
 
-use sharklock_locktable::{Acquisition, AcquisitionId, At, Header, LockTable, RowKey, TableLimits};
+use sharklock_locktable::{
+    Acquisition, AcquisitionId, At, Header, LockTable, RowKey, SessionHandle, TableLimits,
+};
 
 use crate::{language::Line, print};
 
@@ -129,11 +131,16 @@ impl Machine {
     }
 }
 
+/// The letters of its handle.
+pub fn spell_session(session: SessionHandle) -> String {
+    let letters = session.0.iter().take_while(|&&letter| letter != 0);
+    letters.map(|&letter| char::from(letter)).collect()
+}
+
 /// `a.1`, or `a/2.1` for another instance than 1.
 pub fn spell(acquisition: Acquisition) -> String {
     let Acquisition { session, instance, id: AcquisitionId(id) } = acquisition;
-    let letters = session.0.iter().take_while(|&&letter| letter != 0);
-    let session: String = letters.map(|&letter| char::from(letter)).collect();
+    let session = spell_session(session);
     if instance.0 == 1 {
         return format!("{session}.{id}");
     }

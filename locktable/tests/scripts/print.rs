@@ -3,12 +3,12 @@
 use std::fmt::Write;
 
 use sharklock_locktable::{
-    Acquisition, AcquisitionId, Agreement, Change, Condition, Counts, DelayView, EndedLife,
-    EndedRow, Grant, Header, HoldView, Lease, LeaseRule, LockTable, LockView, Mode, Outcome, Reply,
-    Row, RowKey, Status, Wait, WaiterView,
+    Acquisition, AcquisitionId, Agreement, AskView, AskedBy, Change, Condition, Counts, DelayView,
+    EndedLife, EndedRow, Grant, Header, HoldView, Lease, LeaseRule, LockTable, LockView, Mode,
+    Outcome, Owner, Reply, Row, RowKey, Status, Wait, WaiterView,
 };
 
-use crate::machine::spell;
+use crate::machine::{spell, spell_session};
 
 macro_rules! line {
     ($output:expr, $($format:tt)*) => {
@@ -29,6 +29,8 @@ pub fn outcome(outcome: &Outcome) -> String {
         Reply::Holds(views) if views.is_empty() => line!(output, "no holds"),
         Reply::Holds(views) => views.iter().for_each(|view| hold(&mut output, view)),
         Reply::Agreed(agreed) => line!(output, "agreed{}", spell_agreement(agreed)),
+        Reply::AttributesSet { is_newest: true } => line!(output, "attributes set"),
+        Reply::AttributesSet { is_newest: false } => line!(output, "attributes are older"),
         Reply::Done => line!(output, "done"),
         Reply::Indeterminate => line!(output, "indeterminate"),
     }
@@ -59,11 +61,15 @@ fn change(output: &mut String, change: &Change) {
             let asked = if *asked { " asked" } else { "" };
             line!(output, "+ {name}: {token} agreed{}{asked}", spell_agreement(agreement));
         }
-        Change::Asked { token, name, acquisitions, grace_ms, revision } => {
-            let who = spell_all(acquisitions);
+        Change::Claimed { token, name } => line!(output, "+ {name}: {token} is claimed"),
+        Change::AttributesSet { token, name } => {
+            line!(output, "+ {name}: the attributes of {token} are others");
+        }
+        Change::Asked { token, name, acquisitions, by, since_unix_ms: _, grace_ms, revision } => {
+            let (who, by) = (spell_all(acquisitions), spell_asker(by.as_ref()));
             line!(
                 output,
-                "+ {name}: {token} of {who} is asked for, grace={grace_ms} revision={revision}"
+                "+ {name}: {token} of {who} is asked for{by}, grace={grace_ms} revision={revision}"
             );
         }
         Change::AskDropped { token, name } => {
@@ -102,7 +108,7 @@ pub fn status(output: &mut String, status: &Status) {
     match status {
         Status::Held { grant, ending, asked } => {
             let ending = ending.as_ref().map(|reason| format!(", ending: {reason:?}"));
-            let asked = if *asked { ", asked for" } else { "" };
+            let asked = asked.as_ref().map(|it| format!(",{}", spell_ask(it))).unwrap_or_default();
             line!(output, "held {}{asked}{}", spell_grant(grant), ending.unwrap_or_default());
         }
         Status::Waiting { place } => line!(output, "waiting place={place}"),
@@ -116,35 +122,37 @@ pub fn lock(output: &mut String, view: &LockView) {
         let mode = spell_mode(*mode);
         line!(output, "delay {token} {mode} for {delay_ms} since {since_unix_ms}");
     }
-    for WaiterView { acquisition, mode, ttl_ms, wait, owner, queued_unix_ms, condition } in
-        &view.waiters
-    {
+    for waiter in &view.waiters {
+        let WaiterView { acquisition, mode, ttl_ms, wait, owner, .. } = waiter;
+        let WaiterView { queued_unix_ms, arrival, condition, .. } = waiter;
+        let came = spell_arrival(*arrival, 0);
         let condition = spell_condition(condition);
         let (who, mode, wait) = (spell(*acquisition), spell_mode(*mode), spell_wait(*wait));
         let owner = &owner.id;
         line!(
             output,
-            "waiter {who} {mode} ttl={ttl_ms} {wait} owner={owner:?} at={queued_unix_ms}{condition}"
+            "waiter {who} {mode} ttl={ttl_ms} {wait} owner={owner:?} at={queued_unix_ms}{came}{condition}"
         );
     }
 }
 
 pub fn hold(output: &mut String, view: &HoldView) {
     let HoldView { acquisition, newest, open, grant, mode, owner, granted_unix_ms, .. } = view;
-    let HoldView { ending, agreement, orphaned, asked, reclaimer, .. } = view;
-    let (who, grant, mode) = (spell(*acquisition), spell_grant(grant), spell_mode(*mode));
-    let (newest, owner) = (newest.0, &owner.id);
+    let HoldView { ending, agreement, orphaned, asked, reclaimer, arrival, .. } = view;
+    let (who, spelled, mode) = (spell(*acquisition), spell_grant(grant), spell_mode(*mode));
+    let (newest, owner_id) = (newest.0, &owner.id);
     let ending = ending.as_ref().map(|reason| format!(" ending: {reason:?}")).unwrap_or_default();
     let agreement = Agreement { ttl_ms: 0, ..*agreement };
     let agreed =
         if agreement == Agreement::default() { String::new() } else { spell_agreement(&agreement) };
     let agreed = agreed.replace(" ttl=0", "");
     let orphaned = if *orphaned { " orphaned" } else { "" };
-    let asked = if *asked { " asked for" } else { "" };
+    let asked = asked.as_ref().map(spell_ask).unwrap_or_default();
+    let (came, told) = (spell_arrival(*arrival, grant.token.0), spell_attributes(owner));
     let reclaimer = reclaimer.map(|it| format!(" for {}", spell(it))).unwrap_or_default();
     line!(
         output,
-        "hold {grant} {mode} {who}..{newest} open={open} owner={owner:?} at={granted_unix_ms}{agreed}{orphaned}{asked}{ending}{reclaimer}"
+        "hold {spelled} {mode} {who}..{newest} open={open} owner={owner_id:?}{told} at={granted_unix_ms}{came}{agreed}{orphaned}{asked}{ending}{reclaimer}"
     );
 }
 
@@ -248,6 +256,28 @@ pub fn dirty(output: &mut String, rows: &[(RowKey, Option<Row>)]) {
     if rows.is_empty() {
         line!(output, "nothing");
     }
+}
+
+/// Nothing where it is that of the grant itself.
+fn spell_arrival(arrival: u64, token: u64) -> String {
+    if arrival == token { String::new() } else { format!(" came={arrival}") }
+}
+
+fn spell_attributes(owner: &Owner) -> String {
+    let told = owner.attributes.iter().map(|(key, value)| format!(" {key}:{value}"));
+    told.collect()
+}
+
+fn spell_ask(ask: &AskView) -> String {
+    let AskView { by, since_unix_ms, grace_ms } = ask;
+    let by = spell_asker(by.as_ref());
+    format!(" asked for{by} since {since_unix_ms}, grace={grace_ms}")
+}
+
+/// Nothing where it is not known.
+fn spell_asker(by: Option<&AskedBy>) -> String {
+    let Some(AskedBy { session, owner_id }) = by else { return String::new() };
+    format!(" by {} {owner_id:?}", spell_session(*session))
 }
 
 fn spell_grant(grant: &Grant) -> String {
