@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 
 use crate::{
     calls::Calls,
@@ -14,7 +14,9 @@ use crate::{
     clusters::Clusters,
     endpoint::parse_list,
     error::{AcquireError, ConfigError},
+    events::GuardEvent,
     guard::Guard,
+    guard_events::EVENTS_KEPT,
     handle::SessionHandle,
     lock::LockBuilder,
     request::TTL_DEFAULT,
@@ -61,7 +63,7 @@ const IDENTITY_BYTES_MAX: usize = 256;
 /// ```
 #[derive(Clone)]
 pub struct Client {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 pub(crate) struct Inner {
@@ -73,6 +75,8 @@ pub(crate) struct Inner {
     ttl: Duration,
     session: OnceLock<Arc<SessionHandle>>,
     calls: Arc<Calls>,
+    /// The news of all guards.
+    pub(crate) events: broadcast::Sender<GuardEvent>,
     /// Told to whoever waits for the session's end by its own end: the task has one, too.
     pub(crate) alive: Arc<watch::Sender<()>>,
 }
@@ -278,6 +282,7 @@ impl ClientBuilder {
             ttl: self.ttl,
             session: OnceLock::new(),
             calls,
+            events: broadcast::Sender::new(EVENTS_KEPT),
             alive: Arc::new(watch::Sender::new(())),
         };
         Ok(Client { inner: Arc::new(inner) })

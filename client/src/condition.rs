@@ -130,7 +130,7 @@ impl Condition {
 
 impl Agreement {
     /// What holds where a server says nothing: the lease, and nothing else.
-    pub(crate) fn plain(ttl: Duration) -> Self {
+    pub fn plain(ttl: Duration) -> Self {
         Self { condition: Condition::default(), revision: 0, claimed: false, ttl }
     }
 

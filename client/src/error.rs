@@ -53,6 +53,9 @@ pub enum LostReason {
     /// The client's endpoints turned out to belong to two clusters, and most of them not to the one
     /// that granted the lock: others may hold it there.
     OtherCluster,
+    /// The client is being closed: stop, and give the guard back. The cluster keeps the lock until then,
+    /// or until the time that was given is over.
+    Closed,
     /// The client's session task has ended, with the runtime that it was started on.
     SessionEnded,
 }
@@ -95,6 +98,7 @@ impl fmt::Display for LostReason {
             ),
             Self::HoldLost => f.write_str("the hold that it had joined was not live"),
             Self::OtherCluster => f.write_str("the client's endpoints belong to two clusters"),
+            Self::Closed => f.write_str("the client was closed"),
             Self::SessionEnded => f.write_str("the client's session has ended"),
         }
     }
@@ -217,6 +221,9 @@ pub enum AcquireError {
     /// use after this.
     #[error(transparent)]
     OtherCluster(ClusterMismatch),
+    /// The client is closed: make another.
+    #[error("the client is closed: make another to acquire locks")]
+    Closed,
     /// The client's session task has ended, with the runtime that it was started on.
     #[error("the client's session has ended")]
     SessionEnded,
@@ -241,7 +248,7 @@ impl AcquireError {
             Self::HoldLost { .. } => false,
             Self::Invalid { .. } | Self::Forbidden { .. } | Self::Failed { .. } => false,
             // A list is to be corrected, or this client is of no more use.
-            Self::OtherCluster(_) | Self::SessionEnded => false,
+            Self::OtherCluster(_) | Self::Closed | Self::SessionEnded => false,
         }
     }
 }

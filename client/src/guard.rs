@@ -256,13 +256,17 @@ impl Guard {
     /// met another holder. [`ReleaseError::Unconfirmed`] when no answer came while the lease ran.
     pub async fn release(mut self) -> Result<(), ReleaseError> {
         // A lease that has lapsed by now counts as lost even if its renewal is on the way.
-        let held = self.cell.give_back(self.session.clock.now());
+        let held = match self.cell.give_back(self.session.clock.now()) {
+            // The client is being closed, and keeps the lock until now.
+            Err(LostReason::Closed) => Ok(()),
+            held => held,
+        };
         let (reply, confirmed) = oneshot::channel();
         self.give_back(Some(reply));
         held.map_err(|reason| self.lock_lost(reason))?;
         match confirmed.await {
             Ok(result) => result,
-            Err(_) => Err(self.lock_lost(LostReason::SessionEnded).into()),
+            Err(_) => Err(self.lock_lost(self.why_ended()).into()),
         }
     }
 

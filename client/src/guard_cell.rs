@@ -78,8 +78,8 @@ mod tests {
         };
         type Change = fn(&GuardCell);
         let steps: [(GuardState, Change, GuardState); 3] = [
-            (GuardState::Safe, |cell| cell.set_jeopardy(true), GuardState::Jeopardy),
-            (GuardState::Jeopardy, |cell| cell.set_jeopardy(false), GuardState::Safe),
+            (GuardState::Safe, |cell| _ = cell.set_jeopardy(true), GuardState::Jeopardy),
+            (GuardState::Jeopardy, |cell| _ = cell.set_jeopardy(false), GuardState::Safe),
             (GuardState::Safe, |cell| cell.lose(LostReason::Expired), GuardState::Lost),
         ];
         for (seen, change, state) in steps {

@@ -2,13 +2,17 @@
 //! new acquisitions and changes, and the list of returns for everything given back, which can neither fail nor
 //! block.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::{
     clock::Clock,
     error::{AcquireError, ChangeError, ReleaseError},
+    events::Closed,
     grant::Grant,
     guard_cell::GuardCell,
     request::Request,
@@ -40,6 +44,7 @@ pub(crate) struct ChangeCommand {
 pub(crate) enum Command {
     Acquire(AcquireCommand),
     Change(ChangeCommand),
+    Close { grace: Duration, reply: oneshot::Sender<Closed> },
 }
 
 /// A guard, or an acquire future, that its owner has given back.

@@ -24,6 +24,7 @@
 mod cluster;
 mod condition;
 mod error;
+mod events;
 mod failure;
 mod grant;
 mod ids;
@@ -49,6 +50,8 @@ mod guard;
 #[cfg(feature = "edge")]
 mod guard_cell;
 #[cfg(feature = "edge")]
+mod guard_events;
+#[cfg(feature = "edge")]
 mod handle;
 #[cfg(feature = "edge")]
 mod link;
@@ -70,6 +73,7 @@ pub use condition::{Agreement, Condition, LeaseRule};
 pub use error::{
     AcquireError, CallError, ChangeError, ConfigError, LockLost, LostReason, ReleaseError,
 };
+pub use events::{Closed, GuardEvent, GuardEventKind, GuardName};
 pub use failure::{Failure, Verdict};
 pub use grant::Grant;
 pub use ids::{AcquisitionId, FencingToken, Position, Seq};
@@ -87,6 +91,7 @@ pub use {
     },
     endpoint::parse_list as endpoints_of_list,
     guard::{Guard, LostSignal},
+    guard_events::{GuardEvents, MissedEvents},
     lock::LockBuilder,
     sharklock_proto::v1::{
         ChangeMastersResponse, ChangeRangeResponse, GetScheduleResponse, GetStatusResponse,

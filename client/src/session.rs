@@ -13,6 +13,7 @@ mod asking;
 mod belonging;
 mod changing;
 mod closing;
+mod closing_all;
 mod driver;
 mod effects;
 mod event;

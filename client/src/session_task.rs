@@ -5,7 +5,7 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 
 use sharklock_proto::v1;
 use tokio::{
-    sync::{Notify, mpsc, oneshot, watch},
+    sync::{Notify, broadcast, mpsc, oneshot, watch},
     time::{Instant, Sleep},
 };
 
@@ -14,6 +14,7 @@ use crate::{
     clock::Clock,
     cluster::Membership,
     error::{AcquireError, ChangeError, ReleaseError},
+    events::{Closed, GuardEvent},
     grant::Grant,
     handle::{
         AcquireCommand, COMMANDS_MAX, ChangeCommand, Command, Returned, Returns, SessionHandle,
@@ -47,6 +48,8 @@ pub(crate) fn start(client: &Inner) -> Arc<SessionHandle> {
         timer: Timer { sleep: Box::pin(tokio::time::sleep(Duration::ZERO)), armed: None },
         output: Output::default(),
         lists: Lists::default(),
+        events: client.events.clone(),
+        close_replies: Vec::new(),
         _alive: Arc::clone(&client.alive),
     };
     // The task ends by itself with its last handle; the runtime ends it otherwise, and the
@@ -72,6 +75,10 @@ struct SessionTask {
     timer: Timer,
     output: Output<AcquireReply, ReleaseReply, ChangeReply>,
     lists: Lists,
+    /// The news of all guards.
+    events: broadcast::Sender<GuardEvent>,
+    /// Who waits for the end of everything.
+    close_replies: Vec<oneshot::Sender<Closed>>,
     /// Its end tells that of the session.
     _alive: Arc<watch::Sender<()>>,
 }
@@ -128,6 +135,10 @@ impl SessionTask {
                 Command::Change(ChangeCommand { cell, change, reply }) => {
                     self.driver.change(now, &cell, change, reply);
                 }
+                Command::Close { grace, reply } => {
+                    self.close_replies.push(reply);
+                    self.driver.close(now, grace);
+                }
             }
         }
         for message in self.lists.messages.drain(..) {
@@ -177,6 +188,13 @@ impl SessionTask {
                 Told::Acquired { ticket, result } => drop(ticket.send(result)),
                 Told::Released { ticket, result } => drop(ticket.send(result)),
                 Told::Changed { ticket, result } => drop(ticket.send(result)),
+                // Nobody may watch.
+                Told::Event(event) => drop(self.events.send(event)),
+                Told::Closed(closed) => {
+                    for reply in self.close_replies.drain(..) {
+                        let _unheard = reply.send(closed.clone());
+                    }
+                }
             }
         }
         self.link.send_spare(spare);

@@ -10,7 +10,7 @@ use crate::world::{Event, World};
 
 impl World {
     /// As the session's task does: what the session wants of its spare connection.
-    pub(crate) fn client_minds_spare(&mut self, number: usize, output: &mut Output<u64, u64>) {
+    pub(crate) fn client_minds_spare(&mut self, number: usize, output: &mut Output<u64, u64, u64>) {
         let Some(process) = &self.clients[number - 1].process else { return };
         if !output.spare.is_empty() {
             self.counters.count("keepalives by a spare connection");

@@ -273,12 +273,13 @@ impl World {
     }
 
     /// What the driver tells of an acquire or a release.
-    pub(crate) fn told(&mut self, number: usize, told: Told<u64, u64>) {
+    pub(crate) fn told(&mut self, number: usize, told: Told<u64, u64, u64>) {
         match told {
             Told::Acquired { ticket, result: Ok(grant) } => self.granted(number, ticket, grant),
             Told::Acquired { ticket, result: Err(error) } => self.refused(number, ticket, &error),
             Told::Released { ticket, result } => self.closed(number, ticket, &result),
-            Told::Changed { .. } => unreachable!("no task changes its holds"),
+            Told::Changed { .. } | Told::Closed(_) => unreachable!("no task changes its holds"),
+            Told::Event(_) => {}
         }
     }
 

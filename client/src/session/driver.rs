@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use sharklock_proto::v1;
 
+use super::closing_all::End;
 use super::{
     Change, Changed, CloseEnd, Effects, Event, LeaseCell, Notice, SessionConfig, SessionCore,
     Watchers, wire,
@@ -13,6 +14,7 @@ use super::{
 use crate::{
     cluster::{Membership, Standing},
     error::{AcquireError, ChangeError, LockLost, LostReason, ReleaseError},
+    events::{Closed, GuardEvent, GuardEventKind, GuardName},
     grant::Grant,
     ids::{AcquisitionId, FencingToken},
     request::Request,
@@ -29,14 +31,15 @@ const ACQUISITIONS_MAX: usize = 65_536;
 /// told of their end while the cluster still has to be.
 #[derive(Debug)]
 pub struct Driver<W: Watchers, A, R, C> {
-    core: SessionCore,
+    pub(super) core: SessionCore,
     /// The handles' side of every acquisition that has one, or whose close is waited for.
-    entries: BTreeMap<AcquisitionId, Entry<W, A, R, C>>,
+    pub(super) entries: BTreeMap<AcquisitionId, Entry<W, A, R, C>>,
     /// Numbers the changes that handles want.
     newest_change: u64,
     newest: AcquisitionId,
     effects: Effects,
-    told: Vec<Told<A, R, C>>,
+    pub(super) told: Vec<Told<A, R, C>>,
+    pub(super) end: End,
 }
 
 /// The work that a turn leaves to its owner, who drains it.
@@ -101,6 +104,10 @@ pub enum Told<A, R, C> {
         /// Confirmed or not.
         result: Result<(), ReleaseError>,
     },
+    /// Something has happened to a guard.
+    Event(GuardEvent),
+    /// The client is closed.
+    Closed(Closed),
     /// The change of a hold ends.
     Changed {
         /// The ticket of its owner.
@@ -112,16 +119,18 @@ pub enum Told<A, R, C> {
 
 /// The handles of one acquisition, which wait for its news.
 #[derive(Debug)]
-struct Entry<W, A, R, C> {
-    cell: Arc<LeaseCell<W>>,
-    request: Arc<Request>,
-    stage: Stage<A, R>,
+pub(super) struct Entry<W, A, R, C> {
+    pub(super) cell: Arc<LeaseCell<W>>,
+    pub(super) request: Arc<Request>,
+    pub(super) stage: Stage<A, R>,
+    /// Those who watch all guards have been told that it is lost.
+    pub(super) is_lost: bool,
     /// Changes of the hold that somebody waits for, by number.
     changes: BTreeMap<u64, C>,
 }
 
 #[derive(Debug)]
-enum Stage<A, R> {
+pub(super) enum Stage<A, R> {
     /// The acquire future waits.
     Acquiring(A),
     /// The guard is out.
@@ -140,6 +149,7 @@ impl<W: Watchers, A, R, C> Driver<W, A, R, C> {
             newest: AcquisitionId(0),
             effects: Effects::default(),
             told: Vec::new(),
+            end: End::default(),
         }
     }
 
@@ -155,6 +165,9 @@ impl<W: Watchers, A, R, C> Driver<W, A, R, C> {
         if cell.is_abandoned() {
             return;
         }
+        if self.end.is_wanted() {
+            return self.told.push(Told::Acquired { ticket, result: Err(AcquireError::Closed) });
+        }
         if self.acquisitions_count() >= ACQUISITIONS_MAX {
             let message = format!("this client has {ACQUISITIONS_MAX} acquisitions");
             let reason = "TOO_MANY_ACQUISITIONS".to_owned();
@@ -167,7 +180,8 @@ impl<W: Watchers, A, R, C> Driver<W, A, R, C> {
         cell.set_id(id.0);
         let stage = Stage::Acquiring(ticket);
         let changes = BTreeMap::new();
-        self.entries.insert(id, Entry { cell, request: Arc::clone(&request), stage, changes });
+        let entry = Entry { cell, request: Arc::clone(&request), stage, changes, is_lost: false };
+        self.entries.insert(id, entry);
         self.handle(now, Event::Acquire { id, request });
     }
 
@@ -180,7 +194,9 @@ impl<W: Watchers, A, R, C> Driver<W, A, R, C> {
         let Some(entry) = self.entries.get_mut(&id) else { return };
         let token = match &entry.stage {
             Stage::Held(token) => Some(*token),
-            Stage::Acquiring(_) | Stage::Closing(..) => None,
+            // The client's close came before.
+            Stage::Closing(token, _) => *token,
+            Stage::Acquiring(_) => None,
         };
         entry.stage = Stage::Closing(token, ticket);
         self.handle(now, Event::Close { id });
@@ -251,9 +267,10 @@ impl<W: Watchers, A, R, C> Driver<W, A, R, C> {
     /// Ends a turn: does what is due, and says what all that went in wants done. `output` is what
     /// is left of the last turn's, drained.
     pub fn turn(&mut self, now: Duration, output: &mut Output<A, R, C>) {
-        if self.next_due().is_some_and(|due| due <= now) {
+        if self.core.next_due().is_some_and(|due| due <= now) {
             self.handle(now, Event::Tick);
         }
+        self.go_on_ending(now);
         output.told.append(&mut self.told);
         output.reconnect = std::mem::take(&mut self.effects.reconnect);
         if output.reconnect {
@@ -270,7 +287,7 @@ impl<W: Watchers, A, R, C> Driver<W, A, R, C> {
 
     /// When the next turn is needed; earlier ones do no harm.
     pub fn next_due(&self) -> Option<Duration> {
-        self.core.next_due()
+        self.core.next_due().into_iter().chain(self.end.due()).min()
     }
 
     /// See [`SessionCore::patience`].
@@ -291,7 +308,7 @@ impl<W: Watchers, A, R, C> Driver<W, A, R, C> {
 
     /// News reach their handles before anything else happens: who gives back what has just been
     /// granted must find it granted.
-    fn handle(&mut self, now: Duration, event: Event) {
+    pub(super) fn handle(&mut self, now: Duration, event: Event) {
         self.core.handle(now, event, &mut self.effects);
         let mut notices = std::mem::take(&mut self.effects.notices);
         for notice in notices.drain(..) {
@@ -305,20 +322,9 @@ impl<W: Watchers, A, R, C> Driver<W, A, R, C> {
         match notice {
             Notice::Decided { id, result } => self.decided(id, result),
             Notice::Renewed { id, valid_until, in_jeopardy } => {
-                let Some(entry) = self.entries.get(&id) else { return };
-                if entry.cell.lost().is_some() {
-                    // Its user has seen the lease lapse before this answer came.
-                    self.core.handle(now, Event::LapsedAtUse { id }, &mut self.effects);
-                } else {
-                    entry.cell.renew(valid_until);
-                    entry.cell.set_jeopardy(in_jeopardy);
-                }
+                self.renewed(now, id, valid_until, in_jeopardy);
             }
-            Notice::Jeopardy { id } => {
-                if let Some(entry) = self.entries.get(&id) {
-                    entry.cell.set_jeopardy(true);
-                }
-            }
+            Notice::Jeopardy { id } => self.standing(id, true),
             Notice::Agreed { id, agreement } => {
                 if let Some(entry) = self.entries.get(&id) {
                     entry.cell.agree(agreement);
@@ -326,17 +332,55 @@ impl<W: Watchers, A, R, C> Driver<W, A, R, C> {
             }
             Notice::Asked { id, mark } => {
                 if let Some(entry) = self.entries.get(&id) {
-                    entry.cell.set_asked(mark);
+                    entry.cell.set_asked(mark.clone());
+                }
+                if let Some((mark, _)) = mark {
+                    self.tell(id, GuardEventKind::Asked(mark));
                 }
             }
             Notice::Changed { id, number, result } => self.changed(id, number, result),
             Notice::Lost { id, reason } => {
                 if let Some(entry) = self.entries.get(&id) {
                     tracing::warn!(lock = &*entry.request.name, %reason, "lock lost");
-                    entry.cell.lose(reason);
+                    entry.cell.lose(reason.clone());
                 }
+                self.tell_lost(id, reason);
             }
             Notice::Closed { id, end } => self.closed(id, end),
+        }
+    }
+
+    fn renewed(
+        &mut self,
+        now: Duration,
+        id: AcquisitionId,
+        valid_until: Duration,
+        in_jeopardy: bool,
+    ) {
+        let Some(entry) = self.entries.get(&id) else { return };
+        match entry.cell.lost().cloned() {
+            None => {
+                entry.cell.renew(valid_until);
+                self.standing(id, in_jeopardy);
+            }
+            // It is kept until its user has stopped.
+            Some(LostReason::Closed) => {}
+            // Its user has seen the lease lapse before this answer came.
+            Some(reason) => {
+                self.core.handle(now, Event::LapsedAtUse { id }, &mut self.effects);
+                self.tell_lost(id, reason);
+            }
+        }
+    }
+
+    fn standing(&mut self, id: AcquisitionId, in_jeopardy: bool) {
+        let Some(entry) = self.entries.get(&id) else { return };
+        if entry.cell.set_jeopardy(in_jeopardy) && !entry.is_lost {
+            let kind = match in_jeopardy {
+                true => GuardEventKind::Jeopardy,
+                false => GuardEventKind::Safe,
+            };
+            self.tell(id, kind);
         }
     }
 
@@ -351,6 +395,7 @@ impl<W: Watchers, A, R, C> Driver<W, A, R, C> {
                     // If the future was dropped meanwhile, the note of that is on its way.
                     Stage::Acquiring(ticket) => {
                         self.told.push(Told::Acquired { ticket, result: Ok(grant) });
+                        self.tell(id, GuardEventKind::Safe);
                     }
                     Stage::Held(_) | Stage::Closing(..) => {
                         unreachable!("only what is open is decided, and once")
@@ -379,6 +424,7 @@ impl<W: Watchers, A, R, C> Driver<W, A, R, C> {
     }
 
     fn closed(&mut self, id: AcquisitionId, end: CloseEnd) {
+        self.tell_closed(id, &end);
         let Some(entry) = self.entries.remove(&id) else { return };
         let Stage::Closing(token, Some(ticket)) = entry.stage else { return };
         let name = Arc::clone(&entry.request.name);
@@ -389,6 +435,25 @@ impl<W: Watchers, A, R, C> Driver<W, A, R, C> {
             (CloseEnd::Confirmed | CloseEnd::Lost(_), _) => Ok(()),
         };
         self.told.push(Told::Released { ticket, result });
+    }
+}
+
+impl<W: Watchers, A, R, C> Driver<W, A, R, C> {
+    /// Those who watch all guards hear how one that was given back has ended.
+    fn tell_closed(&mut self, id: AcquisitionId, end: &CloseEnd) {
+        let Some(entry) = self.entries.get(&id) else { return };
+        let was_lost = entry.is_lost && entry.cell.lost() != Some(&LostReason::Closed);
+        let Stage::Closing(Some(token), _) = entry.stage else { return };
+        if was_lost {
+            return;
+        }
+        let name = Arc::clone(&entry.request.name);
+        self.end.note(GuardName { name, token, acquisition: id }, end);
+        match end {
+            CloseEnd::Confirmed => self.tell(id, GuardEventKind::Released),
+            CloseEnd::Unconfirmed => self.tell(id, GuardEventKind::ReleaseUnconfirmed),
+            CloseEnd::Lost(reason) => self.tell_lost(id, reason.clone()),
+        }
     }
 }
 

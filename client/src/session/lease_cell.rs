@@ -107,11 +107,14 @@ impl<W: Watchers> LeaseCell<W> {
         self.valid_until_ns.fetch_max(valid_until_ns, Ordering::AcqRel);
     }
 
-    pub(crate) fn set_jeopardy(&self, jeopardy: bool) {
+    /// Whether that is news.
+    pub(crate) fn set_jeopardy(&self, jeopardy: bool) -> bool {
         let standing = if jeopardy { JEOPARDY } else { SAFE };
-        if self.standing.swap(standing, Ordering::AcqRel) != standing {
+        let is_news = self.standing.swap(standing, Ordering::AcqRel) != standing;
+        if is_news {
             self.watchers.wake();
         }
+        is_news
     }
 
     /// Loss is sticky: the first reason stays.

@@ -20,13 +20,14 @@ fn at(seconds: u64) -> Duration {
 struct Session {
     driver: Driver<(), &'static str, &'static str, &'static str>,
     output: Output<&'static str, &'static str, &'static str>,
+    news: Vec<Told<&'static str, &'static str, &'static str>>,
 }
 
 impl Session {
     fn connected() -> Self {
         let config = SessionConfig { call_timeout: TTL, gateways_count: 1, jitter_seed: 7 };
         let (driver, output) = (Driver::new(config), Output::default());
-        let mut session = Self { driver, output };
+        let mut session = Self { driver, output, news: Vec::new() };
         session.driver.connected(at(0));
         session
     }
@@ -79,16 +80,35 @@ impl Session {
 
     /// The news for handles, in short.
     fn told(&mut self) -> Vec<String> {
-        let told = self.output.told.drain(..);
-        told.map(|told| match told {
+        let (news, told): (Vec<_>, Vec<_>) =
+            self.output.told.drain(..).partition(|told| matches!(told, Told::Event(_)));
+        self.news.extend(news);
+        let told = told.into_iter().map(|told| match told {
             Told::Acquired { ticket, result: Ok(grant) } => format!("{ticket}: {}", grant.token),
             Told::Acquired { ticket, result: Err(error) } => format!("{ticket}: {error}"),
             Told::Released { ticket, result: Ok(()) } => format!("{ticket}: released"),
             Told::Released { ticket, result: Err(error) } => format!("{ticket}: {error}"),
             Told::Changed { ticket, result: Ok(done) } => format!("{ticket}: {done:?}"),
             Told::Changed { ticket, result: Err(error) } => format!("{ticket}: {error}"),
-        })
-        .collect()
+            Told::Closed(Closed { released, unconfirmed }) => {
+                format!("closed: {} released, {} not", released.len(), unconfirmed.len())
+            }
+            Told::Event(event) => unreachable!("{event:?} was taken out"),
+        });
+        told.collect()
+    }
+
+    /// The news for those who watch all guards.
+    fn news(&mut self) -> Vec<GuardEventKind> {
+        let news = self.news.drain(..).map(|told| match told {
+            Told::Event(event) => {
+                let GuardName { name, token, acquisition } = &event.hold;
+                assert_eq!((&**name, token.as_u64(), acquisition.0), ("a", 5, 1));
+                event.kind
+            }
+            other => unreachable!("{other:?} is no event"),
+        });
+        news.collect()
     }
 
     fn hears(&mut self, now: Duration, to: &v1::SessionCall, body: session_answer::Body) {
@@ -285,4 +305,99 @@ fn what_was_not_sent_when_the_connection_is_lost_is_sent_over_the_next() {
     session.hears(at(0), &call, granted(&call, 5));
     session.turn(at(0));
     assert_eq!(session.told(), ["mine: 5"]);
+}
+
+#[test]
+fn a_close_loses_guards_first_keeps_their_locks_and_releases_them_when_users_have_stopped() {
+    let (mut session, cell) = Session::holding();
+    session.driver.close(at(0), Duration::from_secs(60));
+    assert_eq!(cell.check(at(0)), Err(LostReason::Closed));
+    assert_eq!(session.turn(at(0)), [], "its user may still work");
+    let (due, call) = session.waits_and_sends();
+    assert!(matches!(&call.body, Some(session_call::Body::KeepAlive(_))), "{call:?}");
+    session.hears(due, &call, kept(&call, 5));
+    session.turn(due);
+    let (_, call) = session.waits_and_sends();
+    assert!(matches!(&call.body, Some(session_call::Body::KeepAlive(_))), "it is kept: {call:?}");
+    assert_eq!(cell.give_back(at(7)), Err(LostReason::Closed));
+    session.driver.give_back(at(7), &cell, Some("bye"));
+    let call = session.sends(at(7));
+    assert!(matches!(&call.body, Some(session_call::Body::Release(release)) if release.token == 5));
+    assert_eq!(session.told(), [""; 0], "nobody has confirmed it yet");
+    session.hears(at(7), &call, released());
+    session.turn(at(7));
+    assert_eq!(session.told(), ["bye: released", "closed: 1 released, 0 not"]);
+    let (safe, lost) = (GuardEventKind::Safe, GuardEventKind::Lost(LostReason::Closed));
+    assert_eq!(session.news(), [safe, lost, GuardEventKind::Released]);
+    session.acquire(at(8), "late");
+    assert_eq!(session.turn(at(8)), []);
+    assert_eq!(session.told(), ["late: the client is closed: make another to acquire locks"]);
+}
+
+#[test]
+fn a_close_releases_under_users_who_take_too_long() {
+    let (mut session, cell) = Session::holding();
+    session.driver.close(at(0), Duration::from_secs(1));
+    assert_eq!(session.turn(at(0)), []);
+    assert_eq!(session.driver.next_due(), Some(at(1)));
+    let call = session.sends(at(1));
+    assert!(matches!(&call.body, Some(session_call::Body::Release(release)) if release.token == 5));
+    // The user comes meanwhile, and waits for the same confirmation.
+    session.driver.give_back(at(1), &cell, Some("bye"));
+    assert_eq!(session.turn(at(1)), [], "it is under way");
+    session.hears(at(1), &call, released());
+    session.turn(at(1));
+    assert_eq!(session.told(), ["bye: released", "closed: 1 released, 0 not"]);
+}
+
+#[test]
+fn a_close_withdraws_who_waits_and_says_what_was_not_confirmed() {
+    let (mut session, cell) = Session::holding();
+    session.acquire(at(0), "waiting");
+    session.sends(at(0));
+    session.driver.close(at(0), Duration::ZERO);
+    let calls = session.turn(at(0));
+    let cancels =
+        |call: &&v1::SessionCall| matches!(call.body, Some(session_call::Body::Cancel(_)));
+    assert_eq!((calls.len(), calls.iter().filter(cancels).count()), (2, 1), "{calls:?}");
+    let told = session.told();
+    assert_eq!(told, ["waiting: the client is closed: make another to acquire locks"]);
+    session.driver.disconnected(at(0), "it broke".to_owned());
+    while let Some(due) = session.driver.next_due() {
+        session.turn(due);
+    }
+    assert_eq!(session.told(), ["closed: 0 released, 1 not"]);
+    session.driver.give_back(at(20), &cell, Some("bye"));
+    session.driver.close(at(20), Duration::ZERO);
+    session.turn(at(20));
+    assert_eq!(session.told(), ["closed: 0 released, 0 not"], "a second close has nothing to do");
+}
+
+#[test]
+fn those_who_watch_hear_how_a_guard_fares() {
+    let (mut session, cell) = Session::holding();
+    let mut call = None;
+    let mut now = at(0);
+    while cell.state(now) != GuardState::Jeopardy {
+        now = session.driver.next_due().expect("it wants an answer");
+        assert!(now < at(9), "nobody is warned");
+        call = session.turn(now).pop().or(call);
+    }
+    let call = call.expect("a keepalive was sent");
+    session.hears(now, &call, kept(&call, 5));
+    session.turn(now);
+    let gone = v1::AcquisitionEvent {
+        name: "a".to_owned(),
+        acquisition_id: 1,
+        kind: v1::AcquisitionEventKind::Gone.into(),
+        gone_reason: v1::GoneReason::HeldTooLong.into(),
+        ..v1::AcquisitionEvent::default()
+    };
+    let nobody = v1::SessionCall::default();
+    session.hears(now, &nobody, session_answer::Body::Event(gone));
+    session.turn(now);
+    assert_eq!(session.told(), [""; 0]);
+    let lost = GuardEventKind::Lost(LostReason::HeldTooLong);
+    let (safe, jeopardy) = (GuardEventKind::Safe, GuardEventKind::Jeopardy);
+    assert_eq!(session.news(), [safe.clone(), jeopardy, safe, lost]);
 }
