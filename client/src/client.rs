@@ -90,6 +90,8 @@ impl Client {
             identity: String::new(),
             ttl: TTL_DEFAULT,
             call_timeout: CALL_TIMEOUT_DEFAULT,
+            session_secret: None,
+            instance: None,
         }
     }
 
@@ -171,13 +173,23 @@ impl fmt::Debug for Client {
 /// connection is found within 10 s, or after one heartbeat interval without an answer while a lock
 /// is held.
 #[must_use = "nothing is made before `build`"]
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ClientBuilder {
     endpoints: Vec<String>,
     cluster: Option<ClusterId>,
     identity: String,
     ttl: Duration,
     call_timeout: Duration,
+    session_secret: Option<[u8; 16]>,
+    instance: Option<u64>,
+}
+
+impl fmt::Debug for ClientBuilder {
+    /// Without the secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { endpoints, cluster, identity, .. } = self;
+        write!(f, "ClientBuilder(endpoints {endpoints:?}, cluster {cluster:?}, {identity:?})")
+    }
 }
 
 impl ClientBuilder {
@@ -254,6 +266,21 @@ impl ClientBuilder {
         self
     }
 
+    /// The secret of an older session, which this client goes on with: it may take the holds of its
+    /// older lives back ([`Client::reclaim`]). Drawn anew unless set. Whoever has it can release and
+    /// take over all that the session holds.
+    pub fn session_secret(mut self, secret: [u8; 16]) -> Self {
+        self.session_secret = Some(secret);
+        self
+    }
+
+    /// Names this life of the client under its session: larger than those of all lives before, and not
+    /// 0. The time of its start unless set. Two lives with one instance take each other's locks.
+    pub fn instance(mut self, instance: u64) -> Self {
+        self.instance = Some(instance);
+        self
+    }
+
     /// Makes the client. Nothing is connected yet, and no runtime is needed.
     ///
     /// # Errors
@@ -264,6 +291,9 @@ impl ClientBuilder {
         }
         if self.identity.len() > IDENTITY_BYTES_MAX || self.identity.contains(char::is_control) {
             return Err(ConfigError::Identity);
+        }
+        if self.instance == Some(0) {
+            return Err(ConfigError::Instance);
         }
         let endpoints: Vec<_> = self
             .endpoints
@@ -277,7 +307,7 @@ impl ClientBuilder {
             endpoints,
             call_timeout: self.call_timeout,
             clusters,
-            id: Arc::new(SessionId::draw()),
+            id: Arc::new(SessionId::new(self.session_secret, self.instance)),
             identity: Arc::from(self.identity),
             ttl: self.ttl,
             session: OnceLock::new(),

@@ -333,6 +333,31 @@ impl ChangeError {
     }
 }
 
+/// Why a hold was not taken back.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReclaimError {
+    /// The hold is no more, or is not one of an older life of this session.
+    #[error(
+        "the hold of lock {name:?} with token {token} is no more{}",
+        by("; now held by ", holders)
+    )]
+    Gone {
+        /// The lock.
+        name: Arc<str>,
+        /// The token with which it was held.
+        token: FencingToken,
+        /// Who holds the lock now; empty when nobody does, or it could not be found out.
+        holders: Vec<Holder>,
+    },
+    /// It may still be there: try again.
+    #[error(transparent)]
+    Acquire(#[from] AcquireError),
+    /// What the lock is like now could not be found out.
+    #[error(transparent)]
+    Look(#[from] CallError),
+}
+
 /// Why a guard was not downgraded.
 #[cfg(feature = "edge")]
 #[derive(Debug, thiserror::Error)]
@@ -427,6 +452,9 @@ pub enum ConfigError {
     /// An environment variable is not valid Unicode.
     #[error("environment variable {0} is not valid UTF-8")]
     Environment(&'static str),
+    /// An instance is not 0.
+    #[error("the instance must be 1 or more, and larger than those of all lives before")]
+    Instance,
     /// The identity is longer than 256 bytes or has control characters.
     #[error("the identity must be at most 256 bytes without control characters")]
     Identity,

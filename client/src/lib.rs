@@ -60,6 +60,8 @@ mod lock;
 #[cfg(feature = "edge")]
 mod race;
 #[cfg(feature = "edge")]
+mod reclaim;
+#[cfg(feature = "edge")]
 mod session_id;
 #[cfg(feature = "edge")]
 mod session_task;
@@ -71,7 +73,8 @@ mod unsent;
 pub use cluster::{BadClusterId, Because, ClusterId, ClusterMismatch, Membership, Standing};
 pub use condition::{Agreement, Condition, LeaseRule};
 pub use error::{
-    AcquireError, CallError, ChangeError, ConfigError, LockLost, LostReason, ReleaseError,
+    AcquireError, CallError, ChangeError, ConfigError, LockLost, LostReason, ReclaimError,
+    ReleaseError,
 };
 pub use events::{Closed, GuardEvent, GuardEventKind, GuardName};
 pub use failure::{Failure, Verdict};

@@ -11,7 +11,8 @@ use crate::{
     guard::Guard,
     guard_cell::GuardCell,
     handle::{AcquireCommand, Command, Returned, SessionHandle},
-    request::{LockMode, Request, Wait},
+    ids::FencingToken,
+    request::{Holder, LockMode, Request, Wait},
 };
 
 /// One acquisition in the making: see [`Client::lock`]. Nothing is sent before
@@ -38,6 +39,24 @@ impl LockBuilder {
             attributes: BTreeMap::new(),
         };
         Self { client, request }
+    }
+
+    /// Takes a hold back that looks like this, or like nothing where it was not seen.
+    pub(crate) fn reclaiming(
+        client: Client,
+        name: &str,
+        token: FencingToken,
+        seen: Option<(Holder, LockMode)>,
+    ) -> Self {
+        let mut builder = Self::new(client, name);
+        builder.request.reclaim = Some(token);
+        if let Some((holder, mode)) = seen {
+            builder.request.mode = mode;
+            builder.request.ttl = holder.ttl;
+            builder.request.owner = Arc::from(holder.owner);
+            builder.request.attributes = holder.attributes;
+        }
+        builder
     }
 
     /// The length of the lease: how long the lock stays held after its holder was last heard of.

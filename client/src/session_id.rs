@@ -10,16 +10,17 @@ use sha2::{Digest as _, Sha256};
 pub(crate) struct SessionId {
     secret: Bytes,
     handle: String,
-    /// Names this life of the process under the session: Unix microseconds at its start, so that
-    /// it grows from life to life.
+    /// Names this life of the process under the session; it grows from life to life.
     instance: u64,
 }
 
 impl SessionId {
-    pub(crate) fn draw() -> Self {
-        let secret: [u8; 16] = rand::random();
+    /// One that nobody has had, or the next life of one that is known.
+    pub(crate) fn new(secret: Option<[u8; 16]>, instance: Option<u64>) -> Self {
+        let secret = secret.unwrap_or_else(rand::random);
+        let instance = instance.unwrap_or_else(fresh_instance);
         let handle = handle(&secret);
-        Self { secret: Bytes::copy_from_slice(&secret), handle, instance: unix_micros().max(1) }
+        Self { secret: Bytes::copy_from_slice(&secret), handle, instance }
     }
 
     pub(crate) fn secret(&self) -> Bytes {
@@ -47,6 +48,11 @@ fn handle(secret: &[u8]) -> String {
     digest[..16].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// Unix microseconds, which grow from life to life unless the clock is set back.
+pub(crate) fn fresh_instance() -> u64 {
+    unix_micros().max(1)
+}
+
 #[expect(clippy::disallowed_methods, reason = "an instance is named once, at the edge")]
 fn unix_micros() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -59,10 +65,19 @@ mod tests {
 
     #[test]
     fn the_secret_is_not_printed() {
-        let id = SessionId::draw();
+        let id = SessionId::new(None, None);
         let secret: String = id.secret().iter().map(|byte| format!("{byte:02x}")).collect();
         assert!(!format!("{id:?}").contains(&secret));
         assert_ne!(id.handle(), secret);
+    }
+
+    #[test]
+    fn a_later_life_is_another_instance_of_the_same_session() {
+        let older = SessionId::new(Some([7; 16]), Some(3));
+        let newer = SessionId::new(Some([7; 16]), None);
+        assert_eq!(older.handle(), newer.handle());
+        assert!(newer.instance() > older.instance());
+        assert_ne!(older.handle(), SessionId::new(None, None).handle());
     }
 
     #[test]

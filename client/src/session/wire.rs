@@ -472,6 +472,45 @@ mod tests {
     }
 
     #[test]
+    fn a_hold_is_taken_back_by_another_call_with_the_same_numbers() {
+        let request = Request {
+            name: Arc::from("gpu"),
+            mode: LockMode::Exclusive,
+            ttl: Duration::from_secs(10),
+            wait: Wait::Unbounded,
+            reenter: None,
+            reclaim: Some(FencingToken::from_u64(5)),
+            condition: Condition::default(),
+            ask: false,
+            owner: Arc::from("me"),
+            attributes: BTreeMap::new(),
+        };
+        let (seq, id, request) = (Seq(7), AcquisitionId(3), Arc::new(request));
+        let call = session_call(Call::Acquire { seq, id, request, wait: Wait::Unbounded });
+        let Some(v1::session_call::Body::Reclaim(sent)) = call.body else { panic!("{call:?}") };
+        assert_eq!((sent.acquisition_id, sent.seq, sent.token, call.call_id), (3, 7, 5, 7));
+        assert_eq!((&*sent.name, &*sent.owner_id), ("gpu", "me"));
+    }
+
+    #[test]
+    fn a_condition_is_told_as_it_is_meant() {
+        let conditions = [
+            Condition { lease: LeaseRule::Hold, ..Condition::default() },
+            Condition {
+                lease: LeaseRule::AfterMissed { missed: 3, interval: Duration::from_secs(2) },
+                lock_delay: Some(Duration::from_millis(1)),
+                max_hold: Some(Duration::from_millis(2)),
+                ask_grace: Some(Duration::from_millis(3)),
+            },
+        ];
+        for meant in conditions {
+            assert_eq!(condition(&condition_sent(&meant)), Some(meant));
+        }
+        let newer = v1::Condition { lease: 99, ..v1::Condition::default() };
+        assert_eq!(condition(&newer), None, "a rule that is not known is not guessed");
+    }
+
+    #[test]
     fn what_a_newer_server_says_is_not_guessed() {
         use v1::session_answer::Body;
         let acquire = v1::AcquireResponse { outcome: 99, ..Default::default() };
