@@ -97,7 +97,11 @@ impl Admission<'_> {
                 let asker = Asker::Call { to, about: About::Downgrade };
                 self.ordinary(Command::Downgrade(downgrade), asker)?;
             }
-            Body::SetAttributes(_) => return Err(wire::refusal(Refusal::FeatureLevel)),
+            Body::SetAttributes(request) => {
+                let set = wire::set_attributes(&caller(&mut call)?, request);
+                let asker = Asker::Call { to, about: About::SetAttributes };
+                self.ordinary(Command::SetAttributes(set), asker)?;
+            }
             Body::KeepAlive(request) => {
                 self.keep_alive(caller(&mut call)?, subscriber, asker, request);
             }

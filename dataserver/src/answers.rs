@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use sharklock_locktable::{
-    Acquisition, Change, Finished, Grant, HoldView, LockTable, Name, Outcome, Refusal, Reply,
-    Status, Token,
+    Acquisition, AskView, Change, Finished, Grant, HoldView, LockTable, Name, Outcome, Refusal,
+    Reply, Status, Token,
 };
 use sharklock_multiraft::Store;
 use sharklock_proto::{
@@ -196,6 +196,7 @@ impl Answers<'_> {
             About::Release => Body::Release(released(position, &reply)),
             About::Cancel => Body::Cancel(cancelled(position, &reply)),
             About::Downgrade => Body::Downgrade(downgraded(position, &reply)),
+            About::SetAttributes => Body::SetAttributes(attributes_set(position, &reply)),
             About::Ask => {
                 let holds = holds(reply);
                 let asked_count = u32::try_from(holds.len()).unwrap_or(u32::MAX);
@@ -330,12 +331,24 @@ impl Answers<'_> {
             Change::Closed { acquisition, .. } => {
                 self.subscribers.remove(&acquisition);
             }
-            Change::EndingBegan { token, name, acquisitions, reason, .. } => {
+            Change::EndingBegan { token, name, acquisitions, reason, how, .. } => {
                 for acquisition in acquisitions {
                     let mut event = self.event_of(acquisition, &name);
                     event.set_kind(v1::AcquisitionEventKind::Ending);
                     event.token = token.0;
                     event.ending_reason.clone_from(&reason);
+                    event.set_gone_reason(wire::gone_reason(how));
+                    self.send(acquisition, event);
+                }
+            }
+            Change::Asked { token, name, acquisitions, by, since_unix_ms, grace_ms, .. } => {
+                let asked = AskView { by, since_unix_ms, grace_ms };
+                for acquisition in acquisitions {
+                    let mut event = self.event_of(acquisition, &name);
+                    event.set_kind(v1::AcquisitionEventKind::Asked);
+                    event.token = token.0;
+                    // It has just begun.
+                    event.asked = Some(wire::ask_mark(asked.clone(), grace_ms));
                     self.send(acquisition, event);
                 }
             }
@@ -347,7 +360,6 @@ impl Answers<'_> {
             | Change::Downgraded { .. }
             | Change::ConditionSet { .. }
             | Change::Claimed { .. }
-            | Change::Asked { .. }
             | Change::AskDropped { .. }
             | Change::DelayBegan { .. }
             | Change::DelayEnded { .. }
@@ -437,6 +449,23 @@ fn downgraded(position: Option<v1::Position>, reply: &Reply) -> v1::DowngradeRes
         }
         reply => {
             response.set_outcome(v1::DowngradeOutcome::Gone);
+            response.set_gone_reason(wire::gone_reason(finished(reply)));
+        }
+    }
+    response
+}
+
+fn attributes_set(position: Option<v1::Position>, reply: &Reply) -> v1::SetAttributesResponse {
+    let mut response = v1::SetAttributesResponse { position, ..Default::default() };
+    match reply {
+        Reply::AttributesSet { is_newest: true } => {
+            response.set_outcome(v1::SetAttributesOutcome::Set);
+        }
+        Reply::AttributesSet { is_newest: false } => {
+            response.set_outcome(v1::SetAttributesOutcome::Overtaken);
+        }
+        reply => {
+            response.set_outcome(v1::SetAttributesOutcome::Gone);
             response.set_gone_reason(wire::gone_reason(finished(reply)));
         }
     }

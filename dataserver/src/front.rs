@@ -116,6 +116,8 @@ pub enum About {
     Ask,
     /// A downgrade.
     Downgrade,
+    /// A change of attributes.
+    SetAttributes,
 }
 
 /// What a claim or a change of a condition is to have led to.

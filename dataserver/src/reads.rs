@@ -4,7 +4,9 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use prost::Message as _;
-use sharklock_locktable::{Acquisition, HoldView, LockView, Name, Status, Token, WaiterView};
+use sharklock_locktable::{
+    Acquisition, AskView, EndingView, HoldView, LockView, Name, Status, Token, WaiterView,
+};
 use sharklock_multiraft::{PeerProgress, ReplicaStatus, Store};
 use sharklock_proto::{
     internal::v1::{self as internal, store_reply::Body},
@@ -296,18 +298,25 @@ impl Answers<'_> {
             ..v1::KeepAliveAnswer::default()
         };
         match self.table.status(&item.name, acquisition) {
-            Status::Held { grant, ending, .. } => {
+            Status::Held { grant, ending, asked } => {
                 if clock.is_pending(LeaseKey::Hold(grant.token)) {
                     return None;
                 }
                 clock.tell(grant.token);
-                answer.set_state(match ending {
-                    Some(_) => v1::KeepAliveState::Ending,
-                    None => v1::KeepAliveState::Held,
-                });
                 answer.token = grant.token.0;
                 answer.fence_floor = grant.fence_floor.0;
-                answer.ending_reason = ending.unwrap_or_default();
+                match ending {
+                    Some(EndingView { reason, how }) => {
+                        answer.set_state(v1::KeepAliveState::Ending);
+                        answer.set_gone_reason(wire::gone_reason(how));
+                        answer.ending_reason = reason;
+                    }
+                    None => {
+                        answer.set_state(v1::KeepAliveState::Held);
+                        let mark = |asked| self.ask_mark(grant.token, asked, Some(clock));
+                        answer.asked = asked.map(mark);
+                    }
+                }
             }
             Status::Waiting { place } => {
                 if clock.is_pending(LeaseKey::Waiter(acquisition)) {
@@ -361,13 +370,27 @@ impl Answers<'_> {
     }
 
     pub fn holder(&self, hold: HoldView, clock: Option<&LeaseClock>) -> v1::Holder {
-        let remaining = self.remaining_of(&hold, clock);
-        wire::holder(hold, remaining)
+        let attributes = hold.owner.attributes.iter().cloned().collect();
+        v1::Holder { attributes, ..self.holder_in_short(hold, clock) }
     }
 
-    pub fn holder_in_short(&self, hold: HoldView, clock: Option<&LeaseClock>) -> v1::Holder {
+    /// A hold for people, without what its client said of itself at length: an answer to somebody who
+    /// only tried must be cheap, and `GetLock` shows the rest.
+    pub fn holder_in_short(&self, mut hold: HoldView, clock: Option<&LeaseClock>) -> v1::Holder {
         let remaining = self.remaining_of(&hold, clock);
-        wire::holder_in_short(hold, remaining)
+        let mark = hold.asked.take().map(|asked| self.ask_mark(hold.grant.token, asked, clock));
+        v1::Holder { asked: mark, ..wire::holder_in_short(hold, remaining) }
+    }
+
+    /// Of a hold, with what is left of its grace.
+    pub fn ask_mark(
+        &self,
+        token: Token,
+        asked: AskView,
+        clock: Option<&LeaseClock>,
+    ) -> v1::AskMark {
+        let left = clock.and_then(|clock| clock.grace_left(self.now, token, asked.grace_ms));
+        wire::ask_mark(asked, left.map_or(0, whole_ms))
     }
 
     fn remaining_of(&self, hold: &HoldView, clock: Option<&LeaseClock>) -> u64 {

@@ -4,9 +4,10 @@
 use std::time::Duration;
 
 use sharklock_locktable::{
-    Acquire, Acquisition, AcquisitionId, Agreement, Cancel, Claim, Condition, ConditionFlaw,
-    Downgrade, Finished, Grant, HoldView, Instance, LeaseRule, LockView, Mode, Owner, Reclaim,
-    Refusal, Release, SessionHandle, SetCondition, Token, Wait, WaiterView,
+    Acquire, Acquisition, AcquisitionId, Agreement, AskView, Cancel, Claim, Condition,
+    ConditionFlaw, Downgrade, Finished, Grant, HoldView, Instance, LeaseRule, LockView, Mode,
+    Owner, Reclaim, Refusal, Release, SessionHandle, SetAttributes, SetCondition, Token, Wait,
+    WaiterView,
 };
 use sharklock_proto::{
     internal::v1::{self as internal, store_error},
@@ -155,6 +156,17 @@ pub fn set_condition(
         condition,
     };
     Ok((set, Wish::Condition(condition, next)))
+}
+
+/// A change of attributes as a command.
+pub fn set_attributes(caller: &Caller, request: v1::SetAttributesRequest) -> SetAttributes {
+    SetAttributes {
+        acquisition: caller.acquisition(request.acquisition_id),
+        name: request.name.into(),
+        token: Token(request.token),
+        seq: request.seq,
+        attributes: request.attributes.into_iter().collect(),
+    }
 }
 
 /// A downgrade as a command.
@@ -390,8 +402,7 @@ pub fn granted(response: &mut v1::AcquireResponse, grant: Grant) {
     response.ttl_ms = grant.ttl_ms;
 }
 
-/// A hold for people, without what its client said of itself at length: an answer to somebody who only
-/// tried must be cheap, and `GetLock` shows the rest.
+/// A hold for people, without attributes and mark.
 pub fn holder_in_short(hold: HoldView, remaining_ms: u64) -> v1::Holder {
     let (mode, permits) = mode(hold.mode);
     v1::Holder {
@@ -410,15 +421,18 @@ pub fn holder_in_short(hold: HoldView, remaining_ms: u64) -> v1::Holder {
         acquisition_id: hold.acquisition.id.0,
         agreement: (!hold.agreement.is_default()).then(|| agreement(&hold.agreement)),
         orphaned: hold.orphaned,
+        arrival: hold.arrival,
         instance: hold.acquisition.instance.0,
         ..v1::Holder::default()
     }
 }
 
-/// A hold for people.
-pub fn holder(hold: HoldView, remaining_ms: u64) -> v1::Holder {
-    let attributes = hold.owner.attributes.iter().cloned().collect();
-    v1::Holder { attributes, ..holder_in_short(hold, remaining_ms) }
+/// The mark of a waiter that has asked for a hold.
+pub fn ask_mark(asked: AskView, remaining_ms: u64) -> v1::AskMark {
+    let AskView { by, since_unix_ms, grace_ms } = asked;
+    let (session, owner_id) =
+        by.map(|by| (by.session.to_string(), by.owner_id)).unwrap_or_default();
+    v1::AskMark { session, owner_id, since_unix_ms, grace_ms, remaining_ms }
 }
 
 /// A waiter for people.
@@ -438,6 +452,7 @@ pub fn waiter(waiter: WaiterView, remaining_ms: u64) -> v1::Holder {
         remaining_ms,
         acquisition_id: waiter.acquisition.id.0,
         agreement: (!agreed.is_default()).then(|| agreement(&agreed)),
+        arrival: waiter.arrival,
         instance: waiter.acquisition.instance.0,
         ..v1::Holder::default()
     }

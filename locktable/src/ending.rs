@@ -128,6 +128,7 @@ impl Lock {
             ttl_ms: hold.row.ttl_ms,
             acquisitions: hold.row.acquisitions(),
             reason: reason.to_owned(),
+            how: cause.how(),
         });
     }
 

@@ -63,8 +63,8 @@ pub use ended::{EndedLife, EndedRow};
 pub use ids::{Acquisition, AcquisitionId, Instance, Name, SessionHandle, Token};
 pub use leases::{Lease, LeaseCursor};
 pub use outcome::{
-    Agreement, AskView, Change, DelayView, Finished, Grant, HoldView, LockView, Outcome, Refusal,
-    Reply, Status, WaiterView,
+    Agreement, AskView, Change, DelayView, EndingView, Finished, Grant, HoldView, LockView,
+    Outcome, Refusal, Reply, Status, WaiterView,
 };
 pub use restore::{RestoreError, Restoring};
 pub use rows::{

@@ -284,6 +284,8 @@ pub enum Change {
         acquisitions: Vec<Acquisition>,
         /// Why, for people.
         reason: String,
+        /// How it will end, unless its holder gives it up before.
+        how: Finished,
     },
     /// An Expire found that another acquisition had joined the hold: its deadline starts anew.
     ExpireMissed {
@@ -419,8 +421,8 @@ pub enum Status {
     Held {
         /// The grant.
         grant: Grant,
-        /// Set when the hold is ending: why, for people.
-        ending: Option<String>,
+        /// Set when the hold is ending.
+        ending: Option<EndingView>,
         /// Set when a waiter has asked for the lock.
         asked: Option<AskView>,
     },
@@ -431,6 +433,15 @@ pub enum Status {
     },
     /// It is no more.
     Finished(Finished),
+}
+
+/// The notice that a hold ends, as its holder may see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndingView {
+    /// Why, for people.
+    pub reason: String,
+    /// How it will end, unless its holder gives it up before.
+    pub how: Finished,
 }
 
 /// The mark of a waiter that has asked for a lock, as its holder and others may see it.

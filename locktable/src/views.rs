@@ -3,8 +3,8 @@
 use std::{cmp::Reverse, ops::Bound};
 
 use crate::{
-    Acquisition, Agreement, AskMark, AskView, DelayRow, DelayView, Extras, Finished, HoldRow,
-    HoldView, LockTable, LockView, Name, Status, Token, WaiterRow, WaiterView, lock::Lock,
+    Acquisition, Agreement, AskMark, AskView, DelayRow, DelayView, EndingView, Extras, Finished,
+    HoldRow, HoldView, LockTable, LockView, Name, Status, Token, WaiterRow, WaiterView, lock::Lock,
     sessions::Place,
 };
 
@@ -118,7 +118,9 @@ impl Lock {
         }
         Status::Held {
             grant: self.grant_of(hold),
-            ending: hold.ending().map(|mark| mark.reason.clone()),
+            ending: hold
+                .ending()
+                .map(|mark| EndingView { reason: mark.reason.clone(), how: mark.cause.how() }),
             asked: ask_view(hold),
         }
     }

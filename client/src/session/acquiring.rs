@@ -213,8 +213,8 @@ impl SessionCore {
                     self.closed_by_server(id, Some(reason), effects);
                 }
             }
-            PushedKind::Ending { token, reason } => {
-                self.ending(now, id, &name, token, &reason, effects);
+            PushedKind::Ending { token, why } => {
+                self.ending(now, id, &name, token, &why, effects);
             }
             PushedKind::Asked(mark) => self.asked_for(now, id, &mark, effects),
         }

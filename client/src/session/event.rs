@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use crate::{
     cluster::ClusterMismatch,
     condition::{Agreement, Condition},
+    error::LostReason,
     failure::Failure,
     ids::{AcquisitionId, FencingToken, Position, Seq},
     request::{AskMark, Holder, Request},
@@ -228,12 +229,12 @@ pub enum KeepAliveState {
         /// 1 is next.
         place: u32,
     },
-    /// Held, not renewed: an operator wants its end.
+    /// Held, not renewed: it is to end.
     Ending {
         /// The fencing token.
         token: FencingToken,
-        /// The operator's words.
-        reason: String,
+        /// What the hold is lost for.
+        why: LostReason,
     },
     /// No more.
     Gone(GoneReason),
@@ -264,12 +265,12 @@ pub enum PushedKind {
     },
     /// It is no more.
     Gone(GoneReason),
-    /// An operator wants its end.
+    /// It is to end.
     Ending {
         /// The fencing token.
         token: FencingToken,
-        /// The operator's words.
-        reason: String,
+        /// What the hold is lost for.
+        why: LostReason,
     },
     /// A waiter has asked for the lock.
     Asked(AskMark),

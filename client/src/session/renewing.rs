@@ -136,8 +136,8 @@ impl SessionCore {
                 }
                 self.renew(now, id, echo, effects);
             }
-            KeepAliveState::Ending { token, reason } => {
-                self.ending(now, id, &name, token, &reason, effects);
+            KeepAliveState::Ending { token, why } => {
+                self.ending(now, id, &name, token, &why, effects);
             }
             KeepAliveState::Gone(reason) => self.gone(id, reason, effects),
         }
@@ -257,7 +257,7 @@ impl SessionCore {
         }
     }
 
-    /// An operator wants the hold ended: every guard of it is lost first, and the releases that
+    /// The hold is to end: every guard of it is lost first, and the releases that
     /// follow when they are given back tell the cluster that their holders have stopped.
     pub(super) fn ending(
         &mut self,
@@ -265,10 +265,9 @@ impl SessionCore {
         id: AcquisitionId,
         name: &str,
         token: FencingToken,
-        reason: &str,
+        why: &LostReason,
         effects: &mut Effects,
     ) {
-        let reason = LostReason::ForceReleased { reason: reason.to_owned() };
         if !self.open.contains_key(&id) {
             self.close_stray(now, id, &Arc::from(name), Way::Release(token), effects);
         }
@@ -279,13 +278,13 @@ impl SessionCore {
         for id in of_hold {
             let Some(acquisition) = self.open.get_mut(&id) else { continue };
             match &acquisition.phase {
-                Phase::Held { .. } => self.lose(id, reason.clone(), effects),
+                Phase::Held { .. } => self.lose(id, why.clone(), effects),
                 Phase::Lost { .. } => {}
                 // Nobody uses it: the release may follow at once.
                 Phase::Requested | Phase::Waiting { .. } | Phase::Granted { .. } => {
                     let name = Arc::clone(&acquisition.request.name);
                     acquisition.phase = Phase::Lost { token };
-                    let error = AcquireError::Lost { name, reason: reason.clone() };
+                    let error = AcquireError::Lost { name, reason: why.clone() };
                     self.fail(now, id, error, effects);
                 }
             }

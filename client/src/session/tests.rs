@@ -313,7 +313,9 @@ impl Player {
                     KeepAliveState::Waiting { place: u32::try_from(number()).expect("a place") }
                 }
                 "gone" => KeepAliveState::Gone(gone_reason(parts[2])),
-                "ending" => KeepAliveState::Ending { token: token(), reason: parts[3].to_owned() },
+                "ending" => {
+                    KeepAliveState::Ending { token: token(), why: by_operator(parts[3].to_owned()) }
+                }
                 other => panic!("unknown state {other}"),
             };
             KeepAliveAnswer {
@@ -480,7 +482,9 @@ fn pushed(words: &Words<'_>) -> Event {
         "granted" => PushedKind::Granted { token: token(), fence_floor: token() },
         "gone" => PushedKind::Gone(gone_reason(words.text(4))),
         "asked" => PushedKind::Asked(ask_mark(words.text(4))),
-        "ending" => PushedKind::Ending { token: token(), reason: words.plain[5..].join(" ") },
+        "ending" => {
+            PushedKind::Ending { token: token(), why: by_operator(words.plain[5..].join(" ")) }
+        }
         other => panic!("unknown event {other}"),
     };
     let (id, name) = (AcquisitionId(words.number(2)), words.text(3).to_owned());
@@ -604,4 +608,8 @@ fn duration(text: &str) -> Duration {
 
 fn seconds(duration: Duration) -> String {
     format!("{:.3}s", duration.as_secs_f64())
+}
+
+fn by_operator(reason: String) -> crate::error::LostReason {
+    crate::error::LostReason::ForceReleased { reason }
 }

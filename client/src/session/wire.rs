@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     condition::{Agreement, Condition, LeaseRule},
+    error::LostReason,
     failure::Failure,
     ids::{AcquisitionId, FencingToken, Position, Seq},
     request::{AskMark, HeldMode, Holder, LockInfo, LockMode, Request, Wait},
@@ -309,7 +310,7 @@ fn keep_alive_answer(answer: v1::KeepAliveAnswer) -> Option<KeepAliveAnswer> {
         },
         v1::KeepAliveState::Waiting => KeepAliveState::Waiting { place: answer.place },
         v1::KeepAliveState::Ending => {
-            KeepAliveState::Ending { token, reason: answer.ending_reason }
+            KeepAliveState::Ending { token, why: why(answer.gone_reason, answer.ending_reason) }
         }
         v1::KeepAliveState::Gone => KeepAliveState::Gone(gone_reason(answer.gone_reason)),
         v1::KeepAliveState::Unspecified => return None,
@@ -331,13 +332,23 @@ fn pushed(event: v1::AcquisitionEvent) -> Option<Pushed> {
         }
         v1::AcquisitionEventKind::Gone => PushedKind::Gone(gone_reason(event.gone_reason)),
         v1::AcquisitionEventKind::Ending => {
-            PushedKind::Ending { token, reason: event.ending_reason }
+            PushedKind::Ending { token, why: why(event.gone_reason, event.ending_reason) }
         }
         v1::AcquisitionEventKind::Asked => PushedKind::Asked(event.asked.map(ask_mark)?),
         v1::AcquisitionEventKind::Unspecified => return None,
     };
     let id = AcquisitionId(event.acquisition_id);
     Some(Pushed { name: event.name, id, what, position: position(event.position) })
+}
+
+/// What a hold is lost for that is to end. An older server does not say how: then an operator wants it.
+fn why(how: i32, words: String) -> LostReason {
+    match gone_reason(how) {
+        GoneReason::ForceReleased | GoneReason::Unknown => {
+            LostReason::ForceReleased { reason: words }
+        }
+        how => super::acquiring::lost_reason(how),
+    }
 }
 
 fn gone_reason(reason: i32) -> GoneReason {

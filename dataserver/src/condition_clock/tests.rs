@@ -106,6 +106,7 @@ fn an_ending_hold_has_no_other_time_than_its_lease() {
         ttl_ms: 10_000,
         acquisitions: vec![],
         reason: "stuck".into(),
+        how: sharklock_locktable::Finished::ForceReleased,
     };
     clock.observe(at(1), &ending);
     assert_eq!(clock.next_alarm(), None);

@@ -145,6 +145,7 @@ mod tests {
             ttl_ms: TTL_MS,
             acquisitions: vec![],
             reason: "stuck".into(),
+            how: sharklock_locktable::Finished::ForceReleased,
         };
         clock.observe(at(0), &ending);
         let delay = Change::DelayBegan { token: Token(4), name: "c".into(), delay_ms: 10_000 };

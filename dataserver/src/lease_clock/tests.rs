@@ -160,6 +160,7 @@ fn an_ending_hold_is_waited_out_in_full_and_not_renewed() {
         ttl_ms: TTL_MS,
         acquisitions: vec![acquisition(1)],
         reason: "stuck".into(),
+        how: sharklock_locktable::Finished::ForceReleased,
     };
     clock.observe(at(4_000), &ending);
     assert_eq!(clock.renew(at(5_000), LeaseKey::Hold(Token(5))), Renewal::Ending);

@@ -659,7 +659,10 @@ impl Naive {
             if hold.orphan {
                 return Status::Finished(Finished::Orphaned);
             }
-            let ending = hold.notice.as_ref().map(|notice| notice.reason.clone());
+            let ending = hold.notice.as_ref().map(|notice| {
+                let (reason, how) = (notice.reason.clone(), super::naive_terms::how_it_ends(notice.cause));
+                sharklock_locktable::EndingView { reason, how }
+            });
             return Status::Held { grant: hold.grant(), ending, asked: hold.ask_view() };
         }
         let mut heirs = self.held.iter().filter(|hold| hold.name == *name).filter_map(Held::heir);

@@ -117,18 +117,13 @@ impl Naive {
         }
         let hold = &self.held[index];
         let Notice { cause, heir, .. } = hold.notice.clone().expect("it is ending");
-        let how = match cause {
-            EndingCause::Operator => Finished::ForceReleased,
-            EndingCause::MaxHold => Finished::HeldTooLong,
-            EndingCause::AskGrace => Finished::AskedFor,
+        match cause {
             EndingCause::Reclaim if heir.is_some() => {
                 self.inherit(at, index, Finished::Reclaimed, true);
-                return;
             }
-            EndingCause::Reclaim if hold.claimed => return self.make_orphan(index),
-            EndingCause::Reclaim => Finished::Reclaimed,
-        };
-        self.take(at, index, how, told);
+            EndingCause::Reclaim if hold.claimed => self.make_orphan(index),
+            cause => self.take(at, index, how_it_ends(cause), told),
+        }
     }
 
     fn give_notice(&mut self, index: usize, cause: EndingCause, reason: &str) {
@@ -143,6 +138,7 @@ impl Naive {
             ttl_ms: hold.ttl_ms,
             acquisitions: hold.ids(),
             reason: reason.into(),
+            how: how_it_ends(cause),
         });
     }
 
@@ -521,5 +517,15 @@ impl Naive {
         upper.gone = self.gone.iter().filter(|it| is_upper(&it.name)).cloned().collect();
         upper.gone_ever = self.gone_ever + upper.gone.len() as u64;
         upper
+    }
+}
+
+/// How a hold ends that was told of its end for this cause.
+pub fn how_it_ends(cause: EndingCause) -> Finished {
+    match cause {
+        EndingCause::Operator => Finished::ForceReleased,
+        EndingCause::MaxHold => Finished::HeldTooLong,
+        EndingCause::AskGrace => Finished::AskedFor,
+        EndingCause::Reclaim => Finished::Reclaimed,
     }
 }

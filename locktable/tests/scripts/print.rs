@@ -94,7 +94,7 @@ fn change(output: &mut String, change: &Change) {
         Change::HoldEnded { token, name, acquisitions, how } => {
             line!(output, "+ {name}: {token} ended, {how:?}, with {}", spell_all(acquisitions));
         }
-        Change::EndingBegan { token, name, ttl_ms, acquisitions, reason } => {
+        Change::EndingBegan { token, name, ttl_ms, acquisitions, reason, how: _ } => {
             let who = spell_all(acquisitions);
             line!(output, "+ {name}: {token} of {who} is ending, ttl={ttl_ms}, {reason:?}");
         }
@@ -107,7 +107,7 @@ fn change(output: &mut String, change: &Change) {
 pub fn status(output: &mut String, status: &Status) {
     match status {
         Status::Held { grant, ending, asked } => {
-            let ending = ending.as_ref().map(|reason| format!(", ending: {reason:?}"));
+            let ending = ending.as_ref().map(|it| format!(", ending: {:?}", it.reason));
             let asked = asked.as_ref().map(|it| format!(",{}", spell_ask(it))).unwrap_or_default();
             line!(output, "held {}{asked}{}", spell_grant(grant), ending.unwrap_or_default());
         }
