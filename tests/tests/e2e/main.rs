@@ -28,6 +28,7 @@ mod older_copy;
 mod power_cut;
 mod ranges;
 mod rebalance;
+mod reclaim;
 mod recover;
 mod restart;
 mod split_under_load;

@@ -1,0 +1,164 @@
+//! Conditions through the public client: holds that outlive their client, changes of a held lock, and
+//! the orderly end of a client.
+
+use std::time::Duration;
+
+use sharklock_client::{
+    AcquireError, ChangeError, Client, Condition, DowngradeError, FencingToken, GuardEventKind,
+    LeaseRule, LockInfo, LostReason, ReclaimError,
+};
+use sharklock_tests::server::Server;
+use sharklock_tests::wait::eventually;
+use tokio::time::timeout;
+
+/// For what is over in milliseconds on an idle machine, beside a lease of two seconds.
+const SOON: Duration = Duration::from_secs(20);
+/// The shortest that a server takes.
+const SHORT: Duration = Duration::from_secs(2);
+const SECRET: [u8; 16] = *b"one older secret";
+
+fn life(server: &Server, instance: u64) -> Client {
+    let builder = Client::builder().endpoints([server.endpoint()]);
+    builder.session_secret(SECRET).instance(instance).build().expect("the endpoint is one")
+}
+
+async fn seen(client: &Client, name: &str) -> LockInfo {
+    let seen = client.get_lock(name).await.expect("a look succeeds");
+    seen.lock.expect("somebody has it")
+}
+
+/// A life of a client that acquires a lock and ends without a word: its token.
+fn crashed_with(client: Client, name: &'static str, stays: bool) -> FencingToken {
+    let crash = move || {
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime starts");
+        let guard = runtime.block_on(async {
+            let lock = client.lock(name).ttl(SHORT);
+            let lock = if stays { lock.hold() } else { lock };
+            lock.acquire().await.expect("the lock is free")
+        });
+        // Nobody is left who could send a release.
+        runtime.shutdown_background();
+        guard.token()
+    };
+    std::thread::spawn(crash).join().expect("no panic")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_that_stays_is_taken_back_by_the_next_life_of_its_client() {
+    let server = Server::start().await;
+    let older = life(&server, 1);
+    let token = tokio::task::block_in_place(|| crashed_with(older, "kept", true));
+    let other = server.client();
+    eventually("the lease ends", SOON, async || {
+        seen(&other, "kept").await.holders[0].orphaned.then_some(())
+    })
+    .await;
+    assert!(other.try_lock("kept").await.expect("it is answered").is_none(), "it stays");
+    let newer = life(&server, 2);
+    let guard = newer.reclaim("kept", token).await.expect("it is an orphan of this session");
+    assert!(guard.token() > token && guard.is_valid());
+    assert!(guard.agreement().claimed && guard.agreement().condition.holds());
+    let again = newer.reclaim("kept", token).await;
+    assert!(matches!(&again, Err(ReclaimError::Gone { holders, .. }) if holders.len() == 1));
+    guard.release().await.expect("it is held");
+    assert!(other.try_lock("kept").await.expect("it is answered").is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_live_hold_is_taken_back_when_its_lease_would_have_ended() {
+    let server = Server::start().await;
+    let older = life(&server, 1);
+    let token = tokio::task::block_in_place(|| crashed_with(older, "kept", true));
+    let newer = life(&server, 2);
+    let guard = timeout(SOON, newer.reclaim("kept", token)).await.expect("it takes a lease");
+    let guard = guard.expect("the older life does not answer");
+    assert!(guard.token() > token && guard.agreement().claimed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_life_hears_that_a_newer_one_has_taken_its_lock() {
+    let server = Server::start().await;
+    let (older, newer) = (life(&server, 1), life(&server, 2));
+    let guard = older.lock("kept").ttl(SHORT).acquire().await.expect("the lock is free");
+    let token = guard.token();
+    let taking = tokio::spawn(async move { newer.reclaim("kept", token).await });
+    timeout(SOON, guard.lost()).await.expect("it is told");
+    assert!(!guard.is_valid());
+    // It lets go, and the newer one need not wait for the end of the lease.
+    drop(guard);
+    let taken = timeout(SOON, taking).await.expect("in time").expect("no panic");
+    assert!(taken.expect("the older one has let go").token() > token);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_condition_is_changed_while_held() {
+    let server = Server::start().await;
+    let client = server.client();
+    let guard = client.lock("a").ttl(SHORT).acquire().await.expect("the lock is free");
+    assert_eq!(guard.agreement().condition, Condition::default());
+    let limit = Condition { max_hold: Some(SOON * 3), ..Condition::default() };
+    let agreed = guard.set_condition(limit, SHORT * 2).await.expect("it is held");
+    assert_eq!((agreed.condition, agreed.ttl), (limit, SHORT * 2));
+    assert_eq!(guard.ttl(), SHORT * 2);
+    let stays = Condition { lease: LeaseRule::Hold, ..Condition::default() };
+    let agreed = guard.set_condition(stays, SHORT * 2).await.expect("it is held");
+    assert!(agreed.claimed && agreed.condition.holds());
+    let shown = &seen(&client, "a").await.holders[0];
+    assert_eq!((shown.agreement, shown.ttl), (agreed, SHORT * 2));
+    let shorter = guard.set_condition(stays, SHORT).await;
+    assert!(matches!(shorter, Err(ChangeError::Invalid { .. } | ChangeError::Refused { .. })));
+    guard.release().await.expect("it is held");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_downgraded_hold_lets_sharers_in() {
+    let server = Server::start().await;
+    let (client, other) = (server.client(), server.client());
+    let guard = client.lock("a").acquire().await.expect("the lock is free");
+    let token = guard.token();
+    let inner = client.lock("a").reenter(&guard).acquire().await.expect("it is held");
+    let refused = guard.downgrade().await;
+    let Err(DowngradeError::Kept { guard, error: ChangeError::Shared { .. } }) = refused else {
+        panic!("another guard counts on it: {refused:?}");
+    };
+    drop(inner);
+    let guard = guard.downgrade().await.expect("it is alone");
+    assert!(guard.token() > token);
+    let sharer = other.lock("a").shared().try_acquire().await.expect("it is answered");
+    assert!(sharer.is_some() && other.try_lock("a").await.expect("it is answered").is_none());
+    guard.release().await.expect("it is held under its new token");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_is_closed_lets_nobody_in_beside_its_users() {
+    let server = Server::start().await;
+    let (client, other) = (server.client(), server.client());
+    let mut events = client.events();
+    let held = client.lock("a").ttl(SHORT).acquire().await.expect("the lock is free");
+    let waiting = client.lock("b");
+    let blocker = other.lock("b").acquire().await.expect("the lock is free");
+    let waiting = tokio::spawn(async move { waiting.acquire().await });
+    let user = tokio::spawn(async move {
+        let lost = held.run(std::future::pending::<()>()).await.expect_err("it has no end");
+        assert_eq!(lost.reason, LostReason::Closed);
+        // Slow to stop: longer than the lease.
+        let looks = async || other.try_lock("a").await.expect("it is answered");
+        for _ in 0..5 {
+            assert!(looks().await.is_none(), "it is kept until its user has stopped");
+            tokio::time::sleep(SHORT / 4).await;
+        }
+        drop(held);
+    });
+    let closed = timeout(SOON, client.close(SOON)).await.expect("its user stops in time");
+    user.await.expect("no panic");
+    assert_eq!((closed.released.len(), closed.unconfirmed.len()), (1, 0));
+    assert!(matches!(waiting.await.expect("no panic"), Err(AcquireError::Closed)));
+    assert!(matches!(client.lock("c").acquire().await, Err(AcquireError::Closed)));
+    drop((client, blocker));
+    let mut kinds = Vec::new();
+    while let Some(event) = timeout(SOON, events.next()).await.expect("it ends") {
+        kinds.push(event.expect("nothing is missed").kind);
+    }
+    let lost = GuardEventKind::Lost(LostReason::Closed);
+    assert_eq!(kinds, [GuardEventKind::Safe, lost, GuardEventKind::Released]);
+}
