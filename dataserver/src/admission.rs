@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use sharklock_locktable::{
-    Acquire, Acquisition, Ask, Cancel, Command, End, EndCause, Ending, LockTable, Refusal, Status,
-    Token,
+    Acquire, Acquisition, Ask, Cancel, Command, End, EndCause, Ending, LockTable, Refusal,
+    SetAttributes, Status, Token,
 };
 use sharklock_multiraft::AwaitedChild;
 use sharklock_proto::{
@@ -55,7 +55,7 @@ pub struct Admission<'a> {
 
 impl Admission<'_> {
     /// Queues the call's command or question, or says why not.
-    pub fn admit(self, mut call: StoreCall, body: Body) -> Result<(), Kind> {
+    pub fn admit(mut self, mut call: StoreCall, body: Body) -> Result<(), Kind> {
         let to = self.to;
         let subscriber =
             (call.stream != 0).then_some(Subscriber { link: to.link, stream: call.stream });
@@ -99,6 +99,7 @@ impl Admission<'_> {
             }
             Body::SetAttributes(request) => {
                 let set = wire::set_attributes(&caller(&mut call)?, request);
+                self.may_grow(&set)?;
                 let asker = Asker::Call { to, about: About::SetAttributes };
                 self.ordinary(Command::SetAttributes(set), asker)?;
             }
@@ -208,6 +209,13 @@ impl Admission<'_> {
             return Err(wire::overloaded());
         }
         Ok(())
+    }
+
+    /// Whether the attributes of a hold may become so large.
+    fn may_grow(&mut self, set: &SetAttributes) -> Result<(), Kind> {
+        let Some(hold) = self.table.hold(set.name.as_str(), set.token) else { return Ok(()) };
+        let charge = Charge::of_attributes(set, &hold.owner.address);
+        self.memory.has_room(&charge, self.table, &self.front.pending)
     }
 
     /// The waiter that asks: the one that is named, or the first in the queue.

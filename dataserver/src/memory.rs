@@ -7,7 +7,7 @@
 
 use std::{collections::BTreeMap, ops::AddAssign};
 
-use sharklock_locktable::{Acquire, LockTable, Name, SessionHandle, host_of};
+use sharklock_locktable::{Acquire, LockTable, Name, SessionHandle, SetAttributes, host_of};
 use sharklock_proto::internal::v1::store_error::Kind;
 
 use crate::{front::Front, wire};
@@ -60,10 +60,12 @@ impl AddAssign for MemoryRefusals {
     }
 }
 
-/// The memory that an acquire takes until it is applied.
+/// The memory that a call takes until it is applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Charge {
     bytes: u64,
+    /// One for an acquire, none for what only makes a hold larger.
+    acquisitions: u64,
     session: SessionHandle,
     host: Box<str>,
     name: Name,
@@ -103,9 +105,22 @@ impl Charge {
     pub fn of(acquire: &Acquire) -> Self {
         Self {
             bytes: acquire.bytes(),
+            acquisitions: 1,
             session: acquire.acquisition.session,
             host: host_of(&acquire.owner.address).into(),
             name: acquire.name.clone(),
+        }
+    }
+
+    /// The memory that attributes will take at most, of a hold whose client is at `address`.
+    pub fn of_attributes(set: &SetAttributes, address: &str) -> Self {
+        let bytes = set.attributes.iter().map(|(key, value)| key.len() + value.len());
+        Self {
+            bytes: bytes.sum::<usize>() as u64,
+            acquisitions: 0,
+            session: set.acquisition.session,
+            host: host_of(address).into(),
+            name: set.name.clone(),
         }
     }
 }
@@ -120,7 +135,7 @@ impl Pending {
     pub fn add(&mut self, charge: &Charge, bounds: &MemoryBounds) {
         self.bytes += charge.bytes;
         *self.by_host.entry(charge.host.clone()).or_default() += charge.bytes;
-        *self.by_session.entry(charge.session).or_default() += 1;
+        *self.by_session.entry(charge.session).or_default() += charge.acquisitions;
         for (prefix, _) in bounds.of_name(&charge.name) {
             *self.by_prefix.entry(prefix.clone()).or_default() += charge.bytes;
         }
@@ -130,7 +145,7 @@ impl Pending {
     pub fn remove(&mut self, charge: &Charge) {
         self.bytes -= charge.bytes;
         take(&mut self.by_host, &charge.host, charge.bytes);
-        take(&mut self.by_session, &charge.session, 1);
+        take(&mut self.by_session, &charge.session, charge.acquisitions);
         let name = charge.name.as_str();
         let prefixes = self.by_prefix.iter_mut().filter(|(it, _)| name.starts_with(it.as_str()));
         prefixes.for_each(|(_, bytes)| *bytes -= charge.bytes);
@@ -232,8 +247,20 @@ impl StoreMemory {
         table: &LockTable,
         pending: &Pending,
     ) -> Result<(), Kind> {
-        let full = self.full(charge, table, pending);
-        let Some(full) = full.filter(|_| !table.knows(acquire.acquisition)) else { return Ok(()) };
+        match table.knows(acquire.acquisition) {
+            true => Ok(()),
+            false => self.has_room(charge, table, pending),
+        }
+    }
+
+    /// Whether there is room for so much in a range, or why not.
+    pub fn has_room(
+        &mut self,
+        charge: &Charge,
+        table: &LockTable,
+        pending: &Pending,
+    ) -> Result<(), Kind> {
+        let Some(full) = self.full(charge, table, pending) else { return Ok(()) };
         let refusals = &mut self.refusals;
         match full {
             Full::Store { .. } => refusals.store += 1,
@@ -257,7 +284,8 @@ impl StoreMemory {
         }
         let waiting = pending.by_session.get(&charge.session).copied().unwrap_or(0);
         let open = |_: &u64| table.open_acquisitions(charge.session) as u64 + waiting;
-        if let Some(max) = session_acquisitions.filter(|max| open(max) >= *max) {
+        let exceeds = |max: &u64| open(max) + charge.acquisitions > *max;
+        if let Some(max) = session_acquisitions.filter(exceeds) {
             return Some(Full::Session { max });
         }
         let mut prefixes = self.bounds.of_name(&charge.name);

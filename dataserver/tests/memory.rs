@@ -196,6 +196,33 @@ fn a_full_store_refuses_acquires_and_nothing_else() {
     );
 }
 
+#[test]
+fn attributes_that_a_full_store_has_no_room_for_are_refused_and_others_set() {
+    let mut rig = Rig::under(store_of(ROOM));
+    let (held, token, _) = rig.fill(ALICE, 1, "a/");
+    let mut set = |seq, bytes: usize| {
+        let request = v1::SetAttributesRequest {
+            name: format!("a/{held}"),
+            token,
+            acquisition_id: held,
+            seq,
+            attributes: [("load".to_owned(), "x".repeat(bytes))].into(),
+            ..Default::default()
+        };
+        let tag = rig.call(ALICE, store_call::Body::SetAttributes(request));
+        match rig.answer(tag) {
+            store_reply::Body::SetAttributes(response) => Ok(response.outcome()),
+            store_reply::Body::Error(internal::StoreError {
+                kind: Some(store_error::Kind::Refused(refused)),
+            }) => Err(refused.reason),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(set(1, 4_000), Err("STORE_FULL".to_owned()));
+    assert_eq!(set(2, 1), Ok(v1::SetAttributesOutcome::Set));
+    assert_eq!(set(1, 2), Ok(v1::SetAttributesOutcome::Overtaken));
+}
+
 /// Commands that are queued and not applied count: else one turn could let in any number.
 #[test]
 fn a_flood_within_one_turn_is_bounded() {

@@ -660,7 +660,8 @@ impl Naive {
                 return Status::Finished(Finished::Orphaned);
             }
             let ending = hold.notice.as_ref().map(|notice| {
-                let (reason, how) = (notice.reason.clone(), super::naive_terms::how_it_ends(notice.cause));
+                let (reason, how) =
+                    (notice.reason.clone(), super::naive_terms::how_it_ends(notice.cause));
                 sharklock_locktable::EndingView { reason, how }
             });
             return Status::Held { grant: hold.grant(), ending, asked: hold.ask_view() };
