@@ -70,15 +70,20 @@ impl LockTable {
         // One hold may have many open.
         places.sort();
         places.dedup();
-        let mut views = vec![];
+        let (mut holds, mut waiters) = (vec![], 0);
         for (name, place) in &places {
             self.with_lock(at, name, changes, |lock, step| match *place {
                 Place::Held(token) => {
-                    views.extend(lock.views_of(Some(token)));
+                    let views = lock.views_of(Some(token)).into_iter();
+                    holds.extend(views.map(|view| (name.clone(), view)));
                     lock.begin_ending_by_operator(step, token, &reason);
                 }
-                Place::Waiting(ticket) => lock.leave(step, ticket, Finished::ForceReleased),
+                Place::Waiting(ticket) => {
+                    waiters += 1;
+                    lock.leave(step, ticket, Finished::ForceReleased);
+                }
                 Place::Reclaiming(token) => {
+                    waiters += 1;
                     lock.drop_reclaimer(step, token, Finished::ForceReleased);
                 }
             });
@@ -87,7 +92,7 @@ impl LockTable {
         for (name, _) in places {
             self.with_lock(at, &name, changes, Lock::serve);
         }
-        Reply::Holds(views)
+        Reply::Revoked { holds, waiters }
     }
 }
 

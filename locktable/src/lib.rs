@@ -32,6 +32,7 @@ mod release;
 
 mod balance;
 mod leases;
+mod session_views;
 mod views;
 
 mod ledger;
@@ -71,5 +72,6 @@ pub use rows::{
     AskMark, AskedBy, DelayRow, EndingCause, EndingMark, Extras, FEATURE_LEVEL, FinishedRow,
     Header, HoldRow, LockRow, Quarantine, RING_ROW_LEN, Reclaimer, Row, RowKey, WaiterRow,
 };
+pub use session_views::{SessionLockView, SessionView, SessionWaitView, SessionsAsked};
 pub use table::{Counts, LockTable, TableLimits};
 pub use usage::host_of;

@@ -47,9 +47,16 @@ pub enum Reply {
     Released,
     /// To a cancel: it has left the queue, or is recorded so that it cannot come later.
     Cancelled,
-    /// To Ending, an operator's End and Revoke: what it concerned, as it was before. To an ask: the
+    /// To Ending and an operator's End: what it concerned, as it was before. To an ask: the
     /// holds that carry the mark now.
     Holds(Vec<HoldView>),
+    /// To Revoke: what the session had open, as it was before.
+    Revoked {
+        /// Its holds, each with its lock, in order of names and tokens.
+        holds: Vec<(Name, HoldView)>,
+        /// How many of its acquisitions waited, and have left.
+        waiters: u32,
+    },
     /// To a claim or a change of the condition: what is agreed now. If the revision is not the
     /// one that the command named (or the next, for a change), the command did nothing.
     Agreed(Agreement),

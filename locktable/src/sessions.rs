@@ -6,7 +6,10 @@ use std::{
     sync::Arc,
 };
 
-use crate::{Acquisition, AcquisitionId, HoldRow, Instance, Name, Owner, SessionHandle, Token};
+use crate::{
+    Acquisition, AcquisitionId, HoldRow, Instance, Name, Owner, SessionHandle, Token,
+    session_views::bounds_of,
+};
 
 /// The place of an open acquisition.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +72,11 @@ impl Session {
             }
         };
         halves.map(|half| Some(Self { owner: owner.clone(), all_open: half? }))
+    }
+
+    /// As the acquisition said that came first.
+    pub(crate) fn owner(&self) -> &Arc<Owner> {
+        &self.owner
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -134,6 +142,16 @@ impl Sessions {
     /// The open acquisitions of a session; `None` if it has none.
     pub(crate) fn session(&self, handle: SessionHandle) -> Option<&Session> {
         self.by_handle.get(&number(handle))
+    }
+
+    /// The sessions whose handles follow `after` and begin with these hex digits, in order.
+    pub(crate) fn from(
+        &self,
+        after: Option<SessionHandle>,
+        prefix: &str,
+    ) -> impl Iterator<Item = (SessionHandle, &Session)> {
+        let sessions = self.by_handle.range(bounds_of(after, prefix));
+        sessions.map(|(handle, session)| (SessionHandle(handle.to_be_bytes()), session))
     }
 
     pub(crate) fn get(&self, acquisition: Acquisition) -> Option<&Open> {

@@ -11,6 +11,7 @@ mod naive_ended;
 mod naive_terms;
 mod run;
 mod seen;
+mod sessions;
 
 use std::{
     env,

@@ -209,12 +209,12 @@ impl Naive {
         // Lock by lock: the holds, then who waits, then who is about to inherit.
         held.sort();
         let waiters: Vec<_> = self.waiting.iter().map(|waiter| waiter.acquisition).collect();
-        let mut views = vec![];
+        let mut holds = vec![];
         for (name, kind, which) in &held {
             let index = self.find(name, Token(*which));
             match (kind, index) {
                 (0, Some(index)) => {
-                    views.push(self.held[index].view());
+                    holds.push((name.clone(), self.held[index].view()));
                     self.operator_ends(at, index, &revoke.reason);
                 }
                 (1, _) => {
@@ -230,7 +230,8 @@ impl Naive {
             }
         }
         held.iter().for_each(|(name, ..)| self.serve(at, name));
-        Reply::Holds(views)
+        let waiters = held.iter().filter(|(_, kind, _)| *kind > 0).count() as u32;
+        Reply::Revoked { holds, waiters }
     }
 
     pub fn time_up(&mut self, at: At, time_up: &TimeUp) -> Reply {

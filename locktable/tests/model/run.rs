@@ -11,6 +11,7 @@ use crate::{
     commands::{Commands, Dice, TERM, names},
     naive::Naive,
     seen::Seen,
+    sessions,
 };
 
 /// A table, its model, and the image that flushes have made of it.
@@ -203,6 +204,7 @@ impl Half {
         assert_eq!(self.table.locks("", "", usize::MAX, usize::MAX, usize::MAX), expected);
         assert_eq!(self.table.leases(), self.model.leases(names));
         self.check_runs_of_leases();
+        sessions::check(&self.table, &self.model);
         let counts = Counts {
             locks: expected.len(),
             holds: self.model.held.len(),

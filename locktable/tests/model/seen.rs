@@ -8,7 +8,8 @@ use std::{
 
 use sharklock_locktable::{Change, ConditionFlaw, EndingCause, Outcome, Refusal, Reply};
 
-const MUST_BE_SEEN: &str = "Granted Queued StillHeld Released Cancelled Holds Agreed AttributesSet Done Indeterminate \
+const MUST_BE_SEEN: &str = "Granted Queued StillHeld Released Cancelled Holds Revoked Agreed AttributesSet \
+    Done Indeterminate \
     Finished::Unknown Finished::Released Finished::Cancelled Finished::Expired \
     Finished::WaitTimedOut Finished::TryRefused Finished::ForceReleased Finished::HoldLost \
     Finished::Orphaned Finished::Reclaimed Finished::HeldTooLong Finished::AskedFor \
@@ -32,8 +33,8 @@ const _: fn(&Reply, &Refusal, &ConditionFlaw, &Change, EndingCause) =
         match reply {
             Reply::Granted(_) | Reply::Queued { .. } | Reply::Finished(_) | Reply::Refused(_) => {}
             Reply::StillHeld { .. } | Reply::Released | Reply::Cancelled | Reply::Holds(_) => {}
-            Reply::AttributesSet { .. } | Reply::Agreed(_) | Reply::Done | Reply::Indeterminate => {
-            }
+            Reply::Revoked { .. } | Reply::AttributesSet { .. } => {}
+            Reply::Agreed(_) | Reply::Done | Reply::Indeterminate => {}
         }
         match why {
             Refusal::ModeMismatch | Refusal::WouldDeadlock => {}

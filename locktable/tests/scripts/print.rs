@@ -28,6 +28,13 @@ pub fn outcome(outcome: &Outcome) -> String {
         Reply::Cancelled => line!(output, "cancelled"),
         Reply::Holds(views) if views.is_empty() => line!(output, "no holds"),
         Reply::Holds(views) => views.iter().for_each(|view| hold(&mut output, view)),
+        Reply::Revoked { holds, waiters } => {
+            line!(output, "revoked, {waiters} have waited");
+            for (name, view) in holds {
+                write!(output, "{name}: ").expect("a string takes all");
+                hold(&mut output, view);
+            }
+        }
         Reply::Agreed(agreed) => line!(output, "agreed{}", spell_agreement(agreed)),
         Reply::AttributesSet { is_newest: true } => line!(output, "attributes set"),
         Reply::AttributesSet { is_newest: false } => line!(output, "attributes are older"),
