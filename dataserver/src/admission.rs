@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use sharklock_locktable::{
-    Acquire, Acquisition, Ask, Cancel, Command, End, EndCause, Ending, LockTable, Refusal,
-    SetAttributes, Status, Token,
+    Acquire, Acquisition, Ask, Cancel, Command, End, EndCause, Ending, LockTable, Refusal, Revoke,
+    SessionHandle, SetAttributes, Status, Token,
 };
 use sharklock_multiraft::AwaitedChild;
 use sharklock_proto::{
@@ -112,6 +112,16 @@ impl Admission<'_> {
                 self.look(Query::WatchLock { request, has_waited: false })?;
             }
             Body::ListRange(request) => self.look(Query::ListRange(request))?,
+            Body::ListRangeSessions(request) => {
+                let is_first = request.after.is_empty();
+                let after = (!is_first).then(|| handle(&request.after)).transpose()?;
+                self.look(Query::ListSessions(after, request))?;
+            }
+            Body::GetRangeSession(request) => {
+                let session = handle(&request.session)?;
+                self.look(Query::GetSession(session, request))?;
+            }
+            Body::RevokeRangeSession(request) => self.revoke(request)?,
             Body::Describe(_) => unreachable!("a store describes itself without a range"),
             Body::SplitRange(_) => unreachable!("a split concerns the range, and no lock"),
         }
@@ -185,6 +195,21 @@ impl Admission<'_> {
         let asker = Asker::Acquire { to: self.to, acquisition, name, seq, stale_at, charge: None };
         self.front.ask(Command::Reclaim(Box::new(reclaim)), asker);
         Ok(())
+    }
+
+    /// A command only where there is something to end: an operator's call goes to every range, and most
+    /// know nothing of the session. What this one gets later was not meant.
+    fn revoke(self, request: internal::RevokeRangeSession) -> Result<(), Kind> {
+        let session = handle(&request.session)?;
+        if request.dry_run {
+            return self.look(Query::PlanRevocation(session, request));
+        }
+        if !self.table.has_session(session) {
+            return self.look(Query::RevokeNothing(request));
+        }
+        let internal::RevokeRangeSession { reason, operator, bytes_max, .. } = request;
+        let about = About::Revoke { bytes_max: bytes_max as usize };
+        self.urgent(Command::Revoke(Revoke { session, reason, operator }), about)
     }
 
     /// Queues what frees a lock, as long as there is any room at all.
@@ -336,6 +361,10 @@ fn split_unfinished(range: RangeId, awaited: &AwaitedChild) -> Kind {
          bring back the stores that have range {child}"
     );
     wire::refused_for_now("SPLIT_UNFINISHED", &message, SPLIT_RETRY_MS)
+}
+
+fn handle(bytes: &[u8]) -> Result<SessionHandle, Kind> {
+    wire::handle(bytes).map_err(malformed)
 }
 
 fn malformed(error: Malformed) -> Kind {

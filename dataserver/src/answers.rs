@@ -197,6 +197,9 @@ impl Answers<'_> {
             About::Cancel => Body::Cancel(cancelled(position, &reply)),
             About::Downgrade => Body::Downgrade(downgraded(position, &reply)),
             About::SetAttributes => Body::SetAttributes(attributes_set(position, &reply)),
+            About::Revoke { bytes_max } => {
+                Body::RevokeRangeSession(self.revoked(reply, changes, bytes_max, clock))
+            }
             About::Ask => {
                 let holds = holds(reply);
                 let asked_count = u32::try_from(holds.len()).unwrap_or(u32::MAX);
@@ -395,7 +398,7 @@ impl Answers<'_> {
     }
 }
 
-fn has_ended(hold: Token, changes: &[Change]) -> bool {
+pub fn has_ended(hold: Token, changes: &[Change]) -> bool {
     let is_it =
         |change: &Change| matches!(change, Change::HoldEnded { token, .. } if *token == hold);
     changes.iter().any(is_it)

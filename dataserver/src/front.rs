@@ -6,9 +6,14 @@ use std::{
     time::Duration,
 };
 
-use sharklock_locktable::{Acquisition, Agreement, Command, Condition, LockTable, Name};
+use sharklock_locktable::{
+    Acquisition, Agreement, Command, Condition, LockTable, Name, SessionHandle,
+};
 use sharklock_multiraft::{EntryAt, LeftBehind, Matched, Proposals, ReadId};
-use sharklock_proto::{internal::v1::ListRange, v1};
+use sharklock_proto::{
+    internal::v1::{GetRangeSession, ListRange, ListRangeSessions, RevokeRangeSession},
+    v1,
+};
 use sharklock_rangemap::{Epoch, StoreId};
 
 use crate::{
@@ -118,6 +123,11 @@ pub enum About {
     Downgrade,
     /// A change of attributes.
     SetAttributes,
+    /// An operator's revocation of a session.
+    Revoke {
+        /// Bytes of holds in the answer.
+        bytes_max: usize,
+    },
 }
 
 /// What a claim or a change of a condition is to have led to.
@@ -222,6 +232,15 @@ pub enum Query {
         /// It has waited, and is answered whatever the state is.
         has_waited: bool,
     },
+    /// Sessions of the range, behind this one.
+    ListSessions(Option<SessionHandle>, ListRangeSessions),
+    /// What one session has open in the range.
+    GetSession(SessionHandle, GetRangeSession),
+    /// What a revocation would end.
+    PlanRevocation(SessionHandle, RevokeRangeSession),
+    /// A revocation where there was nothing to revoke when it came: that the replica led then is all
+    /// that is left to find out.
+    RevokeNothing(RevokeRangeSession),
 }
 
 /// The state that only a leader has.

@@ -145,7 +145,11 @@ fn items(read: &Read) -> usize {
         Query::CheckToken(_)
         | Query::GetLock(_)
         | Query::ListRange(_)
-        | Query::WatchLock { .. } => 0,
+        | Query::WatchLock { .. }
+        | Query::ListSessions(..)
+        | Query::GetSession(..)
+        | Query::PlanRevocation(..)
+        | Query::RevokeNothing(_) => 0,
     }
 }
 

@@ -31,6 +31,7 @@ mod ports;
 mod range_age;
 mod reads;
 mod reports;
+mod session_answers;
 mod splitting;
 mod triggers;
 mod watching;

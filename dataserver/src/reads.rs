@@ -33,7 +33,7 @@ const WAITERS_DEFAULT: u32 = 100;
 /// Holders and waiters shown in the state of a lock that is watched.
 const WATCH_SHOWN_MAX: u32 = 100;
 /// Waiters or locks shown in one answer.
-const SHOWN_MAX: u32 = 1_000;
+pub const SHOWN_MAX: u32 = 1_000;
 /// Ranges in one description for routes: some 200 KiB.
 pub const ROUTES_MAX: usize = 1_000;
 
@@ -210,6 +210,16 @@ impl Answers<'_> {
             Query::WatchLock { request, has_waited } => {
                 return self.watch(read.to, request, has_waited, clock, watches);
             }
+            Query::ListSessions(after, request) => {
+                Body::ListRangeSessions(self.sessions(after, &request))
+            }
+            Query::GetSession(session, request) => {
+                Body::GetRangeSession(self.session(session, &request, clock))
+            }
+            Query::PlanRevocation(session, request) => {
+                Body::RevokeRangeSession(self.would_revoke(session, &request, clock))
+            }
+            Query::RevokeNothing(_) => Body::RevokeRangeSession(self.nothing_revoked()),
         };
         self.replies.reply(read.to, body);
     }
@@ -279,6 +289,9 @@ impl Answers<'_> {
             Query::WatchLock { request, .. } => &request.name,
             // What follows its first name may have left: its answer says where the range ends now.
             Query::ListRange(request) => &request.from,
+            Query::ListSessions(_, request) => &request.from,
+            Query::GetSession(_, request) => &request.from,
+            Query::PlanRevocation(_, request) | Query::RevokeNothing(request) => &request.from,
         };
         self.has_left(name).then(|| name.clone())
     }
@@ -343,10 +356,14 @@ impl Answers<'_> {
         let found = views.len();
         let views = views.into_iter().take(locks_max);
         let locks = within_budget(views.map(|view| self.lock_info(view, Some(clock))), bytes_max);
-        let end = std::str::from_utf8(&self.descriptor.bounds.end);
-        let end = end.expect("a range is cut at a text").to_owned();
         let has_more = locks.len() < found;
-        internal::RangeLocks { position: Some(self.position), locks, has_more, end }
+        internal::RangeLocks { position: Some(self.position), locks, has_more, end: self.end() }
+    }
+
+    /// First name after the range, where the table stands; empty: no end.
+    pub fn end(&self) -> String {
+        let end = std::str::from_utf8(&self.descriptor.bounds.end);
+        end.expect("a range is cut at a text").to_owned()
     }
 
     fn lock_info(&self, view: LockView, clock: Option<&LeaseClock>) -> v1::LockInfo {
@@ -405,7 +422,7 @@ impl Answers<'_> {
         wire::waiter(waiter, remaining)
     }
 
-    fn remaining(&self, key: LeaseKey, ttl_ms: u64, clock: Option<&LeaseClock>) -> u64 {
+    pub fn remaining(&self, key: LeaseKey, ttl_ms: u64, clock: Option<&LeaseClock>) -> u64 {
         let remaining = clock.and_then(|clock| clock.remaining(self.now, key, ttl_ms));
         remaining.map_or(0, whole_ms)
     }

@@ -40,8 +40,7 @@ pub struct Caller {
 impl Caller {
     /// The caller of `call`, or the reason why it has none.
     pub fn of(call: &mut internal::StoreCall) -> Result<Self, Malformed> {
-        let session = codec::session_from_bytes(&call.session)
-            .map_err(|_| Malformed("session is not a handle of 16 bytes"))?;
+        let session = handle(&call.session)?;
         if call.instance == 0 {
             return Err(Malformed("instance is 0"));
         }
@@ -53,6 +52,11 @@ impl Caller {
     pub fn acquisition(&self, id: u64) -> Acquisition {
         Acquisition { session: self.session, instance: self.instance, id: AcquisitionId(id) }
     }
+}
+
+/// The handle of a session.
+pub fn handle(bytes: &[u8]) -> Result<SessionHandle, Malformed> {
+    codec::session_from_bytes(bytes).map_err(|_| Malformed("session is not a handle of 16 bytes"))
 }
 
 /// A call that no gateway of this version sends.
@@ -482,7 +486,7 @@ pub fn lock_info(view: &LockView) -> v1::LockInfo {
     }
 }
 
-fn mode(mode: Mode) -> (v1::LockMode, u32) {
+pub fn mode(mode: Mode) -> (v1::LockMode, u32) {
     match mode {
         Mode::Exclusive => (v1::LockMode::Exclusive, 0),
         Mode::Shared => (v1::LockMode::Shared, 0),

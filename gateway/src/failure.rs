@@ -97,7 +97,7 @@ reasons! {
     BadReason = "BAD_REASON", InvalidArgument;
     /// The operator's name is too long or has control characters.
     BadOperator = "BAD_OPERATOR", InvalidArgument;
-    /// The page token is none of a list with this prefix.
+    /// The page token is none of this list.
     BadPageToken = "BAD_PAGE_TOKEN", InvalidArgument;
     /// The call id of a call on a stream is 0, which marks events.
     BadCallId = "BAD_CALL_ID", InvalidArgument;

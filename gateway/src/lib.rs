@@ -10,6 +10,7 @@ pub mod keepalives;
 pub mod listing;
 pub mod outbox;
 pub mod routing;
+pub mod session_walks;
 pub mod tag;
 pub mod validate;
 
@@ -22,6 +23,7 @@ mod port;
 mod presence;
 mod stream;
 mod streams;
+mod walk;
 
 pub use describing::{
     DESCRIBE_AGAIN_MAX_US, DESCRIBE_AGAIN_US, DESCRIBE_EVERY_US, DESCRIBE_WITHIN_US,

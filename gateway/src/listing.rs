@@ -18,13 +18,7 @@ use sharklock_proto::{
 
 use crate::{failure::Failure, page_token, port::bad_answer, validate::PAGE_MAX};
 
-/// Ranges that are asked for one page. More of them are left to the next page, even if none of
-/// these has had a lock to show.
-pub const RANGES_MAX: usize = 64;
-/// Ranges that are asked at a time. A page begins with one, since that may fill it.
-pub const AT_ONCE_MAX: usize = 8;
-/// Bytes of locks in a page; the last lock may reach beyond it.
-pub const PAGE_BYTES_MAX: usize = 1 << 20;
+pub use crate::walk::{AT_ONCE_MAX, PAGE_BYTES_MAX, RANGES_MAX};
 
 /// See the module.
 ///
@@ -123,7 +117,7 @@ impl Listing {
 }
 
 /// The first name behind this one: a name has no control characters, but this need not be one.
-fn behind_name(name: &str) -> String {
+pub(crate) fn behind_name(name: &str) -> String {
     format!("{name}\0")
 }
 

@@ -29,11 +29,14 @@ pub fn encode(prefix: &str, from: &str) -> String {
 /// # Errors
 /// BAD_PAGE_TOKEN: this is no token of a list of `prefix`.
 pub fn decode(prefix: &str, token: &str) -> Result<String, Failure> {
-    read(prefix, token).ok_or_else(|| {
-        let message = "page_token is none of a list with this prefix: send next_page_token of the \
-                       page before as it came, or leave it out to begin anew";
-        Failure::of_field(Reason::BadPageToken, "page_token", message)
-    })
+    read(prefix, token).ok_or_else(none_of_this_list)
+}
+
+/// The refusal of a token.
+pub fn none_of_this_list() -> Failure {
+    let message = "page_token is none of this list: send next_page_token of the page before as it \
+                   came, with the same question, or leave it out to begin anew";
+    Failure::of_field(Reason::BadPageToken, "page_token", message)
 }
 
 fn read(prefix: &str, token: &str) -> Option<String> {

@@ -123,6 +123,9 @@ fn session_answer(Answer { call_id, reply }: Answer, observer: &dyn Observer) ->
         Err(failure) => To::Failure(failure.into_message()),
         Ok(
             Body::ListRange(_)
+            | Body::ListRangeSessions(_)
+            | Body::GetRangeSession(_)
+            | Body::RevokeRangeSession(_)
             | Body::ForceRelease(_)
             | Body::SplitRange(_)
             | Body::Describe(_)

@@ -28,6 +28,7 @@ use self::fields::{
     check_token_number, clamp_page,
 };
 pub use self::session::{Frame, HandleCache, Session};
+pub use self::sessions::{get_session, list_sessions, revoke_session};
 use crate::{
     failure::{Failure, Reason},
     listing::Listing,
@@ -37,6 +38,7 @@ use crate::{
 mod agreements;
 mod fields;
 mod session;
+mod sessions;
 
 /// Longest lock name.
 pub const NAME_BYTES_MAX: usize = 512;
@@ -127,7 +129,12 @@ impl Checked {
 
     /// The gateway's own question: a part of a list.
     pub fn list_range(question: ListRange) -> Self {
-        Self { session: None, body: Body::ListRange(question), store: None }
+        Self::of_range(Body::ListRange(question))
+    }
+
+    /// The gateway's own question to one range, a part of a call that goes over many.
+    pub fn of_range(body: Body) -> Self {
+        Self { session: None, body, store: None }
     }
 
     /// An operator's split, once it is known which range is meant.

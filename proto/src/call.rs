@@ -129,6 +129,13 @@ calls! {
     SetAttributes(it) = "set_attributes", Ordinary, MayBeDone, Some(&it.name);
     /// WatchLock. It is answered when there is something new, after some seconds at the latest.
     WatchLock(it) = "watch_lock", Ordinary, AskAgain, Some(&it.name);
+    /// ListRangeSessions, for the range that has the name. As all three about sessions: what another one
+    /// lacks would look like the end of the walk.
+    ListRangeSessions(it) = "list_range_sessions", Ordinary, AskAgain, Some(&it.from);
+    /// GetRangeSession.
+    GetRangeSession(it) = "get_range_session", Ordinary, AskAgain, Some(&it.from);
+    /// RevokeRangeSession. Repeated it finds the same holds, which are ending already.
+    RevokeRangeSession(it) = "revoke_range_session", Ordinary, MayBeDone, Some(&it.from);
     /// SplitRange. Repeated under its epoch it is answered as the first.
     SplitRange(it) = "split_range", Ordinary, MayBeDone, Some(&it.name);
 }
@@ -174,6 +181,9 @@ impl store_reply::Body {
             Self::Downgrade(body) => body.position,
             Self::SetAttributes(body) => body.position,
             Self::WatchLock(body) => body.position,
+            Self::ListRangeSessions(body) => body.position,
+            Self::GetRangeSession(body) => body.position,
+            Self::RevokeRangeSession(body) => body.position,
             Self::Describe(_) | Self::Error(_) | Self::Event(_) => None,
         }
     }

@@ -7,13 +7,15 @@ use sharklock_proto::{
     v1::{
         CancelOperatorRequest, CancelOperatorResponse, ChangeMastersRequest, ChangeMastersResponse,
         ChangeRangeRequest, ChangeRangeResponse, ForceReleaseRequest, ForceReleaseResponse,
-        GetScheduleRequest, GetScheduleResponse, GetStatusRequest, GetStatusResponse,
-        ListMastersRequest, ListMastersResponse, ListOperatorsRequest, ListOperatorsResponse,
-        ListRangesRequest, ListRangesResponse, ListRecoveriesRequest, ListRecoveriesResponse,
+        GetScheduleRequest, GetScheduleResponse, GetSessionRequest, GetSessionResponse,
+        GetStatusRequest, GetStatusResponse, ListMastersRequest, ListMastersResponse,
+        ListOperatorsRequest, ListOperatorsResponse, ListRangesRequest, ListRangesResponse,
+        ListRecoveriesRequest, ListRecoveriesResponse, ListSessionsRequest, ListSessionsResponse,
         PauseScheduleRequest, PauseScheduleResponse, RangeEpoch, RangeStatus, RebalanceRequest,
-        RebalanceResponse, RecoverRangeRequest, RecoverRangeResponse, SetScheduleRequest,
-        SetScheduleResponse, SetStoreDutyRequest, SetStoreDutyResponse, SplitRangeRequest,
-        SplitRangeResponse, admin_service_server::AdminService,
+        RebalanceResponse, RecoverRangeRequest, RecoverRangeResponse, RevokeSessionRequest,
+        RevokeSessionResponse, SetScheduleRequest, SetScheduleResponse, SetStoreDutyRequest,
+        SetStoreDutyResponse, SplitRangeRequest, SplitRangeResponse,
+        admin_service_server::AdminService,
     },
 };
 use sharklock_transport::MastersError;
@@ -26,6 +28,7 @@ use super::{
     exchange::{ask, expect_body},
     fan_out::{Bounds, FanOut},
     host::Host,
+    list::list,
     lock_service::{admit, admit_look, peer, unary},
     range_view,
 };
@@ -147,6 +150,55 @@ impl AdminService for Admin {
                 served.clone_into(&mut picture.cluster_id);
             }
             Ok(picture)
+        })
+        .await
+    }
+
+    async fn list_sessions(
+        &self,
+        request: Request<ListSessionsRequest>,
+    ) -> Result<Response<ListSessionsResponse>, Status> {
+        let peer = peer(&request);
+        unary(&self.host, NAME, "ListSessions", async {
+            let _look = admit_look(&self.host, &peer).await?;
+            list(&self.host, validate::list_sessions(request.into_inner())?).await
+        })
+        .await
+    }
+
+    async fn get_session(
+        &self,
+        request: Request<GetSessionRequest>,
+    ) -> Result<Response<GetSessionResponse>, Status> {
+        let peer = peer(&request);
+        unary(&self.host, NAME, "GetSession", async {
+            let _look = admit_look(&self.host, &peer).await?;
+            list(&self.host, validate::get_session(request.into_inner())?).await
+        })
+        .await
+    }
+
+    async fn revoke_session(
+        &self,
+        request: Request<RevokeSessionRequest>,
+    ) -> Result<Response<RevokeSessionResponse>, Status> {
+        let peer = peer(&request);
+        unary(&self.host, NAME, "RevokeSession", async {
+            let _look = admit_look(&self.host, &peer).await?;
+            let request = request.into_inner();
+            let goes_on = !request.page_token.is_empty();
+            let revocation = validate::revoke_session(request)?;
+            // Once for all its pages, and no handle: logs are read by more people than locks. Each range
+            // has session, reason and operator in its log.
+            if !revocation.dry_run() && !goes_on {
+                tracing::warn!(
+                    peer = %peer.address,
+                    operator = ?revocation.operator(),
+                    reason = ?revocation.reason(),
+                    "an operator revokes a session"
+                );
+            }
+            list(&self.host, revocation).await
         })
         .await
     }

@@ -149,6 +149,8 @@ fn what_is_not_answered_in_time_may_have_been_done_only_if_it_changes_something(
             CallKind::GetLock,
             CallKind::ListRange,
             CallKind::WatchLock,
+            CallKind::ListRangeSessions,
+            CallKind::GetRangeSession,
             CallKind::Describe,
         ];
         let changes = !looks.contains(&kind);
