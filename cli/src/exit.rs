@@ -12,6 +12,10 @@ pub const FAILED: u8 = 1;
 pub const USAGE: u8 = 2;
 /// `status`: the cluster answers, but not all of it works.
 pub const DEGRADED: u8 = 3;
+/// What was asked for is not there: the lock is free, the session has nothing open.
+pub const NOTHING: u8 = 4;
+/// `locks why`: sessions wait for each other in a circle.
+pub const CIRCLE: u8 = 5;
 /// Wrong arguments of `lock`, whose low codes belong to the command that it runs.
 pub const LOCK_USAGE: u8 = 64;
 /// No gateway, or nothing behind it, could be reached.

@@ -56,6 +56,9 @@ fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Ranges(args) => runtime::start(1)?.block_on(admin::ranges(&reach, args.command)),
         Command::Masters(args) => runtime::start(1)?.block_on(admin::masters(&reach, args.command)),
         Command::Ops(args) => runtime::start(1)?.block_on(admin::ops(&reach, args.command)),
+        Command::Sessions(args) => {
+            runtime::start(1)?.block_on(admin::sessions(&reach, args.command))
+        }
         Command::Stores(args) => runtime::start(1)?.block_on(admin::stores(&reach, args.command)),
         Command::Schedule(args) => {
             runtime::start(1)?.block_on(admin::schedule(&reach, args.command))

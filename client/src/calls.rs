@@ -40,10 +40,14 @@ use crate::{
 
 mod operators;
 mod ranges;
+mod sessions;
 mod watch;
 
 pub use self::{
     ranges::WhichRange,
+    sessions::{
+        RevokedHold, SessionLock, SessionRevoked, SessionSummary, SessionWait, SessionsAsked,
+    },
     watch::{HoldersAsked, Watch},
 };
 

@@ -87,7 +87,10 @@ pub use session::GuardState;
 pub use error::DowngradeError;
 #[cfg(feature = "edge")]
 pub use {
-    calls::{ForceReleased, HoldersAsked, LockSeen, TokenChecked, Watch, WhichRange},
+    calls::{
+        ForceReleased, HoldersAsked, LockSeen, RevokedHold, SessionLock, SessionRevoked,
+        SessionSummary, SessionWait, SessionsAsked, TokenChecked, Watch, WhichRange,
+    },
     client::{
         CALL_TIMEOUT_DEFAULT, CLUSTER_VARIABLE, Client, ClientBuilder, ENDPOINT_DEFAULT,
         ENDPOINTS_VARIABLE,

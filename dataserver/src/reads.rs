@@ -416,13 +416,13 @@ impl Answers<'_> {
         self.remaining(LeaseKey::Hold(hold.grant.token), hold.grant.ttl_ms, clock)
     }
 
-    fn waiter(&self, waiter: WaiterView, clock: Option<&LeaseClock>) -> v1::Holder {
+    pub fn waiter(&self, waiter: WaiterView, clock: Option<&LeaseClock>) -> v1::Holder {
         let key = LeaseKey::Waiter(waiter.acquisition);
         let remaining = self.remaining(key, waiter.ttl_ms, clock);
         wire::waiter(waiter, remaining)
     }
 
-    pub fn remaining(&self, key: LeaseKey, ttl_ms: u64, clock: Option<&LeaseClock>) -> u64 {
+    fn remaining(&self, key: LeaseKey, ttl_ms: u64, clock: Option<&LeaseClock>) -> u64 {
         let remaining = clock.and_then(|clock| clock.remaining(self.now, key, ttl_ms));
         remaining.map_or(0, whole_ms)
     }

@@ -1,8 +1,8 @@
 //! What operators hear of sessions: the answers of one range, from its table at one index.
 
 use sharklock_locktable::{
-    Agreement, Change, HoldView, Name, Reply, SessionHandle, SessionLockView, SessionView,
-    SessionWaitView, SessionsAsked,
+    Change, HoldView, Name, Reply, SessionHandle, SessionLockView, SessionView, SessionWaitView,
+    SessionsAsked,
 };
 use sharklock_proto::{
     internal::v1 as internal,
@@ -11,9 +11,8 @@ use sharklock_proto::{
 
 use crate::{
     answers::{ANSWER_BYTES_MAX, Answers, HOLDERS_SHOWN, has_ended, within_budget},
-    lease_clock::{LeaseClock, LeaseKey},
+    lease_clock::LeaseClock,
     reads::SHOWN_MAX,
-    wire,
 };
 
 impl Answers<'_> {
@@ -141,28 +140,9 @@ impl Answers<'_> {
     }
 
     fn session_wait(&self, wait: SessionWaitView, clock: &LeaseClock) -> v1::SessionWait {
-        let key = LeaseKey::Waiter(wait.acquisition);
-        let remaining_ms = self.remaining(key, wait.ttl_ms, Some(clock));
-        let (mode, permits) = wire::mode(wait.mode);
-        let SessionWaitView { condition, ttl_ms, .. } = wait;
-        let agreed = Agreement { condition, ttl_ms, ..Agreement::default() };
-        let waiter = v1::Holder {
-            session: wait.acquisition.session.to_string(),
-            owner_id: wait.owner.id.clone(),
-            client_address: wait.owner.address.clone(),
-            attributes: wait.owner.attributes.iter().cloned().collect(),
-            mode: mode.into(),
-            permits,
-            since_unix_ms: wait.queued_unix_ms.unwrap_or_default(),
-            ttl_ms,
-            remaining_ms,
-            acquisition_id: wait.acquisition.id.0,
-            agreement: (!agreed.is_default()).then(|| wire::agreement(&agreed)),
-            instance: wait.acquisition.instance.0,
-            ..v1::Holder::default()
-        };
+        let waiter = Some(self.waiter(wait.waiter, Some(clock)));
         let reclaims = wait.reclaims.is_some();
-        v1::SessionWait { waiter: Some(waiter), place: wait.place, reclaims }
+        v1::SessionWait { waiter, place: wait.place, reclaims }
     }
 }
 

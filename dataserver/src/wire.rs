@@ -486,7 +486,7 @@ pub fn lock_info(view: &LockView) -> v1::LockInfo {
     }
 }
 
-pub fn mode(mode: Mode) -> (v1::LockMode, u32) {
+fn mode(mode: Mode) -> (v1::LockMode, u32) {
     match mode {
         Mode::Exclusive => (v1::LockMode::Exclusive, 0),
         Mode::Shared => (v1::LockMode::Shared, 0),

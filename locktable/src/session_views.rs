@@ -1,13 +1,17 @@
 //! Questions about sessions, which change nothing: for operators. A table knows of a session what it
 //! has open in this range, and nothing of one that has nothing open here.
 
-use std::{collections::BTreeMap, ops::Bound, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+    sync::Arc,
+};
 
 use crate::{
-    Acquisition, Condition, HoldView, LockTable, Mode, Name, Owner, SessionHandle, Token,
-    WaiterRow,
+    HoldView, LockTable, Name, Owner, Reclaimer, SessionHandle, Token, Wait, WaiterView,
     holds::Hold,
     sessions::{Open, Place, Session, number},
+    views::waiter_view,
 };
 
 /// Acquisitions that one list of sessions counts, its first session aside: that one may have as many
@@ -68,18 +72,8 @@ pub struct SessionLockView {
 /// An acquisition of a session that waits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionWaitView {
-    /// The acquisition.
-    pub acquisition: Acquisition,
-    /// How it wants the lock.
-    pub mode: Mode,
-    /// Lease, milliseconds.
-    pub ttl_ms: u64,
-    /// The owner, as people see it.
-    pub owner: Arc<Owner>,
-    /// When it was queued, for people. None of a reclaim: nobody notes it.
-    pub queued_unix_ms: Option<u64>,
-    /// The condition of its hold, once it holds.
-    pub condition: Condition,
+    /// The acquisition. Of one that reclaims nobody notes since when it waits: that is 0.
+    pub waiter: WaiterView,
     /// 1 is next.
     pub place: u32,
     /// It waits for the end of this hold, of an older instance of its session, and gets it then.
@@ -123,11 +117,10 @@ impl LockTable {
         shown_max: usize,
     ) -> Vec<SessionLockView> {
         let open = self.ledger.sessions.session(session).into_iter().flat_map(Session::iter);
-        let mut by_name = BTreeMap::<&Name, BTreeMap<Place, Acquisition>>::new();
-        for (&(instance, id), Open { name, place }) in open {
+        let mut by_name = BTreeMap::<&Name, BTreeSet<Place>>::new();
+        for (_, Open { name, place }) in open {
             if name.as_str() >= from {
-                let acquisition = Acquisition { session, instance, id };
-                by_name.entry(name).or_default().entry(*place).or_insert(acquisition);
+                by_name.entry(name).or_default().insert(*place);
             }
         }
         let locks = by_name.into_iter().take(locks_max);
@@ -137,12 +130,12 @@ impl LockTable {
     fn session_lock(
         &self,
         name: &Name,
-        places: &BTreeMap<Place, Acquisition>,
+        places: &BTreeSet<Place>,
         shown_max: usize,
     ) -> SessionLockView {
         let lock = self.locks.get(name).expect("something is open there");
         let is_held = |place: &Place| matches!(place, Place::Held(_));
-        let holds_count = places.keys().filter(|place| is_held(place)).count();
+        let holds_count = places.iter().filter(|place| is_held(place)).count();
         let mut view = SessionLockView {
             name: name.clone(),
             holds: Vec::new(),
@@ -150,18 +143,21 @@ impl LockTable {
             waits: Vec::new(),
             waits_count: places.len() - holds_count,
         };
-        for (place, &acquisition) in places {
+        for place in places {
             match *place {
                 Place::Held(token) if view.holds.len() < shown_max => {
                     view.holds.extend(lock.holds.get(token).map(|hold| lock.view_of(&hold.row)));
                 }
                 Place::Waiting(ticket) if view.waits.len() < shown_max => {
                     let waiter = lock.queue.get(ticket).zip(lock.queue.place(ticket));
-                    view.waits.extend(waiter.map(|(waiter, place)| queued(&waiter.row, place)));
+                    view.waits.extend(waiter.map(|(waiter, place)| {
+                        let waiter = waiter_view(&waiter.row);
+                        SessionWaitView { waiter, place, reclaims: None }
+                    }));
                 }
                 Place::Reclaiming(token) if view.waits.len() < shown_max => {
                     let hold = lock.holds.get(token);
-                    view.waits.extend(hold.and_then(|hold| reclaiming(hold, acquisition)));
+                    view.waits.extend(hold.and_then(reclaiming));
                 }
                 Place::Held(_) | Place::Waiting(_) | Place::Reclaiming(_) => {}
             }
@@ -224,32 +220,19 @@ pub(crate) fn bounds_of(after: Option<SessionHandle>, prefix: &str) -> (Bound<u1
     }
 }
 
-fn queued(waiter: &WaiterRow, place: u32) -> SessionWaitView {
-    SessionWaitView {
-        acquisition: waiter.acquisition,
-        mode: waiter.mode,
-        ttl_ms: waiter.ttl_ms,
-        owner: waiter.owner.clone(),
-        queued_unix_ms: Some(waiter.queued_unix_ms),
-        condition: waiter.condition.as_deref().copied().unwrap_or_default(),
-        place,
-        reclaims: None,
-    }
-}
-
-fn reclaiming(hold: &Hold, acquisition: Acquisition) -> Option<SessionWaitView> {
-    let reclaimer = hold.row.reclaimer()?;
-    Some(SessionWaitView {
-        acquisition,
+/// Before everybody in the queue.
+fn reclaiming(hold: &Hold) -> Option<SessionWaitView> {
+    let Reclaimer { acquisition, owner } = hold.row.reclaimer()?;
+    let waiter = WaiterView {
+        acquisition: *acquisition,
         mode: hold.row.mode,
         ttl_ms: hold.row.ttl_ms,
-        owner: reclaimer.owner.clone(),
-        queued_unix_ms: None,
+        wait: Wait::Unbounded,
+        owner: owner.clone(),
+        queued_unix_ms: 0,
         condition: hold.row.extras().condition,
-        // Before everybody in the queue.
-        place: 1,
-        reclaims: Some(hold.row.token),
-    })
+    };
+    Some(SessionWaitView { waiter, place: 1, reclaims: Some(hold.row.token) })
 }
 
 #[cfg(test)]

@@ -177,7 +177,7 @@ fn ask_view(hold: &HoldRow) -> Option<AskView> {
     Some(AskView { by: by.clone(), since_unix_ms, grace_ms })
 }
 
-fn waiter_view(waiter: &WaiterRow) -> WaiterView {
+pub(crate) fn waiter_view(waiter: &WaiterRow) -> WaiterView {
     WaiterView {
         acquisition: waiter.acquisition,
         mode: waiter.mode,

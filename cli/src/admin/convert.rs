@@ -256,7 +256,7 @@ fn position(at: SeenPosition) -> Position {
     }
 }
 
-fn party(holder: Holder) -> Party {
+pub fn party(holder: Holder) -> Party {
     Party {
         session: holder.session,
         owner_id: holder.owner,

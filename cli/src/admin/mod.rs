@@ -1,5 +1,5 @@
 //! What operators ask and order: `sharklock status`, `locks …`, `ranges …`, `stores …`, `masters …`,
-//! `schedule …`, `ops …` and `recover …`.
+//! `schedule …`, `sessions …`, `ops …` and `recover …`.
 
 mod convert;
 mod following;
@@ -10,10 +10,12 @@ mod ranges;
 mod rebalance;
 mod recover;
 mod schedule;
+mod sessions;
 mod splitting;
 mod status;
 mod stores;
 mod view;
+mod why;
 
 use std::time::Duration;
 
@@ -43,6 +45,7 @@ pub use self::{
     ops::ops,
     recover::recover,
     schedule::schedule,
+    sessions::sessions,
     splitting::split,
     stores::stores,
 };
@@ -79,6 +82,7 @@ pub async fn locks(reach: &ReachArgs, command: LocksCommand) -> Result<u8, Failu
             following::watch(&client, &name, count, output).await?;
         }
         LocksCommand::Ask { name, output } => return following::ask(&client, &name, output).await,
+        LocksCommand::Why { name, output } => return why::why(&client, &name, output).await,
         LocksCommand::ForceRelease(args) => force_release(&client, args).await?,
     }
     Ok(OK)

@@ -150,7 +150,7 @@ pub struct AskMark {
 
 impl Agreement {
     /// `hold, lock-delay 5s`; `-` where nothing is agreed but the lease.
-    fn words(&self) -> String {
+    pub fn words(&self) -> String {
         let mut words = match self.lease {
             "after_missed" => {
                 vec![format!("after {} missed, each {}", self.missed, exactly(self.interval_ms))]

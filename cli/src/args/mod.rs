@@ -8,6 +8,7 @@ mod ops;
 mod ranges;
 mod recover;
 mod servers;
+mod sessions;
 mod stores;
 mod values;
 
@@ -26,6 +27,7 @@ pub use self::ops::{ChangeArgs, FromStoreArgs, MoveArgs, OpsArgs, OpsCommand, To
 pub use self::ranges::{RangesArgs, RangesCommand, RebalanceArgs, SplitArgs};
 pub use self::recover::{RecoverArgs, RecoverCommand, RunArgs};
 pub use self::servers::{DevArgs, DevCommand, NODES_MAX, ServerArgs};
+pub use self::sessions::{RevokeArgs, SessionsArgs, SessionsCommand};
 pub use self::stores::{
     DrainArgs, DutyArgs, ScheduleArgs, ScheduleCommand, SetArgs, StoresArgs, StoresCommand,
 };
@@ -135,6 +137,8 @@ pub enum Command {
     Status(StatusArgs),
     /// Looks at locks, and releases them against their holders' will
     Locks(LocksArgs),
+    /// Looks at sessions over all ranges, and ends what one of them has
+    Sessions(SessionsArgs),
     /// Looks at ranges, and splits them
     Ranges(RangesArgs),
     /// Looks at masters, and adds, replaces and removes them
@@ -350,6 +354,25 @@ Exit codes: 0 somebody was asked, 1 nobody waits or nobody has agreed to it, 2
 usage, 69 the cluster is out of reach, 78 the endpoints belong to two clusters,
 or to another than --cluster says.")]
     Ask {
+        /// The lock
+        #[arg(value_parser = lock_name)]
+        name: String,
+        /// How to print it.
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Follows who holds a lock and what that one waits for, and names a circle
+    #[command(help_template = HELP, before_help = "\
+Examples:
+  sharklock locks why nightly
+  sharklock locks why nightly --output json | jq -r '.circle[]'
+", after_help = "\
+It looks at one lock after the other, in all ranges, and follows 64 locks and 8
+holders of each at most. What waits is a session: where its client does several
+things at a time, one may hold while another waits.
+
+Exit codes: 0 somebody holds it, 4 it is free, 5 there is a circle.")]
+    Why {
         /// The lock
         #[arg(value_parser = lock_name)]
         name: String,

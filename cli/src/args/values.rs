@@ -115,6 +115,15 @@ pub fn reason(text: &str) -> Result<String, String> {
     bounded_text(text, 1024, "a reason")
 }
 
+/// A session's handle, or the first digits of it: so many that two sessions hardly share them.
+pub fn session_handle(text: &str) -> Result<String, String> {
+    let is_hex = text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if !(8..=32).contains(&text.len()) || !is_hex {
+        return Err("a session is named by 8 to 32 hex digits, as `sessions ls` shows them".into());
+    }
+    Ok(text.to_ascii_lowercase())
+}
+
 fn bounded_text(text: &str, bytes_max: usize, what: &str) -> Result<String, String> {
     if text.is_empty() || text.len() > bytes_max {
         return Err(format!("{what} has 1 to {bytes_max} bytes"));

@@ -1,5 +1,7 @@
 use super::*;
-use crate::{Acquire, AcquisitionId, At, Command, Instance, Reply, Revoke, Wait};
+use crate::{
+    Acquire, Acquisition, AcquisitionId, At, Command, Instance, Mode, Reply, Revoke, Wait,
+};
 
 const AT: At = At { index: 1, term: 1, stamped_unix_ms: 1 };
 

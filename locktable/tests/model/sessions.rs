@@ -63,7 +63,10 @@ fn check_one(table: &LockTable, model: &Naive, session: SessionHandle) {
         assert_eq!(lock.waits_count, lock.waits.len());
         for wait in &lock.waits {
             let is_heir = wait.reclaims.is_some();
-            assert!(waiting.remove(&(lock.name.clone(), wait.acquisition, is_heir)), "{wait:?}");
+            assert!(
+                waiting.remove(&(lock.name.clone(), wait.waiter.acquisition, is_heir)),
+                "{wait:?}"
+            );
         }
     }
     assert!(held.is_empty() && waiting.is_empty(), "{held:?} {waiting:?}");
