@@ -918,3 +918,113 @@ impl Rig {
         self.call(session, store_call::Body::Release(request));
     }
 }
+
+impl Rig {
+    fn revoke(&mut self, session: u8, dry_run: bool) -> internal::RangeRevoked {
+        let request = internal::RevokeRangeSession {
+            session: vec![session; 16].into(),
+            reason: "gone".into(),
+            dry_run,
+            bytes_max: 1 << 20,
+            ..internal::RevokeRangeSession::default()
+        };
+        let tag = self.call(0, store_call::Body::RevokeRangeSession(request));
+        self.settle();
+        match self.answer(tag) {
+            store_reply::Body::RevokeRangeSession(response) => response,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn session(&mut self, session: u8) -> Vec<v1::SessionLock> {
+        let request = internal::GetRangeSession {
+            session: vec![session; 16].into(),
+            locks_max: 9,
+            bytes_max: 1 << 20,
+            ..internal::GetRangeSession::default()
+        };
+        let tag = self.call(0, store_call::Body::GetRangeSession(request));
+        self.settle();
+        match self.answer(tag) {
+            store_reply::Body::GetRangeSession(response) => response.locks,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_revocation_tells_the_holder_and_whoever_waits_and_a_plan_does_nothing() {
+    let mut rig = Rig::new();
+    let held = rig.acquire(1, 1, None);
+    rig.acquire(2, 1, None);
+    let plan = rig.revoke(1, true);
+    assert_eq!((plan.holds_count, plan.waiters_count, plan.end.as_str()), (1, 0, ""));
+    assert_eq!(rig.session(1)[0].holds[0].ending_reason, "", "nothing was done");
+
+    let waiter = rig.revoke(2, false);
+    assert_eq!((waiter.holds_count, waiter.waiters_count), (0, 1));
+    let events = rig.events();
+    assert_eq!(events[0].gone_reason(), v1::GoneReason::ForceReleased, "{events:?}");
+    assert!(rig.session(2).is_empty());
+
+    let holder = rig.revoke(1, false);
+    assert_eq!((holder.holds_count, holder.waiters_count), (1, 0));
+    let hold = &holder.holds[0];
+    assert_eq!((hold.name.as_str(), hold.ended), ("a", false));
+    assert_eq!(hold.holder.as_ref().map(|it| it.token), Some(held.token));
+    let events = rig.events();
+    assert_eq!(events[0].kind(), v1::AcquisitionEventKind::Ending);
+    assert_eq!(events[0].ending_reason, "gone");
+    // The same order once more; and then it is no ban.
+    assert_eq!(rig.revoke(1, false).holds_count, 1);
+    rig.release(1, 1, held.token);
+    assert_eq!(rig.acquire(1, 2, None).outcome(), v1::AcquireOutcome::Granted);
+}
+
+#[test]
+fn a_revocation_of_a_session_that_nobody_knows_writes_nothing() {
+    let mut rig = Rig::new();
+    rig.acquire(1, 1, None);
+    let before = rig.revoke(7, true).position.expect("it held somewhere").applied_index;
+    let none = rig.revoke(7, false);
+    assert_eq!((none.holds_count, none.waiters_count), (0, 0));
+    assert_eq!(none.position.expect("it held somewhere").applied_index, before);
+    assert_eq!(rig.revoke(1, false).position.expect("it held").applied_index, before + 1);
+}
+
+#[test]
+fn sessions_are_listed_as_many_as_fit_and_the_rest_behind_the_last() {
+    let mut rig = Rig::new();
+    rig.acquire(1, 1, None);
+    rig.acquire(2, 1, None);
+    rig.acquire(3, 1, None);
+    let mut listed = |after: &[u8], sessions_max, bytes_max, owner: &str| {
+        let (after, owner) = (after.to_vec().into(), owner.to_owned());
+        let request = internal::ListRangeSessions {
+            after,
+            owner,
+            sessions_max,
+            bytes_max,
+            ..internal::ListRangeSessions::default()
+        };
+        let tag = rig.call(0, store_call::Body::ListRangeSessions(request));
+        rig.settle();
+        match rig.answer(tag) {
+            store_reply::Body::ListRangeSessions(part) => {
+                let sessions = part.sessions.iter();
+                let counts = sessions.map(|it| (it.holds_count, it.waiters_count)).collect();
+                Ok::<(Vec<_>, _), store_reply::Body>((counts, part.next.to_vec()))
+            }
+            other => Err(other),
+        }
+    };
+    let (one, two) = (vec![1_u8; 16], vec![2_u8; 16]);
+    let good = |counts: &[(u32, u32)], next: &[u8]| Ok((counts.to_vec(), next.to_vec()));
+    assert_eq!(listed(&[], 9, 1 << 20, "owner"), good(&[(1, 0), (0, 1), (0, 1)], &[]));
+    assert_eq!(listed(&[], 2, 1 << 20, ""), good(&[(1, 0), (0, 1)], &two));
+    assert_eq!(listed(&[], 9, 1, ""), good(&[(1, 0)], &one), "never none where there is one");
+    assert_eq!(listed(&two, 9, 1 << 20, ""), good(&[(0, 1)], &[]));
+    assert_eq!(listed(&[], 9, 1 << 20, "other"), good(&[], &[]));
+    let refused = listed(&[1], 9, 1 << 20, "").expect_err("these bytes are no handle");
+    assert!(matches!(refused, store_reply::Body::Error(_)), "{refused:?}");
+}

@@ -31,6 +31,7 @@ mod rebalance;
 mod reclaim;
 mod recover;
 mod restart;
+mod sessions;
 mod split_under_load;
 mod stores;
 mod unary;
