@@ -108,24 +108,19 @@ async fn a_session_of_two_ranges_is_found_shown_and_revoked() {
     assert_eq!(json_and_code(&endpoints, &nobody, 4).await["found"], Value::from(false));
 
     // Its client hears it, its waiter leaves, and whoever is behind it gets the lock.
-    let done = tokio::spawn({
-        let (endpoints, handle) = (endpoints.clone(), handle.clone());
-        async move {
-            let revoke = ["sessions", "revoke", &handle, "--reason", "host-3 is gone", "--wait"];
-            cli_json(&endpoints, &revoke).await
+    let order = [&revoke[..], &["--wait"]].concat();
+    let heard = async {
+        for guard in [&low, &high] {
+            let lost = guard.lost().await;
+            let LostReason::ForceReleased { reason } = &lost else { panic!("{lost:?}") };
+            assert!(reason.contains("host-3 is gone"), "{lost:?}");
         }
-    });
-    for guard in [&low, &high] {
-        let lost = guard.lost().await;
-        let LostReason::ForceReleased { reason } = &lost else { panic!("{lost:?}") };
-        assert!(reason.contains("host-3 is gone"), "{lost:?}");
-    }
-    let refused = held_up.await.expect("no panic").expect_err("it has left the queue");
-    assert!(matches!(refused, AcquireError::Lost { .. }), "{refused:?}");
-    let next = behind.await.expect("no panic").expect("its turn has come");
-    assert!(next > low.token());
-    drop((low, high));
-    let done = done.await.expect("no panic");
+        let refused = held_up.await.expect("no panic").expect_err("it has left the queue");
+        assert!(matches!(refused, AcquireError::Lost { .. }), "{refused:?}");
+        let next = behind.await.expect("no panic").expect("its turn has come");
+        assert!(next > low.token());
+    };
+    let (done, ()) = tokio::join!(cli_json(&endpoints, &order), heard);
     assert_eq!((&done["ended"], &done["found"]), (&true.into(), &true.into()), "{done}");
     assert_eq!((text(&done, "holds_count"), text(&done, "waiters_count")), ("2", "1"));
     assert!(
