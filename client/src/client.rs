@@ -2,6 +2,7 @@
 
 use std::{
     env, fmt,
+    path::PathBuf,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -22,6 +23,7 @@ use crate::{
     request::TTL_DEFAULT,
     session_id::SessionId,
     session_task,
+    state_file::StateFile,
 };
 
 /// The address of a gateway of `sharklock dev` (decisions.md, *Defaults*).
@@ -75,6 +77,7 @@ pub(crate) struct Inner {
     ttl: Duration,
     session: OnceLock<Arc<SessionHandle>>,
     calls: Arc<Calls>,
+    pub(crate) state: Option<Arc<StateFile>>,
     /// The news of all guards.
     pub(crate) events: broadcast::Sender<GuardEvent>,
     /// Told to whoever waits for the session's end by its own end: the task has one, too.
@@ -92,6 +95,7 @@ impl Client {
             call_timeout: CALL_TIMEOUT_DEFAULT,
             session_secret: None,
             instance: None,
+            state_file: None,
         }
     }
 
@@ -182,6 +186,7 @@ pub struct ClientBuilder {
     call_timeout: Duration,
     session_secret: Option<[u8; 16]>,
     instance: Option<u64>,
+    state_file: Option<PathBuf>,
 }
 
 impl fmt::Debug for ClientBuilder {
@@ -281,6 +286,17 @@ impl ClientBuilder {
         self
     }
 
+    /// Keeps the session's secret and what is held in this file, so that the next life of the program
+    /// can take it back ([`Client::reclaim_all`]). It is made with mode 0600 if it is not there, and
+    /// used by one client at a time; `PATH.lock` and `PATH.new` belong to it. A hold whose condition is
+    /// `hold` is in the file before it is asked for. Secret, instance and, once known, the cluster are
+    /// then the file's; with [`session_secret`](Self::session_secret) or [`instance`](Self::instance) it
+    /// is refused.
+    pub fn state_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.state_file = Some(path.into());
+        self
+    }
+
     /// Makes the client. Nothing is connected yet, and no runtime is needed.
     ///
     /// # Errors
@@ -300,21 +316,34 @@ impl ClientBuilder {
             .iter()
             .map(|endpoint| crate::endpoint::parse(endpoint))
             .collect::<Result<_, _>>()?;
+        let state = self.open_state()?;
+        let cluster = state.as_ref().map_or(self.cluster, |file| file.cluster());
+        let secret = state.as_ref().map(|file| file.secret()).or(self.session_secret);
+        let instance = state.as_ref().map(|file| file.instance()).or(self.instance);
         let names = endpoints.iter().map(crate::endpoint::shown).collect();
-        let clusters = Arc::new(Clusters::new(Membership::new(names, self.cluster)));
+        let clusters = Arc::new(Clusters::new(Membership::new(names, cluster)));
         let calls = Calls::new(endpoints.clone(), Arc::clone(&clusters), self.call_timeout);
         let inner = Inner {
             endpoints,
             call_timeout: self.call_timeout,
             clusters,
-            id: Arc::new(SessionId::new(self.session_secret, self.instance)),
+            id: Arc::new(SessionId::new(secret, instance)),
             identity: Arc::from(self.identity),
             ttl: self.ttl,
             session: OnceLock::new(),
             calls,
+            state,
             events: broadcast::Sender::new(EVENTS_KEPT),
             alive: Arc::new(watch::Sender::new(())),
         };
         Ok(Client { inner: Arc::new(inner) })
+    }
+
+    fn open_state(&self) -> Result<Option<Arc<StateFile>>, ConfigError> {
+        let Some(path) = &self.state_file else { return Ok(None) };
+        if self.session_secret.is_some() || self.instance.is_some() {
+            return Err(ConfigError::TwoSessions);
+        }
+        Ok(Some(Arc::new(StateFile::open(path, self.cluster)?)))
     }
 }

@@ -452,6 +452,13 @@ pub enum ConfigError {
     /// An environment variable is not valid Unicode.
     #[error("environment variable {0} is not valid UTF-8")]
     Environment(&'static str),
+    /// The state file cannot be used.
+    #[cfg(feature = "edge")]
+    #[error(transparent)]
+    StateFile(#[from] crate::StateFileError),
+    /// A state file has a session of its own.
+    #[error("a state file has the session's secret and instance: leave those out, or the file")]
+    TwoSessions,
     /// An instance is not 0.
     #[error("the instance must be 1 or more, and larger than those of all lives before")]
     Instance,

@@ -119,8 +119,23 @@ impl Guard {
         ttl: Duration,
     ) -> Result<Agreement, ChangeError> {
         condition.check(ttl).map_err(ChangeError::invalid)?;
+        if let Some(file) = self.session.state.as_ref().filter(|_| condition.holds()) {
+            // In the file before it is agreed, as with an acquisition.
+            file.agree(self.grant.id, condition);
+            file.written().await.map_err(|error| ChangeError::Refused {
+                name: Arc::clone(&self.request.name),
+                reason: "STATE_FILE".to_owned(),
+                message: error.to_string(),
+            })?;
+        }
         match self.change(Change::SetCondition { condition, ttl }).await? {
-            Changed::Agreed(agreement) => Ok(agreement),
+            Changed::Agreed(agreement) => {
+                if let Some(file) = &self.session.state {
+                    file.agree(self.grant.id, condition);
+                    file.write_soon();
+                }
+                Ok(agreement)
+            }
             other => unreachable!("a change of the condition is not answered with {other:?}"),
         }
     }
@@ -158,6 +173,11 @@ impl Guard {
             Ok(Changed::Downgraded { token, fence_floor, position }) => {
                 self.grant = Grant { token, fence_floor, position, ..self.grant };
                 Arc::make_mut(&mut self.request).mode = LockMode::Shared;
+                if let Some(file) = &self.session.state {
+                    // A crash before it is written costs nothing: the next life looks at the lock.
+                    file.downgraded(self.grant.id, token);
+                    file.write_soon();
+                }
                 Ok(self)
             }
             Ok(other) => unreachable!("a downgrade is not answered with {other:?}"),
@@ -268,6 +288,10 @@ impl Guard {
             Ok(result) => result,
             Err(_) => Err(self.lock_lost(self.why_ended()).into()),
         }
+    }
+
+    pub(crate) fn grant(&self) -> &Grant {
+        &self.grant
     }
 
     pub(crate) fn request(&self) -> &Request {

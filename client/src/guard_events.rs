@@ -65,6 +65,12 @@ impl Client {
             // The runtime of the session has ended, and with it everything that was held.
             return Closed::default();
         }
-        closed.await.unwrap_or_default()
+        let closed = closed.await.unwrap_or_default();
+        if let Some(file) = &self.inner.state
+            && let Err(error) = file.written().await
+        {
+            tracing::error!(%error, "the state file is older than what was released");
+        }
+        closed
     }
 }

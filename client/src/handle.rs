@@ -17,6 +17,7 @@ use crate::{
     guard_cell::GuardCell,
     request::Request,
     session::{Change, Changed},
+    state_file::StateFile,
 };
 
 /// Requests that may wait for the session task. It drains the channel whenever it runs, so this
@@ -61,6 +62,7 @@ pub(crate) struct SessionHandle {
     pub(crate) commands: mpsc::Sender<Command>,
     pub(crate) returns: Arc<Returns>,
     pub(crate) clock: Arc<Clock>,
+    pub(crate) state: Option<Arc<StateFile>>,
 }
 
 /// Given-back acquisitions on their way to the session task.

@@ -62,9 +62,17 @@ mod race;
 #[cfg(feature = "edge")]
 mod reclaim;
 #[cfg(feature = "edge")]
+mod recording;
+#[cfg(feature = "edge")]
 mod session_id;
 #[cfg(feature = "edge")]
 mod session_task;
+#[cfg(feature = "edge")]
+mod state;
+#[cfg(feature = "edge")]
+mod state_error;
+#[cfg(feature = "edge")]
+mod state_file;
 #[cfg(feature = "edge")]
 mod status;
 #[cfg(feature = "edge")]
@@ -84,8 +92,6 @@ pub use request::{AskMark, HeldMode, Holder, LockInfo, LockMode, Request, TTL_DE
 pub use session::GuardState;
 
 #[cfg(feature = "edge")]
-pub use error::DowngradeError;
-#[cfg(feature = "edge")]
 pub use {
     calls::{
         ForceReleased, HoldersAsked, LockSeen, RevokedHold, SessionLock, SessionRevoked,
@@ -99,6 +105,7 @@ pub use {
     guard::{Guard, LostSignal},
     guard_events::{GuardEvents, MissedEvents},
     lock::LockBuilder,
+    reclaim::Reclaimed,
     sharklock_proto::v1::{
         ChangeMastersResponse, ChangeRangeResponse, GetScheduleResponse, GetStatusResponse,
         ListMastersResponse, ListRecoveriesResponse, LostRange, MasterStatus, Operator,
@@ -109,3 +116,5 @@ pub use {
         range_goal,
     },
 };
+#[cfg(feature = "edge")]
+pub use {error::DowngradeError, state_error::StateFileError};

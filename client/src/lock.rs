@@ -12,6 +12,7 @@ use crate::{
     guard_cell::GuardCell,
     handle::{AcquireCommand, Command, Returned, SessionHandle},
     ids::FencingToken,
+    recording::Recording,
     request::{Holder, LockMode, Request, Wait},
 };
 
@@ -167,6 +168,24 @@ impl LockBuilder {
     /// See [`AcquireError`]: refused, out of reach, not known, lost.
     pub async fn acquire(self) -> Result<Guard, AcquireError> {
         self.request.check()?;
+        let recording = Recording::begin(&self.client, &self.request).await?;
+        match self.acquire_now().await {
+            Ok(guard) => {
+                if let Some(recording) = recording {
+                    recording.granted(&guard).await?;
+                }
+                Ok(guard)
+            }
+            Err(error) => {
+                if let Some(recording) = recording {
+                    recording.failed(&error);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn acquire_now(self) -> Result<Guard, AcquireError> {
         let session = self.client.session();
         let request = Arc::new(self.request);
         let cell = Arc::new(GuardCell::default());

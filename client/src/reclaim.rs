@@ -1,6 +1,8 @@
 //! Taking holds of older lives of a session back.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
+
+use tokio::{sync::Semaphore, task::JoinSet};
 
 use crate::{
     client::Client,
@@ -9,7 +11,11 @@ use crate::{
     ids::FencingToken,
     lock::LockBuilder,
     request::{HeldMode, Holder, LockInfo, LockMode},
+    state::Recorded,
 };
+
+/// Locks that are looked at side by side where all holds are taken back.
+const LOOKS_AT_A_TIME: usize = 64;
 
 impl Client {
     /// Takes a hold of an older life of this session back ([`ClientBuilder::session_secret`]), or an
@@ -36,6 +42,99 @@ impl Client {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// What became of one hold of an older life.
+#[derive(Debug)]
+pub struct Reclaimed {
+    /// The lock.
+    pub name: Arc<str>,
+    /// The token that it had.
+    pub token: FencingToken,
+    /// The guard, under a new token; or why there is none, with who has the lock now.
+    pub result: Result<Guard, ReclaimError>,
+}
+
+impl Client {
+    /// Takes everything back that the state file ([`ClientBuilder::state_file`]) says older lives of
+    /// this client held, and that is still theirs, all at once. What is no more leaves the file; what
+    /// could not be found out stays for the next call. Nothing where there is no state file.
+    ///
+    /// [`ClientBuilder::state_file`]: crate::ClientBuilder::state_file
+    pub async fn reclaim_all(&self) -> Vec<Reclaimed> {
+        let Some(file) = self.inner.state.clone() else { return Vec::new() };
+        let holds = file.of_older_lives();
+        let named: Arc<BTreeSet<_>> = Arc::new(holds.iter().filter_map(named).collect());
+        let looks = Arc::new(Semaphore::new(LOOKS_AT_A_TIME));
+        let mut tasks = JoinSet::new();
+        for (number, hold) in holds {
+            let (client, named, looks) = (self.clone(), Arc::clone(&named), Arc::clone(&looks));
+            tasks.spawn(async move { client.take_back(number, hold, &named, &looks).await });
+        }
+        let mut reclaimed: Vec<_> = tasks.join_all().await.into_iter().flatten().collect();
+        reclaimed.sort_by(|one, other| (&one.name, one.token).cmp(&(&other.name, other.token)));
+        if let Err(error) = file.written().await {
+            tracing::error!(%error, "the state file is older than what is held");
+        }
+        reclaimed
+    }
+
+    /// Takes one hold back; `None` where there was none.
+    async fn take_back(
+        &self,
+        number: u64,
+        hold: Recorded,
+        named: &BTreeSet<(Arc<str>, FencingToken)>,
+        looks: &Semaphore,
+    ) -> Option<Reclaimed> {
+        let Recorded { name, grant, .. } = hold;
+        let known = grant.map(|(token, _)| token);
+        let place = looks.acquire().await.ok()?;
+        let seen = self.get_lock(&name).await;
+        drop(place);
+        let lock = match seen {
+            Ok(seen) => seen.lock,
+            Err(error) => {
+                // Without a token nobody knows that there is anything: the next call looks again.
+                let result = Err(error.into());
+                return known.map(|token| Reclaimed { name, token, result });
+            }
+        };
+        let found = lock.as_ref().and_then(|lock| self.left_by_older(lock, known, named));
+        // One that a long list of sharers does not show may be there yet.
+        let Some(token) = found.or(known) else {
+            self.inner.state.as_ref()?.remove(number);
+            return None;
+        };
+        let result = self.reclaim(&name, token).await;
+        let is_over = matches!(result, Ok(_) | Err(ReclaimError::Gone { .. }));
+        if let Some(file) = self.inner.state.as_ref().filter(|_| is_over) {
+            file.remove(number);
+        }
+        Some(Reclaimed { name, token, result })
+    }
+
+    /// The token of a hold of an older life: the one that is known; or, where a crash came before it
+    /// was written, one that no other entry of the file names.
+    fn left_by_older(
+        &self,
+        lock: &LockInfo,
+        known: Option<FencingToken>,
+        named: &BTreeSet<(Arc<str>, FencingToken)>,
+    ) -> Option<FencingToken> {
+        let is_ours = |holder: &&Holder| {
+            holder.session == self.session_handle() && holder.instance < self.inner.id.instance()
+        };
+        let ours: Vec<_> = lock.holders.iter().filter(is_ours).filter_map(|it| it.token).collect();
+        let is_unnamed =
+            |token: &&FencingToken| !named.contains(&(Arc::from(&*lock.name), **token));
+        let known = known.filter(|token| ours.contains(token));
+        known.or_else(|| ours.iter().find(is_unnamed).copied())
+    }
+}
+
+fn named((_, hold): &(u64, Recorded)) -> Option<(Arc<str>, FencingToken)> {
+    hold.grant.map(|(token, _)| (Arc::clone(&hold.name), token))
 }
 
 /// The session's hold with this token, and its mode.

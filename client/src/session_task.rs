@@ -21,6 +21,7 @@ use crate::{
     },
     link::{Link, LinkEvent},
     session::{Changed, Driver, Output, SessionConfig, Told},
+    state_file::StateFile,
 };
 
 /// Starts the session of a client on the current tokio runtime.
@@ -48,6 +49,7 @@ pub(crate) fn start(client: &Inner) -> Arc<SessionHandle> {
         timer: Timer { sleep: Box::pin(tokio::time::sleep(Duration::ZERO)), armed: None },
         output: Output::default(),
         lists: Lists::default(),
+        state: client.state.clone(),
         events: client.events.clone(),
         close_replies: Vec::new(),
         _alive: Arc::clone(&client.alive),
@@ -55,7 +57,8 @@ pub(crate) fn start(client: &Inner) -> Arc<SessionHandle> {
     // The task ends by itself with its last handle; the runtime ends it otherwise, and the
     // driver's end tells the guards.
     tokio::spawn(task.run());
-    Arc::new(SessionHandle { commands, returns, clock })
+    let state = client.state.clone();
+    Arc::new(SessionHandle { commands, returns, clock, state })
 }
 
 type AcquireReply = oneshot::Sender<Result<Grant, AcquireError>>;
@@ -75,6 +78,7 @@ struct SessionTask {
     timer: Timer,
     output: Output<AcquireReply, ReleaseReply, ChangeReply>,
     lists: Lists,
+    state: Option<Arc<StateFile>>,
     /// The news of all guards.
     events: broadcast::Sender<GuardEvent>,
     /// Who waits for the end of everything.
@@ -188,8 +192,13 @@ impl SessionTask {
                 Told::Acquired { ticket, result } => drop(ticket.send(result)),
                 Told::Released { ticket, result } => drop(ticket.send(result)),
                 Told::Changed { ticket, result } => drop(ticket.send(result)),
-                // Nobody may watch.
-                Told::Event(event) => drop(self.events.send(event)),
+                Told::Event(event) => {
+                    if let Some(file) = self.state.as_ref().filter(|file| file.heard(&event)) {
+                        file.write_soon();
+                    }
+                    // Nobody may watch.
+                    drop(self.events.send(event));
+                }
                 Told::Closed(closed) => {
                     for reply in self.close_replies.drain(..) {
                         let _unheard = reply.send(closed.clone());

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use sharklock_client::{
-    AcquireError, ChangeError, Client, Condition, DowngradeError, FencingToken, GuardEventKind,
-    LeaseRule, LockInfo, LostReason, ReclaimError,
+    AcquireError, ChangeError, Client, Condition, ConfigError, DowngradeError, FencingToken,
+    GuardEventKind, LeaseRule, LockInfo, LostReason, ReclaimError, StateFileError,
 };
 use sharklock_tests::server::Server;
 use sharklock_tests::wait::eventually;
@@ -37,7 +37,7 @@ fn crashed_with(client: Client, name: &'static str, stays: bool) -> FencingToken
             lock.acquire().await.expect("the lock is free")
         });
         // Nobody is left who could send a release.
-        runtime.shutdown_background();
+        runtime.shutdown_timeout(SOON);
         guard.token()
     };
     std::thread::spawn(crash).join().expect("no panic")
@@ -161,4 +161,76 @@ async fn a_client_that_is_closed_lets_nobody_in_beside_its_users() {
     }
     let lost = GuardEventKind::Lost(LostReason::Closed);
     assert_eq!(kinds, [GuardEventKind::Safe, lost, GuardEventKind::Released]);
+}
+
+/// A client with a state file, once the one before has let go of it.
+async fn with_state(server: &Server, path: &std::path::Path) -> Client {
+    eventually("the state file is free", SOON, async || {
+        let builder = Client::builder().endpoints([server.endpoint()]).ttl(SHORT);
+        match builder.state_file(path).build() {
+            Ok(client) => Some(client),
+            Err(ConfigError::StateFile(StateFileError::InUse { .. })) => None,
+            Err(error) => panic!("{error}"),
+        }
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unreleased_locks_are_taken_back_after_a_restart() {
+    let server = Server::start().await;
+    let folder = tempfile::TempDir::new().expect("a temporary folder can be made");
+    let path = folder.path().join("client.state");
+    let older = with_state(&server, &path).await;
+    let session = older.session_handle().to_owned();
+    let crash = move || {
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime starts");
+        let guards = runtime.block_on(async {
+            let mut guards = Vec::new();
+            for name in ["kept/1", "kept/2", "kept/3"] {
+                let guard = older.lock(name).hold().acquire().await.expect("the lock is free");
+                guards.push(guard);
+            }
+            let released = older.lock("released").hold().acquire().await.expect("it is free");
+            released.release().await.expect("it is held");
+            let tried = older.lock("kept/1").hold().try_acquire().await;
+            assert!(tried.expect("it is answered").is_none(), "it is held already");
+            guards
+        });
+        // Nobody is left who could send a release.
+        runtime.shutdown_timeout(SOON);
+        guards.iter().map(sharklock_client::Guard::token).collect::<Vec<_>>()
+    };
+    let tokens = std::thread::spawn(crash).join().expect("no panic");
+    let other = server.client();
+    for name in ["kept/1", "kept/2", "kept/3"] {
+        eventually("the lease ends", SOON, async || {
+            seen(&other, name).await.holders[0].orphaned.then_some(())
+        })
+        .await;
+    }
+    // An operator has ended one of them, and another holds it now.
+    let ended = other.force_release("kept/2", None, "not needed", false, "op").await;
+    assert_eq!(ended.expect("it is answered").holders.len(), 1);
+    let theirs = timeout(SOON, other.lock("kept/2").acquire()).await.expect("it is ended");
+    let theirs = theirs.expect("it is free");
+    let newer = with_state(&server, &path).await;
+    assert_eq!(newer.session_handle(), session);
+    let mut reclaimed = newer.reclaim_all().await;
+    let names: Vec<_> = reclaimed.iter().map(|one| one.name.to_string()).collect();
+    assert_eq!(names, ["kept/1", "kept/2", "kept/3"]);
+    assert_eq!(reclaimed.iter().map(|one| one.token).collect::<Vec<_>>(), tokens);
+    let gone = reclaimed.remove(1).result.expect_err("an operator has ended it");
+    let ReclaimError::Gone { holders, .. } = gone else { panic!("{gone}") };
+    assert_eq!(holders[0].token, Some(theirs.token()));
+    for (one, token) in reclaimed.into_iter().zip([tokens[0], tokens[2]]) {
+        let guard = one.result.expect("it is an orphan of this session");
+        assert!(guard.token() > token && guard.agreement().claimed);
+        guard.release().await.expect("it is held");
+    }
+    assert!(newer.reclaim_all().await.is_empty(), "nothing is left");
+    newer.close(Duration::ZERO).await;
+    drop(newer);
+    let last = with_state(&server, &path).await;
+    assert!(last.reclaim_all().await.is_empty(), "nothing was left in the file");
 }
