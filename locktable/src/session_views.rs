@@ -231,6 +231,8 @@ fn reclaiming(hold: &Hold) -> Option<SessionWaitView> {
         owner: owner.clone(),
         queued_unix_ms: 0,
         condition: hold.row.extras().condition,
+        // It takes over the hold's.
+        arrival: hold.row.arrival,
     };
     Some(SessionWaitView { waiter, place: 1, reclaims: Some(hold.row.token) })
 }

@@ -424,7 +424,11 @@ impl<M: StateMachine> Replica<M> {
     }
 
     fn tick_eagerly(&mut self, store_ticks: u64) -> bool {
-        if self.raw.raft.leader_id != 0 {
+        let raft = &self.raw.raft;
+        // It has led already, perhaps, and handed on: whoever has its vote is to lead now (simulator,
+        // seed 980001072).
+        let votes_for_another = raft.vote != 0 && raft.vote != raft.id;
+        if raft.leader_id != 0 || votes_for_another {
             self.eager_campaigns = 0;
         }
         let is_due = self.eager_campaigns > 0 && store_ticks.is_multiple_of(HEARTBEAT_TICKS as u64);

@@ -1,8 +1,8 @@
 //! What a range remembers of its splits: all whose children may not live, and no others.
 
 use prost::Message as _;
-use sharklock_multiraft::{ChangePeers, Disk as _, Family, NotProposed, PeerChange};
-use sharklock_proto::internal::v1::FlushHeader;
+use sharklock_multiraft::{ChangePeers, Disk as _, Family, NotProposed, PeerChange, RaftRole};
+use sharklock_proto::internal::v1::{FlushHeader, MessageType};
 use sharklock_rangemap::{RangeId, StoreId};
 
 use crate::cluster::{Cluster, Packet};
@@ -129,4 +129,48 @@ fn a_child_that_has_gone_on_without_the_store_is_not_waited_for() {
     cluster.settle();
     cluster.tick();
     assert_eq!(remembered(&mut cluster, leaves), [0; 0]);
+}
+
+/// A child that was split off for load is handed on at once. Its first leader asks for votes early, so
+/// that the child is led soon; it must not do so again against whoever has its vote (simulator, seed
+/// 980001072).
+#[test]
+fn whoever_hands_a_child_on_leaves_it_alone() {
+    let mut cluster = Cluster::fresh(3);
+    let first = cluster.elect();
+    split(&mut cluster, first, 1).expect("it leads");
+    cluster.settle();
+    let child = child(1);
+    assert!(cluster.node(first).leads_range(child), "it asked for votes early");
+    let next = (1..=3).find(|store| *store != first).expect("there are three");
+    assert!(cluster.node(first).store.hand_over_one(child, Some(StoreId(next))));
+    // What the new leader says once it is elected does not arrive yet.
+    for _ in 0..6 {
+        for store in 1..=3 {
+            cluster.turn(store);
+            cluster.write(store).expect("no fault is planned");
+        }
+        let is_early = |packet: &Packet| match packet {
+            Packet::Message(message) => {
+                let kind = message.message.as_ref().map(|body| body.msg_type);
+                message.range_id != child.0 || kind != Some(i32::from(MessageType::MsgAppend))
+            }
+            Packet::Heartbeats(_) | Packet::Snapshot(_) => false,
+        };
+        cluster.in_transit.retain(is_early);
+        cluster.deliver();
+    }
+    assert_eq!(cluster.node(next).status_of(child).role, RaftRole::Leader);
+    for _ in 0..4 {
+        cluster.node(first).store.tick();
+        cluster.turn(first);
+    }
+    let campaigns = |packet: &Packet| match packet {
+        Packet::Message(message) => {
+            let kind = message.message.as_ref().map(|body| body.msg_type);
+            message.range_id == child.0 && kind == Some(i32::from(MessageType::MsgRequestPreVote))
+        }
+        Packet::Heartbeats(_) | Packet::Snapshot(_) => false,
+    };
+    assert!(!cluster.in_transit.iter().any(campaigns), "{:?}", cluster.in_transit);
 }
