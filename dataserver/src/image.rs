@@ -232,7 +232,6 @@ fn hold_to_record(hold: &HoldRow) -> record::HoldRow {
             .map(|by| bytes::Bytes::copy_from_slice(&by.session.0))
             .unwrap_or_default(),
         asked_by_owner_id: asked_by.map(|by| by.owner_id.clone()).unwrap_or_default(),
-        ..record::HoldRow::default()
     }
 }
 
@@ -332,7 +331,6 @@ fn waiter_to_record(waiter: &WaiterRow) -> record::WaiterRow {
         queued_unix_ms: waiter.queued_unix_ms,
         condition: waiter.condition.as_deref().map(condition_to_record),
         arrival: waiter.arrival,
-        ..record::WaiterRow::default()
     }
 }
 

@@ -114,7 +114,7 @@ async fn fill<P: Paged>(
     round: &[P::Question],
     bounds: Bounds,
 ) -> Result<bool, Failure> {
-    let questions = round.to_vec().into_iter();
+    let questions = round.iter().cloned();
     let mut asking = FanOut::new(questions, bounds, |question| P::part(host.clone(), question));
     let mut parts: Vec<Option<Result<P::Part, Failure>>> = vec![None; round.len()];
     let mut taken = 0;

@@ -1,7 +1,7 @@
 //! Conditions, claims, reclaims, asks, downgrades and watches over raw unary calls: what a client in
 //! any language sees.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sharklock_proto::v1::{
     AcquireOutcome, AcquireRequest, AcquireResponse, AgreementOutcome, AskRequest, ClaimRequest,
@@ -15,6 +15,7 @@ use sharklock_tests::{
     wait,
     wire::{Session, locks, reason},
 };
+use tokio::time::Instant;
 use tonic::transport::Channel;
 
 type Locks = LockServiceClient<Channel>;
