@@ -72,6 +72,7 @@ fn empty_records(descriptor: &Descriptor, at: EntryAt) -> [WriteOp; 3] {
         state_hash: 0,
         machine: None,
         splits: Vec::new(),
+        skipped: None,
     };
     let [hard_state, truncated] = raft_records(descriptor.range, at);
     [hard_state, truncated, records::put(Key::Header(descriptor.range), &header)]

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use raft::eraftpb::{ConfChangeV2, ConfState, Entry};
 use sharklock_proto::internal::v1 as proto;
-use sharklock_rangemap::{Descriptor, PeerId, RangeId, Replica, Role, StoreId};
+use sharklock_rangemap::{Bounds, Descriptor, PeerId, RangeId, Replica, Role, StoreId};
 
 use crate::alone::Alone;
 use crate::disk::WriteOp;
@@ -29,6 +29,9 @@ pub(crate) struct RangeState<M> {
     /// that the child is on too few stores. What bounds them is that a leader lets only so many
     /// children come into being before one of them lives (`Store::may_await_another`).
     splits: Vec<SplitMark>,
+    /// Names that left by snapshots: the replica has not applied the splits by which they did, so of the
+    /// ranges that those made this store has nothing by them. Soft as `splits`, and of this replica alone.
+    skipped: Option<Bounds>,
 }
 
 /// The effect of applying an entry, beside the new state.
@@ -55,7 +58,28 @@ impl<M: StateMachine> RangeState<M> {
         applied: EntryAt,
         splits: Vec<SplitMark>,
     ) -> Self {
-        Self { descriptor, machine, applied, splits }
+        Self { descriptor, machine, applied, splits, skipped: None }
+    }
+
+    /// As an earlier image of this replica has it.
+    pub(crate) fn with_skipped(self, skipped: Option<Bounds>) -> Self {
+        Self { skipped, ..self }
+    }
+
+    /// See the field.
+    pub(crate) fn skipped(&self) -> Option<&Bounds> {
+        self.skipped.as_ref()
+    }
+
+    /// It came as a snapshot, and takes the place of `before`, as `Replica::can_become` allows.
+    pub(crate) fn follow(&mut self, before: &Self) {
+        let (start, end) = (&self.descriptor.bounds.end, &before.descriptor.bounds.end);
+        let left = (start != end).then(|| Bounds { start: start.clone(), end: end.clone() });
+        self.skipped = match (left, before.skipped.clone()) {
+            // Ends only come nearer, so the earlier one lies behind.
+            (Some(left), Some(earlier)) => Some(Bounds { end: earlier.end, ..left }),
+            (left, earlier) => left.or(earlier),
+        };
     }
 
     pub(crate) fn descriptor(&self) -> &Descriptor {
@@ -179,6 +203,7 @@ impl<M: StateMachine> RangeState<M> {
             state_hash: self.machine.state_hash(),
             machine: Some(Bytes::from(self.machine.header())),
             splits: self.splits.iter().map(mark_record).collect(),
+            skipped: self.skipped.as_ref().map(span),
         }
     }
 
@@ -205,6 +230,16 @@ impl<M: StateMachine> RangeState<M> {
         };
         rows.into_iter().map(op).collect()
     }
+}
+
+/// As it stands in images and messages.
+pub(crate) fn span(names: &Bounds) -> proto::NameSpan {
+    proto::NameSpan { start: names.start.clone().into(), end: names.end.clone().into() }
+}
+
+/// The other way.
+pub(crate) fn names(span: &proto::NameSpan) -> Bounds {
+    Bounds { start: span.start.to_vec(), end: span.end.to_vec() }
 }
 
 pub(crate) fn mark_record(split: &SplitMark) -> proto::ContainedSplit {

@@ -210,7 +210,8 @@ fn load_range<M: StateMachine>(
 
     let machine = read_image::<M>(disk, range, &header)?;
     let splits = header.splits.iter().map(range_state::mark).collect();
-    let mut state = RangeState::new(descriptor, machine, flushed, splits);
+    let skipped = header.skipped.as_ref().map(range_state::names);
+    let mut state = RangeState::new(descriptor, machine, flushed, splits).with_skipped(skipped);
     let halves = replay(&mut state, &entries, hard_state.commit, ident);
     let lost = meta.lost.map(|record| LostLog { commit: record.commit, last: record.last });
     let truncated = (truncated.index, truncated.term);

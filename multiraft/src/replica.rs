@@ -19,7 +19,7 @@ use bytes::Bytes;
 use raft::eraftpb::{HardState, Message};
 use raft::{Config, RawNode, ReadOnlyOption, StateRole};
 use sharklock_proto::internal::v1::RangeMessage;
-use sharklock_rangemap::{Descriptor, PeerId, RangeId, StoreId};
+use sharklock_rangemap::{Bounds, Descriptor, PeerId, RangeId, StoreId};
 
 use crate::alone::Alone;
 use crate::effects::{
@@ -256,6 +256,18 @@ impl<M: StateMachine> Replica<M> {
     /// Whether nothing of its state is here yet.
     pub(crate) fn is_shell(&self) -> bool {
         self.state.is_shell()
+    }
+
+    /// Names that left by snapshots, see [`RangeState::skipped`].
+    pub(crate) fn skipped(&self) -> Option<&Bounds> {
+        self.state.skipped()
+    }
+
+    /// Whether it wants to lead, as far as a replica with a state can that hears of no leader.
+    pub(crate) fn wants_to_lead(&self) -> bool {
+        let raft = &self.raw.raft;
+        let is_campaigning = matches!(raft.state, StateRole::PreCandidate | StateRole::Candidate);
+        !self.is_stopped() && !self.is_shell() && is_campaigning
     }
 
     pub(crate) fn log(&self) -> &Log {

@@ -106,6 +106,12 @@ impl Bounds {
         self.start.as_slice() <= name && (self.end.is_empty() || name < self.end.as_slice())
     }
 
+    /// Whether all names of `other` lie inside.
+    pub fn covers(&self, other: &Self) -> bool {
+        let ends = self.end.is_empty() || (!other.end.is_empty() && other.end <= self.end);
+        self.start <= other.start && ends
+    }
+
     /// Whether some name lies in both.
     pub fn overlaps(&self, other: &Self) -> bool {
         let begins_before = |a: &Self, b: &Self| b.end.is_empty() || a.start < b.end;

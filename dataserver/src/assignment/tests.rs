@@ -149,7 +149,7 @@ fn a_leader_asks_for_a_replica_by_its_descriptor() {
     assert_eq!(table.of_message(&notice(5, Notice::Create(create()))), None, "of another range");
     assert_eq!(table.of_message(&notice(3, Notice::Create(CreateReplica::default()))), None);
     assert_eq!(table.of_range(RangeId(3)), 1);
-    let absent = notice(9, Notice::Absent(ReplicaAbsent {}));
+    let absent = notice(9, Notice::Absent(ReplicaAbsent::default()));
     assert_eq!(table.of_message(&absent), Some(1));
     assert_eq!(Assignment::is_about_life(&Input::Message(Box::new(absent))), None);
     let create = Input::Message(Box::new(notice(3, Notice::Create(create()))));

@@ -210,7 +210,8 @@ pub(super) fn stage<M: StateMachine>(
     number: u64,
 ) {
     let arrived = replica.install.offered.take().expect("only what was offered is taken");
-    let state = arrived.state;
+    let mut state = arrived.state;
+    state.follow(&replica.state);
     let EntryAt { index, term } = state.applied();
     let announced = (snapshot.get_metadata().index, snapshot.get_metadata().term);
     assert_eq!(announced, (index, term), "raft-rs takes the state that it was told of");

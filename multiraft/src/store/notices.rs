@@ -4,6 +4,11 @@
 //! - A store that has no replica to which a leader speaks says so (*absent*).
 //! - The leader then asks it to make one (*create*): an empty shell. That is the only way in which a
 //!   message leads to a replica, and the leader vouches that it is a member.
+//! - A store that was away while a range was split has the rest of it by a snapshot, and of the child
+//!   nothing. If the child's leader is lost before it could ask for a shell there, nobody would ever lead
+//!   the child: so whoever wants the vote of such a replica is told *absent*, too, and with which names
+//!   the store has skipped. Who wants to lead a range of such names asks for the shell. It votes like a
+//!   replica that was away since the beginning, which is what it is.
 //! - Whoever is spoken to by a peer that was removed from the range tells it (*removed*), and it ends.
 //! - A replica that does not campaign and hears nobody asks all members that it knows (*am I a
 //!   member*): one that campaigns asks for votes instead.
@@ -14,8 +19,10 @@ use sharklock_proto::internal::v1::{
 };
 use sharklock_rangemap::{Descriptor, PeerId, RangeId, StoreId};
 
-use super::Store;
+use super::{Store, early_votes::asks_for_a_vote};
 use crate::guard::Dropped;
+use crate::range_state::{names, span};
+use crate::replica::Replica;
 use crate::state_machine::StateMachine;
 
 /// Notices of one turn: what is beyond comes with the next heartbeat.
@@ -65,7 +72,9 @@ impl<M: StateMachine> Store<M> {
         });
     }
 
-    /// To a leader that speaks to a replica which is not here. Nobody else could do anything about it.
+    /// To a leader that speaks to a replica which is not here; or to somebody who wants its vote, if this
+    /// store has skipped splits, since the range may be the child of one of them. Nobody else could do
+    /// anything about it.
     pub(super) fn tell_absent(&mut self, message: &RangeMessage) {
         let kind = message.message.as_ref().map(|body| body.msg_type);
         let leads = [MessageType::MsgAppend, MessageType::MsgHeartbeat];
@@ -73,8 +82,15 @@ impl<M: StateMachine> Store<M> {
             && message.to_store == self.ident.store.0
             && message.from_store != self.ident.store.0;
         let is_unborn = self.unborn.contains_key(&RangeId(message.range_id));
-        if is_ours && !is_unborn && leads.iter().any(|leads| kind == Some(i32::from(*leads))) {
-            self.tell(Ends::of(message), Notice::Absent(ReplicaAbsent {}));
+        if !is_ours || is_unborn {
+            return;
+        }
+        let skipped = match asks_for_a_vote(message) {
+            true => self.replicas.values().filter_map(Replica::skipped).map(span).collect(),
+            false => Vec::new(),
+        };
+        if !skipped.is_empty() || leads.iter().any(|leads| kind == Some(i32::from(*leads))) {
+            self.tell(Ends::of(message), Notice::Absent(ReplicaAbsent { skipped }));
         }
     }
 
@@ -123,7 +139,7 @@ impl<M: StateMachine> Store<M> {
         }
         match notice {
             Some(Notice::AmIMember(AmIMember {})) => self.tell_if_removed(Ends::of(&message)),
-            Some(Notice::Absent(ReplicaAbsent {})) => self.absent(&message),
+            Some(Notice::Absent(absent)) => self.absent(&message, absent),
             Some(Notice::Create(create)) => return self.asked_to_create(&message, create),
             Some(Notice::Removed(ReplicaRemoved {})) => self.removed(&message),
             None => return Err(Dropped::Malformed("a notice of nothing")),
@@ -132,8 +148,9 @@ impl<M: StateMachine> Store<M> {
     }
 
     /// A member has no replica on its store. If this replica leads, it knows whether there is to be
-    /// one: then it asks for it.
-    fn absent(&mut self, message: &RangeMessage) {
+    /// one: then it asks for it. So it does if it wants to lead, and the other store has never had any
+    /// replica of these names.
+    fn absent(&mut self, message: &RangeMessage, absent: &ReplicaAbsent) {
         let Some(replica) = self.replicas.get(&RangeId(message.range_id)) else { return };
         let store = replica.member_store(PeerId(message.from_peer));
         let leads = replica.leads_now() && replica.applied().term == replica.term();
@@ -143,7 +160,12 @@ impl<M: StateMachine> Store<M> {
             tracing::warn!(range = message.range_id, peer = message.from_peer, "a replica is lost");
             return;
         }
-        if leads && store == Some(StoreId(message.from_store)) {
+        let is_skipped = || {
+            let bounds = &replica.descriptor().bounds;
+            absent.skipped.iter().any(|span| names(span).covers(bounds))
+        };
+        let asks = leads || replica.wants_to_lead() && is_skipped();
+        if asks && store == Some(StoreId(message.from_store)) {
             let descriptor = RangeDescriptor::from(replica.descriptor());
             let create = CreateReplica { descriptor: Some(descriptor) };
             self.tell(Ends::of(message), Notice::Create(create));

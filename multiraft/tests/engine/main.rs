@@ -19,6 +19,7 @@ mod random_faults;
 mod random_network;
 mod scripts;
 mod single_voter;
+mod skipped;
 mod slow_link;
 mod split_crashes;
 mod stability;
