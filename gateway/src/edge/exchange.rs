@@ -23,6 +23,9 @@ use crate::{
 /// Between two attempts of a call for which no leader answers.
 pub(super) const RETRY_EVERY: Duration = Duration::from_millis(50);
 
+/// So long a store lets a question for the next state of a lock wait.
+const WATCH_WAITS_MAX: Duration = Duration::from_secs(5);
+
 /// A stream for one call.
 pub(super) struct Exchange {
     host: Arc<Host>,
@@ -81,8 +84,10 @@ impl Exchange {
 /// certainly not done is tried again until then; one that may have been done is the caller's to
 /// repeat.
 pub(super) async fn ask(host: &Arc<Host>, checked: Checked) -> Result<Body, Failure> {
-    let deadline = Instant::now() + host.config.unary_deadline;
     let kind = checked.body().kind();
+    // A question that waits for something new may rightly be answered only then.
+    let waits = if kind == CallKind::WatchLock { WATCH_WAITS_MAX } else { Duration::ZERO };
+    let deadline = Instant::now() + waits + host.config.unary_deadline;
     let exchange = Exchange::open(host, kind)?;
     let mut hops = Hops::default();
     let mut attempt = 0;
