@@ -9,12 +9,10 @@ use std::{
 };
 
 use sharklock_locktable::Name;
+use sharklock_proto::WATCH_WAITS_MAX;
 use sharklock_rangemap::Bounds;
 
 use crate::front::ReplyTo;
-
-/// A question waits at most so long, so that its asker knows that somebody still leads who would tell.
-pub const WATCH_WAITS_MAX: Duration = Duration::from_secs(5);
 
 /// Questions of one range that may wait.
 pub const WATCHES_MAX: usize = 16_384;

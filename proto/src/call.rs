@@ -17,6 +17,10 @@ use crate::{
 /// for which an end is remembered, whatever the clocks make of them.
 pub const CALL_AGE_MAX: Duration = Duration::from_secs(10);
 
+/// A question for the next state of a lock waits at most so long at its leader. Its asker hears then that
+/// nothing has changed, and knows that somebody still leads who would tell.
+pub const WATCH_WAITS_MAX: Duration = Duration::from_secs(5);
+
 /// Which calls must never wait behind which (D16).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Lane {

@@ -11,7 +11,7 @@ mod call;
 mod descriptor;
 mod identity;
 
-pub use call::{CALL_AGE_MAX, CallKind, Lane, Unanswered};
+pub use call::{CALL_AGE_MAX, CallKind, Lane, Unanswered, WATCH_WAITS_MAX};
 pub use descriptor::BadDescriptor;
 pub use identity::{ClusterId, Identity, Life, NotHex, NotSixteenBytes, Start};
 

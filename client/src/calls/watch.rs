@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use sharklock_proto::v1::{self, lock_service_client::LockServiceClient};
+use sharklock_proto::{
+    WATCH_WAITS_MAX,
+    v1::{self, lock_service_client::LockServiceClient},
+};
 
 use crate::{
     client::Client,
@@ -14,8 +17,8 @@ use crate::{
 
 use super::{LockSeen, Within};
 
-/// A server lets a question wait for 5 s. Longer than that it says nothing only if it is broken.
-const WATCH_PATIENCE: Duration = Duration::from_secs(6);
+/// A server that says nothing for longer than a question may wait is broken.
+const WATCH_PATIENCE: Duration = WATCH_WAITS_MAX.saturating_add(Duration::from_secs(1));
 /// Within this a second endpoint has answered if one has not.
 const WATCH_TIMEOUT: Duration = Duration::from_secs(15);
 

@@ -4,7 +4,7 @@
 use std::{future::poll_fn, sync::Arc, time::Duration};
 
 use sharklock_proto::{
-    CallKind,
+    CallKind, WATCH_WAITS_MAX,
     internal::v1::{store_call, store_reply::Body},
 };
 use sharklock_rangemap::Hops;
@@ -22,9 +22,6 @@ use crate::{
 
 /// Between two attempts of a call for which no leader answers.
 pub(super) const RETRY_EVERY: Duration = Duration::from_millis(50);
-
-/// So long a store lets a question for the next state of a lock wait.
-const WATCH_WAITS_MAX: Duration = Duration::from_secs(5);
 
 /// A stream for one call.
 pub(super) struct Exchange {
