@@ -211,7 +211,9 @@ impl Client {
             // A look does not name them all: one call ends them, which must not be repeated.
             return self.end_all_unseen(request(None)).await;
         }
-        let mut done = ForceReleased { position, holders: Vec::new(), ended: now };
+        // An orphan ends at once also without `now`, since it has no lease to wait for.
+        let ended = now || !holders.is_empty();
+        let mut done = ForceReleased { position, holders: Vec::new(), ended };
         let mut holders = holders.into_iter();
         loop {
             let mut ending = Race::default();
