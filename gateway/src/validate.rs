@@ -149,6 +149,17 @@ impl Checked {
     }
 }
 
+/// A request that has passed, as a call of its session: the secret is left behind.
+macro_rules! in_session {
+    ($session:expr, $kind:ident($request:expr)) => {{
+        let (session, mut request) = ($session, $request);
+        request.session_id = Bytes::new();
+        request.instance = session.instance();
+        Checked { session: Some(session), body: Body::$kind(request), store: None }
+    }};
+}
+use in_session;
+
 /// Checks any call of a Session stream.
 pub fn call(
     limits: &RequestLimits,
@@ -218,9 +229,7 @@ pub fn acquire(
     }
     check_text(Reason::BadOwner, "owner_id", &request.owner_id, 0, OWNER_BYTES_MAX)?;
     check_attributes(&request.attributes)?;
-    request.session_id = Bytes::new();
-    request.instance = session.instance();
-    Ok(Checked { session: Some(session), body: Body::Acquire(request), store: None })
+    Ok(in_session!(session, Acquire(request)))
 }
 
 fn check_ttl(limits: &RequestLimits, ttl_ms: u64) -> Result<(), Failure> {
@@ -238,29 +247,25 @@ fn check_ttl(limits: &RequestLimits, ttl_ms: u64) -> Result<(), Failure> {
 }
 
 /// Checks a release.
-pub fn release(frame: &Frame, mut request: ReleaseRequest) -> Result<Checked, Failure> {
+pub fn release(frame: &Frame, request: ReleaseRequest) -> Result<Checked, Failure> {
     let session = frame.session_of(&request.session_id, request.instance)?;
     check_name(&request.name)?;
     check_token_number("token", request.token)?;
     // Also to release all: a retry is told from a new release by its acquisition (D16).
     check_acquisition_id("acquisition_id", request.acquisition_id)?;
-    request.session_id = Bytes::new();
-    request.instance = session.instance();
-    Ok(Checked { session: Some(session), body: Body::Release(request), store: None })
+    Ok(in_session!(session, Release(request)))
 }
 
 /// Checks a cancel.
-pub fn cancel(frame: &Frame, mut request: CancelRequest) -> Result<Checked, Failure> {
+pub fn cancel(frame: &Frame, request: CancelRequest) -> Result<Checked, Failure> {
     let session = frame.session_of(&request.session_id, request.instance)?;
     check_name(&request.name)?;
     check_acquisition_id("acquisition_id", request.acquisition_id)?;
-    request.session_id = Bytes::new();
-    request.instance = session.instance();
-    Ok(Checked { session: Some(session), body: Body::Cancel(request), store: None })
+    Ok(in_session!(session, Cancel(request)))
 }
 
 /// Checks a keepalive and all its items.
-pub fn keep_alive(frame: &Frame, mut request: KeepAliveRequest) -> Result<Checked, Failure> {
+pub fn keep_alive(frame: &Frame, request: KeepAliveRequest) -> Result<Checked, Failure> {
     let session = frame.session_of(&request.session_id, request.instance)?;
     check_seq(request.seq)?;
     if request.items.is_empty() || request.items.len() > ITEMS_MAX {
@@ -284,9 +289,7 @@ pub fn keep_alive(frame: &Frame, mut request: KeepAliveRequest) -> Result<Checke
             ));
         }
     }
-    request.session_id = Bytes::new();
-    request.instance = session.instance();
-    Ok(Checked { session: Some(session), body: Body::KeepAlive(request), store: None })
+    Ok(in_session!(session, KeepAlive(request)))
 }
 
 /// Checks a token check.

@@ -15,6 +15,7 @@ use super::{
         check_acquisition_id, check_attributes, check_name, check_seq, check_text,
         check_token_number,
     },
+    in_session,
 };
 use crate::failure::{Failure, Reason};
 
@@ -98,19 +99,17 @@ fn bad(field: &str, message: &str) -> Failure {
 }
 
 /// Checks a claim.
-pub fn claim(frame: &Frame, mut request: ClaimRequest) -> Result<Checked, Failure> {
+pub fn claim(frame: &Frame, request: ClaimRequest) -> Result<Checked, Failure> {
     let session = frame.session_of(&request.session_id, request.instance)?;
     check_hold(&request.name, request.token, request.acquisition_id)?;
-    request.session_id = Bytes::new();
-    request.instance = session.instance();
-    Ok(Checked { session: Some(session), body: Body::Claim(request), store: None })
+    Ok(in_session!(session, Claim(request)))
 }
 
 /// Checks a change of a condition.
 pub fn set_condition(
     limits: &RequestLimits,
     frame: &Frame,
-    mut request: SetConditionRequest,
+    request: SetConditionRequest,
 ) -> Result<Checked, Failure> {
     let session = frame.session_of(&request.session_id, request.instance)?;
     check_hold(&request.name, request.token, request.acquisition_id)?;
@@ -118,21 +117,17 @@ pub fn set_condition(
     if let Some(condition) = &request.condition {
         check_condition(condition, request.ttl_ms)?;
     }
-    request.session_id = Bytes::new();
-    request.instance = session.instance();
-    Ok(Checked { session: Some(session), body: Body::SetCondition(request), store: None })
+    Ok(in_session!(session, SetCondition(request)))
 }
 
 /// Checks a reclaim.
-pub fn reclaim(frame: &Frame, mut request: ReclaimRequest) -> Result<Checked, Failure> {
+pub fn reclaim(frame: &Frame, request: ReclaimRequest) -> Result<Checked, Failure> {
     let session = frame.session_of(&request.session_id, request.instance)?;
     check_hold(&request.name, request.token, request.acquisition_id)?;
     check_seq(request.seq)?;
     check_text(Reason::BadOwner, "owner_id", &request.owner_id, 0, OWNER_BYTES_MAX)?;
     check_attributes(&request.attributes)?;
-    request.session_id = Bytes::new();
-    request.instance = session.instance();
-    Ok(Checked { session: Some(session), body: Body::Reclaim(request), store: None })
+    Ok(in_session!(session, Reclaim(request)))
 }
 
 /// Checks an ask: of a waiter of the caller's, or for the first in the queue, whoever that is.
@@ -148,26 +143,19 @@ pub fn ask(frame: &Frame, mut request: AskRequest) -> Result<Checked, Failure> {
 }
 
 /// Checks a downgrade.
-pub fn downgrade(frame: &Frame, mut request: DowngradeRequest) -> Result<Checked, Failure> {
+pub fn downgrade(frame: &Frame, request: DowngradeRequest) -> Result<Checked, Failure> {
     let session = frame.session_of(&request.session_id, request.instance)?;
     check_hold(&request.name, request.token, request.acquisition_id)?;
-    request.session_id = Bytes::new();
-    request.instance = session.instance();
-    Ok(Checked { session: Some(session), body: Body::Downgrade(request), store: None })
+    Ok(in_session!(session, Downgrade(request)))
 }
 
 /// Checks a change of attributes.
-pub fn set_attributes(
-    frame: &Frame,
-    mut request: SetAttributesRequest,
-) -> Result<Checked, Failure> {
+pub fn set_attributes(frame: &Frame, request: SetAttributesRequest) -> Result<Checked, Failure> {
     let session = frame.session_of(&request.session_id, request.instance)?;
     check_hold(&request.name, request.token, request.acquisition_id)?;
     check_seq(request.seq)?;
     check_attributes(&request.attributes)?;
-    request.session_id = Bytes::new();
-    request.instance = session.instance();
-    Ok(Checked { session: Some(session), body: Body::SetAttributes(request), store: None })
+    Ok(in_session!(session, SetAttributes(request)))
 }
 
 fn check_hold(name: &str, token: u64, acquisition_id: u64) -> Result<(), Failure> {
