@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use sharklock_locktable::{
-    Acquire, Acquisition, Ask, Cancel, Command, End, EndCause, Ending, LockTable, Refusal, Revoke,
-    SessionHandle, SetAttributes, Status, Token,
+    Acquire, Acquisition, Ask, Cancel, Command, End, EndCause, Ending, LockTable, Name, Refusal,
+    Revoke, SessionHandle, SetAttributes, Status, Token,
 };
 use sharklock_multiraft::AwaitedChild;
 use sharklock_proto::{
@@ -147,18 +147,8 @@ impl Admission<'_> {
             return Err(split_unfinished(self.descriptor.range, overlong));
         }
         let (acquisition, name) = (acquire.acquisition, acquire.name.clone());
-        // Its answer will carry its seq, from which the client counts, so the lease that it names
-        // is renewed by its receipt (D7, *Proof*): a duplicate's own, or the hold it joins.
         let key = leased_by(self.table, &acquire);
-        let clock = &mut leading(self.front).clock;
-        clock.meet(self.table, name.as_str(), key);
-        clock.renew(self.now, key);
-        if let Some(subscriber) = subscriber {
-            self.front.subscribers.insert(acquisition, subscriber);
-        }
-        let status = self.table.status(name.as_str(), acquisition);
-        self.front.attempts.asked(acquisition, asker, &status);
-        let stale_at = self.now + CALL_AGE_MAX.saturating_sub(self.age);
+        let stale_at = self.attempted(acquisition, &name, key, subscriber, asker);
         self.front.pending.add(&charge, self.memory.bounds());
         self.memory.weigh(self.front, self.table);
         let charge = Some(charge);
@@ -183,15 +173,7 @@ impl Admission<'_> {
         // An earlier arrival of the same reclaim holds, or waits for the older life to end.
         let held = self.table.hold_of(name.as_str(), acquisition);
         let key = held.map_or(LeaseKey::Waiter(acquisition), LeaseKey::Hold);
-        let clock = &mut leading(self.front).clock;
-        clock.meet(self.table, name.as_str(), key);
-        clock.renew(self.now, key);
-        if let Some(subscriber) = subscriber {
-            self.front.subscribers.insert(acquisition, subscriber);
-        }
-        let status = self.table.status(name.as_str(), acquisition);
-        self.front.attempts.asked(acquisition, None, &status);
-        let stale_at = self.now + CALL_AGE_MAX.saturating_sub(self.age);
+        let stale_at = self.attempted(acquisition, &name, key, subscriber, None);
         let asker = Asker::Acquire { to: self.to, acquisition, name, seq, stale_at, charge: None };
         self.front.ask(Command::Reclaim(Box::new(reclaim)), asker);
         Ok(())
@@ -210,6 +192,28 @@ impl Admission<'_> {
         let internal::RevokeRangeSession { reason, operator, bytes_max, .. } = request;
         let about = About::Revoke { bytes_max: bytes_max as usize };
         self.urgent(Command::Revoke(Revoke { session, reason, operator }), about)
+    }
+
+    /// An attempt of an acquisition has been let in. Its answer will carry its seq, from which the client
+    /// counts, so the lease that it names is renewed by its receipt (D7, *Proof*): a duplicate's own, or
+    /// that of the hold which it joins. When it is too old to be proposed.
+    fn attempted(
+        &mut self,
+        acquisition: Acquisition,
+        name: &Name,
+        key: LeaseKey,
+        subscriber: Option<Subscriber>,
+        asker: Option<Subscriber>,
+    ) -> Duration {
+        let clock = &mut leading(self.front).clock;
+        clock.meet(self.table, name.as_str(), key);
+        clock.renew(self.now, key);
+        if let Some(subscriber) = subscriber {
+            self.front.subscribers.insert(acquisition, subscriber);
+        }
+        let status = self.table.status(name.as_str(), acquisition);
+        self.front.attempts.asked(acquisition, asker, &status);
+        self.now + CALL_AGE_MAX.saturating_sub(self.age)
     }
 
     /// Queues what frees a lock, as long as there is any room at all.
