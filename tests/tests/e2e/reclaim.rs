@@ -1,5 +1,5 @@
-//! Conditions through the public client: holds that outlive their client, changes of a held lock, and
-//! the orderly end of a client.
+//! Conditions through the public client: holds that outlive their client, changes of a held lock,
+//! asks, and the orderly end of a client.
 
 use std::time::Duration;
 
@@ -105,9 +105,30 @@ async fn a_condition_is_changed_while_held() {
     assert!(agreed.claimed && agreed.condition.holds());
     let shown = &seen(&client, "a").await.holders[0];
     assert_eq!((shown.agreement, shown.ttl), (agreed, SHORT * 2));
+    guard.set_attributes([("job".to_owned(), "7".to_owned())].into()).await.expect("it is held");
+    assert_eq!(seen(&client, "a").await.holders[0].attributes["job"], "7");
     let shorter = guard.set_condition(stays, SHORT).await;
     assert!(matches!(shorter, Err(ChangeError::Invalid { .. } | ChangeError::Refused { .. })));
     guard.release().await.expect("it is held");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_holder_that_is_asked_may_go_on_for_its_grace() {
+    let server = Server::start().await;
+    let (client, other) = (server.client(), server.client());
+    let grace = Duration::from_secs(1);
+    let held = client.lock("a").ttl(SHORT).ask_grace(grace);
+    let held = held.acquire().await.expect("the lock is free");
+    assert_eq!(held.asked(), None);
+    let waiting = other.lock("a").owner("bob").ask();
+    let waiting = tokio::spawn(async move { waiting.acquire().await });
+    let asked = timeout(SOON, held.wait_asked()).await.expect("it is told").expect("it is held");
+    assert_eq!((&*asked.owner, asked.grace), ("bob", grace));
+    assert!(asked.remaining <= grace);
+    timeout(SOON, held.lost()).await.expect("its time is over");
+    drop(held);
+    let taken = timeout(SOON, waiting).await.expect("it is free").expect("no panic");
+    drop(taken.expect("it is free"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
