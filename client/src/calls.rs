@@ -11,9 +11,7 @@ use std::{
     time::Duration,
 };
 
-use sharklock_proto::v1::{
-    self, admin_service_client::AdminServiceClient, lock_service_client::LockServiceClient,
-};
+use sharklock_proto::v1::{self, admin_service_client::AdminServiceClient};
 use tokio::{
     sync::OnceCell,
     time::{Instant, sleep_until},
@@ -33,17 +31,19 @@ use crate::{
     failure::Verdict,
     ids::{FencingToken, Position},
     race::Race,
-    request::{Holder, LockInfo},
+    request::Holder,
     session::{patience, wire},
     status::{self, innermost},
 };
 
+mod looks;
 mod operators;
 mod ranges;
 mod sessions;
 mod watch;
 
 pub use self::{
+    looks::{LockSeen, TokenChecked},
     ranges::WhichRange,
     sessions::{
         RevokedHold, SessionLock, SessionRevoked, SessionSummary, SessionWait, SessionsAsked,
@@ -58,27 +58,6 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Holds that are ended at a time, where an operator ends all holds of a lock.
 const ENDED_AT_A_TIME: usize = 32;
 
-/// A lock as it was at a point of its range's log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LockSeen {
-    /// When and where.
-    pub position: Position,
-    /// The lock; `None` while it is free.
-    pub lock: Option<LockInfo>,
-}
-
-/// The state of a token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TokenChecked {
-    /// When and where.
-    pub position: Position,
-    /// A hold with this token was live at `position`. A hint: only the resource's own comparison
-    /// fences.
-    pub live: bool,
-    /// That hold's fence floor; `None` when it was not live.
-    pub fence_floor: Option<FencingToken>,
-}
-
 /// The outcome of a force-release.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ForceReleased {
@@ -92,77 +71,6 @@ pub struct ForceReleased {
 }
 
 impl Client {
-    /// Shows one lock with at most 100 of its waiters. Linearizable.
-    ///
-    /// # Errors
-    /// See [`CallError`].
-    pub async fn get_lock(&self, name: &str) -> Result<LockSeen, CallError> {
-        let request = v1::GetLockRequest { name: name.to_owned(), waiters_max: 0 };
-        let response = self
-            .calls()
-            .read(request, |channel, request| async move {
-                LockServiceClient::new(channel).get_lock(request).await
-            })
-            .await?;
-        let position = wire::position(response.position);
-        Ok(LockSeen { position, lock: response.lock.map(wire::lock_info) })
-    }
-
-    /// Lists all locks whose names begin with `prefix` (all when empty) and that are held or waited
-    /// for, in byte order of their names, over all ranges. Whatever is held from the beginning of the
-    /// call to its end is in the list once, also while ranges split. It is no snapshot: what comes or
-    /// goes meanwhile may be there or not.
-    ///
-    /// # Errors
-    /// See [`CallError`].
-    pub async fn list_locks(&self, prefix: &str) -> Result<Vec<LockInfo>, CallError> {
-        const PAGE_SIZE: u32 = 1000;
-        let mut locks = Vec::new();
-        let mut page_token = String::new();
-        loop {
-            let request = v1::ListLocksRequest {
-                prefix: prefix.to_owned(),
-                page_size: PAGE_SIZE,
-                page_token,
-            };
-            let page = self
-                .calls()
-                .read(request, |channel, request| async move {
-                    LockServiceClient::new(channel).list_locks(request).await
-                })
-                .await?;
-            locks.extend(page.locks.into_iter().map(wire::lock_info));
-            if page.next_page_token.is_empty() {
-                return Ok(locks);
-            }
-            page_token = page.next_page_token;
-        }
-    }
-
-    /// Whether `token` is the live token of the lock `name`. Linearizable, yet only a hint: it may
-    /// have changed when the answer arrives.
-    ///
-    /// # Errors
-    /// See [`CallError`].
-    pub async fn check_token(
-        &self,
-        name: &str,
-        token: FencingToken,
-    ) -> Result<TokenChecked, CallError> {
-        let request = v1::CheckTokenRequest { name: name.to_owned(), token: token.as_u64() };
-        let response = self
-            .calls()
-            .read(request, |channel, request| async move {
-                LockServiceClient::new(channel).check_token(request).await
-            })
-            .await?;
-        Ok(TokenChecked {
-            position: wire::position(response.position),
-            live: response.live,
-            fence_floor: response.live.then(|| FencingToken::from_u64(response.fence_floor)),
-        })
-    }
-
     /// Shows stores and ranges as the answering gateway sees them.
     ///
     /// # Errors
