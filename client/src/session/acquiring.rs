@@ -31,6 +31,11 @@ impl SessionCore {
             let result = Err(AcquireError::OtherCluster(mismatch.clone()));
             return effects.notices.push(Notice::Decided { id, result });
         }
+        // Who joins wants to be alone with the hold, and the downgrade shares it.
+        if request.reenter.is_some_and(|token| self.is_downgrading(&request.name, token)) {
+            let result = Err(AcquireError::HoldLost { name: Arc::clone(&request.name) });
+            return effects.notices.push(Notice::Decided { id, result });
+        }
         let acquisition = Acquisition::new(now, request, self.config.call_timeout);
         self.open.insert(id, acquisition);
         if self.connected {

@@ -166,13 +166,15 @@ impl SessionCore {
         self.attempts.insert(seq, Attempt { sent: now, via: Via::Main, asked });
     }
 
-    /// The user of another guard of the hold believes to be alone; one that is given back is waited
-    /// for, since its release names the token that the downgrade ends.
+    /// The user of another guard of the hold believes to be alone, and so will one whose re-entry is
+    /// under way (simulator, seed 1); a guard that is given back is waited for, since its release names
+    /// the token that the downgrade ends.
     fn may_downgrade(&mut self, now: Duration, id: AcquisitionId, effects: &mut Effects) -> bool {
         let Some(acquisition) = self.open.get(&id) else { return false };
         let name = Arc::clone(&acquisition.request.name);
         let Some(token) = acquisition.token() else { return false };
-        if self.of_hold(&name, token).len() > 1 {
+        let joins = |it: &Acquisition| it.request.reenter == Some(token) && *it.request.name == *name;
+        if self.of_hold(&name, token).len() > 1 || self.open.values().any(joins) {
             self.end_change(now, id, Err(ChangeError::Shared { name }), effects);
             return false;
         }
@@ -387,6 +389,15 @@ impl SessionCore {
             let lost = LockLost { name: Arc::clone(name), token, reason: reason.clone() };
             effects.notices.push(Notice::Changed { id, number, result: Err(lost.into()) });
         }
+    }
+
+    /// Whether a downgrade is under way that may have ended this token by now.
+    pub(super) fn is_downgrading(&self, name: &str, token: FencingToken) -> bool {
+        let moves = |id: &AcquisitionId| {
+            let change = self.open.get(id).and_then(|acquisition| acquisition.changes.front());
+            change.is_some_and(PendingChange::may_move_token)
+        };
+        self.of_hold(name, token).iter().any(moves)
     }
 
     /// The open acquisitions of a hold.
