@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sharklock_client::session::{Driver, LeaseCell, Output, Rotation, SessionConfig};
-use sharklock_client::{Grant, Membership, Request};
+use sharklock_client::{Grant, LostReason, Membership, Request};
 use sharklock_history::Versioned;
 
+use crate::check::CLOCKS;
 use crate::client_hears::Talk;
 use crate::clock::DriftingClock;
 use crate::impostor;
+use crate::state_file::{StateFile, TakesBack};
 use crate::streams::{ConnId, Payload};
 
 /// A client's machine.
@@ -31,6 +33,8 @@ pub struct ClientNode {
     pub backlog: Vec<(ConnId, Option<Payload>)>,
     /// The session's id. A new life may go on under the old one, as another instance.
     pub secret: Bytes,
+    /// What it keeps over the ends of its processes, if anything.
+    pub file: Option<StateFile>,
 }
 
 /// A life of a client.
@@ -71,6 +75,14 @@ pub struct ClientProcess {
     pub wake: u64,
     /// When it is planned.
     pub wake_at: Option<u64>,
+    /// It closes itself: nothing new is asked for.
+    pub is_closing: bool,
+    /// Until when users have time to stop then, on its clock.
+    pub closes_at: Option<Duration>,
+    /// It has closed itself, and ends behind this turn.
+    pub has_closed: bool,
+    /// The next life comes so long after that.
+    pub back_ns: u64,
 }
 
 /// A connection of a session.
@@ -108,6 +120,12 @@ pub struct Taken {
     /// How often it became a new wish: its client asked again so long after the last answer that
     /// the cluster may have ended and forgotten it, and with it its place in the queue.
     pub wishes: u64,
+    /// What it takes back.
+    pub takes_back: Option<TakesBack>,
+    /// It has its place without queueing: by a reclaim or a downgrade.
+    pub passes_queue: bool,
+    /// The history has a hold of it that ended by a downgrade; this is what came behind.
+    pub is_second_part: bool,
 }
 
 /// See [`Taken`].
@@ -143,6 +161,18 @@ pub struct Held {
     pub read: Option<Versioned>,
     /// When it is re-entered.
     pub reenter_ns: Option<u64>,
+    /// It was.
+    pub was_reentered: bool,
+    /// When it is changed next.
+    pub change_ns: Option<u64>,
+    /// A change is on its way.
+    pub is_changing: bool,
+    /// Since when its user is content to share it.
+    pub downgrade_ns: Option<u64>,
+    /// It must not end as held for too long before.
+    pub bounded_ns: Option<u64>,
+    /// Its user has heard that its client closes.
+    pub is_stopping: bool,
 }
 
 impl ClientNode {
@@ -157,6 +187,7 @@ impl ClientNode {
             dials_due: Vec::new(),
             backlog,
             secret,
+            file: None,
         }
     }
 
@@ -187,6 +218,10 @@ impl ClientNode {
             talk: Talk::default(),
             wake: 0,
             wake_at: None,
+            is_closing: false,
+            closes_at: None,
+            has_closed: false,
+            back_ns: 0,
         });
     }
 
@@ -212,9 +247,12 @@ impl Taken {
         match &self.stage {
             Stage::Acquiring { give_up_ns } => *give_up_ns,
             // A task that hears of a loss acts at once.
+            Stage::Held(held) if self.cell.lost() == Some(&LostReason::Closed) => {
+                Some(held.until_ns)
+            }
             Stage::Held(_) if self.cell.lost().is_some() => Some(0),
             Stage::Held(held) => {
-                let others = [held.use_ns, held.reenter_ns].into_iter().flatten();
+                let others = [held.use_ns, held.reenter_ns, held.change_ns].into_iter().flatten();
                 others.chain([held.until_ns]).min()
             }
             Stage::Releasing { .. } => None,
@@ -223,7 +261,7 @@ impl Taken {
 
     /// Names it in the history, where a new wish is another acquisition.
     pub fn recorded_as(&self, id: u64) -> u64 {
-        id | self.wishes << 32
+        id | self.wishes << 32 | u64::from(self.is_second_part) << 63
     }
 
     /// The guard, given back or not.
@@ -232,5 +270,13 @@ impl Taken {
             Stage::Acquiring { .. } => None,
             Stage::Held(held) | Stage::Releasing { held, .. } => Some(held),
         }
+    }
+}
+
+impl Held {
+    /// From now on it may be held for so long, at most.
+    pub fn bounded_from(&mut self, now: u64, max_hold: Option<Duration>) {
+        let bound = max_hold.map(|most| now + most.as_nanos() as u64 * CLOCKS / 100);
+        self.bounded_ns = self.bounded_ns.into_iter().chain(bound).min();
     }
 }

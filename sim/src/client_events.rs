@@ -34,8 +34,10 @@ impl World {
             })
             .collect();
         let (seed, gateways) = (self.dice.tasks.number(), self.gateways.len());
+        let is_another = self.dice.tasks.one_in(2);
+        let has_file = self.opens_file(number, instance);
         let client = &mut self.clients[number - 1];
-        if self.dice.tasks.one_in(2) {
+        if is_another && !has_file {
             client.secret = instance.to_le_bytes().repeat(2).into();
         }
         client.paused_until = 0;
@@ -54,7 +56,12 @@ impl World {
         note!(self, "c{number} ends, instance {instance}");
         let taken = std::mem::take(&mut process.taken);
         for (ticket, taken) in taken {
+            self.dies_holding(number, &taken);
             self.record_end_of_process(number, instance, ticket, &taken);
+        }
+        let dice = &mut self.dice.agreements;
+        if let Some(file) = &mut self.clients[number - 1].file {
+            file.survives(|| dice.one_in(2));
         }
         self.checks.beliefs.end_all(instance);
         self.checks.died(instance, self.now);
@@ -252,6 +259,7 @@ impl World {
     /// takes its turn, what it tells is passed on, what it sends is sent.
     pub(crate) fn client_turn(&mut self, number: usize) {
         self.hear_of_losses(number);
+        self.users_stop(number);
         self.tasks_act(number);
         let client = &mut self.clients[number - 1];
         let now = client.now(self.now);
@@ -277,6 +285,9 @@ impl World {
             return self.client_turn(number);
         }
         self.compare_beliefs(number);
+        if self.clients[number - 1].process.as_ref().is_some_and(|process| process.has_closed) {
+            return self.has_closed(number);
+        }
         self.arm_client(number);
     }
 
@@ -361,9 +372,12 @@ impl World {
             }
             let process = self.clients[number - 1].process.as_mut().expect("it takes its turn");
             for call in &request.calls {
-                if let Some(session_call::Body::Acquire(acquire)) = &call.body {
-                    process.sent.insert(call.call_id, (acquire.acquisition_id, self.now));
-                }
+                let acquisition = match &call.body {
+                    Some(session_call::Body::Acquire(it)) => it.acquisition_id,
+                    Some(session_call::Body::Reclaim(it)) => it.acquisition_id,
+                    _ => continue,
+                };
+                process.sent.insert(call.call_id, (acquisition, self.now));
             }
             if process.sent.len() > 1_000 {
                 process.sent.pop_first();
@@ -384,6 +398,10 @@ impl World {
                 Some(Body::Acquire(it)) => {
                     note!(self, "c{number} asks for {} as {} ({id})", it.name, it.acquisition_id);
                 }
+                Some(Body::Reclaim(it)) => {
+                    let (name, acquisition, token) = (&it.name, it.acquisition_id, it.token);
+                    note!(self, "c{number} reclaims {name} {token} as {acquisition} ({id})");
+                }
                 Some(Body::Release(it)) => {
                     note!(self, "c{number} releases {} {} ({id})", it.name, it.acquisition_id);
                 }
@@ -396,7 +414,8 @@ impl World {
                         note!(self, "c{number} keeps {name} {} ({id})", item.acquisition_id);
                     }
                 }
-                _ => {}
+                Some(other) => note!(self, "c{number} says ({id}): {other:?}"),
+                None => {}
             }
         }
     }
@@ -437,7 +456,8 @@ impl World {
                     note!(self, "c{number} is pushed {name} {acquisition}: {what} {token} at {at}");
                 }
                 Some(Body::Failure(it)) => note!(self, "c{number} hears ({id}): {}", it.reason),
-                _ => {}
+                Some(other) => note!(self, "c{number} hears ({id}): {other:?}"),
+                None => {}
             }
         }
     }
@@ -452,7 +472,9 @@ impl World {
                 continue;
             }
             let Some((id, asked)) = process.sent.get(&answer.call_id).copied() else { continue };
-            let Some(taken) = process.taken.get(&id) else { continue };
+            let Some(taken) = process.taken.get(&id).filter(|taken| !taken.passes_queue) else {
+                continue;
+            };
             if self.names.is_broken(&taken.request.name) {
                 continue;
             }

@@ -98,14 +98,19 @@ impl World {
         use session_call::Body;
         let Some(process) = &mut self.clients[number - 1].process else { return };
         let seq = call.call_id;
+        let asks = match &call.body {
+            Some(Body::Acquire(it)) => Some((it.acquisition_id, &it.name)),
+            Some(Body::Reclaim(it)) => Some((it.acquisition_id, &it.name)),
+            _ => None,
+        };
         let closed = match &call.body {
-            Some(Body::Acquire(it)) => {
-                let id = it.acquisition_id;
+            Some(Body::Acquire(_) | Body::Reclaim(_)) => {
+                let Some((id, name)) = asks else { return };
                 let talked = process.talk.of(id);
                 if talked.newest == 0 {
                     talked.renewed_ns = self.now;
                     talked.unanswered_since = Some(self.now);
-                    talked.name = Some(Arc::from(it.name.as_str()));
+                    talked.name = Some(Arc::from(name.as_str()));
                 }
                 talked.attempt(seq, self.now);
                 let is_new = talked.renewed_ns + ENDED_KNOWN_NS < self.now;
@@ -306,7 +311,10 @@ impl World {
 fn is_final(reason: GoneReason, force_released: bool) -> bool {
     match reason {
         GoneReason::Unspecified | GoneReason::Unknown => false,
-        GoneReason::ForceReleased => force_released,
+        GoneReason::ForceReleased
+        | GoneReason::HeldTooLong
+        | GoneReason::AskedFor
+        | GoneReason::Reclaimed => force_released,
         _ => true,
     }
 }

@@ -220,7 +220,10 @@ impl World {
             }
             Fault::CrashClient => {
                 let number = 1 + self.dice.faults.below(self.options.clients) as usize;
-                self.client_ends(number, Some(length));
+                match self.dice.agreements.below(100) < self.options.close_pct {
+                    true => self.client_closes(number, length),
+                    false => self.client_ends(number, Some(length)),
+                }
             }
             Fault::PauseClient => {
                 let number = 1 + self.dice.faults.below(self.options.clients) as usize;

@@ -15,6 +15,7 @@ use crate::asking::Seeker;
 use crate::clock::DriftingClock;
 use crate::route_events::Unheard;
 use crate::split_calls::SplitCall;
+use crate::state_file::Key;
 use crate::streams::{ConnId, Half, Payload};
 
 /// A gateway's machine.
@@ -59,6 +60,8 @@ pub struct GatewayProcess {
     pub operator: StreamHandle,
     /// What the operator has asked, by call id.
     pub asked: BTreeMap<u64, Look>,
+    /// Those who watch locks, by call id.
+    pub watched: BTreeMap<u64, usize>,
     /// The splits that it was called for, by call id.
     pub split_calls: BTreeMap<u64, SplitCall>,
     /// How often it has lost a store.
@@ -90,6 +93,8 @@ pub struct Look {
     pub name: String,
     /// Whether this token is live; `None`: something else.
     pub token: Option<u64>,
+    /// A client's life, for an entry of its file; `None`: an operator.
+    pub by: Option<(usize, u32, Key)>,
 }
 
 /// The way to the stores: what the hub sends waits here until its call is over.
@@ -172,6 +177,7 @@ impl GatewayNode {
             unary: Vec::new(),
             operator,
             asked: BTreeMap::new(),
+            watched: BTreeMap::new(),
             split_calls: BTreeMap::new(),
             links_lost: 0,
             last_call: 0,

@@ -302,6 +302,7 @@ impl World {
         let checked = if force {
             self.counters.count("force-releases");
             note!(self, "g{number}: the operator ends {name}, at once: {now_only}");
+            self.checks.agreed.freed(self.now, &name);
             validate::force_release(ForceReleaseRequest {
                 name: name.clone(),
                 token: token.filter(|_| self.dice.operators.one_in(2)),
@@ -320,7 +321,7 @@ impl World {
         let process = gateway.process.as_mut().expect("it lives");
         process.last_call += 1;
         let call = process.last_call;
-        let look = Look { asked_ns: self.now, name, token: token.filter(|_| is_check) };
+        let look = Look { asked_ns: self.now, name, token: token.filter(|_| is_check), by: None };
         process.asked.insert(call, look);
         let stream = process.operator.number();
         let origin = Origin { events_to: stream, is_unary: false, address: "operator" };
@@ -333,10 +334,16 @@ impl World {
         if let Some(call) = process.split_calls.remove(&answer.call_id) {
             return self.split_call_answered(number, call, answer);
         }
+        if let Some(watcher) = process.watched.remove(&answer.call_id) {
+            return self.watch_answered(number, watcher, answer);
+        }
         let Some(look) = process.asked.remove(&answer.call_id) else {
-            return self.list_answered(number, answer);
+            if !self.revocation_answered(number, &answer) {
+                self.list_answered(number, answer);
+            }
+            return;
         };
-        let Look { asked_ns, name, token } = look;
+        let Look { asked_ns, name, token, by } = look;
         match answer.reply {
             Ok(Body::CheckToken(response)) => {
                 self.counters.count("looks");
@@ -348,6 +355,9 @@ impl World {
             Ok(Body::GetLock(response)) => {
                 self.counters.count("looks");
                 self.looked_at(&name, response.position);
+                if let Some(by) = by {
+                    self.has_looked(by, response.lock.as_ref());
+                }
                 for holder in response.lock.into_iter().flat_map(|lock| lock.holders) {
                     self.record_look(asked_ns, &name, response.position, holder.token, true);
                 }
@@ -360,7 +370,7 @@ impl World {
     }
 
     /// Whoever says how a lock stands has its name where it says so.
-    fn looked_at(&mut self, name: &str, position: Option<v1::Position>) {
+    pub(crate) fn looked_at(&mut self, name: &str, position: Option<v1::Position>) {
         let Some(position) = position else { return };
         let at = (RangeId(position.range_id), position.version, position.applied_index);
         if let Err(what) = self.checks.tiling.spoke(at, name) {

@@ -5,6 +5,7 @@
 //! A run has a phase with faults, in which only safety is checked; then everything heals, and what
 //! must happen in time has to; then the clients go, and nothing may be left.
 
+mod agreements;
 mod ambush;
 mod asking;
 mod check;
@@ -13,6 +14,7 @@ mod client_events;
 mod client_hears;
 mod client_spare;
 mod clock;
+mod closing;
 mod dice;
 mod elsewhere;
 mod faults;
@@ -20,6 +22,7 @@ mod gateway;
 mod gateway_events;
 mod heart;
 mod impostor;
+mod in_time;
 mod links;
 mod lists;
 mod losses;
@@ -36,13 +39,16 @@ mod poll;
 mod process;
 mod queue;
 mod ranges;
+mod recording;
 mod replay;
+mod revoking;
 mod route_events;
 mod run;
 mod split_calls;
 mod split_faults;
 mod split_ids;
 mod splits;
+mod state_file;
 mod store;
 mod store_events;
 mod stream_events;
@@ -50,6 +56,7 @@ mod streams;
 mod tasks;
 mod trace;
 mod turns;
+mod watchers;
 mod world;
 
 pub use check::Violation;

@@ -229,6 +229,22 @@ options! {
     balances_s,
     /// The cool-down of leaders, where there are orders.
     cool_down_ms,
+    /// Share of acquires that ask for a condition,
+    condition_pct,
+    /// and of these for one under which the hold stays.
+    stays_pct,
+    /// Share of waits that ask the holders for the lock.
+    ask_pct,
+    /// Mean time between two changes of a hold by its task.
+    change_mean_ms,
+    /// Share of clients that keep a state file.
+    state_file_pct,
+    /// Share of the ends of clients that are closes.
+    close_pct,
+    /// Mean time between two revocations of sessions.
+    revoke_mean_ms,
+    /// How many watch a lock.
+    watchers,
 }
 
 /// Faults that a run without faults lacks, all of them.
@@ -299,6 +315,7 @@ impl Options {
         options.draw_orders(dice);
         options.draw_losses(dice);
         options.draw_balancing(dice);
+        options.draw_agreements(dice);
         options
     }
 
@@ -398,6 +415,14 @@ impl Options {
             lose_store_mean_ms: 0,
             balances_s: 0,
             cool_down_ms: 10_000,
+            condition_pct: 0,
+            stays_pct: 0,
+            ask_pct: 0,
+            change_mean_ms: 0,
+            state_file_pct: 0,
+            close_pct: 0,
+            revoke_mean_ms: 0,
+            watchers: 0,
         }
     }
 

@@ -26,6 +26,8 @@ impl World {
         self.poll_masters(self.polls_count.is_multiple_of(INVARIANTS_EVERY));
         self.poll_liveness();
         self.poll_losses();
+        self.poll_watches();
+        self.poll_agreements();
     }
 
     /// S5, S6 and S11 on every replica; now and then S1 in its own terms.
@@ -60,7 +62,12 @@ impl World {
         let here = (range, bounds, applied);
         let held = self.checks.beliefs.held_by(number, here, (table, tiling), &read);
         let over = self.checks.finished.compare(number, (range, applied), table, tiling);
-        let found = [("S5", held), ("S11", over)].into_iter();
+        let stay = self.checks.agreed.compare(number, here, (table, tiling));
+        let stay = stay.and_then(|()| self.checks.beliefs.agreed_by(number, bounds, table));
+        let names =
+            self.watchers.iter().map(|it| it.name()).filter(|it| bounds.contains(it.as_bytes()));
+        self.checks.watched.stands((range, applied), names, table);
+        let found = [("S5", held), ("S11", over), ("S14", stay)].into_iter();
         for (rule, (name, what)) in found.filter_map(|(rule, it)| Some((rule, it.err()?))) {
             self.violated(rule, &[name], format_args!("{what}"));
         }
@@ -95,8 +102,6 @@ impl World {
     }
 
     fn poll_range(&mut self, range: RangeId, asking: Asking) {
-        let options = &self.options;
-        let delays = options.stream_delay_us + options.raft_delay_us + options.disk_mean_us;
         let tiling = &self.checks.tiling;
         let has_replica = |store: &&StoreNode| tiling.is_on(range, store.id);
         let seen = Seen {
@@ -108,7 +113,7 @@ impl World {
             leader: leader_of(&self.stores, range).and_then(|store| store.table(range)),
             leader_changes: self.checks.replicas.leader_changes(range),
             stalls: self.stores.iter().filter(has_replica).map(|store| store.stalls).sum(),
-            slack_ns: 500 * MS + 100 * delays * 1_000,
+            slack_ns: self.slack_ns(),
             asking,
         };
         let liveness = self.checks.liveness.get_mut(&range).expect("every range is watched");
@@ -116,6 +121,18 @@ impl World {
             let about = if name.is_empty() { Vec::new() } else { vec![name] };
             self.violated(rule, &about, format_args!("range {range}: {what}"));
         }
+    }
+
+    /// What it takes to get anything through: delays and writes.
+    pub(crate) fn slack_ns(&self) -> u64 {
+        let options = &self.options;
+        let delays = options.stream_delay_us + options.raft_delay_us + options.disk_mean_us;
+        500 * MS + 100 * delays * 1_000
+    }
+
+    /// Every connection has noticed what is gone, and calls must be answered in time.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.splits.is_settled
     }
 
     /// What clients wait for, by range.
@@ -175,6 +192,7 @@ impl World {
 
     /// The clients that are left go.
     pub fn close_clients(&mut self) {
+        self.watches_are_over = true;
         self.splits.end();
         for number in 1..=self.clients.len() {
             if let Some(process) = &self.clients[number - 1].process {
@@ -220,8 +238,9 @@ impl World {
         for (number, table) in self.tables() {
             table.check_invariants();
             let leases = table.leases();
-            if !leases.is_empty() {
-                found.push(("R1", format!("s{number} still has {leases:?}")));
+            let locks = table.locks("", "", 8, 8, 8);
+            if !leases.is_empty() || !locks.is_empty() {
+                found.push(("R1", format!("s{number} still has {leases:?}, {locks:?}")));
             }
         }
         for (at, gateway) in self.gateways.iter().enumerate() {

@@ -99,7 +99,9 @@ fn phases(world: &mut World) {
     world.wind_down();
     // The longest lease, with its credit, and what it takes to end it.
     let delays = options.stream_delay_us + options.raft_delay_us + options.disk_mean_us;
-    until += (options.ttl_max_ms * 3 + 20_000) * MS + 100 * delays * 1_000;
+    // What stays is ended by an operator, and a lock-delay may follow.
+    let ends_ms = if options.stays_pct > 0 { 20_000 } else { 0 };
+    until += (options.ttl_max_ms * 3 + 20_000 + ends_ms) * MS + 100 * delays * 1_000;
     world.run_until(until);
     if world.violations.is_empty() {
         world.close_clients();

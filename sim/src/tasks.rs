@@ -1,5 +1,5 @@
 //! What clients' tasks do with locks: take them, use what they protect, re-enter, give them back,
-//! give up, or hear of their loss. And what is written down of it for the judges of the history.
+//! give up, or hear of their loss.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use sharklock_client::session::{LeaseCell, Told};
 use sharklock_client::{
     AcquireError, Condition, Grant, Holder, LockMode, LostReason, ReleaseError, Request, Wait,
 };
-use sharklock_history::{End, Hold, Mode, Position, Record, Versioned, What};
+use sharklock_history::{End, Position, Versioned, What};
 use sharklock_rangemap::RangeId;
 
 use crate::check::{Belief, Checks};
@@ -16,6 +16,8 @@ use crate::client::{Held, Stage, Taken};
 use crate::client_hears::ENDED_KNOWN_NS;
 use crate::names::{Names, PERMITS};
 use crate::note;
+use crate::recording::end_of;
+use crate::state_file::TakesBack;
 use crate::world::{Event, MS, World};
 
 /// Something that reaches the resource behind a lock.
@@ -34,7 +36,7 @@ impl World {
     /// Everything that the tasks of a client are due to do.
     pub(crate) fn tasks_act(&mut self, number: usize) {
         let Some(process) = &self.clients[number - 1].process else { return };
-        let (now, instance) = (self.now, process.instance);
+        let (now, instance, is_closing) = (self.now, process.instance, process.is_closing);
         let idle: Vec<usize> = process
             .tasks
             .iter()
@@ -47,7 +49,7 @@ impl World {
             self.task_goes_on(number, ticket);
         }
         for task in idle {
-            if self.is_winding_down {
+            if self.is_winding_down || is_closing {
                 let process = self.clients[number - 1].process.as_mut().expect("as above");
                 process.tasks[task].next_ns = u64::MAX;
             } else {
@@ -80,6 +82,8 @@ impl World {
         let gives_up = dice.below(100) < options.give_up_pct;
         let give_up_ns =
             gives_up.then(|| self.now + dice.scale(1, options.give_up_max_ms * 1_000) * 1_000);
+        let (condition, ttl) = self.wanted_condition(ttl);
+        let asks = wait != Wait::Try && self.dice.agreements.below(100) < self.options.ask_pct;
         let request = Request {
             name: Arc::from(name),
             mode,
@@ -87,12 +91,17 @@ impl World {
             wait,
             reenter: None,
             reclaim: None,
-            condition: Condition::default(),
-            ask: false,
+            condition,
+            ask: asks,
             owner: Arc::from(format!("c{number}/{instance}/{task}")),
             attributes: Default::default(),
         };
-        self.ask(number, Some(task), request, give_up_ns);
+        self.ask(number, Some(task), request, (give_up_ns, None));
+    }
+
+    /// A session asks for a hold back, which belongs to no task.
+    pub(crate) fn ask_back(&mut self, number: usize, request: Request, takes_back: TakesBack) {
+        self.ask(number, None, request, (None, Some(takes_back)));
     }
 
     fn ask(
@@ -100,7 +109,7 @@ impl World {
         number: usize,
         task: Option<usize>,
         request: Request,
-        give_up_ns: Option<u64>,
+        (give_up_ns, takes_back): (Option<u64>, Option<TakesBack>),
     ) {
         let client = &mut self.clients[number - 1];
         let now = client.now(self.now);
@@ -108,23 +117,40 @@ impl World {
         process.last_ticket += 1;
         let ticket = process.last_ticket;
         let (request, cell) = (Arc::new(request), Arc::new(LeaseCell::default()));
+        let key = (process.instance, ticket);
         process.driver.acquire(now, Arc::clone(&request), Arc::clone(&cell), ticket);
         if let Some(task) = task {
             process.tasks[task].ticket = Some(ticket);
         }
         note!(
             self,
-            "c{number} wants {} as {ticket}: {:?} {:?} ttl {:?} again {:?}",
+            "c{number} wants {} as {ticket}: {:?} {:?} ttl {:?} again {:?} back {:?} {:?}",
             request.name,
             request.mode,
             request.wait,
             request.ttl,
-            request.reenter
+            request.reenter,
+            request.reclaim,
+            request.condition
         );
         self.counters.count("acquires");
         let stage = Stage::Acquiring { give_up_ns };
         let (asked_ns, wishes) = (self.now, 0);
-        process.taken.insert(ticket, Taken { task, request, cell, asked_ns, stage, wishes });
+        let passes_queue = takes_back.is_some();
+        self.checks.agreed.waits(asked_ns, &request.name, key);
+        let taken = Taken {
+            task,
+            request: Arc::clone(&request),
+            cell,
+            asked_ns,
+            stage,
+            wishes,
+            takes_back,
+            passes_queue,
+            is_second_part: false,
+        };
+        process.taken.insert(ticket, taken);
+        client.file_intends(key, &request);
     }
 
     /// One acquisition goes on, if something is due.
@@ -143,8 +169,11 @@ impl World {
                 if self.is_winding_down || held.until_ns <= now {
                     return self.give_back(number, ticket);
                 }
+                if held.change_ns.is_some_and(|at| at <= now) {
+                    return self.change_hold(number, ticket);
+                }
                 if held.reenter_ns.is_some_and(|at| at <= now) {
-                    held.reenter_ns = None;
+                    (held.reenter_ns, held.was_reentered) = (None, true);
                     self.reenter(number, ticket);
                 }
                 self.use_lock(number, ticket);
@@ -163,6 +192,9 @@ impl World {
         process.driver.give_back(now, &taken.cell, Some(ticket));
         note!(self, "c{number} gives up {} {ticket}", taken.request.name);
         self.counters.count("given up");
+        if let Some(takes_back) = &taken.takes_back {
+            self.taken_back(number, takes_back, false);
+        }
         self.record_unknown(number, ticket, &taken);
         self.task_is_free(number, &taken);
     }
@@ -183,13 +215,15 @@ impl World {
             taken.cell.close();
             None
         } else {
-            taken.cell.give_back(now).err()
+            // Who closes its client gives back what it has.
+            taken.cell.give_back(now).err().filter(|lost| *lost != LostReason::Closed)
         };
         let waits = lapsed.is_none() && !dropped;
         let cell = Arc::clone(&taken.cell);
         process.driver.give_back(now, &cell, Some(ticket));
         note!(self, "c{number} gives back {name} {ticket} token {}", held.grant.token);
         self.checks.beliefs.end(&name, instance, ticket);
+        self.checks.agreed.changes(&name, held.grant.token.as_u64());
         if waits {
             let process = self.clients[number - 1].process.as_mut().expect("as above");
             let taken = process.taken.get_mut(&ticket).expect("as above");
@@ -208,9 +242,15 @@ impl World {
         let Some(process) = &self.clients[number - 1].process else { return };
         let Some(taken) = process.taken.get(&ticket) else { return };
         let Some(held) = taken.held() else { return };
-        let request = Request { reenter: Some(held.grant.token), ..Request::clone(&taken.request) };
+        let request = Request {
+            reenter: Some(held.grant.token),
+            reclaim: None,
+            condition: Condition::default(),
+            ask: false,
+            ..Request::clone(&taken.request)
+        };
         self.counters.count("re-entries asked");
-        self.ask(number, None, request, None);
+        self.ask(number, None, request, (None, None));
     }
 
     /// The lock's holder reads or writes what it protects, as long as it believes that it holds.
@@ -278,7 +318,12 @@ impl World {
             Told::Acquired { ticket, result: Ok(grant) } => self.granted(number, ticket, grant),
             Told::Acquired { ticket, result: Err(error) } => self.refused(number, ticket, &error),
             Told::Released { ticket, result } => self.closed(number, ticket, &result),
-            Told::Changed { .. } | Told::Closed(_) => unreachable!("no task changes its holds"),
+            Told::Changed { ticket, result } => self.changed(number, ticket, result),
+            Told::Closed(_) => {
+                if let Some(process) = &mut self.clients[number - 1].process {
+                    process.has_closed = true;
+                }
+            }
             Told::Event(_) => {}
         }
     }
@@ -293,8 +338,15 @@ impl World {
             Err(_) => End::ReleaseUnknown,
         };
         let is_over = matches!(end, End::Released | End::ToldGone);
+        if is_over {
+            self.clients[number - 1].file_forgets((instance, ticket));
+        }
         self.counters.count(if is_over { "closes confirmed" } else { "closes unconfirmed" });
+        let Some(process) = &self.clients[number - 1].process else { return };
         let (is_withdrawn, name) = (process.talk.closes(ticket), process.talk.name(ticket));
+        if is_over && let Some(name) = &name {
+            self.checks.agreed.waits_no_more(self.now, name, (instance, ticket));
+        }
         if is_over
             && (is_withdrawn || self.replays.is_dead(instance, ticket))
             && let Some(name) = name
@@ -333,10 +385,20 @@ impl World {
             use_ns: uses.then_some(now),
             read: None,
             reenter_ns: reenters.then(|| now + dice.below(until_ns - now + 1)),
+            was_reentered: false,
+            change_ns: None,
+            is_changing: false,
+            downgrade_ns: None,
+            bounded_ns: None,
+            is_stopping: false,
         });
         let (token, applied_index) = (grant.token.as_u64(), grant.position.applied_index);
         let seen_at = (RangeId(grant.position.range), applied_index);
         note!(self, "c{number} holds {name} {ticket} token {token} at {applied_index}");
+        self.begins_to_hold(number, ticket);
+        if let Err(what) = self.place_was_free(number, ticket) {
+            return self.violated("S14", &[name.to_string()], format_args!("{what}"));
+        }
         self.counters.count("grants");
         if asked_ns + 5 * MS < now {
             self.counters.count("grants after a wait");
@@ -348,8 +410,18 @@ impl World {
         if !self.names.is_broken(&name) {
             let compared = Duration::ZERO;
             let client = number;
-            let belief =
-                Belief { client, instance, id: ticket, token, mode, cell, seen_at, compared };
+            let belief = Belief {
+                client,
+                instance,
+                id: ticket,
+                token,
+                mode,
+                cell,
+                seen_at,
+                compared,
+                is_downgrading: false,
+                may_have_changed: joins,
+            };
             self.checks.beliefs.begin(&name, belief);
         }
     }
@@ -359,6 +431,7 @@ impl World {
         let instance = process.instance;
         let Some(taken) = process.taken.remove(&ticket) else { return };
         note!(self, "c{number} does not get {} {ticket}: {error}", taken.request.name);
+        self.does_not_get(number, ticket, &taken, error);
         let token = |holders: &[Holder]| {
             holders.first().and_then(|holder| holder.token).map_or(0, |token| token.as_u64())
         };
@@ -393,8 +466,10 @@ impl World {
     pub(crate) fn hear_of_losses(&mut self, number: usize) {
         let Some(process) = &self.clients[number - 1].process else { return };
         let instance = process.instance;
-        let is_lost =
-            |taken: &Taken| matches!(taken.stage, Stage::Held(_)) && taken.cell.lost().is_some();
+        let is_lost = |taken: &Taken| {
+            let lost = taken.cell.lost().filter(|lost| **lost != LostReason::Closed);
+            matches!(taken.stage, Stage::Held(_)) && lost.is_some()
+        };
         let lost: Vec<u64> =
             process.taken.iter().filter(|(_, it)| is_lost(it)).map(|(ticket, _)| *ticket).collect();
         for ticket in lost {
@@ -404,10 +479,16 @@ impl World {
             let Some(taken) = process.taken.remove(&ticket) else { continue };
             let reason = taken.cell.lost().cloned().expect("it has just been seen");
             let is_asking = process.talk.is_asking(ticket);
-            // The release tells a cluster that waits for it that the user has stopped.
-            taken.cell.close();
-            process.driver.give_back(now, &taken.cell, Some(ticket));
             let end = end_of(&reason);
+            if let Err(what) = self.may_lose(number, ticket, &taken, &reason) {
+                let name = taken.request.name.to_string();
+                return self.violated("S14", &[name], format_args!("{what}"));
+            }
+            if !self.takes_own_back(number, ticket, &taken) {
+                // The release tells a cluster that waits for it that the user has stopped.
+                taken.cell.close();
+                self.lets_go(number, ticket, &taken, now);
+            }
             let name = Arc::clone(&taken.request.name);
             note!(self, "c{number} loses {name} {ticket}: {reason}");
             self.counters.count("guards lost");
@@ -437,123 +518,5 @@ impl World {
         let range = self.range_of(name);
         let Checks { finished, replicas, tiling, .. } = &mut self.checks;
         finished.told((instance, id), (range, replicas.applied_max(range)), tiling);
-    }
-
-    pub(crate) fn record_end_of_process(
-        &mut self,
-        number: usize,
-        instance: u64,
-        ticket: u64,
-        taken: &Taken,
-    ) {
-        match &taken.stage {
-            Stage::Acquiring { .. } => {
-                let what = unknown(taken);
-                self.record(instance, ticket, taken, Position::UNKNOWN, what);
-            }
-            Stage::Held(_) => {
-                self.record_held(number, instance, ticket, taken, (End::Open, 0, 0));
-            }
-            Stage::Releasing { since_ns, .. } => {
-                let end = (End::ReleaseUnknown, *since_ns, 0);
-                self.record_held(number, instance, ticket, taken, end);
-            }
-        }
-    }
-
-    fn record_unknown(&mut self, number: usize, ticket: u64, taken: &Taken) {
-        let Some(process) = &self.clients[number - 1].process else { return };
-        let what = unknown(taken);
-        self.record(process.instance, ticket, taken, Position::UNKNOWN, what);
-    }
-
-    /// A grant with its end: what, since when, known when.
-    fn record_held(
-        &mut self,
-        number: usize,
-        instance: u64,
-        ticket: u64,
-        taken: &Taken,
-        (end, end_invoked, end_returned): (End, u64, u64),
-    ) {
-        let held = taken.held().expect("only what was held has an end");
-        let clock = &self.clients[number - 1].clock;
-        let valid_until = clock.when(taken.cell.valid_until()).unwrap_or(u64::MAX);
-        let position = held.grant.position;
-        let position = Position {
-            range: position.range as u32,
-            version: position.version as u32,
-            applied_index: position.applied_index,
-        };
-        let mode = match taken.request.mode {
-            LockMode::Exclusive => Mode::Exclusive,
-            LockMode::Shared => Mode::Shared,
-            LockMode::Permits { n, of } => Mode::Permits { units: n as u16, units_max: of as u16 },
-        };
-        let what = What::Granted(Hold {
-            token: held.grant.token.as_u64(),
-            fence_floor: held.grant.fence_floor.as_u64(),
-            valid_until,
-            end_invoked,
-            end_returned,
-            mode,
-            reentered: taken.request.reenter.is_some(),
-            end,
-        });
-        let returned = held.since_ns;
-        self.push_record(instance, ticket, taken, returned, position, what);
-    }
-
-    fn record(
-        &mut self,
-        instance: u64,
-        ticket: u64,
-        taken: &Taken,
-        position: Position,
-        what: What,
-    ) {
-        let returned = self.now;
-        self.push_record(instance, ticket, taken, returned, position, what);
-    }
-
-    fn push_record(
-        &mut self,
-        instance: u64,
-        acquisition: u64,
-        taken: &Taken,
-        returned: u64,
-        position: Position,
-        what: What,
-    ) {
-        let name = &taken.request.name;
-        if self.names.is_broken(name) {
-            return;
-        }
-        let lock = self.recorder.lock(name);
-        let (session, invoked) = (instance as u32, taken.asked_ns);
-        let acquisition = taken.recorded_as(acquisition);
-        self.recorder.push(Record {
-            lock,
-            session,
-            acquisition,
-            invoked,
-            returned,
-            position,
-            what,
-        });
-    }
-}
-
-fn unknown(taken: &Taken) -> What {
-    What::Unknown { reenter: taken.request.reenter.map_or(0, |token| token.as_u64()) }
-}
-
-/// How a hold ended for its client.
-fn end_of(reason: &LostReason) -> End {
-    match reason {
-        LostReason::Unrenewed => End::Lapsed,
-        // It stops, and its release says so; whether that arrives is another matter.
-        LostReason::ForceReleased { .. } => End::ReleaseUnknown,
-        _ => End::ToldGone,
     }
 }

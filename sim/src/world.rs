@@ -21,6 +21,7 @@ use crate::elsewhere::Answers;
 use crate::faults::{Ease, Fault};
 use crate::gateway::GatewayNode;
 use crate::impostor::Impostors;
+use crate::in_time::Dues;
 use crate::links::{Letter, Links};
 use crate::lists::{ListStep, Lists};
 use crate::losses::Losses;
@@ -33,15 +34,18 @@ use crate::overtaking::Overtaking;
 use crate::queue::Queue;
 use crate::ranges::{REPLICAS, Ranges};
 use crate::replay::Replays;
+use crate::revoking::Revoking;
 use crate::route_events::OldRoutes;
 use crate::split_calls::SplitCalls;
 use crate::split_faults::SplitFault;
 use crate::split_ids::IdsStep;
 use crate::splits::{Asked, Splits};
+use crate::state_file::Key;
 use crate::store::{StoreNode, ident_by_hand};
 use crate::streams::{ConnId, End, Payload, Streams};
 use crate::tasks::Use;
 use crate::trace::Trace;
+use crate::watchers::Watcher;
 
 /// Nanoseconds of a millisecond.
 pub const MS: u64 = 1_000_000;
@@ -279,6 +283,24 @@ pub enum Event {
     OrderAgain(u64),
     /// That reaches a store.
     SplitAsked(Box<Asked>),
+    /// A client looks whether a hold of an older life is there.
+    TakeBack {
+        /// Which client.
+        client: usize,
+        /// In which life.
+        life: u32,
+        /// Which entry of its file.
+        entry: Key,
+    },
+    /// An operator takes away what a session has.
+    Revoke,
+    /// A watcher asks.
+    Watch {
+        /// Which.
+        watcher: usize,
+        /// Only the last that was planned counts.
+        turn: u64,
+    },
     /// Another moment at which a machine may be lost for good.
     StoreLost,
     /// Somebody misses a machine that is lost.
@@ -337,6 +359,8 @@ pub struct DiceBox {
     pub orders: Dice,
     /// Machines that are lost for good.
     pub losses: Dice,
+    /// Conditions and what belongs to them, and watchers.
+    pub agreements: Dice,
 }
 
 /// What is counted, by name.
@@ -410,6 +434,12 @@ pub struct World {
     pub(crate) lists: Lists,
     pub(crate) orders: Orders,
     pub(crate) losses: Losses,
+    pub(crate) watchers: Vec<Watcher>,
+    pub(crate) revoking: Option<Revoking>,
+    /// What must come about in time.
+    pub(crate) dues: Dues,
+    /// Nobody watches any more.
+    pub(crate) watches_are_over: bool,
     /// The resources behind exclusive locks.
     pub(crate) resources: BTreeMap<String, FencingOracle>,
     pub(crate) recorder: Recorder,
@@ -453,6 +483,7 @@ impl World {
             lists: Dice::new(seed, "lists"),
             orders: Dice::new(seed, "orders"),
             losses: Dice::new(seed, "losses"),
+            agreements: Dice::new(seed, "agreements"),
         };
         let clocks: Vec<_> = (0..options.stores.max(REPLICAS as u64))
             .map(|_| draw_clock(&options, &mut dice.clocks))
@@ -502,6 +533,10 @@ impl World {
             lists: Lists::default(),
             orders: Orders::default(),
             losses: Losses::default(),
+            watchers: Vec::new(),
+            revoking: None,
+            dues: Dues::default(),
+            watches_are_over: false,
             resources: BTreeMap::new(),
             recorder: Recorder::default(),
             replays: Replays::default(),
@@ -533,6 +568,7 @@ impl World {
         world.plan_split();
         world.begin_orders();
         world.plan_list();
+        world.begin_agreements();
         world.queue.plan(POLL_NS, Event::Poll);
         world.queue.plan(SWEEP_NS, Event::Sweep);
         world
@@ -637,6 +673,9 @@ impl World {
             Event::Order => self.order_something(),
             Event::OrderAgain(number) => self.order_again(number),
             Event::SplitAsked(asked) => self.split_asked(*asked),
+            Event::TakeBack { client, life, entry } => self.take_back(client, life, entry),
+            Event::Revoke => self.revoke(),
+            Event::Watch { watcher, turn } => self.watch(watcher, turn),
             Event::StoreLost => self.lose_store(),
             Event::StoreMissed(store) => self.store_missed(store),
             Event::StoreBack(store) => self.store_is_back(store),

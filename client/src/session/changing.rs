@@ -173,7 +173,8 @@ impl SessionCore {
         let Some(acquisition) = self.open.get(&id) else { return false };
         let name = Arc::clone(&acquisition.request.name);
         let Some(token) = acquisition.token() else { return false };
-        let joins = |it: &Acquisition| it.request.reenter == Some(token) && *it.request.name == *name;
+        let joins =
+            |it: &Acquisition| it.request.reenter == Some(token) && *it.request.name == *name;
         if self.of_hold(&name, token).len() > 1 || self.open.values().any(joins) {
             self.end_change(now, id, Err(ChangeError::Shared { name }), effects);
             return false;

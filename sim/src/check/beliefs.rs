@@ -6,9 +6,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use sharklock_client::LockMode;
 use sharklock_client::session::LeaseCell;
-use sharklock_locktable::{LockTable, Token};
+use sharklock_client::{LockMode, LostReason};
+use sharklock_locktable::{HoldView, LockTable, Token};
 use sharklock_rangemap::{Bounds, RangeId};
 
 use crate::check::Tiling;
@@ -36,6 +36,11 @@ pub struct Belief {
     pub seen_at: (RangeId, u64),
     /// The end of the lease when it was last compared.
     pub compared: std::time::Duration,
+    /// A downgrade is asked for: the hold may have another token than this by now.
+    pub is_downgrading: bool,
+    /// What is agreed may be another than the guard knows: a change is asked for, or another guard of
+    /// the hold may ask for one.
+    pub may_have_changed: bool,
 }
 
 /// All guards that are out, and the tokens that were.
@@ -75,6 +80,36 @@ impl Beliefs {
         if let Some(beliefs) = self.by_name.get_mut(name) {
             beliefs.retain(|belief| (belief.instance, belief.id) != (instance, id));
         }
+    }
+
+    /// What is agreed about a guard may be another from here on, or is what the guard knows.
+    pub fn may_change(&mut self, name: &str, key: (u64, u64), may: bool) {
+        self.of(name, key).for_each(|belief| belief.may_have_changed = may);
+    }
+
+    /// The user of an exclusive guard is content to share from here on.
+    pub fn shares(&mut self, name: &str, instance: u64, id: u64) {
+        for belief in self.of(name, (instance, id)) {
+            (belief.mode, belief.is_downgrading) = (LockMode::Shared, true);
+        }
+    }
+
+    /// Its hold is shared, under this token.
+    pub fn has_downgraded(
+        &mut self,
+        name: &str,
+        key: (u64, u64),
+        token: u64,
+        seen_at: (RangeId, u64),
+    ) {
+        for belief in self.of(name, key) {
+            (belief.token, belief.seen_at, belief.is_downgrading) = (token, seen_at, false);
+        }
+    }
+
+    fn of(&mut self, name: &str, key: (u64, u64)) -> impl Iterator<Item = &mut Belief> {
+        let beliefs = self.by_name.get_mut(name).into_iter().flatten();
+        beliefs.filter(move |belief| (belief.instance, belief.id) == key)
     }
 
     /// A client's process ends, and its beliefs with it.
@@ -139,7 +174,7 @@ impl Beliefs {
                 (of, _) => applied > 0 && tiling.descends(range, of),
             };
             for belief in beliefs.iter().filter(knows) {
-                if belief.lives(read) && table.hold(name, Token(belief.token)).is_none() {
+                if belief.lives(read) && !belief.is_held_in(name, table) {
                     let Belief { client, id, token, .. } = belief;
                     let what = format!(
                         "c{client} believes in token {token} of {name} (acquisition {id}), and \
@@ -147,6 +182,36 @@ impl Beliefs {
                     );
                     return Err((name.clone(), what));
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// S14: what is agreed about the holds of a replica is nothing that their clients have not wished
+    /// for.
+    ///
+    /// # Errors
+    ///
+    /// The lock, and what is agreed.
+    pub fn agreed_by(
+        &self,
+        store: usize,
+        bounds: &Bounds,
+        table: &LockTable,
+    ) -> Result<(), (String, String)> {
+        let here = self.by_name.iter().filter(|(name, _)| bounds.contains(name.as_bytes()));
+        for (name, belief) in here.flat_map(|(name, all)| all.iter().map(move |it| (name, it))) {
+            let known = belief.cell.agreement().filter(|_| !belief.may_have_changed);
+            let hold = table.hold(name, Token(belief.token));
+            let (Some(known), Some(hold)) = (known, hold) else { continue };
+            let revision = hold.agreement.revision;
+            if revision > known.revision {
+                let Belief { client, id, .. } = belief;
+                let what = format!(
+                    "c{client} has agreed on {known:?} for {name} (acquisition {id}), and s{store} \
+                     is at revision {revision}"
+                );
+                return Err((name.clone(), what));
             }
         }
         Ok(())
@@ -209,8 +274,21 @@ impl Beliefs {
 }
 
 impl Belief {
+    /// Who closes its client has lost its guards, and may use them until it has given them back.
     fn lives(&self, read: ReadClock<'_>) -> bool {
-        self.cell.lost().is_none() && read(self.client) < self.cell.valid_until()
+        let is_out = matches!(self.cell.lost(), None | Some(LostReason::Closed));
+        is_out && read(self.client) < self.cell.valid_until()
+    }
+
+    fn is_held_in(&self, name: &str, table: &LockTable) -> bool {
+        if table.hold(name, Token(self.token)).is_some() {
+            return true;
+        }
+        let holds = || table.lock(name, usize::MAX, 0).map_or_else(Vec::new, |lock| lock.holds);
+        let is_it = |hold: &HoldView| {
+            hold.acquisition.instance.0 == self.instance && hold.acquisition.id.0 == self.id
+        };
+        self.is_downgrading && holds().iter().any(is_it)
     }
 }
 

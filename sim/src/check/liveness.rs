@@ -209,14 +209,18 @@ impl Liveness {
         leader: &LockTable,
     ) -> Result<(), (&'static str, String, String)> {
         let mut behind = BTreeSet::new();
-        let mut held = BTreeMap::new();
+        let mut held = BTreeSet::new();
+        // An orphan has no lease.
+        let locks = leader.locks("", "", usize::MAX, 1, 0);
+        held.extend(locks.iter().filter(|it| it.holds_count > 0).map(|it| it.name.clone()));
         for lease in leader.leases() {
-            match &lease {
-                Lease::Hold { name, .. } | Lease::Delay { name, .. } => {
-                    *held.entry(name.as_str().to_owned()).or_insert(0_u32) += 1;
+            match lease {
+                Lease::Hold { .. } => {}
+                Lease::Delay { name, .. } => {
+                    held.insert(name);
                 }
                 Lease::Waiter { name, acquisition, .. } => {
-                    if held.contains_key(name.as_str()) {
+                    if held.contains(&name) {
                         behind.insert((acquisition.instance.0, acquisition.id.0));
                     }
                 }

@@ -5,19 +5,23 @@ use std::collections::BTreeMap;
 
 use sharklock_rangemap::RangeId;
 
+mod agreed;
 mod balancing;
 mod beliefs;
 mod finished;
 mod liveness;
 mod replicas;
 mod tiling;
+mod watched;
 
+pub use agreed::{Agreed, CLOCKS};
 pub use balancing::Balancing;
 pub use beliefs::{Belief, Beliefs, Guard};
 pub use finished::Finished;
 pub use liveness::{Liveness, Seen};
 pub use replicas::Replicas;
 pub use tiling::{News, Tiling};
+pub use watched::{SHOWN_MAX, Seen as SeenState, Watched};
 
 /// A broken promise.
 #[derive(Clone, Debug)]
@@ -45,6 +49,10 @@ pub struct Checks {
     pub beliefs: Beliefs,
     /// What is over.
     pub finished: Finished,
+    /// What ends holds.
+    pub agreed: Agreed,
+    /// What those who watch locks are told.
+    pub watched: Watched,
     /// Balancing leaves leaders alone for a while.
     pub balancing: Balancing,
     /// What must happen in time, of each range.
