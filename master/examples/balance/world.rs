@@ -18,6 +18,9 @@ use sharklock_master::{
 };
 use sharklock_rangemap::{Bounds, Descriptor, Epoch, PeerId, RangeId, Replica, Role, StoreId};
 
+/// The rules that all programs know and all ranges follow.
+const LEVEL: u64 = 1;
+
 /// A leader that died is followed by another one after so many seconds.
 const ELECTION: u64 = 3;
 /// A step takes so long: it is told by a heartbeat, done, and told by the next one.
@@ -241,6 +244,7 @@ impl World {
                 duty: store.duty,
                 labels: &store.labels,
                 slow: store.slow,
+                level: LEVEL,
             };
             (*id, view)
         });
@@ -251,6 +255,7 @@ impl World {
             moved_at: range.moved_at.map(span),
             load: range.load,
             bytes: range.bytes,
+            level: LEVEL,
             unheard: self.unheard(range),
         });
         let operators = self.operators.iter().map(|(range, work)| {

@@ -29,6 +29,9 @@ impl MasterCore {
         if let Goal::Add { to, .. } | Goal::Replace { to, .. } | Goal::Lead { to } = goal {
             self.is_fit(now, to)?;
         }
+        if let Some(to) = goal.comes_to() {
+            self.knows_rules(range, to)?;
+        }
         if let Some(running) = self.state().operators().of(range) {
             return Err(runs_already(running));
         }
@@ -122,6 +125,22 @@ impl MasterCore {
                 ),
             )),
         }
+    }
+
+    /// Whether a store's program could read what a range has.
+    fn knows_rules(&self, range: RangeId, store: StoreId) -> Result<(), Refusal> {
+        let follows = self.leader_of(range).map_or(0, |leader| leader.level);
+        let Some(record) = self.state().stores().get(&store) else { return Ok(()) };
+        let known = record.feature_level;
+        if known >= follows {
+            return Ok(());
+        }
+        let message = format!(
+            "store {store} runs {}, which knows feature level {known}, and range {range} follows \
+             {follows}: upgrade that store, or choose another (`sharklock stores ls`)",
+            record.version
+        );
+        Err(Refusal::new(Reason::StoreUnfit, message))
     }
 
     /// Nobody expects a store back soon, or at all.

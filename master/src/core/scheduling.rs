@@ -176,6 +176,7 @@ impl MasterCore {
                 duty: record.duty,
                 labels: &record.labels,
                 slow: leading.scheduling.disks.slow(*id),
+                level: record.feature_level,
             };
             (*id, view)
         });
@@ -205,13 +206,15 @@ impl MasterCore {
             peer: *peer,
             silent_for: now.saturating_sub(*since),
         };
+        let leader = self.leader_of(descriptor.range);
         RangeView {
             descriptor,
-            leader: self.leader_of(descriptor.range).map(|leader| leader.store),
+            leader: leader.map(|leader| leader.store),
             led_for: now.saturating_sub(figures.map_or(*since, |it| it.led.1)),
             moved_at: moved.get(&descriptor.range).copied(),
             load: figures.map_or(0, |it| it.load),
             bytes: figures.map_or(0, |it| it.bytes),
+            level: leader.map_or(0, |leader| leader.level),
             unheard: unheard.map(silent).collect(),
         }
     }

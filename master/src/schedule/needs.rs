@@ -82,7 +82,7 @@ impl Pass<'_> {
             return Ok(Some(Need::SlowLeader));
         }
         if voters < wanted {
-            let stores = self.tally.takers().count();
+            let stores = self.takers(at).count();
             return Err(Hindrance::NoPlace { stores, voters });
         }
         let all_live = self.replicas(at).all(|it| self.is_live(at, it));
@@ -130,7 +130,7 @@ impl Pass<'_> {
             return voters;
         }
         let has = |store: usize| self.replicas(at).any(|(other, _)| other == store);
-        let free = self.tally.takers().filter(|store| !has(*store)).take(wanted - voters);
+        let free = self.takers(at).filter(|store| !has(*store)).take(wanted - voters);
         odd(voters + free.count())
     }
 
@@ -163,6 +163,6 @@ impl Pass<'_> {
 
     fn is_crowded(&mut self, at: usize) -> bool {
         let crowding = self.places.crowding(self.voters(at).map(|(store, _)| store));
-        crowding > 0 && crowding > self.least_crowding(self.voters(at).count())
+        crowding > 0 && crowding > self.least_crowding(at, self.voters(at).count())
     }
 }

@@ -43,7 +43,7 @@ pub(super) struct Pass<'v> {
     pub searches_left: usize,
     /// Why nothing at all is done.
     pub halted: Option<Hindrance>,
-    least_crowding: BTreeMap<usize, u64>,
+    least_crowding: BTreeMap<(usize, u64), u64>,
 }
 
 impl<'v> Pass<'v> {
@@ -284,14 +284,27 @@ impl<'v> Pass<'v> {
         odd(self.view.settings.replicas)
     }
 
-    /// How near so many replicas must be to each other.
-    pub fn least_crowding(&mut self, replicas: usize) -> u64 {
-        if let Some(known) = self.least_crowding.get(&replicas) {
+    /// Whether a store's program knows the rules that a range follows. One that does not could not
+    /// read the range, and the range cannot go back to older rules (D19).
+    pub fn knows_rules(&self, at: usize, store: usize) -> bool {
+        let known = self.view.stores.get(&self.tally.stores[store].id).map_or(0, |it| it.level);
+        known >= self.view.ranges[at].level
+    }
+
+    /// The stores to which replicas of a range may come, or may stay on.
+    pub fn takers(&self, at: usize) -> impl Iterator<Item = usize> {
+        self.tally.takers().filter(move |store| self.knows_rules(at, *store))
+    }
+
+    /// How near so many replicas of a range must be to each other.
+    pub fn least_crowding(&mut self, at: usize, replicas: usize) -> u64 {
+        let key = (replicas, self.view.ranges[at].level);
+        if let Some(known) = self.least_crowding.get(&key) {
             return *known;
         }
-        let takers = self.tally.takers().collect::<Vec<_>>();
+        let takers = self.takers(at).collect::<Vec<_>>();
         let least = self.places.least_crowding(&takers, replicas);
-        self.least_crowding.insert(replicas, least);
+        self.least_crowding.insert(key, least);
         least
     }
 

@@ -188,7 +188,7 @@ pub enum Hindrance {
     },
     /// No store that is up and serves is without a replica of the range.
     NoPlace {
-        /// Stores that are up and serve.
+        /// Stores that are up and serve, and know the rules that the range follows.
         stores: usize,
         /// Voters of the range.
         voters: usize,
@@ -267,8 +267,9 @@ impl fmt::Display for Hindrance {
             ),
             Self::NoPlace { stores, voters } => write!(
                 f,
-                "all {stores} stores that are up and serve have a replica of it, or it would come to \
-                 an even number of voters ({voters} now): add a store"
+                "all {stores} stores that are up, serve and know its rules have a replica of it, or \
+                 it would come to an even number of voters ({voters} now): add a store, or upgrade \
+                 one that runs an older version"
             ),
             Self::NobodyElse => write!(f, "none of its other voters is heard and able to lead"),
             Self::WouldLoseQuorum { live, voters } => write!(

@@ -243,7 +243,7 @@ impl Pass<'_> {
         let all = self.replicas(at).map(|(place, _)| place).collect::<Vec<_>>();
         let stay = || all.iter().enumerate().filter(|(it, _)| Some(*it) != instead_of);
         let (mut best, mut nearest, mut fewest) = (None, u64::MAX, u32::MAX);
-        for place in self.tally.takers().filter(|place| !all.contains(place)) {
+        for place in self.takers(at).filter(|place| !all.contains(place)) {
             let store = &self.tally.stores[place];
             let nearness = self.places.nearness(place, stay().map(|(_, it)| *it));
             (nearest, fewest) = (nearest.min(nearness), fewest.min(store.replicas));
@@ -258,7 +258,7 @@ impl Pass<'_> {
             }
             _ if nearest < u64::MAX => Err(Hindrance::Busy),
             _ => {
-                let stores = self.tally.takers().count();
+                let stores = self.takers(at).count();
                 Err(Hindrance::NoPlace { stores, voters: self.voters(at).count() })
             }
         }

@@ -122,6 +122,7 @@ impl Pass<'_> {
         let leader = self.leader(at).expect("such ranges are led");
         !self.is_taken[at]
             && others().all(|place| place != to)
+            && self.knows_rules(at, to)
             && self.tally.stores[leader].may_send(&self.view.settings, Class::Balance)
             && self.places.nearness(to, others()) <= self.places.nearness(from, others())
     }

@@ -19,6 +19,7 @@ struct AnyStore {
     duty: Duty,
     labels: Vec<(String, String)>,
     is_slow: bool,
+    level: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -30,6 +31,7 @@ struct AnyRange {
     moved_for: Option<u64>,
     load: u64,
     bytes: u64,
+    level: u64,
     unheard: Option<(usize, u64)>,
     operator: Option<(Wanted, Option<Class>)>,
 }
@@ -48,10 +50,11 @@ fn any_store() -> impl Strategy<Value = AnyStore> {
         8 => Just(Liveness::Up), 1 => Just(Liveness::Disconnected), 1 => Just(Liveness::Down)
     ];
     let duty = prop_oneof![8 => Just(Duty::Serves), 1 => Just(Duty::Drains), 1 => Just(Duty::Gone)];
-    let rest = (prop::option::of(0u8..3), prop::bool::weighted(0.1));
-    (liveness, duty, rest).prop_map(|(liveness, duty, (zone, is_slow))| {
+    let level = prop_oneof![3 => Just(4u64), 1 => 2u64..4];
+    let rest = (prop::option::of(0u8..3), prop::bool::weighted(0.1), level);
+    (liveness, duty, rest).prop_map(|(liveness, duty, (zone, is_slow, level))| {
         let labels = zone.map(|zone| ("zone".to_owned(), zone.to_string())).into_iter().collect();
-        AnyStore { liveness, duty, labels, is_slow }
+        AnyStore { liveness, duty, labels, is_slow, level }
     })
 }
 
@@ -70,12 +73,12 @@ fn any_range() -> impl Strategy<Value = AnyRange> {
     ];
     let number = |most| prop_oneof![20 => 0u64..most, 1 => Just(u64::MAX)];
     let moved = prop::option::weighted(0.5, 0u64..1_200);
-    let numbers = ((0u64..1_200, moved), number(500), number(1_000));
+    let numbers = ((0u64..1_200, moved), number(500), number(1_000), 2u64..=4);
     let unheard = prop::option::weighted(0.1, (0usize..5, 0u64..1_200));
     let operator = prop::option::weighted(0.1, (1..=STORES, any::<bool>()));
     let leads = prop::option::weighted(0.9, Just(()));
     (stores, shape, numbers, unheard, operator, leads).prop_map(
-        |(stores, shape, ((led_for, moved_for), load, bytes), unheard, operator, leads)| {
+        |(stores, shape, ((led_for, moved_for), load, bytes, level), unheard, operator, leads)| {
             let role = |at: usize| match (shape, at) {
                 (Shape::Learner, 1) => Role::Learner,
                 (Shape::Joint, 1) if stores.len() > 2 => Role::JointIncoming,
@@ -99,7 +102,17 @@ fn any_range() -> impl Strategy<Value = AnyRange> {
                 };
                 (wanted, is_ours.then_some(Class::Balance))
             });
-            AnyRange { descriptor, leader, led_for, moved_for, load, bytes, unheard, operator }
+            AnyRange {
+                descriptor,
+                leader,
+                led_for,
+                moved_for,
+                load,
+                bytes,
+                level,
+                unheard,
+                operator,
+            }
         },
     )
 }
@@ -126,6 +139,7 @@ impl AnyCluster {
                 duty: store.duty,
                 labels: &store.labels,
                 slow: store.is_slow.then_some(slow),
+                level: store.level,
             };
             (StoreId(id), view)
         });
@@ -136,6 +150,7 @@ impl AnyCluster {
             moved_at: range.moved_for.map(|seconds| NOW - Duration::from_secs(seconds)),
             load: range.load,
             bytes: range.bytes,
+            level: range.level,
             unheard: unheard(range).into_iter().collect(),
         });
         let operators = self.ranges.iter().filter_map(|range| {
@@ -200,6 +215,7 @@ fn check(cluster: &AnyCluster, range: &AnyRange, plan: &Plan) {
         let store = cluster.store(to);
         assert!(store.liveness == Liveness::Up && store.duty == Duty::Serves, "{plan}");
         assert!(descriptor.on_store(to).is_none(), "it has a replica there: {plan}");
+        assert!(store.level >= range.level, "its program cannot read the range: {plan}");
         after.insert(to);
     }
     if let Some(from) = plan.wanted.goes_from() {

@@ -20,6 +20,10 @@ pub(super) struct Cluster {
     pub(super) led_for: Duration,
     pub(super) leads_since: Duration,
     pub(super) ordered_at: Option<Duration>,
+    /// The rules that stores know, where these are not the newest.
+    pub(super) levels: BTreeMap<u64, u64>,
+    /// The rules that ranges follow.
+    pub(super) level: u64,
 }
 
 impl Cluster {
@@ -35,6 +39,8 @@ impl Cluster {
             led_for: NOW,
             leads_since: Duration::ZERO,
             ordered_at: None,
+            levels: BTreeMap::new(),
+            level: 4,
         }
     }
 
@@ -88,6 +94,7 @@ impl Cluster {
                 duty: *duty,
                 labels: self.labels.get(id).map_or([].as_slice(), Vec::as_slice),
                 slow: *slow,
+                level: self.levels.get(id).copied().unwrap_or(4),
             };
             (StoreId(*id), view)
         });
@@ -98,6 +105,7 @@ impl Cluster {
             moved_at: None,
             load: *load,
             bytes: 1_000,
+            level: self.level,
             unheard: self.unheard.clone(),
         });
         View {
@@ -199,10 +207,31 @@ fn stores_that_drain_give_up_leaders_first_and_then_replicas() {
     assert_eq!(
         nowhere.warnings(),
         [
-            "1 range still on a store that drains; it is range 1: all 2 stores that are up and serve \
-             have a replica of it, or it would come to an even number of voters (3 now): add a store"
+            "1 range still on a store that drains; it is range 1: all 2 stores that are up, serve and \
+             know its rules have a replica of it, or it would come to an even number of voters (3 \
+             now): add a store, or upgrade one that runs an older version"
         ]
     );
+}
+
+#[test]
+fn no_replica_comes_to_a_store_that_does_not_know_the_rules_of_its_range() {
+    let mut cluster = Cluster::of(5).range(&[1, 2, 3]).down(3);
+    cluster.levels = [(4, 3)].into();
+    assert_eq!(wanted(&cluster), [Wanted::Replace { from: StoreId(3), to: StoreId(5) }]);
+    cluster.levels = [(4, 3), (5, 3)].into();
+    assert_eq!(wanted(&cluster), [], "it could not read what it gets");
+    assert_eq!(cluster.hindrance(), Hindrance::NoPlace { stores: 2, voters: 3 });
+    cluster.level = 3;
+    assert_eq!(wanted(&cluster), [Wanted::Replace { from: StoreId(3), to: StoreId(4) }]);
+    // Nor to balance: store 4 has no replica of eight ranges.
+    let moves = |cluster: &Cluster| {
+        wanted(cluster).into_iter().filter(|it| it.comes_to().is_some()).collect::<Vec<_>>()
+    };
+    let mut uneven = (0..8).fold(Cluster::of(4), |cluster, _| cluster.range(&[1, 2, 3]));
+    assert_ne!(moves(&uneven), []);
+    uneven.levels = [(4, 3)].into();
+    assert_eq!(moves(&uneven), []);
 }
 
 #[test]

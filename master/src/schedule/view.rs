@@ -44,6 +44,8 @@ pub struct StoreView<'a> {
     pub labels: &'a [(String, String)],
     /// Its disk is too slow to lead, as [`DiskWatch`](super::DiskWatch) says.
     pub slow: Option<SlowDisk>,
+    /// The newest rules of lock ranges that its program knows.
+    pub level: u64,
 }
 
 /// Whether a store is heard of.
@@ -92,6 +94,8 @@ pub struct RangeView<'a> {
     pub load: u64,
     /// The size of its state.
     pub bytes: u64,
+    /// The rules that it follows, as its leader has said; 0: nobody has yet.
+    pub level: u64,
     /// The replicas that its leader does not hear of.
     pub unheard: Vec<Unheard>,
 }

@@ -214,6 +214,18 @@ fn an_operator_ends_where_it_takes_too_long_or_its_range_becomes_another() {
 }
 
 #[test]
+fn no_replica_is_ordered_to_a_store_that_could_not_read_its_range() {
+    let (mut world, first) = with_range();
+    let raised = RangeReport { feature_level: 4, ..report(&first, 6) };
+    world.beat(1, 1, vec![raised]);
+    let refusal = world.refuses(1, moves(1, 4));
+    assert_eq!(refusal.reason, Reason::StoreUnfit);
+    assert!(refusal.message.contains("upgrade that store"), "{}", refusal.message);
+    world.beat(1, 1, vec![report(&first, 6)]);
+    world.begin(moves(1, 4));
+}
+
+#[test]
 fn whatever_makes_no_sense_is_refused_with_the_way_out() {
     let (mut world, _) = with_range();
     for (range, goal, reason, says) in [
