@@ -30,6 +30,7 @@ impl Options {
         let (file, close) = (*dice.pick(&[0, 50, 100, 100]), *dice.pick(&[0, 30, 60]));
         let (revoke, revokes) = (dice.scale(2_000, 60_000), dice.one_in(2));
         let watchers = dice.between(1, 3);
+        let (crashes, crash) = (!dice.one_in(4), dice.scale(4_000, 60_000));
         // L4 compares how fast ranges answer.
         if !on || self.faulty_stores > 0 {
             return;
@@ -39,6 +40,10 @@ impl Options {
         (self.state_file_pct, self.close_pct) = (file, close);
         self.revoke_mean_ms = if revokes && self.force_mean_ms > 0 { revoke } else { 0 };
         self.watchers = watchers;
+        // Nothing is taken back, or closed, where no client ends.
+        if crashes && self.crash_client_mean_ms == 0 && self.has_faults() {
+            self.crash_client_mean_ms = crash;
+        }
     }
 
     /// A condition in order, and the lease that goes with it: the given one, or a little more.
@@ -229,11 +234,17 @@ impl World {
         let key = (process.instance, ticket);
         let Some(taken) = process.taken.get_mut(&ticket) else { return };
         let (name, max_hold) = (Arc::clone(&taken.request.name), taken.request.condition.max_hold);
+        let ttl = taken.request.ttl;
         let (asked_ns, joins) = (taken.asked_ns, taken.request.reenter.is_some());
         let stays = taken.cell.agreement().is_some_and(|it| it.condition.holds());
         let takes_back = taken.takes_back.clone();
         let Stage::Held(held) = &mut taken.stage else { return };
         held.bounded_from(asked_ns, max_hold);
+        if stays && self.dice.agreements.one_in(2) {
+            // So long that much may happen to its client meanwhile.
+            let longer = 2 * ttl.as_nanos() as u64;
+            held.until_ns = held.until_ns.max(now + self.dice.agreements.around(longer));
+        }
         // Whoever joins a hold leaves it as it is.
         held.change_ns = change_ns.filter(|_| !joins);
         let token = held.grant.token.as_u64();

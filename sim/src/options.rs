@@ -507,7 +507,7 @@ impl Options {
         }
     }
 
-    fn has_faults(&self) -> bool {
+    pub(crate) fn has_faults(&self) -> bool {
         let pairs = self.pairs().into_iter();
         pairs.filter(|(name, _)| CRASHES_AND_PAUSES.contains(name)).any(|(_, value)| value > 0)
     }
