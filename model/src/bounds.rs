@@ -3,7 +3,10 @@
 //! Everything that is not bounded here is bounded by the state: time only counts leases down to
 //! zero, so a clock that runs for ever adds no states.
 
-use crate::state::{ClientIndex, Id, NameIndex};
+use crate::{
+    message::Terms,
+    state::{ClientIndex, Condition, Id, NameIndex},
+};
 
 /// Clients (instances of sessions) that fit into a state.
 pub const CLIENTS_MAX: usize = 3;
@@ -23,8 +26,17 @@ pub enum Ask {
     Try,
     /// To join the hold of an earlier acquisition of the same client.
     Reenter(Id),
-    /// The hold of an acquisition of an older instance.
+    /// The hold of an acquisition of another instance, or an orphan of its own.
     Reclaim(ClientIndex, Id),
+}
+
+/// Something that a client wants agreed about a hold whose guard is out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// The condition `hold` in force.
+    Claim,
+    /// Other terms.
+    Agree(Terms),
 }
 
 /// One acquisition that a client may make.
@@ -36,6 +48,8 @@ pub struct Plan {
     pub ask: Ask,
     /// Whether it is held when the story begins.
     pub held: bool,
+    /// What it asks for as the condition.
+    pub condition: Condition,
 }
 
 /// One instance of a session.
@@ -55,8 +69,10 @@ pub struct ClientPlan {
     pub crashes: bool,
     /// Whether it may name only a part of what it has in one keepalive.
     pub splits_keepalives: bool,
-    /// How often it may Claim, and how often set the default condition again.
-    pub claims: u8,
+    /// What it may want agreed about its holds, one after the other.
+    pub wishes: Vec<Wish>,
+    /// Whether it may ask a holder, once, while it waits.
+    pub asks: bool,
 }
 
 /// The bounds of a scenario.
@@ -64,6 +80,8 @@ pub struct ClientPlan {
 pub struct Bounds {
     /// Length of a lease in ticks.
     pub ttl: u8,
+    /// By how much a lease is longer for which that was agreed.
+    pub longer: u8,
     /// The actors.
     pub clients: Vec<ClientPlan>,
     /// Messages to servers that may be delivered once more.
@@ -74,6 +92,10 @@ pub struct Bounds {
     pub splits: u8,
     /// Holds that an operator may take away.
     pub force_releases: u8,
+    /// How often an operator may revoke session `S` in a range.
+    pub revocations: u8,
+    /// How often the time of a condition may be over: at any moment.
+    pub time_ups: u8,
     /// Wait time-outs.
     pub wait_timeouts: u8,
     /// How often a range may forget all that has ended.
@@ -95,11 +117,14 @@ impl Bounds {
     pub fn calm(clients: Vec<ClientPlan>) -> Self {
         Self {
             ttl: 2,
+            longer: 0,
             clients,
             duplicates: 0,
             failovers: 0,
             splits: 0,
             force_releases: 0,
+            revocations: 0,
+            time_ups: 0,
             wait_timeouts: 0,
             forgettings: 0,
             mailbox: false,
@@ -126,6 +151,13 @@ impl Bounds {
     }
 }
 
+impl Wish {
+    /// Another condition, and the lease as it was.
+    pub fn condition(condition: Condition) -> Self {
+        Self::Agree(Terms { condition, longer: false })
+    }
+}
+
 impl ClientPlan {
     /// A client with so many attempts that gives back what it has.
     pub fn new(session: char, instance: u8, attempts: u8, plans: &[Plan]) -> Self {
@@ -138,7 +170,8 @@ impl ClientPlan {
             closes: 0,
             crashes: false,
             splits_keepalives: false,
-            claims: 0,
+            wishes: Vec::new(),
+            asks: false,
         }
     }
 
@@ -166,9 +199,15 @@ impl ClientPlan {
         self
     }
 
-    /// It may claim its holds so often.
-    pub fn claiming(mut self, claims: u8) -> Self {
-        self.claims = claims;
+    /// It may want this agreed, one after the other.
+    pub fn wishing(mut self, wishes: &[Wish]) -> Self {
+        self.wishes = wishes.to_vec();
+        self
+    }
+
+    /// It may ask holders.
+    pub fn asking(mut self) -> Self {
+        self.asks = true;
         self
     }
 }
@@ -176,31 +215,37 @@ impl ClientPlan {
 impl Plan {
     /// Asks for a name and waits.
     pub fn wait(name: NameIndex) -> Self {
-        Self { name, ask: Ask::Wait, held: false }
+        Self { name, ask: Ask::Wait, held: false, condition: Condition::OnExpiry }
     }
 
     /// Asks for a name and does not wait.
     pub fn try_once(name: NameIndex) -> Self {
-        Self { name, ask: Ask::Try, held: false }
+        Self { name, ask: Ask::Try, held: false, condition: Condition::OnExpiry }
     }
 
     /// Held when the story begins.
     pub fn held(name: NameIndex) -> Self {
-        Self { name, ask: Ask::Wait, held: true }
+        Self { name, ask: Ask::Wait, held: true, condition: Condition::OnExpiry }
     }
 
     /// Joins the hold of an earlier id.
     pub fn reenter(name: NameIndex, outer: Id) -> Self {
-        Self { name, ask: Ask::Reenter(outer), held: false }
+        Self { name, ask: Ask::Reenter(outer), held: false, condition: Condition::OnExpiry }
     }
 
     /// Has joined the hold of an earlier id when the story begins.
     pub fn joined(name: NameIndex, outer: Id) -> Self {
-        Self { name, ask: Ask::Reenter(outer), held: true }
+        Self { name, ask: Ask::Reenter(outer), held: true, condition: Condition::OnExpiry }
     }
 
-    /// Takes over what an older instance holds.
+    /// With this condition.
+    pub fn under(mut self, condition: Condition) -> Self {
+        self.condition = condition;
+        self
+    }
+
+    /// Takes over what another instance holds.
     pub fn reclaim(name: NameIndex, from: ClientIndex, id: Id) -> Self {
-        Self { name, ask: Ask::Reclaim(from, id), held: false }
+        Self { name, ask: Ask::Reclaim(from, id), held: false, condition: Condition::OnExpiry }
     }
 }

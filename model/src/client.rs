@@ -1,10 +1,10 @@
 //! A client: what it sends, what it believes, and what an answer changes of that.
 
 use crate::{
-    bounds::{ATTEMPTS_MAX, Ask, CLIENTS_MAX},
+    bounds::{ATTEMPTS_MAX, Ask, CLIENTS_MAX, Wish},
     message::{Command, Message, Said},
     rules::Rule,
-    state::{Attempt, Client, ClientIndex, Fault, Id, Phase, Seq, Ticks, Token},
+    state::{Attempt, Client, ClientIndex, Condition, Fault, Id, Phase, Seq, Ticks, Token},
     table::ids,
     world::World,
 };
@@ -12,10 +12,10 @@ use crate::{
 impl World<'_> {
     /// A new attempt is sent now: its seq.
     fn attempt(&mut self, client: ClientIndex, keepalive: bool) -> Seq {
-        let left = self.bounds.ttl;
+        let left = self.bounds.ttl + self.bounds.longer;
         let client = self.state.client(client);
         let answered_before = if keepalive { client.answered } else { u8::MAX };
-        let attempt = Attempt { left, answered_before };
+        let attempt = Attempt { left, longer: client.longer_known(), answered_before };
         client.attempts[usize::from(client.sent)] = attempt;
         client.sent += 1;
         client.sent
@@ -79,19 +79,29 @@ impl World<'_> {
         crashed.attempts = [Attempt::NONE; ATTEMPTS_MAX];
     }
 
-    /// Asks for the condition `hold`, or for the default again.
-    pub fn set_condition_of(&mut self, client: ClientIndex, id: Id, claim: bool) {
+    /// Wants something agreed about a hold: what comes next of the client's wishes.
+    pub fn wish(&mut self, client: ClientIndex, id: Id, wish: Wish) {
         let acquisition = *self.state.acquisition(client, id);
-        let token = token_of(acquisition.phase).expect("conditions are of holds");
+        let token = token_of(acquisition.phase).expect("wishes are of holds");
         let revision = acquisition.revision;
-        self.state.client(client).claims += 1;
-        if claim {
-            let seq = self.attempt(client, false);
-            self.state.acquisition(client, id).default_known = false;
-            self.state.send(Message::Claim { client, id, seq, token, revision });
-        } else {
-            self.state.send(Message::SetDefault { client, id, token, revision });
+        self.state.client(client).wishes += 1;
+        match wish {
+            Wish::Claim => {
+                let seq = self.attempt(client, false);
+                self.state.acquisition(client, id).default_known = false;
+                self.state.send(Message::Claim { client, id, seq, token, revision });
+            }
+            Wish::Agree(terms) => {
+                self.state.acquisition(client, id).default_known = false;
+                self.state.send(Message::SetCondition { client, id, token, revision, terms });
+            }
         }
+    }
+
+    /// Asks the holder of what it waits for.
+    pub fn ask_holder(&mut self, client: ClientIndex, id: Id) {
+        self.state.client(client).wishes += 1;
+        self.state.send(Message::Ask { client, id });
     }
 
     /// A message has come to a client.
@@ -110,11 +120,12 @@ impl World<'_> {
                     }
                 }
             }
-            Message::Condition { client, id, revision, claimed } => {
+            Message::Agreement { client, id, revision, terms } => {
                 let acquisition = self.state.acquisition(client, id);
                 if revision > acquisition.revision {
                     acquisition.revision = revision;
-                    acquisition.default_known = !claimed;
+                    acquisition.default_known = terms.condition == Condition::OnExpiry;
+                    acquisition.longer_known = terms.longer;
                 }
             }
             _ => unreachable!("not for a client: {message:?}"),
@@ -123,7 +134,7 @@ impl World<'_> {
 
     fn hear_answer(&mut self, client: ClientIndex, id: Id, seq: Seq, said: Said) {
         let bit = 1 << id;
-        let left = self.time_of(client, seq);
+        let left = self.time_of(client, id, seq);
         let asked_later = seq == 0 || {
             let attempt = self.state.client(client).attempts[usize::from(seq) - 1];
             attempt.answered_before & bit != 0
@@ -162,8 +173,9 @@ impl World<'_> {
     }
 
     /// The rest of a lease that counts from the attempt which an answer echoes.
-    fn time_of(&mut self, client: ClientIndex, seq: Seq) -> Ticks {
-        let ttl = self.bounds.ttl;
+    fn time_of(&mut self, client: ClientIndex, id: Id, seq: Seq) -> Ticks {
+        let (ttl, longer) = (self.bounds.ttl, self.bounds.longer);
+        let from_known = self.has(Rule::LongerLeaseFromKnown);
         let no_time = self.has(Rule::PushCarriesNoTime);
         let echoed = self.has(Rule::SeqEchoed);
         let client = self.state.client(client);
@@ -172,7 +184,9 @@ impl World<'_> {
         }
         // Without an echo the latest attempt is the only one that a client can count from.
         let seq = if echoed { seq } else { client.sent };
-        client.attempts[usize::from(seq) - 1].left
+        let attempt = client.attempts[usize::from(seq) - 1];
+        let known = if from_known { attempt.longer } else { client.longer_known() };
+        if known & (1 << id) != 0 { attempt.left } else { attempt.left.saturating_sub(longer) }
     }
 
     fn granted_anew(
@@ -216,7 +230,7 @@ impl World<'_> {
         let is_heard = |message: &Message| match *message {
             Message::Answer { client, .. }
             | Message::SessionAlive { client, .. }
-            | Message::Condition { client, .. } => !clients[usize::from(client)].crashed,
+            | Message::Agreement { client, .. } => !clients[usize::from(client)].crashed,
             _ => true,
         };
         self.state.net.retain(is_heard);
@@ -285,7 +299,7 @@ impl World<'_> {
         let name = self.name(client, id);
         let lock = &self.state.locks[usize::from(name)];
         let held = lock.hold.as_ref().is_some_and(|hold| {
-            hold.has(owner, id) && !hold.orphan && !hold.ending
+            hold.has(owner, id) && !hold.orphan && !hold.is_ending()
                 || hold.reclaimer == Some((owner, id))
         });
         let waits = lock.queue.iter().any(|waiter| (waiter.client, waiter.id) == (owner, id));
@@ -327,12 +341,19 @@ fn seq_of(message: Message) -> Option<(ClientIndex, Seq)> {
         | Message::SessionAlive { client, seq, .. } => Some((client, seq)),
         Message::Release { .. }
         | Message::Cancel { .. }
-        | Message::SetDefault { .. }
-        | Message::Condition { .. } => None,
+        | Message::SetCondition { .. }
+        | Message::Ask { .. }
+        | Message::Agreement { .. } => None,
     }
 }
 
 impl Client {
+    /// The acquisitions of which it knows that their lease is longer than others, as bits.
+    fn longer_known(&self) -> u8 {
+        let known = self.acquisitions.iter().enumerate().filter(|(_, held)| held.longer_known);
+        known.fold(0, |bits, (id, _)| bits | 1 << id)
+    }
+
     /// The acquisitions that a keepalive names, as bits: everything open of which the client wants
     /// more.
     pub fn kept_alive(&self) -> u8 {

@@ -59,11 +59,15 @@ impl World<'_> {
 
     /// Every lease of a lock as its new leader starts it, whose clock knows of no receipt.
     fn restart_leases(&mut self, name: NameIndex) {
-        let full = if self.has(Rule::FullLeaseAtNewLeader) { self.server_ttl() } else { 0 };
-        let end = if self.has(Rule::EndWaitsInFullAgain) { full } else { 0 };
+        let is_full = self.has(Rule::FullLeaseAtNewLeader);
+        let ends_in_full = is_full && self.has(Rule::EndWaitsInFullAgain);
+        let full = if is_full { self.server_ttl() } else { 0 };
+        let hold = self.state.locks[usize::from(name)].hold.as_ref();
+        let ttl = hold.map_or(0, |hold| self.server_ttl_of(hold));
         let lock = &mut self.state.locks[usize::from(name)];
         if let Some(hold) = &mut lock.hold {
-            hold.restart(if hold.ending { end } else { full });
+            let waits = if hold.is_ending() { ends_in_full } else { is_full };
+            hold.restart(if waits { ttl } else { 0 });
         }
         for waiter in &mut lock.queue {
             waiter.lease.left = full;

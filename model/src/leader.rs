@@ -28,7 +28,10 @@ impl World<'_> {
             Message::KeepAlive { client, seq, items } => {
                 self.receive_keepalive(range, client, seq, items);
             }
-            Message::Release { .. } | Message::Cancel { .. } | Message::SetDefault { .. } => {
+            Message::Release { .. }
+            | Message::Cancel { .. }
+            | Message::SetCondition { .. }
+            | Message::Ask { .. } => {
                 self.propose(range, Command::Asked(message));
             }
             Message::Acquire { client, id, reenter, .. } => {
@@ -57,6 +60,7 @@ impl World<'_> {
         let (ttl, owner) = (self.server_ttl(), self.key(client));
         let renews = self.has(Rule::EveryReceiptRenews);
         let name = self.name(client, id);
+        let longer = self.longer_by(true);
         let Some(lock) = self.state.view_mut(range, name) else { return };
         if let Some(waiter) = waiter_mut(lock, owner, id) {
             if renews {
@@ -69,7 +73,8 @@ impl World<'_> {
         if hold.has(owner, id) || joins {
             hold.unnamed = 0;
             // The time of an ending hold is the time that its End waits.
-            if renews && !hold.ending {
+            if renews && !hold.is_ending() {
+                let ttl = ttl + if hold.longer { longer } else { 0 };
                 hold.leases.iter_mut().for_each(|lease| lease.renew(ttl));
             }
         }
@@ -113,6 +118,7 @@ impl World<'_> {
         let per_id = !self.has(Rule::OneLeasePerHold);
         let silent = self.has(Rule::SilentWhilePending);
         let name = self.name(client, id);
+        let longer = self.longer_by(true);
         let Some(lock) = self.state.view_mut(range, name) else { return false };
         if let Some(waiter) = waiter_mut(lock, owner, id) {
             waiter.lease.renew(ttl);
@@ -120,9 +126,10 @@ impl World<'_> {
         }
         let Some(hold) = lock.hold.as_mut().filter(|hold| hold.has(owner, id)) else { return true };
         hold.unnamed = 0;
-        if hold.ending {
+        if hold.is_ending() {
             return true;
         }
+        let ttl = ttl + if hold.longer { longer } else { 0 };
         let mut heard = true;
         for lease in hold.leases.iter_mut().filter(|lease| !per_id || lease.of == id) {
             heard &= !lease.pending || !silent;
@@ -136,7 +143,7 @@ impl World<'_> {
         let (ttl, owner) = (self.server_ttl(), self.key(client));
         for name in 0..self.state.locks.len() as NameIndex {
             let Some(lock) = self.state.view_mut(range, name) else { continue };
-            let hold = lock.hold.as_mut().filter(|hold| hold.owner == owner && !hold.ending);
+            let hold = lock.hold.as_mut().filter(|hold| hold.owner == owner && !hold.is_ending());
             if let Some(hold) = hold {
                 hold.leases.iter_mut().for_each(|lease| lease.renew(ttl));
             }
@@ -251,7 +258,7 @@ fn said_of(lock: &Lock, owner: ClientIndex, id: Id, shows_ending: bool) -> Said 
     let waits = lock.queue.iter().any(|waiter| (waiter.client, waiter.id) == (owner, id));
     match &lock.hold {
         Some(hold) if hold.has(owner, id) && hold.orphan => Said::Gone,
-        Some(hold) if hold.has(owner, id) && hold.ending && shows_ending => {
+        Some(hold) if hold.has(owner, id) && hold.is_ending() && shows_ending => {
             Said::Ending(hold.token)
         }
         Some(hold) if hold.has(owner, id) => Said::Held(hold.token),
@@ -278,7 +285,7 @@ pub fn expiry(lock: &mut Lock, name: NameIndex, leased: Leased, term: u8) -> Opt
             let lease = hold.leases.iter_mut().find(|lease| lease.of == of)?;
             (lease.pending, lease.heard) = (true, 0);
             let (token, owner, newest) = (hold.token, hold.owner, hold.newest);
-            Some(if hold.ending {
+            Some(if hold.is_ending() {
                 Command::End { name, token, term }
             } else {
                 Command::Expire { name, token, owner, newest, of, term }

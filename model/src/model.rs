@@ -3,16 +3,19 @@
 use stateright::{Model, Property};
 
 use crate::{
-    bounds::{Ask, Bounds},
+    bounds::{Ask, Bounds, Wish},
     client::token_of,
     leader::{Leased, due_in},
     message::{Command, Message, Read},
     properties,
     rules::{Rule, Rules},
-    state::{ClientIndex, Id, NameIndex, Phase, RangeId, State},
+    state::{ClientIndex, Condition, Id, NameIndex, Phase, RangeId, State},
     table::ids,
     world::{World, key},
 };
+
+/// The session that an operator may revoke.
+pub const REVOKED: char = 'S';
 
 /// One step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,8 +30,10 @@ pub enum Action {
     Close(ClientIndex, Id),
     /// A client stops for ever.
     Crash(ClientIndex),
-    /// A client asks for the condition `hold` (`true`) or the default.
-    SetCondition(ClientIndex, Id, bool),
+    /// A client wants something agreed.
+    Wish(ClientIndex, Id, Wish),
+    /// A waiter asks the holder.
+    AskHolder(ClientIndex, Id),
     /// A message reaches its client, or the leader of a range. `again`: a copy of it stays behind.
     Deliver {
         /// The message.
@@ -54,6 +59,16 @@ pub enum Action {
     Forget,
     /// An operator takes a hold away.
     ForceRelease(NameIndex),
+    /// An operator ends all that session `S` has in a range.
+    Revoke(RangeId),
+    /// A leader's clock finds a time over that the condition of a hold sets: its grace, or the longest
+    /// that it may last.
+    TimeUp {
+        /// The lock.
+        name: NameIndex,
+        /// The grace.
+        asked: bool,
+    },
     /// A split of the parent is proposed.
     ProposeSplit,
     /// The oldest proposal of a range commits and its leader applies it.
@@ -115,12 +130,13 @@ impl SharkLock {
             if plan.closes & (1 << id) != 0 && !matches!(phase, Phase::Idle | Phase::Closed) {
                 actions.push(Action::Close(client, id));
             }
-            if matches!(phase, Phase::Held(_)) && now.claims < plan.claims {
-                // Claims and defaults in turn: each is of the condition that the last one left.
-                let claim = now.claims.is_multiple_of(2);
-                if may_attempt || !claim {
-                    actions.push(Action::SetCondition(client, id, claim));
-                }
+            if let (Phase::Held(_), Some(&wish)) = (phase, plan.wishes.get(usize::from(now.wishes)))
+                && (may_attempt || wish != Wish::Claim)
+            {
+                actions.push(Action::Wish(client, id, wish));
+            }
+            if plan.asks && phase == Phase::Waiting && now.wishes == 0 {
+                actions.push(Action::AskHolder(client, id));
             }
         }
         let kept = now.kept_alive();
@@ -199,7 +215,8 @@ impl SharkLock {
             | Message::Release { client, id, .. }
             | Message::Cancel { client, id }
             | Message::Claim { client, id, .. }
-            | Message::SetDefault { client, id, .. }
+            | Message::SetCondition { client, id, .. }
+            | Message::Ask { client, id }
             | Message::Reclaim { client, id, .. } => named(client, id),
             _ => false,
         }
@@ -237,13 +254,25 @@ impl SharkLock {
         if state.splits < self.bounds.splits {
             actions.push(Action::ProposeSplit);
         }
+        if state.revocations < self.bounds.revocations {
+            actions.extend(ranges(state).map(Action::Revoke));
+        }
         for (name, lock) in state.locks.iter().enumerate() {
             let name = name as NameIndex;
             if let (true, Some(hold)) =
                 (state.force_releases < self.bounds.force_releases, &lock.hold)
-                && !hold.ending
+                && !hold.is_taken_away()
             {
                 actions.push(Action::ForceRelease(name));
+            }
+            if let (true, Some(hold)) = (state.time_ups < self.bounds.time_ups, &lock.hold)
+                && hold.condition == Condition::Bounded
+                && !hold.is_ending()
+            {
+                actions.push(Action::TimeUp { name, asked: false });
+                if hold.asked {
+                    actions.push(Action::TimeUp { name, asked: true });
+                }
             }
             if state.wait_timeouts < self.bounds.wait_timeouts {
                 let waiters = lock.queue.iter().map(|waiter| (waiter.client, waiter.id));
@@ -300,7 +329,8 @@ impl Model for SharkLock {
             Action::KeepAlive(client, items) => world.keep_alive(client, items),
             Action::Close(client, id) => world.give_back(client, id),
             Action::Crash(client) => world.crash(client),
-            Action::SetCondition(client, id, claim) => world.set_condition_of(client, id, claim),
+            Action::Wish(client, id, wish) => world.wish(client, id, wish),
+            Action::AskHolder(client, id) => world.ask_holder(client, id),
             Action::Deliver { message, to, again } => {
                 if again {
                     world.state.duplicates -= 1;
@@ -338,6 +368,19 @@ impl Model for SharkLock {
                 let range = world.state.range_of(name);
                 world.state.range(range).log.push(Command::Ending { name, token });
             }
+            Action::Revoke(range) => {
+                world.state.revocations += 1;
+                world.state.range(range).log.push(Command::Revoke { session: REVOKED });
+            }
+            Action::TimeUp { name, asked } => {
+                world.state.time_ups += 1;
+                let hold = state.locks[usize::from(name)].hold.as_ref()?;
+                let (token, revision) = (hold.token, hold.revision);
+                let range = world.state.range_of(name);
+                let term = world.state.range(range).term;
+                let command = Command::TimeUp { name, token, revision, asked, term };
+                world.state.range(range).log.push(command);
+            }
             Action::ProposeSplit => {
                 world.state.splits += 1;
                 world.state.range(RangeId::Parent).log.push(Command::Split);
@@ -370,7 +413,7 @@ fn ranges(state: &State) -> impl Iterator<Item = RangeId> + use<> {
 pub fn is_for_server(message: &Message) -> bool {
     !matches!(
         message,
-        Message::Answer { .. } | Message::SessionAlive { .. } | Message::Condition { .. }
+        Message::Answer { .. } | Message::SessionAlive { .. } | Message::Agreement { .. }
     )
 }
 

@@ -6,8 +6,8 @@ use stateright::Property;
 use crate::{
     bounds::Bounds,
     client::token_of,
-    model::SharkLock,
-    state::{ClientIndex, Fault, Id, NameIndex, Phase, Range, State, Token},
+    model::{REVOKED, SharkLock},
+    state::{ClientIndex, EndingCause, Fault, Hold, Id, NameIndex, Phase, Range, State, Token},
     table::ids,
 };
 
@@ -27,6 +27,18 @@ pub const GONE_IS_GONE: &str = "what a client takes for gone is gone";
 pub const RENEWALS_HEARD: &str = "a renewal that has arrived counts";
 /// See [`Fault::EndingEvaded`].
 pub const ENDING_ENDS: &str = "what an operator takes away is free";
+/// See [`Fault::ClaimedFreed`].
+pub const CLAIMED_STAYS: &str = "what is claimed is freed by its session or an operator only";
+/// See [`Fault::UnseenStays`].
+pub const SEEN_STAYS: &str = "only what its client has seen stays";
+/// See [`Fault::OlderLifeTook`].
+pub const OLDER_LIFE_OUT: &str = "an older instance takes nothing from a newer one";
+/// See [`Fault::RevocationEvaded`].
+pub const REVOKED_LEAVES: &str = "behind a revocation a session has nothing that is not ending";
+/// See [`Fault::EndedUnagreed`].
+pub const ENDED_AS_AGREED: &str = "a time ends only what is still agreed to end by it";
+/// See [`Fault::EndedForNobody`].
+pub const ASKED_BY_SOMEBODY: &str = "a grace ends a hold for somebody who waits";
 /// Nobody names a hold, and still it lives.
 pub const UNNAMED_ENDS: &str = "what nobody names ends in time";
 /// Something is open that nobody has, and nothing is under way to end it.
@@ -35,7 +47,7 @@ pub const QUIET_IS_CLEAN: &str = "when all is quiet nothing is open that nobody 
 pub const CONDITION_KNOWN: &str = "a condition set back stays set back";
 
 /// The properties that must always hold.
-pub const ALWAYS: [&str; 11] = [
+pub const ALWAYS: [&str; 17] = [
     ONE_BELIEVER,
     BELIEVED_IS_HELD,
     FINISHED_STAYS,
@@ -44,6 +56,12 @@ pub const ALWAYS: [&str; 11] = [
     GONE_IS_GONE,
     RENEWALS_HEARD,
     ENDING_ENDS,
+    CLAIMED_STAYS,
+    SEEN_STAYS,
+    OLDER_LIFE_OUT,
+    REVOKED_LEAVES,
+    ENDED_AS_AGREED,
+    ASKED_BY_SOMEBODY,
     UNNAMED_ENDS,
     QUIET_IS_CLEAN,
     CONDITION_KNOWN,
@@ -65,6 +83,12 @@ pub const JOINED: &str = "two ids on one hold";
 pub const SERVED_ANEW: &str = "a new holder after something was forgotten";
 /// An operator's wish is being waited out.
 pub const ENDING: &str = "a hold is ending";
+/// Of a session that was revoked somebody holds again: it is no ban.
+pub const BACK_AFTER_REVOCATION: &str = "a new holder of a session after its revocation";
+/// A hold is ending for what its condition says.
+pub const ENDING_BY_CLAUSE: &str = "a hold is ending by its condition";
+/// Somebody counts on a lease that is longer than it was at first.
+pub const LONGER: &str = "a longer lease is counted on";
 /// A hold is orphaned.
 pub const ORPHANED: &str = "a hold is orphaned";
 
@@ -92,6 +116,12 @@ fn always() -> Vec<Property<SharkLock>> {
         }),
         Property::always(RENEWALS_HEARD, |_, state| !has(state, Fault::UnheardRenewal)),
         Property::always(ENDING_ENDS, |_, state| !has(state, Fault::EndingEvaded)),
+        Property::always(CLAIMED_STAYS, |_, state| !has(state, Fault::ClaimedFreed)),
+        Property::always(SEEN_STAYS, |_, state| !has(state, Fault::UnseenStays)),
+        Property::always(OLDER_LIFE_OUT, |_, state| !has(state, Fault::OlderLifeTook)),
+        Property::always(REVOKED_LEAVES, |_, state| !has(state, Fault::RevocationEvaded)),
+        Property::always(ENDED_AS_AGREED, |_, state| !has(state, Fault::EndedUnagreed)),
+        Property::always(ASKED_BY_SOMEBODY, |_, state| !has(state, Fault::EndedForNobody)),
         Property::always(UNNAMED_ENDS, unnamed_ends),
         Property::always(QUIET_IS_CLEAN, quiet_is_clean),
         Property::always(CONDITION_KNOWN, condition_known),
@@ -124,7 +154,22 @@ fn sometimes() -> Vec<Property<SharkLock>> {
             holds.into_iter().any(|hold| hold.open.count_ones() > 1)
         }),
         Property::sometimes(ENDING, |_, state: &State| {
-            state.locks.iter().any(|lock| lock.hold.as_ref().is_some_and(|hold| hold.ending))
+            state.locks.iter().any(|lock| lock.hold.as_ref().is_some_and(Hold::is_ending))
+        }),
+        Property::sometimes(BACK_AFTER_REVOCATION, |model, state: &State| {
+            let is_back = |belief: &Belief| {
+                let plan = &model.bounds.clients[usize::from(belief.client)];
+                let hold = state.locks[usize::from(belief.name)].hold.as_ref();
+                plan.session == REVOKED && hold.is_some_and(|hold| !hold.is_ending())
+            };
+            state.revoked > 0 && beliefs(model, state).any(|belief| is_back(&belief))
+        }),
+        Property::sometimes(ENDING_BY_CLAUSE, |_, state: &State| {
+            let holds = state.locks.iter().filter_map(|lock| lock.hold.as_ref());
+            holds.into_iter().any(|hold| hold.ending == Some(EndingCause::Clause))
+        }),
+        Property::sometimes(LONGER, |model, state| {
+            beliefs(model, state).any(|belief| belief.left > model.bounds.ttl)
         }),
         Property::sometimes(ORPHANED, |_, state: &State| {
             state.locks.iter().any(|lock| lock.hold.as_ref().is_some_and(|hold| hold.orphan))
@@ -209,7 +254,7 @@ fn condition_known(model: &SharkLock, state: &State) -> bool {
             let name = model.bounds.name(client as ClientIndex, id as Id);
             let hold = state.locks[usize::from(name)].hold.as_ref();
             let its_hold = hold.filter(|hold| Some(hold.token) == token_of(acquisition.phase));
-            !acquisition.default_known || its_hold.is_none_or(|hold| !hold.claimed)
+            !acquisition.default_known || its_hold.is_none_or(|hold| !hold.claimed && !hold.orphan)
         },
     )
 }

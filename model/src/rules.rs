@@ -84,11 +84,35 @@ pub enum Rule {
     ConditionRevision,
     /// A split child goes on counting tokens where its parent stood.
     ChildCopiesCounter,
+    /// The condition `hold` takes effect by a Claim, after its client has seen the grant.
+    HoldNeedsClaim,
+    /// An orphan is refused whatever its client wants agreed about it: it is gone for that client.
+    OrphanRefusesAgreement,
+    /// A lease that would get shorter by an agreement is refused.
+    LeaseNeverShorter,
+    /// A longer lease counts only for attempts that were sent after it was known.
+    LongerLeaseFromKnown,
+    /// The time of a condition ends nothing once something else is agreed.
+    TimeUpNamesAgreement,
+    /// The grace of a holder who was asked ends its hold only if somebody waits then.
+    GraceNeedsWaiter,
+    /// A claimed hold becomes an orphan, and is not freed, if its reclaimer has gone away.
+    LeftReclaimOrphans,
+    /// An operator's word ends a hold also where an instance of its session is taking it back.
+    OperatorEndsReclaim,
+    /// A Reclaim is refused to all instances but newer ones; an orphan's own may have it back.
+    ReclaimByNewer,
+    /// The instance of a new life is larger than those of all before, whatever the clock says.
+    InstanceGrows,
+    /// A revocation takes the session's waiters out of the queues.
+    RevokeEndsWaits,
+    /// A revocation grants nothing before all of the session's places are given up.
+    RevokeServesLast,
 }
 
 impl Rule {
     /// All of them, in the order of their declaration.
-    pub const ALL: [Self; 39] = [
+    pub const ALL: [Self; 51] = [
         Self::AnswersPerItem,
         Self::GoneWithinBounds,
         Self::GoneNeedsLaterKeepAlive,
@@ -128,6 +152,18 @@ impl Rule {
         Self::ReclaimGetsNewToken,
         Self::ConditionRevision,
         Self::ChildCopiesCounter,
+        Self::HoldNeedsClaim,
+        Self::OrphanRefusesAgreement,
+        Self::LeaseNeverShorter,
+        Self::LongerLeaseFromKnown,
+        Self::TimeUpNamesAgreement,
+        Self::GraceNeedsWaiter,
+        Self::LeftReclaimOrphans,
+        Self::OperatorEndsReclaim,
+        Self::ReclaimByNewer,
+        Self::InstanceGrows,
+        Self::RevokeEndsWaits,
+        Self::RevokeServesLast,
     ];
 }
 

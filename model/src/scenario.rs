@@ -86,6 +86,8 @@ pub fn all() -> Vec<Scenario> {
     let mut all = scenarios::leases::all();
     all.extend(scenarios::acquisitions::all());
     all.extend(scenarios::conditions::all());
+    all.extend(scenarios::agreements::all());
+    all.extend(scenarios::lives::all());
     all.extend(scenarios::combined::all());
     all
 }

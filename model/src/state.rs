@@ -1,8 +1,9 @@
 //! The state of the modelled world. It holds no absolute time: leases, attempts and beliefs are what
 //! is left of them, so that states which differ only in the hour are one state.
 
+pub use crate::hold::{Condition, EndingCause, Hold, Lease};
 use crate::{
-    bounds::{ATTEMPTS_MAX, Bounds, CLIENTS_MAX, IDS_MAX, NAMES},
+    bounds::{ATTEMPTS_MAX, Bounds, CLIENTS_MAX, IDS_MAX, NAMES, Plan},
     message::{Command, Message, Read},
 };
 
@@ -59,15 +60,19 @@ pub struct Acquisition {
     pub left: Ticks,
     /// The condition's revision that an answer has shown.
     pub revision: u8,
-    /// The client knows that its condition is the default, and has claimed nothing since.
+    /// The client knows that its condition is the default, and has wanted nothing else since.
     pub default_known: bool,
+    /// The client knows that its lease is longer than others.
+    pub longer_known: bool,
 }
 
 /// One attempt: something sent with a seq.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Attempt {
-    /// Until a lease that counts from its sending ends.
+    /// Until a lease that counts from its sending ends, the longest that there is.
     pub left: Ticks,
+    /// For which acquisitions that length was known when it was sent, as bits.
+    pub longer: u8,
     /// Of which acquisitions its answer may say "gone": those for which an answer had come when it
     /// was sent, as bits; all, if the log decides its answer.
     pub answered_before: u8,
@@ -75,7 +80,7 @@ pub struct Attempt {
 
 impl Attempt {
     /// Not made, or of no use any more.
-    pub const NONE: Self = Self { left: 0, answered_before: 0 };
+    pub const NONE: Self = Self { left: 0, longer: 0, answered_before: 0 };
 }
 
 /// One instance of a session.
@@ -91,73 +96,8 @@ pub struct Client {
     pub sent: u8,
     /// Acquisitions for which an answer has come, as bits.
     pub answered: u8,
-    /// Claims and SetConditions made.
-    pub claims: u8,
-}
-
-/// A lease, as the leader that counts it knows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Lease {
-    /// The id whose lease it is where rule OneLeasePerHold is off; else 0.
-    pub of: Id,
-    /// Until the deadline.
-    pub left: Ticks,
-    /// Its end is in the log or on the way there.
-    pub pending: bool,
-    /// The lease that would be left if the last receipt while pending had counted.
-    pub heard: Ticks,
-}
-
-impl Lease {
-    /// A lease that starts now.
-    pub fn full(ttl: Ticks) -> Self {
-        Self { of: 0, left: ttl, pending: false, heard: 0 }
-    }
-
-    /// A receipt: the deadline moves, or the receipt is remembered while an end is pending.
-    pub fn renew(&mut self, ttl: Ticks) {
-        if self.pending {
-            self.heard = ttl;
-        } else {
-            self.left = self.left.max(ttl);
-        }
-    }
-
-    fn tick(&mut self) {
-        self.left = self.left.saturating_sub(1);
-        self.heard = self.heard.saturating_sub(1);
-    }
-}
-
-/// One hold.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Hold {
-    /// Its token.
-    pub token: Token,
-    /// Its client, as the log names clients.
-    pub owner: ClientIndex,
-    /// The ids open on it, as bits.
-    pub open: u8,
-    /// The ids that were closed on it, as bits.
-    pub closed: u8,
-    /// The newest id that ever joined.
-    pub newest: Id,
-    /// Its lease; one per id where rule OneLeasePerHold is off.
-    pub leases: Vec<Lease>,
-    /// Ending has been applied.
-    pub ending: bool,
-    /// An operator wanted that.
-    pub forced: bool,
-    /// The condition is `hold`: at its lease's end it is orphaned.
-    pub claimed: bool,
-    /// It has no lease any more and waits for its session.
-    pub orphan: bool,
-    /// Revision of the condition.
-    pub revision: u8,
-    /// The client that gets it when it ends.
-    pub reclaimer: Option<(ClientIndex, Id)>,
-    /// Ticks since the last receipt that named an open id, up to a bound.
-    pub unnamed: u8,
+    /// Claims, SetConditions and Asks made.
+    pub wishes: u8,
 }
 
 /// One queued acquisition.
@@ -228,6 +168,18 @@ pub enum Fault {
     UnheardRenewal = 4,
     /// A hold that an operator took away went to the session that had it.
     EndingEvaded = 5,
+    /// A claimed hold was freed by nobody who may.
+    ClaimedFreed = 6,
+    /// A hold was orphaned that its client had never seen.
+    UnseenStays = 7,
+    /// An older instance took a hold from a newer one.
+    OlderLifeTook = 8,
+    /// Behind a revocation the session waits, or has a hold that is not ending.
+    RevocationEvaded = 9,
+    /// A hold is ended for waiters of whom there is none.
+    EndedForNobody = 10,
+    /// A hold is ended by a time that is not agreed any more.
+    EndedUnagreed = 11,
 }
 
 /// The modelled world at one moment.
@@ -263,6 +215,12 @@ pub struct State {
     pub force_releases: u8,
     /// Endings applied so far.
     pub endings: u8,
+    /// Revocations wanted so far.
+    pub revocations: u8,
+    /// Revocations applied so far.
+    pub revoked: u8,
+    /// Times of conditions that were found over so far.
+    pub time_ups: u8,
     /// Wait time-outs so far.
     pub wait_timeouts: u8,
     /// How often the range has forgotten what has ended.
@@ -273,21 +231,26 @@ pub struct State {
     /// forgotten.
     pub ended_after: [[Seq; IDS_MAX]; CLIENTS_MAX],
     /// Bits of [`Fault`].
-    pub faults: u8,
+    pub faults: u16,
 }
 
 impl State {
     /// The world when the story begins: what plans say is held has just been acquired.
     pub fn initial(bounds: &Bounds) -> Self {
-        let nothing =
-            Acquisition { phase: Phase::Idle, left: 0, revision: 0, default_known: false };
+        let nothing = Acquisition {
+            phase: Phase::Idle,
+            left: 0,
+            revision: 0,
+            default_known: false,
+            longer_known: false,
+        };
         let client = Client {
             crashed: false,
             acquisitions: [nothing; IDS_MAX],
             attempts: [Attempt::NONE; ATTEMPTS_MAX],
             sent: 0,
             answered: 0,
-            claims: 0,
+            wishes: 0,
         };
         let mut state = Self {
             clients: [client; CLIENTS_MAX],
@@ -305,6 +268,9 @@ impl State {
             splits: 0,
             force_releases: 0,
             endings: 0,
+            revocations: 0,
+            revoked: 0,
+            time_ups: 0,
             wait_timeouts: 0,
             forgettings: 0,
             doubtful: [0; CLIENTS_MAX],
@@ -313,13 +279,14 @@ impl State {
         };
         for (client, plan) in bounds.clients.iter().enumerate() {
             for (id, held) in plan.plans.iter().enumerate().filter(|(_, plan)| plan.held) {
-                state.begin_held(bounds.ttl, client, id, usize::from(held.name));
+                state.begin_held(bounds.ttl, client, id, *held);
             }
         }
         state
     }
 
-    fn begin_held(&mut self, ttl: Ticks, client: usize, id: usize, name: usize) {
+    fn begin_held(&mut self, ttl: Ticks, client: usize, id: usize, plan: Plan) {
+        let name = usize::from(plan.name);
         let lock = &mut self.locks[name];
         let (owner, bit) = (client as ClientIndex, 1 << id);
         let hold = lock.hold.get_or_insert_with(|| {
@@ -330,6 +297,7 @@ impl State {
         assert_eq!(hold.owner, owner, "one client holds a name when the story begins");
         hold.open |= bit;
         hold.newest = id as Id;
+        hold.condition = plan.condition;
         let acquisition = &mut self.clients[client].acquisitions[id];
         acquisition.phase = Phase::Held(hold.token);
         acquisition.left = ttl;
@@ -418,39 +386,6 @@ impl Client {
             if let (Phase::Held(token), 0) = (acquisition.phase, acquisition.left) {
                 acquisition.phase = Phase::Lost(token);
             }
-        }
-    }
-}
-
-impl Hold {
-    /// A fresh hold with the default condition and nobody's id on it.
-    pub fn new(token: Token, owner: ClientIndex, id: Id, lease: Lease) -> Self {
-        Self {
-            token,
-            owner,
-            open: 0,
-            closed: 0,
-            newest: id,
-            leases: vec![lease],
-            ending: false,
-            forced: false,
-            claimed: false,
-            orphan: false,
-            revision: 0,
-            reclaimer: None,
-            unnamed: 0,
-        }
-    }
-
-    /// Whether an acquisition of the owner is open on it.
-    pub fn has(&self, owner: ClientIndex, id: Id) -> bool {
-        self.owner == owner && self.open & (1 << id) != 0
-    }
-
-    /// Every lease of it anew.
-    pub fn restart(&mut self, left: Ticks) {
-        for lease in &mut self.leases {
-            *lease = Lease { left, pending: false, heard: 0, ..*lease };
         }
     }
 }

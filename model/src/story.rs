@@ -5,11 +5,11 @@ use std::fmt::Write;
 use stateright::Path;
 
 use crate::{
-    bounds::Bounds,
+    bounds::{Bounds, Wish},
     leader::Leased,
-    message::{Command, Message, Said},
-    model::Action,
-    state::{ClientIndex, Id, NameIndex, Phase, RangeId, Seq, State},
+    message::{Command, Message, Said, Terms},
+    model::{Action, REVOKED},
+    state::{ClientIndex, Condition, Id, NameIndex, Phase, RangeId, Seq, State},
     table::ids,
 };
 
@@ -49,9 +49,14 @@ fn step(bounds: &Bounds, before: &State, action: Action) -> String {
         }
         Action::Close(client, id) => format!("{} gives {} back", who(client), which(client, id)),
         Action::Crash(client) => format!("{} crashes", who(client)),
-        Action::SetCondition(client, id, claim) => {
-            let condition = if claim { "hold" } else { "the default" };
-            format!("{} wants condition {condition} for {}", who(client), which(client, id))
+        Action::Wish(client, id, Wish::Claim) => {
+            format!("{} claims {}", who(client), which(client, id))
+        }
+        Action::Wish(client, id, Wish::Agree(wanted)) => {
+            format!("{} wants {} for {}", who(client), terms(wanted), which(client, id))
+        }
+        Action::AskHolder(client, id) => {
+            format!("{} asks the holder for {}", who(client), which(client, id))
         }
         Action::Deliver { message, to, again } => {
             let copy = if again { ", and a copy is still on its way" } else { "" };
@@ -76,6 +81,12 @@ fn step(bounds: &Bounds, before: &State, action: Action) -> String {
         Action::TimeOut(client, id) => format!("the wait of {} times out", which(client, id)),
         Action::Forget => "the range forgets what has ended".to_owned(),
         Action::ForceRelease(name) => format!("an operator takes `{}` away", letter(name)),
+        Action::Revoke(range) => {
+            format!("an operator revokes session {REVOKED} in {}", of_range(range))
+        }
+        Action::TimeUp { name, asked } => {
+            format!("a leader's clock finds that {} of `{}` is over", time(asked), letter(name))
+        }
         Action::ProposeSplit => "a split is proposed: `z` moves to the child".to_owned(),
         Action::Commit(range) => {
             let command = before.ranges[range as usize].log.first();
@@ -101,7 +112,7 @@ fn delivered(bounds: &Bounds, message: Message, to: Option<RangeId>) -> String {
     match message {
         Message::Answer { client, .. }
         | Message::SessionAlive { client, .. }
-        | Message::Condition { client, .. } => {
+        | Message::Agreement { client, .. } => {
             format!("{} hears {}", bounds.label(client), named(bounds, message))
         }
         _ => format!("{to} receives {}", named(bounds, message)),
@@ -128,9 +139,11 @@ fn named(bounds: &Bounds, message: Message) -> String {
         Message::Claim { client, id, revision, .. } => {
             format!("Claim {} at revision {revision}", which(client, id))
         }
-        Message::SetDefault { client, id, revision, .. } => {
-            format!("SetCondition default for {} at revision {revision}", which(client, id))
+        Message::SetCondition { client, id, revision, terms: wanted, .. } => {
+            let (which, wanted) = (which(client, id), terms(wanted));
+            format!("SetCondition of {which} at revision {revision}: {wanted}")
         }
+        Message::Ask { client, id } => format!("Ask for {}", which(client, id)),
         Message::Reclaim { client, id, token, seq } => {
             format!("Reclaim of token {token} as {} {}", which(client, id), attempt(seq))
         }
@@ -145,9 +158,9 @@ fn named(bounds: &Bounds, message: Message) -> String {
             if seq == 0 { format!("a push: {said}") } else { format!("{said} {}", attempt(seq)) }
         }
         Message::SessionAlive { seq, .. } => format!("the session is alive {}", attempt(seq)),
-        Message::Condition { client, id, revision, claimed } => {
-            let condition = if claimed { "hold" } else { "the default" };
-            format!("the condition of {} is {condition}, revision {revision}", which(client, id))
+        Message::Agreement { client, id, revision, terms: agreed } => {
+            let (which, agreed) = (which(client, id), terms(agreed));
+            format!("agreed for {which} is {agreed}, revision {revision}")
         }
     }
 }
@@ -171,6 +184,11 @@ fn committed(bounds: &Bounds, command: Command) -> String {
         Command::Ending { name, token } => format!("Ending of `{}`, token {token}", letter(name)),
         Command::End { name, token, term } => {
             format!("End of `{}`, token {token}, decided in term {term}", letter(name))
+        }
+        Command::Revoke { session } => format!("Revoke of session {session}"),
+        Command::TimeUp { name, token, revision, asked, term } => {
+            let (name, time) = (letter(name), time(asked));
+            format!("{time} of `{name}`, token {token}, revision {revision}, is over (term {term})")
         }
         Command::Split => "Split, applied by a follower that leads the child now".to_owned(),
     }
@@ -226,6 +244,20 @@ fn list(bounds: &Bounds, client: ClientIndex, items: u8) -> String {
 /// Attempts go through the two gateways in turn: no order is kept between them.
 fn attempt(seq: Seq) -> String {
     format!("(attempt {seq}, gateway {})", 2 - seq % 2)
+}
+
+fn terms(terms: Terms) -> String {
+    let condition = match terms.condition {
+        Condition::OnExpiry => "the default condition",
+        Condition::Hold => "condition hold",
+        Condition::Bounded => "max_hold and ask_holder",
+    };
+    let lease = if terms.longer { " and a longer lease" } else { "" };
+    format!("{condition}{lease}")
+}
+
+fn time(asked: bool) -> &'static str {
+    if asked { "the grace" } else { "the longest time" }
 }
 
 fn letter(name: NameIndex) -> char {

@@ -3,18 +3,21 @@
 
 use crate::{
     bounds::Ask,
+    ending::By,
     message::{Command, Message, Said},
     rules::Rule,
-    state::{ClientIndex, Fault, Hold, Id, Lease, NameIndex, RangeId, Seq, Token, Waiter},
+    state::{
+        ClientIndex, Condition, Fault, Hold, Id, Lease, NameIndex, RangeId, Seq, Token, Waiter,
+    },
     world::World,
 };
 
 /// An attempt whose outcome is decided: whose, which, and by which seq it was sent.
 #[derive(Clone, Copy)]
-struct Attempted {
-    client: ClientIndex,
-    id: Id,
-    seq: Seq,
+pub(crate) struct Attempted {
+    pub client: ClientIndex,
+    pub id: Id,
+    pub seq: Seq,
 }
 
 impl World<'_> {
@@ -46,7 +49,15 @@ impl World<'_> {
             }
             Command::Ending { name, token } => {
                 if self.is_in(range, name) {
-                    self.begin_ending(name, token, true);
+                    self.end_by_operator(name, token);
+                    self.serve(name);
+                }
+            }
+            Command::Revoke { session } => self.revoke(range, session),
+            Command::TimeUp { name, token, revision, asked, term: proposer } => {
+                if self.is_in(range, name) && self.is_of_term(proposer, term) {
+                    self.time_up(name, token, revision, asked);
+                    self.serve(name);
                 }
             }
             Command::End { name, token, term: proposer } => {
@@ -71,7 +82,8 @@ impl World<'_> {
             | Message::Release { client, id, .. }
             | Message::Cancel { client, id }
             | Message::Claim { client, id, .. }
-            | Message::SetDefault { client, id, .. }
+            | Message::SetCondition { client, id, .. }
+            | Message::Ask { client, id }
             | Message::Reclaim { client, id, .. } => (client, id),
             _ => unreachable!("not a command: {message:?}"),
         };
@@ -84,11 +96,12 @@ impl World<'_> {
             Message::Release { token, all, .. } => self.release(client, id, token, all),
             Message::Cancel { .. } => self.cancel(client, id),
             Message::Claim { seq, token, revision, .. } => {
-                self.set_condition(client, id, seq, token, revision, true);
+                self.claim(client, id, seq, token, revision);
             }
-            Message::SetDefault { token, revision, .. } => {
-                self.set_condition(client, id, 0, token, revision, false);
+            Message::SetCondition { token, revision, terms, .. } => {
+                self.set_condition(client, id, token, revision, terms);
             }
+            Message::Ask { .. } => self.mark_asked(client, id),
             Message::Reclaim { seq, token, .. } => self.reclaim(client, id, seq, token),
             _ => unreachable!("matched above"),
         }
@@ -113,7 +126,7 @@ impl World<'_> {
         if reenter == 0 {
             self.acquire_anew(attempt, owner);
         } else if let Some(hold) = joined {
-            let refused = hold.orphan || hold.ending && self.has(Rule::EndingRefusesReentry);
+            let refused = hold.orphan || hold.is_ending() && self.has(Rule::EndingRefusesReentry);
             if refused {
                 self.finish(attempt, owner);
             } else if hold.closed & (1 << id) != 0 && self.has(Rule::HoldRemembersClosed) {
@@ -130,12 +143,12 @@ impl World<'_> {
     }
 
     /// The answer to a duplicate; nothing for an acquisition that is new.
-    fn first_outcome(&self, owner: ClientIndex, id: Id) -> Option<Said> {
+    pub(crate) fn first_outcome(&self, owner: ClientIndex, id: Id) -> Option<Said> {
         let name = self.bounds.name(owner, id);
         let lock = &self.state.locks[usize::from(name)];
         if let Some(hold) = &lock.hold {
             if hold.has(owner, id) {
-                let gone = hold.ending || hold.orphan;
+                let gone = hold.is_ending() || hold.orphan;
                 return Some(if gone { Said::Gone } else { Said::Held(hold.token) });
             }
             if hold.reclaimer == Some((owner, id)) {
@@ -166,7 +179,7 @@ impl World<'_> {
     }
 
     /// The owner of the lease, if leases are per id.
-    fn lease_of(&self, id: Id) -> Id {
+    pub(crate) fn lease_of(&self, id: Id) -> Id {
         if self.has(Rule::OneLeasePerHold) { 0 } else { id }
     }
 
@@ -180,7 +193,7 @@ impl World<'_> {
         hold.open |= 1 << id;
         hold.newest = hold.newest.max(id);
         if one_lease {
-            if !hold.ending {
+            if !hold.is_ending() {
                 hold.leases[0].renew(ttl);
             }
         } else {
@@ -192,20 +205,29 @@ impl World<'_> {
     }
 
     /// Ends an acquisition without a hold, so that a duplicate of it does not fare better.
-    fn finish(&mut self, attempt: Attempted, owner: ClientIndex) {
+    pub(crate) fn finish(&mut self, attempt: Attempted, owner: ClientIndex) {
         self.record(owner, attempt.id);
         self.answer(attempt.client, attempt.id, attempt.seq, Said::Gone);
     }
 
-    fn grant(&mut self, name: NameIndex, owner: ClientIndex, id: Id, lease: Lease) -> Token {
+    pub(crate) fn grant(
+        &mut self,
+        name: NameIndex,
+        owner: ClientIndex,
+        id: Id,
+        lease: Lease,
+    ) -> Token {
         let range = self.state.range_of(name);
         self.state.range(range).counter += 1;
         let token = self.state.range(range).counter;
-        self.put_hold(name, Hold::new(token, owner, id, lease), id);
+        let hold = Hold::new(token, owner, id, lease);
+        let condition = self.bounds.plan(owner, id).condition;
+        let claimed = condition == Condition::Hold && !self.has(Rule::HoldNeedsClaim);
+        self.put_hold(name, Hold { condition, claimed, ..hold }, id);
         token
     }
 
-    fn put_hold(&mut self, name: NameIndex, mut hold: Hold, id: Id) {
+    pub(crate) fn put_hold(&mut self, name: NameIndex, mut hold: Hold, id: Id) {
         if hold.token <= self.state.granted[usize::from(name)] {
             self.state.blame(Fault::TokenNotNew);
         }
@@ -217,7 +239,7 @@ impl World<'_> {
     }
 
     /// Gives a free lock to its first waiter, under the waiter's own lease, and pushes the news.
-    fn serve(&mut self, name: NameIndex) {
+    pub(crate) fn serve(&mut self, name: NameIndex) {
         let lock = &mut self.state.locks[usize::from(name)];
         if lock.hold.is_some() || lock.queue.is_empty() {
             return;
@@ -240,7 +262,7 @@ impl World<'_> {
         }
         let open = hold.open;
         if all {
-            self.end_hold(name);
+            self.end_hold(name, By::Session);
         } else if !self.has(Rule::ReleaseNamesId) {
             self.close_id(name, open.ilog2() as Id);
         } else if open & (1 << id) != 0 {
@@ -259,46 +281,17 @@ impl World<'_> {
     }
 
     /// Closes one id that is open on the hold of a lock; the last one ends the hold.
-    fn close_id(&mut self, name: NameIndex, id: Id) {
+    pub(crate) fn close_id(&mut self, name: NameIndex, id: Id) {
         let hold = self.state.locks[usize::from(name)].hold.as_mut();
         let hold = hold.expect("the caller has seen the hold");
         let owner = hold.owner;
         if hold.open == 1 << id {
-            return self.end_hold(name);
+            return self.end_hold(name, By::Session);
         }
         hold.open &= !(1 << id);
         hold.closed |= 1 << id;
         hold.leases.retain(|lease| lease.of != id || id == 0);
         self.record(owner, id);
-    }
-
-    /// Ends a hold and all that is open on it. Its reclaimer gets it.
-    fn end_hold(&mut self, name: NameIndex) {
-        let Some(hold) = self.state.locks[usize::from(name)].hold.take() else { return };
-        for id in ids(hold.open) {
-            self.record(hold.owner, id);
-        }
-        if let Some((owner, id)) = hold.reclaimer {
-            let token = self.hand_over(name, &hold, owner, id);
-            self.answer(owner, id, 0, Said::Held(token));
-        }
-    }
-
-    fn hand_over(&mut self, name: NameIndex, old: &Hold, owner: ClientIndex, id: Id) -> Token {
-        if old.forced {
-            self.state.blame(Fault::EndingEvaded);
-        }
-        let lease = Lease { of: self.lease_of(id), ..Lease::full(self.server_ttl()) };
-        let token = if self.has(Rule::ReclaimGetsNewToken) {
-            self.grant(name, owner, id, lease)
-        } else {
-            self.put_hold(name, Hold::new(old.token, owner, id, lease), id);
-            old.token
-        };
-        // The session has seen the grant that it claimed: a lost answer takes nothing away.
-        let hold = self.state.locks[usize::from(name)].hold.as_mut();
-        hold.expect("it has just been put there").claimed = old.claimed;
-        token
     }
 
     fn cancel(&mut self, client: ClientIndex, id: Id) {
@@ -336,7 +329,7 @@ impl World<'_> {
     }
 
     /// Takes a waiter out that has not asked for it.
-    fn leave_told(&mut self, client: ClientIndex, id: Id) {
+    pub(crate) fn leave_told(&mut self, client: ClientIndex, id: Id) {
         if self.leave(client, id) {
             self.answer(client, id, 0, Said::Gone);
         }
@@ -353,123 +346,8 @@ impl World<'_> {
         }
     }
 
-    fn expire(&mut self, name: NameIndex, token: Token, owner: ClientIndex, newest: Id, of: Id) {
-        let ttl = self.server_ttl();
-        let names_token = self.has(Rule::ExpireNamesToken);
-        let names_newest = self.has(Rule::ExpireNamesNewest);
-        let per_id = !self.has(Rule::OneLeasePerHold);
-        let Some(hold) = &mut self.state.locks[usize::from(name)].hold else { return };
-        if hold.owner != owner || names_token && hold.token != token {
-            return;
-        }
-        if names_newest && hold.newest > newest {
-            hold.restart(ttl);
-        } else if per_id && hold.open != 1 << of {
-            if hold.open & (1 << of) != 0 {
-                self.close_id(name, of);
-            }
-        } else if hold.claimed && !hold.ending {
-            hold.orphan = true;
-            hold.leases.clear();
-        } else {
-            self.end_hold(name);
-            self.serve(name);
-        }
-    }
-
-    fn begin_ending(&mut self, name: NameIndex, token: Token, forced: bool) {
-        let ttl = self.server_ttl();
-        let in_two_commits = self.has(Rule::EndingFirst);
-        let Some(hold) = &mut self.state.locks[usize::from(name)].hold else { return };
-        if hold.token != token || hold.ending {
-            return;
-        }
-        if hold.orphan || !in_two_commits {
-            // An orphan has no lease to wait out.
-            self.end_hold(name);
-            return self.serve(name);
-        }
-        hold.ending = true;
-        hold.forced = forced;
-        hold.restart(ttl);
-        self.state.endings += 1;
-    }
-
-    fn end_of_ending(&mut self, name: NameIndex, token: Token) {
-        let hold = &self.state.locks[usize::from(name)].hold;
-        if hold.as_ref().is_some_and(|hold| hold.token == token && hold.ending) {
-            self.end_hold(name);
-            self.serve(name);
-        }
-    }
-
-    fn set_condition(
-        &mut self,
-        client: ClientIndex,
-        id: Id,
-        seq: Seq,
-        token: Token,
-        revision: u8,
-        claimed: bool,
-    ) {
-        let owner = self.key(client);
-        let name = self.name(client, id);
-        let checks_revision = self.has(Rule::ConditionRevision);
-        let refuses_ending = self.has(Rule::EndingRefusesClaim);
-        let hold = self.state.locks[usize::from(name)].hold.as_mut();
-        let Some(hold) = hold.filter(|hold| hold.token == token && hold.owner == owner) else {
-            return self.answer(client, id, 0, Said::Gone);
-        };
-        if hold.orphan || hold.ending && refuses_ending {
-            return self.answer(client, id, 0, Said::Gone);
-        }
-        if hold.revision == revision || !checks_revision {
-            hold.claimed = claimed;
-            hold.revision += 1;
-        }
-        let (revision, claimed) = (hold.revision, hold.claimed);
-        self.state.send(Message::Condition { client, id, revision, claimed });
-        if seq != 0 {
-            self.answer(client, id, seq, Said::Held(token));
-        }
-    }
-
-    fn reclaim(&mut self, client: ClientIndex, id: Id, seq: Seq, token: Token) {
-        let attempt = Attempted { client, id, seq };
-        if let Some(said) = self.first_outcome(client, id) {
-            return self.answer(client, id, seq, said);
-        }
-        if self.is_doubtful(client, seq) {
-            return;
-        }
-        self.ask_anew(client, id, seq);
-        let name = self.name(client, id);
-        let session = |client: ClientIndex| self.bounds.clients[usize::from(client)].session;
-        let hold = self.state.locks[usize::from(name)].hold.as_ref();
-        let hold =
-            hold.filter(|hold| hold.token == token && session(hold.owner) == session(client));
-        let Some(hold) = hold.cloned() else { return self.finish(attempt, client) };
-        if hold.ending && self.has(Rule::EndingRefusesReclaim) {
-            self.finish(attempt, client);
-        } else if hold.orphan || !self.has(Rule::ReclaimWaits) {
-            for id in ids(hold.open) {
-                self.record(hold.owner, id);
-            }
-            let token = self.hand_over(name, &hold, client, id);
-            self.answer(client, id, seq, Said::Held(token));
-        } else {
-            if !hold.ending {
-                self.begin_ending(name, token, false);
-            }
-            if let Some(hold) = &mut self.state.locks[usize::from(name)].hold {
-                hold.reclaimer = Some((client, id));
-            }
-            self.answer(client, id, seq, Said::Waiting);
-        }
-    }
-
     /// An acquisition is open from here on: it must not have finished before (S8, S11).
-    fn judge_opening(&mut self, owner: ClientIndex, id: Id) {
+    pub(crate) fn judge_opening(&mut self, owner: ClientIndex, id: Id) {
         if self.state.ended[usize::from(owner)] & (1 << id) != 0 && !self.bounds.ghosts {
             self.state.blame(Fault::Reopened);
         }

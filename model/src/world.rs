@@ -5,7 +5,7 @@ use crate::{
     bounds::Bounds,
     message::{Message, Said},
     rules::{Rule, Rules},
-    state::{ClientIndex, Id, NameIndex, RangeId, Seq, State},
+    state::{ClientIndex, Hold, Id, NameIndex, RangeId, Seq, State},
 };
 
 /// A state in motion.
@@ -42,6 +42,28 @@ impl World<'_> {
     /// A lease as a server starts it. A server whose clock may run fast ends it a tick too soon.
     pub fn server_ttl(&self) -> u8 {
         self.bounds.ttl - u8::from(!self.has(Rule::SlowerServerClock))
+    }
+
+    /// The lease of a hold as a server starts it.
+    pub fn server_ttl_of(&self, hold: &Hold) -> u8 {
+        self.server_ttl() + self.longer_by(hold.longer)
+    }
+
+    /// By how much a lease is longer for which that was agreed.
+    pub fn longer_by(&self, longer: bool) -> u8 {
+        if longer { self.bounds.longer } else { 0 }
+    }
+
+    /// The session of a client.
+    pub fn session(&self, client: ClientIndex) -> char {
+        self.bounds.clients[usize::from(client)].session
+    }
+
+    /// Which life of its session a client is, as the log knows it. Without rule InstanceGrows a clock
+    /// that was set back counts them the other way round.
+    pub fn instance(&self, client: ClientIndex) -> u8 {
+        let instance = self.bounds.clients[usize::from(client)].instance;
+        if self.has(Rule::InstanceGrows) { instance } else { u8::MAX - instance }
     }
 
     /// Whether a name lies in a range by the committed state.

@@ -3,9 +3,10 @@
 
 use super::{A, Z};
 use crate::{
-    bounds::{Bounds, ClientPlan, Plan},
+    bounds::{Bounds, ClientPlan, Plan, Wish},
     properties::*,
     scenario::Scenario,
+    state::Condition,
 };
 
 pub fn all() -> Vec<Scenario> {
@@ -19,7 +20,8 @@ pub fn all() -> Vec<Scenario> {
         ClientPlan::new('T', 1, 1, &[Plan::wait(A)]),
     ];
     let reclaimed = vec![
-        ClientPlan::new('S', 1, 1, &[Plan::held(A)]).claiming(1),
+        ClientPlan::new('S', 1, 1, &[Plan::held(A).under(Condition::Hold)])
+            .wishing(&[Wish::Claim, Wish::condition(Condition::OnExpiry)]),
         ClientPlan::new('S', 2, 1, &[Plan::reclaim(A, 0, 0)]),
     ];
     vec![
@@ -53,7 +55,7 @@ pub fn all() -> Vec<Scenario> {
             "a claim, a reclaim by a newer instance and a leader change",
             Bounds { failovers: 1, ..Bounds::calm(reclaimed) },
         )
-        .of_states(23_000)
+        .of_states(120_000)
         .reaching(&[FAILED_OVER, ORPHANED, NEW_HOLDER, HOLD_ENDED]),
     ]
 }
@@ -63,7 +65,8 @@ pub fn all() -> Vec<Scenario> {
 pub fn large() -> Vec<Scenario> {
     let two_names = vec![ClientPlan::new('S', 1, 2, &[Plan::held(A), Plan::held(Z)])];
     let reclaimed = vec![
-        ClientPlan::new('S', 1, 1, &[Plan::held(A)]).claiming(1),
+        ClientPlan::new('S', 1, 1, &[Plan::held(A).under(Condition::Hold)])
+            .wishing(&[Wish::Claim, Wish::condition(Condition::OnExpiry)]),
         ClientPlan::new('S', 2, 1, &[Plan::reclaim(A, 0, 0)]),
         ClientPlan::new('T', 1, 1, &[Plan::wait(A)]),
     ];

@@ -2,19 +2,29 @@
 
 use super::A;
 use crate::{
-    bounds::{Bounds, ClientPlan, Plan},
+    bounds::{Bounds, ClientPlan, Plan, Wish},
     properties::*,
     rules::Rule,
     scenario::Scenario,
+    state::Condition,
 };
 
 pub fn all() -> Vec<Scenario> {
     let holder = ClientPlan::new('S', 1, 2, &[Plan::held(A)]);
-    let nested = ClientPlan::new('S', 1, 2, &[Plan::held(A), Plan::reenter(A, 0)]);
+    let claimed = Plan::held(A).under(Condition::Hold);
+    let nested = ClientPlan::new('S', 1, 2, &[claimed, Plan::reenter(A, 0)]);
     let waiter = ClientPlan::new('T', 1, 1, &[Plan::wait(A)]);
     let reclaimer = ClientPlan::new('S', 2, 1, &[Plan::reclaim(A, 0, 0)]);
     let silent = ClientPlan::new('S', 1, 0, &[Plan::held(A)]);
     let renewing = ClientPlan::new('S', 1, 1, &[Plan::held(A)]);
+    let set_back =
+        [Wish::Claim, Wish::condition(Condition::OnExpiry), Wish::condition(Condition::Hold)];
+    let claiming = ClientPlan::new('S', 1, 1, &[claimed]).wishing(&set_back).crashing();
+    let there_and_back = ClientPlan::new('S', 1, 1, &[Plan::held(A)]).wishing(&[
+        Wish::condition(Condition::Hold),
+        Wish::Claim,
+        Wish::condition(Condition::OnExpiry),
+    ]);
     let taken = |clients| Bounds { force_releases: 1, ..Bounds::calm(clients) };
     vec![
         Scenario::new(
@@ -30,7 +40,7 @@ pub fn all() -> Vec<Scenario> {
             "hole-12",
             12,
             "an ending hold is renewed, joined or claimed, or a new leader forgets to wait",
-            Bounds { failovers: 1, ..taken(vec![nested.claiming(1)]) },
+            Bounds { failovers: 1, ..taken(vec![nested.wishing(&[Wish::Claim])]) },
         )
         .breaking(&[Rule::EndingStopsRenewal], BELIEVED_IS_HELD)
         .breaking(&[Rule::EndingRefusesReentry], BELIEVED_IS_HELD)
@@ -60,7 +70,7 @@ pub fn all() -> Vec<Scenario> {
             "hole-21",
             21,
             "a live hold is reclaimed under its older instance",
-            Bounds::calm(vec![renewing.clone(), reclaimer.clone(), waiter]),
+            Bounds::calm(vec![renewing, reclaimer.clone(), waiter]),
         )
         .breaking(&[Rule::ReclaimWaits], ONE_BELIEVER)
         .breaking(&[Rule::ReclaimGetsNewToken], TOKENS_GROW)
@@ -70,21 +80,19 @@ pub fn all() -> Vec<Scenario> {
             "orphan",
             21,
             "a claimed hold is orphaned and taken back",
-            Bounds::calm(vec![renewing.claiming(2).crashing(), reclaimer]),
+            Bounds::calm(vec![claiming, reclaimer]),
         )
-        .of_states(18_000)
+        .breaking(&[Rule::OrphanRefusesAgreement], CONDITION_KNOWN)
+        .of_states(100_000)
         .reaching(&[ORPHANED, NEW_HOLDER]),
         Scenario::new(
             "hole-22",
             22,
             "a late Claim makes a hold eternal whose client has set its condition back",
-            Bounds {
-                duplicates: 1,
-                ..Bounds::calm(vec![ClientPlan::new('S', 1, 2, &[Plan::held(A)]).claiming(2)])
-            },
+            Bounds { duplicates: 2, ..Bounds::calm(vec![there_and_back]) },
         )
         .breaking(&[Rule::ConditionRevision], CONDITION_KNOWN)
-        .of_states(50_000)
+        .of_states(150_000)
         .reaching(&[ORPHANED]),
     ]
 }

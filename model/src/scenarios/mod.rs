@@ -1,9 +1,11 @@
 //! The scenarios, by what they are about.
 
 pub mod acquisitions;
+pub mod agreements;
 pub mod combined;
 pub mod conditions;
 pub mod leases;
+pub mod lives;
 
 use crate::state::NameIndex;
 
