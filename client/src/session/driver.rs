@@ -331,10 +331,10 @@ impl<W: Watchers, A, R, C> Driver<W, A, R, C> {
                 }
             }
             Notice::Asked { id, mark } => {
-                if let Some(entry) = self.entries.get(&id) {
-                    entry.cell.set_asked(mark.clone());
-                }
-                if let Some((mark, _)) = mark {
+                let Some(entry) = self.entries.get(&id) else { return };
+                entry.cell.set_asked(mark.clone());
+                // A guard that is lost to the client's close is still kept.
+                if let Some((mark, _)) = mark.filter(|_| !entry.is_lost) {
                     self.tell(id, GuardEventKind::Asked(mark));
                 }
             }

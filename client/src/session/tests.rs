@@ -20,6 +20,7 @@
 //!   `alive CALL ID:held:TOKEN[:ASKED_BY] ID:waiting:PLACE ID:gone:REASON ID:ending:TOKEN:WORDS ...`
 //! - `push granted|gone|ending|asked ID NAME TOKEN|REASON|OWNER [WORDS]`
 
+mod lives;
 mod model;
 
 use std::{
