@@ -180,7 +180,11 @@ impl Cluster {
             self.grant(now, name, waiter);
             let (token, fence_floor) = (self.token, self.token);
             let kind = v1::AcquisitionEventKind::Granted.into();
-            self.tell(who, name, v1::AcquisitionEvent { kind, token, fence_floor, ..Default::default() });
+            self.tell(
+                who,
+                name,
+                v1::AcquisitionEvent { kind, token, fence_floor, ..Default::default() },
+            );
         }
     }
 
@@ -200,7 +204,8 @@ impl Cluster {
             Some((who, _)) => {
                 let token = self.hand_over(now, name, hold, who);
                 let kind = v1::AcquisitionEventKind::Granted.into();
-                let event = v1::AcquisitionEvent { kind, token, fence_floor: token, ..Default::default() };
+                let event =
+                    v1::AcquisitionEvent { kind, token, fence_floor: token, ..Default::default() };
                 self.tell(who, name, event);
             }
             None => self.settle(now, name),
@@ -240,7 +245,13 @@ impl Cluster {
         self.count(how.as_str_name());
         for who in whose {
             let (gone_reason, ending_reason) = (how.into(), "words".to_owned());
-            let event = v1::AcquisitionEvent { kind, token, gone_reason, ending_reason, ..Default::default() };
+            let event = v1::AcquisitionEvent {
+                kind,
+                token,
+                gone_reason,
+                ending_reason,
+                ..Default::default()
+            };
             self.tell(who, name, event);
         }
     }
@@ -454,7 +465,12 @@ impl Cluster {
         None
     }
 
-    fn acquire(&mut self, now: Duration, life: LifeId, call: v1::AcquireRequest) -> v1::AcquireResponse {
+    fn acquire(
+        &mut self,
+        now: Duration,
+        life: LifeId,
+        call: v1::AcquireRequest,
+    ) -> v1::AcquireResponse {
         let who = (life, call.acquisition_id);
         let seq = call.seq;
         let named = |answer: v1::AcquireResponse| v1::AcquireResponse {
@@ -529,13 +545,12 @@ impl Cluster {
             return None;
         }
         if hold.orphan {
-            let (ttl, life, open) = (hold.ttl(), hold.life, hold.open.clone());
+            let (life, open) = (hold.life, hold.open.clone());
             let at = self.lock(&call.name).holds.iter().position(|it| it.token == token);
             let hold = self.lock(&call.name).holds.remove(at.expect("it has just been seen"));
             open.into_iter().for_each(|id| self.end_of((life, id), v1::GoneReason::Reclaimed));
             self.hand_over(now, &call.name, hold, who);
             self.count("orphan taken back");
-            assert!(ttl > Duration::ZERO);
         } else {
             self.begin_ending(now, &call.name, token, v1::GoneReason::Reclaimed);
             let hold = self.lock(&call.name).holds.iter_mut().find(|it| it.token == token)?;
@@ -557,7 +572,12 @@ impl Cluster {
         self.end_of(who, v1::GoneReason::Released);
     }
 
-    fn release(&mut self, now: Duration, life: LifeId, call: &v1::ReleaseRequest) -> v1::ReleaseResponse {
+    fn release(
+        &mut self,
+        now: Duration,
+        life: LifeId,
+        call: &v1::ReleaseRequest,
+    ) -> v1::ReleaseResponse {
         let who = (life, call.acquisition_id);
         let holds = self.hold_of(&call.name, who).is_some_and(|hold| hold.token == call.token);
         if holds {
@@ -569,7 +589,12 @@ impl Cluster {
         v1::ReleaseResponse { outcome, gone_reason, ..Default::default() }
     }
 
-    fn cancel(&mut self, now: Duration, life: LifeId, call: &v1::CancelRequest) -> v1::CancelResponse {
+    fn cancel(
+        &mut self,
+        now: Duration,
+        life: LifeId,
+        call: &v1::CancelRequest,
+    ) -> v1::CancelResponse {
         let who = (life, call.acquisition_id);
         let token = self.hold_of(&call.name, who).map(|hold| hold.token);
         if let Some(token) = token {
@@ -665,7 +690,12 @@ impl Cluster {
         answer
     }
 
-    fn set_condition(&mut self, now: Duration, life: LifeId, call: &v1::SetConditionRequest) -> Answer {
+    fn set_condition(
+        &mut self,
+        now: Duration,
+        life: LifeId,
+        call: &v1::SetConditionRequest,
+    ) -> Answer {
         let hold = match self.changing(&call.name, (life, call.acquisition_id), call.token) {
             Ok(hold) => hold,
             Err(gone) => return agreement_gone(gone),
@@ -728,7 +758,13 @@ impl Cluster {
         let down = |outcome: v1::DowngradeOutcome, token, gone: v1::GoneReason| {
             let (outcome, gone_reason) = (outcome.into(), gone.into());
             let fence_floor = token;
-            Answer::Downgrade(v1::DowngradeResponse { outcome, token, fence_floor, gone_reason, ..Default::default() })
+            Answer::Downgrade(v1::DowngradeResponse {
+                outcome,
+                token,
+                fence_floor,
+                gone_reason,
+                ..Default::default()
+            })
         };
         let down_gone = |gone| down(v1::DowngradeOutcome::Gone, 0, gone);
         let Some(hold) = self.hold_of(&call.name, who) else { return down_gone(gone) };

@@ -191,7 +191,8 @@ impl Life {
             self.returned.insert(ticket, guard);
         }
         let dropped = self.asking.keys().next().copied();
-        let dropped = dropped.filter(|it| draw % 10 == 0 || !chaos && !self.takes_back.contains_key(it));
+        let dropped = dropped
+            .filter(|it| draw.is_multiple_of(10) || !chaos && !self.takes_back.contains_key(it));
         if let Some(guard) = dropped.and_then(|ticket| {
             self.takes_back.remove(&ticket);
             self.asking.remove(&ticket)
@@ -225,7 +226,10 @@ impl Life {
             (10, Some(chosen)) => {
                 let guard = &self.guards[&chosen];
                 let _found = guard.cell.check(now);
-                if guard.cell.lost() == Some(&LostReason::Orphaned) && guard.grant.is_some() {
+                let stays = guard.cell.agreement().is_some_and(|agreed| agreed.claimed);
+                let is_cut_off =
+                    matches!(guard.cell.lost(), Some(LostReason::Orphaned | LostReason::Unrenewed));
+                if is_cut_off && stays {
                     counts.note("own orphans");
                     let (name, token) = (guard.name.clone(), guard.token);
                     let shared = guard.request.mode == LockMode::Shared;
@@ -324,7 +328,8 @@ impl Life {
                 counts.note(if result.is_ok() { "released" } else { "released too late" });
             }
             Told::Changed { ticket, result } => {
-                let of = self.changes.remove(&ticket).expect("changed once, while it is waited for");
+                let of =
+                    self.changes.remove(&ticket).expect("changed once, while it is waited for");
                 let guard = self.guards.get_mut(&of).expect("the guard is out");
                 let (_, change) = guard.changing.take().expect("it is waited for");
                 judge.changed(now, self.id, guard, &change, &result, cluster);
@@ -356,7 +361,8 @@ impl Life {
             Told::Event(event) => {
                 let id = event.hold.acquisition;
                 let guards = self.guards.values_mut().chain(self.returned.values_mut());
-                let is_its = |guard: &&mut Guard| guard.grant.as_ref().is_some_and(|it| it.id == id);
+                let is_its =
+                    |guard: &&mut Guard| guard.grant.as_ref().is_some_and(|it| it.id == id);
                 let guard = guards.into_iter().find(is_its).expect("news are of guards");
                 counts.note(kind_name(&event.kind));
                 judge.event(now, self.id, guard, &event, self.is_closing, cluster);
