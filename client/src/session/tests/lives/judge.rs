@@ -189,6 +189,9 @@ impl Judge {
             LostReason::Closed => is_closing,
             // So a late copy of an acquire is answered, whatever ends the hold (`conditions.md`).
             LostReason::ForceReleased { reason } if reason.is_empty() => !said.is_empty(),
+            // A change by the token from before a downgrade whose answer was lost, and which is refused
+            // now since the hold is ending.
+            LostReason::Unknown => !said.is_empty(),
             reason => said.contains(&reason_of(reason)),
         };
         assert!(is_right, "{at}, but {said:?}");
