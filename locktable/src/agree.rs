@@ -91,11 +91,12 @@ impl LockTable {
             if hold.token != token && !is_duplicate {
                 return None;
             }
-            if hold.ending().is_some() {
-                return Some(Reply::Refused(Refusal::HoldEnding));
-            }
+            // Also of one that is ending: its client would believe to be alone with it until then.
             if is_duplicate {
                 return Some(Reply::Granted(lock.grant_of(hold)));
+            }
+            if hold.ending().is_some() {
+                return Some(Reply::Refused(Refusal::HoldEnding));
             }
             if hold.mode != Mode::Exclusive {
                 return Some(Reply::Refused(Refusal::ModeMismatch));

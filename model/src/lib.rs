@@ -47,8 +47,9 @@
 //!   proves nothing. `multiraft` is tested for that.
 //! - Election and apply to the own term are one step. In between a leader would be silent, and its
 //!   leases would start later.
-//! - Permits and lock-delays: they keep seats longer, which ends nothing early. The golden scripts and
-//!   the naive model of `locktable` judge them.
+//! - Shared modes, downgrades and permits: who holds beside whom is the queue's affair, and here every
+//!   hold is alone. Lock-delays keep places taken for longer, which ends nothing early. The golden
+//!   scripts, the naive model of `locktable` and the simulator judge them.
 //! - How long `max_hold` and a grace last: here they are over at any moment at which they may run,
 //!   however early, since it is Ending and End that keep the promise and not their length.
 //! - The lease of who waits for a reclaim: it goes away by its Cancel, at any time, and its end by

@@ -397,11 +397,11 @@ impl Naive {
         if hold.token != *token && !again {
             return self.how(name, *acquisition);
         }
-        if hold.notice.is_some() {
-            return Reply::Refused(Refusal::HoldEnding);
-        }
         if again {
             return Reply::Granted(hold.grant());
+        }
+        if hold.notice.is_some() {
+            return Reply::Refused(Refusal::HoldEnding);
         }
         if hold.mode != Mode::Exclusive {
             return Reply::Refused(Refusal::ModeMismatch);
