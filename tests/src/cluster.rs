@@ -255,19 +255,30 @@ impl Cluster {
 
     /// The node whose store leads the first range, by the word of these nodes.
     pub async fn leader(&self, by: &[usize]) -> usize {
-        self.leader_but(by, None).await
+        self.leader_of_but("", by, None).await
     }
 
     /// The same, once it is another than `old`.
     pub async fn next_leader(&self, by: &[usize], old: usize) -> usize {
-        self.leader_but(by, Some(old)).await
+        self.leader_of_but("", by, Some(old)).await
     }
 
-    async fn leader_but(&self, by: &[usize], old: Option<usize>) -> usize {
-        eventually("a leader of the first range", SOON, async || {
+    /// The node whose store leads the range of a name, by the word of these nodes.
+    pub async fn leader_of(&self, name: &str, by: &[usize]) -> usize {
+        self.leader_of_but(name, by, None).await
+    }
+
+    /// The same, once it is another than `old`.
+    pub async fn next_leader_of(&self, name: &str, by: &[usize], old: usize) -> usize {
+        self.leader_of_but(name, by, Some(old)).await
+    }
+
+    async fn leader_of_but(&self, name: &str, by: &[usize], old: Option<usize>) -> usize {
+        eventually(&format!("a leader of the range of {name:?}"), SOON, async || {
             for node in by {
                 let Some(status) = self.status(*node).await else { continue };
-                let leader = status.ranges.first().map_or(0, |range| range.leader_store_id);
+                let range = status.ranges.iter().rfind(|range| range.start.as_str() <= name);
+                let leader = range.map_or(0, |range| range.leader_store_id);
                 let store = status.stores.iter().find(|store| store.store_id == leader);
                 let found = store.and_then(|store| self.node_at(&store.address));
                 if found.is_some() && found != old {

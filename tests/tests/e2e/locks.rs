@@ -189,40 +189,6 @@ async fn waiters_are_served_in_the_order_in_which_they_queued() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_re_entry_has_the_same_token_and_the_hold_ends_with_the_last() {
-    let server = Server::start().await;
-    let (mut a, mut b) = (Witness::new(server.client()), Witness::new(server.client()));
-    let want = Want::exclusive("r");
-    let outer = a.acquire(&want).await.unwrap();
-
-    // Somebody queues: a re-entry goes past the queue, or it would wait for itself.
-    let mut tasks = JoinSet::new();
-    acquire_later(&mut tasks, Witness::new(server.client()), want.clone());
-    waiters_are(&server, "r", 1).await;
-    let inner = a.reenter(&want, &outer).await.unwrap();
-    assert_eq!(inner.token(), outer.token());
-    assert_eq!(seen(&server, "r").await.unwrap().holders[0].open_acquisitions, 2);
-
-    let token = outer.token();
-    a.release(outer).await.unwrap();
-    assert!(b.look("r", token).await, "the inner acquisition keeps the hold");
-    let refused = b.acquire(&want.clone().within(Duration::ZERO)).await.unwrap_err();
-    assert!(matches!(refused, AcquireError::Held { .. }), "{refused}");
-
-    // Joining once the hold has ended is no fresh grant.
-    let late = a.client().lock("r").reenter(&inner.guard);
-    a.release(inner).await.unwrap();
-    let late = late.acquire().await.unwrap_err();
-    assert!(matches!(late, AcquireError::HoldLost { .. }), "{late}");
-    let (mut waiter, held) = tasks.join_next().await.unwrap().unwrap();
-    let held = held.unwrap();
-    assert!(held.token() > token);
-    assert!(!b.look("r", token).await);
-    waiter.release(held).await.unwrap();
-    judge([a, b, waiter].map(Witness::into_recorder));
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn dropping_a_wait_gives_up_its_place_and_dropping_a_guard_its_lock() {
     let server = Server::start().await;
     let (holder, other) = (server.client(), server.client());
@@ -255,50 +221,6 @@ async fn a_wait_that_is_dropped_while_the_grant_is_on_its_way_leaves_no_hold() {
         })
         .await;
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_held_lock_is_renewed_beyond_its_ttl() {
-    let ttl = secs(2);
-    let server = Server::start().await;
-    let (mut holder, mut other) = (Witness::new(server.client()), Witness::new(server.client()));
-    let mut held = holder.acquire(&Want::exclusive("k").ttl(ttl)).await.unwrap();
-    let first = held.guard.valid_until();
-    eventually("a promise two leases later", secs(20), async || {
-        let refused = other.acquire(&Want::exclusive("k").within(Duration::ZERO)).await;
-        assert!(refused.is_err(), "the lock is held all the time");
-        held.note_promise();
-        (held.guard.valid_until() > first + 2 * ttl).then_some(())
-    })
-    .await;
-    holder.release(held).await.unwrap();
-    judge([holder, other].map(Witness::into_recorder));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_vanished_client_frees_its_lock_after_its_lease_and_not_before() {
-    let ttl = secs(2);
-    let server = Server::start().await;
-    let client = server.client();
-    let mut ghost = Witness::new(client);
-    // Its session lives on a runtime of its own, which ends without a word to the server.
-    let (ghost, granted) = std::thread::spawn(move || {
-        let runtime = tokio::runtime::Runtime::new().unwrap();
-        let held = runtime.block_on(ghost.acquire(&Want::exclusive("v").ttl(ttl))).unwrap();
-        let granted = Instant::now();
-        runtime.shutdown_background();
-        ghost.abandon(held);
-        (ghost, granted)
-    })
-    .join()
-    .unwrap();
-    let mut next = Witness::new(server.client());
-    let held = next.acquire(&Want::exclusive("v")).await.unwrap();
-    let after = granted.elapsed();
-    // D7's bound with one leader: ttl(1+ρ), the scan, one commit; the rest is for a busy machine.
-    assert!(after < ttl.mul_f64(1.01) + secs(1), "a dead holder's lock was freed after {after:?}");
-    next.release(held).await.unwrap();
-    judge([ghost, next].map(Witness::into_recorder));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -17,6 +17,7 @@ mod gateways;
 mod greedy;
 mod health;
 mod hostile;
+mod killed_keeper;
 mod lock_command;
 mod lock_descendants;
 mod locks;
@@ -25,6 +26,7 @@ mod memory;
 mod moves;
 mod moves_under_kills;
 mod older_copy;
+mod paper_trail;
 mod power_cut;
 mod ranges;
 mod rebalance;
@@ -35,6 +37,7 @@ mod sessions;
 mod split_under_load;
 mod stores;
 mod unary;
+mod watched_hand_overs;
 mod workspace;
 
 /// Clusters under load take the whole machine: one at a time.

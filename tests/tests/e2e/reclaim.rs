@@ -1,11 +1,10 @@
-//! Conditions through the public client: holds that outlive their client, changes of a held lock,
-//! asks, and the orderly end of a client.
+//! Conditions through the public client: holds that outlive their client, asks and downgrades.
 
 use std::time::Duration;
 
 use sharklock_client::{
-    AcquireError, ChangeError, Client, Condition, ConfigError, DowngradeError, FencingToken,
-    GuardEventKind, LeaseRule, LockInfo, LostReason, ReclaimError, StateFileError,
+    ChangeError, Client, ConfigError, DowngradeError, FencingToken, LockInfo, ReclaimError,
+    StateFileError,
 };
 use sharklock_tests::server::Server;
 use sharklock_tests::wait::eventually;
@@ -91,28 +90,6 @@ async fn an_older_life_hears_that_a_newer_one_has_taken_its_lock() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_condition_is_changed_while_held() {
-    let server = Server::start().await;
-    let client = server.client();
-    let guard = client.lock("a").ttl(SHORT).acquire().await.expect("the lock is free");
-    assert_eq!(guard.agreement().condition, Condition::default());
-    let limit = Condition { max_hold: Some(SOON * 3), ..Condition::default() };
-    let agreed = guard.set_condition(limit, SHORT * 2).await.expect("it is held");
-    assert_eq!((agreed.condition, agreed.ttl), (limit, SHORT * 2));
-    assert_eq!(guard.ttl(), SHORT * 2);
-    let stays = Condition { lease: LeaseRule::Hold, ..Condition::default() };
-    let agreed = guard.set_condition(stays, SHORT * 2).await.expect("it is held");
-    assert!(agreed.claimed && agreed.condition.holds());
-    let shown = &seen(&client, "a").await.holders[0];
-    assert_eq!((shown.agreement, shown.ttl), (agreed, SHORT * 2));
-    guard.set_attributes([("job".to_owned(), "7".to_owned())].into()).await.expect("it is held");
-    assert_eq!(seen(&client, "a").await.holders[0].attributes["job"], "7");
-    let shorter = guard.set_condition(stays, SHORT).await;
-    assert!(matches!(shorter, Err(ChangeError::Invalid { .. } | ChangeError::Refused { .. })));
-    guard.release().await.expect("it is held");
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_holder_that_is_asked_may_go_on_for_its_grace() {
     let server = Server::start().await;
     let (client, other) = (server.client(), server.client());
@@ -148,40 +125,6 @@ async fn a_downgraded_hold_lets_sharers_in() {
     let sharer = other.lock("a").shared().try_acquire().await.expect("it is answered");
     assert!(sharer.is_some() && other.try_lock("a").await.expect("it is answered").is_none());
     guard.release().await.expect("it is held under its new token");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_is_closed_lets_nobody_in_beside_its_users() {
-    let server = Server::start().await;
-    let (client, other) = (server.client(), server.client());
-    let mut events = client.events();
-    let held = client.lock("a").ttl(SHORT).acquire().await.expect("the lock is free");
-    let waiting = client.lock("b");
-    let blocker = other.lock("b").acquire().await.expect("the lock is free");
-    let waiting = tokio::spawn(async move { waiting.acquire().await });
-    let user = tokio::spawn(async move {
-        let lost = held.run(std::future::pending::<()>()).await.expect_err("it has no end");
-        assert_eq!(lost.reason, LostReason::Closed);
-        // Slow to stop: longer than the lease.
-        let looks = async || other.try_lock("a").await.expect("it is answered");
-        for _ in 0..5 {
-            assert!(looks().await.is_none(), "it is kept until its user has stopped");
-            tokio::time::sleep(SHORT / 4).await;
-        }
-        drop(held);
-    });
-    let closed = timeout(SOON, client.close(SOON)).await.expect("its user stops in time");
-    user.await.expect("no panic");
-    assert_eq!((closed.released.len(), closed.unconfirmed.len()), (1, 0));
-    assert!(matches!(waiting.await.expect("no panic"), Err(AcquireError::Closed)));
-    assert!(matches!(client.lock("c").acquire().await, Err(AcquireError::Closed)));
-    drop((client, blocker));
-    let mut kinds = Vec::new();
-    while let Some(event) = timeout(SOON, events.next()).await.expect("it ends") {
-        kinds.push(event.expect("nothing is missed").kind);
-    }
-    let lost = GuardEventKind::Lost(LostReason::Closed);
-    assert_eq!(kinds, [GuardEventKind::Safe, lost, GuardEventKind::Released]);
 }
 
 /// A client with a state file, once the one before has let go of it.
