@@ -75,6 +75,18 @@ async fn behind(
     waiting
 }
 
+/// Waits until the holder's lease is renewed: a moment shortly before that.
+async fn before_a_renewal(client: &Client, name: &str) -> Instant {
+    let mut last = None;
+    eventually("a renewal", SOON, async || {
+        let asked = Instant::now();
+        let left = seen(client, name).await.holders[0].remaining;
+        let (before, had) = last.replace((asked, left))?;
+        (left > had).then_some(before)
+    })
+    .await
+}
+
 /// The last moment until which a guard is promised, once it is lost, and why it was.
 async fn promised_until(guard: &Guard) -> (std::time::Instant, LostReason) {
     let mut until = guard.valid_until();
@@ -543,17 +555,17 @@ async fn expiry_on_the_servers_side() {
     eventually("its lock", SOON, async || frozen.stdout().contains("acquired n").then_some(()))
         .await;
     let next = behind(&other, "n", &other).await;
+    // The last heartbeat that is heard comes after this.
+    let heard = before_a_renewal(&other, "n").await;
     frozen.signal(Signal::SIGSTOP);
     let stopped = Instant::now();
-    let shown = seen(&other, "n").await.holders.remove(0);
-    // The lease ends when the leader says, if nothing was on the way; rounded up to milliseconds.
-    let not_before = stopped + shown.remaining.saturating_sub(Duration::from_millis(2));
+    let token = seen(&other, "n").await.holders[0].token.expect("a holder has one");
     let (next, granted) = timeout(SOON, next).await.expect("it is free").expect("no panic");
-    assert!(granted >= not_before, "freed {:?} too early", not_before - granted);
+    let lasted = granted - heard;
+    assert!(lasted >= SHORT.mul_f64(0.99), "freed {lasted:?} after its last heartbeat");
     let after = granted - stopped;
     assert!(after < free_by(SHORT), "freed {after:?} after the last heartbeat");
     assert_eq!(frozen.ended(), None, "nobody has asked its holder");
-    let token = shown.token.expect("a holder has one");
     assert!(next.token() > token);
     assert!(!other.check_token("n", token).await.expect("a look succeeds").live);
     frozen.signal(Signal::SIGCONT);
