@@ -61,17 +61,13 @@ async fn refused_by(client: &Client, name: &str) -> Vec<Holder> {
 }
 
 /// Queues behind the holder: what comes is the guard, and when it came.
-async fn behind(
-    client: &Client,
-    name: &str,
-    looks: &Client,
-) -> tokio::task::JoinHandle<(Guard, Instant)> {
+async fn behind(client: &Client, name: &str) -> tokio::task::JoinHandle<(Guard, Instant)> {
     let lock = client.lock(name).ttl(LONG);
     let waiting = tokio::spawn(async move {
         let guard = lock.acquire().await.expect("its turn comes");
         (guard, Instant::now())
     });
-    until_waiters_are(looks, name, 1).await;
+    until_waiters_are(client, name, 1).await;
     waiting
 }
 
@@ -259,7 +255,7 @@ async fn a_condition_by_missed_beats() {
     assert!(guard.is_valid());
     assert_eq!(refused_by(&other, "a").await[0].token, Some(guard.token()));
 
-    let next = behind(&other, "a", &other).await;
+    let next = behind(&other, "a").await;
     proxy.move_to(NOBODY);
     let cut = Instant::now();
     let (until, lost) = promised_until(&guard).await;
@@ -292,7 +288,7 @@ async fn a_condition_is_changed_while_held() {
 
     // Others see what is agreed now, and it takes effect.
     let bound = Condition { max_hold: Some(SHORT / 4), ..Condition::default() };
-    let next = behind(&other, "a", &other).await;
+    let next = behind(&other, "a").await;
     let agreed = guard.set_condition(bound, SHORT * 2).await.expect("it is held");
     assert_eq!((agreed.condition, agreed.revision, agreed.claimed), (bound, 3, false));
     assert_eq!(refused_by(&other, "a").await[0].agreement, agreed);
@@ -311,7 +307,7 @@ async fn the_shutdown_hook_ends_users_before_it_releases_their_locks() {
     let (client, other) = (server.client(), server.client());
     let mut events = client.events();
     let held = client.lock("a").ttl(SHORT).acquire().await.expect("the lock is free");
-    let next = behind(&other, "a", &other).await;
+    let next = behind(&other, "a").await;
     let waiting = client.lock("b");
     let blocker = other.lock("b").acquire().await.expect("the lock is free");
     let waiting = tokio::spawn(async move { waiting.acquire().await });
@@ -384,7 +380,7 @@ async fn renewal_goes_on_for_ten_times_the_ttl() {
     let (other, want) = (server.client(), Want::exclusive("k").ttl(SHORT));
     let mut held = holder.acquire(&want).await.expect("the lock is free");
     let (first, token) = (held.guard.valid_until(), held.guard.token());
-    let next = behind(&other, "k", &other).await;
+    let next = behind(&other, "k").await;
     let within = 11 * SHORT + SOON;
     eventually("a promise ten leases later", within, async || {
         assert!(held.guard.is_valid(), "there is no gap");
@@ -554,7 +550,7 @@ async fn expiry_on_the_servers_side() {
     let mut frozen = Process::spawn(&mut server.cli(&["lock", "n", "--ttl", "2s"]));
     eventually("its lock", SOON, async || frozen.stdout().contains("acquired n").then_some(()))
         .await;
-    let next = behind(&other, "n", &other).await;
+    let next = behind(&other, "n").await;
     // The last heartbeat that is heard comes after this.
     let heard = before_a_renewal(&other, "n").await;
     frozen.signal(Signal::SIGSTOP);
@@ -581,7 +577,7 @@ async fn the_guard_closes_itself() {
     let (client, other) = (server.client(), server.client());
     let next = {
         let guard = client.lock("a").ttl(LONG).acquire().await.expect("the lock is free");
-        let next = behind(&other, "a", &other).await;
+        let next = behind(&other, "a").await;
         assert!(guard.is_valid() && !next.is_finished());
         next
     };
@@ -592,7 +588,7 @@ async fn the_guard_closes_itself() {
     let proxy = Proxy::start(server.gateway()).await;
     let client = Client::builder().endpoints([proxy.endpoint()]).build().expect("an address");
     let guard = client.lock("b").ttl(SHORT).acquire().await.expect("the lock is free");
-    let next = behind(&other, "b", &other).await;
+    let next = behind(&other, "b").await;
     proxy.move_to(NOBODY);
     let (works, mut stopped) = tokio::sync::oneshot::channel::<()>();
     let work = guard.run(async {
