@@ -105,7 +105,7 @@ pub use {
     guard::{Guard, LostSignal},
     guard_events::{GuardEvents, MissedEvents},
     lock::LockBuilder,
-    reclaim::Reclaimed,
+    reclaim::{Reclaimed, Unreclaimed},
     sharklock_proto::v1::{
         ChangeMastersResponse, ChangeRangeResponse, GetScheduleResponse, GetStatusResponse,
         ListMastersResponse, ListRecoveriesResponse, LostRange, MasterStatus, Operator,

@@ -55,7 +55,30 @@ pub struct Reclaimed {
     pub result: Result<Guard, ReclaimError>,
 }
 
+/// What the state file says that an older life of this client held, or was about to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreclaimed {
+    /// The lock.
+    pub name: Arc<str>,
+    /// How it was held.
+    pub mode: LockMode,
+    /// Under which token. `None`: that life ended while it was acquiring, and may have got it; no guard
+    /// was handed out.
+    pub token: Option<FencingToken>,
+}
+
 impl Client {
+    /// What [`reclaim_all`](Self::reclaim_all) would look for. Nothing where there is no state file.
+    pub fn unreclaimed(&self) -> Vec<Unreclaimed> {
+        let holds = self.inner.state.iter().flat_map(|file| file.of_older_lives());
+        let unreclaimed = holds.map(|(_, hold)| Unreclaimed {
+            name: hold.name,
+            mode: hold.mode,
+            token: hold.grant.map(|(token, _)| token),
+        });
+        unreclaimed.collect()
+    }
+
     /// Takes everything back that the state file ([`ClientBuilder::state_file`]) says older lives of
     /// this client held, and that is still theirs, all at once. What is no more leaves the file; what
     /// could not be found out stays for the next call. Nothing where there is no state file.
