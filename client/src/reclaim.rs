@@ -70,7 +70,8 @@ pub struct Unreclaimed {
 impl Client {
     /// What [`reclaim_all`](Self::reclaim_all) would look for. Nothing where there is no state file.
     pub fn unreclaimed(&self) -> Vec<Unreclaimed> {
-        let holds = self.inner.state.iter().flat_map(|file| file.of_older_lives());
+        let holds = self.inner.state.iter().map(|file| file.of_older_lives());
+        let holds = holds.flat_map(one_of_each_hold);
         let unreclaimed = holds.map(|(_, hold)| Unreclaimed {
             name: hold.name,
             mode: hold.mode,
@@ -86,7 +87,7 @@ impl Client {
     /// [`ClientBuilder::state_file`]: crate::ClientBuilder::state_file
     pub async fn reclaim_all(&self) -> Vec<Reclaimed> {
         let Some(file) = self.inner.state.clone() else { return Vec::new() };
-        let holds = file.of_older_lives();
+        let holds = one_of_each_hold(file.of_older_lives());
         let named: Arc<BTreeSet<_>> = Arc::new(holds.iter().filter_map(named).collect());
         let looks = Arc::new(Semaphore::new(LOOKS_AT_A_TIME));
         let mut tasks = JoinSet::new();
@@ -132,7 +133,7 @@ impl Client {
         let result = self.reclaim(&name, token).await;
         let is_over = matches!(result, Ok(_) | Err(ReclaimError::Gone { .. }));
         if let Some(file) = self.inner.state.as_ref().filter(|_| is_over) {
-            file.remove(number);
+            file.remove_older(number);
         }
         Some(Reclaimed { name, token, result })
     }
@@ -157,7 +158,14 @@ impl Client {
 }
 
 fn named((_, hold): &(u64, Recorded)) -> Option<(Arc<str>, FencingToken)> {
-    hold.grant.map(|(token, _)| (Arc::clone(&hold.name), token))
+    hold.token().map(|token| (Arc::clone(&hold.name), token))
+}
+
+/// A hold with several guards is taken back once.
+fn one_of_each_hold(mut holds: Vec<(u64, Recorded)>) -> Vec<(u64, Recorded)> {
+    let mut seen = BTreeSet::new();
+    holds.retain(|hold| named(hold).is_none_or(|key| seen.insert(key)));
+    holds
 }
 
 /// The session's hold with this token, and its mode.

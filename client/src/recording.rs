@@ -23,13 +23,14 @@ impl Recording {
         request: &Request,
     ) -> Result<Option<Self>, AcquireError> {
         let Some(file) = client.inner.state.as_ref() else { return Ok(None) };
-        // It joins a hold that is recorded under its first guard.
-        if request.reenter.is_some() {
-            return Ok(None);
-        }
         let number = file.intend(request);
         let recording = Self { client: client.clone(), file: Arc::clone(file), number };
-        if request.condition.holds() || request.reclaim.is_some() {
+        // The first guard of a hold may be given back before one that has joined it.
+        let joins = |token| file.stays(&request.name, token);
+        if request.condition.holds()
+            || request.reclaim.is_some()
+            || request.reenter.is_some_and(joins)
+        {
             file.written().await?;
         }
         Ok(Some(recording))

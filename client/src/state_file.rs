@@ -164,6 +164,15 @@ impl StateFile {
         }
     }
 
+    /// There is no such hold of an older life, whichever of its guards are in the file.
+    pub(crate) fn remove_older(&self, number: u64) {
+        let mut kept = self.kept();
+        let Some(gone) = kept.state.holds.remove(&number) else { return };
+        let instance = kept.state.instance;
+        kept.state.holds.retain(|_, hold| hold.instance == instance || !hold.is_same(&gone));
+        kept.version += 1;
+    }
+
     /// Nobody knows what became of the wish. It stays, once for each name, so that the next life looks.
     pub(crate) fn leave(&self, number: u64) {
         let mut kept = self.kept();
@@ -177,9 +186,24 @@ impl StateFile {
         }
     }
 
-    /// What is agreed about a hold of this life is another, or is about to be.
+    /// What is agreed about a hold of this life is another, or is about to be: for all its guards.
     pub(crate) fn agree(&self, acquisition: AcquisitionId, condition: Condition) {
-        self.change(acquisition, |hold| hold.condition = condition);
+        let mut kept = self.kept();
+        let instance = kept.state.instance;
+        let mut holds = kept.state.holds.values();
+        let Some(first) = holds.find(|hold| hold.is_of(instance, acquisition)).cloned() else {
+            return;
+        };
+        let same = |hold: &&mut Recorded| hold.instance == instance && hold.is_same(&first);
+        kept.state.holds.values_mut().filter(same).for_each(|hold| hold.condition = condition);
+        kept.version += 1;
+    }
+
+    /// Whether a hold of this life, as the file knows it, stays when its lease ends.
+    pub(crate) fn stays(&self, name: &str, token: FencingToken) -> bool {
+        let kept = self.kept();
+        let is_it = |hold: &&Recorded| *hold.name == *name && hold.token() == Some(token);
+        kept.state.holds.values().filter(is_it).any(|hold| hold.condition.holds())
     }
 
     /// A hold of this life is shared now, under another token.
@@ -276,6 +300,15 @@ impl StateFile {
 impl Recorded {
     fn is_of(&self, instance: u64, acquisition: AcquisitionId) -> bool {
         self.instance == instance && self.grant.is_some_and(|(_, id)| id == acquisition)
+    }
+
+    pub(crate) fn token(&self) -> Option<FencingToken> {
+        self.grant.map(|(token, _)| token)
+    }
+
+    /// Another guard of the same hold.
+    fn is_same(&self, other: &Self) -> bool {
+        self.name == other.name && self.token().is_some() && self.token() == other.token()
     }
 }
 

@@ -29,7 +29,7 @@ impl Options {
         let (ask, change) = (*dice.pick(&[0, 30, 100]), dice.scale(200, 4_000));
         let (file, close) = (*dice.pick(&[0, 50, 100, 100]), *dice.pick(&[0, 30, 60]));
         let (revoke, revokes) = (dice.scale(2_000, 60_000), dice.one_in(2));
-        let watchers = dice.between(1, 3);
+        let watchers = dice.between(2, 6);
         let (crashes, crash) = (!dice.one_in(4), dice.scale(4_000, 60_000));
         // L4 compares how fast ranges answer.
         if !on || self.faulty_stores > 0 {

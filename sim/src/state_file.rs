@@ -50,6 +50,13 @@ pub struct TakesBack {
     lost: Option<Arc<LeaseCell<()>>>,
 }
 
+impl Recorded {
+    /// Another guard of the same hold.
+    fn is_same(&self, other: &Self) -> bool {
+        self.name == other.name && self.token.is_some() && self.token == other.token
+    }
+}
+
 impl StateFile {
     /// A process has ended: what was not on the disk is gone, or there by chance.
     pub fn survives(&mut self, mut is_there: impl FnMut() -> bool) {
@@ -61,13 +68,18 @@ impl StateFile {
 impl ClientNode {
     /// A hold is about to be asked for.
     pub(crate) fn file_intends(&mut self, key: Key, request: &Request) {
-        let Some(file) = self.file.as_mut().filter(|_| request.reenter.is_none()) else { return };
+        let Some(file) = &mut self.file else { return };
+        let joined = |it: &Recorded| {
+            it.name == request.name && it.token == request.reenter.map(|token| token.as_u64())
+        };
+        let joins_what_stays =
+            request.reenter.is_some() && file.holds.values().any(|it| joined(it) && it.is_durable);
         let hold = Recorded {
             name: Arc::clone(&request.name),
             token: None,
             mode: request.mode,
             ttl: request.ttl,
-            is_durable: request.condition.holds() || request.reclaim.is_some(),
+            is_durable: request.condition.holds() || request.reclaim.is_some() || joins_what_stays,
             is_asked: false,
         };
         file.holds.insert(key, hold);
@@ -86,9 +98,11 @@ impl ClientNode {
 
     /// Its condition is about to be another.
     pub(crate) fn file_agrees(&mut self, key: Key, stays: bool) {
-        if let Some(hold) = self.file.as_mut().and_then(|file| file.holds.get_mut(&key)) {
-            hold.is_durable |= stays;
-        }
+        let Some(file) = self.file.as_mut().filter(|_| stays) else { return };
+        let Some(first) = file.holds.get(&key).cloned() else { return };
+        let same = |it: &&mut Recorded| it.is_same(&first);
+        file.holds.values_mut().filter(same).for_each(|it| it.is_durable = true);
+        file.holds.entry(key).or_insert(first).is_durable = true;
     }
 
     /// It is over.
@@ -96,6 +110,13 @@ impl ClientNode {
         if let Some(file) = &mut self.file {
             file.holds.remove(&key);
         }
+    }
+
+    /// A hold of an older life is over, whichever of its guards are in the file.
+    fn file_forgets_older(&mut self, key: Key) {
+        let Some(file) = &mut self.file else { return };
+        let Some(gone) = file.holds.remove(&key) else { return };
+        file.holds.retain(|(instance, _), it| *instance != key.0 || !it.is_same(&gone));
     }
 }
 
@@ -168,6 +189,14 @@ impl World {
             return;
         }
         let handle = handle_of(&client.secret);
+        // A hold with several guards is taken back once.
+        let of_file = |file: &StateFile| {
+            let hold = file.holds.get(&entry)?;
+            Some(file.holds.values().any(|it| it.is_asked && it.is_same(hold)))
+        };
+        if client.file.as_ref().and_then(of_file) == Some(true) {
+            return;
+        }
         let instance = client.process.as_ref().map_or(0, |process| process.instance);
         let Some(file) = &mut client.file else { return };
         let Some(hold) = file.holds.get(&entry).filter(|hold| !hold.is_asked).cloned() else {
@@ -251,7 +280,7 @@ impl World {
         let client = &mut self.clients[number - 1];
         let now = client.now(self.now);
         if let Some(entry) = takes_back.entry.filter(|_| is_over) {
-            client.file_forgets(entry);
+            client.file_forgets_older(entry);
         }
         if let (Some(cell), Some(process)) = (&takes_back.lost, &mut client.process) {
             cell.close();

@@ -106,6 +106,51 @@ fn the_next_life_has_the_secret_a_larger_instance_and_the_holds() {
     assert_eq!(mode & 0o7777, MODE);
 }
 
+/// Client's network model, seed 230: the orphan of a hold whose first guard had been given back was in no
+/// file.
+#[test]
+fn a_hold_is_in_the_file_until_the_last_of_its_guards_is_given_back() {
+    let folder = Folder::new();
+    let file = folder.opened();
+    let first = request("a", Condition::default());
+    let number = file.intend(&first);
+    file.granted(number, &first, &grant(1, 7, Condition::default()));
+    let token = FencingToken::from_u64(7);
+    let joins = Request { reenter: Some(token), ..first };
+    assert!(!file.stays("a", token));
+    let number = file.intend(&joins);
+    file.granted(number, &joins, &grant(2, 7, Condition::default()));
+    file.agree(AcquisitionId(2), STAYS);
+    assert!(file.stays("a", token));
+    assert!(file.heard(&event(1, GuardEventKind::Released)));
+    file.write().expect("it can be written");
+    drop(file);
+    let newer = folder.opened();
+    let left = newer.of_older_lives();
+    assert_eq!(tokens(&left), [Some(7)]);
+    assert!(left[0].1.condition.holds());
+    newer.remove_older(left[0].0);
+    assert!(newer.of_older_lives().is_empty());
+}
+
+#[test]
+fn all_guards_of_a_hold_leave_the_file_when_it_is_no_more() {
+    let folder = Folder::new();
+    let file = folder.opened();
+    let request = request("a", STAYS);
+    for (id, token) in [(1, 7), (2, 7), (3, 8)] {
+        let number = file.intend(&request);
+        file.granted(number, &request, &grant(id, token, STAYS));
+    }
+    file.write().expect("it can be written");
+    drop(file);
+    let newer = folder.opened();
+    let left = newer.of_older_lives();
+    assert_eq!(tokens(&left), [Some(7), Some(7), Some(8)]);
+    newer.remove_older(left[0].0);
+    assert_eq!(tokens(&newer.of_older_lives()), [Some(8)]);
+}
+
 #[test]
 fn a_new_life_is_on_the_disk_before_it_is_used() {
     let folder = Folder::new();
