@@ -1,6 +1,9 @@
 //! Taking holds of older lives of a session back.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use tokio::{sync::Semaphore, task::JoinSet};
 
@@ -16,6 +19,10 @@ use crate::{
 
 /// Locks that are looked at side by side where all holds are taken back.
 const LOOKS_AT_A_TIME: usize = 64;
+
+/// Holds that the file names, or that were found for an entry without a token: nobody else is to take
+/// these back.
+type Named = Mutex<BTreeSet<(Arc<str>, FencingToken)>>;
 
 impl Client {
     /// Takes a hold of an older life of this session back ([`ClientBuilder::session_secret`]), or an
@@ -88,7 +95,7 @@ impl Client {
     pub async fn reclaim_all(&self) -> Vec<Reclaimed> {
         let Some(file) = self.inner.state.clone() else { return Vec::new() };
         let holds = one_of_each_hold(file.of_older_lives());
-        let named: Arc<BTreeSet<_>> = Arc::new(holds.iter().filter_map(named).collect());
+        let named: Arc<Named> = Arc::new(Mutex::new(holds.iter().filter_map(named).collect()));
         let looks = Arc::new(Semaphore::new(LOOKS_AT_A_TIME));
         let mut tasks = JoinSet::new();
         for (number, hold) in holds {
@@ -108,7 +115,7 @@ impl Client {
         &self,
         number: u64,
         hold: Recorded,
-        named: &BTreeSet<(Arc<str>, FencingToken)>,
+        named: &Named,
         looks: &Semaphore,
     ) -> Option<Reclaimed> {
         let Recorded { name, grant, .. } = hold;
@@ -139,21 +146,24 @@ impl Client {
     }
 
     /// The token of a hold of an older life: the one that is known; or, where a crash came before it
-    /// was written, one that no other entry of the file names.
+    /// was written, one that no other entry of the file names. That is named from here on.
     fn left_by_older(
         &self,
         lock: &LockInfo,
         known: Option<FencingToken>,
-        named: &BTreeSet<(Arc<str>, FencingToken)>,
+        named: &Named,
     ) -> Option<FencingToken> {
         let is_ours = |holder: &&Holder| {
             holder.session == self.session_handle() && holder.instance < self.inner.id.instance()
         };
         let ours: Vec<_> = lock.holders.iter().filter(is_ours).filter_map(|it| it.token).collect();
-        let is_unnamed =
-            |token: &&FencingToken| !named.contains(&(Arc::from(&*lock.name), **token));
-        let known = known.filter(|token| ours.contains(token));
-        known.or_else(|| ours.iter().find(is_unnamed).copied())
+        if let Some(known) = known.filter(|token| ours.contains(token)) {
+            return Some(known);
+        }
+        // A panic cannot leave it half changed.
+        let mut named = named.lock().unwrap_or_else(PoisonError::into_inner);
+        let name: Arc<str> = Arc::from(&*lock.name);
+        ours.into_iter().find(|token| named.insert((Arc::clone(&name), *token)))
     }
 }
 

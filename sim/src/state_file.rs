@@ -219,7 +219,9 @@ impl World {
         };
         let mode = found.map_or(hold.mode, |it| mode_of(it, lock));
         let ttl = found.map_or(hold.ttl, |it| Duration::from_millis(it.ttl_ms));
-        file.holds.get_mut(&entry).expect("as above").is_asked = true;
+        // No other entry of the file is to find the same.
+        let hold_in_file = file.holds.get_mut(&entry).expect("as above");
+        (hold_in_file.is_asked, hold_in_file.token) = (true, Some(token));
         self.counters.count("reclaims asked");
         let takes_back = TakesBack { entry: Some(entry), lost: None };
         self.reclaim(number, (hold.name, token), (mode, ttl), takes_back);
