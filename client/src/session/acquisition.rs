@@ -89,6 +89,8 @@ pub(super) struct Acquisition {
     pub(super) agreement_known: bool,
     /// Changes of the hold in order; the first is under way.
     pub(super) changes: VecDeque<PendingChange>,
+    /// The lock was lost while a downgrade was under way: the hold may have another token than is known.
+    pub(super) may_have_other_token: bool,
     /// A waiter has asked for the lock, as was known when this number was the first not used.
     pub(super) asked: Option<(AskMark, Seq)>,
     /// Its entry in the session's timers.
@@ -120,6 +122,7 @@ impl Acquisition {
             agreement: Agreement { condition: request.condition, ..Agreement::plain(request.ttl) },
             agreement_known: request.condition.is_default() && request.reclaim.is_none(),
             changes: VecDeque::new(),
+            may_have_other_token: false,
             asked: None,
             armed: None,
             request,

@@ -385,6 +385,8 @@ impl SessionCore {
         reason: &LostReason,
         effects: &mut Effects,
     ) {
+        let is_moving = acquisition.changes.front().is_some_and(PendingChange::may_move_token);
+        acquisition.may_have_other_token |= is_moving;
         let name = &acquisition.request.name;
         for number in acquisition.changes.drain(..).filter_map(|change| change.number) {
             let lost = LockLost { name: Arc::clone(name), token, reason: reason.clone() };

@@ -83,6 +83,7 @@ impl SessionCore {
             }
             Phase::Requested | Phase::Waiting { .. } => Way::Cancel,
             // Only its id is known for certain.
+            _ if acquisition.may_have_other_token => Way::Cancel,
             _ if acquisition.changes.front().is_some_and(PendingChange::may_move_token) => {
                 Way::Cancel
             }
