@@ -27,6 +27,8 @@ pub const INTERNAL: u8 = 70;
 pub const CONFIG: u8 = 78;
 /// `lock`: the lock was lost and the command was stopped.
 pub const LOST: u8 = 79;
+/// `lock --keep`: an earlier run under the lock still lives, or nobody can prove that it does not.
+pub const STILL_RUNS: u8 = 80;
 /// `lock`: the command exists but cannot be executed.
 pub const NOT_EXECUTABLE: u8 = 126;
 /// `lock`: there is no such command.

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, SystemTime};
 
-use sharklock_client::{AcquireError, CallError, Client, Guard, Holder, LockBuilder, LockInfo};
+use sharklock_client::{
+    AcquireError, CallError, Client, Guard, Holder, LockBuilder, LockInfo, LockMode,
+};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::notices::Notices;
@@ -27,14 +29,14 @@ const LOOKS_SILENT: u32 = 1;
 /// Between two attempts after the place in the queue was lost.
 const QUEUE_AGAIN: Duration = Duration::from_millis(100);
 
-/// Acquires as `args` say; every other outcome is a failure with its exit code. Dropping the future
+/// Acquires as `args` say, until `deadline`; every other outcome is a failure with its exit code. Dropping the future
 /// withdraws from the queue.
 pub async fn acquire(
     client: &Client,
     args: &LockArgs,
+    deadline: Option<Instant>,
     notices: &Notices,
 ) -> Result<Guard, Failure> {
-    let deadline = args.timeout.map(|timeout| now() + timeout);
     let mut telling = std::pin::pin!(tell(client, args, notices));
     loop {
         let attempt = attempt(client, args, deadline);
@@ -63,10 +65,10 @@ async fn attempt(
     deadline: Option<Instant>,
 ) -> Result<Guard, AcquireError> {
     let builder = client.lock(&args.name).ttl(args.ttl);
-    let builder = match (args.shared, args.permits.zip(args.of)) {
-        (true, _) => builder.shared(),
-        (false, Some((permits, of))) => builder.permits(permits.into(), of.into()),
-        (false, None) => builder,
+    let builder = match args.mode() {
+        LockMode::Shared => builder.shared(),
+        LockMode::Permits { n, of } => builder.permits(n, of),
+        LockMode::Exclusive => builder,
     };
     let builder = with_condition(builder, args);
     if args.try_only {
@@ -85,6 +87,9 @@ async fn attempt(
 }
 
 fn with_condition(mut builder: LockBuilder, args: &LockArgs) -> LockBuilder {
+    if args.keep {
+        builder = builder.hold();
+    }
     if let Some(max) = args.max_hold {
         builder = builder.max_hold(max);
     }
@@ -149,7 +154,8 @@ fn holder_text(holder: &Holder, now: SystemTime) -> String {
     format!("{name} for {}", short(now.duration_since(holder.since).unwrap_or_default()))
 }
 
-fn not_acquired(args: &LockArgs, error: AcquireError) -> Failure {
+/// The failure to acquire, with its exit code.
+pub fn not_acquired(args: &LockArgs, error: AcquireError) -> Failure {
     let conflict = |error: String| {
         let name = shell_word(&args.name);
         Failure::new(args.conflict_exit, error).hint(format!("sharklock locks show {name}"))

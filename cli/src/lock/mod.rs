@@ -3,6 +3,7 @@
 mod acquire;
 mod descendants;
 mod job;
+mod kept;
 mod notices;
 mod proc;
 mod process_tree;
@@ -19,10 +20,11 @@ use std::time::Duration;
 
 use nix::sys::signal::{self, raise};
 use rustix::process::Signal;
-use sharklock_client::{Client, Guard, ReleaseError};
+use sharklock_client::{Client, Guard, LostReason, ReleaseError};
 use tokio::time::Instant;
 
 use self::{
+    kept::Keep,
     notices::Notices,
     run::CommandEnd,
     self_wait::Outer,
@@ -49,17 +51,10 @@ const SETTLE_MAX: Duration = Duration::from_secs(1);
 /// command is killed when the thread that started it ends, and signals are blocked in all threads.
 pub fn run(reach: &ReachArgs, args: &LockArgs) -> Result<u8, Failure> {
     check_permits(args)?;
-    let terms = Terms::new(args.ttl, args.grace).map_err(|GraceTooLong { most }| {
-        Failure::new(LOCK_USAGE, format!("--grace does not fit into --ttl {}", exact(args.ttl)))
-            .cause("a healthy lock would be taken for a lost one between two renewals")
-            .hint(format!("at most {} would do", exact(most)))
-    })?;
-    let client = reach
-        .client()
-        .identity(&args.owner.clone().unwrap_or_else(identity::default_owner))
-        .call_timeout(if args.try_only { TRY_MAX } else { LOOK_MAX })
-        .build()
-        .map_err(|why| Failure::new(LOCK_USAGE, why.to_string()))?;
+    Keep::check(args)?;
+    terms(args, args.ttl)?;
+    let client = client(reach, args)?;
+    let keep = Keep::open(args, &client)?;
     let signals = Blocked::block()
         .map_err(|why| Failure::new(INTERNAL, "cannot listen to signals").cause(why))?;
     // The session's heartbeats have threads of their own, so that nothing which happens to this
@@ -67,11 +62,14 @@ pub fn run(reach: &ReachArgs, args: &LockArgs) -> Result<u8, Failure> {
     let runtime = runtime::start(2)?;
     let notices = Notices::start();
     let (started, ended) = (now(), client.ended());
-    let held = runtime.block_on(hold(client, args, terms, (signals, &notices)));
+    let deadline = args.timeout.map(|timeout| started + timeout);
+    let held = runtime.block_on(hold(client, (args, keep), deadline, (signals, &notices)));
     let (result, patience) = match held {
         // A caller that gave a time-out has been promised it: the rest of it is for the clean-up.
-        End::NotAcquired(failure) => (Err(failure), args.timeout.map(|timeout| started + timeout)),
+        End::NotAcquired(failure) => (Err(failure), deadline),
         End::Acquired(result) => (result, None),
+        // There is nothing to give back, and nothing to wait for.
+        End::Kept(failure) => (Err(failure), Some(started)),
     };
     let until = patience.map(|until| until + acquire::ANSWER_SLACK);
     let latest = now() + SETTLE_MAX;
@@ -79,6 +77,26 @@ pub fn run(reach: &ReachArgs, args: &LockArgs) -> Result<u8, Failure> {
     notices.finish();
     runtime.shutdown_background();
     result
+}
+
+fn client(reach: &ReachArgs, args: &LockArgs) -> Result<Client, Failure> {
+    let client = reach
+        .client()
+        .identity(&args.owner.clone().unwrap_or_else(identity::default_owner))
+        .call_timeout(if args.try_only { TRY_MAX } else { LOOK_MAX });
+    let client = match &args.state_file {
+        Some(path) => client.state_file(path),
+        None => client,
+    };
+    client.build().map_err(|why| kept::not_opened(args, &why))
+}
+
+fn terms(args: &LockArgs, ttl: Duration) -> Result<Terms, Failure> {
+    Terms::new(ttl, args.grace).map_err(|GraceTooLong { most }| {
+        Failure::new(LOCK_USAGE, format!("--grace does not fit into --ttl {}", exact(ttl)))
+            .cause("a healthy lock would be taken for a lost one between two renewals")
+            .hint(format!("at most {} would do", exact(most)))
+    })
 }
 
 fn check_permits(args: &LockArgs) -> Result<(), Failure> {
@@ -98,12 +116,14 @@ enum End {
     NotAcquired(Failure),
     /// It was, and this came of it.
     Acquired(Result<u8, Failure>),
+    /// It stays with its session, for the next start.
+    Kept(Failure),
 }
 
 async fn hold(
     client: Client,
-    args: &LockArgs,
-    terms: Terms,
+    (args, keep): (&LockArgs, Option<Keep>),
+    deadline: Option<Instant>,
     (signals, notices): (Blocked, &Notices),
 ) -> End {
     let mut signals = match signals.listen() {
@@ -114,8 +134,10 @@ async fn hold(
         }
     };
     let outer = Outer::of_this_process();
+    let keep = keep.as_ref();
+    let mut acquiring = Box::pin(acquire(&client, (args, keep), deadline, notices));
     let acquired = tokio::select! {
-        acquired = acquire::acquire(&client, args, notices) => acquired,
+        acquired = &mut acquiring => acquired,
         failure = outer.found_to_hold(&client, args, notices) => Err(failure),
         signal = stop_signal(&mut signals) => {
             let signal_name = signal_number::name(signal);
@@ -125,13 +147,43 @@ async fn hold(
     };
     let guard = match acquired {
         Ok(guard) => guard,
+        Err(failure) if keep.is_some_and(Keep::is_taking_back) => {
+            // Dropped, it would give back what is granted at this moment.
+            std::mem::forget(acquiring);
+            return End::Kept(kept::stays_kept(failure, args));
+        }
         Err(failure) => return End::NotAcquired(failure),
     };
-    End::Acquired(if args.command.is_empty() {
-        hold_until_told(&client, guard, args, &mut signals).await
-    } else {
-        hold_for_command(&client, guard, (args, terms), &outer, (&mut signals, notices)).await
-    })
+    drop(acquiring);
+    match keep {
+        _ if args.command.is_empty() => {
+            End::Acquired(hold_until_told(&client, guard, args, &mut signals).await)
+        }
+        None => {
+            let held = hold_for_command(&client, guard, args, &outer, (&mut signals, notices));
+            End::Acquired(held.await)
+        }
+        Some(keep) => {
+            let held =
+                keep_for_command(&client, guard, (args, keep), &outer, (&mut signals, notices));
+            held.await
+        }
+    }
+}
+
+/// The guard: of a lock that an earlier run has left, or of one that is acquired now.
+async fn acquire(
+    client: &Client,
+    (args, keep): (&LockArgs, Option<&Keep>),
+    deadline: Option<Instant>,
+    notices: &Notices,
+) -> Result<Guard, Failure> {
+    if let Some(keep) = keep
+        && let Some(guard) = keep.take_back(client, args, deadline, notices).await?
+    {
+        return Ok(guard);
+    }
+    acquire::acquire(client, args, deadline, notices).await
 }
 
 /// Without a command: the lock is held until this process is told to stop.
@@ -155,7 +207,7 @@ async fn hold_until_told(
     match lost {
         Some(reason) => Err(lost_failure(&args.name, &reason.to_string())),
         None => {
-            release(guard, signals).await?;
+            release(guard, signals).await.map_err(|unreleased| unreleased.failure)?;
             Ok(OK)
         }
     }
@@ -164,17 +216,97 @@ async fn hold_until_told(
 async fn hold_for_command(
     client: &Client,
     guard: Guard,
-    (args, terms): (&LockArgs, Terms),
+    args: &LockArgs,
     outer: &Outer,
     (signals, notices): (&mut Signals, &Notices),
 ) -> Result<u8, Failure> {
-    let rest = match (args.leave_descendants, args.end_descendants) {
+    let rest = rest(args);
+    let environment = environment(client, &guard, outer, rest);
+    let wishes = (terms(args, args.ttl)?, rest, None);
+    match run::supervise(&guard, &args.command, &environment, wishes, (signals, notices)).await {
+        Ok(CommandEnd::Ended(status)) => {
+            // The command did its work under the lock; what becomes of the release does not change
+            // that. Without an answer the lease runs out by itself.
+            if let Err(Unreleased { failure, .. }) = release(guard, signals).await {
+                notices.say(failure.to_string().trim_start_matches("error: ").trim_end());
+            }
+            Ok(process_tree::shell_code(status))
+        }
+        // The command is gone. Only now the guard may go, which tells the cluster so.
+        Ok(CommandEnd::Stopped { why, .. }) => Err(stopped_failure(&args.name, &why)),
+        Err(failure) => {
+            let _ = release(guard, signals).await;
+            Err(failure)
+        }
+    }
+}
+
+/// The same for a lock that outlives a crash: what runs is recorded, and what is lost only because
+/// nobody answered is not given back.
+async fn keep_for_command(
+    client: &Client,
+    guard: Guard,
+    (args, keep): (&LockArgs, &Keep),
+    outer: &Outer,
+    (signals, notices): (&mut Signals, &Notices),
+) -> End {
+    let rest = rest(args);
+    let mut environment = environment(client, &guard, outer, rest);
+    // What was taken back has the lease of the earlier run, if that is longer.
+    let begun = terms(args, guard.ttl()).and_then(|terms| Ok((terms, keep.begin(&guard, args)?)));
+    let ended = match begun {
+        Ok((terms, beginning)) => {
+            environment.push(beginning.variable());
+            let wishes = (terms, rest, Some(beginning));
+            run::supervise(&guard, &args.command, &environment, wishes, (signals, notices)).await
+        }
+        Err(failure) => Err(failure),
+    };
+    let result = match ended {
+        Ok(CommandEnd::Ended(status)) => Ok(process_tree::shell_code(status)),
+        Ok(CommandEnd::Stopped { why, lost }) if kept::stays(lost.as_ref()) => {
+            // As after a crash: a guard that is dropped is a release, and frees an orphan, too.
+            std::mem::forget(guard);
+            return End::Kept(kept::stays_kept(stopped_failure(&args.name, &why), args));
+        }
+        Ok(CommandEnd::Stopped { why, .. }) => {
+            drop(guard);
+            let _ = tokio::time::timeout(SETTLE_MAX, client.close(Duration::ZERO)).await;
+            return End::Acquired(Err(stopped_failure(&args.name, &why)));
+        }
+        Err(failure) => {
+            keep.nothing_runs(notices);
+            Err(failure)
+        }
+    };
+    if let Err(Unreleased { failure, lost }) = release(guard, signals).await {
+        notices.say(failure.told());
+        if kept::stays(lost.as_ref()) {
+            notices.say(kept::may_stay(args));
+        }
+    }
+    // The state file says then that nothing is left.
+    let _ = tokio::time::timeout(SETTLE_MAX, client.close(Duration::ZERO)).await;
+    End::Acquired(result)
+}
+
+/// What becomes of processes that the command leaves running.
+fn rest(args: &LockArgs) -> Rest {
+    match (args.leave_descendants, args.end_descendants) {
         (true, _) => Rest::Left,
         (false, true) => Rest::Ended,
         (false, false) => Rest::AwaitedFor,
-    };
+    }
+}
+
+fn environment(
+    client: &Client,
+    guard: &Guard,
+    outer: &Outer,
+    rest: Rest,
+) -> Vec<(&'static str, String)> {
     let mut environment = vec![
-        ("SHARKLOCK_NAME", args.name.clone()),
+        ("SHARKLOCK_NAME", guard.name().to_owned()),
         ("SHARKLOCK_TOKEN", guard.token().to_string()),
         ("SHARKLOCK_FENCE_FLOOR", guard.fence_floor().to_string()),
         ("SHARKLOCK_SESSION", client.session_handle().to_owned()),
@@ -183,46 +315,46 @@ async fn hold_for_command(
     if rest != Rest::Left {
         environment.push(outer.variable(client.session_handle()));
     }
-    let wishes = (terms, rest);
-    match run::supervise(&guard, &args.command, &environment, wishes, (signals, notices)).await {
-        Ok(CommandEnd::Ended(status)) => {
-            // The command did its work under the lock; what becomes of the release does not change
-            // that. Without an answer the lease runs out by itself.
-            if let Err(failure) = release(guard, signals).await {
-                notices.say(failure.to_string().trim_start_matches("error: ").trim_end());
-            }
-            Ok(process_tree::shell_code(status))
-        }
-        // The command is gone. Only now the guard may go, which tells the cluster so.
-        Ok(CommandEnd::Stopped(why)) => {
-            Err(lost_failure(&args.name, &format!("{why}; the command was stopped")))
-        }
-        Err(failure) => {
-            let _ = release(guard, signals).await;
-            Err(failure)
-        }
-    }
+    environment
+}
+
+fn stopped_failure(name: &str, why: &str) -> Failure {
+    lost_failure(name, &format!("{why}; the command was stopped"))
 }
 
 fn lost_failure(name: &str, why: &str) -> Failure {
     Failure::new(LOST, format!("lost lock {name:?}")).cause(why)
 }
 
+/// A release that was not acknowledged.
+struct Unreleased {
+    failure: Failure,
+    /// Why the lock was lost before, if it was.
+    lost: Option<LostReason>,
+}
+
 /// Releases until it is acknowledged, the lease has run out, or somebody has no patience.
-async fn release(guard: Guard, signals: &mut Signals) -> Result<(), Failure> {
+async fn release(guard: Guard, signals: &mut Signals) -> Result<(), Unreleased> {
     let name = guard.name().to_owned();
     let released = tokio::select! {
         released = guard.release() => released,
         signal = stop_signal(signals) => {
             let hint = "it frees itself when its lease ends";
-            return Err(Failure::new(signal_code(signal), format!("lock {name:?} may still be held"))
-                .hint(hint));
+            let held = format!("lock {name:?} may still be held");
+            let failure = Failure::new(signal_code(signal), held).hint(hint);
+            return Err(Unreleased { failure, lost: None });
         }
     };
     match released {
         Ok(()) => Ok(()),
-        Err(ReleaseError::Lost(lost)) => Err(lost_failure(&name, &lost.reason.to_string())),
-        Err(unconfirmed) => Err(Failure::new(UNREACHABLE, unconfirmed.to_string())),
+        Err(ReleaseError::Lost(lost)) => {
+            let failure = lost_failure(&name, &lost.reason.to_string());
+            Err(Unreleased { failure, lost: Some(lost.reason) })
+        }
+        Err(unconfirmed) => {
+            let failure = Failure::new(UNREACHABLE, unconfirmed.to_string());
+            Err(Unreleased { failure, lost: None })
+        }
     }
 }
 

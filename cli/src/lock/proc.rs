@@ -6,6 +6,9 @@ use std::{collections::BTreeMap, fs, io, path::Path};
 
 use rustix::{io::Errno, process};
 
+/// The mark of kernel threads among the flags of a process.
+const PF_KTHREAD: u64 = 0x0020_0000;
+
 /// One process.
 ///
 /// Its number and its start together name it: the kernel gives numbers out in turn, so that one
@@ -20,6 +23,12 @@ pub struct Process {
     pub name: String,
     /// The number of its parent.
     pub parent: i32,
+    /// Its process group.
+    pub group: i32,
+    /// Its session, which is the number of the process that began it.
+    pub session: i32,
+    /// The kernel runs it for itself: it has no program.
+    pub is_kernel: bool,
     /// It has ended, and waits for its parent to take notice.
     pub ended: bool,
 }
@@ -27,14 +36,24 @@ pub struct Process {
 impl Process {
     /// How it stands now; none if there is no such process, or it is not shown to this user.
     pub fn look(pid: i32) -> Option<Self> {
-        let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
-        parse(&stat)
+        Self::try_look(pid).ok().flatten()
+    }
+
+    /// The same, where it matters whether there is no such process, or it is not shown.
+    pub fn try_look(pid: i32) -> io::Result<Option<Self>> {
+        match fs::read(format!("/proc/{pid}/stat")) {
+            Ok(stat) => Ok(parse(&stat)),
+            Err(error) if is_gone(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// A process of which no more than its number and its parent is shown (hidepid in proc(5)).
     pub fn hidden(pid: i32, parent: i32) -> Option<Self> {
         let pid = process::Pid::from_raw(pid)?;
-        Some(Self { pid, start: 0, name: "?".to_owned(), parent, ended: false })
+        let name = "?".to_owned();
+        let (start, group, session) = (0, 0, 0);
+        Some(Self { pid, start, name, parent, group, session, is_kernel: false, ended: false })
     }
 
     /// Whether it was made by [`Process::hidden`].
@@ -63,15 +82,25 @@ fn parse(stat: &[u8]) -> Option<Process> {
     let field: Vec<&str> = rest.split_ascii_whitespace().collect();
     // Numbered from the state on, which proc(5) calls field 3.
     let number = |at: usize| field.get(at)?.parse::<u64>().ok();
+    let signed = |at: usize| field.get(at)?.parse::<i32>().ok();
     let threads = number(17)?;
     Some(Process {
         pid: process::Pid::from_raw(pid)?,
         start: number(19)?,
         name,
-        parent: i32::try_from(number(1)?).ok()?,
+        parent: signed(1)?,
+        group: signed(2)?,
+        session: signed(3)?,
+        is_kernel: number(6)? & PF_KTHREAD != 0,
         // A first thread that has ended reads like an ended process, but the others go on.
         ended: matches!(field[0], "Z" | "X") && threads <= 1,
     })
+}
+
+/// Whether this is how /proc says that there is no such process, any more.
+pub fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
+        || error.raw_os_error() == Some(Errno::SRCH.raw_os_error())
 }
 
 /// The children of each process.
@@ -122,7 +151,8 @@ fn listed(parent: i32) -> Vec<i32> {
     children
 }
 
-fn numbers(directory: &str) -> io::Result<Vec<i32>> {
+/// The entries of a directory that are numbers.
+pub fn numbers(directory: &str) -> io::Result<Vec<i32>> {
     let entries = fs::read_dir(directory)?.filter_map(Result::ok);
     Ok(entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
 }
@@ -143,6 +173,7 @@ mod tests {
             let process = stat(name, "S", "1").expect("it is whole");
             assert_eq!((process.pid.as_raw_pid(), process.parent, process.start), (7, 1, 5317));
             assert_eq!((process.name.as_str(), process.ended), (name, false));
+            assert_eq!((process.group, process.session, process.is_kernel), (7, 7, false));
         }
         assert_eq!(parse(b"7 (sleep) S 1"), None);
         assert_eq!(parse(b""), None);

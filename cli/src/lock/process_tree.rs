@@ -10,7 +10,7 @@ use std::{
     ffi::OsString,
     io,
     os::unix::process::ExitStatusExt as _,
-    process::{Command, ExitStatus},
+    process::{Child, Command, ExitStatus},
 };
 
 use nix::sys::{prctl, signal::SigSet};
@@ -26,7 +26,7 @@ use super::{
     descendants::{Descendants, Next},
     proc::Process,
 };
-use crate::spawn::spawn_bound_to_this_thread;
+use crate::spawn::{NotStarted, spawn_bound_to_this_thread, spawn_held_back};
 
 /// So many looks follow one another at once while each finds somebody who must be ended or
 /// stopped. Then others get the processor, and [`ProcessTree::kill`] is called again.
@@ -64,15 +64,33 @@ impl ProcessTree {
         environment: &[(&str, String)],
         mask: SigSet,
     ) -> io::Result<Self> {
-        let (program, args) = command.split_first().expect("callers pass at least a program");
-        let descendants = Descendants::to_come();
-        prctl::set_child_subreaper(true).map_err(io::Error::from)?;
-        let mut command = Command::new(program);
-        command.args(args).envs(environment.iter().map(|(k, v)| (k, v)));
-        // `Child` is dropped: waiting is done here, where the tree is seen as a whole.
-        let leader = spawn_bound_to_this_thread(&mut command, mask)?.id();
-        let leader = Pid::from_raw(leader.cast_signed()).expect("a process has a number above 0");
-        Ok(Self { leader, status: None, descendants, killed: BTreeSet::new() })
+        let (descendants, mut command) = prepare(command, environment)?;
+        let child = spawn_bound_to_this_thread(&mut command, mask)?;
+        Ok(Self::of(&child, descendants))
+    }
+
+    /// As [`ProcessTree::start`]; the first process becomes the command only when `let_go` succeeds
+    /// with its number.
+    pub fn start_held_back<T: Send>(
+        command: &[OsString],
+        environment: &[(&str, String)],
+        mask: SigSet,
+        let_go: impl FnOnce(Pid) -> io::Result<T> + Send,
+    ) -> Result<(Self, T), NotStarted> {
+        let (descendants, mut command) =
+            prepare(command, environment).map_err(NotStarted::Failed)?;
+        let let_go = |pid: nix::unistd::Pid| {
+            let_go(Pid::from_raw(pid.as_raw()).expect("a process has a number above 0"))
+        };
+        let (child, gone) = spawn_held_back(&mut command, mask, let_go)?;
+        Ok((Self::of(&child, descendants), gone))
+    }
+
+    /// Waiting is not done by `Child`, but here, where the tree is seen as a whole.
+    fn of(leader: &Child, descendants: Descendants) -> Self {
+        let leader = leader.id().cast_signed();
+        let leader = Pid::from_raw(leader).expect("a process has a number above 0");
+        Self { leader, status: None, descendants, killed: BTreeSet::new() }
     }
 
     /// The command's process group.
@@ -238,6 +256,18 @@ impl ProcessTree {
         }
         self.descendants.reap_earlier(|pid| reap(pid).is_some());
     }
+}
+
+fn prepare(
+    command: &[OsString],
+    environment: &[(&str, String)],
+) -> io::Result<(Descendants, Command)> {
+    let (program, args) = command.split_first().expect("callers pass at least a program");
+    let descendants = Descendants::to_come();
+    prctl::set_child_subreaper(true).map_err(io::Error::from)?;
+    let mut command = Command::new(program);
+    command.args(args).envs(environment.iter().map(|(k, v)| (k, v)));
+    Ok((descendants, command))
 }
 
 /// Reaps a child if it has ended.

@@ -4,10 +4,11 @@
 use std::{ffi::OsString, io, process::ExitStatus, time::Duration};
 
 use rustix::process::Signal;
-use sharklock_client::Guard;
+use sharklock_client::{Guard, LostReason};
 
 use super::{
     job::Job,
+    kept::{Beginning, Recorder},
     notices::Notices,
     process_tree::{Change, ProcessTree},
     report::{REST_SETTLES, Report},
@@ -15,7 +16,10 @@ use super::{
     supervisor::{Event, Moment, Order, Rest, Terms},
     watch::Watch,
 };
-use crate::exit::{Failure, INTERNAL, NOT_EXECUTABLE, NOT_FOUND, UNREACHABLE};
+use crate::{
+    exit::{Failure, INTERNAL, NOT_EXECUTABLE, NOT_FOUND, UNREACHABLE},
+    spawn::NotStarted,
+};
 
 /// The longest sleep: timers stand still while the machine is suspended, so that the lease's clock
 /// is read again this soon after it goes on.
@@ -34,17 +38,22 @@ const INSISTS_AFTER: Duration = Duration::from_secs(1);
 pub enum CommandEnd {
     /// By itself, under a good lease.
     Ended(ExitStatus),
-    /// The lock was lost, for this reason, and it was stopped.
-    Stopped(String),
+    /// It was stopped, since the lock could not be kept.
+    Stopped {
+        /// Why, in words.
+        why: String,
+        /// What the client says of the loss, where it is that.
+        lost: Option<LostReason>,
+    },
 }
 
 /// Runs `command` under `guard` until nothing that descends from it is left, or what is left is
-/// to be left alone.
+/// to be left alone. What runs under a kept lock is recorded before it begins, and until it is over.
 pub async fn supervise(
     guard: &Guard,
     command: &[OsString],
     environment: &[(&str, String)],
-    (terms, rest): (Terms, Rest),
+    (terms, rest, kept): (Terms, Rest, Option<Beginning>),
     (signals, notices): (&mut Signals, &Notices),
 ) -> Result<CommandEnd, Failure> {
     let watch = Watch::new(guard, terms, rest);
@@ -52,9 +61,11 @@ pub async fn supervise(
         return Err(Failure::new(UNREACHABLE, "the lock was granted but cannot be kept")
             .cause("its renewals are not answered"));
     }
-    let tree = ProcessTree::start(command, environment, signals.before())
-        .map_err(|why| cannot_start(&command[0], &why))?;
+    let (tree, recorder) =
+        start(command, environment, signals, kept).map_err(|why| not_started(&command[0], &why))?;
     let mut run = Run {
+        notices,
+        recorder,
         report: Report::new(notices, guard.name()),
         job: Job::of_this_process(),
         next_look: Moment(Duration::ZERO),
@@ -65,10 +76,44 @@ pub async fn supervise(
         tree,
     };
     let status = run.until_gone(signals).await;
-    Ok(run.watch.stopped().map_or(CommandEnd::Ended(status), CommandEnd::Stopped))
+    if let Some(Err(error)) = run.recorder.take().map(Recorder::over) {
+        // The next start proves it anew.
+        notices.say(format_args!("cannot record that nothing runs any more: {error}"));
+    }
+    Ok(match run.watch.stopped() {
+        None => CommandEnd::Ended(status),
+        Some(why) => CommandEnd::Stopped { why, lost: run.watch.lost_reason().cloned() },
+    })
 }
 
-fn cannot_start(program: &OsString, why: &io::Error) -> Failure {
+fn start(
+    command: &[OsString],
+    environment: &[(&str, String)],
+    signals: &Signals,
+    kept: Option<Beginning>,
+) -> Result<(ProcessTree, Option<Recorder>), NotStarted> {
+    let mask = signals.before();
+    match kept {
+        None => {
+            let tree = ProcessTree::start(command, environment, mask).map_err(NotStarted::Failed);
+            Ok((tree?, None))
+        }
+        Some(beginning) => {
+            let take_in = |first| beginning.take_in(first);
+            let started = ProcessTree::start_held_back(command, environment, mask, take_in);
+            started.map(|(tree, recorder)| (tree, Some(recorder)))
+        }
+    }
+}
+
+fn not_started(program: &OsString, why: &NotStarted) -> Failure {
+    let why = match why {
+        NotStarted::Failed(why) => why,
+        NotStarted::HeldBack(why) => {
+            let error = "the command was not started: its run could not be recorded";
+            return Failure::new(INTERNAL, error).cause(why);
+        }
+    };
     let code = match why.kind() {
         io::ErrorKind::NotFound => NOT_FOUND,
         io::ErrorKind::WouldBlock | io::ErrorKind::OutOfMemory => INTERNAL,
@@ -80,7 +125,10 @@ fn cannot_start(program: &OsString, why: &io::Error) -> Failure {
 /// One command under its lock.
 struct Run<'a> {
     watch: Watch<'a>,
+    notices: &'a Notices,
     tree: ProcessTree,
+    /// Of what runs under a kept lock.
+    recorder: Option<Recorder>,
     job: Job,
     report: Report<'a>,
     next_look: Moment,
@@ -224,6 +272,9 @@ impl Run<'_> {
             return;
         }
         let running = self.tree.running();
+        if let Some(recorder) = &mut self.recorder {
+            recorder.seen(&running, self.notices);
+        }
         self.report.foreign(&running);
         if rest_is_due {
             self.report.rest(begin, &running);

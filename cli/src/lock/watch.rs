@@ -62,6 +62,11 @@ impl<'a> Watch<'a> {
         Some(why)
     }
 
+    /// What the client says of the loss, if it has said something.
+    pub fn lost_reason(&self) -> Option<&LostReason> {
+        self.lost.as_ref()
+    }
+
     /// Whether nobody was told to stop.
     pub fn is_running(&self) -> bool {
         self.supervisor.is_running()
