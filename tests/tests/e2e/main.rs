@@ -20,6 +20,7 @@ mod hostile;
 mod killed_keeper;
 mod lock_command;
 mod lock_descendants;
+mod lock_keep;
 mod locks;
 mod masters;
 mod memory;
