@@ -35,7 +35,7 @@ struct Place {
 
 impl Place {
     fn new() -> Self {
-        let dir = TempDir::new().unwrap();
+        let dir = TempDir::new().expect("a folder can be made");
         script(&dir, "job", JOB);
         script(&dir, "part", PART);
         let path = |name: &str| dir.path().join(name);
@@ -62,7 +62,11 @@ impl Place {
 
     /// The tokens under which the job has run, once there are so many.
     async fn tokens(&self, count: usize) -> Vec<u64> {
-        lines(&self.tokens, count).await.iter().map(|token| token.parse().unwrap()).collect()
+        lines(&self.tokens, count)
+            .await
+            .iter()
+            .map(|token| token.parse().expect("a token"))
+            .collect()
     }
 }
 
@@ -82,7 +86,7 @@ async fn run(mut command: Command) -> (Option<i32>, String) {
 }
 
 fn end(pid: &str) {
-    kill(Pid::from_raw(pid.parse().unwrap()), Signal::SIGKILL).expect("it is ours");
+    kill(Pid::from_raw(pid.parse().expect("a number")), Signal::SIGKILL).expect("it is ours");
 }
 
 async fn is_held(client: &Client) -> bool {
@@ -226,7 +230,7 @@ async fn a_descendant_that_lives_is_named_and_holds_the_next_run_back() {
             assert!(why.contains(&named) && why.contains("stays kept"), "{proof}: {why}");
             assert!(is_running(&part), "nobody has ended it");
             orphaned(&client).await;
-            assert!(!client.try_lock("n").await.expect("it is answered").is_some(), "it is kept");
+            assert!(client.try_lock("n").await.expect("it is answered").is_none(), "it is kept");
             end(&part);
             let mut second = Process::spawn(&mut start());
             let tokens = place.tokens(2).await;
