@@ -10,7 +10,7 @@ use sharklock_sim::{Counters, Options, RunReport, run};
 const HOURS: f64 = 20.0;
 
 /// What must have happened at least so often in twenty hours or more.
-const FLOORS: [(&str, u64); 105] = [
+const FLOORS: [(&str, u64); 122] = [
     ("grants", 50_000),
     ("grants after a wait", 20_000),
     ("leader changes", 500),
@@ -124,6 +124,24 @@ const FLOORS: [(&str, u64); 105] = [
     ("fault: store lost for good", 5),
     ("stores that came back when they were gone", 2),
     ("stores that gateways were told to be gone", 8),
+    // What clients agree, take back and watch.
+    ("conditions asked", 20_000),
+    ("conditions agreed anew", 1_000),
+    ("downgrades done", 300),
+    ("holds that stay", 3_000),
+    ("reclaims asked", 200),
+    ("holds taken back", 40),
+    ("orphans asked back by their own life", 20),
+    ("deaths with a lock-delay", 5),
+    ("clients that have closed themselves", 30),
+    ("guards that a close did not wait for", 3),
+    ("holds that were asked for", 200),
+    ("holds that lasted too long", 500),
+    ("holds revoked", 100),
+    ("waits revoked", 50),
+    ("states that watchers were told", 20_000),
+    ("watches with news", 10_000),
+    ("orphans that an operator ends", 20),
 ];
 
 fn hours_wanted() -> f64 {
