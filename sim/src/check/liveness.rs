@@ -154,7 +154,7 @@ impl Liveness {
         Ok(())
     }
 
-    /// L2 by D7's bound: (leader changes + splits + 1) full leases with an election each, the time without
+    /// L2 by D7's bound: (leader changes + splits + notices + 1) full leases with an election each, the time without
     /// a leader, what stalls have credited, and a commit. A dead client's last keepalive may have
     /// waited an interval in its gateway.
     fn dead_holders(
@@ -181,7 +181,9 @@ impl Liveness {
             let stalled = death.at < calm || self.stalls > death.stalls;
             let credit = if stalled { ttl + election_max_ns() } else { 0 };
             let interval = (ttl / 3).min(5 * S);
-            let bound = (changes + splits + 1) * full
+            // Whatever gives notice has the lease waited out in full from there (D9; seed 120).
+            let endings = u64::from(matches!(lease, Lease::Hold { ending: true, .. }));
+            let bound = (changes + splits + endings + 1) * full
                 + (self.leaderless_ns - death.leaderless_ns)
                 + credit
                 + interval
