@@ -215,7 +215,9 @@ impl World {
         let Some(taken) = process.taken.get(&ticket) else { return };
         let (Some(held), Some(agreement)) = (taken.held(), taken.cell.agreement()) else { return };
         let name = &taken.request.name;
-        if !agreement.claimed || self.names.is_broken(name) {
+        // Another guard of the hold may have wished for something else.
+        let joins = taken.request.reenter.is_some();
+        if !agreement.claimed || joins || self.names.is_broken(name) {
             return;
         }
         let range = self.range_of(name);

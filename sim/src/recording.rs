@@ -48,7 +48,8 @@ impl World {
         // Since it was asked for, the user is content if others share: whatever ended it then.
         let (end, end_invoked, end_returned) = match held.downgrade_ns {
             Some(asked) if end != End::Released => (End::ReleaseUnknown, asked, 0),
-            Some(_) | None => (end, end_invoked, end_returned),
+            Some(asked) => (end, asked.min(end_invoked), end_returned),
+            None => (end, end_invoked, end_returned),
         };
         let clock = &self.clients[number - 1].clock;
         let valid_until = clock.when(taken.cell.valid_until()).unwrap_or(u64::MAX);

@@ -29,6 +29,8 @@ pub(super) enum Way {
 pub(super) struct Closing {
     name: Arc<str>,
     way: Way,
+    /// Only its id is known for certain: whatever servers say of its token may be over.
+    by_id: bool,
     /// No lease is left after this, or nobody cares.
     until: Duration,
     /// Time between repetitions, doubled.
@@ -47,6 +49,7 @@ impl Closing {
         Self {
             name,
             way,
+            by_id: false,
             // A lapsed lease is worth one more interval: the cluster may hold it longer.
             until: lease.valid_until().unwrap_or(now + lease.ttl).max(now + lease.call_interval()),
             interval: lease.call_interval(),
@@ -75,6 +78,8 @@ impl SessionCore {
             // It had failed before.
             return;
         };
+        let is_moving = acquisition.changes.front().is_some_and(PendingChange::may_move_token);
+        let by_id = acquisition.may_have_other_token || is_moving;
         let way = match &acquisition.phase {
             Phase::Requested if acquisition.surely_unknown() => {
                 self.disarm(id, acquisition.armed);
@@ -82,17 +87,13 @@ impl SessionCore {
                 return;
             }
             Phase::Requested | Phase::Waiting { .. } => Way::Cancel,
-            // Only its id is known for certain.
-            _ if acquisition.may_have_other_token => Way::Cancel,
-            _ if acquisition.changes.front().is_some_and(PendingChange::may_move_token) => {
-                Way::Cancel
-            }
+            _ if by_id => Way::Cancel,
             Phase::Granted { hold, .. } => Way::Release(hold.token),
             Phase::Held { token, .. } | Phase::Lost { token } => Way::Release(*token),
         };
         let name = Arc::clone(&acquisition.request.name);
         let mut closing = Closing::new(now, name, way, &acquisition.lease);
-        closing.armed = acquisition.armed;
+        (closing.armed, closing.by_id) = (acquisition.armed, by_id);
         self.start_closing(now, id, closing, effects);
     }
 
@@ -109,7 +110,7 @@ impl SessionCore {
         match self.closing.get_mut(&id) {
             Some(closing) => {
                 // A Cancel on its way does the same, if it is not recorded ahead of the grant.
-                if closing.way == Way::Cancel && way != Way::Cancel {
+                if closing.way == Way::Cancel && way != Way::Cancel && !closing.by_id {
                     closing.way = way;
                     self.send_if_connected(now, id, effects);
                 }
