@@ -290,6 +290,8 @@ impl World {
         if is_certain {
             self.checks.agreed.waits_no_more(self.now, &taken.request.name, key);
             self.clients[number - 1].file_forgets(key);
+        } else {
+            self.checks.agreed.may_wait_on(self.now, &taken.request.name, key);
         }
         if let Some(takes_back) = &taken.takes_back {
             let is_gone = matches!(error, AcquireError::HoldLost { .. });
@@ -340,7 +342,12 @@ impl World {
                 self.counters.count("holds that were asked for");
                 let grace = agreement.condition.ask_grace.unwrap_or_default();
                 let grace = if held.is_changing { 0 } else { grace.as_nanos() as u64 };
-                self.checks.agreed.had_to_go(&taken.request.name, key, self.now, grace)
+                if taken.is_second_part {
+                    // It may have been asked for before it was shared.
+                    return Ok(());
+                }
+                let times = (taken.asked_ns, self.now);
+                self.checks.agreed.had_to_go(&taken.request.name, key, times, grace)
             }
             LostReason::Orphaned => {
                 self.counters.count("holds orphaned under their clients");

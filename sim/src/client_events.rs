@@ -57,6 +57,8 @@ impl World {
         let taken = std::mem::take(&mut process.taken);
         for (ticket, taken) in taken {
             self.dies_holding(number, &taken);
+            let name = &taken.request.name;
+            self.checks.agreed.may_wait_on(self.now, name, (instance, ticket));
             self.record_end_of_process(number, instance, ticket, &taken);
         }
         let dice = &mut self.dice.agreements;

@@ -344,8 +344,12 @@ impl World {
         self.counters.count(if is_over { "closes confirmed" } else { "closes unconfirmed" });
         let Some(process) = &self.clients[number - 1].process else { return };
         let (is_withdrawn, name) = (process.talk.closes(ticket), process.talk.name(ticket));
-        if is_over && let Some(name) = &name {
-            self.checks.agreed.waits_no_more(self.now, name, (instance, ticket));
+        if let Some(name) = &name {
+            let key = (instance, ticket);
+            match is_over {
+                true => self.checks.agreed.waits_no_more(self.now, name, key),
+                false => self.checks.agreed.may_wait_on(self.now, name, key),
+            }
         }
         if is_over
             && (is_withdrawn || self.replays.is_dead(instance, ticket))

@@ -14,6 +14,8 @@ use crate::world::S;
 /// An operator's order may take effect so long after it was given: gateways and stores handle nothing
 /// that is older than 30 s.
 const ORDER_NS: u64 = 35 * S;
+/// Whoever is gone without a word waits for so long at most: a few leases.
+const DOUBT_NS: u64 = 120 * S;
 /// Waits and delays that are over for so long are forgotten.
 const REMEMBERED_NS: u64 = 300 * S;
 /// Clocks of servers run wrong by at most 1 in 100, and so may what they count: in hundredths.
@@ -185,23 +187,34 @@ impl Agreed {
     /// It waits no longer.
     pub fn waits_no_more(&mut self, now: u64, name: &str, key: Key) {
         if let Some(wait) = self.waits.get_mut(name).and_then(|waits| waits.get_mut(&key)) {
-            wait.until_ns.get_or_insert(now);
+            wait.until_ns = Some(wait.until_ns.map_or(now, |until| until.min(now)));
         }
     }
 
-    /// Who was asked for a lock, and gave `grace` at least, has to go: somebody else must have waited
-    /// when that was over.
+    /// It is gone, and nobody has confirmed that it waits no longer.
+    pub fn may_wait_on(&mut self, now: u64, name: &str, key: Key) {
+        self.waits_no_more(now + DOUBT_NS, name, key);
+    }
+
+    /// Who asked for a lock at `asked_ns`, was asked for it, and gave `grace` at least, has to go:
+    /// somebody else must have waited when that was over.
     ///
     /// # Errors
     ///
     /// Nobody can have.
-    pub fn had_to_go(&self, name: &str, key: Key, now: u64, grace: u64) -> Result<(), String> {
+    pub fn had_to_go(
+        &self,
+        name: &str,
+        key: Key,
+        (asked_ns, now): (u64, u64),
+        grace: u64,
+    ) -> Result<(), String> {
         let others = || {
             let waits = self.waits.get(name).into_iter().flatten();
             waits.filter(|(other, _)| **other != key).map(|(_, wait)| wait)
         };
-        // Nobody can have asked before the first of them.
-        let first_asked = others().map(|wait| wait.since_ns).min();
+        // Nobody can have asked before the first of them, nor before there was a hold.
+        let first_asked = others().map(|wait| wait.since_ns.max(asked_ns)).min();
         let over = first_asked.map(|first| first + grace * CLOCKS / 100);
         let waited = |wait: &Waited| {
             wait.since_ns <= now
@@ -237,7 +250,7 @@ mod tests {
     #[test]
     fn who_is_asked_goes_only_for_somebody_who_waits_behind_the_grace() {
         let mut agreed = Agreed::default();
-        let had_to = |agreed: &Agreed| agreed.had_to_go("a", (1, 1), 1_000, 100);
+        let had_to = |agreed: &Agreed| agreed.had_to_go("a", (1, 1), (400, 1_000), 100);
         assert!(had_to(&agreed).is_err(), "nobody has ever waited");
         agreed.waits(500, "a", (2, 1));
         assert_eq!(had_to(&agreed), Ok(()));
@@ -245,5 +258,10 @@ mod tests {
         assert!(had_to(&agreed).is_err(), "it has left before");
         agreed.waits(590, "a", (3, 1));
         assert_eq!(had_to(&agreed), Ok(()));
+        let later = agreed.had_to_go("a", (1, 1), (900, 1_000), 100);
+        assert_eq!(later, Ok(()), "one waits still");
+        agreed.waits_no_more(600, "a", (3, 1));
+        let later = agreed.had_to_go("a", (1, 1), (900, 1_000), 100);
+        assert!(later.is_err(), "all had gone before there was a hold");
     }
 }
