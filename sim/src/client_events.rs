@@ -405,7 +405,8 @@ impl World {
                     note!(self, "c{number} reclaims {name} {token} as {acquisition} ({id})");
                 }
                 Some(Body::Release(it)) => {
-                    note!(self, "c{number} releases {} {} ({id})", it.name, it.acquisition_id);
+                    let (name, acquisition, token) = (&it.name, it.acquisition_id, it.token);
+                    note!(self, "c{number} releases {name} {acquisition} token {token} ({id})");
                 }
                 Some(Body::Cancel(it)) => {
                     note!(self, "c{number} cancels {} {} ({id})", it.name, it.acquisition_id);
