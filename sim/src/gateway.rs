@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use sharklock_gateway::validate::{self, Frame, Session};
+use sharklock_gateway::failure::Failure;
+use sharklock_gateway::validate::{self, Checked, Frame, Session};
 use sharklock_gateway::{
     Hub, HubConfig, Lane, Origin, SessionPort, StoreId, StoreLinks, StreamHandle,
 };
@@ -236,6 +237,19 @@ impl UnaryGhost {
 }
 
 impl GatewayProcess {
+    /// Somebody beside it asks something over the stream that is the operator's: by which call.
+    pub fn asks(
+        &mut self,
+        now_us: u64,
+        address: &'static str,
+        question: Result<Checked, Failure>,
+    ) -> u64 {
+        self.last_call += 1;
+        let origin = Origin { events_to: self.operator.number(), is_unary: false, address };
+        self.operator.submit(now_us, [(self.last_call, question)].into_iter(), origin);
+        self.last_call
+    }
+
     /// The store at the other end of a connection.
     pub fn store_at(&self, conn: ConnId) -> Option<StoreId> {
         self.stores.iter().find(|(_, known)| **known == conn).map(|(store, _)| *store)

@@ -1,7 +1,7 @@
 //! What happens to gateways: connections, calls, ticks, an operator's wishes, starts and ends.
 
 use sharklock_gateway::outbox::Answer;
-use sharklock_gateway::{Origin, validate};
+use sharklock_gateway::validate;
 use sharklock_history::{LockId, Position, Record, What};
 use sharklock_proto::internal::v1::store_reply::Body;
 use sharklock_proto::v1::{self, CheckTokenRequest, ForceReleaseRequest, GetLockRequest};
@@ -54,6 +54,13 @@ impl World {
             self.hang_up(conn, end, silently);
         }
         self.queue.plan(self.now + back_ns, Event::GatewayStarts(number));
+    }
+
+    /// The gateways that answer now, by their numbers.
+    pub(crate) fn gateways_up(&self) -> Vec<usize> {
+        let numbered = (1..).zip(&self.gateways);
+        let up = numbered.filter(|(_, it)| it.process.is_some() && it.paused_until <= self.now);
+        up.map(|(number, _)| number).collect()
     }
 
     pub(crate) fn gateway_pauses(&mut self, number: usize, until: u64) {
@@ -319,13 +326,9 @@ impl World {
         let gateway = &mut self.gateways[number - 1];
         let now_us = gateway.now_us(self.now);
         let process = gateway.process.as_mut().expect("it lives");
-        process.last_call += 1;
-        let call = process.last_call;
+        let call = process.asks(now_us, "operator", checked);
         let look = Look { asked_ns: self.now, name, token: token.filter(|_| is_check), by: None };
         process.asked.insert(call, look);
-        let stream = process.operator.number();
-        let origin = Origin { events_to: stream, is_unary: false, address: "operator" };
-        process.operator.submit(now_us, [(call, checked)].into_iter(), origin);
         self.after_gateway(number);
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use sharklock_dataserver::Pace;
-use sharklock_gateway::{Origin, validate};
+use sharklock_gateway::validate;
 use sharklock_locktable::LockTable;
 use sharklock_proto::v1::ForceReleaseRequest;
 use sharklock_rangemap::RangeId;
@@ -122,22 +122,15 @@ impl World {
         let gateway = &mut self.gateways[at];
         let now_us = gateway.now_us(now);
         let process = gateway.process.as_mut().expect("it is up");
-        process.last_call += 1;
-        let call = process.last_call;
-        process
-            .asked
-            .insert(call, Look { asked_ns: now, name: name.clone(), token: None, by: None });
         let request = ForceReleaseRequest {
-            name,
+            name: name.clone(),
             token: Some(token),
             reason: "nobody comes back".to_owned(),
             now: false,
             operator: format!("g{}", at + 1),
         };
-        let calls = [(call, validate::force_release(request))];
-        let origin =
-            Origin { events_to: process.operator.number(), is_unary: false, address: "operator" };
-        process.operator.submit(now_us, calls.into_iter(), origin);
+        let call = process.asks(now_us, "operator", validate::force_release(request));
+        process.asked.insert(call, Look { asked_ns: now, name, token: None, by: None });
         self.after_gateway(at + 1);
     }
 }

@@ -157,9 +157,7 @@ impl World {
             self.lists.open = None;
             return;
         }
-        let up = self.gateways.iter().enumerate();
-        let up = up.filter(|(_, it)| it.process.is_some() && it.paused_until <= self.now);
-        let up: Vec<usize> = up.map(|(at, _)| at + 1).collect();
+        let up = self.gateways_up();
         let Some(list) = &mut self.lists.open else { return };
         if up.is_empty() {
             return self.queue.plan(self.now + S, Event::List(ListStep::Page(list.number)));

@@ -1,8 +1,8 @@
 //! An operator who takes away what a session has, range by range, at one gateway.
 
+use sharklock_gateway::outbox::Answer;
 use sharklock_gateway::session_walks::Revocation;
 use sharklock_gateway::validate::{self, Checked, Frame};
-use sharklock_gateway::{Origin, outbox::Answer};
 use sharklock_proto::internal::v1::store_reply::Body;
 use sharklock_proto::internal::v1::{RevokeRangeSession, store_call};
 use sharklock_proto::v1::{ReleaseRequest, RevokeSessionRequest};
@@ -47,9 +47,7 @@ impl World {
     pub(crate) fn revoke(&mut self) {
         self.plan_revocation();
         let now = self.now;
-        let up = self.gateways.iter().enumerate();
-        let up = up.filter(|(_, it)| it.process.is_some() && it.paused_until <= now);
-        let up: Vec<usize> = up.map(|(at, _)| at + 1).collect();
+        let up = self.gateways_up();
         if up.is_empty() || self.is_winding_down {
             return;
         }
@@ -91,13 +89,9 @@ impl World {
             self.revoking = None;
             return self.counters.count("revocations that went everywhere");
         };
-        process.last_call += 1;
-        (revoking.call, revoking.order) = (process.last_call, order.clone());
-        let calls =
-            [(revoking.call, Ok(Checked::of_range(store_call::Body::RevokeRangeSession(order))))];
-        let origin =
-            Origin { events_to: process.operator.number(), is_unary: false, address: "operator" };
-        process.operator.submit(now_us, calls.into_iter(), origin);
+        revoking.order = order.clone();
+        let question = Checked::of_range(store_call::Body::RevokeRangeSession(order));
+        revoking.call = process.asks(now_us, "operator", Ok(question));
         self.after_gateway(number);
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use sharklock_client::session::LeaseCell;
 use sharklock_client::{Condition, FencingToken, LockMode, LostReason, Request, Wait};
-use sharklock_gateway::{Origin, validate};
+use sharklock_gateway::validate;
 use sharklock_proto::v1::{self, GetLockRequest, LockInfo};
 
 use crate::client::{ClientNode, Taken};
@@ -157,9 +157,7 @@ impl World {
         let Some(hold) = hold.filter(|hold| !hold.is_asked) else { return };
         let name = hold.name.to_string();
         self.queue.plan(now + LOOK_NS, Event::TakeBack { client: number, life, entry });
-        let up = self.gateways.iter().enumerate();
-        let up = up.filter(|(_, it)| it.process.is_some() && it.paused_until <= now);
-        let up: Vec<usize> = up.map(|(at, _)| at + 1).collect();
+        let up = self.gateways_up();
         if client.paused_until > now || up.is_empty() {
             return;
         }
@@ -167,14 +165,10 @@ impl World {
         let gateway = &mut self.gateways[at - 1];
         let now_us = gateway.now_us(now);
         let process = gateway.process.as_mut().expect("it is up");
-        process.last_call += 1;
-        let call = process.last_call;
         let request = GetLockRequest { name: name.clone(), waiters_max: 1 };
+        let call = process.asks(now_us, "client", validate::get_lock(request));
         let look = Look { asked_ns: now, name, token: None, by: Some((number, life, entry)) };
         process.asked.insert(call, look);
-        let origin =
-            Origin { events_to: process.operator.number(), is_unary: false, address: "client" };
-        process.operator.submit(now_us, [(call, validate::get_lock(request))].into_iter(), origin);
         self.after_gateway(at);
     }
 

@@ -1,6 +1,6 @@
 //! Those who watch locks: one question after the other, each at any gateway, as `Client::watch` asks.
 
-use sharklock_gateway::{Origin, outbox::Answer, validate};
+use sharklock_gateway::{outbox::Answer, validate};
 use sharklock_proto::internal::v1::store_reply::Body;
 use sharklock_proto::v1::{WatchLockRequest, WatchLockResponse};
 use sharklock_rangemap::RangeId;
@@ -66,9 +66,7 @@ impl World {
         if self.watchers[number].turn != turn || self.watches_are_over {
             return;
         }
-        let up = self.gateways.iter().enumerate();
-        let up = up.filter(|(_, it)| it.process.is_some() && it.paused_until <= now);
-        let up: Vec<usize> = up.map(|(at, _)| at + 1).collect();
+        let up = self.gateways_up();
         let watcher = &mut self.watchers[number];
         watcher.turn += 1;
         watcher.asked = None;
@@ -86,17 +84,9 @@ impl World {
         let gateway = &mut self.gateways[at - 1];
         let (life, now_us) = (gateway.life, gateway.now_us(now));
         let process = gateway.process.as_mut().expect("it is up");
-        process.last_call += 1;
-        let call = process.last_call;
+        let call = process.asks(now_us, "watcher", validate::watch_lock(request));
         process.watched.insert(call, number);
         watcher.asked = Some((at, life, call));
-        let origin =
-            Origin { events_to: process.operator.number(), is_unary: false, address: "watcher" };
-        process.operator.submit(
-            now_us,
-            [(call, validate::watch_lock(request))].into_iter(),
-            origin,
-        );
         self.after_gateway(at);
     }
 
