@@ -773,11 +773,11 @@ impl Cluster {
             return down_gone(v1::GoneReason::Orphaned);
         } else if hold.token != call.token && !is_duplicate {
             return down_gone(gone);
-        } else if hold.ending.is_some() {
-            return refused("HOLD_ENDING");
         } else if is_duplicate {
             let token = hold.token;
             return down(v1::DowngradeOutcome::Downgraded, token, v1::GoneReason::Unspecified);
+        } else if hold.ending.is_some() {
+            return refused("HOLD_ENDING");
         } else if hold.shared {
             return refused("MODE_MISMATCH");
         }
