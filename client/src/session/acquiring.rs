@@ -324,6 +324,9 @@ impl SessionCore {
         let Some(valid_until) = acquisition.lease.valid_until() else { return };
         assert!(valid_until > now, "a guard is handed out only while its lease runs");
         let Hold { token, fence_floor, position } = hold;
+        // The answer to an older Acquire may have told that the claim was done (network model, seed
+        // 3133): the repeated claim must not decide about the guard that goes out now.
+        acquisition.changes.clear();
         acquisition.phase = Phase::Held { token, in_jeopardy: false };
         let agreement = acquisition.agreement;
         let grant = Grant { id, token, fence_floor, valid_until, position, agreement };
@@ -373,6 +376,9 @@ impl SessionCore {
         error: AcquireError,
         effects: &mut Effects,
     ) {
+        let is_out =
+            self.open.get(&id).is_some_and(|it| matches!(it.phase, Phase::Held { .. }));
+        assert!(!is_out, "{id:?} is held by its user, and would be let go for {error:?}");
         effects.notices.push(Notice::Decided { id, result: Err(error) });
         self.close(now, id, effects);
     }
