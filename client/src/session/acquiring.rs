@@ -7,7 +7,6 @@ use super::{
     AcquireAnswer, AcquireOutcome, Asked, Attempt, Call, Echo, Effects, GoneReason, Notice, Pushed,
     PushedKind, SessionCore, Via,
     acquisition::{Acquisition, Hold, Phase},
-    closing::Way,
 };
 use crate::{
     error::{AcquireError, LostReason},
@@ -152,12 +151,8 @@ impl SessionCore {
         effects: &mut Effects,
     ) {
         match outcome {
-            AcquireOutcome::Granted { token, .. } => {
-                self.close_stray(now, id, name, Way::Release(token), effects);
-            }
-            AcquireOutcome::Queued { .. } => {
-                self.close_stray(now, id, name, Way::Cancel, effects);
-            }
+            AcquireOutcome::Granted { .. } => self.close_granted_stray(now, id, name, effects),
+            AcquireOutcome::Queued { .. } => self.close_stray(now, id, name, effects),
             // It may still hold, ending: only the answer to the release says that it has ended.
             AcquireOutcome::Gone(GoneReason::ForceReleased) => {}
             AcquireOutcome::HeldByOther { .. }
@@ -208,7 +203,7 @@ impl SessionCore {
                     let hold = Hold { token, fence_floor, position };
                     self.granted(now, id, hold, None, effects);
                 } else {
-                    self.close_stray(now, id, &Arc::from(name), Way::Release(token), effects);
+                    self.close_granted_stray(now, id, &Arc::from(name), effects);
                 }
             }
             PushedKind::Gone(reason) => {
@@ -376,8 +371,7 @@ impl SessionCore {
         error: AcquireError,
         effects: &mut Effects,
     ) {
-        let is_out =
-            self.open.get(&id).is_some_and(|it| matches!(it.phase, Phase::Held { .. }));
+        let is_out = self.open.get(&id).is_some_and(|it| matches!(it.phase, Phase::Held { .. }));
         assert!(!is_out, "{id:?} is held by its user, and would be let go for {error:?}");
         effects.notices.push(Notice::Decided { id, result: Err(error) });
         self.close(now, id, effects);

@@ -29,8 +29,8 @@ pub(super) enum Way {
 pub(super) struct Closing {
     name: Arc<str>,
     way: Way,
-    /// Only its id is known for certain: whatever servers say of its token may be over.
-    by_id: bool,
+    /// It was sent when the cluster was known to have granted it.
+    knew_of_grant: bool,
     /// No lease is left after this, or nobody cares.
     until: Duration,
     /// Time between repetitions, doubled.
@@ -49,7 +49,7 @@ impl Closing {
         Self {
             name,
             way,
-            by_id: false,
+            knew_of_grant: false,
             // A lapsed lease is worth one more interval: the cluster may hold it longer.
             until: lease.valid_until().unwrap_or(now + lease.ttl).max(now + lease.call_interval()),
             interval: lease.call_interval(),
@@ -79,6 +79,7 @@ impl SessionCore {
             return;
         };
         let is_moving = acquisition.changes.front().is_some_and(PendingChange::may_move_token);
+        // Only its id is known for certain: whatever servers said of its token may be over.
         let by_id = acquisition.may_have_other_token || is_moving;
         let way = match &acquisition.phase {
             Phase::Requested if acquisition.surely_unknown() => {
@@ -93,33 +94,43 @@ impl SessionCore {
         };
         let name = Arc::clone(&acquisition.request.name);
         let mut closing = Closing::new(now, name, way, &acquisition.lease);
-        (closing.armed, closing.by_id) = (acquisition.armed, by_id);
+        closing.armed = acquisition.armed;
+        closing.knew_of_grant = acquisition.token().is_some();
         self.start_closing(now, id, closing, effects);
     }
 
-    /// A server told of an acquisition that nobody has a handle for: it is closed the way that
-    /// fits, unless that is under way already (D7, holes 14, 16, 17, 19).
+    /// A server told of an acquisition that nobody has a handle for: it is closed, unless that is
+    /// under way already (D7, holes 14, 16, 17, 19). Its id is all that is certain: the token in an
+    /// old answer may be the one from before a downgrade (simulator, seed 1150000035).
     pub(super) fn close_stray(
         &mut self,
         now: Duration,
         id: AcquisitionId,
         name: &Arc<str>,
-        way: Way,
         effects: &mut Effects,
     ) {
-        match self.closing.get_mut(&id) {
-            Some(closing) => {
-                // A Cancel on its way does the same, if it is not recorded ahead of the grant.
-                if closing.way == Way::Cancel && way != Way::Cancel && !closing.by_id {
-                    closing.way = way;
-                    self.send_if_connected(now, id, effects);
-                }
-            }
-            None => {
-                let lease = Lease::new(TTL_DEFAULT, None);
-                let closing = Closing::new(now, Arc::clone(name), way, &lease);
-                self.start_closing(now, id, closing, effects);
-            }
+        if !self.closing.contains_key(&id) {
+            let lease = Lease::new(TTL_DEFAULT, None);
+            let closing = Closing::new(now, Arc::clone(name), Way::Cancel, &lease);
+            self.start_closing(now, id, closing, effects);
+        }
+    }
+
+    /// The same, of one that was granted. A Cancel on its way does the same, if it is not recorded
+    /// ahead of the grant: one that was sent without knowing of a grant is repeated.
+    pub(super) fn close_granted_stray(
+        &mut self,
+        now: Duration,
+        id: AcquisitionId,
+        name: &Arc<str>,
+        effects: &mut Effects,
+    ) {
+        let is_known = self.closing.contains_key(&id);
+        self.close_stray(now, id, name, effects);
+        let Some(closing) = self.closing.get_mut(&id) else { return };
+        let knew_of_grant = std::mem::replace(&mut closing.knew_of_grant, true);
+        if is_known && closing.way == Way::Cancel && !knew_of_grant {
+            self.send_if_connected(now, id, effects);
         }
     }
 

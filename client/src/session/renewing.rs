@@ -6,7 +6,6 @@ use super::{
     Asked, Attempt, Call, Echo, Effects, KEEP_ALIVE_ITEMS_MAX, KeepAliveAnswer, KeepAliveState,
     Notice, SessionCore, Via,
     acquisition::{Hold, Phase},
-    closing::Way,
     spare::ways,
 };
 use crate::{
@@ -152,11 +151,11 @@ impl SessionCore {
         effects: &mut Effects,
     ) {
         match state {
-            KeepAliveState::Held { token, .. } | KeepAliveState::Ending { token, .. } => {
-                self.close_stray(now, id, &Arc::from(name), Way::Release(token), effects);
+            KeepAliveState::Held { .. } | KeepAliveState::Ending { .. } => {
+                self.close_granted_stray(now, id, &Arc::from(name), effects);
             }
             KeepAliveState::Waiting { .. } => {
-                self.close_stray(now, id, &Arc::from(name), Way::Cancel, effects);
+                self.close_stray(now, id, &Arc::from(name), effects);
             }
             // The answer to a KeepAlive from before the close says nothing about the close.
             KeepAliveState::Gone(_) => {}
@@ -269,7 +268,7 @@ impl SessionCore {
         effects: &mut Effects,
     ) {
         if !self.open.contains_key(&id) {
-            self.close_stray(now, id, &Arc::from(name), Way::Release(token), effects);
+            self.close_granted_stray(now, id, &Arc::from(name), effects);
         }
         let mut of_hold = self.of_hold(name, token);
         if !of_hold.contains(&id) {
