@@ -12,7 +12,6 @@ use sharklock_client::{
 use sharklock_history::End;
 use sharklock_rangemap::RangeId;
 
-use crate::check::CLOCKS;
 use crate::client::{Held, Stage, Taken};
 use crate::dice::Dice;
 use crate::note;
@@ -31,6 +30,7 @@ impl Options {
         let (revoke, revokes) = (dice.scale(2_000, 60_000), dice.one_in(2));
         let watchers = dice.between(2, 6);
         let (crashes, crash) = (!dice.one_in(4), dice.scale(4_000, 60_000));
+        let doomed = *dice.pick(&[0, 10, 40]);
         // L4 compares how fast ranges answer.
         if !on || self.faulty_stores > 0 {
             return;
@@ -44,6 +44,7 @@ impl Options {
         if crashes && self.crash_client_mean_ms == 0 && self.has_faults() {
             self.crash_client_mean_ms = crash;
         }
+        self.doomed_pct = if self.crash_client_mean_ms > 0 { doomed } else { 0 };
     }
 
     /// A condition in order, and the lease that goes with it: the given one, or a little more.
@@ -257,6 +258,7 @@ impl World {
             self.taken_back(number, &takes_back, true);
         }
         self.agreed(number, ticket);
+        self.may_be_doomed(number, ticket);
     }
 
     /// S14: no lock-delay stood in the way of a grant.
@@ -355,28 +357,5 @@ impl World {
             }
             _ => Ok(()),
         }
-    }
-
-    /// A client dies while it has a guard with a lock-delay: its place stays taken.
-    pub(crate) fn dies_holding(&mut self, number: usize, taken: &Taken) {
-        let client = &self.clients[number - 1];
-        let (Stage::Held(held), Some(agreement)) = (&taken.stage, taken.cell.agreement()) else {
-            return;
-        };
-        let until = taken.cell.valid_until();
-        let is_out = taken.cell.lost().is_none() && until > client.now(self.now);
-        let joins = taken.request.reenter.is_some() || held.was_reentered;
-        let Some(delay) = agreement.condition.lock_delay else { return };
-        let name = &taken.request.name;
-        // What stays ends by an operator, at any time.
-        let stays = agreement.condition.holds();
-        if !is_out || joins || held.is_changing || stays || self.names.is_broken(name) {
-            return;
-        }
-        let Some(until) = client.clock.when(until) else { return };
-        let until = until + delay.as_nanos() as u64 * CLOCKS / 100;
-        let token = held.grant.token.as_u64();
-        self.counters.count("deaths with a lock-delay");
-        self.checks.agreed.died_holding(name, token, taken.request.mode, until);
     }
 }

@@ -16,6 +16,7 @@ mod client_spare;
 mod clock;
 mod closing;
 mod dice;
+mod doomed;
 mod elsewhere;
 mod faults;
 mod gateway;

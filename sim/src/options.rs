@@ -245,6 +245,8 @@ options! {
     revoke_mean_ms,
     /// How many watch a lock.
     watchers,
+    /// Share of holds with a lock-delay whose client dies while it has them.
+    doomed_pct,
 }
 
 /// Faults that a run without faults lacks, all of them.
@@ -275,7 +277,7 @@ const OF_STORES: [&str; 14] = [
 ];
 
 /// Faults of clients, of gateways and of what is between them and others.
-const ELSEWHERE: [&str; 15] = [
+const ELSEWHERE: [&str; 16] = [
     "stall_streams_mean_ms",
     "cut_stream_mean_ms",
     "crash_gateway_mean_ms",
@@ -291,6 +293,7 @@ const ELSEWHERE: [&str; 15] = [
     "force_mean_ms",
     "give_up_pct",
     "drop_guard_pct",
+    "doomed_pct",
 ];
 
 impl Options {
@@ -423,6 +426,7 @@ impl Options {
             close_pct: 0,
             revoke_mean_ms: 0,
             watchers: 0,
+            doomed_pct: 0,
         }
     }
 

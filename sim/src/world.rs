@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use sharklock_dataserver::LockRange;
 use sharklock_history::{FencingOracle, Recorder};
@@ -273,6 +274,17 @@ pub enum Event {
         /// Which.
         client: usize,
     },
+    /// A client dies, if it still has this guard.
+    Doomed {
+        /// Which client.
+        client: usize,
+        /// In which life.
+        instance: u64,
+        /// Which guard.
+        ticket: u64,
+    },
+    /// The range of this lock gets another leader.
+    LeaderLeaves(Arc<str>),
     /// Something happens with a list of locks.
     List(ListStep),
     /// Somebody wants a range to be split.
@@ -668,6 +680,8 @@ impl World {
             Event::Fault(fault) => self.fault(fault),
             Event::Ease(ease) => self.ease(ease),
             Event::Ambush { client } => self.ambush(client),
+            Event::Doomed { client, instance, ticket } => self.doomed(client, instance, ticket),
+            Event::LeaderLeaves(name) => self.leader_leaves(&name),
             Event::List(step) => self.list_step(step),
             Event::Split => self.split(),
             Event::Order => self.order_something(),
