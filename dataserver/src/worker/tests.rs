@@ -20,6 +20,7 @@ use super::*;
 use crate::{
     front::{Asker, Query, Read},
     memory::Charge,
+    watching::Watch,
     wire::Caller,
 };
 
@@ -284,6 +285,23 @@ fn an_acquire_whose_name_left_before_it_was_answered_is_repeated_under_its_id() 
     rig.settle();
     let Some(store_reply::Body::Error(error)) = rig.answer(to) else { panic!("an answer") };
     assert!(matches!(error.kind, Some(Kind::Indeterminate(_))), "{error:?}");
+}
+
+/// The change and the split are applied in one turn: the table that is left would show the lock as free,
+/// at a newer version (simulator, seed 114).
+#[test]
+fn who_watches_a_lock_that_changed_and_left_in_one_turn_asks_elsewhere() {
+    let mut rig = Rig::new();
+    let (to, granted) = (rig.to(), rig.to());
+    let now = rig.now;
+    rig.front().watches.wait(now, "z".into(), Watch { to, shown_max: 8, known: 7 });
+    rig.propose(AFTER, vec![acquire(granted, 1, "z")]);
+    rig.settle();
+    assert_eq!(rig.answer(to), None, "no state of a lock that is not here");
+    rig.front().leading.as_mut().expect("it leads").version = BEFORE;
+    rig.worker.follow_bounds(rig.now, PARENT);
+    rig.settle();
+    assert_eq!(rig.moved(to), [(PARENT.0, AFTER), (CHILD.0, AFTER)]);
 }
 
 #[test]
