@@ -9,6 +9,7 @@ use super::{
     acquisition::{Acquisition, Hold, Phase},
 };
 use crate::{
+    condition::Agreement,
     error::{AcquireError, LostReason},
     failure::{Failure, Verdict},
     grant::Grant,
@@ -77,8 +78,7 @@ impl SessionCore {
             matches!(outcome, AcquireOutcome::Granted { .. } | AcquireOutcome::Queued { .. });
         let is_told = is_open && !acquisition.agreement_known;
         let was_granted = matches!(acquisition.phase, Phase::Granted { .. });
-        // Once the guard is out its user may have agreed about another lease.
-        if !matches!(acquisition.phase, Phase::Held { .. } | Phase::Lost { .. }) {
+        if let Some(agreement) = counts(&acquisition.phase, &outcome, agreement) {
             acquisition.take_terms(ttl, agreement);
         }
         acquisition.acquires_count = acquisition.acquires_count.saturating_sub(1);
@@ -407,6 +407,31 @@ impl SessionCore {
             }
         };
         self.fail(now, id, error, effects);
+    }
+}
+
+/// What an answer says of the agreement about a hold of this phase; `None`: nothing. Once the guard is
+/// out its user may have agreed to something else.
+fn counts(
+    phase: &Phase,
+    outcome: &AcquireOutcome,
+    agreement: Option<Agreement>,
+) -> Option<Option<Agreement>> {
+    match (phase, outcome) {
+        (Phase::Held { .. } | Phase::Lost { .. }, _) => None,
+        // An older grant of the same id was another hold (hole 34).
+        (Phase::Granted { hold, .. }, AcquireOutcome::Granted { token, .. }) => {
+            (*token >= hold.token).then_some(agreement)
+        }
+        (Phase::Granted { .. }, _) => None,
+        (Phase::Requested | Phase::Waiting { .. }, AcquireOutcome::Granted { .. }) => {
+            Some(agreement)
+        }
+        // Whoever waits to take a hold back is told what is agreed about that one. Its own hold keeps
+        // that and begins at revision 0: a claim by another is never done (simulator, seed 1170000213).
+        (Phase::Requested | Phase::Waiting { .. }, _) => {
+            Some(agreement.map(|it| Agreement { revision: 0, ..it }))
+        }
     }
 }
 
