@@ -5,9 +5,9 @@ use std::{fs::File, io::Write as _, path::Path, process, time::Duration};
 use sharklock_bench::{Interval, Latencies, Load, LoadError, Report, Workload};
 
 use crate::{
-    admin::UNREACHABLE_HINT,
+    admin::call_failure,
     args::{self, BenchArgs, Output, ReachArgs},
-    exit::{FAILED, Failure, OK, UNREACHABLE, USAGE},
+    exit::{FAILED, Failure, OK, USAGE},
     render::{json, print, printable, table},
     server::Stop,
 };
@@ -68,9 +68,7 @@ fn cannot_write(path: &Path, why: &std::io::Error) -> Failure {
 fn failure(error: LoadError) -> Failure {
     match error {
         LoadError::Config(_) => Failure::new(USAGE, error.to_string()),
-        LoadError::Unreachable(why) => {
-            Failure::new(UNREACHABLE, why.to_string()).hint(UNREACHABLE_HINT)
-        }
+        LoadError::Unreachable(why) => call_failure(why),
         LoadError::Disk { .. } => Failure::new(FAILED, error.to_string())
             .hint("name a directory on the server's disk with --fsync-dir"),
     }

@@ -2,7 +2,14 @@
 //!
 //! The codes are user interface (D17, D18; the numbers above 63 are those of sysexits.h).
 
-use std::{fmt, io::Write as _, process::ExitCode};
+use std::{
+    fmt,
+    io::Write as _,
+    process::ExitCode,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use serde::Serialize;
 
 /// The command did what it was asked to do.
 pub const OK: u8 = 0;
@@ -38,6 +45,7 @@ pub const NOT_FOUND: u8 = 127;
 #[derive(Debug, PartialEq, Eq)]
 pub struct Failure {
     code: u8,
+    reason: String,
     error: String,
     causes: Vec<String>,
     hint: Option<String>,
@@ -46,7 +54,15 @@ pub struct Failure {
 impl Failure {
     /// Ends with `code` and the line `error: …`.
     pub fn new(code: u8, error: impl Into<String>) -> Self {
-        Self { code, error: error.into(), causes: Vec::new(), hint: None }
+        let reason = reason_of(code).to_owned();
+        Self { code, reason, error: error.into(), causes: Vec::new(), hint: None }
+    }
+
+    /// Sets what programs tell it by: UPPER_SNAKE_CASE, as servers and the client library name it.
+    /// Unless it is set, the exit code gives it.
+    pub fn reason(mut self, reason: impl Into<String>) -> Self {
+        self.reason = reason.into();
+        self
     }
 
     /// Adds a line `cause: …`; causes are printed in the order they were added.
@@ -61,6 +77,26 @@ impl Failure {
         self
     }
 
+    /// A server was there, and could not serve the call: the cluster may say why.
+    pub fn is_unserved(&self) -> bool {
+        let may_be = ["NO_LEADER", "NO_MASTER", "NO_ANSWER", "INDETERMINATE"];
+        self.code == UNREACHABLE && may_be.contains(&&*self.reason)
+    }
+
+    /// The cluster has said what is the matter, and what to do next. Where it is not known whether the
+    /// call was done, to find that out stays the next step.
+    pub fn explained(mut self, problem: &str, next_step: &str) -> Self {
+        if self.reason == "NO_ANSWER" {
+            self.error = "a gateway answers, but the call could not be served in time".to_owned();
+            self.causes.clear();
+        }
+        self.causes.push(problem.to_owned());
+        if self.reason != "INDETERMINATE" && !next_step.is_empty() {
+            self.hint = Some(next_step.to_owned());
+        }
+        self
+    }
+
     /// The fault on one line, where it is part of a longer text.
     pub fn told(&self) -> String {
         one_line(&self.error)
@@ -72,10 +108,73 @@ impl Failure {
         self.code
     }
 
-    /// Prints it to stderr and returns its exit code. A closed stderr changes nothing about the end.
+    /// Prints it and returns its exit code: three lines on stderr; or where JSON was asked for, a
+    /// document on stdout, which is where the reader of a result looks. That nobody reads it changes
+    /// nothing about the end.
     pub fn report(&self) -> ExitCode {
-        let _ = write!(std::io::stderr().lock(), "{self}");
+        if AS_JSON.load(Ordering::Relaxed) {
+            let _ = crate::render::print(&crate::render::json(&self.document()));
+        } else {
+            let _ = write!(std::io::stderr().lock(), "{self}");
+        }
         ExitCode::from(self.code)
+    }
+
+    /// As programs read it.
+    pub fn document(&self) -> ErrorDocument<'_> {
+        ErrorDocument {
+            schema: "sharklock.v1.Error",
+            error: ErrorBody {
+                code: self.code,
+                reason: &self.reason,
+                message: &self.error,
+                causes: &self.causes,
+                hint: self.hint.as_deref(),
+            },
+        }
+    }
+}
+
+/// Failures are printed as JSON from now on.
+pub fn report_as_json() {
+    AS_JSON.store(true, Ordering::Relaxed);
+}
+
+static AS_JSON: AtomicBool = AtomicBool::new(false);
+
+/// A failure as JSON.
+#[derive(Debug, Serialize)]
+pub struct ErrorDocument<'a> {
+    schema: &'static str,
+    error: ErrorBody<'a>,
+}
+
+#[derive(Debug, Serialize)]
+struct ErrorBody<'a> {
+    /// The exit code.
+    code: u8,
+    /// UPPER_SNAKE_CASE: what programs tell it by.
+    reason: &'a str,
+    /// For people.
+    message: &'a str,
+    /// For people: what led to it, the nearest first.
+    causes: &'a [String],
+    /// For people: what to do next.
+    hint: Option<&'a str>,
+}
+
+/// The reason of a failure that has no other one.
+fn reason_of(code: u8) -> &'static str {
+    match code {
+        USAGE | LOCK_USAGE => "USAGE",
+        UNREACHABLE => "UNREACHABLE",
+        INTERNAL => "INTERNAL",
+        CONFIG => "CONFIG",
+        LOST => "LOST",
+        STILL_RUNS => "STILL_RUNS",
+        NOT_EXECUTABLE => "NOT_EXECUTABLE",
+        NOT_FOUND => "NOT_FOUND",
+        _ => "FAILED",
     }
 }
 
@@ -112,6 +211,42 @@ mod tests {
             "error: cannot use ./d\ncause: in use by pid 7\nhint: choose another with --data-dir\n"
         );
         assert_eq!(failure.code(), 78);
+    }
+
+    #[test]
+    fn programs_read_a_failure_as_json() {
+        let failure = Failure::new(UNREACHABLE, "nobody leads the range").cause("silent");
+        let failure = failure.reason("NO_LEADER").hint("sharklock status");
+        let document = serde_json::to_value(failure.document()).expect("it is JSON");
+        let expected = serde_json::json!({
+            "schema": "sharklock.v1.Error",
+            "error": {
+                "code": 69,
+                "reason": "NO_LEADER",
+                "message": "nobody leads the range",
+                "causes": ["silent"],
+                "hint": "sharklock status",
+            },
+        });
+        assert_eq!(document, expected);
+        let document = serde_json::to_value(Failure::new(USAGE, "x").document());
+        assert_eq!(document.expect("it is JSON")["error"]["reason"], "USAGE");
+    }
+
+    #[test]
+    fn what_the_cluster_says_takes_the_place_of_a_guess() {
+        let failure = Failure::new(UNREACHABLE, "silence").reason("NO_ANSWER").cause("no answer");
+        assert_eq!(
+            failure.explained("no majority", "start 2").to_string(),
+            "error: a gateway answers, but the call could not be served in time\n\
+             cause: no majority\nhint: start 2\n"
+        );
+        let unknown = Failure::new(UNREACHABLE, "done or not").reason("INDETERMINATE").hint("look");
+        assert_eq!(
+            unknown.explained("no majority", "start 2").to_string(),
+            "error: done or not\ncause: no majority\nhint: look\n"
+        );
+        assert!(!Failure::new(FAILED, "no").reason("NO_LEADER").is_unserved());
     }
 
     #[test]

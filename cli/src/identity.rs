@@ -14,6 +14,15 @@ pub fn default_owner() -> String {
     owner(user.as_deref(), host, process::id())
 }
 
+/// The name of this machine, as far as it fits into the name of a node.
+pub fn host() -> String {
+    let names = nix::sys::utsname::uname().ok();
+    let name = names.as_ref().and_then(|names| names.nodename().to_str()).unwrap_or_default();
+    let fits = |c: &char| c.is_ascii_alphanumeric() || "._-".contains(*c);
+    let name: String = name.chars().filter(fits).take(64).collect();
+    if name.is_empty() { "unnamed".to_owned() } else { name }
+}
+
 /// Host names have up to 64 bytes on Linux, user names 32; anything longer is cut.
 fn owner(user: Option<&str>, host: Option<&str>, pid: u32) -> String {
     let clean = |text: Option<&str>| -> String {

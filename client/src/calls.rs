@@ -17,7 +17,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 use tonic::{
-    Status,
+    Code, Status,
     transport::{Channel, Endpoint},
 };
 
@@ -27,8 +27,8 @@ use crate::{
     cluster::{ClusterMismatch, Standing},
     clusters::{self, Clusters, UNNAMED},
     endpoint::shown,
-    error::CallError,
-    failure::Verdict,
+    error::{CallError, NO_ANSWER, NOT_CONNECTED},
+    failure::{Failure, Verdict},
     ids::{FencingToken, Position},
     race::Race,
     request::Holder,
@@ -311,7 +311,9 @@ impl Calls {
     {
         let answered = self.ask_within(within, request, Repeat::Freely, call).await;
         let answered = answered.map_err(|error| match error {
-            CallError::Indeterminate { message } => CallError::Unavailable { message },
+            CallError::Indeterminate { message } => {
+                CallError::Unavailable { reason: NO_ANSWER.to_owned(), message }
+            }
             error => error,
         })?;
         Ok(answered.response)
@@ -355,7 +357,11 @@ impl Calls {
         let mut attempts = Race::default();
         let mut rounds = Rounds::begin(self.current.load(Ordering::Relaxed), self.endpoints.len());
         let mut next_at = Some(Instant::now());
-        let mut message = "no answer in time".to_owned();
+        let mut last = Failure {
+            reason: NO_ANSWER.to_owned(),
+            message: "no answer in time".to_owned(),
+            ..Failure::default()
+        };
         // Each attempt that runs, and whether the call may have left this process.
         let mut running: Vec<(usize, Arc<AtomicBool>)> = Vec::new();
         // An attempt without an answer may have been done.
@@ -366,12 +372,12 @@ impl Calls {
                 (at, result) = attempts.next() => {
                     let left = has_left(&running, |running| running == at);
                     running.retain(|(running, _)| *running != at);
-                    let status = match result {
+                    let failure = match result {
                         Err(Fault::OtherCluster(mismatch)) => {
                             if self.is_lost_to_others() {
                                 return Err(CallError::OtherCluster(mismatch));
                             }
-                            message = mismatch.to_string();
+                            last.message = mismatch.to_string();
                             next_at = Some(Instant::now() + rounds.failed());
                             continue;
                         }
@@ -380,17 +386,16 @@ impl Calls {
                             let is_first = !may_be_done && !has_left(&running, |_| true);
                             return Ok(Answered { response, is_first });
                         }
-                        Err(Fault::Status(status)) => status,
+                        Err(Fault::Failed(failure)) => failure,
                     };
-                    let failure = status::failure(&status);
                     match failure.verdict() {
                         Verdict::Refused => return Err(failure.into_call_error(false)),
                         Verdict::NotKnown => may_be_done |= left,
                         Verdict::NotDone => {}
                     }
-                    message = failure.message;
+                    last = failure;
                     if may_be_done && repeat == Repeat::UnlessSent {
-                        return Err(CallError::Indeterminate { message });
+                        return Err(CallError::Indeterminate { message: last.message });
                     }
                     next_at = Some(Instant::now() + rounds.failed());
                 }
@@ -405,9 +410,10 @@ impl Calls {
                     }
                 }
                 () = sleep_until(deadline) => {
+                    let Failure { reason, message, .. } = last;
                     return Err(match may_be_done || has_left(&running, |_| true) {
                         true => CallError::Indeterminate { message },
-                        false => CallError::Unavailable { message },
+                        false => CallError::Unavailable { reason, message },
                     });
                 }
             }
@@ -447,7 +453,12 @@ impl Calls {
         let channel = self.channels[at].get_or_try_init(|| endpoint.connect()).await;
         let channel = channel.map_err(|error| {
             self.clusters.silent(at);
-            Status::unavailable(format!("{}: {}", shown(endpoint), innermost(&error)))
+            Fault::Failed(Failure {
+                code: Code::Unavailable.into(),
+                reason: NOT_CONNECTED.to_owned(),
+                message: format!("{}: {}", shown(endpoint), innermost(&error)),
+                ..Failure::default()
+            })
         })?;
         if !self.clusters.is_ours(at) {
             // Before anything is done there.
@@ -471,13 +482,13 @@ impl Calls {
 
 /// Why an attempt came to nothing.
 enum Fault {
-    Status(Status),
+    Failed(Failure),
     OtherCluster(ClusterMismatch),
 }
 
 impl From<Status> for Fault {
     fn from(status: Status) -> Self {
-        Self::Status(status)
+        Self::Failed(status::failure(&status))
     }
 }
 

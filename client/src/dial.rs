@@ -21,9 +21,11 @@ use crate::{
     asking::Asking,
     cluster::ClusterId,
     clusters::{Clusters, UNNAMED, ask, named},
+    endpoint::shown,
+    failure::Down,
     race::Race,
     session_id::SessionId,
-    status::{explain, innermost},
+    status::{explain, failure, innermost},
     unsent::{Outgoing, Unsent},
 };
 
@@ -37,7 +39,7 @@ const DIAL_TIMEOUT_OF_MANY: Duration = Duration::from_secs(2);
 /// Messages taken from the streams in one go; the rest comes in the next turn.
 const MESSAGES_PER_TURN_MAX: usize = 32;
 
-type Dialled = Result<Box<Streams>, String>;
+type Dialled = Result<Box<Streams>, Down>;
 
 /// The endpoints to dial, and the session that dials.
 pub(crate) struct Dialler {
@@ -53,8 +55,8 @@ pub(crate) struct Dialling {
     tried: Vec<usize>,
     /// When the next is begun beside those that run; None: nobody else is left.
     next: Option<Pin<Box<Sleep>>>,
-    /// Why the others have failed, for people.
-    failures: Vec<String>,
+    /// Why the others have failed.
+    failures: Vec<Down>,
 }
 
 /// A connection that works, to the client's cluster.
@@ -91,7 +93,7 @@ impl Dialler {
         let within = if self.endpoints.len() > 1 { DIAL_TIMEOUT_OF_MANY } else { DIAL_TIMEOUT };
         async move {
             let streams = timeout(within, open(endpoint, &id)).await;
-            let silent = |_| Err(format!("no answer within {} s", within.as_secs()));
+            let silent = |_| Err(format!("no answer within {} s", within.as_secs()).into());
             let streams = streams.unwrap_or_else(silent).inspect_err(|_| clusters.silent(at))?;
             // Before anything is said to it, or taken from it.
             clusters.said(at, streams.cluster).map_err(|mismatch| mismatch.to_string())?;
@@ -118,12 +120,13 @@ impl Dialling {
         dialler: &Dialler,
         patience: Duration,
         challenger: impl Fn(&[usize]) -> Option<usize>,
-    ) -> Poll<Result<(usize, Box<Streams>), String>> {
+    ) -> Poll<Result<(usize, Box<Streams>), Down>> {
         loop {
             match self.race.poll(cx) {
                 Poll::Ready((at, Ok(streams))) => return Poll::Ready(Ok((at, streams))),
-                Poll::Ready((at, Err(why))) => {
-                    self.failures.push(format!("{}: {why}", dialler.endpoint(at).uri()));
+                Poll::Ready((at, Err(Down { reason, why }))) => {
+                    let why = format!("{}: {why}", shown(dialler.endpoint(at)));
+                    self.failures.push(Down { reason, why });
                 }
                 Poll::Pending => match &mut self.next {
                     Some(next) => std::task::ready!(next.as_mut().poll(cx)),
@@ -137,7 +140,8 @@ impl Dialling {
                     self.next = Some(Box::pin(sleep(patience)));
                 }
                 None if self.race.count() == 0 => {
-                    return Poll::Ready(Err(self.failures.join("; ")));
+                    let failures = std::mem::take(&mut self.failures);
+                    return Poll::Ready(Err(Down::of_all(failures)));
                 }
                 None => self.next = None,
             }
@@ -197,7 +201,7 @@ impl Streams {
     }
 }
 
-async fn open(endpoint: Endpoint, id: &SessionId) -> Result<Box<Streams>, String> {
+async fn open(endpoint: Endpoint, id: &SessionId) -> Result<Box<Streams>, Down> {
     let channel = endpoint.connect().await.map_err(|error| innermost(&error))?;
     let (acquires_out, urgent_out) = (Arc::new(Unsent::default()), Arc::new(Unsent::default()));
     let outgoing = |unsent: &Arc<Unsent>| Outgoing {
@@ -212,11 +216,11 @@ async fn open(endpoint: Endpoint, id: &SessionId) -> Result<Box<Streams>, String
         acquires.session(outgoing(&acquires_out)),
         urgent.session(outgoing(&urgent_out))
     );
-    let (acquires_in, urgent_in) = opened.map_err(|status| explain(&status))?;
+    let (acquires_in, urgent_in) = opened.map_err(|status| failure(&status))?;
     let named = [acquires_in.metadata(), urgent_in.metadata()].map(named);
-    let [Some(cluster), Some(_)] = named else { return Err(UNNAMED.to_owned()) };
+    let [Some(cluster), Some(_)] = named else { return Err(UNNAMED.into()) };
     if named[1] != Some(cluster) {
-        return Err("it names two clusters at once".to_owned());
+        return Err("it names two clusters at once".into());
     }
     Ok(Box::new(Streams {
         cluster,

@@ -10,6 +10,11 @@ use crate::{
     request::Holder,
 };
 
+/// The reason of an error where no server could be reached.
+pub const NOT_CONNECTED: &str = "NOT_CONNECTED";
+/// The reason of an error where servers were reached, and none has answered in time.
+pub const NO_ANSWER: &str = "NO_ANSWER";
+
 /// Why a guard does not hold its lock any more. Once lost, a guard stays lost, whatever a server
 /// says later.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -187,8 +192,11 @@ pub enum AcquireError {
     },
     /// No server could be reached, or none could serve, before the deadline. The lock was not
     /// acquired, for certain.
-    #[error("the cluster is out of reach: {message}")]
+    #[error("{}: {message}", unavailable(reason))]
     Unavailable {
+        /// Machine-readable: `NOT_CONNECTED` if no server could be reached, `NO_ANSWER` if none has
+        /// answered, else why those who did could not serve, as `NO_LEADER`.
+        reason: String,
         /// The last failure, for people.
         message: String,
     },
@@ -250,6 +258,18 @@ impl AcquireError {
             // A list is to be corrected, or this client is of no more use.
             Self::OtherCluster(_) | Self::Closed | Self::SessionEnded => false,
         }
+    }
+}
+
+/// What an `Unavailable` means, in words.
+fn unavailable(reason: &str) -> &'static str {
+    match reason {
+        NOT_CONNECTED | NO_ANSWER => "the cluster is out of reach",
+        "WRONG_PORT" => "no gateway is there",
+        "NO_CLUSTER" => "the cluster is not formed yet",
+        "NO_LEADER" => "nobody leads the range of the lock",
+        "NO_MASTER" => "no leading master answers",
+        _ => "no server could serve it in time",
     }
 }
 
@@ -391,8 +411,11 @@ pub enum CallError {
         message: String,
     },
     /// No server could be reached, or none could serve, before the deadline.
-    #[error("the cluster is out of reach: {message}")]
+    #[error("{}: {message}", unavailable(reason))]
     Unavailable {
+        /// Machine-readable: `NOT_CONNECTED` if no server could be reached, `NO_ANSWER` if none has
+        /// answered, else why those who did could not serve, as `NO_LEADER`.
+        reason: String,
         /// The last failure, for people.
         message: String,
     },

@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::error::{AcquireError, CallError, ChangeError};
+use crate::error::{AcquireError, CallError, ChangeError, NOT_CONNECTED};
 
 /// gRPC status codes that this client tells apart, by number: the core knows no gRPC.
 mod code {
@@ -32,6 +32,39 @@ pub struct Failure {
     pub retry_after: Duration,
 }
 
+/// Why there is no connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Down {
+    /// UPPER_SNAKE_CASE: what a server said, or `NOT_CONNECTED`.
+    pub reason: String,
+    /// For people.
+    pub why: String,
+}
+
+impl<S: Into<String>> From<S> for Down {
+    fn from(why: S) -> Self {
+        Self { reason: NOT_CONNECTED.to_owned(), why: why.into() }
+    }
+}
+
+impl From<Failure> for Down {
+    fn from(Failure { reason, message, .. }: Failure) -> Self {
+        let reason = if reason.is_empty() { NOT_CONNECTED.to_owned() } else { reason };
+        Self { reason, why: message }
+    }
+}
+
+impl Down {
+    /// Several endpoints that could not be reached: what a server has said is told before silence.
+    pub fn of_all(mut all: Vec<Self>) -> Self {
+        let told = all.iter().position(|down| down.reason != NOT_CONNECTED).unwrap_or(0);
+        let why = all.iter().map(|down| down.why.as_str()).collect::<Vec<_>>().join("; ");
+        let reason =
+            if all.is_empty() { NOT_CONNECTED.to_owned() } else { all.swap_remove(told).reason };
+        Self { reason, why }
+    }
+}
+
 /// The meaning of a failure for its call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -47,9 +80,12 @@ impl Failure {
     /// The reason decides; where it is missing or new, the code.
     pub fn verdict(&self) -> Verdict {
         match self.reason.as_str() {
-            "NO_LEADER" | "NOT_LEADER" | "RANGE_MOVED" | "OVERLOADED" | "TOO_OLD" => {
-                return Verdict::NotDone;
-            }
+            // The call has not left this process.
+            NOT_CONNECTED => return Verdict::NotDone,
+            // Another endpoint may be a gateway's.
+            "WRONG_PORT" => return Verdict::NotDone,
+            "NO_CLUSTER" | "NO_LEADER" | "NOT_LEADER" | "RANGE_MOVED" | "OVERLOADED"
+            | "TOO_OLD" => return Verdict::NotDone,
             // Of a split, while its range has another leader soon.
             "HANDING_OVER" | "LEADER_NOT_READY" => return Verdict::NotDone,
             // Its store has looked for one for seconds, and says so: that is not the cluster.
@@ -106,12 +142,12 @@ impl Failure {
         match self.verdict() {
             Verdict::NotKnown if !read => CallError::Indeterminate { message: self.message },
             Verdict::NotDone | Verdict::NotKnown => {
-                CallError::Unavailable { message: self.message }
+                CallError::Unavailable { reason: self.reason, message: self.message }
             }
             Verdict::Refused => {
                 let Self { code, reason, message, field, .. } = self;
                 match code {
-                    code::UNAVAILABLE => CallError::Unavailable { message },
+                    code::UNAVAILABLE => CallError::Unavailable { reason, message },
                     code::INVALID_ARGUMENT | code::OUT_OF_RANGE => {
                         CallError::Invalid { field, reason, message }
                     }
@@ -138,6 +174,7 @@ mod tests {
     fn only_what_heals_by_itself_is_retried() {
         for (code, reason, verdict) in [
             (14, "NO_LEADER", Verdict::NotDone),
+            (14, "NOT_CONNECTED", Verdict::NotDone),
             (14, "NO_MASTER", Verdict::Refused),
             (14, "HANDING_OVER", Verdict::NotDone),
             (14, "LEADER_NOT_READY", Verdict::NotDone),

@@ -81,11 +81,11 @@ mod unsent;
 pub use cluster::{BadClusterId, Because, ClusterId, ClusterMismatch, Membership, Standing};
 pub use condition::{Agreement, Condition, LeaseRule};
 pub use error::{
-    AcquireError, CallError, ChangeError, ConfigError, LockLost, LostReason, ReclaimError,
-    ReleaseError,
+    AcquireError, CallError, ChangeError, ConfigError, LockLost, LostReason, NO_ANSWER,
+    NOT_CONNECTED, ReclaimError, ReleaseError,
 };
 pub use events::{Closed, GuardEvent, GuardEventKind, GuardName};
-pub use failure::{Failure, Verdict};
+pub use failure::{Down, Failure, Verdict};
 pub use grant::Grant;
 pub use ids::{AcquisitionId, FencingToken, Position, Seq};
 pub use request::{AskMark, HeldMode, Holder, LockInfo, LockMode, Request, TTL_DEFAULT, Wait};

@@ -19,6 +19,7 @@ use crate::{
     cluster::Membership,
     clusters::Clusters,
     dial::{Dialler, Dialling, Streams},
+    failure::Down,
     session::{Rotation, patience},
     session_id::SessionId,
 };
@@ -43,7 +44,7 @@ pub(crate) enum LinkEvent {
     /// Messages of either connection have been put into the caller's list.
     Messages,
     /// The streams are gone, or could not be opened.
-    Lost { why: String },
+    Lost { why: Down },
     /// Both streams of the spare connection are open.
     SpareConnected,
     /// They are gone.
@@ -237,7 +238,7 @@ impl Link {
                         }
                     };
                     let why = format!("{}: {why}", self.endpoint().uri());
-                    return Poll::Ready(self.lost(true, why));
+                    return Poll::Ready(self.lost(true, why.into()));
                 }
             }
         }
@@ -264,7 +265,7 @@ impl Link {
                             self.spare = State::Up(streams);
                             return Poll::Ready(LinkEvent::SpareConnected);
                         }
-                        Err(why) => self.pause_spare(&why),
+                        Err(down) => self.pause_spare(&down.why),
                     }
                 }
                 State::Up(streams) => {
@@ -287,7 +288,8 @@ impl Link {
         self.spare.hang_up(State::Pausing(Box::pin(tokio::time::sleep(pause))));
     }
 
-    fn lost(&mut self, was_up: bool, why: String) -> LinkEvent {
+    fn lost(&mut self, was_up: bool, down: Down) -> LinkEvent {
+        let why = &*down.why;
         // One line when a connection is lost or cannot be had, not one per try.
         if was_up || !self.rotation.is_failing() {
             tracing::warn!(why, "no connection; trying again");
@@ -296,7 +298,7 @@ impl Link {
         }
         let pause = self.rotation.lost();
         self.hang_up(State::Pausing(Box::pin(tokio::time::sleep(pause))));
-        LinkEvent::Lost { why }
+        LinkEvent::Lost { why: down }
     }
 
     /// Ends the main connection, and what was asked over it.

@@ -48,7 +48,7 @@ pub use self::{
 };
 use crate::{
     cluster::ClusterMismatch,
-    failure::{Failure, Verdict},
+    failure::{Down, Failure, Verdict},
     ids::{AcquisitionId, Seq},
     request::Request,
 };
@@ -93,8 +93,8 @@ pub struct SessionCore {
     config: SessionConfig,
     /// Calls may be sent. While not, they only become due.
     connected: bool,
-    /// Why there is no connection, for people.
-    why_down: String,
+    /// Why there is no connection.
+    why_down: Down,
     /// When the servers last answered or pushed anything, or the connection was made.
     last_heard: Duration,
     /// Connections that were left one after the other because nothing came back on them.
@@ -171,7 +171,7 @@ impl SessionCore {
         Self {
             config,
             connected: false,
-            why_down: "no connection yet".to_owned(),
+            why_down: "no connection yet".into(),
             last_heard: Duration::ZERO,
             silent_reconnects: 0,
             main_served: Duration::ZERO,
@@ -321,7 +321,7 @@ impl SessionCore {
         self.arm_all();
     }
 
-    fn disconnected(&mut self, why: String) {
+    fn disconnected(&mut self, why: Down) {
         self.connected = false;
         self.why_down = why;
         // Their answers can only come on the streams that are gone.
@@ -414,7 +414,7 @@ impl SessionCore {
         }
         self.silent_reconnects += 1;
         effects.reconnect = true;
-        self.disconnected("the connection answered nothing".to_owned());
+        self.disconnected("the connection answered nothing".into());
     }
 
     /// The open acquisitions of which something is true.

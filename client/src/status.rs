@@ -5,7 +5,7 @@ use std::error::Error;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use crate::failure::Failure;
+use crate::{error::NOT_CONNECTED, failure::Failure};
 
 /// An error of a unary call or of a stream.
 pub(crate) fn failure(status: &Status) -> Failure {
@@ -19,8 +19,7 @@ pub(crate) fn failure(status: &Status) -> Failure {
     let retry_after = details.retry_info().and_then(|retry| retry.retry_delay);
     let mut reason = info.map(|info| info.reason.clone()).unwrap_or_default();
     if reason.is_empty() && never_connected(status) {
-        // The call has not left this process; no server could have said so.
-        "NO_LEADER".clone_into(&mut reason);
+        NOT_CONNECTED.clone_into(&mut reason);
     }
     Failure {
         // A broken connection shows as UNKNOWN in tonic; to a caller both are the same.

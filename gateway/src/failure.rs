@@ -223,6 +223,8 @@ reasons! {
     Overloaded = "OVERLOADED", ResourceExhausted;
     /// The answer is larger than a message may be; nothing was changed.
     AnswerTooLarge = "ANSWER_TOO_LARGE", ResourceExhausted;
+    /// The masters have not formed a cluster yet, or none that has has answered; nothing was done.
+    NoCluster = "NO_CLUSTER", Unavailable;
     /// No leader answers for the range; nothing was done.
     NoLeader = "NO_LEADER", Unavailable;
     /// The range's bounds have moved; nothing was done, and the new bounds are known now.

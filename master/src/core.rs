@@ -20,7 +20,7 @@ use sharklock_proto::{
 };
 use sharklock_rangemap::{RangeId, StoreId};
 
-pub use registering::{LABEL_BYTES_MAX, LABELS_MAX};
+pub use registering::{LABEL_BYTES_MAX, LABELS_MAX, NODE_BYTES_MAX};
 
 use losses::Losses;
 use members::Membership;
@@ -191,6 +191,8 @@ pub struct MasterCore {
     effects: Effects<Vec<Answer>>,
     leading: Option<Leading>,
     leader: Option<StoreId>,
+    /// When this one last knew that some master leads.
+    leader_seen: Duration,
     proposals: Proposals<Command, Asker>,
     replies: Vec<(u64, Reply)>,
     /// Routes that watchers have not been told of.
@@ -220,6 +222,7 @@ impl MasterCore {
             effects: Effects::default(),
             leading: None,
             leader: None,
+            leader_seen: Duration::ZERO,
             proposals: Proposals::default(),
             replies: Vec::new(),
             changed_ranges: BTreeSet::new(),
@@ -262,6 +265,9 @@ impl MasterCore {
         }
         self.store.turn(&mut self.effects);
         self.follow_effects(now);
+        if self.knows_leader() {
+            self.leader_seen = now;
+        }
         let members = self.take_new_members();
         let routes = self.take_changes();
         Outputs {
@@ -328,6 +334,10 @@ impl MasterCore {
     }
 
     fn asked(&mut self, now: Duration, number: u64, request: Request) {
+        if matches!(request, Request::Describe) {
+            let described = Box::new(self.describe(now));
+            return self.reply(number, Reply::Described(described));
+        }
         if self.leading.is_none() {
             let refusal = self.not_leader();
             return self.reply(number, Reply::Refused(refusal));
@@ -352,6 +362,7 @@ impl MasterCore {
             Request::RecoverRange(request) => self.recover_range(now, number, request),
             Request::Routes => Ok(Some(Reply::Routes(self.routes()))),
             Request::Cluster => Ok(Some(Reply::Cluster(self.cluster(now)))),
+            Request::Describe => unreachable!("it is answered above"),
         };
         match answer {
             Ok(Some(reply)) => self.reply(number, reply),

@@ -18,7 +18,9 @@ pub mod schedule;
 mod state;
 mod state_rows;
 
-pub use core::{GROUP, Input, LABEL_BYTES_MAX, LABELS_MAX, MasterCore, Outputs, Settings};
+pub use core::{
+    GROUP, Input, LABEL_BYTES_MAX, LABELS_MAX, MasterCore, NODE_BYTES_MAX, Outputs, Settings,
+};
 #[cfg(feature = "edge")]
 pub use edge::{Master, MasterConfig, StartError, Tuning, belongs_to_a_cluster};
 pub use formation::{Formation, FormationError, Formed};

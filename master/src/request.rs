@@ -2,9 +2,9 @@
 
 use sharklock_proto::{
     internal::v1::{
-        AllocateIdsRequest, AllocateIdsResponse, GetClusterResponse, JoinRequest, JoinResponse,
-        RegisterStoreRequest, RegisterStoreResponse, RoutesUpdate, StoreHeartbeatRequest,
-        StoreHeartbeatResponse,
+        AllocateIdsRequest, AllocateIdsResponse, DescribeMasterResponse, GetClusterResponse,
+        JoinRequest, JoinResponse, RegisterStoreRequest, RegisterStoreResponse, RoutesUpdate,
+        StoreHeartbeatRequest, StoreHeartbeatResponse,
     },
     v1::{
         CancelOperatorRequest, CancelOperatorResponse, ChangeMastersRequest, ChangeMastersResponse,
@@ -63,6 +63,8 @@ pub enum Request {
     Routes,
     /// The cluster, for operators.
     Cluster,
+    /// What this master says of itself: the only one that needs no leading one.
+    Describe,
 }
 
 /// The answer.
@@ -102,6 +104,8 @@ pub enum Reply {
     Routes(RoutesUpdate),
     /// To [`Request::Cluster`].
     Cluster(GetClusterResponse),
+    /// To [`Request::Describe`].
+    Described(Box<DescribeMasterResponse>),
     /// To any.
     Refused(Refusal),
 }

@@ -51,6 +51,8 @@ pub struct StoreRecord {
     pub feature_level: u64,
     /// Where it is, from the widest to the narrowest.
     pub labels: Vec<(String, String)>,
+    /// What people call its process.
+    pub node: String,
     /// What operators have said of it.
     pub duty: Duty,
     /// The process that speaks for it, for as long as no later one registers. Whether it lives is not
@@ -302,8 +304,16 @@ impl ClusterState {
     }
 
     fn register(&mut self, command: RegisterStoreCommand) -> Answer {
-        let RegisterStoreCommand { ident, address, version, feature_level, start, life, labels } =
-            command;
+        let RegisterStoreCommand {
+            ident,
+            address,
+            version,
+            feature_level,
+            start,
+            life,
+            labels,
+            node,
+        } = command;
         let checked = "a leading master checks it";
         let ident = Identity::from_wire(&ident).expect(checked);
         let start = Start { number: start, life: Life::from_wire(&life).expect(checked) };
@@ -315,7 +325,8 @@ impl ClusterState {
         let known = self.stores.get(&id);
         let duty = known.map_or(Duty::Serves, |known| known.duty);
         let labels = labels.into_iter().map(|it| (it.key, it.value)).collect();
-        let record = StoreRecord { ident, address, version, feature_level, start, labels, duty };
+        let record =
+            StoreRecord { ident, address, version, feature_level, start, labels, node, duty };
         if known.is_some_and(|known| !start.may_follow(known.start)) {
             return Answer::Outdated(id);
         }

@@ -74,6 +74,7 @@ pub fn row(state: &ClusterState, key: Key) -> Option<Vec<u8>> {
                 life: store.start.life.to_wire(),
                 labels: labels_to_wire(&store.labels),
                 duty: duty_to_wire(store.duty).into(),
+                node: store.node.clone(),
             }))
         }
         Key::Range(range) => Some(range_row(state.ranges.range(range)?)),
@@ -189,12 +190,12 @@ pub fn restore(header: &[u8], rows: Vec<(Vec<u8>, Vec<u8>)>) -> Result<ClusterSt
 
 fn store_record(row: StoreRow) -> Result<StoreRecord, String> {
     let duty = duty_from_wire(row.duty());
-    let StoreRow { ident, address, version, feature_level, start, life, labels, .. } = row;
+    let StoreRow { ident, address, version, feature_level, start, life, labels, node, .. } = row;
     let labels = labels.into_iter().map(|it| (it.key, it.value)).collect();
     let ident = Identity::from_wire(&ident).map_err(|why| format!("ident: {why}"))?;
     let life = Life::from_wire(&life).map_err(|why| format!("life: {why}"))?;
     let start = Start { number: start, life };
-    Ok(StoreRecord { ident, address, version, feature_level, start, labels, duty })
+    Ok(StoreRecord { ident, address, version, feature_level, start, labels, node, duty })
 }
 
 /// The sum of the hashes of all rows as they are now.

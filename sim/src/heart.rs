@@ -104,6 +104,7 @@ impl World {
             version: "simulated".to_owned(),
             feature_level: FEATURE_LEVEL,
             labels: Vec::new(),
+            node: String::new(),
         };
         heart.seeker.number = question;
         let (seeker, life) = (heart.seeker, store.life);

@@ -397,3 +397,52 @@ fn citations_are_seen_in_all_their_forms() {
         assert_eq!(seen(&format!("first\n    // {text}")), [2], "{text}");
     }
 }
+
+/// The documents that commands print, by their schemas, with the fields that they begin with.
+fn printed() -> BTreeMap<String, Vec<String>> {
+    const BEGIN: &str = "rename = \"sharklock.v1.";
+    let mut printed = BTreeMap::new();
+    let sources =
+        files().into_iter().filter(|it| it.starts_with("cli/src/") && it.ends_with(".rs"));
+    for source in sources {
+        let text = read(&source);
+        for (at, _) in text.match_indices(BEGIN) {
+            let rest = &text[at + BEGIN.len()..];
+            let (schema, rest) = rest.split_once('"').expect("a name ends");
+            let (_, body) = rest.split_once("struct ").expect("a document is a struct");
+            let (_, body) = body.split_once('{').expect("it has fields");
+            let (body, _) = body.split_once("\n}").expect("it ends");
+            let field = |line: &str| {
+                let line =
+                    line.strip_prefix("    ").filter(|line| !line.starts_with([' ', '/', '#']))?;
+                let line = line.strip_prefix("pub ").unwrap_or(line);
+                Some(line.split_once(':')?.0.to_owned())
+            };
+            printed.insert(schema.to_owned(), body.lines().filter_map(field).collect());
+        }
+    }
+    printed
+}
+
+/// The same as `docs/cli.md` has it.
+fn documented() -> BTreeMap<String, Vec<String>> {
+    let text = read("docs/cli.md");
+    let (_, table) = text.split_once("| Schema |").expect("the table of documents");
+    let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
+    let row = |line: &str| {
+        let cells: Vec<_> = line.trim_matches('|').split('|').map(str::trim).collect();
+        (cells[0].to_owned(), cells[2].split(", ").map(str::to_owned).collect())
+    };
+    rows.map(row).collect()
+}
+
+#[test]
+fn every_document_that_a_command_prints_is_on_the_page_of_the_command_line() {
+    let (mut printed, documented) = (printed(), documented());
+    assert!(printed.len() > 20, "the sources are read wrongly: {printed:?}");
+    for (schema, fields) in &documented {
+        let known = printed.remove(schema);
+        assert_eq!(known.as_ref(), Some(fields), "docs/cli.md: {schema}");
+    }
+    assert_eq!(printed, BTreeMap::new(), "docs/cli.md lacks these");
+}

@@ -11,6 +11,7 @@ mod masters;
 mod peer_queue;
 mod peers;
 mod server;
+mod wrong_port;
 
 pub use acceptor::{PeerAcceptor, Signs};
 pub use backoff::Backoff;
@@ -18,3 +19,4 @@ pub use dialling::{DIAL_WITHIN, Dialling, PING_EVERY, PONG_WITHIN, innermost};
 pub use masters::{Masters, MastersError, NOT_LEADER};
 pub use peers::{PeerAddress, PeerIdentity, PeerInbox, PeerLinks};
 pub use server::{ServeError, serve, server};
+pub use wrong_port::{AdminApi, LockApi, PublicService, WRONG_PORT, WrongPort, wrong_port};

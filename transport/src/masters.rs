@@ -9,10 +9,11 @@ use std::{
 
 use sharklock_proto::{
     internal::v1::{
-        AllocateIdsRequest, AllocateIdsResponse, GetClusterRequest, GetClusterResponse,
-        GetRoutesRequest, JoinRequest, JoinResponse, MeetRequest, MeetResponse,
-        RegisterStoreRequest, RegisterStoreResponse, RoutesUpdate, StoreHeartbeatRequest,
-        StoreHeartbeatResponse, WatchRoutesRequest, master_service_client::MasterServiceClient,
+        AllocateIdsRequest, AllocateIdsResponse, DescribeMasterRequest, DescribeMasterResponse,
+        GetClusterRequest, GetClusterResponse, GetRoutesRequest, JoinRequest, JoinResponse,
+        MeetRequest, MeetResponse, RegisterStoreRequest, RegisterStoreResponse, RoutesUpdate,
+        StoreHeartbeatRequest, StoreHeartbeatResponse, WatchRoutesRequest,
+        master_service_client::MasterServiceClient,
     },
     v1::{
         CancelOperatorRequest, CancelOperatorResponse, ChangeMastersRequest, ChangeMastersResponse,
@@ -427,6 +428,22 @@ impl Masters {
     pub async fn meet(&self, address: &str, request: MeetRequest) -> Result<MeetResponse, Status> {
         let mut client = self.client(address)?;
         match timeout(ANSWER_WITHIN, client.meet(request)).await {
+            Ok(answer) => Ok(answer?.into_inner()),
+            Err(_elapsed) => Err(Status::unavailable(format!("{address} says nothing"))),
+        }
+    }
+
+    /// What the master at this address says of itself.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub async fn describe(
+        &self,
+        address: &str,
+        within: Duration,
+    ) -> Result<DescribeMasterResponse, Status> {
+        let mut client = self.client(address)?;
+        match timeout(within, client.describe_master(DescribeMasterRequest {})).await {
             Ok(answer) => Ok(answer?.into_inner()),
             Err(_elapsed) => Err(Status::unavailable(format!("{address} says nothing"))),
         }

@@ -15,28 +15,29 @@ use super::{
     status::{Master, RangeTotals, Status, Store},
     view::{Agreement, AskMark, ForceRelease, Lock, OneLock, Party, Position, WallTime, Wide},
 };
-use crate::exit::{CONFIG, FAILED, Failure, UNREACHABLE, USAGE};
-
-/// The hint for when no gateway answers.
-pub const UNREACHABLE_HINT: &str =
-    "start one with `sharklock dev`, or name another with --endpoints";
+use crate::{
+    exit::{CONFIG, FAILED, Failure, UNREACHABLE, USAGE},
+    unserved,
+};
 
 /// A call that did not succeed, as the end of this process.
 pub fn failure(error: CallError) -> Failure {
     match error {
-        CallError::Invalid { .. } => Failure::new(USAGE, error.to_string()),
-        CallError::Unavailable { message } => {
-            Failure::new(UNREACHABLE, "the cluster is out of reach")
-                .cause(message)
-                .hint(UNREACHABLE_HINT)
+        CallError::Invalid { ref reason, .. } => {
+            Failure::new(USAGE, error.to_string()).reason(reason)
         }
+        CallError::Unavailable { reason, message } => unserved::failure(&reason, &message),
         CallError::Indeterminate { message } => {
             Failure::new(UNREACHABLE, "no answer came: it may or may not have been done")
+                .reason("INDETERMINATE")
                 .cause(message)
                 .hint("look with `sharklock locks show`, then try again")
         }
         CallError::OtherCluster(mismatch) => other_cluster(&mismatch),
-        // The other errors are refusals: the cluster is there and says no.
+        // The cluster is there and says no.
+        CallError::Failed { ref reason, .. } => {
+            Failure::new(FAILED, error.to_string()).reason(reason)
+        }
         other => Failure::new(FAILED, other.to_string()),
     }
 }
@@ -47,7 +48,7 @@ pub fn other_cluster(mismatch: &ClusterMismatch) -> Failure {
         Because::Told => "the endpoints belong to another cluster",
         Because::Begun | Because::Said(_) => "the endpoints belong to two clusters",
     };
-    Failure::new(CONFIG, error).cause(mismatch).hint(
+    Failure::new(CONFIG, error).reason("OTHER_CLUSTER").cause(mismatch).hint(
         "name the gateways of one cluster, or the one that is meant with --cluster ID: \
          `sharklock status --endpoints URL` shows it",
     )
@@ -91,8 +92,14 @@ pub fn status(seen: GetStatusResponse) -> Status {
     let all_led = totals.ranges > 0 && totals.led == totals.ranges;
     Status {
         cluster_id: seen.cluster_id,
+        cluster_name: seen.cluster_name,
         version: seen.version,
-        healthy: all_led && seen.warnings.is_empty(),
+        node: seen.node,
+        healthy: all_led && seen.warnings.is_empty() && seen.problem.is_empty(),
+        problem: seen.problem,
+        works: seen.works,
+        waits: seen.waits,
+        next_step: seen.next_step,
         warnings: seen.warnings,
         masters: seen.masters.into_iter().map(master).collect(),
         stores: seen.stores.into_iter().map(store).collect(),
@@ -113,11 +120,15 @@ pub fn status(seen: GetStatusResponse) -> Status {
 /// somebody did not answer, that need not be the cluster.
 pub fn split_failure(error: CallError) -> Failure {
     match error {
-        CallError::Unavailable { message } => Failure::new(UNREACHABLE, "the range was not split")
-            .cause(message)
-            .hint("look with `sharklock status`, then try again"),
+        CallError::Unavailable { reason, message } => {
+            Failure::new(UNREACHABLE, "the range was not split")
+                .reason(reason)
+                .cause(message)
+                .hint("look with `sharklock status`, then try again")
+        }
         CallError::Indeterminate { message } => {
             Failure::new(UNREACHABLE, "the range may or may not have been split")
+                .reason("INDETERMINATE")
                 .cause(message)
                 .hint("look with `sharklock ranges ls`; to try again cannot split it twice")
         }
@@ -165,7 +176,12 @@ fn wire_position(at: WirePosition) -> Position {
 fn master(master: MasterStatus) -> Master {
     Master {
         member_id: Wide(master.member_id),
+        node: master.node,
         address: master.address,
+        answers: master.answers,
+        silent_ms: Wide(master.silent_ms),
+        leaderless_ms: Wide(master.leaderless_ms),
+        waits_for: master.waits_for,
         is_leader: master.is_leader,
         is_up: master.is_up,
         is_voter: master.is_voter,
@@ -188,10 +204,13 @@ fn store(store: StoreStatus) -> Store {
     Store {
         liveness: liveness(store.liveness()),
         store_id: Wide(store.store_id),
+        node: store.node,
         ident: store.ident,
         address: store.address,
         heard_ms: Wide(store.heard_ms),
         is_linked: store.is_linked,
+        answers: store.answers,
+        silent_ms: Wide(store.silent_ms),
         replicas_count: store.replicas_count,
         leaders_count: store.leaders_count,
         uptime_ms: Wide(store.uptime_ms),
@@ -355,7 +374,8 @@ mod tests {
     fn exit_codes_tell_unreachable_from_refused() {
         let message = || "x".to_owned();
         let code = |error| failure(error).code();
-        assert_eq!(code(CallError::Unavailable { message: message() }), UNREACHABLE);
+        let reason = message();
+        assert_eq!(code(CallError::Unavailable { reason, message: message() }), UNREACHABLE);
         assert_eq!(code(CallError::Indeterminate { message: message() }), UNREACHABLE);
         assert_eq!(code(CallError::Failed { reason: message(), message: message() }), FAILED);
     }

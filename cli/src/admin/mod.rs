@@ -27,7 +27,7 @@ use sharklock_client::{
 
 use self::{
     ranges::{OneRange, RangeList},
-    view::{LockList, WallTime},
+    view::LockList,
 };
 use crate::{
     args::{
@@ -40,7 +40,7 @@ use crate::{
 };
 
 pub use self::{
-    convert::{UNREACHABLE_HINT, other_cluster},
+    convert::{failure as call_failure, other_cluster},
     masters::masters,
     ops::ops,
     recover::recover,
@@ -48,6 +48,7 @@ pub use self::{
     sessions::sessions,
     splitting::split,
     stores::stores,
+    view::{WallTime, Wide},
 };
 
 /// How long a question is asked again while nobody answers: long enough for a restart or an

@@ -63,13 +63,9 @@ pub async fn until_ended<T>(
 /// Why an order was not carried out. `hint`: the way on where no answer has come.
 pub fn failure(error: CallError, hint: &str) -> Failure {
     match error {
-        CallError::Unavailable { message } => {
-            Failure::new(UNREACHABLE, "the masters are out of reach")
-                .cause(message)
-                .hint("look with `sharklock status`, then try again")
-        }
         CallError::Indeterminate { message } => {
             Failure::new(UNREACHABLE, "no answer came: it may or may not have begun")
+                .reason("INDETERMINATE")
                 .cause(message)
                 .hint(hint)
         }

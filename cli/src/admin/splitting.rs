@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sharklock_client::{CallError, Client, WhichRange};
+use sharklock_client::{CallError, Client, NO_ANSWER, WhichRange};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{
@@ -35,7 +35,7 @@ pub async fn split(reach: &ReachArgs, args: SplitArgs) -> Result<u8, Failure> {
     let seen = timeout_at(deadline, asked).await.unwrap_or_else(|_elapsed| {
         let message = "no answer within --timeout".to_owned();
         Err(match args.dry_run {
-            true => CallError::Unavailable { message },
+            true => CallError::Unavailable { reason: NO_ANSWER.to_owned(), message },
             false => CallError::Indeterminate { message },
         })
     });

@@ -13,13 +13,25 @@ use crate::render::{printable, short, table};
 pub struct Status {
     /// Made at bootstrap, as hex.
     pub cluster_id: String,
+    /// What people call the cluster; empty: nothing.
+    pub cluster_name: String,
     /// Version of the process that answered.
     pub version: String,
+    /// What people call that process.
+    pub node: String,
     /// Every range has a leader, and nothing is to be warned of.
     pub healthy: bool,
+    /// What is the matter, in one sentence; empty: nothing.
+    pub problem: String,
+    /// What goes on in spite of that; empty while there is no problem.
+    pub works: String,
+    /// What waits until it is over; empty: nothing.
+    pub waits: String,
+    /// What to do next; empty: nothing.
+    pub next_step: String,
     /// The faults of the cluster, a sentence each.
     pub warnings: Vec<String>,
-    /// Masters in order of their ids; none while no leading one answers.
+    /// Masters in order of their ids; while none leads, as each says of itself.
     pub masters: Vec<Master>,
     /// Data servers' disks.
     pub stores: Vec<Store>,
@@ -32,10 +44,20 @@ pub struct Status {
 /// One master.
 #[derive(Debug, Serialize)]
 pub struct Master {
-    /// Given once, never reused.
+    /// Given once, never reused; 0: not known yet.
     pub member_id: Wide,
+    /// What people call its process; empty: that is not known.
+    pub node: String,
     /// The address at which the cluster reaches it.
     pub address: String,
+    /// It has answered the gateway just now.
+    pub answers: bool,
+    /// Since it has answered the gateway, milliseconds; 0: it never has, or does.
+    pub silent_ms: Wide,
+    /// For how long it has known no leading master, milliseconds; 0: it knows one.
+    pub leaderless_ms: Wide,
+    /// What it waits for; empty: nothing.
+    pub waits_for: String,
     /// It leads.
     pub is_leader: bool,
     /// The leader hears of it.
@@ -53,6 +75,8 @@ pub struct Master {
 pub struct Store {
     /// Given once, never reused.
     pub store_id: Wide,
+    /// What people call its process; empty: that is not known.
+    pub node: String,
     /// Drawn when the data directory was made, as hex.
     pub ident: String,
     /// The address at which it answers.
@@ -63,6 +87,10 @@ pub struct Store {
     pub heard_ms: Wide,
     /// The answering gateway has a connection to it.
     pub is_linked: bool,
+    /// It has answered that gateway just now.
+    pub answers: bool,
+    /// Since that gateway has had no connection to it, milliseconds; 0: it never had, or has one.
+    pub silent_ms: Wide,
     /// Replicas that it has.
     pub replicas_count: u32,
     /// Replicas that lead.
@@ -107,7 +135,25 @@ impl Status {
     pub fn table(&self) -> String {
         let health = if self.healthy { "healthy" } else { "DEGRADED" };
         let (cluster, version) = (printable(&self.cluster_id), printable(&self.version));
-        let mut text = format!("cluster {cluster}, version {version}: {health}\n");
+        let name = match self.cluster_name.as_str() {
+            "" => String::new(),
+            name => format!(" ({})", printable(name)),
+        };
+        let seen_by = match self.node.as_str() {
+            "" => String::new(),
+            node => format!(", as gateway {} sees it", printable(node)),
+        };
+        let mut text = format!("cluster {cluster}{name}, version {version}{seen_by}: {health}\n");
+        for (what, told) in [
+            ("problem", &self.problem),
+            ("works", &self.works),
+            ("waits", &self.waits),
+            ("next", &self.next_step),
+        ] {
+            if !told.is_empty() {
+                text += &format!("{:<9}{}\n", format!("{what}:"), printable(told));
+            }
+        }
         for warning in &self.warnings {
             text += &format!("warning: {}\n", printable(warning));
         }
@@ -131,51 +177,86 @@ impl Status {
 
 fn masters(masters: &[Master]) -> String {
     let row = |master: &Master| {
-        let state = match (master.is_leader, master.is_up) {
-            (true, _) => "leads",
-            (false, true) if !master.is_voter => "learns",
-            (false, true) => "up",
-            (false, false) => "DOWN",
-        };
         vec![
-            master.member_id.0.to_string(),
+            id(master.member_id),
+            dash(&master.node),
             master.address.clone(),
-            state.to_owned(),
-            master.term.0.to_string(),
-            master.lag.0.to_string(),
+            state_of_master(master),
+            id(master.term),
+            if master.is_up { master.lag.0.to_string() } else { "-".to_owned() },
         ]
     };
     let rows: Vec<_> = masters.iter().map(row).collect();
-    table(&["MASTER", "ADDRESS", "STATE", "TERM", "LAG"], &rows)
+    table(&["MASTER", "NODE", "ADDRESS", "STATE", "TERM", "LAG"], &rows)
+}
+
+fn state_of_master(master: &Master) -> String {
+    if !master.answers && !master.is_up {
+        return format!("DOWN{}", for_how_long(master.silent_ms));
+    }
+    match (master.is_leader, master.answers) {
+        (_, false) => format!("no answer{}", for_how_long(master.silent_ms)),
+        (true, true) => "leads".to_owned(),
+        (false, true) if master.member_id.0 == 0 => "forming".to_owned(),
+        (false, true) if !master.is_voter => "learns".to_owned(),
+        (false, true) if master.leaderless_ms.0 > 0 => {
+            format!("up, no leader{}", for_how_long(master.leaderless_ms))
+        }
+        (false, true) => "up".to_owned(),
+    }
+}
+
+fn for_how_long(ms: Wide) -> String {
+    if ms.0 == 0 { String::new() } else { format!(" {}", since(ms)) }
+}
+
+fn id(id: Wide) -> String {
+    if id.0 == 0 { "-".to_owned() } else { id.0.to_string() }
+}
+
+fn dash(text: &str) -> String {
+    if text.is_empty() { "-".to_owned() } else { text.to_owned() }
+}
+
+fn state_of_store(store: &Store) -> String {
+    match store.liveness {
+        "up" | "unknown" if !store.is_linked => {
+            format!("not connected{}", for_how_long(store.silent_ms))
+        }
+        "up" | "unknown" if !store.answers => {
+            let silent = Wide(store.silent_ms.0.max(store.heard_ms.0));
+            format!("no answer{}", for_how_long(silent))
+        }
+        "up" => "up".to_owned(),
+        "unknown" => "connected".to_owned(),
+        lost => format!("{} {}", lost.to_uppercase(), since(store.heard_ms)),
+    }
 }
 
 fn stores(stores: &[Store]) -> String {
     let row = |store: &Store| {
-        let state = match store.liveness {
-            "up" | "unknown" if !store.is_linked => "not connected".to_owned(),
-            "up" => "up".to_owned(),
-            "unknown" => "connected".to_owned(),
-            lost => format!("{} {}", lost.to_uppercase(), since(store.heard_ms)),
-        };
         // A store that does not answer says nothing of itself.
         let told = |text: String| if store.uptime_ms.0 == 0 { "-".to_owned() } else { text };
+        let is_counted = store.liveness != "unknown" || store.answers;
+        let counted = |text: String| if is_counted { text } else { "-".to_owned() };
         vec![
             store.store_id.0.to_string(),
+            dash(&store.node),
             store.address.clone(),
-            state,
-            store.replicas_count.to_string(),
-            store.leaders_count.to_string(),
+            state_of_store(store),
+            counted(store.replicas_count.to_string()),
+            counted(store.leaders_count.to_string()),
             told(since(store.uptime_ms)),
             told(store.syncs.0.to_string()),
-            told(micros(store.sync_p50_us)),
-            told(micros(store.sync_p99_us)),
+            micros(store.sync_p50_us),
+            micros(store.sync_p99_us),
             told(memory(store)),
         ]
     };
     let rows: Vec<_> = stores.iter().map(row).collect();
     let header = [
-        "STORE", "ADDRESS", "STATE", "REPLICAS", "LEADERS", "UP", "SYNCS", "SYNC P50", "SYNC P99",
-        "MEMORY",
+        "STORE", "NODE", "ADDRESS", "STATE", "REPLICAS", "LEADERS", "UP", "SYNCS", "SYNC P50",
+        "SYNC P99", "MEMORY",
     ];
     table(&header, &rows)
 }
@@ -232,8 +313,9 @@ fn since(ms: Wide) -> String {
     short(Duration::from_millis(ms.0))
 }
 
+/// A median or percentile: none while nothing was measured.
 fn micros(us: Wide) -> String {
-    format!("{:.2}ms", us.0 as f64 / 1e3)
+    if us.0 == 0 { "-".to_owned() } else { format!("{:.2}ms", us.0 as f64 / 1e3) }
 }
 
 #[cfg(test)]
@@ -243,17 +325,20 @@ mod tests {
     fn store(id: u64, liveness: &'static str) -> Store {
         Store {
             store_id: Wide(id),
+            node: format!("node-{id}"),
             ident: "ab".into(),
             address: format!("127.0.0.1:77{id}0"),
             liveness,
             heard_ms: Wide(12_000),
             is_linked: liveness == "up",
+            answers: liveness == "up",
+            silent_ms: Wide(0),
             replicas_count: 1,
             leaders_count: u32::from(id == 1),
             uptime_ms: Wide(if liveness == "up" { 65_000 } else { 0 }),
             syncs: Wide(7),
-            sync_p50_us: Wide(300),
-            sync_p99_us: Wide(1_250),
+            sync_p50_us: Wide(if liveness == "up" { 300 } else { 0 }),
+            sync_p99_us: Wide(if liveness == "up" { 1_250 } else { 0 }),
             state_bytes: Wide(3 << 19),
             state_bytes_max: Wide(1 << 30),
             state_alarm: false,
@@ -276,7 +361,12 @@ mod tests {
     fn master(id: u64) -> Master {
         Master {
             member_id: Wide(id),
+            node: format!("node-{id}"),
             address: format!("127.0.0.1:772{id}"),
+            answers: id != 3,
+            silent_ms: Wide(if id == 3 { 42_000 } else { 0 }),
+            leaderless_ms: Wide(0),
+            waits_for: String::new(),
             is_leader: id == 2,
             is_up: id != 3,
             is_voter: true,
@@ -299,8 +389,14 @@ mod tests {
         };
         Status {
             cluster_id: "00ff".into(),
+            cluster_name: "prod".into(),
             version: "0.0.0".into(),
+            node: "node-1".into(),
             healthy: false,
+            problem: "store 3 is down".into(),
+            works: "every lock".into(),
+            waits: String::new(),
+            next_step: "start it".into(),
             warnings: vec!["store 3 at 127.0.0.1:7730 is down".into()],
             masters: vec![master(1), master(2), master(3)],
             stores: vec![store(1, "up"), store(3, "down")],
@@ -313,20 +409,23 @@ mod tests {
     fn what_is_wrong_stands_first_then_everything() {
         assert_eq!(
             status().table(),
-            "cluster 00ff, version 0.0.0: DEGRADED\n\
+            "cluster 00ff (prod), version 0.0.0, as gateway node-1 sees it: DEGRADED\n\
+             problem: store 3 is down\n\
+             works:   every lock\n\
+             next:    start it\n\
              warning: store 3 at 127.0.0.1:7730 is down\n\
              \n\
-             MASTER  ADDRESS         STATE  TERM  LAG\n\
-             1       127.0.0.1:7721  up     4     0\n\
-             2       127.0.0.1:7722  leads  4     0\n\
-             3       127.0.0.1:7723  DOWN   4     9\n\
+             MASTER  NODE    ADDRESS         STATE     TERM  LAG\n\
+             1       node-1  127.0.0.1:7721  up        4     0\n\
+             2       node-2  127.0.0.1:7722  leads     4     0\n\
+             3       node-3  127.0.0.1:7723  DOWN 42s  4     -\n\
              \n\
-             STORE  ADDRESS         STATE     REPLICAS  LEADERS  UP     SYNCS  SYNC P50  SYNC P99  \
-             MEMORY\n\
-             1      127.0.0.1:7710  up        1         1        1m05s  7      0.30ms    1.25ms    \
-             1.5/1024.0 MiB\n\
-             3      127.0.0.1:7730  DOWN 12s  1         0        -      -      -         -         \
-             -\n\
+             STORE  NODE    ADDRESS         STATE     REPLICAS  LEADERS  UP     SYNCS  SYNC P50  \
+             SYNC P99  MEMORY\n\
+             1      node-1  127.0.0.1:7710  up        1         1        1m05s  7      0.30ms    \
+             1.25ms    1.5/1024.0 MiB\n\
+             3      node-3  127.0.0.1:7730  DOWN 12s  1         0        -      -      -         \
+             -         -\n\
              \n\
              RANGE  NAMES         LEADER  REPLICAS                    TERM  APPLIED  LOCKS  HOLDS  \
              WAITERS\n\

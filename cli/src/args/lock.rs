@@ -7,7 +7,7 @@ use sharklock_client::LockMode;
 
 use super::{
     HELP,
-    values::{delay, duration, lock_name, max_hold, owner, ttl},
+    values::{delay, duration, lock_name, max_hold, owner, token, ttl},
 };
 
 /// Arguments of `lock`.
@@ -102,7 +102,7 @@ pub struct LockArgs {
     pub proof: Proof,
     /// Says that nothing of the earlier run with this token lives, where that cannot be proved. GIVES
     /// UP THE PROMISE if it is not so
-    #[arg(long, value_name = "TOKEN", requires = "keep")]
+    #[arg(long, value_name = "TOKEN", requires = "keep", value_parser = token)]
     pub assume_ended: Option<u64>,
     /// Who holds it, for people who look at the lock [default: USER@HOST pid PID]
     #[arg(long, value_name = "TEXT", value_parser = owner)]

@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 
 use super::{
     HELP, OutputArgs,
-    values::{lock_name, reason},
+    values::{lock_name, reason, token},
 };
 
 /// Arguments of `locks`.
@@ -139,7 +139,7 @@ pub struct ForceReleaseArgs {
     #[arg(long, value_parser = reason)]
     pub reason: String,
     /// Only the hold with this fencing token
-    #[arg(long)]
+    #[arg(long, value_parser = token)]
     pub token: Option<u64>,
     /// Do not wait for the holder. BREAKS THE PROMISE of one holder at a time: until the old holder
     /// notices, only a resource that compares fencing tokens is safe

@@ -57,6 +57,12 @@ pub struct ServerArgs {
     /// Keeps its data here; made if it does not exist
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+    /// What people call this process, in every table [default: the name of the machine]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// What people call the cluster; the same on all its processes
+    #[arg(long, value_name = "NAME")]
+    pub cluster_name: Option<String>,
     /// All masters of the cluster, HOST:PORT each; a cluster begins with 1, 3 or 5
     #[arg(long, value_name = "LIST")]
     pub masters: Option<String>,
@@ -147,6 +153,9 @@ pub struct DevArgs {
     /// Reads settings from this TOML file
     #[arg(long, value_name = "FILE", env = "SHARKLOCK_CONFIG")]
     pub config: Option<PathBuf>,
+    /// What people call the cluster
+    #[arg(long, value_name = "NAME")]
+    pub cluster_name: Option<String>,
     /// Runs a cluster of so many processes, 1 to 9; 3 survive the loss of any one
     #[arg(
         long,

@@ -115,6 +115,12 @@ pub fn reason(text: &str) -> Result<String, String> {
     bounded_text(text, 1024, "a reason")
 }
 
+pub fn token(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| {
+        "a fencing token is a whole number from 1 on, as `locks show` shows it".to_owned()
+    })
+}
+
 /// A session's handle, or the first digits of it: so many that two sessions hardly share them.
 pub fn session_handle(text: &str) -> Result<String, String> {
     let is_hex = text.bytes().all(|byte| byte.is_ascii_hexdigit());

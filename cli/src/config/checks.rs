@@ -4,10 +4,13 @@ use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use sharklock_client::ClusterId;
 use sharklock_dataserver::SplitLimits;
-use sharklock_master::{LABEL_BYTES_MAX, LABELS_MAX};
+use sharklock_master::{LABEL_BYTES_MAX, LABELS_MAX, NODE_BYTES_MAX};
 
 use super::{Advertise, Listen, Memory, Roles, ServerConfig, Settings, Tunables, keys, machine};
-use crate::exit::{CONFIG, Failure};
+use crate::{
+    exit::{CONFIG, Failure},
+    identity,
+};
 
 /// Masters decide by majority, and more than five only vote more slowly.
 const MASTERS_COUNTS: [usize; 3] = [1, 3, 5];
@@ -27,6 +30,8 @@ pub fn check(settings: &Settings) -> Result<ServerConfig, Failure> {
     let advertise = advertise(settings, roles, &listen)?;
     let masters = masters(settings, roles, &listen, &advertise)?;
     Ok(ServerConfig {
+        name: label_text(settings, "server.name")?.unwrap_or_else(identity::host),
+        cluster_name: label_text(settings, "cluster.name")?.unwrap_or_default(),
         roles,
         data_dir: data_dir(settings, roles)?,
         masters,
@@ -42,6 +47,20 @@ pub fn check(settings: &Settings) -> Result<ServerConfig, Failure> {
 
 fn refuse(why: impl Into<String>) -> Failure {
     Failure::new(CONFIG, why)
+}
+
+/// A name for people: short, and good to print in any table.
+fn label_text(settings: &Settings, name: &str) -> Result<Option<String>, Failure> {
+    let Some(text) = settings.text(name).filter(|text| !text.is_empty()) else { return Ok(None) };
+    let is_plain = text.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
+    if text.len() > NODE_BYTES_MAX || !is_plain {
+        return Err(refuse(format!(
+            "{}: {text:?}; a name has 1 to {NODE_BYTES_MAX} of a to z, A to Z, 0 to 9, `.`, `_` and \
+             `-`",
+            settings.told_by(name)
+        )));
+    }
+    Ok(Some(text.to_owned()))
 }
 
 fn cluster(settings: &Settings) -> Result<Option<ClusterId>, Failure> {

@@ -35,6 +35,7 @@ const GIB: u64 = 1 << 30;
 /// In order of their sections (decisions.md, *Defaults*). The bounds leave room for chaos tests,
 /// which set knobs far lower.
 pub const KEYS: &[Key] = &[
+    without_default("server.name", Kind::Text),
     without_default("server.roles", Kind::List),
     without_default("server.data_dir", Kind::Text),
     without_default("server.masters", Kind::ReachList),
@@ -49,6 +50,7 @@ pub const KEYS: &[Key] = &[
     without_default("advertise.data", Kind::Reach),
     without_default("advertise.master", Kind::Reach),
     without_default("cluster.id", Kind::Text),
+    without_default("cluster.name", Kind::Text),
     key("cluster.replicas", Kind::Count(1, 5), "3"),
     key("cluster.store_heartbeat", Kind::Duration(ms(50), ms(60_000)), "1s"),
     key("cluster.store_disconnected", Kind::Duration(ms(200), ms(HOUR_MS)), "10s"),

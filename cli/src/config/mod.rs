@@ -52,6 +52,10 @@ impl Roles {
 /// The settings of a process, checked.
 #[derive(Debug)]
 pub struct ServerConfig {
+    /// What people call it: the same in every table.
+    pub name: String,
+    /// What people call its cluster; empty: nothing.
+    pub cluster_name: String,
     /// The roles that it runs.
     pub roles: Roles,
     /// The directory of the stores of `master` and `data`; absent for a gateway alone.

@@ -77,7 +77,11 @@ fn configure(args: &DevArgs, data_dir: &Path, address: Ipv4Addr) -> Result<Serve
         dev("listen.master", master),
         dev("listen.admin", args.admin_listen.to_string()),
         dev("cluster.replicas", "1".to_owned()),
+        dev("server.name", "node-1".to_owned()),
     ];
+    if let Some(name) = &args.cluster_name {
+        own.push(said("cluster.name", Raw::Text(name.clone()), Origin::Flag("--cluster-name")));
+    }
     if args.unsafe_no_fsync {
         own.push(said(
             "server.unsafe_no_fsync",

@@ -9,10 +9,11 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::notices::Notices;
 use crate::{
-    admin::{UNREACHABLE_HINT, other_cluster},
+    admin::other_cluster,
     args::LockArgs,
     exit::{Failure, INTERNAL, LOCK_USAGE, UNREACHABLE},
     render::{shell_word, short},
+    unserved,
 };
 
 /// The longest wait that a server keeps the time of; longer ones are kept here.
@@ -183,11 +184,7 @@ pub fn not_acquired(args: &LockArgs, error: AcquireError) -> Failure {
         AcquireError::Invalid { .. } | AcquireError::ModeMismatch { .. } => {
             Failure::new(LOCK_USAGE, error.to_string())
         }
-        AcquireError::Unavailable { message } => {
-            Failure::new(UNREACHABLE, "the cluster is out of reach")
-                .cause(message)
-                .hint(UNREACHABLE_HINT)
-        }
+        AcquireError::Unavailable { reason, message } => unserved::failure(&reason, &message),
         AcquireError::OtherCluster(mismatch) => other_cluster(&mismatch),
         AcquireError::Indeterminate { .. } | AcquireError::Lost { .. } => {
             Failure::new(UNREACHABLE, error.to_string())
@@ -289,7 +286,8 @@ mod tests {
     fn exit_codes_tell_why_there_is_no_lock() {
         let text = || "t".to_owned();
         let code = |error| not_acquired(&args("sharklock lock x -- true"), error).code();
-        assert_eq!(code(AcquireError::Unavailable { message: text() }), 69);
+        let reason = text();
+        assert_eq!(code(AcquireError::Unavailable { reason, message: text() }), 69);
         assert_eq!(code(AcquireError::Indeterminate { message: text() }), 69);
         assert_eq!(code(AcquireError::ModeMismatch { name: "x".into(), message: text() }), 64);
         let (reason, retry_after) = (text(), None);

@@ -1,6 +1,8 @@
 //! `sharklock lock NAME -- CMD…`: acquire, run, stop in time, release (D17).
 
 mod acquire;
+#[cfg(test)]
+mod children;
 mod descendants;
 mod job;
 mod kept;
@@ -39,8 +41,8 @@ use crate::{
     runtime,
 };
 
-/// How long `--try` asks again while no server answers: a restart of the server fits in.
-const TRY_MAX: Duration = Duration::from_secs(5);
+/// How long `--try` asks again while no server answers: it ends within a second, whatever is broken.
+const TRY_MAX: Duration = Duration::from_millis(800);
 /// How long a look at the queue may take while the lock is waited for.
 const LOOK_MAX: Duration = Duration::from_secs(1);
 /// How long the end of the process may wait for the answer to a cancel or a release that nobody

@@ -296,16 +296,12 @@ pub fn shell_code(status: ExitStatus) -> u8 {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::children::alone, *};
     use std::{
         io::Read as _,
         os::fd::AsFd as _,
-        sync::{Mutex, PoisonError},
         time::{Duration, Instant},
     };
-
-    /// The tests adopt each other's children if they run at the same time.
-    static ALONE: Mutex<()> = Mutex::new(());
 
     fn start(script: &str) -> ProcessTree {
         let command = ["sh", "-c", script].map(OsString::from);
@@ -351,7 +347,7 @@ mod tests {
 
     #[test]
     fn the_commands_own_code_comes_back() {
-        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let _alone = alone();
         assert_eq!(end_of(start("exit 7")), 7);
         assert_eq!(end_of(start("test $GREETING = hello")), 0);
         assert_eq!(end_of(start("kill -TERM $$")), 128 + 15);
@@ -360,7 +356,7 @@ mod tests {
 
     #[test]
     fn whoever_is_left_is_killed_and_waited_for_wherever_he_went() {
-        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let _alone = alone();
         for left in [
             "(trap '' TERM; exec sleep 600 >&FD) & exit 3",
             "setsid sleep 600 >&FD & exit 3",
@@ -377,7 +373,7 @@ mod tests {
 
     #[test]
     fn nobody_is_gone_before_everybody_is() {
-        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let _alone = alone();
         let mut tree = start("setsid sh -c 'kill -STOP $$; exit 9' & exit 3");
         until("the command's end", || tree.poll().filter(|&change| change == Change::Ended));
         let left = until("the one who is left", || {
@@ -395,7 +391,7 @@ mod tests {
 
     #[test]
     fn a_signal_reaches_other_groups_and_sessions_once() {
-        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let _alone = alone();
         let dir = tempfile::tempdir().expect("a directory");
         let log = dir.path().join("log");
         let told = || std::fs::read_to_string(&log).unwrap_or_default();
@@ -412,7 +408,7 @@ mod tests {
 
     #[test]
     fn a_stop_is_told_once() {
-        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let _alone = alone();
         let tree = start("sleep 600 & wait");
         tree.stop();
         let stopped = until("the stop", || tree.poll());
@@ -426,7 +422,7 @@ mod tests {
     /// in a script inherits the script's children.
     #[test]
     fn earlier_children_are_no_part_of_the_command() {
-        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let _alone = alone();
         let mut earlier = Command::new("sleep").arg("600").spawn().expect("sleep starts");
         let tree = start("exit 4");
         assert_eq!(end_of(tree), 4);
@@ -437,7 +433,7 @@ mod tests {
 
     #[test]
     fn the_command_begins_with_the_signals_blocked_that_it_is_given() {
-        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let _alone = alone();
         let mut usr2 = SigSet::empty();
         usr2.add(nix::sys::signal::Signal::SIGUSR2);
         // No shell: some unblock all when they begin.
@@ -449,7 +445,7 @@ mod tests {
 
     #[test]
     fn a_missing_and_an_unexecutable_command_are_told_apart() {
-        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let _alone = alone();
         let start =
             |program: &str| ProcessTree::start(&[program.into()], &[], SigSet::empty()).map(|_| ());
         assert_eq!(start("/no/such/file").unwrap_err().kind(), io::ErrorKind::NotFound);

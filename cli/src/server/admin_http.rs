@@ -4,18 +4,22 @@ use std::sync::Arc;
 
 use axum::{Router, extract::State, http::StatusCode, response::IntoResponse, routing::get};
 use prometheus::{Registry, TextEncoder};
+use sharklock_transport::{AdminApi, LockApi, WrongPort};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::health::Health;
 
-/// `/metrics`, `/livez`, `/readyz`.
-pub fn routes(registry: Registry, health: Arc<Health>) -> Router {
+/// `/metrics`, `/livez`, `/readyz`; and for clients that take it for a gateway's, `wrong`: which port it
+/// is, and where they are served.
+pub fn routes(registry: Registry, health: Arc<Health>, wrong: &str) -> Router {
     Router::new()
         .route("/metrics", get(metrics).with_state(registry))
         // A process that can answer lives: one that must not go on aborts itself.
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(readyz).with_state(health))
+        .route_service("/sharklock.v1.LockService/{method}", WrongPort::<LockApi>::new(wrong))
+        .route_service("/sharklock.v1.AdminService/{method}", WrongPort::<AdminApi>::new(wrong))
 }
 
 /// Answers until `shutdown`, then finishes what was asked.

@@ -14,6 +14,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use prometheus::{IntGauge, Opts, Registry, process_collector::ProcessCollector};
 use sharklock_client::ClusterId;
+use sharklock_transport::wrong_port;
 use tokio_util::sync::CancellationToken;
 
 pub use self::{
@@ -58,7 +59,8 @@ pub fn run(args: ServerArgs, cluster: Option<ClusterId>) -> Result<u8, Failure> 
         claimed,
         |role| format!("--listen-{role} IP:PORT"),
         |ready| {
-            tracing::info!(%roles, cluster = ready.cluster_id, "ready");
+            let (node, cluster_name) = (&*config.name, &*config.cluster_name);
+            tracing::info!(%roles, cluster = ready.cluster_id, cluster_name, node, "ready");
             Ok(())
         },
     )
@@ -85,6 +87,8 @@ fn flags(args: ServerArgs, cluster: Option<ClusterId>) -> Result<Vec<Said>, Fail
         }
     };
     let texts = [
+        ("server.name", "--name", args.name),
+        ("cluster.name", "--cluster-name", args.cluster_name),
         ("server.roles", "--roles", args.roles),
         ("server.data_dir", "--data-dir", data_dir),
         ("server.masters", "--masters", args.masters),
@@ -140,9 +144,15 @@ async fn live(
 ) -> Result<(), Failure> {
     let mut stop = Stop::listen()?;
     let (ports, admin) = ports.open_admin()?;
+    let wrong = match ports.gateway_address() {
+        Some(at) => {
+            format!("this is the admin port of {}: clients are served at {at}", config.name)
+        }
+        None => wrong_port("admin", &config.name),
+    };
     let health = Arc::new(Health::of(Node::parts(config)));
     let shutdown = CancellationToken::new();
-    let routes = admin_http::routes(registry.clone(), health.clone());
+    let routes = admin_http::routes(registry.clone(), health.clone(), &wrong);
     let admin = tokio::spawn(admin_http::serve(admin, routes, shutdown.clone()));
 
     let mut node = Node::default();
@@ -177,7 +187,10 @@ async fn start_and_watch(
         () = until_ready(health) => {}
         ended = node.ended() => return ended,
     }
-    tell_ready(Ready { cluster_id: node.cluster_id().unwrap_or_default(), gateway, admin })?;
+    let cluster_id = node.cluster_id().unwrap_or_default();
+    let info = cluster_info(registry, config, &cluster_id);
+    info.map_err(|why| internal("metrics", why))?;
+    tell_ready(Ready { cluster_id, gateway, admin })?;
     node.ended().await
 }
 
@@ -197,6 +210,22 @@ fn registry() -> Result<Registry, prometheus::Error> {
     build.set(1);
     registry.register(Box::new(build))?;
     Ok(registry)
+}
+
+/// Says of which cluster all other metrics of the process are.
+fn cluster_info(
+    registry: &Registry,
+    config: &ServerConfig,
+    cluster_id: &str,
+) -> Result<(), prometheus::Error> {
+    let help = "1, labelled with the cluster of this process, and with what people call both.";
+    let info = Opts::new("sharklock_cluster_info", help)
+        .const_label("cluster_id", cluster_id)
+        .const_label("cluster_name", &config.cluster_name)
+        .const_label("node", &config.name);
+    let info = IntGauge::with_opts(info)?;
+    info.set(1);
+    registry.register(Box::new(info))
 }
 
 fn internal(what: &str, why: impl std::fmt::Display) -> Failure {

@@ -14,7 +14,8 @@ use sharklock_dataserver::{
     known_masters,
 };
 use sharklock_gateway::{
-    Config, Directory, Gateway, ServeError, StoreConnection, Stores, validate::RequestLimits,
+    Config, Directory, Gateway, Readiness, ServeError, StoreConnection, Stores,
+    validate::RequestLimits,
 };
 use sharklock_master::{
     Master, MasterConfig, StartError as MasterStartError, Tuning as MasterTuning,
@@ -25,6 +26,7 @@ use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use super::{health::Health, internal, link::InProcess, ports::ReservedPort};
+use crate::version::COMMIT;
 use crate::{
     config::{Memory, ServerConfig, Tunables},
     exit::{CONFIG, Failure},
@@ -89,6 +91,10 @@ pub struct Node {
     master: Option<Master>,
     data: Option<DataServer>,
     gateway: Option<Serving>,
+    /// What the gateway says of itself.
+    readiness: Option<Readiness>,
+    /// Where metrics and health are served.
+    admin_address: Option<SocketAddr>,
     /// True once the master of this process was removed from its cluster, where that is all it does.
     removed: Option<watch::Receiver<bool>>,
 }
@@ -115,14 +121,16 @@ impl Node {
         all.into_iter().filter(|(used, ..)| *used).map(|(_, role, does)| (role, does)).collect()
     }
 
-    /// The cluster's id as hex, if a store of this process knows it.
+    /// The cluster's id as hex, if a part of this process knows it.
     pub fn cluster_id(&self) -> Option<String> {
-        self.data.as_ref().map(|data| data.ident().cluster_id.to_string())
+        let of_data = self.data.as_ref().map(|data| data.ident().cluster_id.to_string());
+        let of_master = || Some(self.master.as_ref()?.cluster_id().to_string());
+        of_data.or_else(of_master).or_else(|| self.readiness.as_ref()?.cluster_id())
     }
 
-    /// Starts what the roles say: a master first, because the others ask it, unless it waits to be added to
-    /// others, which may be a while; the gateway before the data server, which waits until the masters
-    /// know it.
+    /// Starts what the roles say: the gateway first, which tells clients what the others wait for; then a
+    /// master, because the data server asks it, unless it waits to be added to others, which may be a
+    /// while; the data server waits until the masters know it.
     pub async fn start(
         &mut self,
         config: &ServerConfig,
@@ -130,20 +138,21 @@ impl Node {
         registry: &Registry,
         health: &Arc<Health>,
     ) -> Result<(), Failure> {
-        let Ports { gateway, data, master, choose, .. } = ports;
+        let Ports { gateway, data, master, choose, admin_address, .. } = ports;
+        self.admin_address = Some(admin_address);
         let open = |port: ReservedPort, role| port.open(&choose(role));
         let joins_last =
             master.is_some() && config.join && !belongs_to_a_cluster(&directory(config, "master"));
         let (first, last) = if joins_last { (None, master) } else { (master, None) };
-        if let Some(port) = first {
-            self.start_master(config, open(port, "master")?, registry, health).await?;
-        }
         let stores = match gateway {
             Some(port) => {
                 Some(self.start_gateway(config, open(port, "gateway")?, registry, health)?)
             }
             None => None,
         };
+        if let Some(port) = first {
+            self.start_master(config, open(port, "master")?, registry, health).await?;
+        }
         if let Some(port) = data {
             let data = start_data(config, open(port, "data")?, registry).await?;
             let (ready, ailing) = (data.ready(), data.ailing());
@@ -180,6 +189,8 @@ impl Node {
             advertise,
             masters: config.masters.clone(),
             join: config.join,
+            node: config.name.clone(),
+            cluster_name: config.cluster_name.clone(),
             remembered: remembered(config),
             replicas: tunables.replicas,
             dialling: dialling(listen.ip(), &config.masters),
@@ -224,13 +235,23 @@ impl Node {
         let dialling = dialling(config.listen.gateway.ip(), &config.masters);
         let limits = RequestLimits { ttl_ms_min: millis(config.tunables.ttl_min) };
         let cluster = config.cluster;
-        let settings = Config { limits, dialling, cluster, ..Config::default() };
+        let settings = Config {
+            limits,
+            dialling,
+            cluster,
+            node: config.name.clone(),
+            cluster_name: config.cluster_name.clone(),
+            admin_address: self.admin_address.map(|at| at.to_string()).unwrap_or_default(),
+            commit: COMMIT.unwrap_or_default().to_owned(),
+            ..Config::default()
+        };
         let masters = masters(config, dialling)?;
         masters.ask_also(&remembered(config));
         let masters: Arc<dyn Directory> = Arc::new(masters);
         let gateway = Gateway::new(settings, Some(masters), registry)
             .map_err(|why| internal("metrics", why))?;
         let (readiness, stores) = (gateway.readiness(), gateway.stores());
+        self.readiness = Some(readiness.clone());
         let lacks = readiness.clone();
         health.started("gateway", move || lacks.lacks());
         health.remarked("gateway", move || readiness.remark());
@@ -287,6 +308,7 @@ async fn start_data(
         listener,
         advertise: config.advertise.data.clone().unwrap_or_else(|| listen.to_string()),
         labels: config.labels.clone(),
+        node: config.name.clone(),
         masters: masters(config, dialling)?,
         dialling,
         tuning: tuning(tunables),

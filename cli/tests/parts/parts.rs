@@ -46,6 +46,8 @@ pub async fn start_master(
 ) -> Result<(Master, String), sharklock_master::StartError> {
     let (listener, advertise) = listener(address).await;
     let config = MasterConfig {
+        node: "part".to_owned(),
+        cluster_name: String::new(),
         data_dir: dir.join("master"),
         masters: vec![advertise.clone()],
         advertise: advertise.clone(),
@@ -85,6 +87,7 @@ pub async fn measured_data_server(
 ) -> Result<DataServer, StartError> {
     let (listener, advertise) = listener(address).await;
     DataServer::start(DataServerConfig {
+        node: "part".to_owned(),
         data_dir: dir.to_owned(),
         listener,
         advertise,

@@ -10,8 +10,8 @@ use super::{
 };
 use crate::{
     condition::Agreement,
-    error::{AcquireError, LostReason},
-    failure::{Failure, Verdict},
+    error::{AcquireError, LostReason, NO_ANSWER},
+    failure::{Down, Failure, Verdict},
     grant::Grant,
     ids::{AcquisitionId, Seq},
     request::{Holder, Request, Wait},
@@ -186,7 +186,7 @@ impl SessionCore {
         acquisition.failures_count += 1;
         acquisition.asked_since = None;
         acquisition.check_at = None;
-        acquisition.last_failure.clone_from(&failure.message);
+        acquisition.last_failure = Some(Box::new(failure.clone()));
         let failures_count = acquisition.failures_count;
         let pause = self.pause_after(&failure, failures_count);
         if let Some(acquisition) = self.open.get_mut(&id) {
@@ -388,15 +388,16 @@ impl SessionCore {
         let Some(acquisition) = self.open.get_mut(&id) else { return };
         let name = Arc::clone(&acquisition.request.name);
         let out_of_touch = !self.connected || acquisition.is_out_of_touch(now);
-        let message = if !self.connected {
-            self.why_down.clone()
-        } else if acquisition.last_failure.is_empty() {
-            "no answer in time".to_owned()
+        let (reason, message) = if !self.connected {
+            let Down { reason, why } = self.why_down.clone();
+            (reason, why)
+        } else if let Some(failure) = acquisition.last_failure.take() {
+            (failure.reason, failure.message)
         } else {
-            acquisition.last_failure.clone()
+            (NO_ANSWER.to_owned(), "no answer in time".to_owned())
         };
         let error = if acquisition.surely_unknown() {
-            AcquireError::Unavailable { message }
+            AcquireError::Unavailable { reason, message }
         } else {
             match (&mut acquisition.phase, acquisition.request.wait) {
                 (Phase::Waiting { place, holders }, Wait::AtMost(_)) if !out_of_touch => {

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     condition::Agreement,
+    failure::Failure,
     ids::{FencingToken, Position, Seq},
     request::{AskMark, Holder, Request, Wait},
 };
@@ -73,8 +74,8 @@ pub(super) struct Acquisition {
     pub(super) failures_count: u32,
     /// KeepAlives sent since the last answer.
     pub(super) keep_alives_count: u32,
-    /// The last failure, for people.
-    pub(super) last_failure: String,
+    /// The last failure.
+    pub(super) last_failure: Option<Box<Failure>>,
     /// Acquires under way.
     pub(super) acquires_count: u32,
     /// An Acquire was sent of which nobody knows whether it arrived.
@@ -115,7 +116,7 @@ impl Acquisition {
             check_at: None,
             failures_count: 0,
             keep_alives_count: 0,
-            last_failure: String::new(),
+            last_failure: None,
             acquires_count: 0,
             may_have_arrived: false,
             gone_counts_from: None,

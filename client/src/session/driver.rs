@@ -15,6 +15,7 @@ use crate::{
     cluster::{Membership, Standing},
     error::{AcquireError, ChangeError, LockLost, LostReason, ReleaseError},
     events::{Closed, GuardEvent, GuardEventKind, GuardName},
+    failure::Down,
     grant::Grant,
     ids::{AcquisitionId, FencingToken},
     request::Request,
@@ -223,10 +224,10 @@ impl<W: Watchers, A, R, C> Driver<W, A, R, C> {
         self.handle(now, Event::Connected);
     }
 
-    /// The streams are gone, or could not be opened; `why` is for people.
-    pub fn disconnected(&mut self, now: Duration, why: String) {
+    /// The streams are gone, or could not be opened.
+    pub fn disconnected(&mut self, now: Duration, why: impl Into<Down>) {
         self.forget_calls();
-        self.handle(now, Event::Disconnected { why });
+        self.handle(now, Event::Disconnected { why: why.into() });
     }
 
     /// Both streams of the spare connection are open.

@@ -6,7 +6,7 @@ use crate::{
     cluster::ClusterMismatch,
     condition::{Agreement, Condition},
     error::LostReason,
-    failure::Failure,
+    failure::{Down, Failure},
     ids::{AcquisitionId, FencingToken, Position, Seq},
     request::{AskMark, Holder, Request},
 };
@@ -18,8 +18,8 @@ pub enum Event {
     Connected,
     /// The streams are gone, and with them every answer that had not arrived.
     Disconnected {
-        /// Why, for people.
-        why: String,
+        /// Why.
+        why: Down,
     },
     /// Both streams of the spare connection are open.
     SpareConnected,

@@ -161,7 +161,7 @@ impl SessionCore {
     /// new one, and what was asked over it already is still answered.
     pub(super) fn move_to_spare(&mut self, now: Duration, effects: &mut Effects) {
         assert!(self.spare.is_up, "there is no other connection to move to");
-        self.disconnected("the gateway answered nothing".to_owned());
+        self.disconnected("the gateway answered nothing".into());
         for attempt in self.attempts.values_mut() {
             attempt.via = Via::Main;
         }

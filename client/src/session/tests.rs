@@ -208,7 +208,7 @@ impl Player {
             }
             "disconnect" => {
                 self.down = true;
-                Event::Disconnected { why: words.plain[1..].join(" ") }
+                Event::Disconnected { why: words.plain[1..].join(" ").into() }
             }
             "acquire" => self.acquire(words),
             "change" => change(words),

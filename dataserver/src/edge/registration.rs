@@ -32,6 +32,8 @@ pub struct Applicant {
     pub start: Start,
     /// Where it is, from the widest to the narrowest.
     pub labels: Vec<(String, String)>,
+    /// What people call its process.
+    pub node: String,
 }
 
 /// The answer of the masters.
@@ -69,6 +71,7 @@ pub async fn register(
         version: env!("CARGO_PKG_VERSION").to_owned(),
         feature_level: FEATURE_LEVEL,
         labels: applicant.labels.iter().cloned().map(label).collect(),
+        node: applicant.node.clone(),
     };
     loop {
         match masters.register_store(request.clone(), ASK_FOR).await {

@@ -22,7 +22,8 @@ use sharklock_proto::{
     internal::v1::{StoreAddress, StoreReply},
 };
 use sharklock_transport::{
-    Dialling, Masters, PeerAcceptor, PeerIdentity, PeerInbox, PeerLinks, serve, server,
+    AdminApi, Dialling, LockApi, Masters, PeerAcceptor, PeerIdentity, PeerInbox, PeerLinks,
+    WrongPort, serve, server, wrong_port,
 };
 use tokio::{
     net::TcpListener,
@@ -75,6 +76,8 @@ pub struct DataServerConfig {
     /// Where it is, from the widest to the narrowest: `zone` `b`, `host` `h7`. The masters keep the
     /// replicas of a range apart by them.
     pub labels: Vec<(String, String)>,
+    /// What people call its process.
+    pub node: String,
     /// The masters, who give the store its id and know the others.
     pub masters: Masters,
     /// How it connects to the others.
@@ -288,7 +291,9 @@ impl DataServer {
             metrics,
             hand_over_within: config.tuning.pace.election_max(),
             address: config.advertise,
+            node: config.node,
         };
+        let wrong = wrong_port("data", &shared.node);
         let (disk_porter, chore_porter) = (Arc::clone(&porter), Arc::clone(&porter));
         let mut threads = vec![
             spawn("store-chores", move || {
@@ -328,7 +333,7 @@ impl DataServer {
             links: peers,
             acceptor: acceptor.clone(),
         };
-        let port = port(config.listener, acceptor, exchanges, stopping.clone());
+        let port = port(config.listener, acceptor, exchanges, stopping.clone(), wrong);
         let (alive, tasks_end) = mpsc::channel::<()>();
         let tasks = vec![
             spawn_counted(port, alive.clone()),
@@ -393,9 +398,13 @@ async fn port(
     acceptor: PeerAcceptor,
     exchanges: Exchanges,
     stopping: CancellationToken,
+    wrong: String,
 ) {
-    let router =
-        server().add_service(acceptor.into_service()).add_service(exchanges.into_service());
+    let router = server()
+        .add_service(acceptor.into_service())
+        .add_service(exchanges.into_service())
+        .add_service(WrongPort::<LockApi>::new(wrong.clone()))
+        .add_service(WrongPort::<AdminApi>::new(wrong));
     if let Err(error) = serve(router, listener, stopping).await {
         panic!("the data port has failed: {error}");
     }
@@ -457,8 +466,15 @@ impl Opened {
         let number = count_start(&mut self.disk)
             .map_err(|source| StartError::Recover { path: dir.to_owned(), source })?;
         let start = Start { number, life };
-        let (advertise, labels) = (config.advertise.clone(), config.labels.clone());
-        Ok((self.disk, Applicant { ident, known: self.known, advertise, start, labels }))
+        let applicant = Applicant {
+            ident,
+            known: self.known,
+            advertise: config.advertise.clone(),
+            start,
+            labels: config.labels.clone(),
+            node: config.node.clone(),
+        };
+        Ok((self.disk, applicant))
     }
 }
 

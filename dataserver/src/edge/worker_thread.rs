@@ -84,6 +84,8 @@ pub struct Shared<D> {
     pub hand_over_within: Duration,
     /// Shown in the status.
     pub address: String,
+    /// What people call the process; shown in the status.
+    pub node: String,
 }
 
 impl<D> Clone for Shared<D> {
@@ -101,6 +103,7 @@ impl<D> Clone for Shared<D> {
             sync_times: Arc::clone(&self.sync_times),
             metrics: self.metrics.clone(),
             hand_over_within: self.hand_over_within,
+            node: self.node.clone(),
             address: self.address.clone(),
         }
     }
@@ -248,6 +251,7 @@ impl<D: Disk> WorkerThread<D> {
         let memory = self.worker.memory();
         let status = v1::StoreStatus {
             address: self.shared.address.clone(),
+            node: self.shared.node.clone(),
             uptime_ms,
             syncs,
             sync_p50_us,

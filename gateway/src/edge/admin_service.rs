@@ -30,6 +30,7 @@ use super::{
     host::Host,
     list::list,
     lock_service::{admit, admit_look, peer, unary},
+    master_words::unix_ms,
     range_view,
 };
 use crate::{
@@ -47,13 +48,22 @@ const STORES_AT_ONCE: usize = 64;
 /// Asks everybody at once, and fails only if nobody answers.
 async fn look(host: &Arc<Host>) -> Result<Seen, Failure> {
     let linked = host.hub.stores();
-    let (described, cluster) = tokio::join!(describe_all(host, &linked), ask_masters(host));
+    let asking_each = async {
+        if let Some(masters) = &host.masters {
+            host.master_words.ask(masters).await;
+        }
+    };
+    let (described, cluster, ()) =
+        tokio::join!(describe_all(host, &linked), ask_masters(host), asking_each);
     let (described, failure) = described;
-    if described.is_empty() && !matches!(cluster, Masters::Leading(_)) {
+    let words = host.master_words.words();
+    let is_silent = !words.values().any(|word| word.answers);
+    if described.is_empty() && !matches!(cluster, Masters::Leading(_)) && is_silent {
         return Err(failure);
     }
     let linked = linked.into_iter().map(|store| store.0).collect();
-    Ok(Seen { described, cluster, named: host.named_stores(), linked })
+    let (named, lost) = (host.named_stores(), host.lost_for());
+    Ok(Seen { described, cluster, named, linked, lost, words })
 }
 
 async fn ask_masters(host: &Arc<Host>) -> Masters {
@@ -145,7 +155,8 @@ impl AdminService for Admin {
         unary(&self.host, NAME, "GetStatus", async {
             let _call = admit(&self.host, &peer)?;
             let seen = look(&self.host).await?;
-            let mut picture = picture(seen, &self.host.config.version);
+            let mut picture = picture(seen, &self.host.config);
+            picture.unix_ms = unix_ms();
             if let Some(served) = self.host.cluster.id() {
                 served.clone_into(&mut picture.cluster_id);
             }

@@ -1,15 +1,21 @@
 //! The cluster as one picture: what its stores and its masters say of it, and what is wrong. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use sharklock_proto::{
     internal::v1::{GetClusterResponse, StoreAddress, StoreDescription, StoreState},
-    v1::{GetStatusResponse, MasterStatus, StoreDuty, StoreLiveness, StoreStatus},
+    v1::{GetStatusResponse, MasterStatus, RangeStatus, StoreDuty, StoreLiveness, StoreStatus},
 };
 
 use super::{
+    Config,
     cluster::OtherCluster,
+    master_words::Word,
     range_view::{ranges, shown, store_id, totals, warn_of_ranges},
+    verdict::{Facts, Verdict, named, verdict},
 };
 
 /// The answers of everybody.
@@ -23,6 +29,10 @@ pub(super) struct Seen {
     pub(super) named: Vec<StoreAddress>,
     /// The stores to which this gateway has a connection.
     pub(super) linked: BTreeSet<u64>,
+    /// For how long it has had none to those that it was connected to.
+    pub(super) lost: BTreeMap<u64, Duration>,
+    /// What each master says of itself, by its address.
+    pub(super) words: BTreeMap<String, Word>,
 }
 
 /// The words of the masters.
@@ -40,27 +50,40 @@ pub(super) enum Masters {
 }
 
 /// The whole picture.
-pub(super) fn picture(seen: Seen, version: &str) -> GetStatusResponse {
+pub(super) fn picture(seen: Seen, config: &Config) -> GetStatusResponse {
     let mut warnings = Vec::new();
     let ranges = ranges(&seen.described);
+    let said = || seen.words.values().filter_map(|word| word.said.as_ref());
+    let cluster_name = said().map(|said| said.cluster_name.clone()).find(|name| !name.is_empty());
+    let mut facts = Facts {
+        is_led: matches!(seen.cluster, Masters::Leading(_)),
+        is_formed: !seen.described.is_empty() || said().any(|said| said.member_id > 0),
+        has_masters: !matches!(seen.cluster, Masters::None | Masters::Other(_)),
+        stores_missing: None,
+    };
     let mut picture = GetStatusResponse {
-        version: version.to_owned(),
+        version: config.version.clone(),
+        node: config.node.clone(),
+        admin_address: config.admin_address.clone(),
+        commit: config.commit.clone(),
+        cluster_name: cluster_name.unwrap_or_else(|| config.cluster_name.clone()),
+        masters: masters_alone(&seen.words),
         range_totals: Some(totals(&ranges)),
         ..GetStatusResponse::default()
     };
     match &seen.cluster {
         Masters::None => {}
-        Masters::Silent => warnings.push(
-            "no leading master answers: stores and ranges are as this gateway knows them; locks \
-             are served on"
-                .to_owned(),
-        ),
+        // The verdict says all about it.
+        Masters::Silent => {}
         Masters::Other(why) => {
-            warnings.push(format!("the masters' addresses answer for {why}; locks are served on"));
+            picture.masters = Vec::new();
+            warnings.push(format!("the masters' addresses answer for {why}"));
         }
         Masters::Leading(cluster) => {
             picture.cluster_id = format!("{:x}", cluster.cluster_id);
             picture.masters = masters(cluster);
+            complete_masters(&mut picture.masters, &seen.words);
+            facts.stores_missing = stores_missing(cluster);
             warn_of_masters(&picture.masters, &mut warnings);
             warn_of_bootstrap(cluster, &mut warnings);
         }
@@ -68,13 +91,60 @@ pub(super) fn picture(seen: Seen, version: &str) -> GetStatusResponse {
     if let Some(first) = seen.described.first() {
         picture.cluster_id.clone_from(&first.cluster_id);
     }
-    let answered: BTreeSet<u64> = seen.described.iter().map(store_id).collect();
     picture.stores = stores(seen);
-    warn_of_stores(&picture.stores, &answered, &mut warnings);
+    warn_of_stores(&picture.stores, &mut warnings);
     warn_of_ranges(&ranges, &mut warnings);
+    let Verdict { problem, works, waits, next_step } = verdict(&picture, &ranges, facts);
+    (picture.problem, picture.works) = (problem, works);
+    (picture.waits, picture.next_step) = (waits, next_step);
     picture.ranges = shown(ranges);
     picture.warnings = warnings;
     picture
+}
+
+/// The masters as each of them says while none leads, in order of their ids.
+fn masters_alone(words: &BTreeMap<String, Word>) -> Vec<MasterStatus> {
+    let said = words.values().filter_map(|word| word.said.as_ref());
+    let newest = said.max_by_key(|said| said.term);
+    let id_of = |address: &String| {
+        let members = newest.map(|newest| newest.members.as_slice()).unwrap_or_default();
+        members.iter().find(|member| member.address == *address).map_or(0, |it| it.member_id)
+    };
+    let mut masters: Vec<_> = words
+        .iter()
+        .map(|(address, word)| MasterStatus {
+            member_id: id_of(address),
+            address: address.clone(),
+            is_up: word.answers,
+            is_voter: true,
+            ..MasterStatus::default()
+        })
+        .collect();
+    // What is only on this gateway's list is no member any more.
+    if newest.is_some_and(|newest| !newest.members.is_empty()) {
+        masters.retain(|master| master.member_id > 0);
+    }
+    complete_masters(&mut masters, words);
+    masters.sort_by(|a, b| (a.member_id, &a.address).cmp(&(b.member_id, &b.address)));
+    masters
+}
+
+/// Adds what each master says of itself.
+fn complete_masters(masters: &mut [MasterStatus], words: &BTreeMap<String, Word>) {
+    for master in masters {
+        let Some(word) = words.get(&master.address) else { continue };
+        master.answers = word.answers;
+        master.silent_ms = word.silent.as_millis() as u64;
+        let Some(said) = &word.said else { continue };
+        master.node.clone_from(&said.node);
+        master.version.clone_from(&said.version);
+        if word.answers {
+            master.term = master.term.max(said.term);
+            master.leaderless_ms = said.leaderless_ms;
+            master.clock_ahead_ms = word.clock_ahead_ms;
+            master.waits_for.clone_from(&said.waits_for);
+        }
+    }
 }
 
 /// The masters in order of their ids.
@@ -94,6 +164,7 @@ pub(super) fn masters(cluster: &GetClusterResponse) -> Vec<MasterStatus> {
             is_voter: master.is_voter,
             is_leaving: master.is_leaving,
             step: master.step.clone(),
+            ..MasterStatus::default()
         })
         .collect();
     masters.sort_by_key(|master| master.member_id);
@@ -103,12 +174,33 @@ pub(super) fn masters(cluster: &GetClusterResponse) -> Vec<MasterStatus> {
 /// All stores of which anybody has told, in order of their ids.
 fn stores(seen: Seen) -> Vec<StoreStatus> {
     let mut stores: BTreeMap<u64, StoreStatus> = BTreeMap::new();
-    for StoreAddress { store_id, ident, address } in seen.named {
-        let status =
-            StoreStatus { store_id, ident: format!("{ident:x}"), address, ..Default::default() };
-        stores.insert(store_id, status);
+    let answered: BTreeSet<u64> = seen.described.iter().map(store_id).collect();
+    let said = seen.words.values().filter_map(|word| word.said.as_ref());
+    for told in said.max_by_key(|said| said.term).map_or(&[][..], |said| &said.stores) {
+        let status = StoreStatus {
+            store_id: told.store_id,
+            ident: format!("{:x}", told.ident),
+            address: told.address.clone(),
+            node: told.node.clone(),
+            duty: told.duty,
+            labels: told.labels.clone(),
+            ..StoreStatus::default()
+        };
+        stores.insert(told.store_id, status);
     }
-    for status in seen.described.into_iter().filter_map(|description| description.store) {
+    for StoreAddress { store_id, ident, address } in seen.named {
+        let status = stores.entry(store_id).or_default();
+        (status.store_id, status.ident) = (store_id, format!("{ident:x}"));
+        status.address = address;
+    }
+    for StoreDescription { store, ranges, .. } in seen.described {
+        let Some(mut status) = store else { continue };
+        let is_led = |range: &&RangeStatus| range.leader_store_id == status.store_id;
+        status.leaders_count = ranges.iter().filter(is_led).count() as u32;
+        status.replicas_count = ranges.len() as u32;
+        if let Some(known) = stores.remove(&status.store_id) {
+            (status.duty, status.labels) = (known.duty, known.labels);
+        }
         stores.insert(status.store_id, status);
     }
     if let Masters::Leading(cluster) = seen.cluster {
@@ -122,6 +214,10 @@ fn stores(seen: Seen) -> Vec<StoreStatus> {
             let status = stores.entry(told.store_id).or_default();
             status.duty = told.duty;
             status.labels = told.labels;
+            if !told.node.is_empty() {
+                status.node = told.node;
+            }
+            status.version = told.version;
             status.store_id = told.store_id;
             status.ident = format!("{:x}", told.ident);
             status.address = told.address;
@@ -133,22 +229,28 @@ fn stores(seen: Seen) -> Vec<StoreStatus> {
     }
     for status in stores.values_mut() {
         status.is_linked = seen.linked.contains(&status.store_id);
+        status.answers = answered.contains(&status.store_id);
+        let lost = seen.lost.get(&status.store_id).copied().unwrap_or_default();
+        status.silent_ms = if status.answers { 0 } else { lost.as_millis() as u64 };
     }
     stores.into_values().collect()
 }
 
 fn warn_of_masters(masters: &[MasterStatus], warnings: &mut Vec<String>) {
-    for MasterStatus { member_id, address, .. } in masters.iter().filter(|master| !master.is_up) {
-        warnings.push(format!("master {member_id} at {address} is down"));
+    for MasterStatus { member_id, address, node, .. } in masters.iter().filter(|it| !it.is_up) {
+        warnings.push(format!("{} is down", named("master", *member_id, node, address)));
     }
 }
 
-fn warn_of_bootstrap(cluster: &GetClusterResponse, warnings: &mut Vec<String>) {
+/// Stores that are missing for the first range; `None`: the cluster has it.
+fn stores_missing(cluster: &GetClusterResponse) -> Option<usize> {
     let up = cluster.stores.iter().filter(|store| store.state() == StoreState::Up).count();
     let missing = (cluster.replicas_wanted as usize).saturating_sub(up);
-    if cluster.is_bootstrapped {
-        return;
-    }
+    (!cluster.is_bootstrapped).then_some(missing)
+}
+
+fn warn_of_bootstrap(cluster: &GetClusterResponse, warnings: &mut Vec<String>) {
+    let Some(missing) = stores_missing(cluster) else { return };
     warnings.push(match missing {
         0 => "the first range is being made: no lock can be taken yet".to_owned(),
         1 => {
@@ -160,10 +262,10 @@ fn warn_of_bootstrap(cluster: &GetClusterResponse, warnings: &mut Vec<String>) {
     });
 }
 
-fn warn_of_stores(stores: &[StoreStatus], answered: &BTreeSet<u64>, warnings: &mut Vec<String>) {
+fn warn_of_stores(stores: &[StoreStatus], warnings: &mut Vec<String>) {
     // One that was declared gone is missed by nobody.
     for store in stores.iter().filter(|store| store.duty() != StoreDuty::Gone) {
-        let StoreStatus { store_id, address, heard_ms, .. } = store;
+        let StoreStatus { store_id, address, node, heard_ms, .. } = store;
         let seconds = heard_ms / 1_000;
         let what = match store.liveness() {
             StoreLiveness::Down => format!("is down: not heard of for {seconds} s"),
@@ -171,21 +273,24 @@ fn warn_of_stores(stores: &[StoreStatus], answered: &BTreeSet<u64>, warnings: &m
             StoreLiveness::Up | StoreLiveness::Unspecified if !store.is_linked => {
                 "is not connected to this gateway".to_owned()
             }
-            StoreLiveness::Up | StoreLiveness::Unspecified if !answered.contains(store_id) => {
+            StoreLiveness::Up | StoreLiveness::Unspecified if !store.answers => {
                 "does not answer this gateway".to_owned()
             }
             StoreLiveness::Up | StoreLiveness::Unspecified => continue,
         };
-        warnings.push(format!("store {store_id} at {address} {what}"));
+        warnings.push(format!("{} {what}", named("store", *store_id, node, address)));
     }
-    for StoreStatus { store_id, address, lost_replicas, behind_replicas, .. } in stores {
+    for StoreStatus { store_id, address, node, lost_replicas, behind_replicas, .. } in stores {
+        let store = named("store", *store_id, node, address);
         let ailing = lost_replicas.iter().chain(behind_replicas);
-        warnings.extend(ailing.map(|why| format!("store {store_id} at {address}: {why}")));
+        warnings.extend(ailing.map(|why| format!("{store}: {why}")));
     }
-    for StoreStatus { store_id, address, state_bytes, state_bytes_max, state_alarm, .. } in stores {
-        if *state_alarm {
+    for status in stores {
+        let StoreStatus { store_id, address, node, state_bytes, state_bytes_max, .. } = status;
+        if status.state_alarm {
+            let store = named("store", *store_id, node, address);
             warnings.push(format!(
-                "the locks of store {store_id} at {address} take {state_bytes} bytes of memory, and \
+                "the locks of {store} take {state_bytes} bytes of memory, and \
                  beyond {state_bytes_max} (memory.store_max) nobody can acquire there"
             ));
         }
@@ -195,7 +300,7 @@ fn warn_of_stores(stores: &[StoreStatus], answered: &BTreeSet<u64>, warnings: &m
 #[cfg(test)]
 mod tests {
     use sharklock_proto::{
-        internal::v1::{ClusterStore, MasterMember},
+        internal::v1::{ClusterStore, DescribeMasterResponse, MasterAddress, MasterMember},
         v1::{RangeStatus, ReplicaStatus},
     };
 
@@ -245,19 +350,49 @@ mod tests {
             cluster: Masters::Leading(cluster),
             named: Vec::new(),
             linked: (1..=3).collect(),
+            lost: BTreeMap::new(),
+            words: [word(1, 1), word(2, 1)].into(),
         }
+    }
+
+    /// The word of a master that follows this one; 0: none.
+    fn word(member_id: u64, leader: u64) -> (String, Word) {
+        let address = |id: u64| format!("host{id}:7720");
+        let member = |member_id| MasterAddress {
+            member_id,
+            address: address(member_id),
+            ..MasterAddress::default()
+        };
+        let said = DescribeMasterResponse {
+            member_id,
+            address: address(member_id),
+            node: format!("n{member_id}"),
+            cluster_name: "prod".to_owned(),
+            leader: if leader == 0 { String::new() } else { address(leader) },
+            leaderless_ms: if leader == 0 { 9_000 } else { 0 },
+            members: (1..=2).map(member).collect(),
+            ..DescribeMasterResponse::default()
+        };
+        let word = Word { said: Some(said), answers: true, ..Word::default() };
+        (address(member_id), word)
+    }
+
+    fn config() -> Config {
+        Config { version: "1.2.3".to_owned(), node: "n1".to_owned(), ..Config::default() }
     }
 
     #[test]
     fn a_healthy_cluster_has_no_warnings() {
-        let picture = picture(healthy(), "1.2.3");
+        let picture = picture(healthy(), &config());
         assert_eq!(picture.version, "1.2.3");
         assert_eq!(picture.warnings, Vec::<String>::new());
         let masters: Vec<_> = picture.masters.iter().map(|it| (it.member_id, it.lag)).collect();
         assert_eq!(masters, [(1, 0), (2, 10)]);
         let store = &picture.stores[2];
         assert_eq!((store.store_id, store.uptime_ms, store.heard_ms), (3, 7, 200));
-        assert!(store.is_linked && store.liveness() == StoreLiveness::Up);
+        assert!(store.is_linked && store.answers && store.liveness() == StoreLiveness::Up);
+        assert_eq!((picture.node.as_str(), picture.cluster_name.as_str()), ("n1", "prod"));
+        assert_eq!((picture.masters[1].node.as_str(), picture.problem.as_str()), ("n2", ""));
     }
 
     #[test]
@@ -266,7 +401,7 @@ mod tests {
         served.take(&[0xc1; 16]).expect("it is the first");
         let other = served.take(&[0xee; 16]).expect_err("it is another");
         let seen = Seen { cluster: Masters::Other(other), ..healthy() };
-        let picture = picture(seen, "");
+        let picture = picture(seen, &config());
         assert_eq!(picture.masters, []);
         let (other, served) = ("ee".repeat(16), "c1".repeat(16));
         let both = format!("cluster {other}, and this gateway serves cluster {served}");
@@ -305,9 +440,9 @@ mod tests {
         awaits(&mut seen.described[0].ranges[1], 1_000);
         awaits(&mut seen.described[0].ranges[2], 1_001);
         assert_eq!(
-            picture(seen, "").warnings,
+            picture(seen, &config()).warnings,
             [
-                "master 2 at host2:7720 is down",
+                "master 2 (n2, host2:7720) is down",
                 "store 2 at host2:7710 has not been heard of for 12 s",
                 "store 3 at host3:7710 is not connected to this gateway",
                 "store 1 at host1:7710: its replica of range 8 is lost",
@@ -345,14 +480,22 @@ mod tests {
     #[test]
     fn without_a_master_there_is_still_a_picture() {
         let mut seen = Seen { cluster: Masters::Silent, ..healthy() };
+        let (address, lost) = word(2, 0);
+        let silent = Duration::from_secs(42);
+        seen.words = [word(1, 0), (address, Word { answers: false, silent, ..lost })].into();
         seen.described.pop();
         seen.linked = [1, 2].into();
         let address = "host3:7710".to_owned();
         seen.named = vec![StoreAddress { store_id: 3, ident: vec![0xab].into(), address }];
-        let picture = picture(seen, "");
-        assert_eq!((picture.cluster_id.as_str(), picture.masters.len()), ("c1", 0));
+        let picture = picture(seen, &config());
+        assert_eq!((picture.cluster_id.as_str(), picture.masters.len()), ("c1", 2));
+        let master = &picture.masters[1];
+        assert_eq!((master.member_id, master.node.as_str()), (2, "n2"));
+        assert_eq!((master.answers, master.silent_ms), (false, 42_000));
+        assert_eq!(picture.masters[0].leaderless_ms, 9_000);
         assert_eq!((picture.stores.len(), picture.stores[2].ident.as_str()), (3, "ab"));
-        assert_eq!(picture.warnings.len(), 2, "{:?}", picture.warnings);
-        assert!(picture.warnings[0].starts_with("no leading master answers"));
+        assert_eq!(picture.warnings.len(), 1, "{:?}", picture.warnings);
+        let problem = "the masters have no majority, for 9 s: 1 of 2 answer, 2 are needed";
+        assert_eq!(picture.problem, problem);
     }
 }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use sharklock_proto::{
-    internal::v1::{GetClusterResponse, RoutesUpdate},
+    internal::v1::{DescribeMasterResponse, GetClusterResponse, RoutesUpdate},
     v1::{
         CancelOperatorRequest, CancelOperatorResponse, ChangeMastersRequest, ChangeMastersResponse,
         ChangeRangeRequest, ChangeRangeResponse, GetScheduleResponse, ListOperatorsRequest,
@@ -35,6 +35,19 @@ pub trait Directory: Send + Sync + 'static {
 
     /// These are the masters of today: they are asked from now on. For one that asks others.
     fn learn_masters(&self, _masters: &[String]) {}
+
+    /// The addresses of the masters, as far as they are known.
+    fn addresses(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// What the master at this address says of itself, leading or not.
+    ///
+    /// # Errors
+    /// It does not answer within the directory's own deadline.
+    async fn describe_master(&self, _address: &str) -> Result<DescribeMasterResponse, Status> {
+        Err(Status::unimplemented("this directory asks no single master"))
+    }
 
     /// The cluster as the leading master sees it.
     ///
@@ -170,6 +183,14 @@ impl Directory for sharklock_transport::Masters {
 
     fn learn_masters(&self, masters: &[String]) {
         Self::learn(self, masters);
+    }
+
+    fn addresses(&self) -> Vec<String> {
+        Self::addresses(self)
+    }
+
+    async fn describe_master(&self, address: &str) -> Result<DescribeMasterResponse, Status> {
+        self.describe(address, CLUSTER_WITHIN).await
     }
 
     async fn cluster(&self) -> Result<GetClusterResponse, Status> {

@@ -18,8 +18,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Config, cluster::Served, directory::Masters, links::Links, metrics::Metrics, quota::Quota,
-    seats::Seats,
+    Config, cluster::Served, directory::Masters, links::Links, master_words::MasterWords,
+    metrics::Metrics, quota::Quota, seats::Seats,
 };
 use crate::{Hub, HubConfig, Observer, StoreId, StoreLink, failure::Reason, outbox::Settled};
 
@@ -46,6 +46,10 @@ pub(super) struct Host {
     /// Which one this gateway serves.
     pub(super) cluster: Arc<Served>,
     links: Arc<Links>,
+    /// The words of each master by itself.
+    pub(super) master_words: MasterWords,
+    /// Since when a store that was connected is not, by id.
+    lost: Mutex<BTreeMap<StoreId, Instant>>,
     /// The stores that the masters have named, by id. Behind a lock of its own, held only to copy.
     named: Mutex<BTreeMap<StoreId, StoreAddress>>,
     /// A reading of `boottime`.
@@ -87,6 +91,8 @@ impl Host {
             masters,
             cluster,
             links,
+            master_words: MasterWords::default(),
+            lost: Mutex::default(),
             named: Mutex::default(),
             started: boottime(),
         }
@@ -106,12 +112,14 @@ impl Host {
     /// A store is connected: calls go to it.
     pub(super) fn link_up(&self, store: StoreId, link: Arc<dyn StoreLink>) {
         self.links.insert(store, link);
+        self.lost_stores().remove(&store);
         self.hub.link_up(self.now_us(), store);
     }
 
     /// The connection to a store has ended.
     pub(super) fn link_lost(&self, store: StoreId) {
         self.links.remove(store);
+        self.lost_stores().insert(store, Instant::now());
         self.hub.link_lost(self.now_us(), store);
     }
 
@@ -123,6 +131,17 @@ impl Host {
     /// They do not name it any more.
     pub(super) fn store_left(&self, store: StoreId) {
         self.named().remove(&store);
+        self.lost_stores().remove(&store);
+    }
+
+    /// For how long stores that were connected are not, by id.
+    pub(super) fn lost_for(&self) -> BTreeMap<u64, Duration> {
+        self.lost_stores().iter().map(|(store, since)| (store.0, since.elapsed())).collect()
+    }
+
+    fn lost_stores(&self) -> MutexGuard<'_, BTreeMap<StoreId, Instant>> {
+        // A panic cannot leave the map half changed.
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The stores that the masters have named, in order of their ids.

@@ -329,7 +329,8 @@ impl LockService for Locks {
         _request: Request<GetClusterRequest>,
     ) -> Result<Response<GetClusterResponse>, Status> {
         unary(&self.host, NAME, "GetCluster", async {
-            let cluster_id = self.host.cluster.id().ok_or_else(no_cluster)?.to_owned();
+            let cluster_id =
+                self.host.cluster.id().ok_or_else(|| no_cluster(&self.host))?.to_owned();
             Ok(GetClusterResponse { cluster_id })
         })
         .await

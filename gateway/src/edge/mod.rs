@@ -15,6 +15,7 @@ mod listen;
 mod lock_service;
 #[cfg(test)]
 mod many_ranges;
+mod master_words;
 mod metered;
 mod metrics;
 mod quota;
@@ -25,6 +26,7 @@ mod session;
 mod status;
 mod stores;
 mod unread;
+mod verdict;
 
 use std::{
     sync::{Arc, Weak},
@@ -94,6 +96,14 @@ const STOP_WITHIN: Duration = Duration::from_secs(5);
 pub struct Config {
     /// Of this process, shown by `GetStatus`.
     pub version: String,
+    /// What people call this process, shown by `GetStatus`.
+    pub node: String,
+    /// What people call the cluster; empty: nothing.
+    pub cluster_name: String,
+    /// Where this process serves metrics and health, shown by `GetStatus`.
+    pub admin_address: String,
+    /// The commit that the program was built from; empty: that was not recorded.
+    pub commit: String,
     /// The cluster to serve; None: the first that masters or a store of this process name.
     pub cluster: Option<ClusterId>,
     /// Limits of requests.
@@ -133,6 +143,10 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            node: String::new(),
+            cluster_name: String::new(),
+            admin_address: String::new(),
+            commit: String::new(),
             cluster: None,
             limits: RequestLimits::default(),
             unary_deadline: Duration::from_secs(5),
@@ -158,12 +172,18 @@ pub struct Readiness {
     news: Arc<News>,
     /// Whoever asks keeps no links open.
     hub: Weak<Hub>,
+    cluster: Arc<cluster::Served>,
 }
 
 impl Readiness {
     /// As of now; false before the gateway serves and once it stops.
     pub fn is_ready(&self) -> bool {
         self.news.is_ready()
+    }
+
+    /// The id of the cluster that it serves, as hex; None: it has heard of none yet.
+    pub fn cluster_id(&self) -> Option<String> {
+        self.cluster.id().map(str::to_owned)
     }
 
     /// What it lacks, in words; None: it is ready.
@@ -239,7 +259,7 @@ impl Gateway {
     /// To be asked while the gateway serves.
     pub fn readiness(&self) -> Readiness {
         let (news, hub) = (self.host.news.clone(), Arc::downgrade(&self.host.hub));
-        Readiness { news, hub }
+        Readiness { news, hub, cluster: self.host.cluster.clone() }
     }
 
     /// Serves until `shutdown`: then health says so, nothing new is accepted, what was asked is still
@@ -257,6 +277,7 @@ impl Gateway {
         let mut tasks = JoinSet::new();
         let dispatching = tasks.spawn(stores::keep_all(host.clone(), by_hand));
         tasks.spawn(publish(host.clone()));
+        tasks.spawn(master_words::keep_asking(host.clone()));
 
         let (accepted, connections) = mpsc::channel(listen::ACCEPTED_MAX);
         let bounds = Bounds {

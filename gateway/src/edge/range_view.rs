@@ -91,9 +91,10 @@ fn waits_for(range: &RangeStatus, answered: &BTreeSet<u64>) -> Vec<String> {
         if replica.in_snapshot {
             sentences.push(format!("store {store} is being sent a snapshot of range {range_id}"));
         } else if !replica.is_active {
+            let lacks =
+                if lag == 0 { String::new() } else { format!(", which lacks {lag} entries") };
             sentences.push(format!(
-                "the leader of range {range_id} does not hear of its replica on store {store}, which \
-                 lacks {lag} entries"
+                "the leader of range {range_id} does not hear of its replica on store {store}{lacks}"
             ));
         } else if lag > LAG_WARNED {
             sentences.push(format!("store {store} lacks {lag} entries of range {range_id}"));

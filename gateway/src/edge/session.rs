@@ -73,7 +73,7 @@ impl SessionStream {
             return Err(stopping());
         }
         if host.cluster.id().is_none() {
-            return Err(no_cluster());
+            return Err(no_cluster(host));
         }
         let seat = host.seats.take(ip).map_err(too_many_streams)?;
         Ok((SessionPort::open(&host.hub, address)?, seat))
@@ -214,9 +214,10 @@ impl Stream for SessionStream {
     }
 }
 
-pub(super) fn no_cluster() -> Failure {
-    let message = "this gateway has heard of no cluster yet: no leading master answers it";
-    Failure::new(Reason::NoLeader, message).retry_after(NO_CLUSTER_RETRY_MS)
+/// Why this gateway knows no cluster yet: what the masters wait for.
+pub(super) fn no_cluster(host: &Host) -> Failure {
+    let message = format!("the cluster is still forming: {}", host.master_words.wait_for());
+    Failure::new(Reason::NoCluster, message).retry_after(NO_CLUSTER_RETRY_MS)
 }
 
 /// Whether an answer says that its session holds something or waits for it.

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use sharklock_proto::internal::v1::{
-    ClusterStore, GetClusterResponse, MasterMember, RangeDescriptor, Route, RoutesUpdate,
-    StoreAddress, StoreState,
+    ClusterStore, DescribeMasterResponse, GetClusterResponse, MasterAddress, MasterMember,
+    RangeDescriptor, Route, RoutesUpdate, StoreAddress, StoreState,
 };
 use sharklock_rangemap::{Descriptor, RangeId, StoreId};
 
@@ -136,6 +136,51 @@ impl MasterCore {
             version: store.version.clone(),
             duty: duty_to_wire(store.duty).into(),
             labels: labels_to_wire(&store.labels),
+            node: store.node.clone(),
+        }
+    }
+
+    /// What this master says of itself, leading or not.
+    pub(super) fn describe(&self, now: Duration) -> DescribeMasterResponse {
+        let own = self.store.ident().store;
+        let members: Vec<_> = self.members().into_iter().collect();
+        let address_of = |id: StoreId| {
+            let member = members.iter().find(|(member, _)| *member == id);
+            member.map(|(_, member)| member.address.clone()).unwrap_or_default()
+        };
+        let leader = if self.leads() { Some(own) } else { self.leader };
+        let leaderless = match self.knows_leader() {
+            true => Duration::ZERO,
+            false => now.saturating_sub(self.leader_seen),
+        };
+        let store = |(id, store): (&StoreId, &StoreRecord)| ClusterStore {
+            store_id: id.0,
+            ident: store.ident.to_wire(),
+            address: store.address.clone(),
+            duty: duty_to_wire(store.duty).into(),
+            labels: labels_to_wire(&store.labels),
+            node: store.node.clone(),
+            version: store.version.clone(),
+            ..ClusterStore::default()
+        };
+        DescribeMasterResponse {
+            cluster_id: self.settings.cluster_id.to_wire(),
+            member_id: own.0,
+            address: address_of(own),
+            term: self.store.status(GROUP).map_or(0, |status| status.term),
+            leader: leader.map(address_of).unwrap_or_default(),
+            leaderless_ms: leaderless.as_millis() as u64,
+            waits_for: self.ailing().unwrap_or_default(),
+            stores: self.state().stores().iter().map(store).collect(),
+            members: members
+                .iter()
+                .map(|(id, member)| MasterAddress {
+                    member_id: id.0,
+                    ident: member.ident.to_wire(),
+                    address: member.address.clone(),
+                })
+                .collect(),
+            ..DescribeMasterResponse::default()
         }
     }
 

@@ -32,6 +32,9 @@ pub(super) const ADDRESS_BYTES_MAX: usize = 260;
 /// Longest version of a program, bytes: it is kept, for operators.
 const VERSION_BYTES_MAX: usize = 128;
 
+/// Longest name of a node, bytes.
+pub const NODE_BYTES_MAX: usize = 64;
+
 /// Labels of a store, at most.
 pub const LABELS_MAX: usize = 8;
 /// Longest key or value of one, bytes.
@@ -68,6 +71,10 @@ impl MasterCore {
             return Err(Refusal::new(Reason::Invalid, message));
         }
         check_labels(&request.labels)?;
+        if request.node.len() > NODE_BYTES_MAX {
+            let message = format!("node: at most {NODE_BYTES_MAX} bytes are expected");
+            return Err(Refusal::new(Reason::Invalid, message));
+        }
         if request.feature_level == 0 {
             let message = "feature_level: 0; a store says which rules of lock ranges it knows";
             return Err(Refusal::new(Reason::Invalid, message));
@@ -86,6 +93,7 @@ impl MasterCore {
             start: request.start,
             life: request.life,
             labels: request.labels,
+            node: request.node,
         };
         let asker = Asker::Registration { number, ident, start, address };
         self.ask_log(Command::RegisterStore(command), asker)?;

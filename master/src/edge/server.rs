@@ -18,7 +18,10 @@ use sharklock_proto::{
         master_service_server::MasterServiceServer, peer_service_server::PeerServiceServer,
     },
 };
-use sharklock_transport::{Dialling, Masters, PeerAcceptor, PeerLinks, serve, server};
+use sharklock_transport::{
+    AdminApi, Dialling, LockApi, Masters, PeerAcceptor, PeerLinks, WrongPort, serve, server,
+    wrong_port,
+};
 use tokio::{net::TcpListener, runtime::Handle, sync::watch, task::AbortHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -29,7 +32,7 @@ use super::{
     meeting::meet_all,
     member::{Member, Others},
     metrics::Metrics,
-    service::{Service, Standing},
+    service::{Names, Service, Standing},
     thread::Thread,
 };
 use crate::{
@@ -57,6 +60,10 @@ pub struct MasterConfig {
     pub remembered: Vec<String>,
     /// It forms no cluster: it waits until somebody adds it to the cluster of `masters`.
     pub join: bool,
+    /// What people call its process.
+    pub node: String,
+    /// What people call the cluster; empty: nothing.
+    pub cluster_name: String,
     /// Replicas of the cluster's first range, 1 to 9: it is made once so many stores have registered.
     pub replicas: u32,
     /// How it connects to the others.
@@ -183,8 +190,14 @@ impl Master {
             Masters::new(config.masters.clone(), config.dialling).map_err(StartError::Address)?;
         masters.ask_also(&config.remembered);
         let stopping = CancellationToken::new();
-        let service = Service::new(standing(&config, &dir, ident)?, stopping.clone());
-        let port = port(listener, service.clone(), stopping.clone());
+        let names = Names {
+            node: config.node.clone(),
+            cluster: config.cluster_name.clone(),
+            address: config.advertise.clone(),
+        };
+        let service = Service::new(names, standing(&config, &dir, ident)?, stopping.clone());
+        let wrong = wrong_port("master", &config.node);
+        let port = port(listener, service.clone(), stopping.clone(), wrong);
         let port = Task(tokio::spawn(port).abort_handle());
         let member = belong(&config, &dir, ident, (&service, &masters)).await?;
         let (disk, store) = member.recover(&config, disk)?;
@@ -333,9 +346,13 @@ impl Drop for Task {
 
 /// Serves until `stopping`. A port that fails is a master that nobody hears: the process must not
 /// go on as if it were one.
-async fn port(listener: TcpListener, service: Service, stopping: CancellationToken) {
+async fn port(listener: TcpListener, service: Service, stopping: CancellationToken, wrong: String) {
     let peers = PeerServiceServer::new(service.clone()).max_decoding_message_size(FRAME_BYTES_MAX);
-    let router = server().add_service(MasterServiceServer::new(service)).add_service(peers);
+    let router = server()
+        .add_service(MasterServiceServer::new(service))
+        .add_service(peers)
+        .add_service(WrongPort::<LockApi>::new(wrong.clone()))
+        .add_service(WrongPort::<AdminApi>::new(wrong));
     if let Err(error) = serve(router, listener, stopping).await {
         panic!("the master port has failed: {error}");
     }

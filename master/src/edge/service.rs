@@ -4,15 +4,16 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     task::{Context, Poll},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use sharklock_proto::{
     internal::v1::{
-        AllocateIdsRequest, AllocateIdsResponse, GetClusterRequest, GetClusterResponse,
-        GetRoutesRequest, JoinRequest, JoinResponse, MasterView, MeetRequest, MeetResponse,
-        RaftFrame, RegisterStoreRequest, RegisterStoreResponse, RoutesUpdate,
-        StoreHeartbeatRequest, StoreHeartbeatResponse, WatchRoutesRequest,
-        master_service_server::MasterService, peer_service_server::PeerService,
+        AllocateIdsRequest, AllocateIdsResponse, DescribeMasterRequest, DescribeMasterResponse,
+        GetClusterRequest, GetClusterResponse, GetRoutesRequest, JoinRequest, JoinResponse,
+        MasterView, MeetRequest, MeetResponse, RaftFrame, RegisterStoreRequest,
+        RegisterStoreResponse, RoutesUpdate, StoreHeartbeatRequest, StoreHeartbeatResponse,
+        WatchRoutesRequest, master_service_server::MasterService, peer_service_server::PeerService,
     },
     v1::{
         CancelOperatorRequest, CancelOperatorResponse, ChangeMastersRequest, ChangeMastersResponse,
@@ -55,7 +56,19 @@ pub enum Standing {
     Waits,
 }
 
+/// What people call a master.
+#[derive(Clone, Debug)]
+pub struct Names {
+    /// Its process.
+    pub node: String,
+    /// Its cluster; empty: nothing.
+    pub cluster: String,
+    /// The address by which the others name it.
+    pub address: String,
+}
+
 struct Inner {
+    names: Names,
     standing: Mutex<Standing>,
     /// Something was heard from another master.
     heard: Notify,
@@ -67,8 +80,9 @@ struct Inner {
 
 impl Service {
     /// Of a master that has yet to meet the others.
-    pub fn new(standing: Standing, stopping: CancellationToken) -> Self {
+    pub fn new(names: Names, standing: Standing, stopping: CancellationToken) -> Self {
         Self(Arc::new(Inner {
+            names,
             standing: Mutex::new(standing),
             heard: Notify::new(),
             desk: OnceLock::new(),
@@ -111,6 +125,21 @@ impl Service {
         self.0.desk.get().ok_or_else(|| status(not_formed()))
     }
 
+    /// What a master that is no member yet waits for, in words for people.
+    fn waits_for(&self) -> String {
+        match &*self.standing() {
+            Standing::Founder(formation) => {
+                let missing: Vec<_> = formation.missing().into_iter().map(String::as_str).collect();
+                match missing[..] {
+                    [] => "it has met all other masters, and forms the cluster".to_owned(),
+                    _ => format!("it has not met {}", missing.join(", ")),
+                }
+            }
+            Standing::Joined(_) => "it begins to follow the others".to_owned(),
+            Standing::Waits => "it waits to be added: `sharklock masters add`".to_owned(),
+        }
+    }
+
     async fn ask(&self, request: Request) -> Result<Reply, Status> {
         match self.desk()?.ask(request).await {
             Reply::Refused(refusal) => Err(status(refusal)),
@@ -137,6 +166,13 @@ fn status(refusal: Refusal) -> Status {
     let mut details = ErrorDetails::new();
     details.set_error_info(refusal.reason.as_str(), DOMAIN, metadata);
     Status::with_error_details(code, refusal.message, details)
+}
+
+/// The wall clock, which is only compared by people.
+#[expect(clippy::disallowed_methods, reason = "an edge: shown, decides nothing")]
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn other() -> Status {
@@ -332,6 +368,31 @@ impl MasterService for Service {
             Reply::Recovering(answer) => Ok(Response::new(answer)),
             _ => Err(other()),
         }
+    }
+
+    async fn describe_master(
+        &self,
+        _call: Call<DescribeMasterRequest>,
+    ) -> Result<Response<DescribeMasterResponse>, Status> {
+        let described = match self.0.desk.get() {
+            None => DescribeMasterResponse {
+                waits_for: self.waits_for(),
+                ..DescribeMasterResponse::default()
+            },
+            Some(_) => match self.ask(Request::Describe).await? {
+                Reply::Described(answer) => *answer,
+                _ => return Err(other()),
+            },
+        };
+        let Names { node, cluster, address } = self.0.names.clone();
+        Ok(Response::new(DescribeMasterResponse {
+            cluster_name: cluster,
+            node,
+            address,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            unix_ms: unix_ms(),
+            ..described
+        }))
     }
 
     async fn get_cluster(

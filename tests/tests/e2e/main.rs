@@ -1,6 +1,7 @@
 //! SharkLock from outside: real processes, the public client, raw bytes. One binary, so that it is
 //! linked once.
 
+mod ailing;
 mod bad_input;
 mod bad_orders;
 mod bad_peers;
@@ -30,6 +31,7 @@ mod older_copy;
 mod paper_trail;
 mod power_cut;
 mod ranges;
+mod readme;
 mod rebalance;
 mod reclaim;
 mod recover;

@@ -14,6 +14,10 @@ use crate::{
     render::{self, print, table},
 };
 
+/// What whoever adds a node should know.
+const EMPTY: &str = "its store is empty: the masters move replicas there by themselves, a few at a time \
+                     (`sharklock schedule show` tells what comes next; `sharklock ranges rebalance` does it now)";
+
 /// Runs one command.
 pub fn run(command: DevCommand) -> Result<u8, Failure> {
     let (cluster, ask, output) = match command {
@@ -24,9 +28,11 @@ pub fn run(command: DevCommand) -> Result<u8, Failure> {
         DevCommand::Restart(args) => (args.cluster, Ask::Restart(args.node), None),
         DevCommand::Add { cluster } => (cluster, Ask::Add, None),
     };
+    let is_new = matches!(ask, Ask::Add);
     let note = find(cluster.data_dir.as_deref())?;
     match (control::ask(&note, &ask)?, output) {
         (Answer::Nodes(nodes), Some(output)) => show(&note, nodes, output),
+        (Answer::Done(told), _) if is_new => print(&format!("{told}\n{EMPTY}\n")).map(|()| OK),
         (Answer::Done(told), _) => print(&format!("{told}\n")).map(|()| OK),
         (Answer::NotReady(told), _) => print(&format!("{told}\n")).map(|()| DEGRADED),
         (Answer::Refused(why), _) => Err(Failure::new(FAILED, why)),

@@ -131,6 +131,7 @@ impl NodeSpec {
         let data_dir: PathBuf = dir.join(&self.name);
         let mut arguments = vec![
             "server".to_owned(),
+            format!("--name={}", self.name),
             format!("--roles={}", self.roles.names().join(",")),
             format!("--data-dir={}", data_dir.display()),
             format!("--masters={}", masters.join(",")),

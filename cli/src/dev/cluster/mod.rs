@@ -7,7 +7,6 @@ mod index;
 mod layout;
 mod node;
 mod owner;
-mod probe;
 
 use std::{
     fs, io,
@@ -224,6 +223,9 @@ fn recipe(args: &DevArgs, layout: &Layout, dir: &Path) -> Result<Recipe, Failure
     }
     if args.unsafe_no_fsync {
         arguments.push("--unsafe-no-fsync".into());
+    }
+    if let Some(name) = &args.cluster_name {
+        arguments.push(format!("--cluster-name={name}").into());
     }
     let program: PathBuf = std::env::current_exe()
         .map_err(|why| Failure::new(INTERNAL, "cannot find this program").cause(why))?;

@@ -14,10 +14,10 @@ use super::{
     control::{Answer, Ask, Asked, Shown},
     layout::{Layout, NodeSpec},
     node::{self, End, Ending, Node, Process, Recipe},
-    probe::{self, Readiness},
 };
 use crate::{
     exit::{CONFIG, Failure, INTERNAL},
+    probe::{self, Readiness},
     server::Stop,
 };
 

@@ -207,6 +207,7 @@ fn hides(mountinfo: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lock::children::alone;
     use std::process::Command;
 
     fn sleeper(mark: &Mark) -> std::process::Child {
@@ -217,6 +218,7 @@ mod tests {
 
     #[test]
     fn whoever_has_the_mark_is_found_and_nobody_else() {
+        let _alone = alone();
         let mark = Mark::random().expect("there is randomness");
         let mut child = sleeper(&mark);
         let pid = child.id().cast_signed();
@@ -237,6 +239,7 @@ mod tests {
 
     #[test]
     fn an_empty_environment_is_told_from_none() {
+        let _alone = alone();
         let stat = |end: &str| format!("7 (a) b) S{} {end} 0", " 1".repeat(ENV_END - 1));
         assert!(has_environment(stat("140736").as_bytes()));
         assert!(!has_environment(stat("0").as_bytes()));

@@ -118,8 +118,8 @@ fn may_pass(error: &ReclaimError) -> bool {
 fn failure(args: &LockArgs, error: ReclaimError) -> Failure {
     match error {
         ReclaimError::Acquire(error) => not_acquired(args, error),
-        ReclaimError::Look(CallError::Unavailable { message }) => {
-            not_acquired(args, AcquireError::Unavailable { message })
+        ReclaimError::Look(CallError::Unavailable { reason, message }) => {
+            not_acquired(args, AcquireError::Unavailable { reason, message })
         }
         other => refusal::not_had_back(args, &other),
     }

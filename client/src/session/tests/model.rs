@@ -385,7 +385,7 @@ impl World {
         match client.connection {
             Ok(_) if broken => {
                 client.connection = Err(now + pause);
-                let event = Event::Disconnected { why: "broken".to_owned() };
+                let event = Event::Disconnected { why: "broken".into() };
                 self.handle(index, event, totals);
             }
             Err(at) if at <= now => {

@@ -1,0 +1,396 @@
+//! What is the matter with a cluster, in one piece: the cause that explains most, what goes on in spite
+//! of it, what waits, and what to do next. Pure.
+
+use sharklock_proto::v1::{
+    GetStatusResponse, MasterStatus, RangeStatus, RangeTotals, StoreDuty, StoreLiveness,
+    StoreStatus,
+};
+
+/// See the module. All is empty where nothing is the matter.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Verdict {
+    pub(super) problem: String,
+    pub(super) works: String,
+    pub(super) waits: String,
+    pub(super) next_step: String,
+}
+
+/// What a verdict is made of beside the picture.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Facts {
+    /// A leading master has answered.
+    pub(super) is_led: bool,
+    /// Some master belongs to a cluster.
+    pub(super) is_formed: bool,
+    /// This gateway was given masters.
+    pub(super) has_masters: bool,
+    /// Stores that are missing for the first range; `None`: it is there.
+    pub(super) stores_missing: Option<usize>,
+}
+
+/// The verdict on a picture of which all but this is made. `ranges`: all of them.
+pub(super) fn verdict(
+    picture: &GetStatusResponse,
+    ranges: &[RangeStatus],
+    facts: Facts,
+) -> Verdict {
+    let totals = picture.range_totals.unwrap_or_default();
+    if facts.has_masters && !facts.is_led && !facts.is_formed {
+        return forming(&picture.masters);
+    }
+    if facts.has_masters && !facts.is_led {
+        return without_masters(&picture.masters, totals);
+    }
+    if let Some(missing) = facts.stores_missing {
+        return without_ranges(missing);
+    }
+    if totals.led < totals.ranges {
+        return without_leaders(picture, ranges, totals);
+    }
+    let silent: Vec<_> = picture.stores.iter().filter(|store| is_missed(store)).collect();
+    if !silent.is_empty() {
+        return without_stores(&silent);
+    }
+    let down: Vec<_> = picture.masters.iter().filter(|master| !is_heard(master)).collect();
+    if !down.is_empty() {
+        return Verdict {
+            problem: format!("{} {}", masters_named(&down), do_not_answer(down.len())),
+            works: "everything: the masters have a majority".to_owned(),
+            waits: String::new(),
+            next_step: format!("start {}", masters_named(&down)),
+        };
+    }
+    Verdict::default()
+}
+
+fn forming(masters: &[MasterStatus]) -> Verdict {
+    let waiting = masters.iter().filter(|master| !master.waits_for.is_empty());
+    let waiting: Vec<_> =
+        waiting.map(|master| format!("{}: {}", one_master(master), master.waits_for)).collect();
+    let silent: Vec<_> = masters.iter().filter(|master| !master.answers).collect();
+    let why = match waiting[..] {
+        [] => "no master answers".to_owned(),
+        _ => waiting.join("; "),
+    };
+    Verdict {
+        problem: format!("the cluster is still forming: {why}"),
+        works: "nothing yet".to_owned(),
+        waits: "everything".to_owned(),
+        next_step: match silent[..] {
+            [] => "wait some seconds; if it stays so, read the logs of the masters".to_owned(),
+            _ => format!(
+                "start {}, with the same list of masters as the others",
+                masters_named(&silent)
+            ),
+        },
+    }
+}
+
+fn without_masters(masters: &[MasterStatus], totals: RangeTotals) -> Verdict {
+    let answering = masters.iter().filter(|master| master.answers).count();
+    let silent: Vec<_> = masters.iter().filter(|master| !master.answers).collect();
+    let needed = masters.len() / 2 + 1;
+    let since = masters.iter().filter(|it| it.answers).map(|it| it.leaderless_ms).max();
+    let since = match since {
+        Some(ms) if ms >= 1_000 => format!(", for {} s", ms / 1_000),
+        _ => String::new(),
+    };
+    let leaderless = totals.ranges.saturating_sub(totals.led);
+    let ranges = match leaderless {
+        0 => String::new(),
+        1 => "; and 1 range has no leader".to_owned(),
+        count => format!("; and {count} ranges have no leader"),
+    };
+    let lost = answering < needed;
+    let problem = match lost {
+        true => format!(
+            "the masters have no majority{since}: {answering} of {} answer, {needed} are needed{ranges}",
+            masters.len()
+        ),
+        false => format!(
+            "no master leads{since}, although {answering} of {} answer{ranges}",
+            masters.len()
+        ),
+    };
+    let orders = "splits, moves, repairs, new stores, and every order of an operator";
+    Verdict {
+        problem,
+        works: what_works(totals),
+        waits: match leaderless {
+            0 => orders.to_owned(),
+            _ => format!("the locks of ranges without a leader; {orders}"),
+        },
+        next_step: match lost {
+            true => format!("start {}", masters_named(&silent)),
+            false => {
+                "look again in some seconds: an election may be under way; if it stays so, read \
+                      the logs of the masters"
+                    .to_owned()
+            }
+        },
+    }
+}
+
+fn without_ranges(missing: usize) -> Verdict {
+    Verdict {
+        problem: match missing {
+            0 => "the first range is being made".to_owned(),
+            1 => "the cluster has no range yet: it waits for 1 more store".to_owned(),
+            _ => format!("the cluster has no range yet: it waits for {missing} more stores"),
+        },
+        works: "nothing yet".to_owned(),
+        waits: "every lock".to_owned(),
+        next_step: match missing {
+            0 => "look again in a second".to_owned(),
+            1 => "start 1 more data server".to_owned(),
+            _ => format!("start {missing} more data servers"),
+        },
+    }
+}
+
+fn without_leaders(
+    picture: &GetStatusResponse,
+    ranges: &[RangeStatus],
+    totals: RangeTotals,
+) -> Verdict {
+    let leaderless: Vec<_> = ranges.iter().filter(|range| range.leader_store_id == 0).collect();
+    let first = leaderless.first().expect("fewer are led than there are");
+    let is_there =
+        |id: &u64| picture.stores.iter().any(|store| store.store_id == *id && !is_missed(store));
+    let voters = &first.voter_store_ids;
+    let there = voters.iter().filter(|id| is_there(id)).count();
+    let needed = voters.len() / 2 + 1;
+    let missing: Vec<_> = leaderless
+        .iter()
+        .flat_map(|range| &range.voter_store_ids)
+        .filter_map(|id| picture.stores.iter().find(|store| store.store_id == *id))
+        .filter(|store| is_missed(store))
+        .collect();
+    let missing = stores_named(&missing);
+    let which = match leaderless[..] {
+        [range] => format!("range {} has no leader", range.range_id),
+        _ => format!(
+            "{} ranges have no leader, range {} among them",
+            leaderless.len(),
+            first.range_id
+        ),
+    };
+    let problem = match there < needed {
+        true => {
+            format!("{which}: {there} of its {} replicas answer, {needed} are needed", voters.len())
+        }
+        false => format!("{which}, although {there} of its {} replicas answer", voters.len()),
+    };
+    Verdict {
+        problem,
+        works: what_works(totals),
+        waits: "acquires, renewals and releases in that: its holders lose their locks with their leases, \
+                and nobody else gets these before it has a leader"
+            .to_owned(),
+        next_step: match (missing.is_empty(), there < needed) {
+            (false, true) => format!(
+                "start {missing}; if these are lost for good, `sharklock recover ls` says how to go on"
+            ),
+            _ => "look again in some seconds: an election may be under way".to_owned(),
+        },
+    }
+}
+
+fn without_stores(silent: &[&StoreStatus]) -> Verdict {
+    let names = stores_named(silent);
+    Verdict {
+        problem: format!("{names} {}", do_not_answer(silent.len())),
+        works: "every lock: all ranges have leaders".to_owned(),
+        waits: String::new(),
+        next_step: format!(
+            "start {names}; a store that stays away is replaced where there are others: `sharklock \
+             schedule show`"
+        ),
+    }
+}
+
+fn what_works(RangeTotals { ranges, led, .. }: RangeTotals) -> String {
+    match (ranges, led) {
+        (0, _) => "nothing that this gateway knows of: no store answers".to_owned(),
+        (_, 0) => "looks at the cluster; no lock".to_owned(),
+        (ranges, led) if ranges == led => {
+            "locks are acquired, renewed and released: all ranges have leaders".to_owned()
+        }
+        (ranges, led) => {
+            format!("locks are acquired, renewed and released in {led} of {ranges} ranges")
+        }
+    }
+}
+
+/// A store that should be there, and is not.
+pub(super) fn is_missed(store: &StoreStatus) -> bool {
+    let is_silent = !store.is_linked || !store.answers;
+    let is_lost = matches!(store.liveness(), StoreLiveness::Down | StoreLiveness::Disconnected);
+    store.duty() != StoreDuty::Gone && (is_silent || is_lost)
+}
+
+fn is_heard(master: &MasterStatus) -> bool {
+    master.is_up || master.answers
+}
+
+fn do_not_answer(count: usize) -> &'static str {
+    if count == 1 { "does not answer" } else { "do not answer" }
+}
+
+fn one_master(master: &MasterStatus) -> String {
+    named("master", master.member_id, &master.node, &master.address)
+}
+
+fn masters_named(masters: &[&MasterStatus]) -> String {
+    listed(masters.iter().map(|master| one_master(master)))
+}
+
+fn stores_named(stores: &[&StoreStatus]) -> String {
+    let mut stores = stores.to_vec();
+    stores.sort_by_key(|store| store.store_id);
+    stores.dedup_by_key(|store| store.store_id);
+    listed(stores.iter().map(|it| named("store", it.store_id, &it.node, &it.address)))
+}
+
+/// `store 2 (node-3, 127.0.0.1:7910)`.
+pub(super) fn named(what: &str, id: u64, node: &str, address: &str) -> String {
+    let number = if id == 0 { String::new() } else { format!(" {id}") };
+    match node {
+        "" => format!("{what}{number} at {address}"),
+        node => format!("{what}{number} ({node}, {address})"),
+    }
+}
+
+fn listed(names: impl Iterator<Item = String>) -> String {
+    let names: Vec<_> = names.collect();
+    match &names[..] {
+        [] => String::new(),
+        [only] => only.clone(),
+        [first @ .., last] => format!("{} and {last}", first.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn master(id: u64, answers: bool) -> MasterStatus {
+        MasterStatus {
+            member_id: id,
+            address: format!("h{id}:7720"),
+            node: format!("node-{id}"),
+            answers,
+            is_up: answers,
+            ..MasterStatus::default()
+        }
+    }
+
+    fn store(id: u64, answers: bool) -> StoreStatus {
+        StoreStatus {
+            store_id: id,
+            address: format!("h{id}:7710"),
+            node: format!("node-{id}"),
+            is_linked: answers,
+            answers,
+            ..StoreStatus::default()
+        }
+    }
+
+    fn range(id: u64, leader: u64) -> RangeStatus {
+        RangeStatus {
+            range_id: id,
+            leader_store_id: leader,
+            voter_store_ids: vec![1, 2, 3],
+            ..RangeStatus::default()
+        }
+    }
+
+    /// Masters and stores 1 to 3, of which these answer.
+    fn picture(up: &[u64], ranges: &[RangeStatus]) -> GetStatusResponse {
+        let led = ranges.iter().filter(|range| range.leader_store_id > 0).count() as u64;
+        let totals = RangeTotals { ranges: ranges.len() as u64, led, ..RangeTotals::default() };
+        GetStatusResponse {
+            masters: (1..=3).map(|id| master(id, up.contains(&id))).collect(),
+            stores: (1..=3).map(|id| store(id, up.contains(&id))).collect(),
+            range_totals: Some(totals),
+            ..GetStatusResponse::default()
+        }
+    }
+
+    const WELL: Facts =
+        Facts { is_led: true, is_formed: true, has_masters: true, stores_missing: None };
+
+    #[test]
+    fn nothing_is_said_of_a_cluster_that_is_well() {
+        let ranges = [range(1, 2)];
+        assert_eq!(verdict(&picture(&[1, 2, 3], &ranges), &ranges, WELL), Verdict::default());
+    }
+
+    #[test]
+    fn a_majority_that_is_lost_explains_the_rest() {
+        let mut ranges = vec![range(1, 1)];
+        let mut seen = picture(&[1], &ranges);
+        seen.masters[0].leaderless_ms = 42_300;
+        let facts = Facts { is_led: false, ..WELL };
+        let told = verdict(&seen, &ranges, facts);
+        assert_eq!(
+            told.problem,
+            "the masters have no majority, for 42 s: 1 of 3 answer, 2 are needed"
+        );
+        assert!(told.works.starts_with("locks are acquired"), "{told:?}");
+        assert_eq!(
+            told.next_step,
+            "start master 2 (node-2, h2:7720) and master 3 (node-3, h3:7720)"
+        );
+        ranges[0].leader_store_id = 0;
+        let told = verdict(&picture(&[1], &ranges), &ranges, facts);
+        assert!(told.problem.ends_with("; and 1 range has no leader"), "{told:?}");
+        assert_eq!(told.works, "looks at the cluster; no lock");
+        let told = verdict(&picture(&[1, 2], &ranges), &ranges, facts);
+        assert!(told.problem.starts_with("no master leads, although 2 of 3 answer"), "{told:?}");
+    }
+
+    #[test]
+    fn a_cluster_that_forms_says_who_is_missing() {
+        let mut seen = picture(&[1], &[]);
+        for master in &mut seen.masters {
+            (master.member_id, master.node) = (0, String::new());
+        }
+        seen.masters[0].waits_for = "it has not met h2:7720, h3:7720".to_owned();
+        let facts = Facts { is_led: false, is_formed: false, ..WELL };
+        let told = verdict(&seen, &[], facts);
+        assert_eq!(
+            told.problem,
+            "the cluster is still forming: master at h1:7720: it has not met h2:7720, h3:7720"
+        );
+        assert!(told.next_step.starts_with("start master at h2:7720 and master at h3:7720, "));
+        let told =
+            verdict(&picture(&[1, 2, 3], &[]), &[], Facts { stores_missing: Some(2), ..WELL });
+        assert!(told.problem.ends_with("it waits for 2 more stores"), "{told:?}");
+    }
+
+    #[test]
+    fn a_range_without_a_majority_names_the_stores_that_are_missing() {
+        let ranges = [range(1, 1), range(7, 0)];
+        let told = verdict(&picture(&[1], &ranges), &ranges, WELL);
+        assert_eq!(told.problem, "range 7 has no leader: 1 of its 3 replicas answer, 2 are needed");
+        assert_eq!(told.works, "locks are acquired, renewed and released in 1 of 2 ranges");
+        let start = "start store 2 (node-2, h2:7710) and store 3 (node-3, h3:7710); if ";
+        assert!(told.next_step.starts_with(start), "{told:?}");
+        let told = verdict(&picture(&[1, 3], &ranges), &ranges, WELL);
+        assert_eq!(told.problem, "range 7 has no leader, although 2 of its 3 replicas answer");
+    }
+
+    #[test]
+    fn one_that_is_down_is_named_with_what_goes_on() {
+        let ranges = [range(1, 1)];
+        let told = verdict(&picture(&[1, 2], &ranges), &ranges, WELL);
+        assert_eq!(told.problem, "store 3 (node-3, h3:7710) does not answer");
+        let mut seen = picture(&[1, 2], &ranges);
+        seen.stores.truncate(2);
+        let told = verdict(&seen, &ranges, WELL);
+        assert_eq!(told.problem, "master 3 (node-3, h3:7720) does not answer");
+        seen.masters.truncate(2);
+        assert_eq!(verdict(&seen, &ranges, WELL), Verdict::default());
+    }
+}

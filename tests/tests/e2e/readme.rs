@@ -1,0 +1,124 @@
+//! The README's samples have the shape of what the binary prints: the same columns, words and lines,
+//! whatever the numbers.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use sharklock_tests::process::{Process, command};
+use sharklock_tests::wait::eventually;
+
+use crate::dev_cluster::Cluster;
+
+const SOON: Duration = Duration::from_secs(60);
+
+/// A line without what differs from run to run: numbers, ids, people, and how wide columns are.
+fn shape(line: &str) -> String {
+    line.split_whitespace().map(shape_of_word).collect::<Vec<_>>().join(" ")
+}
+
+fn shape_of_word(word: &str) -> String {
+    let bare = word.trim_matches([',', ':', '(', ')']);
+    let is_id = bare.len() == 32 && bare.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_id {
+        return word.replace(bare, "ID");
+    }
+    if let Some((_, host)) = bare.split_once('@') {
+        assert!(!host.is_empty(), "a person is at a machine: {word}");
+        return word.replace(bare, "WHO");
+    }
+    let (mut shape, mut in_number) = (String::new(), false);
+    for c in word.chars() {
+        let is_of_number = c.is_ascii_digit() || c == '.' && in_number;
+        if is_of_number && !in_number {
+            shape.push('N');
+        }
+        if !is_of_number {
+            shape.push(c);
+        }
+        in_number = is_of_number;
+    }
+    // A duration has one or two units.
+    let units: String = bare.chars().filter(|c| !c.is_ascii_digit() && *c != '.').collect();
+    let is_duration = bare.starts_with(|c: char| c.is_ascii_digit())
+        && ["ms", "s", "ms", "hm", "dh", "m"].contains(&units.as_str());
+    if is_duration { word.replace(bare, "TIME") } else { shape }
+}
+
+/// What the README shows below a command, up to the next one, in shapes.
+fn sample(readme: &str, prompt: &str) -> Vec<String> {
+    let (_, rest) = readme.split_once(&format!("$ {prompt}")).unwrap_or_else(|| panic!("{prompt}"));
+    let lines = rest.lines().skip(1);
+    let lines = lines.take_while(|line| !line.starts_with("$ ") && !line.starts_with("```"));
+    lines.map(shape).filter(|line| !line.is_empty()).collect()
+}
+
+/// Whether all that the README shows was printed.
+fn covers(printed: &str, sample: &[String]) -> bool {
+    let printed: BTreeSet<_> = printed.lines().map(shape).collect();
+    sample.iter().all(|line| printed.contains(line))
+}
+
+async fn printed(endpoints: &str, args: &[&str]) -> String {
+    let mut process = Process::spawn(command(args).env("SHARKLOCK_ENDPOINTS", endpoints));
+    process.ends(SOON).await;
+    process.stdout() + &process.stderr()
+}
+
+/// Until a command prints what the README shows.
+async fn prints(endpoints: &str, args: &[&str], sample: Vec<String>) {
+    assert!(!sample.is_empty(), "{args:?}");
+    let mut last = String::new();
+    let shown = eventually("the README's words", SOON, async || {
+        let text = printed(endpoints, args).await;
+        let covered = covers(&text, &sample);
+        Some((text, covered)).filter(|(_, covered)| *covered).map(|(text, _)| text)
+    });
+    let shown = tokio::time::timeout(SOON, shown).await;
+    if let Ok(text) = shown {
+        last = text;
+    }
+    assert!(covers(&last, &sample), "{args:?} prints\n{last}\nand the README has {sample:#?}");
+}
+
+#[test]
+fn shapes_leave_out_what_differs() {
+    assert_eq!(shape("1  127.0.0.1:7720   leads  6"), "N N:N leads N");
+    assert_eq!(shape("cause: held by ann@vm pid 28909 for 419ms, lease 9.6s"), {
+        "cause: held by WHO pid N for TIME, lease TIME"
+    });
+    let id = "00ff".repeat(8);
+    assert_eq!(shape(&format!("cluster {id}, version 0.0.0: healthy")), {
+        "cluster ID, version N: healthy"
+    });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_samples_are_what_the_binary_prints() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
+    let readme = std::fs::read_to_string(root.join("README.md")).expect("there is one");
+    let cluster = Cluster::start("3", &[]).await;
+    let endpoints = cluster.endpoints().await;
+    let hold = ["lock", "nightly", "--", "sleep", "60"];
+    let mut holder = Process::spawn(command(hold).env("SHARKLOCK_ENDPOINTS", &endpoints));
+    let try_once = ["lock", "nightly", "--try", "--", "./backup.sh"];
+    let mut tried = sample(&readme, "sharklock lock nightly --try -- ./backup.sh; echo exit $?");
+    assert_eq!(tried.pop().as_deref(), Some("exit N"));
+    prints(&endpoints, &try_once, tried).await;
+    let wait = ["lock", "nightly", "--", "true"];
+    let mut waiter = Process::spawn(command(wait).env("SHARKLOCK_ENDPOINTS", &endpoints));
+    let show = sample(&readme, "sharklock locks show nightly");
+    prints(&endpoints, &["locks", "show", "nightly"], show).await;
+    let reason = "--reason=host-3 is being replaced";
+    let released = sample(&readme, "sharklock locks force-release nightly");
+    prints(&endpoints, &["locks", "force-release", "nightly", reason], released).await;
+    holder.ends(SOON).await;
+    waiter.ends(SOON).await;
+
+    cluster.dev(&["kill", "3"]).await;
+    let status = sample(&readme, "sharklock status");
+    let only_words =
+        |line: &String| !line.starts_with('N') && !line.starts_with("warning: the leader");
+    let status: Vec<_> = status.into_iter().filter(only_words).collect();
+    let first = endpoints.split(',').next().expect("it has nodes");
+    prints(first, &["status"], status).await;
+}
