@@ -35,12 +35,11 @@ pub(super) async fn examine(reach: &ReachArgs) -> Examination {
 
 async fn one(endpoint: String) -> (Endpoint, Option<GetStatusResponse>) {
     let mut found = Endpoint { endpoint: endpoint.clone(), ..Endpoint::default() };
-    let began = WallTime::now().unix_ms;
     let seen = match status(&endpoint).await {
         Ok(seen) => {
-            let middle = began.midpoint(WallTime::now().unix_ms);
             found.answers = true;
-            found.clock_ahead_ms = seen.unix_ms as i64 - middle as i64;
+            // A gateway reads its clock last of all, when everybody whom it asks has answered.
+            found.clock_ahead_ms = seen.unix_ms as i64 - WallTime::now().unix_ms as i64;
             found.node.clone_from(&seen.node);
             found.version.clone_from(&seen.version);
             found.cluster_id.clone_from(&seen.cluster_id);

@@ -34,7 +34,9 @@ pub(super) fn verdict(
     ranges: &[RangeStatus],
     facts: Facts,
 ) -> Verdict {
-    let totals = picture.range_totals.unwrap_or_default();
+    let mut totals = picture.range_totals.unwrap_or_default();
+    let leaderless: Vec<_> = ranges.iter().filter(|range| !is_led(picture, range)).collect();
+    totals.led = totals.ranges.saturating_sub(leaderless.len() as u64);
     if facts.has_masters && !facts.is_led && !facts.is_formed {
         return forming(&picture.masters);
     }
@@ -45,7 +47,7 @@ pub(super) fn verdict(
         return without_ranges(missing);
     }
     if totals.led < totals.ranges {
-        return without_leaders(picture, ranges, totals);
+        return without_leaders(picture, &leaderless, totals);
     }
     let silent: Vec<_> = picture.stores.iter().filter(|store| is_missed(store)).collect();
     if !silent.is_empty() {
@@ -150,10 +152,9 @@ fn without_ranges(missing: usize) -> Verdict {
 
 fn without_leaders(
     picture: &GetStatusResponse,
-    ranges: &[RangeStatus],
+    leaderless: &[&RangeStatus],
     totals: RangeTotals,
 ) -> Verdict {
-    let leaderless: Vec<_> = ranges.iter().filter(|range| range.leader_store_id == 0).collect();
     let first = leaderless.first().expect("fewer are led than there are");
     let is_there =
         |id: &u64| picture.stores.iter().any(|store| store.store_id == *id && !is_missed(store));
@@ -167,7 +168,10 @@ fn without_leaders(
         .filter(|store| is_missed(store))
         .collect();
     let missing = stores_named(&missing);
-    let which = match leaderless[..] {
+    let which = match leaderless {
+        [range] if range.leader_store_id != 0 => {
+            format!("the leader of range {} does not answer", range.range_id)
+        }
         [range] => format!("range {} has no leader", range.range_id),
         _ => format!(
             "{} ranges have no leader, range {} among them",
@@ -220,6 +224,12 @@ fn what_works(RangeTotals { ranges, led, .. }: RangeTotals) -> String {
             format!("locks are acquired, renewed and released in {led} of {ranges} ranges")
         }
     }
+}
+
+/// Somebody leads the range, and answers as far as one knows.
+fn is_led(picture: &GetStatusResponse, range: &RangeStatus) -> bool {
+    let leader = picture.stores.iter().find(|store| store.store_id == range.leader_store_id);
+    range.leader_store_id != 0 && leader.is_none_or(|leader| !is_missed(leader))
 }
 
 /// A store that should be there, and is not.
@@ -379,6 +389,10 @@ mod tests {
         assert!(told.next_step.starts_with(start), "{told:?}");
         let told = verdict(&picture(&[1, 3], &ranges), &ranges, WELL);
         assert_eq!(told.problem, "range 7 has no leader, although 2 of its 3 replicas answer");
+        let told = verdict(&picture(&[2, 3], &[range(1, 1)]), &[range(1, 1)], WELL);
+        let problem = "the leader of range 1 does not answer, although 2 of its 3 replicas answer";
+        assert_eq!(told.problem, problem);
+        assert!(told.next_step.contains("an election may be under way"), "{told:?}");
     }
 
     #[test]
