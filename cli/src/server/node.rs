@@ -224,7 +224,13 @@ impl Node {
         let dialling = dialling(config.listen.gateway.ip(), &config.masters);
         let limits = RequestLimits { ttl_ms_min: millis(config.tunables.ttl_min) };
         let cluster = config.cluster;
-        let settings = Config { limits, dialling, cluster, ..Config::default() };
+        let settings = Config {
+            limits,
+            dialling,
+            cluster,
+            logs_lock_names: config.logs_lock_names,
+            ..Config::default()
+        };
         let masters = masters(config, dialling)?;
         masters.ask_also(&remembered(config));
         let masters: Arc<dyn Directory> = Arc::new(masters);
