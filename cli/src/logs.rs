@@ -15,6 +15,9 @@ const FILTER_VARIABLES: [&str; 2] = ["SHARKLOCK_LOG", "RUST_LOG"];
 
 /// The filter of a server unless told otherwise: its own events, and its libraries' warnings.
 pub const SERVER: &str = "warn,sharklock=info";
+/// What operators have done against holders is logged whatever the filter says of other things, unless
+/// it names this target.
+const AUDIT: &str = "audit";
 /// The filter of a command unless told otherwise: its result says the rest.
 pub const COMMAND: &str = "error";
 
@@ -45,13 +48,18 @@ fn filter(default: &str, variable: impl Fn(&str) -> Option<String>) -> Result<En
         .into_iter()
         .find_map(|name| variable(name).filter(|v| !v.is_empty()).map(|value| (name, value)));
     let Some((name, value)) = set else {
-        return Ok(EnvFilter::new(default));
+        return Ok(EnvFilter::new(with_audit(default)));
     };
-    EnvFilter::try_new(&value).map_err(|why| {
+    EnvFilter::try_new(with_audit(&value)).map_err(|why| {
         Failure::new(USAGE, format!("{name}={value:?} is not a log filter"))
             .cause(why)
             .hint("use a level, or targets with levels: debug, or warn,sharklock_gateway=trace")
     })
+}
+
+fn with_audit(filter: &str) -> String {
+    let names_it = filter.split(',').any(|directive| directive.trim().starts_with(AUDIT));
+    if names_it { filter.to_owned() } else { format!("{filter},{AUDIT}=info") }
 }
 
 #[cfg(test)]
@@ -69,9 +77,15 @@ mod tests {
 
     #[test]
     fn our_own_variable_wins_over_rust_log() {
-        assert_eq!(chosen(None, None), "warn");
-        assert_eq!(chosen(Some(""), Some("info")), "info");
-        assert_eq!(chosen(Some("debug"), Some("info")), "debug");
+        assert_eq!(chosen(None, None), "audit=info,warn");
+        assert_eq!(chosen(Some(""), Some("error")), "audit=info,error");
+        assert_eq!(chosen(Some("debug"), Some("info")), "audit=info,debug");
+    }
+
+    #[test]
+    fn a_filter_drops_audit_lines_only_by_their_name() {
+        assert_eq!(chosen(Some("sharklock=trace"), None), "sharklock=trace,audit=info");
+        assert_eq!(chosen(Some("info,audit=off"), None), "audit=off,info");
     }
 
     #[test]

@@ -43,7 +43,7 @@ mod sessions;
 mod watch;
 
 pub use self::{
-    looks::{LockSeen, TokenChecked},
+    looks::{LockPage, LockSeen, TokenChecked},
     ranges::WhichRange,
     sessions::{
         RevokedHold, SessionLock, SessionRevoked, SessionSummary, SessionWait, SessionsAsked,
@@ -110,10 +110,12 @@ impl Client {
             now,
             operator: operator.to_owned(),
         };
-        if token.is_some() {
-            return self.end_one(request(token), None).await;
-        }
         let LockSeen { position, lock } = self.get_lock(name).await?;
+        if token.is_some() {
+            let holders = lock.map_or_else(Vec::new, |lock| lock.holders);
+            let seen = holders.into_iter().find(|holder| holder.token == token);
+            return self.end_one(request(token), seen).await;
+        }
         let (holders, count) = lock.map_or((Vec::new(), 0), |it| (it.holders, it.holders_count));
         if holders.len() < count as usize {
             // A look does not name them all: one call ends them, which must not be repeated.

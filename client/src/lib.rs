@@ -94,7 +94,7 @@ pub use session::GuardState;
 #[cfg(feature = "edge")]
 pub use {
     calls::{
-        ForceReleased, HoldersAsked, LockSeen, RevokedHold, SessionLock, SessionRevoked,
+        ForceReleased, HoldersAsked, LockPage, LockSeen, RevokedHold, SessionLock, SessionRevoked,
         SessionSummary, SessionWait, SessionsAsked, TokenChecked, Watch, WhichRange,
     },
     client::{

@@ -318,17 +318,26 @@ impl Answers<'_> {
                 event.fence_floor = grant.fence_floor.0;
                 self.send(acquisition, event);
             }
-            Change::WaiterLeft { acquisition, name, how } => {
-                self.gone(acquisition, &name, how, by_client);
+            // Who did it himself hears it in his answer.
+            Change::WaiterLeft { acquisition, .. } if by_client => {
+                self.subscribers.remove(&acquisition);
             }
-            Change::HoldEnded { name, acquisitions, how, .. } => {
+            Change::WaiterLeft { acquisition, name, how } => {
+                self.gone(acquisition, &name, how, "");
+            }
+            Change::HoldEnded { acquisitions, .. } if by_client => {
                 for acquisition in acquisitions {
-                    self.gone(acquisition, &name, how, by_client);
+                    self.subscribers.remove(&acquisition);
+                }
+            }
+            Change::HoldEnded { name, acquisitions, how, reason, .. } => {
+                for acquisition in acquisitions {
+                    self.gone(acquisition, &name, how, &reason);
                 }
             }
             Change::Orphaned { name, acquisitions, .. } => {
                 for acquisition in acquisitions {
-                    self.gone(acquisition, &name, Finished::Orphaned, false);
+                    self.gone(acquisition, &name, Finished::Orphaned, "");
                 }
             }
             Change::Closed { acquisition, .. } => {
@@ -370,14 +379,12 @@ impl Answers<'_> {
         }
     }
 
-    fn gone(&mut self, acquisition: Acquisition, name: &Name, how: Finished, by_client: bool) {
+    fn gone(&mut self, acquisition: Acquisition, name: &Name, how: Finished, words: &str) {
         let Some(subscriber) = self.subscribers.remove(&acquisition) else { return };
-        if by_client {
-            return;
-        }
         let mut event = self.event_of(acquisition, name);
         event.set_kind(v1::AcquisitionEventKind::Gone);
         event.set_gone_reason(wire::gone_reason(how));
+        words.clone_into(&mut event.ending_reason);
         self.replies.event(subscriber, event);
     }
 

@@ -383,7 +383,11 @@ fn a_forced_release_with_now_ends_the_hold_at_once() {
     let mut rig = Rig::new();
     rig.acquire(1, 1, None);
     assert!(rig.force_release(true).ended);
-    assert_eq!(rig.events()[0].gone_reason(), v1::GoneReason::ForceReleased);
+    let told = rig.events().remove(0);
+    assert_eq!(
+        (told.gone_reason(), told.ending_reason.as_str()),
+        (v1::GoneReason::ForceReleased, "stuck"),
+    );
     assert!(rig.force_release(false).holders.is_empty());
 }
 

@@ -101,7 +101,7 @@ impl LockTable {
         }
         let owner = self.ledger.sessions.share(acquisition.session, owner);
         let request = Request { acquisition, mode, ttl_ms, owner, condition, arrival: None };
-        let mut step = Step { at, name: &name, ledger: &mut self.ledger, changes };
+        let mut step = Step::new(at, &name, &mut self.ledger, changes);
         let mut slot = match self.locks.entry(name.clone()) {
             Entry::Vacant(slot) => {
                 return match too_many {

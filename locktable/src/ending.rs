@@ -36,8 +36,9 @@ impl LockTable {
                 });
                 Reply::Done
             }
-            EndCause::Operator { .. } => {
+            EndCause::Operator { reason, .. } => {
                 let views = self.with_lock(at, &name, changes, |lock, step| {
+                    step.words = reason;
                     let views = lock.views_of(token);
                     for HoldView { grant, .. } in &views {
                         lock.take_away(step, grant.token, Finished::ForceReleased, true);
@@ -103,6 +104,7 @@ impl Lock {
         let Some(hold) = self.holds.get(token) else { return };
         if hold.row.is_orphan() {
             // It has no lease that could be waited for.
+            reason.clone_into(&mut step.words);
             return self.take_away(step, token, Finished::ForceReleased, true);
         }
         let is_reclaimed = hold.row.ending().map(|mark| mark.cause) == Some(EndingCause::Reclaim);

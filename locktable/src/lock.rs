@@ -24,9 +24,20 @@ pub(crate) struct Step<'a> {
     pub(crate) name: &'a Name,
     pub(crate) ledger: &'a mut Ledger,
     pub(crate) changes: &'a mut Vec<Change>,
+    /// What an operator says to those whose holds he ends at once; empty unless he does.
+    pub(crate) words: String,
 }
 
-impl Step<'_> {
+impl<'a> Step<'a> {
+    pub(crate) fn new(
+        at: At,
+        name: &'a Name,
+        ledger: &'a mut Ledger,
+        changes: &'a mut Vec<Change>,
+    ) -> Self {
+        Self { at, name, ledger, changes, words: String::new() }
+    }
+
     /// An acquisition that waited, in the queue or for a reclaimed hold, is no more.
     pub(crate) fn waiter_left(&mut self, acquisition: Acquisition, how: Finished) {
         self.ledger.sessions.remove(acquisition);
@@ -338,7 +349,8 @@ impl Lock {
             step.ledger.dirty.floor_left(step.name);
         }
         let name = step.name.clone();
-        step.changes.push(Change::HoldEnded { token, name, acquisitions, how });
+        let reason = step.words.clone();
+        step.changes.push(Change::HoldEnded { token, name, acquisitions, how, reason });
         if let Some(reclaimer) = row.reclaimer() {
             step.waiter_left(reclaimer.acquisition, how);
         }

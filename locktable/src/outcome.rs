@@ -278,6 +278,8 @@ pub enum Change {
         acquisitions: Vec<Acquisition>,
         /// Why.
         how: Finished,
+        /// The words of the operator who ended it at once; empty where nobody did.
+        reason: String,
     },
     /// A hold is ending: no renewal from here on; the leader proposes End after the lease time.
     EndingBegan {

@@ -199,7 +199,7 @@ impl LockTable {
         act: impl FnOnce(&mut Lock, &mut Step<'_>) -> R,
     ) -> Option<R> {
         let Entry::Occupied(mut slot) = self.locks.entry(name.clone()) else { return None };
-        let mut step = Step { at, name, ledger: &mut self.ledger, changes };
+        let mut step = Step::new(at, name, &mut self.ledger, changes);
         let result = act(slot.get_mut(), &mut step);
         if slot.get().is_free() {
             slot.remove();

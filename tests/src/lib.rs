@@ -10,6 +10,7 @@ pub mod link_proxy;
 pub mod load;
 pub mod process;
 pub mod proxy;
+pub mod pty;
 pub mod server;
 pub mod wait;
 pub mod wire;

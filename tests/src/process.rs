@@ -47,9 +47,23 @@ impl Process {
     /// # Panics
     /// When it cannot be started.
     pub fn spawn(command: &mut Command) -> Self {
+        Self::spawn_with(command, |command, stdout, stderr| {
+            command.stdin(Stdio::null()).stdout(stdout).stderr(stderr);
+        })
+    }
+
+    /// The same for a program whose input and output are somewhere else already.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn spawn_connected(command: &mut Command) -> Self {
+        Self::spawn_with(command, |_, _, _| ())
+    }
+
+    fn spawn_with(command: &mut Command, connect: impl FnOnce(&mut Command, File, File)) -> Self {
         let output = TempDir::new().expect("a temporary directory can be made");
         let file = |name| File::create(output.path().join(name)).expect("a file can be made");
-        command.stdin(Stdio::null()).stdout(file("stdout")).stderr(file("stderr"));
+        connect(command, file("stdout"), file("stderr"));
         let what = format!("{command:?}");
         let child = command.spawn().unwrap_or_else(|error| panic!("{what}: {error}"));
         Self { child, what, output }

@@ -11,9 +11,10 @@ use sharklock_proto::v1::{MasterStatus, Position as WirePosition, ReplicaStatus,
 
 use super::{
     following::HoldersAskedView,
+    force_release::ForceRelease,
     ranges::{Part, Range, RangeSplit, Replica},
     status::{Master, RangeTotals, Status, Store},
-    view::{Agreement, AskMark, ForceRelease, Lock, OneLock, Party, Position, WallTime, Wide},
+    view::{Agreement, AskMark, Lock, OneLock, Party, Position, UNKNOWN, WallTime, Wide},
 };
 use crate::{
     exit::{CONFIG, FAILED, Failure, UNREACHABLE, USAGE},
@@ -64,7 +65,7 @@ pub fn one_lock(name: &str, seen: LockSeen) -> OneLock {
 pub fn lock(info: LockInfo) -> Lock {
     let any = info.holders.first().or(info.waiters.first());
     Lock {
-        mode: any.map_or("unknown", |party| mode(party.mode)),
+        mode: any.map_or(UNKNOWN, |party| mode(party.mode)),
         name: info.name,
         permits_max: info.permits_max.unwrap_or(0),
         holders: info.holders.into_iter().map(party).collect(),
@@ -80,8 +81,11 @@ pub fn force_release(name: &str, done: ForceReleased) -> ForceRelease {
     ForceRelease {
         position: position(done.position),
         name: name.to_owned(),
-        ended: done.ended,
+        dry_run: false,
+        found: !done.holders.is_empty(),
+        ended: done.ended && !done.holders.is_empty(),
         holders: done.holders.into_iter().map(party).collect(),
+        plan: None,
     }
 }
 

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     args::{Output, OutputArgs},
     exit::{FAILED, Failure, OK},
-    render::{json_line, print, printable, shell_word, short, table},
+    render::{json_line, print_on, printable, shell_word, short, table},
 };
 
 /// `locks ask`.
@@ -62,10 +62,13 @@ pub async fn watch(
         match watch.next().await {
             Ok(seen) => {
                 let state = convert::one_lock(name, seen);
-                print(&match output.output {
+                let is_read = print_on(&match output.output {
                     Output::Table => state.line(WallTime::now()),
                     Output::Json => json_line(&state),
                 })?;
+                if !is_read {
+                    return Ok(());
+                }
                 left = left.map(|left| left - 1);
                 is_silent = false;
             }

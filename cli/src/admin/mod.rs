@@ -3,6 +3,8 @@
 
 mod convert;
 mod following;
+mod force_release;
+mod listing;
 mod masters;
 mod ops;
 mod orders;
@@ -21,18 +23,15 @@ use std::time::Duration;
 
 use serde::Serialize;
 use sharklock_client::{
-    Client, FencingToken, WhichRange,
+    Client, WhichRange,
     range_goal::{self, Goal},
 };
 
-use self::{
-    ranges::{OneRange, RangeList},
-    view::LockList,
-};
+use self::ranges::{OneRange, RangeList};
 use crate::{
     args::{
-        ForceReleaseArgs, FromStoreArgs, LocksCommand, MoveArgs, Output, OutputArgs, RangesCommand,
-        ReachArgs, StatusArgs, ToStoreArgs,
+        FromStoreArgs, LocksCommand, MoveArgs, Output, OutputArgs, RangesCommand, ReachArgs,
+        StatusArgs, ToStoreArgs,
     },
     exit::{DEGRADED, FAILED, Failure, OK, USAGE},
     identity,
@@ -69,11 +68,7 @@ pub async fn status(reach: &ReachArgs, args: StatusArgs) -> Result<u8, Failure> 
 pub async fn locks(reach: &ReachArgs, command: LocksCommand) -> Result<u8, Failure> {
     let client = client(reach)?;
     match command {
-        LocksCommand::Ls { prefix, output } => {
-            let seen = client.list_locks(&prefix).await.map_err(convert::failure)?;
-            let locks = LockList { locks: seen.into_iter().map(convert::lock).collect() };
-            show(output, &locks, |locks| locks.table(WallTime::now()))?;
-        }
+        LocksCommand::Ls(args) => listing::ls(&client, args).await?,
         LocksCommand::Show { name, output } => {
             let seen = client.get_lock(&name).await.map_err(convert::failure)?;
             let lock = convert::one_lock(&name, seen);
@@ -84,7 +79,9 @@ pub async fn locks(reach: &ReachArgs, command: LocksCommand) -> Result<u8, Failu
         }
         LocksCommand::Ask { name, output } => return following::ask(&client, &name, output).await,
         LocksCommand::Why { name, output } => return why::why(&client, &name, output).await,
-        LocksCommand::ForceRelease(args) => force_release(&client, args).await?,
+        LocksCommand::ForceRelease(args) => {
+            return force_release::force_release(&client, args).await;
+        }
     }
     Ok(OK)
 }
@@ -122,21 +119,6 @@ pub async fn ranges(reach: &ReachArgs, command: RangesCommand) -> Result<u8, Fai
         }
     }
     Ok(OK)
-}
-
-async fn force_release(client: &Client, args: ForceReleaseArgs) -> Result<(), Failure> {
-    let token = args.token.map(FencingToken::from_u64);
-    let operator = identity::default_owner();
-    let done = client.force_release(&args.name, token, &args.reason, args.now, &operator).await;
-    let done = convert::force_release(&args.name, done.map_err(convert::failure)?);
-    show(args.output, &done, |done| done.table(WallTime::now()))?;
-    if args.now && !done.holders.is_empty() {
-        eprintln!(
-            "sharklock: --now did not wait: until the old holder notices, two may believe that they \
-             hold the lock, and only fencing tokens protect the resource"
-        );
-    }
-    Ok(())
 }
 
 fn client(reach: &ReachArgs) -> Result<Client, Failure> {

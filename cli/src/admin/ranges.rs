@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use super::view::{Position, Wide};
-use crate::render::{printable, table};
+use crate::render::{counted, printable, table, thousands};
 
 /// One range.
 #[derive(Debug, Default, Serialize)]
@@ -186,6 +186,7 @@ impl RangeList {
         let row = |range: &Range| {
             vec![
                 range.range_id.0.to_string(),
+                range.state().to_owned(),
                 range.leader(),
                 range.replicas(),
                 range.locks.0.to_string(),
@@ -193,21 +194,19 @@ impl RangeList {
                 range.waiters.0.to_string(),
                 kib(range.state_bytes),
                 range.commands_per_second(),
-                range.state().to_owned(),
                 range.names(),
             ]
         };
         let rows: Vec<_> = self.ranges.iter().map(row).collect();
         let header = [
-            "RANGE", "LEADER", "REPLICAS", "LOCKS", "HOLDS", "WAITERS", "MEMORY", "CMD/S", "STATE",
+            "RANGE", "STATE", "LEADER", "REPLICAS", "LOCKS", "HOLDS", "WAITERS", "MEMORY", "CMD/S",
             "NAMES",
         ];
-        let sum = |of: fn(&Range) -> Wide| self.ranges.iter().map(|range| of(range).0).sum::<u64>();
-        let count = self.ranges.len();
-        let plural = if count == 1 { "" } else { "s" };
+        let sum = |of: fn(&Range) -> Wide| thousands(self.ranges.iter().map(|it| of(it).0).sum());
         format!(
-            "{}\n{count} range{plural}: {} locks, {} holds, {} waiters\n",
+            "{}\n{}: {} locks, {} holds, {} waiters\n",
             table(&header, &rows),
+            counted(self.ranges.len() as u64, "range"),
             sum(|range| range.locks),
             sum(|range| range.holds),
             sum(|range| range.waiters),
@@ -337,9 +336,9 @@ mod tests {
         let list = RangeList { ranges: vec![unled, split] };
         assert_eq!(
             list.table(),
-            "RANGE  LEADER  REPLICAS  LOCKS  HOLDS  WAITERS  MEMORY    CMD/S  STATE      NAMES\n\
-             1      none    1 2 3     20     18     4        0         -      NO LEADER  [begin, m)\n\
-             1000   2       1 2 3     20     18     4        10.0 KiB  1200   splitting  \
+            "RANGE  STATE      LEADER  REPLICAS  LOCKS  HOLDS  WAITERS  MEMORY    CMD/S  NAMES\n\
+             1      NO LEADER  none    1 2 3     20     18     4        0         -      [begin, m)\n\
+             1000   splitting  2       1 2 3     20     18     4        10.0 KiB  1200   \
              [m\\u{1b}, end)\n\
              \n\
              2 ranges: 40 locks, 36 holds, 8 waiters\n"

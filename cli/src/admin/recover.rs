@@ -225,6 +225,11 @@ impl Recovery {
     }
 }
 
+/// What is not known yet is 0.
+fn or_none(number: u64) -> String {
+    if number == 0 { String::new() } else { number.to_string() }
+}
+
 impl RecoveryList {
     fn table(&self) -> String {
         let row = |it: &Recovery| {
@@ -234,9 +239,9 @@ impl RecoveryList {
                 it.range_id.0.to_string(),
                 it.state.to_owned(),
                 comma(&it.lost_store_ids),
-                it.store_id.0.to_string(),
-                it.last_index.0.to_string(),
-                it.generation.to_string(),
+                or_none(it.store_id.0),
+                or_none(it.last_index.0),
+                or_none(it.generation.into()),
                 if it.now { "at once" } else { "waits" }.to_owned(),
                 at.and_then(|at| at.as_str().map(str::to_owned)).unwrap_or_default(),
                 printable(&it.by),

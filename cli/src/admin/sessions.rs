@@ -19,7 +19,7 @@ use crate::{
     args::{ReachArgs, RevokeArgs, SessionsCommand},
     exit::{DEGRADED, Failure, NOTHING, OK, UNREACHABLE, USAGE},
     identity,
-    render::{printable, short, table},
+    render::{counted, printable, short, table, thousands},
 };
 
 /// Digits of a handle.
@@ -290,9 +290,9 @@ impl SessionList {
         let hidden = self.sessions_count.0.saturating_sub(self.sessions.len() as u64);
         let more = match hidden {
             0 => String::new(),
-            hidden => format!(", {hidden} of them not shown: raise --limit"),
+            hidden => format!(", {} of them not shown: raise --limit", thousands(hidden)),
         };
-        format!("{all}\n{}{more}\n", count(self.sessions_count.0, "session"))
+        format!("{all}\n{}{more}\n", counted(self.sessions_count.0, "session"))
     }
 }
 
@@ -357,7 +357,7 @@ impl OneSession {
         }
         let hidden = holds + waits - (held.len() + waiting.len()) as u64;
         let more = if hidden > 0 { format!(", {hidden} of them not shown") } else { String::new() };
-        let _ = writeln!(text, "\n{}, {waits} waiting{more}", count(holds, "hold"));
+        let _ = writeln!(text, "\n{}, {waits} waiting{more}", counted(holds, "hold"));
         text
     }
 }
@@ -428,8 +428,8 @@ impl Revocation {
             [] => String::new(),
             rows => format!("{}\n", table(&["TOKEN", "SINCE", "STATE", "LOCK"], rows)),
         };
-        let holds = count(holds_count.0, "hold");
-        let ranges = count(self.ranges_count.0, "range");
+        let holds = counted(holds_count.0, "hold");
+        let ranges = counted(self.ranges_count.0, "range");
         let hidden = holds_count.0.saturating_sub(self.holds.len() as u64);
         let more = if hidden > 0 { format!(" ({hidden} not shown)") } else { String::new() };
         let _ = match self.dry_run {
@@ -446,11 +446,6 @@ impl Revocation {
         };
         text
     }
-}
-
-fn count(count: u64, what: &str) -> String {
-    let s = if count == 1 { "" } else { "s" };
-    format!("{count} {what}{s}")
 }
 
 #[cfg(test)]

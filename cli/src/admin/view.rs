@@ -12,7 +12,7 @@ use std::{
 
 use serde::{Serialize, Serializer};
 
-use crate::render::{printable, short, table};
+use crate::render::{printable, short, table, thousands};
 
 /// A number that JSON readers must not round.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,6 +23,9 @@ impl Serialize for Wide {
         serializer.collect_str(&self.0)
     }
 }
+
+/// The mode of a lock that nobody holds or waits for: its place is taken by a lock-delay.
+pub const UNKNOWN: &str = "unknown";
 
 /// A time on the leader's wall clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,7 +42,11 @@ impl WallTime {
         Self { unix_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX) }
     }
 
+    /// How long ago; `-` where it is not known.
     pub fn ago(self, now: Self) -> String {
+        if self.unix_ms == 0 {
+            return "-".to_owned();
+        }
         short(Duration::from_millis(now.unix_ms.saturating_sub(self.unix_ms)))
     }
 }
@@ -223,41 +230,8 @@ pub struct Lock {
     pub retry_after_ms: Wide,
 }
 
-/// `locks ls`.
-#[derive(Debug, Serialize)]
-#[serde(tag = "schema", rename = "sharklock.v1.LockList")]
-pub struct LockList {
-    /// In byte order of their names. Each page of an answer holds at a point of its own.
-    pub locks: Vec<Lock>,
-}
-
-impl LockList {
-    /// One row per lock; the oldest holder stands for all.
-    pub fn table(&self, now: WallTime) -> String {
-        let row = |lock: &Lock| {
-            let first = lock.holders.first().cloned().unwrap_or_default();
-            let others = lock.holders_count.saturating_sub(1);
-            let holder = match others {
-                0 => first.name(),
-                _ => format!("{} (+{others})", first.name()),
-            };
-            vec![
-                lock.name.clone(),
-                kind(lock),
-                holder,
-                first.since.ago(now),
-                short(Duration::from_millis(first.remaining_ms.0)),
-                first.token.0.to_string(),
-                lock.waiters_count.to_string(),
-            ]
-        };
-        let rows: Vec<_> = self.locks.iter().map(row).collect();
-        table(&["NAME", "MODE", "HOLDER", "SINCE", "LEASE", "TOKEN", "WAITERS"], &rows)
-    }
-}
-
 /// `locks show`.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 #[serde(tag = "schema", rename = "sharklock.v1.Lock")]
 pub struct OneLock {
     /// The place in its range's log at which this held.
@@ -277,21 +251,26 @@ impl OneLock {
         let Some(lock) = &self.lock else {
             return format!("{name} is free\n");
         };
-        let mut text = format!("{name}: {}, held by {}\n\n", kind(lock), lock.holders_count);
+        let mut text = match lock.holders_count {
+            0 => format!("{name}: not held\n"),
+            count => format!("{name}: {}, held by {}\n", kind(lock), thousands(count.into())),
+        };
         let holder = |party: &Party| {
             vec![
                 party.token.0.to_string(),
                 party.name(),
-                party.session.clone(),
-                party.client_address.clone(),
                 party.since.ago(now),
                 party.lease(),
                 party.agreement.words(),
+                party.client_address.clone(),
+                party.session.clone(),
             ]
         };
         let holders: Vec<_> = lock.holders.iter().map(holder).collect();
-        let header = ["TOKEN", "HOLDER", "SESSION", "ADDRESS", "SINCE", "LEASE", "CONDITION"];
-        text += &table(&header, &holders);
+        if !holders.is_empty() {
+            let header = ["TOKEN", "HOLDER", "SINCE", "LEASE", "CONDITION", "ADDRESS", "SESSION"];
+            text += &format!("\n{}", table(&header, &holders));
+        }
         if lock.retry_after_ms.0 > 0 {
             let left = short(Duration::from_millis(lock.retry_after_ms.0));
             let _ = writeln!(text, "a lock-delay keeps it taken for {left} more");
@@ -301,70 +280,32 @@ impl OneLock {
                 vec![
                     (place + 1).to_string(),
                     party.name(),
-                    party.session.clone(),
-                    party.client_address.clone(),
                     party.since.ago(now),
                     party.mode.to_owned(),
                     party.agreement.words(),
+                    party.client_address.clone(),
+                    party.session.clone(),
                 ]
             };
             let waiters: Vec<_> = lock.waiters.iter().enumerate().map(waiter).collect();
             text.push('\n');
-            let header = ["PLACE", "WAITER", "SESSION", "ADDRESS", "SINCE", "WANTS", "CONDITION"];
+            let header = ["PLACE", "WAITER", "SINCE", "WANTS", "CONDITION", "ADDRESS", "SESSION"];
             text += &table(&header, &waiters);
             let hidden = (lock.waiters_count as usize).saturating_sub(lock.waiters.len());
             if hidden > 0 {
-                let _ = writeln!(text, "and {hidden} more");
+                let _ = writeln!(text, "and {} more", thousands(hidden as u64));
             }
         }
         text
     }
 }
 
-fn kind(lock: &Lock) -> String {
+/// Its kind while live; empty where nothing is known of it.
+pub fn kind(lock: &Lock) -> String {
     match lock.permits_max {
+        0 if lock.mode == UNKNOWN => String::new(),
         0 => lock.mode.to_owned(),
         max => format!("permits of {max}"),
-    }
-}
-
-/// `locks force-release`.
-#[derive(Debug, Serialize)]
-#[serde(tag = "schema", rename = "sharklock.v1.ForceRelease")]
-pub struct ForceRelease {
-    /// The place in its range's log at which this held.
-    pub position: Position,
-    /// The lock.
-    pub name: String,
-    /// The holds have ended; else they end when their holders have stopped, or with their leases.
-    pub ended: bool,
-    /// The holds, as they were.
-    pub holders: Vec<Party>,
-}
-
-impl ForceRelease {
-    /// The holds and what happens to each.
-    pub fn table(&self, now: WallTime) -> String {
-        let name = printable(&self.name);
-        if self.holders.is_empty() {
-            return format!("{name}: no such hold, nothing to end\n");
-        }
-        let row = |party: &Party| {
-            vec![
-                party.token.0.to_string(),
-                party.name(),
-                party.since.ago(now),
-                match self.ended {
-                    true => "ended".to_owned(),
-                    false => format!(
-                        "ends when its holder stops, in {} at the latest",
-                        short(Duration::from_millis(party.remaining_ms.0))
-                    ),
-                },
-            ]
-        };
-        let rows: Vec<_> = self.holders.iter().map(row).collect();
-        table(&["TOKEN", "HOLDER", "SINCE", "STATE"], &rows)
     }
 }
 
@@ -404,16 +345,6 @@ mod tests {
     const NOW: WallTime = WallTime { unix_ms: 1_012_500 };
 
     #[test]
-    fn a_list_shows_one_row_per_lock() {
-        let list = LockList { locks: vec![lock()] };
-        assert_eq!(
-            list.table(NOW),
-            "NAME         MODE       HOLDER          SINCE  LEASE  TOKEN                 WAITERS\n\
-             invoices/42  exclusive  billing@host-3  12s    7.4s   18446744073709551615  3\n"
-        );
-    }
-
-    #[test]
     fn a_lock_shows_its_holders_then_its_queue() {
         let one = OneLock {
             position: Position::default(),
@@ -425,13 +356,16 @@ mod tests {
             one.table(NOW),
             "invoices/42: exclusive, held by 1\n\
              \n\
-             TOKEN                 HOLDER          SESSION  ADDRESS         SINCE  LEASE  CONDITION\n\
-             18446744073709551615  billing@host-3  c0ffee   127.0.0.1:5000  12s    7.4s   -\n\
+             TOKEN                 HOLDER          SINCE  LEASE  CONDITION  ADDRESS         SESSION\n\
+             18446744073709551615  billing@host-3  12s    7.4s   -          127.0.0.1:5000  c0ffee\n\
              \n\
-             PLACE  WAITER        SESSION  ADDRESS         SINCE  WANTS      CONDITION\n\
-             1      audit@host-4  c0ffee   127.0.0.1:5000  12s    exclusive  -\n\
+             PLACE  WAITER        SINCE  WANTS      CONDITION  ADDRESS         SESSION\n\
+             1      audit@host-4  12s    exclusive  -          127.0.0.1:5000  c0ffee\n\
              and 2 more\n"
         );
+        let waited_for = Lock { holders: vec![], holders_count: 0, ..lock() };
+        let text = OneLock { lock: Some(waited_for), ..one.clone() }.table(NOW);
+        assert!(text.starts_with("invoices/42: not held\n\nPLACE  WAITER"), "{text}");
         let free = OneLock { lock: None, free: true, ..one };
         assert_eq!(free.table(NOW), "invoices/42 is free\n");
     }
@@ -461,36 +395,8 @@ mod tests {
     }
 
     #[test]
-    fn json_names_its_schema_and_keeps_every_digit() {
-        let document = json(&LockList { locks: vec![lock()] });
-        let value: serde_json::Value = serde_json::from_str(&document).expect("it is JSON");
-        assert_eq!(value["schema"], "sharklock.v1.LockList");
-        let holder = &value["locks"][0]["holders"][0];
-        assert_eq!(holder["token"], "18446744073709551615");
-        assert_eq!(holder["since"], "1970-01-01T00:16:40.000Z");
-        assert_eq!(holder["open_acquisitions"], 1);
-    }
-
-    #[test]
     fn a_time_beyond_rfc_3339_is_still_json() {
         let text = json(&WallTime { unix_ms: u64::MAX });
         assert_eq!(text, "\"9999-12-31T23:59:59.000Z\"\n");
-    }
-
-    #[test]
-    fn a_force_release_says_what_happens_next() {
-        let asked = ForceRelease {
-            position: Position::default(),
-            name: "x".into(),
-            ended: false,
-            holders: vec![party("a", 7)],
-        };
-        assert_eq!(
-            asked.table(NOW),
-            "TOKEN  HOLDER  SINCE  STATE\n\
-             7      a       12s    ends when its holder stops, in 7.4s at the latest\n"
-        );
-        let none = ForceRelease { holders: vec![], ..asked };
-        assert_eq!(none.table(NOW), "x: no such hold, nothing to end\n");
     }
 }

@@ -34,6 +34,10 @@ shared or of permits) and SHARKLOCK_SESSION. Every signal that can be caught is
 passed on to it and to all that descends from it, whatever group or session it
 moved to: SIGKILL alone ends this process before them.
 
+While it waits, stderr says for whom: on a terminal one line that is painted
+anew, with the place in the queue, the lease and the holder, and is gone when
+the wait is over; elsewhere a line after 1s, and one each minute.
+
 If the lock cannot be kept, all of them get SIGTERM --grace before the lease may
 end, and SIGKILL before anyone else can hold the lock. The lock is released when
 none is left: what the command leaves running when it ends is named on stderr

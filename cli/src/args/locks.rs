@@ -19,8 +19,9 @@ Examples:
   sharklock locks force-release nightly --reason 'host-3 is gone'
 ",
     after_help = "\
-Exit codes: 0 done, 1 failed, 2 usage, 69 the cluster is out of reach, 78 the
-endpoints belong to two clusters, or to another than --cluster says."
+Exit codes: 0 done, 1 failed, 2 usage, 4 there is nothing to end (force-release)
+or to follow (why), 69 the cluster is out of reach, 78 the endpoints belong to
+two clusters, or to another than --cluster says."
 )]
 pub struct LocksArgs {
     /// What to do with them.
@@ -35,17 +36,14 @@ pub enum LocksCommand {
     #[command(help_template = HELP, before_help = "\
 Examples:
   sharklock locks ls
-  sharklock locks ls invoices/
+  sharklock locks ls invoices/ --limit 20
+  sharklock locks ls --waiting --watch
   sharklock locks ls --output json | jq -r '.locks[].name'
-")]
-    Ls {
-        /// Only names that begin with this
-        #[arg(default_value = "")]
-        prefix: String,
-        /// How to print them.
-        #[command(flatten)]
-        output: OutputArgs,
-    },
+", after_help = "\
+On a terminal a row is one line: NAME is cut, then columns are left out. In a
+pipe everything is whole. JSON has the counts of the last line in locks_count,
+waiters_count and has_more.")]
+    Ls(LsArgs),
     /// Shows one lock: its holders, then its queue in order
     #[command(help_template = HELP, before_help = "\
 Examples:
@@ -121,12 +119,41 @@ Exit codes: 0 somebody holds it, 4 it is free, 5 there is a circle.")]
     #[command(help_template = HELP, before_help = "\
 Examples:
   sharklock locks force-release nightly --reason 'host-3 is gone'
+  sharklock locks force-release nightly --reason 'host-3 is gone' --dry-run
   sharklock locks force-release nightly --reason 'wrong job' --token 1187
 ", after_help = "\
 The holder is told first. The lock goes to the next one when the holder has
 stopped, or when its lease has run out at the latest. A `sharklock lock` that
-holds it stops its command and exits with 79.")]
+holds it stops its command and exits with 79. The gateway logs who ended what,
+and why, on the target `audit`.
+
+JSON: `found` is false where there was nothing to end, `ended` is true where
+nobody is waited for any more, and `plan` is what a dry run has found.
+
+Exit codes: 0 the holds end, or would end; 1 failed; 2 usage; 4 the lock is
+free, or has no such hold; 69 the cluster is out of reach; 78 the endpoints
+belong to two clusters, or to another than --cluster says.")]
     ForceRelease(ForceReleaseArgs),
+}
+
+/// Arguments of `locks ls`.
+#[derive(Debug, Args)]
+pub struct LsArgs {
+    /// Only names that begin with this; it is no pattern
+    #[arg(default_value = "")]
+    pub prefix: String,
+    /// Shows the first N, in byte order of their names
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub limit: Option<u32>,
+    /// Only locks for which somebody waits
+    #[arg(long)]
+    pub waiting: bool,
+    /// Paints the terminal anew each second, until Ctrl-C; as JSON, a document per second on a line
+    #[arg(long)]
+    pub watch: bool,
+    /// How to print them.
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 /// Arguments of `locks force-release`.
@@ -145,6 +172,9 @@ pub struct ForceReleaseArgs {
     /// notices, only a resource that compares fencing tokens is safe
     #[arg(long)]
     pub now: bool,
+    /// Only says whom it would end, who waits, and how long it would take
+    #[arg(long)]
+    pub dry_run: bool,
     /// How to print it.
     #[command(flatten)]
     pub output: OutputArgs,

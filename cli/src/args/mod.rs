@@ -23,7 +23,7 @@ use sharklock_client::{Client, ClientBuilder, ClusterId};
 use values::{cluster, duration, endpoints, every, prefix};
 
 pub use self::lock::{LockArgs, Proof};
-pub use self::locks::{ForceReleaseArgs, LocksArgs, LocksCommand};
+pub use self::locks::{ForceReleaseArgs, LocksArgs, LocksCommand, LsArgs};
 pub use self::masters::{MastersArgs, MastersChangeArgs, MastersCommand};
 pub use self::ops::{ChangeArgs, FromStoreArgs, MoveArgs, OpsArgs, OpsCommand, ToStoreArgs};
 pub use self::ranges::{RangesArgs, RangesCommand, RebalanceArgs, SplitArgs};
@@ -397,6 +397,7 @@ mod tests {
             "sharklock lock n --ask-grace 61m",
             "sharklock lock n --lock-delay 1us",
             "sharklock locks watch n --count 0",
+            "sharklock locks ls --limit 0",
             "sharklock lock n -n 0 --of 2",
             "sharklock lock n -n 1 --of 65536",
             "sharklock lock n -E 256",

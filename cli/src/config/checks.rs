@@ -41,6 +41,7 @@ pub fn check(settings: &Settings) -> Result<ServerConfig, Failure> {
         labels: labels(settings)?,
         advertise,
         sync_writes: !settings.is_on("server.unsafe_no_fsync"),
+        logs_lock_names: settings.is_on("log.lock_names"),
         tunables: tunables(settings)?,
     })
 }

@@ -61,6 +61,7 @@ pub const KEYS: &[Key] = &[
     key("log.entries_floor", Kind::Count(0, 1 << 30), "1024"),
     key("log.entries_max", Kind::Count(16, 1 << 30), "65536"),
     key("log.bytes_max", Kind::Size(64 * KIB, 64 * GIB), "16MiB"),
+    key("log.lock_names", Kind::Switch, "false"),
     key("snapshot.chunk", Kind::Size(KIB, MIB), "256KiB"),
     key("snapshot.window", Kind::Size(KIB, GIB), "2MiB"),
     key("snapshot.rate_per_second", Kind::SizeOrOff(64 * KIB, 1024 * GIB), "32MiB"),

@@ -76,6 +76,8 @@ pub struct ServerConfig {
     pub advertise: Advertise,
     /// Writes are durable before they are acknowledged.
     pub sync_writes: bool,
+    /// Audit lines have the names of locks, and not their hashes.
+    pub logs_lock_names: bool,
     /// How fast, how much.
     pub tunables: Tunables,
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use sharklock_client::{
-    AcquireError, CallError, Client, Guard, Holder, LockBuilder, LockInfo, LockMode,
+    AcquireError, CallError, Client, Guard, Holder, LockBuilder, LockInfo, LockMode, LockSeen,
 };
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -12,7 +12,7 @@ use crate::{
     admin::other_cluster,
     args::LockArgs,
     exit::{Failure, INTERNAL, LOCK_USAGE, UNREACHABLE},
-    render::{shell_word, short},
+    render::{shell_word, short, thousands},
     unserved,
 };
 
@@ -22,9 +22,12 @@ const SERVER_WAIT_MAX: Duration = Duration::from_secs(3600);
 /// it may take this much longer. More than the 60 ms after which the client gives up on an answer,
 /// less than the 100 ms to which `--timeout` is kept.
 pub const ANSWER_SLACK: Duration = Duration::from_millis(80);
-/// Somebody who waits longer than this is told for whom, and told again after the second.
+/// Somebody who waits longer than this is told for whom.
 const SILENCE_MAX: Duration = Duration::from_secs(1);
+/// He is told again after so long where each word is a line of its own,
 const TELL_AGAIN: Duration = Duration::from_secs(60);
+/// and so often where one line is painted anew.
+const PAINT_AGAIN: Duration = Duration::from_secs(1);
 /// So many looks may get no answer before that is told.
 const LOOKS_SILENT: u32 = 1;
 /// Between two attempts after the place in the queue was lost.
@@ -110,24 +113,55 @@ fn with_condition(mut builder: LockBuilder, args: &LockArgs) -> LockBuilder {
 async fn tell(client: &Client, args: &LockArgs, notices: &Notices) -> std::convert::Infallible {
     let mut silence = SILENCE_MAX;
     let mut failed = 0;
+    let begun = now();
     loop {
         sleep(silence).await;
-        silence = TELL_AGAIN;
-        match client.get_lock(&args.name).await {
+        let seen = client.get_lock(&args.name).await;
+        let waited = short(now() - begun);
+        let (own, now) = (client.session_handle(), wall_clock());
+        let (live, plain) = match seen {
             // One gateway may be frozen; the next look goes to another one.
             Err(CallError::Unavailable { .. }) if failed < LOOKS_SILENT => {
                 failed += 1;
                 silence = Duration::ZERO;
+                continue;
             }
-            Ok(seen) => {
-                let text = seen.lock.map_or_else(String::new, |lock| {
-                    queue_text(&lock, client.session_handle(), wall_clock())
-                });
-                notices.say(format_args!("waiting for {:?}{text}", args.name));
+            Ok(LockSeen { lock: Some(lock), .. }) => {
+                (live_text(&lock, own, now), queue_text(&lock, own, now))
             }
-            Err(why) => notices.say(format_args!("waiting for {:?}: {why}", args.name)),
+            Ok(LockSeen { lock: None, .. }) => (String::new(), String::new()),
+            Err(why) => (format!(": {why}"), format!(": {why}")),
+        };
+        let is_live = notices.paint(format_args!("waiting {waited}{live}, lock {:?}", args.name));
+        silence = if is_live { PAINT_AGAIN } else { TELL_AGAIN };
+        if !is_live {
+            notices.say(format_args!("waiting for {:?}{plain}", args.name));
         }
     }
+}
+
+/// `: place 2 of 5, lease 7.4s, held by billing@host-3 for 12s`: what moves stands first, since a
+/// narrow terminal cuts the rest.
+fn live_text(lock: &LockInfo, own_session: &str, now: SystemTime) -> String {
+    let place = lock.waiters.iter().position(|waiter| waiter.session == own_session);
+    let place = place
+        .map(|ahead| format!("place {} of {}", ahead + 1, thousands(lock.waiters_count.into())));
+    let others = match lock.holders_count {
+        0 | 1 => String::new(),
+        count => format!(" and {} more", thousands(u64::from(count) - 1)),
+    };
+    let held = lock.holders.first().map(|first| {
+        let lease = match &first.ending_reason {
+            _ if first.orphaned => "kept for its session".to_owned(),
+            Some(reason) => format!("is ending ({reason})"),
+            None => format!("lease {}", short(first.remaining)),
+        };
+        format!("{lease}, held by {}{others}", holder_text(first, now))
+    });
+    let delay = (held.is_none() && !lock.retry_after.is_zero())
+        .then(|| format!("kept taken by a lock-delay for {} more", short(lock.retry_after)));
+    let parts: Vec<_> = [place, held, delay].into_iter().flatten().collect();
+    if parts.is_empty() { String::new() } else { format!(": {}", parts.join(", ")) }
 }
 
 /// `: held by …, 2 are ahead of you`.
@@ -313,5 +347,15 @@ mod tests {
         lock.holders_count = 1;
         assert_eq!(queue_text(&lock, "2", now), ": held by a@b for 1m15s");
         assert_eq!(queue_text(&lock, "3", now), ": held by a@b for 1m15s, 1 is ahead of you");
+        let text = ": place 2 of 3, lease 7.4s, held by a@b for 1m15s";
+        assert_eq!(live_text(&lock, "3", now), text);
+        lock.holders_count = 1_007;
+        lock.holders[0].ending_reason = Some("host-3 is gone".into());
+        let text = ": is ending (host-3 is gone), held by a@b for 1m15s and 1,006 more";
+        assert_eq!(live_text(&lock, "none", now), text);
+        lock.holders.clear();
+        lock.retry_after = Duration::from_secs(20);
+        let text = ": place 1 of 3, kept taken by a lock-delay for 20s more";
+        assert_eq!(live_text(&lock, "2", now), text);
     }
 }

@@ -147,6 +147,8 @@ async fn hold(
             Err(Failure::new(signal_code(signal), waiting))
         }
     };
+    // The terminal is the command's now, or that of the failure's words.
+    notices.erase();
     let guard = match acquired {
         Ok(guard) => guard,
         Err(failure) if keep.is_some_and(Keep::is_taking_back) => {

@@ -243,6 +243,7 @@ impl Node {
             cluster_name: config.cluster_name.clone(),
             admin_address: self.admin_address.map(|at| at.to_string()).unwrap_or_default(),
             commit: COMMIT.unwrap_or_default().to_owned(),
+            logs_lock_names: config.logs_lock_names,
             ..Config::default()
         };
         let masters = masters(config, dialling)?;

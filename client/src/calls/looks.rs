@@ -19,6 +19,16 @@ pub struct LockSeen {
     pub lock: Option<LockInfo>,
 }
 
+/// A part of a list of locks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LockPage {
+    /// In byte order of their names; at most 8 holders and 8 waiters of each.
+    pub locks: Vec<LockInfo>,
+    /// Where the next part begins; `None`: this is the last one. There may be one also if this one is
+    /// short or empty.
+    pub next_page_token: Option<String>,
+}
+
 /// The state of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TokenChecked {
@@ -60,23 +70,39 @@ impl Client {
         let mut locks = Vec::new();
         let mut page_token = String::new();
         loop {
-            let request = v1::ListLocksRequest {
-                prefix: prefix.to_owned(),
-                page_size: PAGE_SIZE,
-                page_token,
-            };
-            let page = self
-                .calls()
-                .read(request, |channel, request| async move {
-                    LockServiceClient::new(channel).list_locks(request).await
-                })
-                .await?;
-            locks.extend(page.locks.into_iter().map(wire::lock_info));
-            if page.next_page_token.is_empty() {
-                return Ok(locks);
+            let page = self.list_locks_page(prefix, PAGE_SIZE, &page_token).await?;
+            locks.extend(page.locks);
+            match page.next_page_token {
+                None => return Ok(locks),
+                Some(next) => page_token = next,
             }
-            page_token = page.next_page_token;
         }
+    }
+
+    /// One part of the list of [`list_locks`](Self::list_locks): at most `page_size` locks (1 to 1,000)
+    /// from where `page_token` says; empty: from the beginning.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn list_locks_page(
+        &self,
+        prefix: &str,
+        page_size: u32,
+        page_token: &str,
+    ) -> Result<LockPage, CallError> {
+        let (prefix, page_token) = (prefix.to_owned(), page_token.to_owned());
+        let request = v1::ListLocksRequest { prefix, page_size, page_token };
+        let page = self
+            .calls()
+            .read(request, |channel, request| async move {
+                LockServiceClient::new(channel).list_locks(request).await
+            })
+            .await?;
+        let next = page.next_page_token;
+        Ok(LockPage {
+            locks: page.locks.into_iter().map(wire::lock_info).collect(),
+            next_page_token: (!next.is_empty()).then_some(next),
+        })
     }
 
     /// Whether `token` is the live token of the lock `name`. Linearizable, yet only a hint: it may

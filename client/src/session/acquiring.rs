@@ -110,7 +110,7 @@ impl SessionCore {
             }
             // It may still hold, ending, although its client never knew: the cancel lets go.
             AcquireOutcome::Gone(reason @ GoneReason::ForceReleased) if acquisition.is_asking() => {
-                self.fail(now, id, gone_error(name, reason), effects);
+                self.fail(now, id, gone_error(name, reason, lost_reason(reason)), effects);
             }
             AcquireOutcome::Gone(reason) => self.gone(id, reason, effects),
         }
@@ -206,11 +206,11 @@ impl SessionCore {
                     self.close_granted_stray(now, id, &Arc::from(name), effects);
                 }
             }
-            PushedKind::Gone(reason) => {
+            PushedKind::Gone { how, why } => {
                 if self.open.contains_key(&id) {
-                    self.gone(id, reason, effects);
+                    self.gone_for(id, how, why, effects);
                 } else {
-                    self.closed_by_server(id, Some(reason), effects);
+                    self.closed_by_server(id, Some(how), effects);
                 }
             }
             PushedKind::Ending { token, why } => {
@@ -333,23 +333,33 @@ impl SessionCore {
     }
 
     /// A server said that the acquisition has ended: nothing is left to withdraw there.
-    pub(super) fn gone(&mut self, id: AcquisitionId, reason: GoneReason, effects: &mut Effects) {
+    pub(super) fn gone(&mut self, id: AcquisitionId, how: GoneReason, effects: &mut Effects) {
+        self.gone_for(id, how, lost_reason(how), effects);
+    }
+
+    /// The same, where more may be known of why its holder has lost it.
+    fn gone_for(
+        &mut self,
+        id: AcquisitionId,
+        how: GoneReason,
+        why: LostReason,
+        effects: &mut Effects,
+    ) {
         let Some(acquisition) = self.open.get_mut(&id) else { return };
         let name = Arc::clone(&acquisition.request.name);
-        match (&mut acquisition.phase, reason) {
+        match (&mut acquisition.phase, how) {
             (Phase::Waiting { place, holders }, GoneReason::WaitTimedOut) => {
                 let holders = std::mem::take(holders);
                 let error = AcquireError::WaitTimedOut { name, holders, place: Some(*place) };
                 self.forget(id, error, effects);
             }
             (Phase::Requested | Phase::Waiting { .. }, _) => {
-                self.forget(id, gone_error(name, reason), effects);
+                self.forget(id, gone_error(name, how, why), effects);
             }
             (Phase::Granted { .. }, _) => {
-                let error = AcquireError::Lost { name, reason: lost_reason(reason) };
-                self.forget(id, error, effects);
+                self.forget(id, AcquireError::Lost { name, reason: why }, effects);
             }
-            (Phase::Held { .. }, _) => self.lose(id, lost_reason(reason), effects),
+            (Phase::Held { .. }, _) => self.lose(id, why, effects),
             (Phase::Lost { .. }, _) => {}
         }
     }
@@ -450,8 +460,8 @@ fn knows_no_conditions(name: Arc<str>) -> AcquireError {
 }
 
 /// The error of an acquisition that ended before its grant was known.
-fn gone_error(name: Arc<str>, reason: GoneReason) -> AcquireError {
-    match reason {
+fn gone_error(name: Arc<str>, how: GoneReason, why: LostReason) -> AcquireError {
+    match how {
         GoneReason::HoldLost => AcquireError::HoldLost { name },
         GoneReason::Refused => AcquireError::Held { name, holders: Vec::new(), waiters: 0 },
         GoneReason::WaitTimedOut => {
@@ -465,7 +475,7 @@ fn gone_error(name: Arc<str>, reason: GoneReason) -> AcquireError {
         | GoneReason::Orphaned
         | GoneReason::Reclaimed
         | GoneReason::HeldTooLong
-        | GoneReason::AskedFor => AcquireError::Lost { name, reason: lost_reason(reason) },
+        | GoneReason::AskedFor => AcquireError::Lost { name, reason: why },
     }
 }
 

@@ -264,7 +264,12 @@ pub enum PushedKind {
         fence_floor: FencingToken,
     },
     /// It is no more.
-    Gone(GoneReason),
+    Gone {
+        /// How it ended.
+        how: GoneReason,
+        /// The same for its holder, with the words of an operator who ended it.
+        why: LostReason,
+    },
     /// It is to end.
     Ending {
         /// The fencing token.

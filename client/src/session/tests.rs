@@ -481,7 +481,14 @@ fn pushed(words: &Words<'_>) -> Event {
     let token = || FencingToken::from_u64(words.number(4));
     let what = match words.text(1) {
         "granted" => PushedKind::Granted { token: token(), fence_floor: token() },
-        "gone" => PushedKind::Gone(gone_reason(words.text(4))),
+        "gone" => {
+            let how = gone_reason(words.text(4));
+            let why = match how {
+                GoneReason::ForceReleased => by_operator(words.plain[5..].join(" ")),
+                how => super::acquiring::lost_reason(how),
+            };
+            PushedKind::Gone { how, why }
+        }
         "asked" => PushedKind::Asked(ask_mark(words.text(4))),
         "ending" => {
             PushedKind::Ending { token: token(), why: by_operator(words.plain[5..].join(" ")) }

@@ -330,7 +330,16 @@ fn pushed(event: v1::AcquisitionEvent) -> Option<Pushed> {
         v1::AcquisitionEventKind::Granted => {
             PushedKind::Granted { token, fence_floor: FencingToken::from_u64(event.fence_floor) }
         }
-        v1::AcquisitionEventKind::Gone => PushedKind::Gone(gone_reason(event.gone_reason)),
+        v1::AcquisitionEventKind::Gone => {
+            let how = gone_reason(event.gone_reason);
+            let why = match how {
+                GoneReason::ForceReleased => {
+                    LostReason::ForceReleased { reason: event.ending_reason }
+                }
+                how => super::acquiring::lost_reason(how),
+            };
+            PushedKind::Gone { how, why }
+        }
         v1::AcquisitionEventKind::Ending => {
             PushedKind::Ending { token, why: why(event.gone_reason, event.ending_reason) }
         }

@@ -144,6 +144,7 @@ fn a_wait_ends_by_its_own_alarm_and_the_lease_goes_on() {
         name: "a".into(),
         acquisitions: vec![acquisition(1)],
         how: Finished::Released,
+        reason: String::new(),
     };
     clock.observe(at(3_002), &ended);
     assert!(clock.is_empty());
@@ -351,6 +352,7 @@ fn the_times_of_conditions_end_with_their_hold() {
         name: "a".into(),
         acquisitions: vec![acquisition(1)],
         how: Finished::Released,
+        reason: String::new(),
     };
     clock.observe(at(1), &ended);
     assert_eq!(clock.next_alarm(), None);

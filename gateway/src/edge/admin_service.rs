@@ -23,6 +23,7 @@ use tokio::time::{Instant, timeout};
 use tonic::{Request, Response, Status};
 
 use super::{
+    audit::{ForceReleaseLine, RevocationLine},
     cluster_view::{Masters, Seen, masters, picture},
     directory::Directory,
     exchange::{ask, expect_body},
@@ -197,19 +198,15 @@ impl AdminService for Admin {
         unary(&self.host, NAME, "RevokeSession", async {
             let _look = admit_look(&self.host, &peer).await?;
             let request = request.into_inner();
-            let goes_on = !request.page_token.is_empty();
+            let session = request.session.to_ascii_lowercase();
             let revocation = validate::revoke_session(request)?;
-            // Once for all its pages, and no handle: logs are read by more people than locks. Each range
-            // has session, reason and operator in its log.
-            if !revocation.dry_run() && !goes_on {
-                tracing::warn!(
-                    peer = %peer.address,
-                    operator = ?revocation.operator(),
-                    reason = ?revocation.reason(),
-                    "an operator revokes a session"
-                );
+            if revocation.dry_run() {
+                return list(&self.host, revocation).await;
             }
-            list(&self.host, revocation).await
+            let mut line = RevocationLine::new(&peer.address, &session, &revocation);
+            let answer = list(&self.host, revocation).await;
+            line.answered(&answer);
+            answer
         })
         .await
     }
@@ -482,12 +479,12 @@ impl AdminService for Admin {
         unary(&self.host, NAME, "ForceRelease", async {
             let _call = admit(&self.host, &peer)?;
             let request = request.into_inner();
-            let (now, operator) = (request.now, request.operator.clone());
-            let checked = validate::force_release(request)?;
-            // An operator who overrules a holder leaves a trace, whatever comes of it. No lock
-            // name: logs are read by more people than locks.
-            tracing::warn!(peer = %peer.address, operator = ?operator, now, "an operator releases a lock by force");
-            expect_body!(ask(&self.host, checked).await, ForceRelease)
+            let checked = validate::force_release(request.clone())?;
+            let has_name = self.host.config.logs_lock_names;
+            let mut line = ForceReleaseLine::new(&peer.address, request, has_name);
+            let answer = expect_body!(ask(&self.host, checked).await, ForceRelease);
+            line.answered(&answer);
+            answer
         })
         .await
     }

@@ -2,6 +2,7 @@
 
 mod acquire;
 mod admin_service;
+mod audit;
 mod cluster;
 mod cluster_view;
 mod directory;
@@ -136,6 +137,8 @@ pub struct Config {
     pub preface_within: Duration,
     /// How stores are connected.
     pub dialling: Dialling,
+    /// Audit lines have the names of locks, and not their hashes.
+    pub logs_lock_names: bool,
 }
 
 impl Default for Config {
@@ -161,6 +164,7 @@ impl Default for Config {
             connections_per_ip_max: 1_000,
             preface_within: Duration::from_secs(5),
             dialling: Dialling::default(),
+            logs_lock_names: false,
         }
     }
 }

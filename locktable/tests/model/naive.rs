@@ -497,7 +497,13 @@ impl Naive {
         }
         let acquisitions = hold.ids();
         let (token, name) = (hold.token, hold.name.clone());
-        self.changes.push(Change::HoldEnded { token, name, acquisitions, how });
+        self.changes.push(Change::HoldEnded {
+            token,
+            name,
+            acquisitions,
+            how,
+            reason: String::new(),
+        });
         if let Some(acquisition) = hold.heir() {
             self.finish(acquisition, &hold.name, how, None);
             let name = hold.name.clone();

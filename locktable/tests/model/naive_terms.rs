@@ -142,10 +142,21 @@ impl Naive {
         });
     }
 
+    /// Takes a hold away at an operator's word, which its holder hears.
+    fn take_with_words(&mut self, at: At, index: usize, words: &str) {
+        let before = self.changes.len();
+        self.take(at, index, Finished::ForceReleased, true);
+        for change in &mut self.changes[before..] {
+            if let Change::HoldEnded { reason, .. } = change {
+                words.clone_into(reason);
+            }
+        }
+    }
+
     fn operator_ends(&mut self, at: At, index: usize, reason: &str) {
         let hold = &self.held[index];
         if hold.orphan {
-            return self.take(at, index, Finished::ForceReleased, true);
+            return self.take_with_words(at, index, reason);
         }
         if let Some(Notice { cause: EndingCause::Reclaim, heir, .. }) = hold.notice.clone() {
             let name = hold.name.clone();
@@ -181,11 +192,11 @@ impl Naive {
                 }
                 Reply::Done
             }
-            EndCause::Operator { .. } => {
+            EndCause::Operator { ref reason, .. } => {
                 let views = self.views(&end.name, end.token);
                 for view in &views {
                     let index = self.find(&end.name, view.grant.token).expect("just seen");
-                    self.take(at, index, Finished::ForceReleased, true);
+                    self.take_with_words(at, index, reason);
                 }
                 self.serve(at, &end.name);
                 Reply::Holds(views)

@@ -98,8 +98,10 @@ fn change(output: &mut String, change: &Change) {
         Change::WaiterLeft { acquisition, name, how } => {
             line!(output, "+ {name}: {} left the queue, {how:?}", spell(*acquisition));
         }
-        Change::HoldEnded { token, name, acquisitions, how } => {
-            line!(output, "+ {name}: {token} ended, {how:?}, with {}", spell_all(acquisitions));
+        Change::HoldEnded { token, name, acquisitions, how, reason } => {
+            let who = spell_all(acquisitions);
+            let words = if reason.is_empty() { String::new() } else { format!(", {reason:?}") };
+            line!(output, "+ {name}: {token} ended, {how:?}, with {who}{words}");
         }
         Change::EndingBegan { token, name, ttl_ms, acquisitions, reason, how: _ } => {
             let who = spell_all(acquisitions);

@@ -15,7 +15,7 @@ use std::{
 use super::{super::*, check};
 use crate::{
     condition::Condition,
-    error::AcquireError,
+    error::{AcquireError, LostReason},
     ids::{FencingToken, Position},
     request::{LockMode, Request, Wait},
 };
@@ -151,7 +151,8 @@ impl Cluster {
             for asker in ended {
                 totals.expired += 1;
                 self.finished.insert(asker, GoneReason::Expired);
-                let what = PushedKind::Gone(GoneReason::Expired);
+                let (how, why) = (GoneReason::Expired, LostReason::Expired);
+                let what = PushedKind::Gone { how, why };
                 self.news.push((asker, name.clone(), what));
             }
             self.settle(&name);

@@ -1,0 +1,189 @@
+//! The audit lines: who has ended holds against their holders' will, why, and what came of it.
+//!
+//! One line per order, on the log target `audit`. A lock's name may say what a company does, and logs
+//! are read by more people than locks: unless the settings say otherwise the line has its hash.
+
+use std::fmt;
+
+use sharklock_proto::v1::{ForceReleaseRequest, ForceReleaseResponse, RevokeSessionResponse};
+use twox_hash::XxHash64;
+
+use crate::{
+    failure::{Failure, Reason},
+    session_walks::Revocation,
+};
+
+/// What came of an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    /// All that it named has ended.
+    Ended,
+    /// It ends when its holders have stopped, or their leases have run out.
+    Ending,
+    /// There was nothing to end.
+    Nothing,
+    /// It was not done.
+    Refused,
+    /// It may or may not have been done: no answer came, or nobody waited for it.
+    Unknown,
+}
+
+impl Outcome {
+    fn of(count: u64, is_ended: bool) -> Self {
+        match (count, is_ended) {
+            (0, _) => Self::Nothing,
+            (_, true) => Self::Ended,
+            (_, false) => Self::Ending,
+        }
+    }
+
+    fn of_failure(failure: &Failure) -> Self {
+        match failure.reason {
+            Reason::Indeterminate => Self::Unknown,
+            _ => Self::Refused,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ended => "ended",
+            Self::Ending => "ending",
+            Self::Nothing => "nothing",
+            Self::Refused => "refused",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// The line of a force-release. It is written when this goes, so that an order whose caller hangs up
+/// leaves its trace, too.
+pub(super) struct ForceReleaseLine {
+    peer: String,
+    request: ForceReleaseRequest,
+    has_name: bool,
+    outcome: Outcome,
+    holds: usize,
+}
+
+impl ForceReleaseLine {
+    pub(super) fn new(
+        peer: &impl fmt::Display,
+        request: ForceReleaseRequest,
+        has_name: bool,
+    ) -> Self {
+        Self { peer: peer.to_string(), request, has_name, outcome: Outcome::Unknown, holds: 0 }
+    }
+
+    pub(super) fn answered(&mut self, answer: &Result<ForceReleaseResponse, Failure>) {
+        self.outcome = match answer {
+            Ok(done) => {
+                self.holds = done.holders.len();
+                Outcome::of(done.holders.len() as u64, done.ended)
+            }
+            Err(failure) => Outcome::of_failure(failure),
+        };
+    }
+}
+
+impl Drop for ForceReleaseLine {
+    fn drop(&mut self) {
+        let ForceReleaseRequest { name, token, reason, now, operator } = &self.request;
+        tracing::info!(
+            target: "audit",
+            peer = self.peer,
+            operator = operator.as_str(),
+            reason = reason.as_str(),
+            lock = self.has_name.then_some(name.as_str()),
+            lock_hash = (!self.has_name).then(|| hash(name)),
+            token,
+            now,
+            holds = self.holds,
+            outcome = self.outcome.name(),
+            "force-release"
+        );
+    }
+}
+
+/// The line of a page of a revocation, which is what one call does of it: as of [`ForceReleaseLine`].
+pub(super) struct RevocationLine {
+    peer: String,
+    operator: String,
+    reason: String,
+    session_hash: String,
+    outcome: Outcome,
+    /// Ranges, holds and waiters.
+    counts: (usize, u64, u64),
+}
+
+impl RevocationLine {
+    /// `session` is the handle in its usual digits.
+    pub(super) fn new(peer: &impl fmt::Display, session: &str, revocation: &Revocation) -> Self {
+        Self {
+            peer: peer.to_string(),
+            operator: revocation.operator().to_owned(),
+            reason: revocation.reason().to_owned(),
+            session_hash: hash(session),
+            outcome: Outcome::Unknown,
+            counts: (0, 0, 0),
+        }
+    }
+
+    pub(super) fn answered(&mut self, answer: &Result<RevokeSessionResponse, Failure>) {
+        self.outcome = match answer {
+            Ok(done) => {
+                let (holds, waiters) = (done.holds_count, done.waiters_count);
+                self.counts = (done.positions.len(), holds, waiters);
+                // Those that an answer has no room for may not have ended.
+                let are_shown = done.holds.len() as u64 == holds;
+                let is_ended = are_shown && done.holds.iter().all(|hold| hold.ended);
+                Outcome::of(holds + waiters, is_ended)
+            }
+            Err(failure) => Outcome::of_failure(failure),
+        };
+    }
+}
+
+impl Drop for RevocationLine {
+    fn drop(&mut self) {
+        let (ranges, holds, waiters) = self.counts;
+        tracing::info!(
+            target: "audit",
+            peer = self.peer,
+            operator = self.operator,
+            reason = self.reason,
+            session_hash = self.session_hash,
+            ranges,
+            holds,
+            waiters,
+            outcome = self.outcome.name(),
+            "revoke"
+        );
+    }
+}
+
+/// As `xxh64sum` prints it, so that a name that is known can be looked for.
+fn hash(text: &str) -> String {
+    format!("{:016x}", XxHash64::oneshot(0, text.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hash_is_what_xxh64sum_says() {
+        assert_eq!(hash(""), "ef46db3751d8e999");
+        assert_eq!(hash("abc"), "44bc2cf5ad770999");
+    }
+
+    #[test]
+    fn an_outcome_says_whether_somebody_has_to_be_waited_for() {
+        let outcome = |count, is_ended| Outcome::of(count, is_ended).name();
+        assert_eq!(outcome(0, true), "nothing");
+        assert_eq!(outcome(2, true), "ended");
+        assert_eq!(outcome(2, false), "ending");
+        let failed = |failure: Failure| Outcome::of_failure(&failure).name();
+        assert_eq!(failed(Failure::no_leader()), "refused");
+        assert_eq!(failed(Failure::new(Reason::Indeterminate, "no answer")), "unknown");
+    }
+}
