@@ -238,7 +238,10 @@ impl Worker {
     ) {
         let front = self.fronts.get_mut(&range).expect("every range has a front");
         let bounds = &self.store.descriptor(range).expect("a range has its descriptor").bounds;
-        self.stats.moved += commands.len() as u64;
+        // Every replica leaves them out; who had proposed them counts them.
+        if front.leading.is_some() {
+            self.stats.moved += commands.len() as u64;
+        }
         let mut askers = askers.into_iter();
         for command in commands {
             let asker = askers.next().unwrap_or(Asker::Clock);

@@ -481,7 +481,7 @@ impl AdminService for Admin {
             let request = request.into_inner();
             let checked = validate::force_release(request.clone())?;
             let has_name = self.host.config.logs_lock_names;
-            let mut line = ForceReleaseLine::new(&peer.address, request, has_name);
+            let mut line = ForceReleaseLine::new(&peer.address, request, has_name, self.host.metrics.clone());
             let answer = expect_body!(ask(&self.host, checked).await, ForceRelease);
             line.answered(&answer);
             answer

@@ -138,7 +138,7 @@ impl Table {
         let ip = from.ip().to_canonical();
         let mut open = self.open();
         if open.unread.len() >= self.bounds.connections_max {
-            self.metrics.connection_refused("all");
+            self.metrics.connection_refused("gateway");
             return None;
         }
         let shares = || OfAddress { connections: 0, shares: self.shares.of_address() };

@@ -27,6 +27,7 @@ mod locks;
 mod locks_ls;
 mod masters;
 mod memory;
+mod metrics;
 mod moves;
 mod moves_under_kills;
 mod older_copy;
