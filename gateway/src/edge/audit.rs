@@ -98,7 +98,7 @@ impl Drop for ForceReleaseLine {
         let ForceReleaseRequest { name, token, reason, now, operator } = &self.request;
         tracing::info!(
             target: "audit",
-            peer = self.peer,
+            client = self.peer,
             operator = operator.as_str(),
             reason = reason.as_str(),
             lock = self.has_name.then_some(name.as_str()),
@@ -156,7 +156,7 @@ impl Drop for RevocationLine {
         let (ranges, holds, waiters) = self.counts;
         tracing::info!(
             target: "audit",
-            peer = self.peer,
+            client = self.peer,
             operator = self.operator,
             reason = self.reason,
             session_hash = self.session_hash,

@@ -175,7 +175,7 @@ impl SessionStream {
                 Poll::Ready(None)
             }
             Err(status) => {
-                tracing::debug!(code = ?status.code(), "the stream ends");
+                tracing::debug!(why = status.message(), "a Session stream ends");
                 self.rpc.set_code(status.code());
                 Poll::Ready(Some(Err(status)))
             }

@@ -25,6 +25,7 @@ mod lock_descendants;
 mod lock_keep;
 mod locks;
 mod locks_ls;
+mod logs;
 mod masters;
 mod memory;
 mod metrics;
