@@ -69,7 +69,7 @@ impl Client {
         if let Some(file) = &self.inner.state
             && let Err(error) = file.written().await
         {
-            tracing::error!(%error, "the state file is older than what was released");
+            tracing::error!(why = %error, "the state file is older than what was released");
         }
         closed
     }

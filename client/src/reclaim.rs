@@ -105,7 +105,7 @@ impl Client {
         let mut reclaimed: Vec<_> = tasks.join_all().await.into_iter().flatten().collect();
         reclaimed.sort_by(|one, other| (&one.name, one.token).cmp(&(&other.name, other.token)));
         if let Err(error) = file.written().await {
-            tracing::error!(%error, "the state file is older than what is held");
+            tracing::error!(why = %error, "the state file is older than what is held");
         }
         reclaimed
     }

@@ -272,7 +272,7 @@ impl StateFile {
         let file = Arc::clone(self);
         drop(tokio::task::spawn_blocking(move || {
             if let Err(error) = file.write() {
-                tracing::error!(%error, "the state file is older than what is held");
+                tracing::error!(why = %error, "the state file is older than what is held");
             }
         }));
     }

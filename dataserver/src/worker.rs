@@ -355,7 +355,10 @@ impl Worker {
         }
         let stall = now - from;
         self.credited_to = now;
-        tracing::warn!(stall_ms = stall.as_millis(), "stall: leases are credited, expiry pauses");
+        tracing::warn!(
+            stall_ms = stall.as_millis() as u64,
+            "stall: leases are credited, expiry pauses"
+        );
         self.stats.stalls += 1;
         for front in self.fronts.values_mut() {
             if let Some(leading) = &mut front.leading {

@@ -104,9 +104,10 @@ pub(crate) fn bad_answer() -> Failure {
 
 fn session_answer(Answer { call_id, reply }: Answer, observer: &dyn Observer) -> SessionAnswer {
     use session_answer::Body as To;
-    if let Err(failure) = &reply {
+    let failed = |failure: Failure| {
         observer.failed(failure.reason);
-    }
+        To::Failure(failure.into_message())
+    };
     let body = match reply {
         Ok(Body::Acquire(body)) => To::Acquire(body),
         Ok(Body::Release(body)) => To::Release(body),
@@ -120,7 +121,7 @@ fn session_answer(Answer { call_id, reply }: Answer, observer: &dyn Observer) ->
         Ok(Body::Downgrade(body)) => To::Downgrade(body),
         Ok(Body::SetAttributes(body)) => To::SetAttributes(body),
         Ok(Body::WatchLock(body)) => To::WatchLock(body),
-        Err(failure) => To::Failure(failure.into_message()),
+        Err(failure) => failed(failure),
         Ok(
             Body::ListRange(_)
             | Body::ListRangeSessions(_)
@@ -130,7 +131,7 @@ fn session_answer(Answer { call_id, reply }: Answer, observer: &dyn Observer) ->
             | Body::SplitRange(_)
             | Body::Describe(_)
             | Body::Error(_),
-        ) => To::Failure(bad_answer().into_message()),
+        ) => failed(bad_answer()),
     };
     SessionAnswer { call_id, body: Some(body) }
 }

@@ -257,7 +257,7 @@ impl Routing {
         }
         let ranges: Vec<_> = known.iter().map(|known| known.range).collect();
         for refused in self.cache.on_epoch_not_match(known) {
-            tracing::debug!(error = %refused, "a descriptor was not taken");
+            tracing::debug!(why = %refused, "a descriptor was not taken");
         }
         self.look_for_gaps();
         ranges.into_iter().for_each(|range| self.lead_around(range));
@@ -280,7 +280,7 @@ impl Routing {
             is_news |= self.cache.descriptor(range) != Some(&descriptor);
             // A cached newer one is a normal case.
             if let Err(refused) = self.cache.install(descriptor) {
-                tracing::debug!(error = %refused, "a descriptor was not taken");
+                tracing::debug!(why = %refused, "a descriptor was not taken");
             }
             self.lead_around(range);
         }

@@ -19,6 +19,7 @@ use sharklock_proto::{
     },
 };
 use sharklock_rangemap::{RangeId, StoreId};
+use tracing::field::display;
 
 pub use registering::{LABEL_BYTES_MAX, LABELS_MAX, NODE_BYTES_MAX};
 
@@ -408,7 +409,14 @@ impl MasterCore {
         for change in effects.roles.drain(..) {
             match change.role {
                 RoleNow::Leader { term } => self.promoted(now, term),
-                RoleNow::Follower { leader, .. } => self.demoted(leader),
+                RoleNow::Follower { term, leader } => {
+                    if self.leading.is_some() {
+                        let master = self.store.ident().store;
+                        let leader = leader.map(display);
+                        tracing::info!(%master, term, leader, "this master leads no longer");
+                    }
+                    self.demoted(leader);
+                }
             }
         }
         if !effects.gone.is_empty() {
@@ -419,7 +427,8 @@ impl MasterCore {
     }
 
     fn promoted(&mut self, now: Duration, term: u64) {
-        tracing::info!(term, "this master leads");
+        let master = self.store.ident().store;
+        tracing::info!(%master, term, "this master leads");
         let presence = Presence::begin(now, self.settings.limits);
         let operations = Operations::default();
         let leading = Leading {

@@ -131,7 +131,7 @@ pub(crate) fn inherit<M: StateMachine>(
     let at = EntryAt { index: state.applied().index + 1, term: alone.term.max(term + 1) };
     discarded.extend(state.go_on_alone(alone, store, at));
     tracing::warn!(
-        %range, from = %alone.peer, to = %alone.as_peer, committed, last = at.index - 1,
+        %range, peer = %alone.as_peer, instead_of = %alone.peer, committed, last = at.index - 1,
         "a replica goes on alone: its range has lost its majority"
     );
     let records = records_of(&mut state, alone.peer, at);

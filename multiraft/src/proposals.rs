@@ -121,7 +121,7 @@ impl<C, A> Proposals<C, A> {
             }
             Err(NotProposed::Overloaded | NotProposed::NotReady) => false,
             Err(error) => {
-                tracing::debug!(%range, %error, "not proposed");
+                tracing::debug!(%range, why = %error, "not proposed");
                 false
             }
         }

@@ -347,7 +347,7 @@ impl<M: StateMachine> Replica<M> {
     /// This has come, and cannot be taken.
     pub(crate) fn stays_behind(&mut self, behind: Behind) {
         if self.beyond.as_ref() != Some(&behind) {
-            tracing::error!(range = %self.range(), "a replica lacks what it cannot take: {behind}");
+            tracing::error!(range = %self.range(), why = %behind, "a replica stays behind");
             self.beyond = Some(behind);
         }
     }
@@ -476,7 +476,7 @@ impl<M: StateMachine> Replica<M> {
             Err(dropped) => {
                 if let Dropped::LostLog { commit, last } = dropped {
                     let (range, peer, why) = (self.range(), sender.0, LostLog { commit, last });
-                    tracing::error!(%range, %peer, "a replica's disk counts as lost: {why}");
+                    tracing::error!(%range, %peer, %why, "a replica's disk counts as lost");
                     self.lost = Some(why);
                     self.loss_is_new = true;
                 }

@@ -163,6 +163,15 @@ impl Cluster {
         crate::server::get(&admin, "/readyz").await.ok()
     }
 
+    /// The metrics of a node that runs.
+    ///
+    /// # Panics
+    /// When its admin port does not answer.
+    pub async fn metrics(&self, node: usize) -> String {
+        let admin = SocketAddr::new(self.nodes[node].own, ADMIN).to_string();
+        crate::server::get(&admin, "/metrics").await.expect("the admin port answers").1
+    }
+
     /// A running node's process.
     pub fn process(&mut self, node: usize) -> &mut Process {
         self.nodes[node].process.as_mut().expect("it runs")

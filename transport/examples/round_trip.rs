@@ -45,6 +45,7 @@ fn identity(store: u8) -> PeerIdentity {
         store: store.into(),
         ident: Identity::from_bytes([store; 16]),
         worker: 0,
+        role: "data",
     }
 }
 

@@ -8,15 +8,18 @@ mod acceptor;
 mod backoff;
 mod dialling;
 mod masters;
+mod outage;
 mod peer_queue;
 mod peers;
 mod server;
+mod watching;
 mod wrong_port;
 
 pub use acceptor::{PeerAcceptor, Signs};
 pub use backoff::Backoff;
 pub use dialling::{DIAL_WITHIN, Dialling, PING_EVERY, PONG_WITHIN, innermost};
 pub use masters::{Masters, MastersError, NOT_LEADER};
+pub use outage::{Outage, OutageNews};
 pub use peers::{PeerAddress, PeerIdentity, PeerInbox, PeerLinks};
 pub use server::{ServeError, serve, server};
 pub use wrong_port::{AdminApi, LockApi, PublicService, WRONG_PORT, WrongPort, wrong_port};

@@ -12,8 +12,7 @@ use sharklock_proto::{
         AllocateIdsRequest, AllocateIdsResponse, DescribeMasterRequest, DescribeMasterResponse,
         GetClusterRequest, GetClusterResponse, GetRoutesRequest, JoinRequest, JoinResponse,
         MeetRequest, MeetResponse, RegisterStoreRequest, RegisterStoreResponse, RoutesUpdate,
-        StoreHeartbeatRequest, StoreHeartbeatResponse, WatchRoutesRequest,
-        master_service_client::MasterServiceClient,
+        StoreHeartbeatRequest, StoreHeartbeatResponse, master_service_client::MasterServiceClient,
     },
     v1::{
         CancelOperatorRequest, CancelOperatorResponse, ChangeMastersRequest, ChangeMastersResponse,
@@ -24,11 +23,8 @@ use sharklock_proto::{
         SetStoreDutyRequest, SetStoreDutyResponse,
     },
 };
-use tokio::{
-    sync::mpsc,
-    time::{Instant, sleep, timeout, timeout_at},
-};
-use tonic::{Code, Status, Streaming, transport::Channel};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tonic::{Code, Status, transport::Channel};
 use tonic_types::StatusExt as _;
 
 use crate::{backoff::Backoff, dialling::Dialling};
@@ -42,16 +38,14 @@ pub const NOT_LEADER: &str = "NOT_LEADER";
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// Largest answer: the routes of some ten thousand ranges.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
-/// Updates of routes that may wait for their reader. A reader that is slower misses nothing: the
-/// stream waits.
-const UPDATES_MAX: usize = 16;
 
-type Client = MasterServiceClient<Channel>;
+pub(crate) type Client = MasterServiceClient<Channel>;
 
 /// One master's answer on its way.
-type Answering<T> = Pin<Box<dyn Future<Output = Result<tonic::Response<T>, Status>> + Send>>;
+pub(crate) type Answering<T> =
+    Pin<Box<dyn Future<Output = Result<tonic::Response<T>, Status>> + Send>>;
 
-fn boxed<T>(
+pub(crate) fn boxed<T>(
     answering: impl Future<Output = Result<tonic::Response<T>, Status>> + Send + 'static,
 ) -> Answering<T> {
     Box::pin(answering)
@@ -123,6 +117,12 @@ impl Masters {
         }
         let known = Known { addresses: addresses.clone(), next: first, channels: BTreeMap::new() };
         Ok(Self(Arc::new(Inner { seeds: addresses, dialling, known: Mutex::new(known) })))
+    }
+
+    /// The address that is asked next: of the master that has answered last as the leading one, as long
+    /// as nobody has said otherwise.
+    pub fn asked_next(&self) -> String {
+        self.known().next.clone()
     }
 
     /// The addresses that are asked, in order.
@@ -449,44 +449,6 @@ impl Masters {
         }
     }
 
-    /// The places of ranges and stores, and every change of them. The first update of each leading
-    /// master is whole. Looks for one for as long as the receiver is there. To be called inside a
-    /// tokio runtime.
-    pub fn watch_routes(&self) -> mpsc::Receiver<RoutesUpdate> {
-        let (updates, receiver) = mpsc::channel(UPDATES_MAX);
-        let masters = self.clone();
-        tokio::spawn(async move {
-            tokio::select! {
-                () = masters.watch(&updates) => {}
-                () = updates.closed() => {}
-            }
-        });
-        receiver
-    }
-
-    async fn watch(&self, updates: &mpsc::Sender<RoutesUpdate>) {
-        let mut backoff = Backoff::default();
-        loop {
-            let ask = |mut client: Client| {
-                boxed(async move { client.watch_routes(WatchRoutesRequest {}).await })
-            };
-            let why = match self.ask_once(ask).await {
-                Ok(stream) => forward(stream, updates, &mut backoff).await,
-                Err(status) => {
-                    // One that does not lead has said whom to ask; a refusal names nobody.
-                    if !is_worth_another_try(&status) {
-                        self.pass_over();
-                    }
-                    status.message().to_owned()
-                }
-            };
-            if !backoff.is_failing() {
-                tracing::warn!(why, "no routes from a master; going on with what is known");
-            }
-            sleep(backoff.pause()).await;
-        }
-    }
-
     /// Asks one master after the other until the leading one has answered.
     async fn ask<T: Send>(
         &self,
@@ -501,7 +463,7 @@ impl Masters {
             let answer = timeout_at(deadline, self.ask_once(&call)).await;
             let Ok(answer) = answer else { return Err(MastersError::Unavailable(last)) };
             let status = match answer {
-                Ok(answer) => return Ok(answer),
+                Ok((_, answer)) => return Ok(answer),
                 Err(status) => status,
             };
             if !is_worth_another_try(&status) {
@@ -520,15 +482,16 @@ impl Masters {
         }
     }
 
-    /// Asks whom seems to lead; where it does not, the next question goes elsewhere.
-    async fn ask_once<T: Send>(
+    /// Asks whom seems to lead, and gives its address with the answer; where it does not lead, the next
+    /// question goes elsewhere.
+    pub(crate) async fn ask_once<T: Send>(
         &self,
         call: impl Fn(Client) -> Answering<T> + Sync,
-    ) -> Result<T, Status> {
+    ) -> Result<(String, T), Status> {
         let address = self.known().next.clone();
         let client = self.client(&address)?;
         let status = match timeout(ANSWER_WITHIN, call(client)).await {
-            Ok(Ok(answer)) => return Ok(answer.into_inner()),
+            Ok(Ok(answer)) => return Ok((address, answer.into_inner())),
             Ok(Err(status)) => status,
             Err(_elapsed) => Status::unavailable(format!("{address} does not answer")),
         };
@@ -552,7 +515,7 @@ impl Masters {
     }
 
     /// The next question goes to the master after the one that was asked.
-    fn pass_over(&self) {
+    pub(crate) fn pass_over(&self) {
         let mut known = self.known();
         known.next = known.after(&known.next);
     }
@@ -577,28 +540,8 @@ impl Masters {
     }
 }
 
-/// Hands updates on until the stream has ended, and why.
-async fn forward(
-    mut stream: Streaming<RoutesUpdate>,
-    updates: &mpsc::Sender<RoutesUpdate>,
-    backoff: &mut Backoff,
-) -> String {
-    loop {
-        match stream.message().await {
-            Ok(Some(update)) => {
-                backoff.reset();
-                if updates.send(update).await.is_err() {
-                    return "nobody reads".to_owned();
-                }
-            }
-            Ok(None) => return "the master has ended the watch".to_owned(),
-            Err(status) => return status.message().to_owned(),
-        }
-    }
-}
-
 /// Whether another master, or the same a moment later, may answer.
-fn is_worth_another_try(status: &Status) -> bool {
+pub(crate) fn is_worth_another_try(status: &Status) -> bool {
     matches!(
         status.code(),
         Code::Unavailable

@@ -19,13 +19,14 @@ use sharklock_proto::{
 };
 use tokio::{
     task::AbortHandle,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use crate::{
     acceptor::SIGN_EVERY,
     backoff::Backoff,
     dialling::Dialling,
+    outage::{Outage, OutageNews},
     peer_queue::{Item, PeerQueue},
 };
 
@@ -43,6 +44,8 @@ pub struct PeerIdentity {
     pub ident: Identity,
     /// Which of its workers, from 0.
     pub worker: u32,
+    /// What it does in its process, for the log: `data` or `master`, which have streams of their own.
+    pub role: &'static str,
 }
 
 /// A peer, and where it is.
@@ -100,7 +103,15 @@ impl PeerLinks {
     pub fn set_peers(&self, mut now: BTreeMap<u64, PeerAddress>) {
         now.remove(&self.me.store);
         let mut peers = self.peers();
-        peers.retain(|store, peer| now.get(store) == Some(&peer.at));
+        peers.retain(|store, peer| {
+            let stays = now.get(store) == Some(&peer.at);
+            if !stays {
+                let why = "the masters do not name it there any more";
+                let (role, address) = (self.me.role, &peer.at.address);
+                tracing::info!(role, %store, address, class = "all", why, "a peer is not connected");
+            }
+            stays
+        });
         for (store, at) in now {
             peers.entry(store).or_insert_with(|| self.peer(store, at));
         }
@@ -157,6 +168,7 @@ impl PeerLinks {
                 from_ident: self.me.ident.to_wire(),
             };
             let keeper = Keeper {
+                role: self.me.role,
                 store,
                 address: at.address.clone(),
                 link: Arc::clone(link),
@@ -204,8 +216,19 @@ fn class_of(message: &RangeMessage) -> usize {
     }
 }
 
+/// A class as the log names it.
+fn class_name(class: RaftClass) -> &'static str {
+    match class {
+        RaftClass::Append => "append",
+        RaftClass::Heartbeat => "heartbeat",
+        RaftClass::Snapshot => "snapshot",
+        RaftClass::Unspecified => "unspecified",
+    }
+}
+
 /// Keeps one stream up.
 struct Keeper {
+    role: &'static str,
     store: u64,
     address: String,
     link: Arc<Link>,
@@ -216,11 +239,11 @@ struct Keeper {
 
 impl Keeper {
     async fn run(self) {
-        let mut backoff = Backoff::default();
+        let (mut backoff, mut outage) = (Backoff::default(), Outage::default());
         loop {
             let why = match self.dialling.connect(&self.address).await {
                 Ok(channel) => {
-                    let why = self.speak(channel, &mut backoff).await;
+                    let why = self.speak(channel, &mut backoff, &mut outage).await;
                     self.link.queue.down();
                     self.link.told.store(true, Ordering::Relaxed);
                     self.inbox.unreachable(self.store);
@@ -228,17 +251,32 @@ impl Keeper {
                 }
                 Err(why) => why,
             };
-            // One line when a connection is lost or cannot be had, not one per try.
-            if !backoff.is_failing() {
-                let (store, class) = (self.store, self.link.class.as_str_name());
-                tracing::warn!(store, address = self.address, class, why, "no stream to a peer");
-            }
+            self.tell(outage.failed(Instant::now()), &why);
             sleep(backoff.pause()).await;
         }
     }
 
+    fn tell(&self, news: Option<OutageNews>, why: &str) {
+        let Self { role, store, address, link, .. } = self;
+        let class = class_name(link.class);
+        match news {
+            Some(OutageNews::Begins) => {
+                tracing::info!(role, %store, address, class, why, "a peer is not connected");
+            }
+            Some(OutageNews::Lasts) => {
+                tracing::warn!(role, %store, address, class, why, "a peer stays out of reach");
+            }
+            None => {}
+        }
+    }
+
     /// Until the stream has ended or shows no sign of life, and why.
-    async fn speak(&self, channel: tonic::transport::Channel, backoff: &mut Backoff) -> String {
+    async fn speak(
+        &self,
+        channel: tonic::transport::Channel,
+        backoff: &mut Backoff,
+        outage: &mut Outage,
+    ) -> String {
         let mut client = PeerServiceClient::new(channel);
         let outgoing = self.link.queue.stream(self.hello.clone());
         // The answer begins when the peer has taken the hello.
@@ -247,11 +285,11 @@ impl Keeper {
             Ok(Err(status)) => return status.message().to_owned(),
             Err(_elapsed) => return format!("no answer to the hello within {ANSWER_WITHIN:?}"),
         };
-        if backoff.is_failing() {
-            let (store, class) = (self.store, self.link.class.as_str_name());
-            tracing::info!(store, address = self.address, class, "a stream to a peer stands");
-        }
+        let Self { role, store, address, link, .. } = self;
+        let class = class_name(link.class);
+        tracing::info!(role, %store, address, class, "a peer is connected");
         backoff.reset();
+        outage.over();
         loop {
             match timeout(SIGN_WITHIN, signs.message()).await {
                 Ok(Ok(Some(RaftSign {}))) => {}

@@ -12,10 +12,10 @@ use std::{
 
 use sharklock_proto::{
     internal::v1::{
-        AllocateIdsRequest, AllocateIdsResponse, GetClusterRequest, GetClusterResponse,
-        GetRoutesRequest, JoinRequest, JoinResponse, MeetRequest, MeetResponse,
-        RegisterStoreRequest, RegisterStoreResponse, RoutesUpdate, StoreHeartbeatRequest,
-        StoreHeartbeatResponse, WatchRoutesRequest,
+        AllocateIdsRequest, AllocateIdsResponse, DescribeMasterRequest, DescribeMasterResponse,
+        GetClusterRequest, GetClusterResponse, GetRoutesRequest, JoinRequest, JoinResponse,
+        MeetRequest, MeetResponse, RegisterStoreRequest, RegisterStoreResponse, RoutesUpdate,
+        StoreHeartbeatRequest, StoreHeartbeatResponse, WatchRoutesRequest,
         master_service_server::{MasterService, MasterServiceServer},
     },
     v1::{
@@ -228,6 +228,13 @@ impl MasterService for Peer {
         &self,
         _: Request<RecoverRangeRequest>,
     ) -> Result<Response<RecoverRangeResponse>, Status> {
+        self.answer().await.map(|_id| Response::new(Default::default()))
+    }
+
+    async fn describe_master(
+        &self,
+        _: Request<DescribeMasterRequest>,
+    ) -> Result<Response<DescribeMasterResponse>, Status> {
         self.answer().await.map(|_id| Response::new(Default::default()))
     }
 

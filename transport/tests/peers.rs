@@ -75,7 +75,7 @@ impl PeerInbox for Inbox {
 
 fn identity(store: u64) -> PeerIdentity {
     let ident = Identity::from_bytes([u8::try_from(store).expect("small"); 16]);
-    PeerIdentity { cluster_id: CLUSTER, store, ident, worker: 0 }
+    PeerIdentity { cluster_id: CLUSTER, store, ident, worker: 0, role: "data" }
 }
 
 fn at(store: u64, address: &str) -> BTreeMap<u64, PeerAddress> {

@@ -44,8 +44,9 @@ ends it at once, which loses nothing that was acknowledged.
 Exit codes: 0 stopped by SIGINT or SIGTERM, 2 usage, 70 internal error, 78 the
 configuration, the data directory or a port cannot be used.
 
-Logs go to stderr, as JSON unless it is a terminal; SHARKLOCK_LOG or RUST_LOG
-filters them, for example SHARKLOCK_LOG=debug."
+Logs go to stderr, as JSON unless it is a terminal. SHARKLOCK_LOG or RUST_LOG
+filters them: a level is for SharkLock's own, TARGET=LEVEL for others, for
+example SHARKLOCK_LOG=debug or SHARKLOCK_LOG=info,h2=debug."
 )]
 pub struct ServerArgs {
     /// Reads settings from this TOML file
@@ -126,8 +127,9 @@ Exit codes: 0 stopped by SIGINT or SIGTERM, 2 usage, 70 internal error, 78 the
 data directory or a port cannot be used.
 
 The banner goes to stdout. Logs go to stderr, as JSON unless it is a terminal,
-and with --nodes to DIR/node-N/log; SHARKLOCK_LOG or RUST_LOG filters them, for
-example SHARKLOCK_LOG=debug."
+and with --nodes to DIR/node-N/log. SHARKLOCK_LOG or RUST_LOG filters them: a
+level is for SharkLock's own, TARGET=LEVEL for others, for example
+SHARKLOCK_LOG=debug or SHARKLOCK_LOG=info,h2=debug."
 )]
 pub struct DevArgs {
     /// What to do with a cluster that runs.

@@ -342,7 +342,7 @@ impl<W: Watchers, A, R, C> Driver<W, A, R, C> {
             Notice::Changed { id, number, result } => self.changed(id, number, result),
             Notice::Lost { id, reason } => {
                 if let Some(entry) = self.entries.get(&id) {
-                    tracing::warn!(lock = &*entry.request.name, %reason, "lock lost");
+                    tracing::warn!(lock = &*entry.request.name, why = %reason, "a lock is lost");
                     entry.cell.lose(reason.clone());
                 }
                 self.tell_lost(id, reason);

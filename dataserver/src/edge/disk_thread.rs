@@ -98,7 +98,7 @@ impl<D: Disk> Writer<D> {
     fn write(&self, mut disk: MutexGuard<'_, D>, ops: &[WriteOp]) {
         let begin = Instant::now();
         if let Err(error) = disk.write(ops, self.sync_writes) {
-            tracing::error!(%error, "the disk failed; this process ends");
+            tracing::error!(why = %error, "the disk failed; this process ends");
             std::process::abort();
         }
         drop(disk);

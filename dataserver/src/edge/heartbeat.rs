@@ -15,8 +15,11 @@ use sharklock_proto::{
     },
 };
 use sharklock_rangemap::{Descriptor, RangeId};
-use sharklock_transport::{Masters, MastersError, PeerAcceptor, PeerLinks};
-use tokio::{sync::Notify, time::timeout};
+use sharklock_transport::{Masters, MastersError, Outage, OutageNews, PeerAcceptor, PeerLinks};
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -164,7 +167,10 @@ struct Told {
     stores_hash: u64,
     /// The last answer had steps to do.
     has_steps: bool,
-    silent: bool,
+    /// The address of the master that has answered last; empty: none has since the outage began.
+    answered_by: String,
+    /// No leading master answers.
+    outage: Outage,
 }
 
 impl Heart {
@@ -220,8 +226,11 @@ impl Heart {
         };
         match self.masters.store_heartbeat(request, ASK_FOR).await {
             Ok(answer) => {
-                if std::mem::take(&mut told.silent) {
-                    tracing::info!("a leading master answers again");
+                told.outage.over();
+                let address = self.masters.asked_next();
+                if told.answered_by != address {
+                    tracing::info!(address, "a leading master answers");
+                    told.answered_by = address;
                 }
                 let goes_on = self.bulletin.board().reports.answered(answer.heard);
                 self.known_masters.are(&self.masters, &answer.masters).await;
@@ -242,8 +251,18 @@ impl Heart {
                 false
             }
             Err(MastersError::Unavailable(why)) => {
-                if !std::mem::replace(&mut told.silent, true) {
-                    tracing::warn!(why, "no leading master answers; locks go on without one");
+                told.answered_by.clear();
+                match told.outage.failed(Instant::now()) {
+                    Some(OutageNews::Begins) => {
+                        tracing::info!(why, "no leading master answers; locks go on without one");
+                    }
+                    Some(OutageNews::Lasts) => {
+                        tracing::warn!(
+                            why,
+                            "the masters stay out of reach; locks go on without one"
+                        );
+                    }
+                    None => {}
                 }
                 false
             }

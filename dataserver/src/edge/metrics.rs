@@ -7,10 +7,11 @@ use prometheus::{
     core::{AtomicU64, GenericCounter},
 };
 
-use sharklock_multiraft::{EndCounts, SnapshotStats, WhyEnded};
+use sharklock_multiraft::SnapshotStats;
 use sharklock_proto::internal::v1::{Heartbeats, RangeMessage, SnapshotMessage};
 
 use crate::{
+    edge::snapshot_metrics::Snapshots,
     memory::MemoryRefusals,
     ports::{SplitCounts, WorkerStats},
     worker::{Busy, Worker},
@@ -58,74 +59,6 @@ pub struct Metrics {
     busiest: Busiest,
 }
 
-/// What becomes of snapshots, by the reason that ended them.
-#[derive(Clone, Debug)]
-struct Snapshots {
-    sent: IntCounterVec,
-    received: IntCounterVec,
-    refused: IntCounterVec,
-    bytes: IntCounterVec,
-    under_way: IntGaugeVec,
-}
-
-impl Snapshots {
-    fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let counters = |name: &str, help: &str, by: &str| -> Result<_, prometheus::Error> {
-            let counters = IntCounterVec::new(Opts::new(name, help), &[by])?;
-            registry.register(Box::new(counters.clone()))?;
-            Ok(counters)
-        };
-        let under_way = IntGaugeVec::new(
-            Opts::new(
-                "sharklock_snapshots_under_way",
-                "Snapshots on their way from this store and to it, and replicas elsewhere that wait \
-                 for a place to be sent one.",
-            ),
-            &["what"],
-        )?;
-        registry.register(Box::new(under_way.clone()))?;
-        Ok(Self {
-            sent: counters(
-                "sharklock_snapshots_sent_total",
-                "Snapshots begun to send, by their end: delivered, or why not.",
-                "result",
-            )?,
-            received: counters(
-                "sharklock_snapshots_received_total",
-                "Snapshots taken in, by their end: installed, or why not.",
-                "result",
-            )?,
-            refused: counters(
-                "sharklock_snapshots_refused_total",
-                "Snapshots that this store did not take in when they were offered, by reason.",
-                "reason",
-            )?,
-            bytes: counters(
-                "sharklock_snapshot_bytes_total",
-                "Bytes of snapshots sent and received, what was sent again among them.",
-                "direction",
-            )?,
-            under_way,
-        })
-    }
-
-    fn show(&self, stats: &SnapshotStats) {
-        let of = |counts: &EndCounts| WhyEnded::ALL.map(|why| (why.label(), counts.of(why)));
-        follow_each(&self.sent, of(&stats.failed));
-        follow_each(&self.sent, [("delivered", stats.delivered)]);
-        follow_each(&self.received, of(&stats.abandoned));
-        follow_each(&self.received, [("installed", stats.installed)]);
-        follow_each(&self.refused, of(&stats.refused));
-        let bytes = [("sent", stats.bytes_sent), ("received", stats.bytes_received)];
-        follow_each(&self.bytes, bytes);
-        let SnapshotStats { sending, receiving, waiting, .. } = *stats;
-        for (what, count) in [("sending", sending), ("receiving", receiving), ("waiting", waiting)]
-        {
-            self.under_way.with_label_values(&[what]).set(count as i64);
-        }
-    }
-}
-
 /// Gauges of the busiest ranges, by their ids.
 #[derive(Clone, Debug)]
 struct Busiest {
@@ -170,7 +103,8 @@ impl Busiest {
     }
 }
 
-/// The counts of a worker since the start of the process, and of all that it holds.
+/// The counts of a worker since the start of the process, and of all that it holds. Those of locks are
+/// of ranges that it leads, so that sums over all stores count each once; the others are of every replica.
 #[derive(Clone, Debug, Default)]
 pub struct Shown {
     pub stats: WorkerStats,
@@ -180,6 +114,7 @@ pub struct Shown {
     pub state_limit_bytes: u64,
     pub ranges_led: u64,
     pub replicas_behind: u64,
+    /// Of ranges that are led here, as the two below.
     pub locks: u64,
     pub holds: u64,
     pub waiters: u64,
@@ -209,11 +144,14 @@ impl Shown {
             let (Some(status), Some(machine)) = (store.status(range), store.machine(range)) else {
                 continue;
             };
-            let counts = machine.table().counts();
-            shown.locks += counts.locks as u64;
-            shown.holds += counts.holds as u64;
-            shown.waiters += counts.waiters as u64;
-            shown.ranges_led += u64::from(status.leader == Some(store.ident().store));
+            // A follower has the same locks: whoever adds up the stores would count them again.
+            if status.leader == Some(store.ident().store) {
+                let counts = machine.table().counts();
+                shown.locks += counts.locks as u64;
+                shown.holds += counts.holds as u64;
+                shown.waiters += counts.waiters as u64;
+                shown.ranges_led += 1;
+            }
             shown.log_entries += status.log_last + 1 - status.log_first.min(status.log_last + 1);
             shown.unflushed_entries += status.applied - status.flushed.min(status.applied);
         }
@@ -265,26 +203,35 @@ impl Metrics {
         Ok(Self {
             sync_seconds: seconds(
                 "sharklock_store_sync_seconds",
-                "Durations of durable writes of the store's disk.",
+                "Durable writes to the store's disk, by how long each took.",
             )?,
             turn_seconds: seconds(
                 "sharklock_store_turn_seconds",
-                "Durations of the raft worker's turns.",
+                "Turns of the raft workers, by how long each took.",
             )?,
-            entries: counter("sharklock_range_entries_total", "Raft entries proposed.")?,
-            commands: counter("sharklock_range_commands_total", "Commands in Raft entries.")?,
-            grants: counter("sharklock_lock_grants_total", "Locks granted.")?,
+            entries: counter(
+                "sharklock_range_entries_total",
+                "Raft entries proposed by the leaders here.",
+            )?,
+            commands: counter(
+                "sharklock_range_commands_total",
+                "Commands in the Raft entries that the leaders here have proposed.",
+            )?,
+            grants: counter(
+                "sharklock_lock_grants_total",
+                "Grants, at once or from the queue, by the leaders here.",
+            )?,
             expiries: counter(
                 "sharklock_lock_expiries_total",
-                "Holds and waiters whose leases ended without renewal.",
+                "Holds and waiters whose leases ended without renewal, by the leaders here.",
             )?,
             wait_timeouts: counter(
                 "sharklock_lock_wait_timeouts_total",
-                "Waits that ended before a grant.",
+                "Waits that timed out before a grant, by the leaders here.",
             )?,
             keepalive_items: counter(
                 "sharklock_keepalive_items_total",
-                "Acquisitions named by keepalives.",
+                "Acquisitions named by the keepalives that this store received.",
             )?,
             withdrawals: counter(
                 "sharklock_lock_withdrawals_total",
@@ -296,11 +243,12 @@ impl Metrics {
             )?,
             moved: counter(
                 "sharklock_range_moved_commands_total",
-                "Commands not applied since their range's bounds had changed: they are repeated.",
+                "Commands that leaders here did not apply since their range's bounds had changed: they are \
+                 repeated.",
             )?,
             overloads: counter(
                 "sharklock_store_overloads_total",
-                "Acquires refused because too much was waiting.",
+                "Calls refused because too much was waiting.",
             )?,
             stalls: counter(
                 "sharklock_store_stalls_total",
@@ -308,7 +256,7 @@ impl Metrics {
             )?,
             promotions: counter(
                 "sharklock_range_promotions_total",
-                "Times this store began to lead a range.",
+                "Times that this store began to lead a range.",
             )?,
             lost_replies: counter(
                 "sharklock_store_lost_replies_total",
@@ -316,7 +264,7 @@ impl Metrics {
             )?,
             peer_messages: counter(
                 "sharklock_peer_messages_total",
-                "Raft messages for other stores, heartbeats and snapshots apart.",
+                "Raft messages for other stores, without heartbeats and snapshots.",
             )?,
             peer_heartbeats: counter(
                 "sharklock_peer_heartbeats_total",
@@ -331,14 +279,17 @@ impl Metrics {
                 "sharklock_store_disk_free_bytes",
                 "Room on the disk of the store's directory; 0: unknown.",
             )?,
-            ranges_led: gauge("sharklock_store_ranges_led", "Ranges that this store leads.")?,
+            ranges_led: gauge(
+                "sharklock_store_ranges_led",
+                "Ranges that this store leads; their sum over all stores is the number of ranges.",
+            )?,
             replicas_behind: gauge(
                 "sharklock_store_replicas_behind",
                 "Replicas that stay behind since this program is too old for their ranges.",
             )?,
             state_bytes: gauge(
                 "sharklock_store_state_bytes",
-                "Memory of the locks of this store, as it counts them.",
+                "Memory of the locks of all replicas on this store, as it counts them.",
             )?,
             state_limit_bytes: gauge(
                 "sharklock_store_state_limit_bytes",
@@ -349,13 +300,22 @@ impl Metrics {
                 "Acquires refused because locks take as much memory as they may, by reason.",
                 "reason",
             )?,
-            locks: gauge("sharklock_locks", "Locks with a holder or a waiter.")?,
-            holds: gauge("sharklock_holds", "Live holds.")?,
-            waiters: gauge("sharklock_waiters", "Waiting acquisitions.")?,
-            log_entries: gauge("sharklock_range_log_entries", "Raft log entries kept.")?,
+            locks: gauge(
+                "sharklock_locks",
+                "Locks with a holder or a waiter, in ranges that this store leads.",
+            )?,
+            holds: gauge("sharklock_holds", "Live holds, in ranges that this store leads.")?,
+            waiters: gauge(
+                "sharklock_waiters",
+                "Waiting acquisitions, in ranges that this store leads.",
+            )?,
+            log_entries: gauge(
+                "sharklock_range_log_entries",
+                "Raft log entries kept by all replicas on this store.",
+            )?,
             unflushed_entries: gauge(
                 "sharklock_range_unflushed_entries",
-                "Applied entries that the image on disk does not hold yet.",
+                "Applied entries that the images on disk do not hold yet, of all replicas on this store.",
             )?,
             replicas: gauge("sharklock_store_replicas", "Replicas of ranges on this store.")?,
             splits: counters(
@@ -366,7 +326,7 @@ impl Metrics {
             )?,
             split_refusals: counter(
                 "sharklock_range_split_refusals_total",
-                "Splits that somebody has asked for in vain.",
+                "Splits that somebody has asked a leader here for in vain.",
             )?,
             busiest: Busiest::register(registry)?,
         })
@@ -474,7 +434,7 @@ fn follow(metric: &GenericCounter<AtomicU64>, total: u64) {
     metric.inc_by(total.saturating_sub(metric.get()));
 }
 
-fn follow_each<const N: usize>(metrics: &IntCounterVec, totals: [(&str, u64); N]) {
+pub(super) fn follow_each<const N: usize>(metrics: &IntCounterVec, totals: [(&str, u64); N]) {
     for (label, total) in totals {
         follow(&metrics.with_label_values(&[label]), total);
     }

@@ -17,6 +17,7 @@ mod metrics;
 mod porter;
 mod registration;
 mod server;
+mod snapshot_metrics;
 mod split_ids;
 mod worker_thread;
 

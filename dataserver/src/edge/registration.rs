@@ -11,11 +11,15 @@ use sharklock_proto::{
 };
 use sharklock_rangemap::StoreId;
 use sharklock_transport::{Masters, MastersError, PeerAddress};
+use tokio::time::Instant;
 
 use crate::edge::server::StartError;
 
 /// The reason with which a master refuses a directory that has had this start or a later one.
 const OLDER_COPY: &str = "STORE_OLDER_COPY";
+/// Somebody who starts a cluster starts all its machines within such a time. Until then it is no news
+/// that masters are missing.
+const FORMS_WITHIN: Duration = Duration::from_secs(30);
 /// How long the masters are asked before it is said that none answers; then on.
 const ASK_FOR: Duration = Duration::from_secs(5);
 
@@ -73,6 +77,7 @@ pub async fn register(
         labels: applicant.labels.iter().cloned().map(label).collect(),
         node: applicant.node.clone(),
     };
+    let begun = Instant::now();
     loop {
         match masters.register_store(request.clone(), ASK_FOR).await {
             Ok(answer) => return accept(applicant, answer),
@@ -80,11 +85,11 @@ pub async fn register(
             Err(MastersError::Unavailable(why)) => {
                 let asked = masters.addresses().join(",");
                 masters.ask_also(remembered);
-                tracing::warn!(
-                    masters = asked,
-                    why,
-                    "no master takes this store in yet; asking on"
-                );
+                if begun.elapsed() < FORMS_WITHIN {
+                    tracing::info!(masters = asked, why, "no master takes this store in yet");
+                } else {
+                    tracing::warn!(masters = asked, why, "no master takes this store in");
+                }
             }
         }
     }

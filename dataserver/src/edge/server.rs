@@ -423,6 +423,7 @@ fn peers(
         store: ident.store.0,
         ident: ident.ident,
         worker: WORKER,
+        role: "data",
     };
     let inbox: Arc<dyn PeerInbox> = Arc::new(Inbox(Arc::clone(porter)));
     let acceptor = PeerAcceptor::new(me.clone(), Arc::clone(&inbox), stopping);

@@ -310,7 +310,7 @@ impl<D: Disk> WorkerThread<D> {
             match hand_over.next(now, self.worker.store()) {
                 NextStep::IsOver => return,
                 NextStep::GiveUp => {
-                    tracing::warn!("no other store has taken over; they elect without being asked");
+                    tracing::info!("no other store has taken over; they elect without being asked");
                     return;
                 }
                 NextStep::Ask => self.turn(now, vec![Input::HandOver]),

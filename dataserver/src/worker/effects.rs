@@ -8,6 +8,7 @@ use sharklock_locktable::{
 };
 use sharklock_multiraft::{Applied, EntryAt, Matched, ReadId, RoleChange, RoleNow};
 use sharklock_rangemap::{Descriptor, RangeId};
+use tracing::field::display;
 
 use super::Worker;
 use crate::{
@@ -91,7 +92,7 @@ impl Worker {
         match self.store.create(descriptor, machine) {
             // It has a front once it is born.
             Ok(()) => {}
-            Err(error) => tracing::error!(%range, %error, "the master's replica is not made"),
+            Err(why) => tracing::error!(%range, %why, "the master's replica is not made"),
         }
     }
 
@@ -124,7 +125,8 @@ impl Worker {
         let table = self.store.machine(range).expect("a leading replica has its state").table();
         let is_wanted = (table.feature_level() + 1..=FEATURE_LEVEL).contains(&level);
         if is_wanted && descriptor.epoch.conf_ver == conf_ver {
-            tracing::info!(%range, from = table.feature_level(), to = level, "newer rules");
+            let from = table.feature_level();
+            tracing::info!(%range, from, to = level, "a range takes up newer rules");
             self.agenda.wake(range);
             front.ask(Command::RaiseFeatureLevel(RaiseFeatureLevel { level }), Asker::Clock);
         }
@@ -135,7 +137,8 @@ impl Worker {
         let table = self.store.machine(range).expect("a leading replica has its state").table();
         let clock = LeaseClock::promote(now, term, self.pace.election_max());
         let counts = table.counts();
-        tracing::info!(%range, term, leases = counts.holds + counts.waiters, "leading");
+        let (store, leases) = (self.store.ident().store, counts.holds + counts.waiters);
+        tracing::info!(%range, %store, term, leases, "this store leads a range");
         let age = RangeAge::promote(&self.counted, table.age_ms());
         let version = self.store.descriptor(range).expect("it leads the range").epoch.version;
         let clock = clock.in_quarantine(now, table.quarantine());
@@ -154,8 +157,13 @@ impl Worker {
         if front.leading.is_none() && !front.proposals.is_in_log() {
             return;
         }
-        tracing::info!(%range, "no longer leading");
-        let leader = self.store.status(range).and_then(|status| status.leader);
+        let status = self.store.status(range);
+        let leader = status.and_then(|status| status.leader);
+        if front.leading.is_some() {
+            let (store, term) = (self.store.ident().store, status.map(|status| status.term));
+            let leader = leader.map(display);
+            tracing::info!(%range, %store, term, leader, "this store leads a range no longer");
+        }
         self.retired.extend(front.leading.take().map(|leading| leading.clock));
         let (not_done, on_their_way) = front.step_down();
         for to in not_done {
@@ -238,7 +246,10 @@ impl Worker {
     ) {
         let front = self.fronts.get_mut(&range).expect("every range has a front");
         let bounds = &self.store.descriptor(range).expect("a range has its descriptor").bounds;
-        self.stats.moved += commands.len() as u64;
+        // Every replica leaves them out; who had proposed them counts them.
+        if front.leading.is_some() {
+            self.stats.moved += commands.len() as u64;
+        }
         let mut askers = askers.into_iter();
         for command in commands {
             let asker = askers.next().unwrap_or(Asker::Clock);

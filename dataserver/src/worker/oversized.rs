@@ -145,7 +145,12 @@ impl Worker {
         if let Some(why) = &unsplit
             && front.unsplit.as_ref().is_none_or(|before| why.is_news_after(before))
         {
-            tracing::info!(%range, because = why.because, "a range has too much, and is not split");
+            // No name: logs are read by more people than locks.
+            let why = match &why.hot_name {
+                Some(_) => "most is for one lock, which `sharklock ranges show` names",
+                None => &why.because,
+            };
+            tracing::info!(%range, why, "a range has too much, and is not split");
         }
         front.unsplit = unsplit;
         Some(now + RETRY)

@@ -162,14 +162,15 @@ impl Worker {
     pub(super) fn split(&mut self, range: RangeId, wanted_in: Option<u64>, split: Split) {
         let wanted = self.take_wanted(range, split.epoch, &split.key, wanted_in);
         if wanted.is_none() && wanted_in.is_some() {
-            tracing::info!(%range, "no split, since nobody waits for it any more");
+            tracing::info!(%range, why = "nobody waits for it any more", "no split");
             return;
         }
         let wish = wanted.unwrap_or_default();
         match self.try_split(range, &split, wish.excess_of) {
             Ok(proposed) => {
-                let (child, at, because) = (split.child, &split.key, &wish.because);
-                tracing::info!(%range, %child, at, because, "a split is proposed");
+                let (child, why, index) = (split.child, &wish.because, proposed.index);
+                // No name: logs are read by more people than locks.
+                tracing::info!(%range, %child, why, index, "a split is proposed");
                 let front = self.fronts.get_mut(&range).expect("it is led here");
                 let before = front.gate.replace(Gate::shut(proposed.index, split, wish));
                 assert!(before.is_none(), "range {range} has two splits on their way: {before:?}");
@@ -203,7 +204,7 @@ impl Worker {
     pub(super) fn no_ids(&mut self, wanted: &IdsWanted, why: String) {
         let IdsWanted { range, epoch, key, term, .. } = wanted;
         if let Some(wish) = self.take_wanted(*range, *epoch, key, Some(*term)) {
-            tracing::info!(%range, why, "no split, since there are no ids for it");
+            tracing::info!(%range, why, "no split: there are no ids for it");
             let why = NotSplit::NoMaster(why);
             if wish.excess_of.is_some()
                 && let Some(front) = self.fronts.get_mut(range)

@@ -51,6 +51,23 @@ impl Steps {
     }
 }
 
+/// A step as the log shows it.
+fn in_words(step: Step) -> String {
+    match step {
+        Step::AddLearner(AddLearner { peer_id, store_id }) => {
+            format!("learner {peer_id} is added on store {store_id}")
+        }
+        Step::Promote(Promote { peer_id, instead_of: 0 }) => format!("learner {peer_id} votes"),
+        Step::Promote(Promote { peer_id, instead_of }) => {
+            format!("learner {peer_id} votes instead of voter {instead_of}")
+        }
+        Step::Demote(peer) => format!("voter {peer} does not vote any more"),
+        Step::Remove(peer) => format!("learner {peer} is removed"),
+        Step::LeaveJoint(_) => "the joint configuration is left".to_owned(),
+        Step::HandOverTo(store) => format!("store {store} is to lead"),
+    }
+}
+
 impl Worker {
     /// The steps that are not done yet, each with the reason.
     pub fn waiting_steps(&self) -> Vec<StepWaits> {
@@ -115,7 +132,8 @@ impl Worker {
         let change = ChangePeers { epoch: Epoch { conf_ver, version }, changes };
         match self.store.change_peers(range, &change) {
             Ok(proposed) => {
-                tracing::info!(%range, ?step, index = proposed.index, "members change");
+                let (step, index) = (in_words(step), proposed.index);
+                tracing::info!(%range, step, index, "the members of a range change");
                 self.agenda.wake(range);
                 Ok(())
             }

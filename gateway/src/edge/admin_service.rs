@@ -32,6 +32,7 @@ use super::{
     list::list,
     lock_service::{admit, admit_look, peer, unary},
     master_words::unix_ms,
+    operator_words::{goal_in_words, joined},
     range_view,
 };
 use crate::{
@@ -75,7 +76,7 @@ async fn ask_masters(host: &Arc<Host>) -> Masters {
             Err(other) => Masters::Other(other),
         },
         Ok(Err(status)) => {
-            tracing::debug!(%status, "the masters do not describe the cluster");
+            tracing::debug!(why = status.message(), "the masters do not describe the cluster");
             Masters::Silent
         }
         Err(_elapsed) => Masters::Silent,
@@ -241,9 +242,9 @@ impl AdminService for Admin {
             let RangeStatus { range_id, start: name, .. } = range;
             // No lock name: logs are read by more people than locks.
             tracing::warn!(
-                peer = %peer.address,
-                operator = ?operator,
-                range_id,
+                client = %peer.address,
+                operator,
+                range = %range_id,
                 dry_run,
                 "an operator splits a range"
             );
@@ -265,9 +266,9 @@ impl AdminService for Admin {
             let (range_id, dry_run) = (request.range_id, request.dry_run);
             let operator = request.operator.clone();
             tracing::warn!(
-                peer = %peer.address,
-                operator = ?operator,
-                range_id,
+                client = %peer.address,
+                operator,
+                range = %range_id,
                 dry_run,
                 "an operator changes a range"
             );
@@ -298,7 +299,7 @@ impl AdminService for Admin {
             let _call = admit(&self.host, &peer)?;
             let request = validate::cancel_operator(request.into_inner())?;
             let (operator_id, by) = (request.operator_id, request.operator.clone());
-            tracing::warn!(peer = %peer.address, operator = ?by, operator_id, "an operator is cancelled");
+            tracing::warn!(client = %peer.address, operator = by, operator_id, "an operator is cancelled");
             self.masters()?.cancel_operator(request).await.map_err(failure_of_masters)
         })
         .await
@@ -317,9 +318,9 @@ impl AdminService for Admin {
             // A dry run changes nothing, and whoever waits asks for many.
             if !dry_run {
                 tracing::warn!(
-                    peer = %peer.address,
-                    operator = ?operator,
-                    store_id,
+                    client = %peer.address,
+                    operator,
+                    store = %store_id,
                     duty,
                     "an operator gives a store another duty"
                 );
@@ -371,11 +372,12 @@ impl AdminService for Admin {
             let _call = admit(&self.host, &peer)?;
             let request = validate::set_schedule(request.into_inner())?;
             let named = request.settings.iter().map(|it| format!("{}={}", it.key, it.value));
+            let named: Vec<_> = named.collect();
             tracing::warn!(
-                peer = %peer.address,
-                operator = ?request.operator,
-                settings = ?named.collect::<Vec<_>>(),
-                reset = ?request.reset,
+                client = %peer.address,
+                operator = request.operator,
+                settings = joined(&named),
+                reset = joined(&request.reset),
                 dry_run = request.dry_run,
                 "an operator changes the schedule"
             );
@@ -394,7 +396,7 @@ impl AdminService for Admin {
             let request = validate::rebalance(request.into_inner())?;
             if !request.dry_run {
                 let operator = &request.operator;
-                tracing::warn!(peer = %peer.address, ?operator, "an operator balances stores now");
+                tracing::warn!(client = %peer.address, operator, "an operator balances stores now");
             }
             self.masters()?.rebalance(request).await.map_err(failure_of_masters)
         })
@@ -410,7 +412,7 @@ impl AdminService for Admin {
             let _call = admit(&self.host, &peer)?;
             let request = validate::pause_schedule(request.into_inner())?;
             let (is_paused, operator) = (request.is_paused, request.operator.clone());
-            tracing::warn!(peer = %peer.address, operator = ?operator, is_paused, "the schedule");
+            tracing::warn!(client = %peer.address, operator, is_paused, "an operator pauses or resumes the schedule");
             self.masters()?.pause_schedule(request).await.map_err(failure_of_masters)
         })
         .await
@@ -425,9 +427,9 @@ impl AdminService for Admin {
             let _call = admit(&self.host, &peer)?;
             let request = validate::change_masters(request.into_inner())?;
             tracing::warn!(
-                peer = %peer.address,
-                operator = ?request.operator,
-                goal = ?request.goal,
+                client = %peer.address,
+                operator = request.operator,
+                goal = request.goal.as_ref().map(goal_in_words),
                 dry_run = request.dry_run,
                 "an operator changes the masters"
             );
@@ -458,10 +460,10 @@ impl AdminService for Admin {
             let request = validate::recover_range(request.into_inner())?;
             if !request.dry_run {
                 tracing::warn!(
-                    peer = %peer.address,
-                    operator = ?request.operator,
-                    range_id = request.range_id,
-                    lost = ?request.lost_store_ids,
+                    client = %peer.address,
+                    operator = request.operator,
+                    range = %request.range_id,
+                    lost_stores = joined(&request.lost_store_ids),
                     now = request.now,
                     "an operator lets a range go on without its majority"
                 );
@@ -481,7 +483,8 @@ impl AdminService for Admin {
             let request = request.into_inner();
             let checked = validate::force_release(request.clone())?;
             let has_name = self.host.config.logs_lock_names;
-            let mut line = ForceReleaseLine::new(&peer.address, request, has_name);
+            let mut line =
+                ForceReleaseLine::new(&peer.address, request, has_name, self.host.metrics.clone());
             let answer = expect_body!(ask(&self.host, checked).await, ForceRelease);
             line.answered(&answer);
             answer

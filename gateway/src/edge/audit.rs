@@ -3,11 +3,12 @@
 //! One line per order, on the log target `audit`. A lock's name may say what a company does, and logs
 //! are read by more people than locks: unless the settings say otherwise the line has its hash.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use sharklock_proto::v1::{ForceReleaseRequest, ForceReleaseResponse, RevokeSessionResponse};
 use twox_hash::XxHash64;
 
+use super::metrics::Metrics;
 use crate::{
     failure::{Failure, Reason},
     session_walks::Revocation,
@@ -15,7 +16,7 @@ use crate::{
 
 /// What came of an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Outcome {
+pub(super) enum Outcome {
     /// All that it named has ended.
     Ended,
     /// It ends when its holders have stopped, or their leases have run out.
@@ -44,7 +45,10 @@ impl Outcome {
         }
     }
 
-    fn name(self) -> &'static str {
+    pub(super) const ALL: [Self; 5] =
+        [Self::Ended, Self::Ending, Self::Nothing, Self::Refused, Self::Unknown];
+
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Ended => "ended",
             Self::Ending => "ending",
@@ -63,6 +67,7 @@ pub(super) struct ForceReleaseLine {
     has_name: bool,
     outcome: Outcome,
     holds: usize,
+    metrics: Arc<Metrics>,
 }
 
 impl ForceReleaseLine {
@@ -70,8 +75,10 @@ impl ForceReleaseLine {
         peer: &impl fmt::Display,
         request: ForceReleaseRequest,
         has_name: bool,
+        metrics: Arc<Metrics>,
     ) -> Self {
-        Self { peer: peer.to_string(), request, has_name, outcome: Outcome::Unknown, holds: 0 }
+        let (peer, outcome) = (peer.to_string(), Outcome::Unknown);
+        Self { peer, request, has_name, outcome, holds: 0, metrics }
     }
 
     pub(super) fn answered(&mut self, answer: &Result<ForceReleaseResponse, Failure>) {
@@ -87,10 +94,11 @@ impl ForceReleaseLine {
 
 impl Drop for ForceReleaseLine {
     fn drop(&mut self) {
+        self.metrics.force_released(self.outcome);
         let ForceReleaseRequest { name, token, reason, now, operator } = &self.request;
         tracing::info!(
             target: "audit",
-            peer = self.peer,
+            client = self.peer,
             operator = operator.as_str(),
             reason = reason.as_str(),
             lock = self.has_name.then_some(name.as_str()),
@@ -148,7 +156,7 @@ impl Drop for RevocationLine {
         let (ranges, holds, waiters) = self.counts;
         tracing::info!(
             target: "audit",
-            peer = self.peer,
+            client = self.peer,
             operator = self.operator,
             reason = self.reason,
             session_hash = self.session_hash,

@@ -240,7 +240,7 @@ impl Observer for News {
     }
 
     fn ready_changed(&self, ready: bool) {
-        tracing::info!(ready, "readiness has changed");
+        tracing::info!(ready, "the readiness of this gateway has changed");
         self.ready.store(ready, Ordering::Release);
         self.metrics.ready.set(i64::from(self.is_ready()));
         self.ready_changed.notify_one();

@@ -92,11 +92,11 @@ pub(super) async fn accept(
                 }
             }
             Err(error) if is_exhaustion(&error) => {
-                tracing::warn!(%error, "cannot accept connections for now");
+                tracing::warn!(why = %error, "cannot accept connections for now");
                 sleep(BACK_OFF).await;
             }
             // The peer has gone before it was accepted.
-            Err(error) => tracing::debug!(%error, "a connection was not accepted"),
+            Err(error) => tracing::debug!(why = %error, "a connection was not accepted"),
         }
     }
 }
@@ -138,7 +138,7 @@ impl Table {
         let ip = from.ip().to_canonical();
         let mut open = self.open();
         if open.unread.len() >= self.bounds.connections_max {
-            self.metrics.connection_refused("all");
+            self.metrics.connection_refused("gateway");
             return None;
         }
         let shares = || OfAddress { connections: 0, shares: self.shares.of_address() };
@@ -157,7 +157,7 @@ impl Table {
         drop(open);
         let seat = Seat { table: self.clone(), ip, number };
         if let Err(error) = socket.set_nodelay(true) {
-            tracing::debug!(%error, "a connection keeps Nagle's delay");
+            tracing::debug!(why = %error, "a connection keeps Nagle's delay");
         }
         let waits = Arc::new(Semaphore::new(self.bounds.waits_per_connection));
         let looks = Arc::new(Semaphore::new(LOOKS_PER_CONNECTION));

@@ -51,8 +51,26 @@ pub(super) async fn unary<T>(
     method: &'static str,
     work: impl Future<Output = Result<T, Failure>>,
 ) -> Result<Response<T>, Status> {
-    let mut rpc = host.metrics.rpc(Rpc { form: "unary", service, method });
-    let result = work.instrument(tracing::debug_span!("rpc", method)).await;
+    answered(host, Rpc::unary(service, method), work).await
+}
+
+/// The same with a call that takes as long as its caller likes: nobody measures how long that is.
+async fn waiting<T>(
+    host: &Arc<Host>,
+    method: &'static str,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<Response<T>, Status> {
+    answered(host, Rpc::unary(NAME, method).may_wait(true), work).await
+}
+
+async fn answered<T>(
+    host: &Arc<Host>,
+    rpc: Rpc,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<Response<T>, Status> {
+    let span = tracing::debug_span!("rpc", method = rpc.method);
+    let mut rpc = host.metrics.rpc(rpc);
+    let result = work.instrument(span).await;
     match result {
         Ok(response) => {
             rpc.set_code(tonic::Code::Ok);
@@ -128,9 +146,10 @@ impl LockService for Locks {
         let peer = peer(&request);
         let request = request.into_inner();
         let mut undelivered = None;
-        let answered = unary(&self.host, NAME, "Acquire", async {
+        let waits = request.wait_ms != Some(0);
+        let rpc = Rpc::unary(NAME, "Acquire").may_wait(waits);
+        let answered = answered(&self.host, rpc, async {
             let _call = admit(&self.host, &peer)?;
-            let waits = request.wait_ms != Some(0);
             let frame = Frame::of_call(&request.session_id, request.instance);
             let checked = validate::acquire(&self.host.config.limits, &frame, request)?;
             let _permit = waits.then(|| wait_permit(&peer)).transpose()?;
@@ -218,7 +237,7 @@ impl LockService for Locks {
     ) -> Result<Response<AcquireResponse>, Status> {
         let peer = peer(&request);
         let request = request.into_inner();
-        unary(&self.host, NAME, "Reclaim", async {
+        waiting(&self.host, "Reclaim", async {
             let _call = admit(&self.host, &peer)?;
             let frame = Frame::of_call(&request.session_id, request.instance);
             let checked = validate::reclaim(&frame, request)?;
@@ -315,7 +334,7 @@ impl LockService for Locks {
         request: Request<WatchLockRequest>,
     ) -> Result<Response<WatchLockResponse>, Status> {
         let peer = peer(&request);
-        unary(&self.host, NAME, "WatchLock", async {
+        waiting(&self.host, "WatchLock", async {
             let _call = admit(&self.host, &peer)?;
             let checked = validate::watch_lock(request.into_inner())?;
             let _permit = wait_permit(&peer)?;
@@ -343,8 +362,7 @@ impl LockService for Locks {
         request: Request<Streaming<SessionRequest>>,
     ) -> Result<Response<SessionStream>, Status> {
         let address = peer(&request).address;
-        let rpc = Rpc { form: "bidi_stream", service: NAME, method: "Session" };
-        let mut rpc = self.host.metrics.rpc(rpc);
+        let mut rpc = self.host.metrics.rpc(Rpc::stream(NAME, "Session"));
         let ip = address.ip().to_canonical();
         let address = address.to_string();
         let opened = SessionStream::open(&self.host, ip, address.clone());

@@ -8,6 +8,7 @@ use prometheus::{
 use sharklock_proto::{CallKind, Unanswered};
 use tokio::time::Instant;
 
+use super::audit::Outcome;
 use crate::{failure::Reason, outbox::Settled};
 
 /// From a call that is answered out of memory to one that waits for a failover, seconds.
@@ -19,10 +20,11 @@ pub(super) struct Metrics {
     started: IntCounterVec,
     handled: IntCounterVec,
     handling: HistogramVec,
-    /// In the order of [`CallKind::ALL`]; none of what nobody waits for.
+    /// In the order of [`CallKind::ALL`]; none of what is not [timed](is_timed).
     calls: Vec<Option<Histogram>>,
     /// In the order of [`Reason::ALL`].
     failures: Vec<IntCounter>,
+    force_releases: IntCounterVec,
     pub(super) calls_open: IntGauge,
     pub(super) streams: IntGauge,
     pub(super) outbox_bytes: IntGauge,
@@ -51,40 +53,59 @@ impl Metrics {
         let make = Make { registry };
         let calls = make.histograms(
             "sharklock_gateway_call_seconds",
-            "Time from a call's arrival until its answer, by call.",
+            "Calls over Session streams and alone, by the time from their arrival until their answer. An \
+             acquire is answered when it is granted or queued. Without watch_lock, which waits for news.",
             &["call"],
         )?;
         let failures = make.counters(
             "sharklock_gateway_failures_total",
-            "Calls that were answered with an error, by reason.",
+            "Calls and streams answered with an error, by reason. What the gateway repeats by itself counts \
+             once.",
             &["reason"],
         )?;
         Ok(Self {
-            started: make.counters("grpc_server_started_total", "RPCs begun.", &rpc)?,
+            started: make.counters(
+                "grpc_server_started_total",
+                "RPCs of clients begun at this gateway, streams among them.",
+                &rpc,
+            )?,
             handled: make.counters(
                 "grpc_server_handled_total",
-                "RPCs ended, by code.",
+                "RPCs of clients ended at this gateway, streams among them, by code.",
                 &rpc_code,
             )?,
-            handling: make.histograms("grpc_server_handling_seconds", "Time of RPCs.", &rpc)?,
+            handling: make.histograms(
+                "grpc_server_handling_seconds",
+                "RPCs of clients at this gateway, by how long each took. Without those that last as \
+                 long as their clients like: Session, WatchLock, Reclaim, and an Acquire that may \
+                 wait.",
+                &rpc,
+            )?,
             calls: CallKind::ALL
                 .iter()
-                .map(|kind| {
-                    let is_answered = kind.unanswered() != Unanswered::Nothing;
-                    is_answered.then(|| calls.with_label_values(&[kind.as_str()]))
-                })
+                .map(|kind| is_timed(*kind).then(|| calls.with_label_values(&[kind.as_str()])))
                 .collect(),
             failures: Reason::ALL
                 .iter()
                 .map(|reason| failures.with_label_values(&[reason.as_str()]))
                 .collect(),
+            force_releases: make.counters_of(
+                "sharklock_gateway_force_releases_total",
+                "Forced releases that operators asked for, by outcome: ended at once, ending when the \
+                 holders have stopped or their leases have run out, nothing was held, refused, or \
+                 unknown.",
+                "outcome",
+                &Outcome::ALL.map(Outcome::name),
+            )?,
             calls_open: make
                 .gauge("sharklock_gateway_calls_open", "Calls that wait for a store.")?,
-            streams: make
-                .gauge("sharklock_gateway_streams", "Open Session streams and unary calls.")?,
+            streams: make.gauge(
+                "sharklock_gateway_streams",
+                "Open Session streams, and unary calls that are being answered.",
+            )?,
             outbox_bytes: make.gauge(
                 "sharklock_gateway_outbox_bytes",
-                "Answers that wait until their clients read.",
+                "Bytes of answers that wait until their clients read.",
             )?,
             events: make.counter("sharklock_gateway_events_total", "Events that stores pushed.")?,
             events_dropped: make.counter(
@@ -93,7 +114,7 @@ impl Metrics {
             )?,
             overruns: make.counter(
                 "sharklock_gateway_overruns_total",
-                "Streams that were ended since their clients did not read.",
+                "Session streams that were ended since their clients did not read.",
             )?,
             late_replies: make.counter(
                 "sharklock_gateway_late_replies_total",
@@ -103,8 +124,10 @@ impl Metrics {
                 "sharklock_gateway_stalls_total",
                 "Times the gateway stood still for over a second; what waited meanwhile counts as old.",
             )?,
-            keepalive_batches: make
-                .counter("sharklock_gateway_keepalive_batches_total", "Keepalive batches sent.")?,
+            keepalive_batches: make.counter(
+                "sharklock_gateway_keepalive_batches_total",
+                "Batches of keepalives sent to stores.",
+            )?,
             sent_again: make.counter(
                 "sharklock_gateway_sent_again_total",
                 "Calls that one store did not do and that were sent to another at once.",
@@ -113,47 +136,61 @@ impl Metrics {
                 "sharklock_gateway_keepalive_items",
                 "Keepalive items that wait to be sent or answered.",
             )?,
-            connections: make.gauge("sharklock_gateway_connections", "Open connections.")?,
-            connections_refused: make.counters(
+            connections: make
+                .gauge("sharklock_gateway_connections", "Open connections of clients.")?,
+            connections_refused: make.counters_of(
                 "sharklock_gateway_connections_refused_total",
-                "Connections closed at once, by the limit they hit.",
-                &["limit"],
+                "Connections of clients closed at once, by whose limit they hit.",
+                "limit",
+                &["gateway", "address"],
             )?,
             connections_given_up: make.counter(
                 "sharklock_gateway_connections_given_up_total",
                 "Connections closed since their clients did not read.",
             )?,
-            calls_refused: make.counters(
+            calls_refused: make.counters_of(
                 "sharklock_gateway_calls_refused_total",
                 "Unary calls refused for what was open or unread already, by whose limit they hit.",
-                &["limit"],
+                "limit",
+                &["gateway", "address", "connection"],
             )?,
-            streams_refused: make.counters(
+            streams_refused: make.counters_of(
                 "sharklock_gateway_streams_refused_total",
                 "Session streams refused, by whose limit they hit.",
-                &["limit"],
+                "limit",
+                &["gateway", "address"],
             )?,
-            streams_ended: make.counters(
+            streams_ended: make.counters_of(
                 "sharklock_gateway_streams_ended_total",
-                "Session streams ended: silent, or displaced by a newcomer.",
-                &["why"],
+                "Session streams that the gateway ended, by reason: silent, or displaced by a newcomer.",
+                "reason",
+                &["silent", "displaced"],
             )?,
             unread_bytes: make.gauge(
                 "sharklock_gateway_unread_bytes",
-                "Answers handed to HTTP/2 that clients have not taken.",
+                "Bytes of answers handed to HTTP/2 that clients have not taken.",
             )?,
-            ready: make.gauge("sharklock_gateway_ready", "Whether every name has a route, and a store answers.")?,
+            ready: make.gauge(
+                "sharklock_gateway_ready",
+                "1 while every name has a route and a store answers, else 0.",
+            )?,
         })
     }
 
     pub(super) fn settled(&self, settled: Settled, now_us: u64) {
         let seconds = now_us.saturating_sub(settled.opened_us) as f64 / 1e6;
-        let histogram = self.calls[settled.kind as usize].as_ref();
-        histogram.expect("only what somebody waits for is settled").observe(seconds);
+        if let Some(histogram) = &self.calls[settled.kind as usize] {
+            histogram.observe(seconds);
+        }
     }
 
     pub(super) fn failed(&self, reason: Reason) {
         self.failures[reason as usize].inc();
+    }
+
+    /// This came of an operator's wish that a lock be released by force.
+    pub(super) fn force_released(&self, outcome: Outcome) {
+        self.force_releases.with_label_values(&[outcome.name()]).inc();
     }
 
     pub(super) fn connection_refused(&self, limit: &str) {
@@ -172,8 +209,8 @@ impl Metrics {
         self.streams_refused.with_label_values(&[limit]).inc();
     }
 
-    pub(super) fn stream_ended(&self, why: &str) {
-        self.streams_ended.with_label_values(&[why]).inc();
+    pub(super) fn stream_ended(&self, reason: &str) {
+        self.streams_ended.with_label_values(&[reason]).inc();
     }
 
     /// Counts an RPC from now until the returned value is dropped.
@@ -184,15 +221,36 @@ impl Metrics {
     }
 }
 
+/// Whether it says something of a server how long a call of this kind takes: nobody waits for some, and
+/// a question for news takes as long as there are none.
+fn is_timed(kind: CallKind) -> bool {
+    kind.unanswered() != Unanswered::Nothing && kind != CallKind::WatchLock
+}
+
 /// An RPC as metrics name it.
 #[derive(Clone, Copy)]
 pub(super) struct Rpc {
-    pub(super) form: &'static str,
-    pub(super) service: &'static str,
+    form: &'static str,
+    service: &'static str,
     pub(super) method: &'static str,
+    /// It lasts as long as its client likes, which says nothing of a server.
+    is_long: bool,
 }
 
 impl Rpc {
+    pub(super) fn unary(service: &'static str, method: &'static str) -> Self {
+        Self { form: "unary", service, method, is_long: false }
+    }
+
+    pub(super) fn stream(service: &'static str, method: &'static str) -> Self {
+        Self { form: "bidi_stream", service, method, is_long: true }
+    }
+
+    /// Where `waits`, its duration is not measured.
+    pub(super) fn may_wait(self, waits: bool) -> Self {
+        Self { is_long: waits, ..self }
+    }
+
     fn labels(&self) -> [&'static str; 3] {
         [self.form, self.service, self.method]
     }
@@ -222,8 +280,10 @@ impl Drop for RpcTimer {
             code => format!("{code:?}"),
         };
         self.metrics.handled.with_label_values(&[form, service, method, &code]).inc();
-        let seconds = self.begun.elapsed().as_secs_f64();
-        self.metrics.handling.with_label_values(&[form, service, method]).observe(seconds);
+        if !self.rpc.is_long {
+            let seconds = self.begun.elapsed().as_secs_f64();
+            self.metrics.handling.with_label_values(&[form, service, method]).observe(seconds);
+        }
     }
 }
 
@@ -249,6 +309,21 @@ impl Make<'_> {
         Ok(counters)
     }
 
+    /// Counters by one label, all of whose values are known: each is there from the start, at 0.
+    fn counters_of(
+        &self,
+        name: &str,
+        help: &str,
+        label: &str,
+        values: &[&str],
+    ) -> Result<IntCounterVec, prometheus::Error> {
+        let counters = self.counters(name, help, &[label])?;
+        for value in values {
+            counters.with_label_values(&[value]);
+        }
+        Ok(counters)
+    }
+
     fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
         let gauge = IntGauge::new(name, help)?;
         self.registry.register(Box::new(gauge.clone()))?;
@@ -270,6 +345,8 @@ impl Make<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     #[test]
@@ -278,7 +355,8 @@ mod tests {
         let metrics = Metrics::new(&registry).expect("the names are distinct");
         for &kind in CallKind::ALL {
             let Some(histogram) = &metrics.calls[kind as usize] else {
-                assert_eq!(kind.unanswered(), Unanswered::Nothing);
+                assert!(!is_timed(kind));
+                metrics.settled(Settled { kind, opened_us: 0 }, 10);
                 continue;
             };
             metrics.settled(Settled { kind, opened_us: 0 }, 10);
@@ -287,6 +365,56 @@ mod tests {
         for reason in Reason::ALL {
             metrics.failed(*reason);
             assert_eq!(metrics.failures[*reason as usize].get(), 1, "{reason:?}");
+        }
+    }
+
+    /// The labels of a family's metrics with their counts: of a counter its value, of a histogram its
+    /// observations.
+    fn counts(registry: &Registry, name: &str) -> BTreeMap<String, u64> {
+        let families = registry.gather();
+        let metrics = families.iter().filter(|it| it.name() == name).flat_map(|it| it.get_metric());
+        let count = |metric: &prometheus::proto::Metric| {
+            let labels: Vec<_> = metric.get_label().iter().map(|label| label.value()).collect();
+            let counted = metric.get_counter().get_value() as u64;
+            (labels.join(" "), counted + metric.get_histogram().get_sample_count())
+        };
+        metrics.map(count).collect()
+    }
+
+    #[test]
+    fn what_lasts_as_long_as_its_client_likes_is_counted_and_not_timed() {
+        let registry = Registry::new();
+        let metrics = Arc::new(Metrics::new(&registry).expect("the names are distinct"));
+        let unary = |method| Rpc::unary("S", method);
+        drop(metrics.rpc(Rpc::stream("S", "Session")));
+        drop(metrics.rpc(unary("WatchLock").may_wait(true)));
+        drop(metrics.rpc(unary("Acquire").may_wait(true)));
+        drop(metrics.rpc(unary("Acquire").may_wait(false)));
+        drop(metrics.rpc(unary("GetLock")));
+        let timed = counts(&registry, "grpc_server_handling_seconds");
+        assert_eq!(
+            timed,
+            BTreeMap::from([("Acquire S unary".into(), 1), ("GetLock S unary".into(), 1)])
+        );
+        let ended = counts(&registry, "grpc_server_handled_total");
+        assert_eq!(ended.values().sum::<u64>(), 5, "{ended:?}");
+    }
+
+    #[test]
+    fn forced_releases_are_counted_by_what_became_of_them() {
+        let registry = Registry::new();
+        let metrics = Metrics::new(&registry).expect("the names are distinct");
+        let name = "sharklock_gateway_force_releases_total";
+        assert_eq!(
+            counts(&registry, name).len(),
+            Outcome::ALL.len(),
+            "each is there from the start"
+        );
+        for (already, outcome) in Outcome::ALL.into_iter().enumerate() {
+            metrics.force_released(outcome);
+            let counts = counts(&registry, name);
+            assert_eq!(counts[outcome.name()], 1);
+            assert_eq!(counts.values().sum::<u64>(), already as u64 + 1);
         }
     }
 }

@@ -19,6 +19,7 @@ mod many_ranges;
 mod master_words;
 mod metered;
 mod metrics;
+mod operator_words;
 mod quota;
 mod range_view;
 mod remote_link;

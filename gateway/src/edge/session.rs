@@ -152,12 +152,19 @@ impl SessionStream {
                 Poll::Ready(None) => self.calls_ended = true,
                 Poll::Ready(Some(message)) => {
                     self.spoke();
-                    self.port.take_in(self.host.now_us(), message?).map_err(status)?;
+                    let taken = self.port.take_in(self.host.now_us(), message?);
+                    taken.map_err(|failure| self.refusal(failure))?;
                 }
             }
         }
         cx.waker().wake_by_ref();
         Ok(())
+    }
+
+    /// The status with which the stream ends for a reason of ours.
+    fn refusal(&self, failure: Failure) -> Status {
+        self.host.metrics.failed(failure.reason);
+        status(failure)
     }
 
     fn end(&mut self, end: Result<(), Status>) -> Poll<Option<Result<SessionResponse, Status>>> {
@@ -168,7 +175,7 @@ impl SessionStream {
                 Poll::Ready(None)
             }
             Err(status) => {
-                tracing::debug!(code = ?status.code(), "the stream ends");
+                tracing::debug!(why = status.message(), "a Session stream ends");
                 self.rpc.set_code(status.code());
                 Poll::Ready(Some(Err(status)))
             }
@@ -190,14 +197,18 @@ impl Stream for SessionStream {
             return this.end(Err(status));
         }
         if let Err(failure) = this.check_place(cx) {
-            return this.end(Err(status(failure)));
+            let refusal = this.refusal(failure);
+            return this.end(Err(refusal));
         }
         match this.port.poll_take_out(cx) {
             Poll::Ready(Ok(message)) => {
                 this.tells(&message);
                 Poll::Ready(Some(Ok(message)))
             }
-            Poll::Ready(Err(failure)) => this.end(Err(status(failure))),
+            Poll::Ready(Err(failure)) => {
+                let refusal = this.refusal(failure);
+                this.end(Err(refusal))
+            }
             Poll::Pending => {
                 if this.stop.as_mut().is_some_and(|stop| stop.as_mut().poll(cx).is_ready()) {
                     this.stop = None;
@@ -207,7 +218,10 @@ impl Stream for SessionStream {
                     (false, false) => Poll::Pending,
                     _ if !this.port.is_idle() => Poll::Pending,
                     (true, _) => this.end(Ok(())),
-                    (false, true) => this.end(Err(status(stopping()))),
+                    (false, true) => {
+                        let refusal = this.refusal(stopping());
+                        this.end(Err(refusal))
+                    }
                 }
             }
         }

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, future::pending, sync::Arc, time::Duration};
 
 use sharklock_proto::internal::v1::{RoutesUpdate, StoreAddress};
-use sharklock_transport::Backoff;
+use sharklock_transport::{Backoff, Outage, OutageNews};
 use tokio::{
     sync::mpsc,
     task::JoinSet,
@@ -20,6 +20,12 @@ use crate::StoreId;
 
 /// A connection that stood for so long was one.
 const STANDS_AFTER: Duration = Duration::from_secs(1);
+/// The address of a store in this process, for the log.
+const IN_PROCESS: &str = "in this process";
+/// Why a connection ends that nothing is wrong with, for the log.
+const ANOTHER_WAY: &str = "there is another way to it";
+/// See [`ANOTHER_WAY`].
+const NOT_NAMED: &str = "the masters do not name it any more";
 /// Connections by hand that wait for the gateway to serve. A process has one store.
 const BY_HAND_MAX: usize = 4;
 /// Ways that a store's task has not heard of yet; it listens at all times.
@@ -189,15 +195,13 @@ async fn local(
 ) -> Option<Way> {
     let store = connection.store;
     let mut told = true;
+    tracing::info!(%store, address = IN_PROCESS, "a store is connected");
     host.link_up(store, connection.link);
     let by_hand = loop {
         tokio::select! {
             batch = connection.replies.recv() => match batch {
                 Some(batch) => host.hub.dispatch(host.now_us(), store, batch),
-                None => {
-                    tracing::warn!(%store, "the link to a store in this process has ended");
-                    break None;
-                }
+                None => break None,
             },
             way = ways.recv(), if told => match way {
                 Some(way @ Way::Local(_)) => break Some(way),
@@ -206,6 +210,8 @@ async fn local(
             },
         }
     };
+    let why = if by_hand.is_some() { ANOTHER_WAY } else { "the store has stopped" };
+    tracing::info!(%store, address = IN_PROCESS, why, "a store is not connected");
     host.link_lost(store);
     by_hand.or_else(|| address.take().map(Way::Remote))
 }
@@ -213,7 +219,7 @@ async fn local(
 /// Until there is another way, which is given back, or nobody is left to name one.
 async fn remote(host: &Host, address: StoreAddress, ways: &mut mpsc::Receiver<Way>) -> Option<Way> {
     let store = StoreId(address.store_id);
-    let mut backoff = Backoff::default();
+    let (mut backoff, mut outage) = (Backoff::default(), Outage::default());
     loop {
         let dialled = tokio::select! {
             dialled = dial(&address, host.config.dialling) => dialled,
@@ -227,17 +233,29 @@ async fn remote(host: &Host, address: StoreAddress, ways: &mut mpsc::Receiver<Wa
                 // A store that takes connections and ends them is no better than one that takes none.
                 if began.elapsed() >= STANDS_AFTER {
                     backoff.reset();
+                    outage.over();
                 }
                 match ended {
-                    Ok(way) => return way,
+                    Ok(way) => {
+                        let why = if way.is_some() { ANOTHER_WAY } else { NOT_NAMED };
+                        let address = address.address;
+                        tracing::info!(%store, address, why, "a store is not connected");
+                        return way;
+                    }
                     Err(why) => why,
                 }
             }
             Err(why) => why,
         };
-        // One line when a connection is lost or cannot be had, not one per try.
-        if !backoff.is_failing() {
-            tracing::warn!(%store, address = address.address, why, "a store is not connected");
+        let at = &address.address;
+        match outage.failed(Instant::now()) {
+            Some(OutageNews::Begins) => {
+                tracing::info!(%store, address = at, why, "a store is not connected");
+            }
+            Some(OutageNews::Lasts) => {
+                tracing::warn!(%store, address = at, why, "a store stays out of reach");
+            }
+            None => {}
         }
         tokio::select! {
             () = sleep(backoff.pause()) => {}

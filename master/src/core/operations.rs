@@ -254,10 +254,10 @@ impl MasterCore {
     ) {
         let operator = self.state().operators().get(id).expect("it has just begun");
         tracing::info!(
-            id,
+            operator_id = id,
             range = %operator.range,
             goal = %operator.goal,
-            by = operator.by,
+            operator = operator.by,
             reason = operator.reason,
             "an operator begins"
         );
@@ -276,7 +276,8 @@ impl MasterCore {
         let Some(operator) = self.state().operators().get(id) else { return };
         let shown = self.shown(now, operator);
         let (range, state) = (operator.range, operator.state.as_str_name());
-        tracing::info!(id, %range, state, because = operator.because, "an operator has ended");
+        let why = &operator.because;
+        tracing::info!(operator_id = id, %range, state, why, "an operator has ended");
         if let Some(leading) = &mut self.leading {
             leading.operations.forget(id);
         }

@@ -7,6 +7,7 @@ use sharklock_proto::{
     v1::{ChangeMastersRequest, ChangeMastersResponse, MasterGoal, master_goal},
 };
 use sharklock_rangemap::StoreId;
+use tracing::field::display;
 
 use super::{Asker, GROUP, MasterCore, operations::check_by, registering::ADDRESS_BYTES_MAX};
 use crate::{
@@ -52,7 +53,8 @@ impl MasterCore {
         let Some(command) = command.filter(|_| !dry_run) else {
             return Ok(Some(Reply::MastersChanging(answer)));
         };
-        tracing::info!(by, ?command, "the masters change");
+        let (master, planned) = (id.map(display), answer.steps.join("; "));
+        tracing::info!(operator = by, master, planned, "the masters are to change");
         self.ask_log(command, Asker::Masters { number, steps: answer.steps })?;
         Ok(None)
     }
@@ -206,7 +208,8 @@ impl MasterCore {
             return Err(Refusal::new(Reason::MasterUnfit, message));
         }
         if !dry_run {
-            tracing::info!(by, ?to, "this master hands its leadership over");
+            let master = to.map(display);
+            tracing::info!(operator = by, master, "this master hands its leadership over");
         }
         let who = to.map_or("another master".to_owned(), |to| format!("master {to}"));
         let steps = vec![format!("{who} leads instead of master {me}")];

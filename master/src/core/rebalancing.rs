@@ -52,7 +52,7 @@ impl MasterCore {
         };
         let order = &mut self.leading.as_mut().expect("only a leader is asked").scheduling.order;
         if !dry_run && !plans.is_empty() && order.is_none() {
-            tracing::info!(by, plans = plans.len(), "stores are balanced by order");
+            tracing::info!(operator = by, plans = plans.len(), "stores are balanced by order");
             *order = Some(Order { by, at: now });
         }
         Ok(Reply::Rebalancing(answer))
@@ -70,7 +70,7 @@ impl MasterCore {
         let is_late = now.saturating_sub(order.at) >= LASTS;
         let is_left = plans.iter().any(|plan| plan.class == Class::Balance);
         if is_late || !(is_left || self.balancing(now) > 0) {
-            tracing::info!(by = order.by, is_late, "the order to balance stores has ended");
+            tracing::info!(operator = order.by, is_late, "the order to balance stores has ended");
             self.leading.as_mut().expect("as before").scheduling.order = None;
         }
     }

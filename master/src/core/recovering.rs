@@ -435,7 +435,20 @@ impl MasterCore {
     ) {
         let record = self.state().recoveries().get(id).expect("it has just begun");
         let (recovery, lost) = (record.to_wire(), record.lost.clone());
-        tracing::warn!(?record, "a range goes on without its majority");
+        let lost_stores: Vec<_> = lost.iter().map(StoreId::to_string).collect();
+        tracing::warn!(
+            recovery_id = id,
+            range = %record.range,
+            operator = record.by,
+            lost_stores = lost_stores.join(","),
+            store = %record.store,
+            peer = %record.as_peer,
+            instead_of = %record.peer,
+            term = record.term,
+            generation = record.generation,
+            now = record.now,
+            "a range goes on without its majority"
+        );
         self.changed_stores.extend(lost);
         let running: Vec<_> = self.state().operators().running().map(|it| it.id).collect();
         if let Some(leading) = &mut self.leading {

@@ -284,7 +284,7 @@ impl MasterCore {
             }
             (Asker::Dutiful { number, store }, _) => {
                 let duty = self.state().stores()[&store].duty;
-                tracing::warn!(%store, ?duty, "a store has another duty");
+                tracing::warn!(%store, %duty, "a store has another duty");
                 self.changed_stores.insert(store);
                 let reply = Reply::Duty(self.duty_of(now, store, duty));
                 self.reply(number, reply);

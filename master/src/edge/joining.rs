@@ -68,7 +68,7 @@ impl Applicant {
             if Instant::now() >= say_at {
                 say_at = Instant::now() + SAY_EVERY;
                 let (address, masters) = (&self.address, masters.addresses().join(","));
-                tracing::warn!(
+                tracing::info!(
                     masters,
                     why,
                     "this master waits to be added: sharklock masters add {address}"

@@ -12,6 +12,9 @@ use crate::formation::{FormationError, Formed};
 
 /// Between two rounds, if nobody says anything.
 const ROUND_EVERY: Duration = Duration::from_millis(100);
+/// Somebody who starts a cluster starts all its machines within such a time. Until then it is no news
+/// that some are missing.
+const FORMS_WITHIN: Duration = Duration::from_secs(30);
 /// How often it is said who is missing.
 const SAY_EVERY: Duration = Duration::from_secs(5);
 
@@ -20,7 +23,8 @@ const SAY_EVERY: Duration = Duration::from_secs(5);
 /// # Errors
 /// This master cannot belong to the others' cluster.
 pub async fn meet_all(service: &Service, masters: &Masters) -> Result<Formed, FormationError> {
-    let mut say_at = Instant::now() + SAY_EVERY;
+    let begun = Instant::now();
+    let mut say_at = begun + SAY_EVERY;
     loop {
         if let Some(formed) = service.with_formation(|formation| formation.formed().cloned()) {
             return Ok(formed);
@@ -56,7 +60,11 @@ pub async fn meet_all(service: &Service, masters: &Masters) -> Result<Formed, Fo
                 formation.missing().into_iter().cloned().collect::<Vec<_>>().join(",")
             });
             let why = why_not.join("; ");
-            tracing::warn!(missing, why, "waiting until all masters have seen each other");
+            if begun.elapsed() < FORMS_WITHIN {
+                tracing::info!(missing, why, "waiting until all masters have seen each other");
+            } else {
+                tracing::warn!(missing, why, "the masters have still not seen each other");
+            }
         }
         // Sooner, if another one has said something.
         drop(timeout(ROUND_EVERY, service.heard()).await);

@@ -138,7 +138,7 @@ impl Member {
     /// The speaker on the streams to the others.
     pub fn identity(&self) -> PeerIdentity {
         let Self { cluster_id, id, ident, .. } = *self;
-        PeerIdentity { cluster_id, store: id.0, ident, worker: 0 }
+        PeerIdentity { cluster_id, store: id.0, ident, worker: 0, role: "master" }
     }
 }
 

@@ -26,18 +26,24 @@ impl Metrics {
         };
         let buckets = prometheus::exponential_buckets(0.000_032, 2.0, 18)?;
         let name = "sharklock_master_sync_seconds";
-        let help = "Durations of durable writes of the master's disk.";
+        let help = "Durable writes to the master's disk, by how long each took.";
         let sync_seconds = Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))?;
         registry.register(Box::new(sync_seconds.clone()))?;
         let requests =
-            IntCounter::new("sharklock_master_requests_total", "Requests to this master.")?;
+            IntCounter::new("sharklock_master_requests_total", "Requests that this master got.")?;
         registry.register(Box::new(requests.clone()))?;
         Ok(Self {
             sync_seconds,
             requests,
-            leads: gauge("sharklock_master_leads", "1 while this master leads.")?,
-            stores: gauge("sharklock_master_stores", "Stores that have registered.")?,
-            ranges: gauge("sharklock_master_ranges", "Ranges that the masters know.")?,
+            leads: gauge("sharklock_master_leads", "1 while this master leads, else 0.")?,
+            stores: gauge(
+                "sharklock_master_stores",
+                "Stores of the cluster, by the leading master; 0 at the others.",
+            )?,
+            ranges: gauge(
+                "sharklock_master_ranges",
+                "Ranges of the cluster, by the leading master; 0 at the others.",
+            )?,
         })
     }
 
@@ -53,8 +59,10 @@ impl Metrics {
 
     /// Shows what a master knows.
     pub fn show(&self, core: &MasterCore) {
-        let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-        self.leads.set(i64::from(core.leads()));
+        // The others know them as well: whoever adds up the masters would count them again.
+        let leads = core.leads();
+        let count = |count: usize| if leads { i64::try_from(count).unwrap_or(i64::MAX) } else { 0 };
+        self.leads.set(i64::from(leads));
         self.stores.set(count(core.state().stores().len()));
         self.ranges.set(count(core.state().ranges().len()));
     }

@@ -324,7 +324,7 @@ async fn belong(
         let applicant = Applicant { ident, address: me.to_owned(), known: None };
         let joined = applicant.join(masters).await?;
         files::keep_joined(dir, &joined).map_err(unusable)?;
-        tracing::info!(id = %joined.id, cluster = %joined.cluster_id, "this master has joined");
+        tracing::info!(master = %joined.id, cluster = %joined.cluster_id, "this master has joined");
         let member = Member::joined(ident, joined, me)?;
         service.has_joined(member.view());
         return Ok(member);

@@ -187,7 +187,7 @@ impl<D: Disk + DiskView> Thread<D> {
     fn write(&mut self, batch: &Batch) {
         let begin = Instant::now();
         if let Err(error) = self.disk.write(&batch.ops, self.sync_writes) {
-            tracing::error!(%error, "the disk failed; this process ends");
+            tracing::error!(why = %error, "the disk failed; this process ends");
             std::process::abort();
         }
         self.metrics.synced(begin.elapsed());

@@ -2,7 +2,7 @@
 //! What follows from others is not here, so that nothing can contradict itself: how many replicas,
 //! leaders, bytes and commands a store has is counted from the ranges.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use sharklock_rangemap::{Descriptor, PeerId, RangeId, StoreId};
 
@@ -68,6 +68,16 @@ pub enum Duty {
     Drains,
     /// It is lost for ever, and is not waited for.
     Gone,
+}
+
+impl fmt::Display for Duty {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Serves => "serves",
+            Self::Drains => "drains",
+            Self::Gone => "gone",
+        })
+    }
 }
 
 /// Why a disk counts as slow.

@@ -137,7 +137,8 @@ impl<M: StateMachine> Replica<M> {
         if self.raw.raft.lead_transferee == Some(chosen.peer.0) {
             return true;
         }
-        tracing::info!(range = %self.range(), store = %chosen.store, "handing leadership over");
+        let (range, term) = (self.range(), self.raw.raft.term);
+        tracing::info!(%range, term, leader = %chosen.store, "leadership is handed over");
         self.raw.transfer_leader(chosen.peer.0);
         self.pin_timeout();
         true

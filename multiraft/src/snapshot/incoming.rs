@@ -100,9 +100,9 @@ impl Incoming {
     fn abandon(&mut self, range: RangeId, why: WhyEnded) -> Option<Receiving> {
         let receiving = self.receiving.remove(&range)?;
         self.stats.abandoned.count(why);
-        let (from, got, bytes) =
+        let (store, got, bytes) =
             (receiving.ends.other_store, receiving.received(), receiving.header.bytes);
-        tracing::info!(%range, %from, got, bytes, "a snapshot is not taken in: {why}");
+        tracing::info!(%range, %store, got, bytes, %why, "a snapshot is not taken in");
         Some(receiving)
     }
 
@@ -120,8 +120,8 @@ impl Incoming {
     /// One that is offered is not taken.
     fn refuse(&mut self, ends: Ends, transfer: u64, said: Why) {
         self.stats.refused.count(why::of(said));
-        let (range, from, why) = (ends.range, ends.other_store, why::of(said));
-        tracing::debug!(%range, %from, "a snapshot is refused: {why}");
+        let (range, store, why) = (ends.range, ends.other_store, why::of(said));
+        tracing::debug!(%range, %store, %why, "a snapshot is refused");
         self.say_no(ends, transfer, said);
     }
 
@@ -216,8 +216,8 @@ impl Incoming {
         } else if let Err(why) = self.has_room(&header) {
             self.refuse(ends, transfer, why);
         } else {
-            let (range, from, bytes) = (ends.range, ends.other_store, header.bytes);
-            tracing::info!(%range, %from, index = at.index, bytes, "taking a snapshot in");
+            let (range, store, bytes) = (ends.range, ends.other_store, header.bytes);
+            tracing::info!(%range, %store, index = at.index, bytes, "taking a snapshot in");
             let receiving = Receiving::new(ends, transfer, header, announced, self.ticks);
             self.receiving.insert(range, receiving);
             self.acknowledge(range);

