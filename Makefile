@@ -20,4 +20,4 @@ long:
 
 release:
 	@scripts/setup.sh
-	cargo build --release --locked --package sharklock-cli
+	SHARKLOCK_COMMIT=$$(git rev-parse --short=12 HEAD) cargo build --release --locked --package sharklock-cli

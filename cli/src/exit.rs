@@ -109,11 +109,11 @@ impl Failure {
     }
 
     /// Prints it and returns its exit code: three lines on stderr; or where JSON was asked for, a
-    /// document on stdout, which is where the reader of a result looks. That nobody reads it changes
+    /// document on one line of stdout, which is where the reader of a result looks. That nobody reads it changes
     /// nothing about the end.
     pub fn report(&self) -> ExitCode {
         if AS_JSON.load(Ordering::Relaxed) {
-            let _ = crate::render::print(&crate::render::json(&self.document()));
+            let _ = crate::render::print(&crate::render::json_line(&self.document()));
         } else {
             let _ = write!(std::io::stderr().lock(), "{self}");
         }

@@ -93,7 +93,7 @@ impl Dialler {
         let within = if self.endpoints.len() > 1 { DIAL_TIMEOUT_OF_MANY } else { DIAL_TIMEOUT };
         async move {
             let streams = timeout(within, open(endpoint, &id)).await;
-            let silent = |_| Err(format!("no answer within {} s", within.as_secs()).into());
+            let silent = |_| Err(Down::silent(format!("no answer within {} s", within.as_secs())));
             let streams = streams.unwrap_or_else(silent).inspect_err(|_| clusters.silent(at))?;
             // Before anything is said to it, or taken from it.
             clusters.said(at, streams.cluster).map_err(|mismatch| mismatch.to_string())?;

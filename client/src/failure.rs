@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::error::{AcquireError, CallError, ChangeError, NOT_CONNECTED};
+use crate::error::{AcquireError, CallError, ChangeError, NO_ANSWER, NOT_CONNECTED};
 
 /// gRPC status codes that this client tells apart, by number: the core knows no gRPC.
 mod code {
@@ -55,9 +55,17 @@ impl From<Failure> for Down {
 }
 
 impl Down {
+    /// Something is there, and says nothing.
+    pub fn silent(why: impl Into<String>) -> Self {
+        Self { reason: NO_ANSWER.to_owned(), why: why.into() }
+    }
+
     /// Several endpoints that could not be reached: what a server has said is told before silence.
     pub fn of_all(mut all: Vec<Self>) -> Self {
-        let told = all.iter().position(|down| down.reason != NOT_CONNECTED).unwrap_or(0);
+        let by_server = |down: &Self| ![NOT_CONNECTED, NO_ANSWER].contains(&&*down.reason);
+        let told = all.iter().position(by_server);
+        let told = told.or_else(|| all.iter().position(|down| down.reason == NO_ANSWER));
+        let told = told.unwrap_or(0);
         let why = all.iter().map(|down| down.why.as_str()).collect::<Vec<_>>().join("; ");
         let reason =
             if all.is_empty() { NOT_CONNECTED.to_owned() } else { all.swap_remove(told).reason };

@@ -171,7 +171,7 @@ impl SessionCore {
         Self {
             config,
             connected: false,
-            why_down: "no connection yet".into(),
+            why_down: Down::silent("no connection yet"),
             last_heard: Duration::ZERO,
             silent_reconnects: 0,
             main_served: Duration::ZERO,
@@ -414,7 +414,7 @@ impl SessionCore {
         }
         self.silent_reconnects += 1;
         effects.reconnect = true;
-        self.disconnected("the connection answered nothing".into());
+        self.disconnected(Down::silent("the connection answered nothing"));
     }
 
     /// The open acquisitions of which something is true.

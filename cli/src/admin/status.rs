@@ -315,7 +315,11 @@ fn since(ms: Wide) -> String {
 
 /// A median or percentile: none while nothing was measured.
 fn micros(us: Wide) -> String {
-    if us.0 == 0 { "-".to_owned() } else { format!("{:.2}ms", us.0 as f64 / 1e3) }
+    match us.0 {
+        0 => "-".to_owned(),
+        us @ 1..10 => format!("{us}us"),
+        us => format!("{:.2}ms", us as f64 / 1e3),
+    }
 }
 
 #[cfg(test)]

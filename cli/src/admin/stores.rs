@@ -26,6 +26,8 @@ use crate::{
 pub struct Store {
     /// Given once, never reused.
     pub store_id: Wide,
+    /// What people call its process; empty: that is not known.
+    pub node: String,
     /// The address at which it answers.
     pub address: String,
     /// `serves`, `draining`, `gone`.
@@ -89,6 +91,7 @@ impl Store {
         let label = |it: &StoreLabel| format!("{}={}", it.key, it.value);
         Self {
             store_id: Wide(seen.store_id),
+            node: seen.node.clone(),
             address: seen.address.clone(),
             duty: duty_name(seen.duty()),
             liveness: convert::liveness(seen.liveness()),
@@ -104,6 +107,7 @@ fn stores_table(stores: &[Store]) -> String {
     let row = |store: &Store| {
         vec![
             store.store_id.0.to_string(),
+            store.node.clone(),
             store.duty.to_owned(),
             store.liveness.to_owned(),
             store.replicas_count.to_string(),
@@ -113,7 +117,7 @@ fn stores_table(stores: &[Store]) -> String {
         ]
     };
     let rows: Vec<_> = stores.iter().map(row).collect();
-    let header = ["STORE", "DUTY", "STATE", "REPLICAS", "LEADERS", "LABELS", "ADDRESS"];
+    let header = ["STORE", "NODE", "DUTY", "STATE", "REPLICAS", "LEADERS", "LABELS", "ADDRESS"];
     table(&header, &rows)
 }
 

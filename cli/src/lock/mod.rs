@@ -68,7 +68,10 @@ pub fn run(reach: &ReachArgs, args: &LockArgs) -> Result<u8, Failure> {
     let held = runtime.block_on(hold(client, (args, keep), deadline, (signals, &notices)));
     let (result, patience) = match held {
         // A caller that gave a time-out has been promised it: the rest of it is for the clean-up.
-        End::NotAcquired(failure) => (Err(failure), deadline),
+        End::NotAcquired(failure) => {
+            let promised = args.try_only.then(|| started + TRY_MAX);
+            (Err(failure), deadline.or(promised))
+        }
         End::Acquired(result) => (result, None),
         // There is nothing to give back, and nothing to wait for.
         End::Kept(failure) => (Err(failure), Some(started)),

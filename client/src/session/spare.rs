@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::{Asked, Effects, SessionCore, Via};
-use crate::ids::Seq;
+use crate::{failure::Down, ids::Seq};
 
 /// An unanswered keepalive is repeated this often: an election takes 1 to 2 s, and the first moment
 /// after it counts.
@@ -161,7 +161,7 @@ impl SessionCore {
     /// new one, and what was asked over it already is still answered.
     pub(super) fn move_to_spare(&mut self, now: Duration, effects: &mut Effects) {
         assert!(self.spare.is_up, "there is no other connection to move to");
-        self.disconnected("the gateway answered nothing".into());
+        self.disconnected(Down::silent("the gateway answered nothing"));
         for attempt in self.attempts.values_mut() {
             attempt.via = Via::Main;
         }

@@ -52,7 +52,7 @@ async fn look(host: &Arc<Host>) -> Result<Seen, Failure> {
     let linked = host.hub.stores();
     let asking_each = async {
         if let Some(masters) = &host.masters {
-            host.master_words.ask(masters).await;
+            host.master_words.ask(masters, host.cluster.id()).await;
         }
     };
     let (described, cluster, ()) =

@@ -184,6 +184,7 @@ fn stores(seen: Seen) -> Vec<StoreStatus> {
             node: told.node.clone(),
             duty: told.duty,
             labels: told.labels.clone(),
+            version: told.version.clone(),
             ..StoreStatus::default()
         };
         stores.insert(told.store_id, status);
@@ -199,7 +200,8 @@ fn stores(seen: Seen) -> Vec<StoreStatus> {
         status.leaders_count = ranges.iter().filter(is_led).count() as u32;
         status.replicas_count = ranges.len() as u32;
         if let Some(known) = stores.remove(&status.store_id) {
-            (status.duty, status.labels) = (known.duty, known.labels);
+            (status.duty, status.labels, status.version) =
+                (known.duty, known.labels, known.version);
         }
         stores.insert(status.store_id, status);
     }

@@ -119,7 +119,10 @@ impl Host {
     /// The connection to a store has ended.
     pub(super) fn link_lost(&self, store: StoreId) {
         self.links.remove(store);
-        self.lost_stores().insert(store, Instant::now());
+        // One that the masters do not name any more is missed by nobody.
+        if self.named().contains_key(&store) {
+            self.lost_stores().insert(store, Instant::now());
+        }
         self.hub.link_lost(self.now_us(), store);
     }
 

@@ -52,8 +52,9 @@ struct Memory {
 pub(super) struct MasterWords(Mutex<BTreeMap<String, Memory>>);
 
 impl MasterWords {
-    /// Asks all that are known, at once.
-    pub(super) async fn ask(&self, masters: &Arc<dyn Directory>) {
+    /// Asks all that are known, at once. `served`: the cluster of this gateway, as hex, if it knows one:
+    /// the word of another cluster's master counts for nothing.
+    pub(super) async fn ask(&self, masters: &Arc<dyn Directory>, served: Option<&str>) {
         let addresses = self.addresses(&**masters);
         let all = Instant::now() + ANSWERS_WITHIN;
         let bounds = Bounds { at_once: addresses.len().max(1), each: ANSWERS_WITHIN, all };
@@ -70,6 +71,7 @@ impl MasterWords {
         let mut answers = BTreeMap::new();
         while let Some((_, (address, said))) = asking.next().await {
             match said {
+                Ok((_, said)) if is_of_another(&said, served) => {}
                 Ok((ahead_ms, said)) => drop(answers.insert(address, Some((ahead_ms, said)))),
                 // An older program answers, and has nothing to say of itself.
                 Err(status) if status.code() == Code::Unimplemented => {
@@ -152,6 +154,11 @@ impl MasterWords {
     }
 }
 
+fn is_of_another(said: &DescribeMasterResponse, served: Option<&str>) -> bool {
+    let told = format!("{:x}", said.cluster_id);
+    served.is_some_and(|served| !told.is_empty() && told != served)
+}
+
 /// The wall clock, which is only compared by people.
 #[expect(clippy::disallowed_methods, reason = "an edge: shown, decides nothing")]
 pub(super) fn unix_ms() -> u64 {
@@ -163,7 +170,7 @@ pub(super) fn unix_ms() -> u64 {
 pub(super) async fn keep_asking(host: Arc<Host>) {
     let Some(masters) = host.masters.clone() else { return std::future::pending().await };
     loop {
-        host.master_words.ask(&masters).await;
+        host.master_words.ask(&masters, host.cluster.id()).await;
         sleep(match host.cluster.id() {
             Some(_) => ASK_EVERY,
             None => ASK_EVERY_FORMING,

@@ -30,10 +30,16 @@ async fn a_cluster_without_a_majority_says_who_is_missing_and_what_waits() {
     let cluster = Cluster::start("3", &["--cluster-name", "prod"]).await;
     let endpoints = cluster.endpoints().await;
     let first = endpoints.split(',').next().expect("it has nodes").to_owned();
-    let (code, status) = document(&first, &["status"]).await;
-    assert_eq!((code, &status["cluster_name"]), (Some(0), &"prod".into()), "{status}");
-    let (code, well) = document(&endpoints, &["doctor"]).await;
-    assert_eq!((code, &well["cause"]), (Some(0), &"".into()), "{well}");
+    eventually("a cluster that is well", SOON, async || {
+        let (code, status) = document(&first, &["status"]).await;
+        (code == Some(0) && status["cluster_name"] == "prod").then_some(())
+    })
+    .await;
+    eventually("a doctor who finds nothing", SOON, async || {
+        let (code, well) = document(&endpoints, &["doctor"]).await;
+        (code == Some(0) && well["cause"] == "").then_some(())
+    })
+    .await;
     for node in ["2", "3"] {
         cluster.dev(&["kill", node]).await;
     }
@@ -54,7 +60,8 @@ async fn a_cluster_without_a_majority_says_who_is_missing_and_what_waits() {
     assert_eq!((answer("node-1"), answer("node-2")), ((Some(true), true), (Some(false), true)));
 
     let (code, doctor) = document(&first, &["doctor"]).await;
-    assert_eq!((code, doctor["cause"].as_str()), (Some(3), status["problem"].as_str()));
+    let cause = doctor["cause"].as_str().unwrap_or_default();
+    assert!(code == Some(3) && cause.starts_with("the masters have no majority"), "{doctor}");
     let (code, error) = document(&first, &["locks", "ls"]).await;
     assert_eq!((code, &error["schema"]), (Some(69), &"sharklock.v1.Error".into()), "{error}");
     let cause = error["error"]["causes"].to_string();
@@ -130,20 +137,21 @@ async fn a_cluster_that_is_forming_says_what_it_waits_for() {
         (error["reason"] == "NO_CLUSTER" && causes.contains(waits.as_str())).then_some(())
     })
     .await;
+    // A gateway that has no answer of its master for once says that instead.
     for args in [&["locks", "ls"][..], &["lock", "a", "--try", "--", "true"]] {
-        let (code, _, err) = told(&endpoint, args).await;
-        assert_eq!(code, Some(69), "{err}");
-        assert!(
-            err.contains("its cluster is not formed yet") && err.contains(waits.as_str()),
-            "{err}"
-        );
+        eventually("the cause of a failure", SOON, async || {
+            let (code, _, err) = told(&endpoint, args).await;
+            let is_told = err.contains("its cluster is not formed yet");
+            (code == Some(69) && is_told && err.contains(waits.as_str())).then_some(())
+        })
+        .await;
     }
-    let (code, doctor) = document(&endpoint, &["doctor"]).await;
-    assert_eq!(code, Some(69), "{doctor}");
-    assert!(
-        doctor["cause"].as_str().is_some_and(|cause| cause.contains(waits.as_str())),
-        "{doctor}"
-    );
+    eventually("the doctor's cause", SOON, async || {
+        let (code, doctor) = document(&endpoint, &["doctor"]).await;
+        let cause = doctor["cause"].as_str()?;
+        (code == Some(69) && cause.contains(waits.as_str())).then_some(())
+    })
+    .await;
     server.kill();
 }
 

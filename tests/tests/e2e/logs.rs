@@ -19,9 +19,15 @@ fn is(line: &Value, message: &str) -> bool {
     line["fields"]["message"] == message
 }
 
+/// The machine of the test stood still, which a process tells of as it should.
+fn is_of_machine(line: &Value) -> bool {
+    let message = line["fields"]["message"].as_str().unwrap_or_default();
+    message.starts_with("stall: ") || message.starts_with("this gateway stood still")
+}
+
 /// Nothing that an operator would have to look into, nor values as programmers write them.
 fn assert_is_calm(log: &str) {
-    for (text, line) in log.lines().zip(lines(log)) {
+    for (text, line) in log.lines().zip(lines(log)).filter(|(_, line)| !is_of_machine(line)) {
         assert!(line["level"] != "WARN" && line["level"] != "ERROR", "{text}");
         assert!(!text.contains("Some("), "{text}");
         assert!(!text.contains(r#""\""#), "quoted twice: {text}");

@@ -156,19 +156,23 @@ async fn figures_of_all_processes_add_up_to_the_clusters() {
         let sum = |name: &str| shown.iter().map(|it| it.sum(name)).sum::<f64>();
         let bytes: Vec<_> = shown.iter().map(|it| it.sum("sharklock_store_state_bytes")).collect();
         let same_bytes = bytes[0] > 0.0 && bytes.iter().all(|it| *it == bytes[0]);
-        (same_bytes && sum("sharklock_waiters") > 0.0).then_some(shown)
+        // What processes show is not of one moment: a leadership may move between two looks.
+        let sums = [
+            ("sharklock_locks", 2.0),
+            ("sharklock_holds", 2.0),
+            ("sharklock_waiters", 1.0),
+            ("sharklock_store_ranges_led", 1.0),
+            ("sharklock_store_replicas", 3.0),
+            ("sharklock_master_leads", 1.0),
+            ("sharklock_master_stores", 3.0),
+            ("sharklock_master_ranges", 1.0),
+        ];
+        let are_right = sums.iter().all(|(name, expected)| sum(name) == *expected);
+        (same_bytes && are_right).then_some(shown)
     })
     .await;
     let sum = |name: &str| shown.iter().map(|it| it.sum(name)).sum::<f64>();
-    assert_eq!(sum("sharklock_locks"), 2.0);
-    assert_eq!(sum("sharklock_holds"), 2.0);
-    assert_eq!(sum("sharklock_waiters"), 1.0);
-    assert_eq!(sum("sharklock_store_ranges_led"), 1.0);
-    assert_eq!(sum("sharklock_store_replicas"), 3.0);
     assert_eq!(sum("sharklock_lock_grants_total"), 2.0);
-    assert_eq!(sum("sharklock_master_leads"), 1.0);
-    assert_eq!(sum("sharklock_master_stores"), 3.0);
-    assert_eq!(sum("sharklock_master_ranges"), 1.0);
     first.release().await.expect("it is released");
     let third = waiting.await.expect("no panic").expect("it is its turn");
     third.release().await.expect("it is released");
