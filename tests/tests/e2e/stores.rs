@@ -203,7 +203,7 @@ async fn orders_about_stores_that_make_no_sense_are_refused_with_the_way_out() {
     assert!(!would["warnings"].as_array().expect("a list").is_empty(), "{would}");
     let (code, out, _) = cli(&endpoints, &["stores", "ls"]).await;
     assert_eq!(code, Some(0));
-    assert!(out.starts_with("STORE  DUTY"), "{out}");
+    assert!(out.starts_with("STORE  NODE"), "{out}");
     let (code, out, _) = cli(&endpoints, &["schedule", "show"]).await;
     assert_eq!(code, Some(0));
     assert!(out.contains("the schedule runs") && out.contains("cool-down"), "{out}");
