@@ -179,7 +179,7 @@ fn masters(masters: &[Master]) -> String {
     let row = |master: &Master| {
         vec![
             id(master.member_id),
-            dash(&master.node),
+            master.node.clone(),
             master.address.clone(),
             state_of_master(master),
             id(master.term),
@@ -214,10 +214,6 @@ fn id(id: Wide) -> String {
     if id.0 == 0 { "-".to_owned() } else { id.0.to_string() }
 }
 
-fn dash(text: &str) -> String {
-    if text.is_empty() { "-".to_owned() } else { text.to_owned() }
-}
-
 fn state_of_store(store: &Store) -> String {
     match store.liveness {
         "up" | "unknown" if !store.is_linked => {
@@ -241,7 +237,7 @@ fn stores(stores: &[Store]) -> String {
         let counted = |text: String| if is_counted { text } else { "-".to_owned() };
         vec![
             store.store_id.0.to_string(),
-            dash(&store.node),
+            store.node.clone(),
             store.address.clone(),
             state_of_store(store),
             counted(store.replicas_count.to_string()),

@@ -13,9 +13,11 @@ use crate::config::listen;
 /// A lease cannot be shorter (decisions.md, *Defaults*).
 const TTL_MIN: Duration = Duration::from_secs(2);
 /// A lease cannot be longer (decisions.md, *Defaults*).
-const DELAY_MAX: Duration = Duration::from_secs(3_600);
-const MAX_HOLD_MAX: Duration = Duration::from_secs(30 * 24 * 3_600);
 const TTL_MAX: Duration = Duration::from_secs(600);
+/// A lock-delay, or the grace of a holder who is asked, cannot be longer.
+const DELAY_MAX: Duration = Duration::from_secs(3_600);
+/// A bound on the time of a hold cannot be longer.
+const MAX_HOLD_MAX: Duration = Duration::from_secs(30 * 24 * 3_600);
 /// A part of a bench's time cannot be shorter.
 const EVERY_MIN: Duration = Duration::from_millis(100);
 /// Longer than any session of work, short enough that arithmetic on it cannot overflow.

@@ -137,7 +137,6 @@ impl Examination {
         if !self.next_step.is_empty() {
             text += &format!("next:         {}\n", printable(&self.next_step));
         }
-        let dash = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
         let endpoint = |seen: &Endpoint| {
             let (clock, said) = match seen.answers {
                 true => (clock(seen.clock_ahead_ms), "answers".to_owned()),
@@ -150,9 +149,9 @@ impl Examination {
             };
             vec![
                 seen.endpoint.clone(),
-                dash(&seen.node),
-                dash(&seen.version),
-                dash(seen.cluster_id.get(..8).unwrap_or_default()),
+                seen.node.clone(),
+                seen.version.clone(),
+                seen.cluster_id.get(..8).unwrap_or_default().to_owned(),
                 clock,
                 said,
                 admin,
@@ -173,10 +172,10 @@ impl Examination {
                 };
                 vec![
                     id,
-                    dash(&member.node),
+                    member.node.clone(),
                     member.address.clone(),
                     if member.answers { "answers" } else { "no answer" }.to_owned(),
-                    dash(&member.version),
+                    member.version.clone(),
                     measured,
                 ]
             };
