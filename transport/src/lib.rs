@@ -12,6 +12,7 @@ mod outage;
 mod peer_queue;
 mod peers;
 mod server;
+mod wall_clock;
 mod watching;
 mod wrong_port;
 
@@ -22,4 +23,5 @@ pub use masters::{Masters, MastersError, NOT_LEADER};
 pub use outage::{Outage, OutageNews};
 pub use peers::{PeerAddress, PeerIdentity, PeerInbox, PeerLinks};
 pub use server::{ServeError, serve, server};
+pub use wall_clock::wall_unix_ms;
 pub use wrong_port::{AdminApi, LockApi, PublicService, WRONG_PORT, WrongPort, wrong_port};

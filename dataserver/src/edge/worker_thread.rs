@@ -2,12 +2,12 @@
 
 use std::{
     sync::{Arc, mpsc},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use sharklock_multiraft::{Batch, Disk, HandOver, NextStep};
 use sharklock_proto::{internal::v1::StoreReply, v1};
-use sharklock_transport::PeerLinks;
+use sharklock_transport::{PeerLinks, wall_unix_ms};
 
 use crate::{
     edge::{
@@ -323,11 +323,4 @@ impl<D: Disk> WorkerThread<D> {
             }
         }
     }
-}
-
-/// For people: never for logic.
-#[expect(clippy::disallowed_methods, reason = "an edge: the one place that reads wall time")]
-fn wall_unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

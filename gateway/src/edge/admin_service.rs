@@ -18,7 +18,7 @@ use sharklock_proto::{
         admin_service_server::AdminService,
     },
 };
-use sharklock_transport::MastersError;
+use sharklock_transport::{MastersError, wall_unix_ms};
 use tokio::time::{Instant, timeout};
 use tonic::{Request, Response, Status};
 
@@ -31,7 +31,6 @@ use super::{
     host::Host,
     list::list,
     lock_service::{admit, admit_look, peer, unary},
-    master_words::unix_ms,
     operator_words::{goal_in_words, joined},
     range_view,
 };
@@ -158,7 +157,7 @@ impl AdminService for Admin {
             let _call = admit(&self.host, &peer)?;
             let seen = look(&self.host).await?;
             let mut picture = picture(seen, &self.host.config);
-            picture.unix_ms = unix_ms();
+            picture.unix_ms = wall_unix_ms();
             if let Some(served) = self.host.cluster.id() {
                 served.clone_into(&mut picture.cluster_id);
             }

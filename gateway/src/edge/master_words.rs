@@ -4,10 +4,11 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use sharklock_proto::internal::v1::DescribeMasterResponse;
+use sharklock_transport::wall_unix_ms;
 use tokio::time::{Instant, sleep};
 use tonic::Code;
 
@@ -61,10 +62,10 @@ impl MasterWords {
         let mut asking = FanOut::new(addresses.iter().cloned(), bounds, |address| {
             let masters = masters.clone();
             async move {
-                let asked = unix_ms();
+                let asked = wall_unix_ms();
                 let said = masters.describe_master(&address).await;
                 // Its clock was read somewhere between the two.
-                let middle = asked.midpoint(unix_ms());
+                let middle = asked.midpoint(wall_unix_ms());
                 (address, said.map(|said| (said.unix_ms as i64 - middle as i64, said)))
             }
         });
@@ -157,13 +158,6 @@ impl MasterWords {
 fn is_of_another(said: &DescribeMasterResponse, served: Option<&str>) -> bool {
     let told = format!("{:x}", said.cluster_id);
     served.is_some_and(|served| !told.is_empty() && told != served)
-}
-
-/// The wall clock, which is only compared by people.
-#[expect(clippy::disallowed_methods, reason = "an edge: shown, decides nothing")]
-pub(super) fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Asks for as long as the gateway serves.

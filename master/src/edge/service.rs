@@ -4,7 +4,6 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     task::{Context, Poll},
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 use sharklock_proto::{
@@ -24,7 +23,7 @@ use sharklock_proto::{
         SetStoreDutyRequest, SetStoreDutyResponse,
     },
 };
-use sharklock_transport::{PeerAcceptor, Signs};
+use sharklock_transport::{PeerAcceptor, Signs, wall_unix_ms};
 use tokio::sync::{Notify, mpsc};
 use tokio_stream::Stream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
@@ -166,13 +165,6 @@ fn status(refusal: Refusal) -> Status {
     let mut details = ErrorDetails::new();
     details.set_error_info(refusal.reason.as_str(), DOMAIN, metadata);
     Status::with_error_details(code, refusal.message, details)
-}
-
-/// The wall clock, which is only compared by people.
-#[expect(clippy::disallowed_methods, reason = "an edge: shown, decides nothing")]
-fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn other() -> Status {
@@ -390,7 +382,7 @@ impl MasterService for Service {
             node,
             address,
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            unix_ms: unix_ms(),
+            unix_ms: wall_unix_ms(),
             ..described
         }))
     }
