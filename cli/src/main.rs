@@ -7,6 +7,7 @@
 mod admin;
 mod args;
 mod bench;
+mod completion;
 mod config;
 mod dev;
 mod diagnosis;
@@ -38,6 +39,7 @@ use crate::{
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
+    completion::answer();
     let parsed = Cli::command().try_get_matches().and_then(|matches| {
         if asks_for_json(&matches) {
             exit::report_as_json();
@@ -114,9 +116,7 @@ fn obey(reach: &ReachArgs, command: Command) -> Result<u8, Failure> {
             runtime::start(runtime::workers_per_core())?.block_on(bench::run(reach.clone(), args))
         }
         Command::Completion(args) => {
-            let mut script = Vec::new();
-            clap_complete::generate(args.shell, &mut Cli::command(), "sharklock", &mut script);
-            render::print(&String::from_utf8_lossy(&script))?;
+            render::print(&completion::script(args.shell)?)?;
             Ok(exit::OK)
         }
     }

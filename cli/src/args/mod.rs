@@ -42,6 +42,8 @@ pub const DATA_PORT: u16 = 7710;
 pub const MASTER_PORT: u16 = 7720;
 /// The port on which a process serves `/metrics`, `/livez` and `/readyz` unless told otherwise.
 pub const ADMIN_PORT: u16 = 7790;
+/// Names gateways where `--endpoints` does not.
+pub const ENDPOINTS_VARIABLE: &str = "SHARKLOCK_ENDPOINTS";
 /// The endpoint of a gateway on this machine, used when none is given.
 pub const DEFAULT_ENDPOINT: &str = "http://127.0.0.1:7700";
 
@@ -84,7 +86,7 @@ pub struct ReachArgs {
     #[arg(
         long,
         global = true,
-        env = "SHARKLOCK_ENDPOINTS",
+        env = ENDPOINTS_VARIABLE,
         value_name = "URLS",
         value_parser = endpoints,
         default_value = DEFAULT_ENDPOINT
@@ -158,7 +160,7 @@ pub enum Command {
     Version(VersionArgs),
     /// Measures a running cluster through its gateway
     Bench(BenchArgs),
-    /// Prints a completion script for a shell
+    /// Prints a script that makes a shell complete commands, options, names and ids
     Completion(CompletionArgs),
 }
 
@@ -315,7 +317,12 @@ pub enum Workload {
 Examples:
   source <(sharklock completion bash)
   sharklock completion fish > ~/.config/fish/completions/sharklock.fish
-"
+",
+    after_help = "\
+Completes names and ids, too: locks, ranges, stores, masters, operators,
+sessions, and the nodes of `dev`. For that it asks the cluster of --endpoints or
+SHARKLOCK_ENDPOINTS, for 0.8 s at most. The script calls the binary that printed
+it: print it anew when a shell starts, rather than keep it."
 )]
 pub struct CompletionArgs {
     /// The shell

@@ -7,6 +7,7 @@ mod cluster;
 use std::{net::Ipv4Addr, path::Path, time::Instant};
 
 use self::banner::Banner;
+pub use self::cluster::node_names;
 use crate::{
     args::{DATA_PORT, DevArgs, MASTER_PORT},
     config::{self, Origin, Raw, Said, ServerConfig, said},

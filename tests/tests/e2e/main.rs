@@ -10,6 +10,7 @@ mod chaos;
 mod cluster_disks;
 mod cluster_faults;
 mod cluster_links;
+mod completion;
 mod conditions;
 mod dev_cluster;
 mod durability;

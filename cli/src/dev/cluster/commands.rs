@@ -42,6 +42,16 @@ pub fn run(command: DevCommand) -> Result<u8, Failure> {
     }
 }
 
+/// What the nodes of the newest cluster of this user are called, and their states; nothing where
+/// none runs.
+pub fn node_names() -> Vec<(String, String)> {
+    let Some(note) = index::newest_running() else { return Vec::new() };
+    match control::ask(&note, &Ask::Ps) {
+        Ok(Answer::Nodes(nodes)) => nodes.into_iter().map(|it| (it.node, it.state)).collect(),
+        _ => Vec::new(),
+    }
+}
+
 fn find(data_dir: Option<&Path>) -> Result<Note, Failure> {
     let (note, why) = match data_dir {
         Some(dir) => (

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-pub use self::commands::run as command;
+pub use self::commands::{node_names, run as command};
 use self::{
     index::{Identity, Note, Noted},
     layout::{Layout, NodeSpec},
