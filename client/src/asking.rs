@@ -14,8 +14,8 @@ use tokio::time::{Sleep, sleep, timeout};
 use tonic::transport::Endpoint;
 
 use crate::{
-    cluster::{ClusterId, Standing},
-    clusters::{Clusters, ask_over},
+    cluster::Standing,
+    clusters::{Clusters, Named, ask_over},
     race::Race,
     status::innermost,
 };
@@ -25,7 +25,7 @@ const LATE_AFTER: Duration = Duration::from_secs(5);
 
 /// The question while it is asked: polled until enough is known.
 pub(crate) struct Asking {
-    asked: Race<Result<ClusterId, String>>,
+    asked: Race<Result<Named, String>>,
     clusters: Arc<Clusters>,
     time: Pin<Box<Sleep>>,
 }
@@ -91,7 +91,7 @@ impl Asking {
     }
 }
 
-async fn ask_once(endpoint: Endpoint) -> Result<ClusterId, String> {
+async fn ask_once(endpoint: Endpoint) -> Result<Named, String> {
     let asking = async {
         let channel = endpoint.connect().await.map_err(|error| innermost(&error))?;
         ask_over(channel).await

@@ -29,13 +29,12 @@ use crate::{
     endpoint::shown,
     error::{CallError, NO_ANSWER, NOT_CONNECTED},
     failure::{Failure, Verdict},
-    ids::{FencingToken, Position},
     race::Race,
-    request::Holder,
-    session::{patience, wire},
+    session::patience,
     status::{self, innermost},
 };
 
+mod force_release;
 mod looks;
 mod operators;
 mod ranges;
@@ -43,6 +42,7 @@ mod sessions;
 mod watch;
 
 pub use self::{
+    force_release::ForceReleased,
     looks::{LockPage, LockSeen, TokenChecked},
     ranges::WhichRange,
     sessions::{
@@ -51,24 +51,12 @@ pub use self::{
     watch::{HoldersAsked, Watch},
 };
 
+/// The reason of a gateway whose cluster is still forming.
+const NO_CLUSTER: &str = "NO_CLUSTER";
+
 /// Pauses between rounds over all endpoints: doubling from the first to the second.
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
-
-/// Holds that are ended at a time, where an operator ends all holds of a lock.
-const ENDED_AT_A_TIME: usize = 32;
-
-/// The outcome of a force-release.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ForceReleased {
-    /// When and where.
-    pub position: Position,
-    /// The holds it ends, as they were.
-    pub holders: Vec<Holder>,
-    /// They have ended already. Otherwise they end when their holders have stopped, or when their
-    /// leases have run out at the latest.
-    pub ended: bool,
-}
 
 impl Client {
     /// Shows stores and ranges as the answering gateway sees them.
@@ -76,103 +64,14 @@ impl Client {
     /// # Errors
     /// See [`CallError`].
     pub async fn status(&self) -> Result<v1::GetStatusResponse, CallError> {
-        self.calls()
-            .read(v1::GetStatusRequest {}, |channel, request| async move {
+        // A cluster that is still forming has a status, and no id yet.
+        let calls = self.calls();
+        let answered = calls
+            .ask(v1::GetStatusRequest {}, Repeat::LookAtForming, |channel, request| async move {
                 AdminServiceClient::new(channel).get_status(request).await
             })
-            .await
-    }
-
-    /// Ends the hold of a lock with this token, or every hold that the lock has now, against its
-    /// holders' will. `reason` (1 to 1,024 bytes) is shown to them. Unless `now` is set the cluster
-    /// waits until the holders have stopped, or their leases have run out; with `now` it does not
-    /// wait and BREAKS THE PROMISE of one holder at a time: only tokens protect the resource then.
-    ///
-    /// A gateway that says nothing is asked beside the next. So that a repetition cannot end a later
-    /// hold, "every hold" is what a look finds first, and each of those is ended by its token.
-    ///
-    /// # Errors
-    /// See [`CallError`].
-    pub async fn force_release(
-        &self,
-        name: &str,
-        token: Option<FencingToken>,
-        reason: &str,
-        now: bool,
-        operator: &str,
-    ) -> Result<ForceReleased, CallError> {
-        check_words("reason", "BAD_REASON", reason, 1..=1_024)?;
-        check_words("operator", "BAD_OPERATOR", operator, 0..=256)?;
-        let request = |token: Option<FencingToken>| v1::ForceReleaseRequest {
-            name: name.to_owned(),
-            token: token.map(FencingToken::as_u64),
-            reason: reason.to_owned(),
-            now,
-            operator: operator.to_owned(),
-        };
-        let LockSeen { position, lock } = self.get_lock(name).await?;
-        if token.is_some() {
-            let holders = lock.map_or_else(Vec::new, |lock| lock.holders);
-            let seen = holders.into_iter().find(|holder| holder.token == token);
-            return self.end_one(request(token), seen).await;
-        }
-        let (holders, count) = lock.map_or((Vec::new(), 0), |it| (it.holders, it.holders_count));
-        if holders.len() < count as usize {
-            // A look does not name them all: one call ends them, which must not be repeated.
-            return self.end_all_unseen(request(None)).await;
-        }
-        // An orphan ends at once also without `now`, since it has no lease to wait for.
-        let ended = now || !holders.is_empty();
-        let mut done = ForceReleased { position, holders: Vec::new(), ended };
-        let mut holders = holders.into_iter();
-        loop {
-            let mut ending = Race::default();
-            for (at, holder) in holders.by_ref().take(ENDED_AT_A_TIME).enumerate() {
-                let (client, request) = (self.clone(), request(holder.token));
-                ending.add(at, async move { client.end_one(request, Some(holder)).await });
-            }
-            if ending.count() == 0 {
-                return Ok(done);
-            }
-            while ending.count() > 0 {
-                let (_, one) = ending.next().await;
-                let one = one?;
-                done.position = one.position;
-                done.holders.extend(one.holders);
-                done.ended &= one.ended;
-                done.holders.sort_by_key(|holder| holder.token.map(FencingToken::as_u64));
-            }
-        }
-    }
-
-    /// Ends the hold with the request's token. `seen` is what a look said of it: told where an earlier
-    /// attempt, whose answer was lost, may have ended it.
-    async fn end_one(
-        &self,
-        request: v1::ForceReleaseRequest,
-        seen: Option<Holder>,
-    ) -> Result<ForceReleased, CallError> {
-        assert!(request.token.is_some(), "only a hold that is named can be ended twice");
-        let now = request.now;
-        let answered = self.calls().ask(request, Repeat::Freely, force_release).await?;
-        let Answered { response, is_first } = answered;
-        let mut holders: Vec<_> = response.holders.into_iter().map(wire::holder).collect();
-        let mut ended = response.ended;
-        if let (true, false, Some(seen)) = (holders.is_empty(), is_first, seen) {
-            holders.push(seen);
-            ended |= now;
-        }
-        Ok(ForceReleased { position: wire::position(response.position), holders, ended })
-    }
-
-    async fn end_all_unseen(
-        &self,
-        request: v1::ForceReleaseRequest,
-    ) -> Result<ForceReleased, CallError> {
-        let answered = self.calls().ask(request, Repeat::UnlessSent, force_release).await?;
-        let v1::ForceReleaseResponse { position, holders, ended } = answered.response;
-        let holders = holders.into_iter().map(wire::holder).collect();
-        Ok(ForceReleased { position: wire::position(position), holders, ended })
+            .await?;
+        Ok(answered.response)
     }
 }
 
@@ -194,20 +93,23 @@ fn check_words(
     })
 }
 
-async fn force_release(
-    channel: Channel,
-    request: v1::ForceReleaseRequest,
-) -> Result<tonic::Response<v1::ForceReleaseResponse>, Status> {
-    AdminServiceClient::new(channel).force_release(request).await
-}
-
 /// Whether a call may be done twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Repeat {
-    /// It has no effects, or the same one however often it is done.
+    /// It has no effects: whether it was done does not matter.
+    Look,
+    /// As [`Look`](Self::Look), and it may be asked of a gateway whose cluster is still forming.
+    LookAtForming,
+    /// It has the same effect however often it is done.
     Freely,
     /// It goes to another gateway only while it has certainly reached none.
     UnlessSent,
+}
+
+impl Repeat {
+    fn is_look(self) -> bool {
+        matches!(self, Self::Look | Self::LookAtForming)
+    }
 }
 
 /// The time of a call.
@@ -311,14 +213,7 @@ impl Calls {
         R: Send + 'static,
         F: Future<Output = Result<tonic::Response<R>, Status>> + Send + 'static,
     {
-        let answered = self.ask_within(within, request, Repeat::Freely, call).await;
-        let answered = answered.map_err(|error| match error {
-            CallError::Indeterminate { message } => {
-                CallError::Unavailable { reason: NO_ANSWER.to_owned(), message }
-            }
-            error => error,
-        })?;
-        Ok(answered.response)
+        Ok(self.ask_within(within, request, Repeat::Look, call).await?.response)
     }
 
     fn within(&self) -> Within {
@@ -391,7 +286,7 @@ impl Calls {
                         Err(Fault::Failed(failure)) => failure,
                     };
                     match failure.verdict() {
-                        Verdict::Refused => return Err(failure.into_call_error(false)),
+                        Verdict::Refused => return Err(failure.into_call_error(repeat.is_look())),
                         Verdict::NotKnown => may_be_done |= left,
                         Verdict::NotDone => {}
                     }
@@ -406,16 +301,18 @@ impl Calls {
                     let Some(at) = rounds.next(|at| attempts.is_running(at)) else { continue };
                     let left = Arc::new(AtomicBool::new(false));
                     running.push((at, Arc::clone(&left)));
-                    attempts.add(at, Arc::clone(self).attempt(at, request.clone(), call, left));
-                    if repeat == Repeat::Freely && attempts.count() < self.endpoints.len() {
+                    let attempt = Arc::clone(self).attempt(at, repeat, request.clone(), call, left);
+                    attempts.add(at, attempt);
+                    if repeat != Repeat::UnlessSent && attempts.count() < self.endpoints.len() {
                         next_at = Some(Instant::now() + patience);
                     }
                 }
                 () = sleep_until(deadline) => {
                     let Failure { reason, message, .. } = last;
-                    return Err(match may_be_done || has_left(&running, |_| true) {
+                    let may_be_done = may_be_done || has_left(&running, |_| true);
+                    return Err(match may_be_done && !repeat.is_look() {
                         true => CallError::Indeterminate { message },
-                        false => CallError::Unavailable { reason, message },
+                        false => CallError::Unavailable { reason: said(reason), message },
                     });
                 }
             }
@@ -444,6 +341,7 @@ impl Calls {
     async fn attempt<Q, R, F>(
         self: Arc<Self>,
         at: usize,
+        repeat: Repeat,
         request: Q,
         call: fn(Channel, Q) -> F,
         left: Arc<AtomicBool>,
@@ -462,9 +360,16 @@ impl Calls {
                 ..Failure::default()
             })
         })?;
+        let mut is_named = true;
         if !self.clusters.is_ours(at) {
             // Before anything is done there.
-            self.clusters.said(at, clusters::ask(channel.clone()).await?)?;
+            match clusters::ask(channel.clone()).await.map_err(|status| status::failure(&status)) {
+                Ok(cluster) => self.clusters.said(at, cluster)?,
+                Err(why) if why.reason == NO_CLUSTER && repeat == Repeat::LookAtForming => {
+                    is_named = false;
+                }
+                Err(why) => return Err(Fault::Failed(why)),
+            }
         }
         left.store(true, Ordering::Relaxed);
         let answer = call(channel.clone(), request).await;
@@ -475,7 +380,7 @@ impl Calls {
         // Another process may listen there since.
         match clusters::named(metadata) {
             Some(cluster) => self.clusters.said(at, cluster)?,
-            None if answer.is_ok() => return Err(Status::internal(UNNAMED).into()),
+            None if answer.is_ok() && is_named => return Err(Status::internal(UNNAMED).into()),
             None => {}
         }
         Ok(answer?.into_inner())
@@ -498,6 +403,11 @@ impl From<ClusterMismatch> for Fault {
     fn from(mismatch: ClusterMismatch) -> Self {
         Self::OtherCluster(mismatch)
     }
+}
+
+/// A reason that programs can tell: some answers have none.
+fn said(reason: String) -> String {
+    if reason.is_empty() { NO_ANSWER.to_owned() } else { reason }
 }
 
 /// Whether a call may have left for one of these endpoints.

@@ -2,18 +2,24 @@
 //! nothing to do with each other, so two clients that speak to different ones both hold "the" lock: a
 //! client begins with one, and takes nothing from another. Pure.
 
+use std::{collections::BTreeMap, sync::Arc};
+
 pub use sharklock_proto::{ClusterId, NotHex as BadClusterId};
 
 /// An endpoint belongs to another cluster than the client.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{endpoint} belongs to cluster {cluster}, and {}", self.reference())]
+#[error("{endpoint} belongs to {}, and {}", shown(.cluster, .cluster_name), self.reference())]
 pub struct ClusterMismatch {
     /// The endpoint.
     pub endpoint: String,
     /// The cluster that it says it belongs to.
     pub cluster: ClusterId,
+    /// What people call that one; empty: nothing.
+    pub cluster_name: Arc<str>,
     /// The client's.
     pub ours: ClusterId,
+    /// What people call the client's; empty: nothing, or nobody of it has answered.
+    pub our_name: Arc<str>,
     /// How the client came to it.
     pub because: Because,
 }
@@ -31,12 +37,19 @@ pub enum Because {
 
 impl ClusterMismatch {
     fn reference(&self) -> String {
-        let ours = self.ours;
+        let ours = shown(&self.ours, &self.our_name);
         match &self.because {
-            Because::Told => format!("this client is to use cluster {ours}"),
-            Because::Begun => format!("this client began with cluster {ours}"),
-            Because::Said(endpoint) => format!("{endpoint} to cluster {ours}"),
+            Because::Told => format!("this client is to use {ours}"),
+            Because::Begun => format!("this client began with {ours}"),
+            Because::Said(endpoint) => format!("{endpoint} to {ours}"),
         }
+    }
+}
+
+fn shown(cluster: &ClusterId, name: &str) -> String {
+    match name {
+        "" => format!("cluster {cluster}"),
+        name => format!("cluster {cluster} ({name})"),
     }
 }
 
@@ -77,13 +90,22 @@ pub struct Membership {
     /// The endpoints as people know them, and the last word of each.
     endpoints: Vec<(String, Word)>,
     refused: Option<ClusterMismatch>,
+    /// What people call clusters, for messages only.
+    names: BTreeMap<ClusterId, Arc<str>>,
 }
 
 impl Membership {
     /// A client of these endpoints, which may have been told its cluster.
     pub fn new(endpoints: Vec<String>, told: Option<ClusterId>) -> Self {
         let endpoints = endpoints.into_iter().map(|endpoint| (endpoint, Word::Awaited)).collect();
-        Self { told, begun: told, endpoints, refused: None }
+        Self { told, begun: told, endpoints, refused: None, names: BTreeMap::new() }
+    }
+
+    /// People call a cluster so. It is no news: nothing follows from it.
+    pub fn called(&mut self, cluster: ClusterId, name: &str) {
+        if self.names.get(&cluster).is_none_or(|known| **known != *name) {
+            self.names.insert(cluster, name.into());
+        }
     }
 
     /// An endpoint says that it belongs to this cluster.
@@ -154,9 +176,18 @@ impl Membership {
                 (named, Because::Said(other))
             }
         };
-        let endpoint = endpoint.clone();
-        let mismatch = ClusterMismatch { endpoint, cluster: *cluster, ours, because };
-        (*cluster != ours).then_some(mismatch)
+        if *cluster == ours {
+            return None;
+        }
+        let name = |cluster| self.names.get(cluster).cloned().unwrap_or_default();
+        Some(ClusterMismatch {
+            endpoint: endpoint.clone(),
+            cluster: *cluster,
+            cluster_name: name(cluster),
+            ours,
+            our_name: name(&ours),
+            because,
+        })
     }
 
     /// Why no endpoint is of any use, if all say that they belong to other clusters.
@@ -277,6 +308,18 @@ mod tests {
         assert_eq!(refusal(&two), text);
         assert!(!two.keeps_guards() && !two.is_ours(0));
         two.said(1, A);
+        assert_eq!(refusal(&two), text);
+    }
+
+    #[test]
+    fn clusters_are_named_as_people_call_them() {
+        let mut two = of(2, None);
+        two.called(A, "prod");
+        two.said(0, A);
+        two.called(B, "staging");
+        two.said(1, B);
+        let (a, b) = ("a".repeat(32), "b".repeat(32));
+        let text = format!("e1 belongs to cluster {b} (staging), and e0 to cluster {a} (prod)");
         assert_eq!(refusal(&two), text);
     }
 

@@ -1,7 +1,7 @@
 //! The words of a client's endpoints about their clusters, for its session and its calls alike.
 
 use sharklock_proto::{
-    CLUSTER_ID,
+    CLUSTER_ID, CLUSTER_NAME,
     v1::{self, lock_service_client::LockServiceClient},
 };
 use tokio::sync::watch;
@@ -39,9 +39,11 @@ impl Clusters {
     }
 
     /// An endpoint says that it belongs to this cluster. The error: this client belongs to another.
-    pub(crate) fn said(&self, at: usize, cluster: ClusterId) -> Result<(), ClusterMismatch> {
+    pub(crate) fn said(&self, at: usize, said: Named) -> Result<(), ClusterMismatch> {
+        let Named { cluster, name } = said;
         let mut mismatch = None;
         self.0.send_if_modified(|known| {
+            known.called(cluster, &name);
             let before = (known.standing(), known.mismatch(at), known.is_ours(at));
             known.said(at, cluster);
             mismatch = known.mismatch(at);
@@ -81,22 +83,38 @@ impl Clusters {
     }
 }
 
+/// A cluster as an answer names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Named {
+    pub(crate) cluster: ClusterId,
+    /// What people call it; empty: nothing.
+    pub(crate) name: String,
+}
+
 /// The cluster that an answer names.
-pub(crate) fn named(metadata: &MetadataMap) -> Option<ClusterId> {
-    metadata.get(CLUSTER_ID)?.to_str().ok()?.parse().ok()
+pub(crate) fn named(metadata: &MetadataMap) -> Option<Named> {
+    let cluster = metadata.get(CLUSTER_ID)?.to_str().ok()?.parse().ok()?;
+    Some(Named { cluster, name: name(metadata).unwrap_or_default() })
+}
+
+fn name(metadata: &MetadataMap) -> Option<String> {
+    Some(metadata.get(CLUSTER_NAME)?.to_str().ok()?.to_owned())
 }
 
 /// The fault of an answer that names no cluster, in words for people.
 pub(crate) const UNNAMED: &str = "it does not say to which cluster it belongs";
 
 /// Asks a gateway for its cluster. The error is for people.
-pub(crate) async fn ask(channel: Channel) -> Result<ClusterId, Status> {
+pub(crate) async fn ask(channel: Channel) -> Result<Named, Status> {
     let answer = LockServiceClient::new(channel).get_cluster(v1::GetClusterRequest {}).await?;
-    let cluster = answer.into_inner().cluster_id.parse();
-    cluster.map_err(|_not_one| Status::internal(UNNAMED))
+    let name = name(answer.metadata()).unwrap_or_default();
+    match answer.into_inner().cluster_id.parse() {
+        Ok(cluster) => Ok(Named { cluster, name }),
+        Err(_not_one) => Err(Status::internal(UNNAMED)),
+    }
 }
 
 /// As [`ask`], with the reason in one sentence.
-pub(crate) async fn ask_over(channel: Channel) -> Result<ClusterId, String> {
+pub(crate) async fn ask_over(channel: Channel) -> Result<Named, String> {
     ask(channel).await.map_err(|status| explain(&status))
 }

@@ -19,8 +19,7 @@ use tonic::{
 
 use crate::{
     asking::Asking,
-    cluster::ClusterId,
-    clusters::{Clusters, UNNAMED, ask, named},
+    clusters::{Clusters, Named, UNNAMED, ask, named},
     endpoint::shown,
     failure::Down,
     race::Race,
@@ -61,7 +60,7 @@ pub(crate) struct Dialling {
 
 /// A connection that works, to the client's cluster.
 pub(crate) struct Streams {
-    cluster: ClusterId,
+    cluster: Named,
     channel: Channel,
     acquires_in: Streaming<v1::SessionResponse>,
     urgent_in: Streaming<v1::SessionResponse>,
@@ -96,7 +95,7 @@ impl Dialler {
             let silent = |_| Err(Down::silent(format!("no answer within {} s", within.as_secs())));
             let streams = streams.unwrap_or_else(silent).inspect_err(|_| clusters.silent(at))?;
             // Before anything is said to it, or taken from it.
-            clusters.said(at, streams.cluster).map_err(|mismatch| mismatch.to_string())?;
+            clusters.said(at, streams.cluster.clone()).map_err(|mismatch| mismatch.to_string())?;
             clusters.decided(at).await?;
             Ok(streams)
         }
@@ -218,8 +217,8 @@ async fn open(endpoint: Endpoint, id: &SessionId) -> Result<Box<Streams>, Down> 
     );
     let (acquires_in, urgent_in) = opened.map_err(|status| failure(&status))?;
     let named = [acquires_in.metadata(), urgent_in.metadata()].map(named);
-    let [Some(cluster), Some(_)] = named else { return Err(UNNAMED.into()) };
-    if named[1] != Some(cluster) {
+    let [Some(cluster), Some(again)] = named else { return Err(UNNAMED.into()) };
+    if again.cluster != cluster.cluster {
         return Err("it names two clusters at once".into());
     }
     Ok(Box::new(Streams {

@@ -31,6 +31,10 @@ pub mod internal {
 /// The metadata of every answer of a gateway that names its cluster: the id, 32 hex digits.
 pub const CLUSTER_ID: &str = "sharklock-cluster-id";
 
+/// The metadata of the same answers that says what people call the cluster: letters, digits, `.`, `_`
+/// and `-`. It is missing where they call it nothing.
+pub const CLUSTER_NAME: &str = "sharklock-cluster-name";
+
 /// The encoded `FileDescriptorSet` of the public API, for gRPC reflection.
 pub const DESCRIPTOR_SET: &[u8] =
     include_bytes!(concat!(env!("OUT_DIR"), "/sharklock_descriptor.bin"));

@@ -543,7 +543,9 @@ fn mismatch() -> ClusterMismatch {
     ClusterMismatch {
         endpoint: "g2".to_owned(),
         cluster: ClusterId::from_bytes([0xbb; 16]),
+        cluster_name: Arc::default(),
         ours: ClusterId::from_bytes([0xaa; 16]),
+        our_name: Arc::default(),
         because: Because::Said("g1".to_owned()),
     }
 }

@@ -24,7 +24,7 @@ use tonic::{Request, Response, Status};
 
 use super::{
     audit::{ForceReleaseLine, RevocationLine},
-    cluster_view::{Masters, Seen, masters, picture},
+    cluster_view::{Masters, Seen, complete_masters, masters, picture},
     directory::Directory,
     exchange::{ask, expect_body},
     fan_out::{Bounds, FanOut},
@@ -338,11 +338,15 @@ impl AdminService for Admin {
             let _call = admit(&self.host, &peer)?;
             self.masters()?;
             match ask_masters(&self.host).await {
-                Masters::Leading(cluster) => Ok(ListMastersResponse {
-                    cluster_id: format!("{:x}", cluster.cluster_id),
-                    masters: masters(&cluster),
-                    waiting: cluster.waiting_masters,
-                }),
+                Masters::Leading(cluster) => {
+                    let mut masters = masters(&cluster);
+                    complete_masters(&mut masters, &self.host.master_words.words());
+                    Ok(ListMastersResponse {
+                        cluster_id: format!("{:x}", cluster.cluster_id),
+                        masters,
+                        waiting: cluster.waiting_masters,
+                    })
+                }
                 Masters::Other(other) => Err(Failure::no_master(&format!("they are of {other}"))),
                 Masters::None | Masters::Silent => Err(Failure::no_master("none has said a word")),
             }

@@ -5,19 +5,24 @@
 use std::{
     fmt,
     pin::Pin,
-    sync::{Arc, OnceLock},
+    sync::{Arc, OnceLock, PoisonError, RwLock},
     task::{Context, Poll},
 };
 
-use sharklock_proto::{CLUSTER_ID, ClusterId};
+use sharklock_proto::{CLUSTER_ID, CLUSTER_NAME, ClusterId};
 use tonic::codegen::http::{HeaderValue, Request, Response, header::HeaderName};
 use tower::{Layer, Service};
 
-const NAME: HeaderName = HeaderName::from_static(CLUSTER_ID);
+const ID: HeaderName = HeaderName::from_static(CLUSTER_ID);
+const NAME: HeaderName = HeaderName::from_static(CLUSTER_NAME);
 
-/// The cluster of this gateway. It is empty until somebody has named one, and never changes then.
+/// The cluster of this gateway. Its id is missing until somebody has told one, and never changes then.
 #[derive(Debug, Default)]
-pub(super) struct Served(OnceLock<Cluster>);
+pub(super) struct Served {
+    cluster: OnceLock<Cluster>,
+    /// What people call it, which they may change; behind a lock that is held to copy it.
+    name: RwLock<Option<HeaderValue>>,
+}
 
 #[derive(Debug)]
 struct Cluster {
@@ -50,23 +55,41 @@ impl Served {
             return Err(OtherCluster { served: None, other: format!("{id:02x?}") });
         };
         let id = id.to_string();
-        let served = self.0.get_or_init(|| {
+        let served = self.cluster.get_or_init(|| {
             let header = HeaderValue::from_str(&id).expect("hex is ASCII");
             Cluster { id: id.clone(), header }
         });
         if served.id == id {
             return Ok(());
         }
-        Err(OtherCluster { served: Some(served.id.clone()), other: id })
+        let name = self.name().and_then(|name| Some(format!(" ({})", name.to_str().ok()?)));
+        let served = format!("{}{}", served.id, name.unwrap_or_default());
+        Err(OtherCluster { served: Some(served), other: id })
     }
 
     /// Its id, as hex; None: nobody has named one yet.
     pub(super) fn id(&self) -> Option<&str> {
-        self.0.get().map(|cluster| &*cluster.id)
+        self.cluster.get().map(|cluster| &*cluster.id)
+    }
+
+    /// People call it so.
+    pub(super) fn call(&self, name: &str) {
+        // One that the configuration would refuse is nobody's name.
+        let Some(name) = HeaderValue::from_str(name).ok().filter(|name| !name.is_empty()) else {
+            return;
+        };
+        if self.name().as_ref() != Some(&name) {
+            // A panic cannot leave the name half written.
+            *self.name.write().unwrap_or_else(PoisonError::into_inner) = Some(name);
+        }
+    }
+
+    fn name(&self) -> Option<HeaderValue> {
+        self.name.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-/// Puts the cluster's id into the metadata of every answer, also of refusals.
+/// Puts the cluster's id and name into the metadata of every answer, also of refusals.
 #[derive(Clone)]
 pub(super) struct NameCluster(pub(super) Arc<Served>);
 
@@ -103,8 +126,11 @@ where
         Box::pin(async move {
             let mut answer = answering.await?;
             // A store or master that answered has heard of its cluster before.
-            if let Some(cluster) = served.0.get() {
-                answer.headers_mut().insert(NAME, cluster.header.clone());
+            if let Some(cluster) = served.cluster.get() {
+                answer.headers_mut().insert(ID, cluster.header.clone());
+            }
+            if let Some(name) = served.name() {
+                answer.headers_mut().insert(NAME, name);
             }
             Ok(answer)
         })
@@ -141,5 +167,9 @@ mod tests {
         served.take(&[0xab; 16]).expect("it is the first");
         let named = service.call(Request::new(())).await.expect("it answers");
         assert_eq!(named.headers()[CLUSTER_ID], "ab".repeat(16));
+        assert!(named.headers().get(CLUSTER_NAME).is_none());
+        served.call("prod");
+        let named = service.call(Request::new(())).await.expect("it answers");
+        assert_eq!(named.headers()[CLUSTER_NAME], "prod");
     }
 }

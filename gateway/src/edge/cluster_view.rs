@@ -7,15 +7,16 @@ use std::{
 
 use sharklock_proto::{
     internal::v1::{GetClusterResponse, StoreAddress, StoreDescription, StoreState},
-    v1::{GetStatusResponse, MasterStatus, RangeStatus, StoreDuty, StoreLiveness, StoreStatus},
+    v1::{GetStatusResponse, MasterStatus, RangeStatus, StoreLiveness, StoreStatus},
 };
 
 use super::{
     Config,
     cluster::OtherCluster,
     master_words::Word,
-    range_view::{ranges, shown, store_id, totals, warn_of_ranges},
-    verdict::{Facts, Verdict, named, verdict},
+    range_view::{ranges, shown, store_id, totals},
+    verdict::{Facts, Verdict, verdict},
+    warnings::{self, About, Warning},
 };
 
 /// The answers of everybody.
@@ -53,8 +54,9 @@ pub(super) enum Masters {
 pub(super) fn picture(seen: Seen, config: &Config) -> GetStatusResponse {
     let mut warnings = Vec::new();
     let ranges = ranges(&seen.described);
+    let answered: BTreeSet<u64> = seen.described.iter().map(store_id).collect();
     let said = || seen.words.values().filter_map(|word| word.said.as_ref());
-    let cluster_name = said().map(|said| said.cluster_name.clone()).find(|name| !name.is_empty());
+    let cluster_name = cluster_name(&seen.words).unwrap_or_else(|| config.cluster_name.clone());
     let mut facts = Facts {
         is_led: matches!(seen.cluster, Masters::Leading(_)),
         is_formed: !seen.described.is_empty() || said().any(|said| said.member_id > 0),
@@ -66,7 +68,7 @@ pub(super) fn picture(seen: Seen, config: &Config) -> GetStatusResponse {
         node: config.node.clone(),
         admin_address: config.admin_address.clone(),
         commit: config.commit.clone(),
-        cluster_name: cluster_name.unwrap_or_else(|| config.cluster_name.clone()),
+        cluster_name,
         masters: masters_alone(&seen.words),
         range_totals: Some(totals(&ranges)),
         ..GetStatusResponse::default()
@@ -77,49 +79,59 @@ pub(super) fn picture(seen: Seen, config: &Config) -> GetStatusResponse {
         Masters::Silent => {}
         Masters::Other(why) => {
             picture.masters = Vec::new();
-            warnings.push(format!("the masters' addresses answer for {why}"));
+            let text = format!("the masters' addresses answer for {why}");
+            warnings.push(Warning { about: About::Cluster, text });
         }
         Masters::Leading(cluster) => {
             picture.cluster_id = format!("{:x}", cluster.cluster_id);
             picture.masters = masters(cluster);
             complete_masters(&mut picture.masters, &seen.words);
             facts.stores_missing = stores_missing(cluster);
-            warn_of_masters(&picture.masters, &mut warnings);
-            warn_of_bootstrap(cluster, &mut warnings);
+            warnings.extend(warnings::of_masters(&picture.masters));
+            warnings.extend(facts.stores_missing.map(warnings::of_bootstrap));
         }
     }
     if let Some(first) = seen.described.first() {
         picture.cluster_id.clone_from(&first.cluster_id);
     }
     picture.stores = stores(seen);
-    warn_of_stores(&picture.stores, &mut warnings);
-    warn_of_ranges(&ranges, &mut warnings);
-    let Verdict { problem, works, waits, next_step } = verdict(&picture, &ranges, facts);
+    warnings.extend(warnings::of_stores(&picture.stores));
+    warnings.extend(warnings::of_ranges(&ranges, &answered));
+    let Verdict { problem, works, waits, next_step, told } = verdict(&picture, &ranges, facts);
     (picture.problem, picture.works) = (problem, works);
     (picture.waits, picture.next_step) = (waits, next_step);
     picture.ranges = shown(ranges);
-    picture.warnings = warnings;
+    for Warning { about, text } in warnings {
+        if !told.explains(&about) {
+            picture.unexplained_warnings.push(text.clone());
+        }
+        picture.warnings.push(text);
+    }
     picture
+}
+
+/// What the masters call the cluster.
+pub(super) fn cluster_name(words: &BTreeMap<String, Word>) -> Option<String> {
+    let said = words.values().filter_map(|word| word.said.as_ref());
+    said.map(|said| said.cluster_name.clone()).find(|name| !name.is_empty())
 }
 
 /// The masters as each of them says while none leads, in order of their ids.
 fn masters_alone(words: &BTreeMap<String, Word>) -> Vec<MasterStatus> {
     let said = words.values().filter_map(|word| word.said.as_ref());
     let newest = said.max_by_key(|said| said.term);
-    let id_of = |address: &String| {
-        let members = newest.map(|newest| newest.members.as_slice()).unwrap_or_default();
-        members.iter().find(|member| member.address == *address).map_or(0, |it| it.member_id)
-    };
-    let mut masters: Vec<_> = words
-        .iter()
-        .map(|(address, word)| MasterStatus {
-            member_id: id_of(address),
+    let members = newest.map(|newest| newest.members.as_slice()).unwrap_or_default();
+    let of = |(address, word): (&String, &Word)| {
+        let member = members.iter().find(|member| member.address == *address);
+        MasterStatus {
+            member_id: member.map_or(0, |it| it.member_id),
             address: address.clone(),
             is_up: word.answers,
-            is_voter: true,
+            is_voter: member.is_none_or(|it| !it.is_learner),
             ..MasterStatus::default()
-        })
-        .collect();
+        }
+    };
+    let mut masters: Vec<_> = words.iter().map(of).collect();
     // What is only on this gateway's list is no member any more.
     if newest.is_some_and(|newest| !newest.members.is_empty()) {
         masters.retain(|master| master.member_id > 0);
@@ -130,7 +142,7 @@ fn masters_alone(words: &BTreeMap<String, Word>) -> Vec<MasterStatus> {
 }
 
 /// Adds what each master says of itself.
-fn complete_masters(masters: &mut [MasterStatus], words: &BTreeMap<String, Word>) {
+pub(super) fn complete_masters(masters: &mut [MasterStatus], words: &BTreeMap<String, Word>) {
     for master in masters {
         let Some(word) = words.get(&master.address) else { continue };
         master.answers = word.answers;
@@ -238,65 +250,11 @@ fn stores(seen: Seen) -> Vec<StoreStatus> {
     stores.into_values().collect()
 }
 
-fn warn_of_masters(masters: &[MasterStatus], warnings: &mut Vec<String>) {
-    for MasterStatus { member_id, address, node, .. } in masters.iter().filter(|it| !it.is_up) {
-        warnings.push(format!("{} is down", named("master", *member_id, node, address)));
-    }
-}
-
 /// Stores that are missing for the first range; `None`: the cluster has it.
 fn stores_missing(cluster: &GetClusterResponse) -> Option<usize> {
     let up = cluster.stores.iter().filter(|store| store.state() == StoreState::Up).count();
     let missing = (cluster.replicas_wanted as usize).saturating_sub(up);
     (!cluster.is_bootstrapped).then_some(missing)
-}
-
-fn warn_of_bootstrap(cluster: &GetClusterResponse, warnings: &mut Vec<String>) {
-    let Some(missing) = stores_missing(cluster) else { return };
-    warnings.push(match missing {
-        0 => "the first range is being made: no lock can be taken yet".to_owned(),
-        1 => {
-            "waiting for 1 more store to make the first range: no lock can be taken yet".to_owned()
-        }
-        _ => format!(
-            "waiting for {missing} more stores to make the first range: no lock can be taken yet"
-        ),
-    });
-}
-
-fn warn_of_stores(stores: &[StoreStatus], warnings: &mut Vec<String>) {
-    // One that was declared gone is missed by nobody.
-    for store in stores.iter().filter(|store| store.duty() != StoreDuty::Gone) {
-        let StoreStatus { store_id, address, node, heard_ms, .. } = store;
-        let seconds = heard_ms / 1_000;
-        let what = match store.liveness() {
-            StoreLiveness::Down => format!("is down: not heard of for {seconds} s"),
-            StoreLiveness::Disconnected => format!("has not been heard of for {seconds} s"),
-            StoreLiveness::Up | StoreLiveness::Unspecified if !store.is_linked => {
-                "is not connected to this gateway".to_owned()
-            }
-            StoreLiveness::Up | StoreLiveness::Unspecified if !store.answers => {
-                "does not answer this gateway".to_owned()
-            }
-            StoreLiveness::Up | StoreLiveness::Unspecified => continue,
-        };
-        warnings.push(format!("{} {what}", named("store", *store_id, node, address)));
-    }
-    for StoreStatus { store_id, address, node, lost_replicas, behind_replicas, .. } in stores {
-        let store = named("store", *store_id, node, address);
-        let ailing = lost_replicas.iter().chain(behind_replicas);
-        warnings.extend(ailing.map(|why| format!("{store}: {why}")));
-    }
-    for status in stores {
-        let StoreStatus { store_id, address, node, state_bytes, state_bytes_max, .. } = status;
-        if status.state_alarm {
-            let store = named("store", *store_id, node, address);
-            warnings.push(format!(
-                "the locks of {store} take {state_bytes} bytes of memory, and \
-                 beyond {state_bytes_max} (memory.store_max) nobody can acquire there"
-            ));
-        }
-    }
 }
 
 #[cfg(test)]
@@ -459,24 +417,6 @@ mod tests {
                 "store 4 lacks 1001 entries of range 3",
             ]
         );
-    }
-
-    #[test]
-    fn a_cluster_that_waits_for_stores_says_for_how_many() {
-        let mut cluster = GetClusterResponse { replicas_wanted: 3, ..Default::default() };
-        let mut said = Vec::new();
-        for id in 0..=3 {
-            cluster.stores = (1..=id).map(|id| store(id, StoreState::Up, 0)).collect();
-            warn_of_bootstrap(&cluster, &mut said);
-        }
-        let begins: Vec<_> = said.iter().map(|said| &said[..24]).collect();
-        let expected = [
-            "waiting for 3 more store",
-            "waiting for 2 more store",
-            "waiting for 1 more store",
-            "the first range is being",
-        ];
-        assert_eq!(begins, expected);
     }
 
     #[test]

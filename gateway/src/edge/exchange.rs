@@ -4,7 +4,7 @@
 use std::{future::poll_fn, sync::Arc, time::Duration};
 
 use sharklock_proto::{
-    CallKind, WATCH_WAITS_MAX,
+    CallKind, Unanswered, WATCH_WAITS_MAX,
     internal::v1::{store_call, store_reply::Body},
 };
 use sharklock_rangemap::Hops;
@@ -77,14 +77,18 @@ impl Exchange {
     }
 }
 
-/// Asks a store or one range and waits for its answer, at most for the configured deadline. A call that was
+/// Asks a store or one range and waits for its answer, at most for the deadline of such calls. A call that was
 /// certainly not done is tried again until then; one that may have been done is the caller's to
 /// repeat.
 pub(super) async fn ask(host: &Arc<Host>, checked: Checked) -> Result<Body, Failure> {
     let kind = checked.body().kind();
     // A question that waits for something new may rightly be answered only then.
     let waits = if kind == CallKind::WatchLock { WATCH_WAITS_MAX } else { Duration::ZERO };
-    let deadline = Instant::now() + waits + host.config.unary_deadline;
+    let answered_within = match kind.unanswered() {
+        Unanswered::AskAgain => host.config.look_deadline,
+        Unanswered::MayBeDone | Unanswered::Nothing => host.config.unary_deadline,
+    };
+    let deadline = Instant::now() + waits + answered_within;
     let exchange = Exchange::open(host, kind)?;
     let mut hops = Hops::default();
     let mut attempt = 0;

@@ -76,6 +76,7 @@ impl Host {
         if let Some(told) = &config.cluster {
             cluster.take(&told.to_bytes()).expect("it is the first");
         }
+        cluster.call(&config.cluster_name);
         let streams_max = config.streams_max;
         Self {
             unread: Quota::whole(config.unread_bytes_max),

@@ -130,7 +130,8 @@ fn descriptor(range_id: u64, start: &str, end: &str, version: u64) -> RangeDescr
 /// A gateway to ranges that begin there, and that holds these names.
 async fn gateway(starts: &[&str], held: &[&str]) -> (Arc<Host>, Arc<Stores>) {
     let metrics = Arc::new(Metrics::new(&Registry::new()).expect("a fresh registry"));
-    let config = Config { unary_deadline: Duration::from_secs(60), ..Config::default() };
+    let within = Duration::from_secs(60);
+    let config = Config { unary_deadline: within, look_deadline: within, ..Config::default() };
     let host = Arc::new(Host::new(config, None, metrics));
     let ends = starts.iter().skip(1).copied().chain([""]);
     let of = |(at, (start, end)): (usize, (&&str, &str))| {

@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep};
 use tonic::Code;
 
 use super::{
+    cluster_view::cluster_name,
     directory::Directory,
     fan_out::{Bounds, FanOut},
     host::Host,
@@ -165,6 +166,9 @@ pub(super) async fn keep_asking(host: Arc<Host>) {
     let Some(masters) = host.masters.clone() else { return std::future::pending().await };
     loop {
         host.master_words.ask(&masters, host.cluster.id()).await;
+        if let Some(name) = cluster_name(&host.master_words.words()) {
+            host.cluster.call(&name);
+        }
         sleep(match host.cluster.id() {
             Some(_) => ASK_EVERY,
             None => ASK_EVERY_FORMING,

@@ -29,6 +29,7 @@ mod status;
 mod stores;
 mod unread;
 mod verdict;
+mod warnings;
 
 use std::{
     sync::{Arc, Weak},
@@ -112,6 +113,9 @@ pub struct Config {
     pub limits: RequestLimits,
     /// How long a unary call waits for a store's answer. A queued Acquire waits as long as it says.
     pub unary_deadline: Duration,
+    /// The same for one without effects, which its caller may repeat: short enough that whoever asks for
+    /// some seconds hears why there is no answer.
+    pub look_deadline: Duration,
     /// Calls that wait for stores; acquires stop at half of it (D16).
     pub calls_open_max: usize,
     /// Session streams and unary calls open at a time: Session streams may use half of it, and unary
@@ -154,6 +158,7 @@ impl Default for Config {
             cluster: None,
             limits: RequestLimits::default(),
             unary_deadline: Duration::from_secs(5),
+            look_deadline: Duration::from_millis(2_500),
             calls_open_max: 65_536,
             streams_max: 65_536,
             streams_per_ip_max: 8_192,

@@ -8,6 +8,7 @@ use sharklock_proto::{
     v1::{ListRangesResponse, RangeStatus, RangeTotals},
 };
 
+use super::warnings::{About, Warning};
 use crate::{
     failure::{Failure, Reason},
     validate::{RangeList, Which},
@@ -25,9 +26,6 @@ const AWAITED_WARNED: u64 = 16;
 const SHOWN_MAX: usize = 10;
 /// And of those at most so many.
 const SHOWN_IN_TROUBLE_MAX: usize = 100;
-/// A status warns of so many ranges one by one.
-const WARNED_MAX: usize = 10;
-
 /// The store that describes itself.
 pub(super) fn store_id(description: &StoreDescription) -> u64 {
     description.store.as_ref().map_or(0, |store| store.store_id)
@@ -51,7 +49,7 @@ pub(super) fn ranges(described: &[StoreDescription]) -> Vec<RangeStatus> {
     }
     let answered: BTreeSet<u64> = described.iter().map(store_id).collect();
     let complete = |(_, range): (bool, &RangeStatus)| RangeStatus {
-        waits_for: waits_for(range, &answered),
+        waits_for: faults(range, &answered).into_iter().map(|it| it.text).collect(),
         ..range.clone()
     };
     let mut ranges: Vec<_> = ranges.into_values().map(complete).collect();
@@ -66,41 +64,50 @@ fn rank((leads, range): (bool, &RangeStatus)) -> (u64, bool, u64, u64, u64) {
     (range.term, leads, at.version, at.conf_ver, at.applied_index)
 }
 
-/// What a range waits for, or lacks; a sentence each.
-fn waits_for(range: &RangeStatus, answered: &BTreeSet<u64>) -> Vec<String> {
-    let mut sentences = Vec::new();
+/// What a range waits for, or lacks.
+pub(super) fn faults(range: &RangeStatus, answered: &BTreeSet<u64>) -> Vec<Warning> {
+    let mut faults = Vec::new();
+    let mut push = |about, text| faults.push(Warning { about, text });
     let RangeStatus { range_id, leader_store_id, replicas, .. } = range;
     let RangeStatus { awaited_range_id: awaited, log_bytes, log_bytes_max, .. } = range;
     if *leader_store_id == 0 {
-        sentences.push(format!("range {range_id} has no leader: its locks wait"));
+        let text = format!("range {range_id} has no leader: its locks wait");
+        push(About::Leaderless(*range_id), text);
     } else if !answered.contains(leader_store_id) {
-        sentences.push(format!(
+        let text = format!(
             "range {range_id} has no leader that answers: store {leader_store_id} led it last"
-        ));
+        );
+        push(About::Leaderless(*range_id), text);
     }
     if *awaited != 0 && *log_bytes > log_bytes_max / AWAITED_WARNED {
-        sentences.push(format!(
+        let text = format!(
             "nobody has led range {awaited} since it was split off range {range_id}; the log that is \
              kept for it takes {log_bytes} bytes, and beyond {log_bytes_max} nobody can acquire in \
              range {range_id}"
-        ));
+        );
+        push(About::Leaderless(*awaited), text);
     }
     // Of one that is new nothing is known yet.
     for replica in replicas.iter().filter(|replica| !replica.is_leader && !replica.is_new) {
         let (store, lag) = (replica.store_id, replica.lag);
         if replica.in_snapshot {
-            sentences.push(format!("store {store} is being sent a snapshot of range {range_id}"));
+            let text = format!("store {store} is being sent a snapshot of range {range_id}");
+            push(About::Cluster, text);
         } else if !replica.is_active {
             let lacks =
                 if lag == 0 { String::new() } else { format!(", which lacks {lag} entries") };
-            sentences.push(format!(
+            let text = format!(
                 "the leader of range {range_id} does not hear of its replica on store {store}{lacks}"
-            ));
+            );
+            push(About::Store(store), text);
         } else if lag > LAG_WARNED {
-            sentences.push(format!("store {store} lacks {lag} entries of range {range_id}"));
+            push(
+                About::Store(store),
+                format!("store {store} lacks {lag} entries of range {range_id}"),
+            );
         }
     }
-    sentences
+    faults
 }
 
 /// Sums over all ranges.
@@ -124,20 +131,6 @@ pub(super) fn shown(mut ranges: Vec<RangeStatus>) -> Vec<RangeStatus> {
         ranges.truncate(SHOWN_IN_TROUBLE_MAX);
     }
     ranges
-}
-
-/// What a status says of ranges: the first that wait for something one by one, and how many more.
-pub(super) fn warn_of_ranges(ranges: &[RangeStatus], warnings: &mut Vec<String>) {
-    let mut waiting = ranges.iter().filter(|range| !range.waits_for.is_empty());
-    let first = waiting.by_ref().take(WARNED_MAX);
-    warnings.extend(first.flat_map(|range| range.waits_for.iter().cloned()));
-    match waiting.count() {
-        0 => {}
-        1 => warnings.push("1 more range waits for something: list all ranges".to_owned()),
-        more => {
-            warnings.push(format!("{more} more ranges wait for something: list all ranges"));
-        }
-    }
 }
 
 /// A page of ranges.
@@ -187,7 +180,7 @@ pub(super) fn find(ranges: Vec<RangeStatus>, which: &Which) -> Result<RangeStatu
 mod tests {
     use sharklock_proto::v1::{Position, StoreStatus};
 
-    use super::*;
+    use super::{super::warnings, *};
 
     fn range(range_id: u64, start: &str, end: &str, version: u64) -> RangeStatus {
         let position = Some(Position { range_id, version, ..Position::default() });
@@ -302,13 +295,13 @@ mod tests {
         assert_eq!(ids(&shown(many)), [3, 500]);
         let broken: Vec<_> = (0..300).collect();
         let bad = of(1_000, &broken);
-        let mut warnings = Vec::new();
-        warn_of_ranges(&bad, &mut warnings);
-        assert_eq!(
-            (warnings.len(), warnings[0].as_str()),
-            (11, "range 0 has no leader: its locks wait")
-        );
-        assert_eq!(warnings[10], "290 more ranges wait for something: list all ranges");
+        let warnings = warnings::of_ranges(&bad, &[1].into());
+        let first = Warning {
+            about: About::Leaderless(0),
+            text: "range 0 has no leader: its locks wait".to_owned(),
+        };
+        assert_eq!((warnings.len(), &warnings[0]), (11, &first));
+        assert_eq!(warnings[10].text, "290 more ranges wait for something: list all ranges");
         assert_eq!(shown(bad).len(), 100);
     }
 }

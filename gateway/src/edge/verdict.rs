@@ -1,10 +1,17 @@
 //! What is the matter with a cluster, in one piece: the cause that explains most, what goes on in spite
 //! of it, what waits, and what to do next. Pure.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use sharklock_proto::v1::{
     GetStatusResponse, MasterStatus, RangeStatus, RangeTotals, StoreDuty, StoreLiveness,
     StoreStatus,
 };
+
+use super::warnings::About;
+
+/// A healthy disk syncs in less, by far: microseconds.
+const SYNC_SLOW_US: u64 = 200_000;
 
 /// See the module. All is empty where nothing is the matter.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -13,6 +20,41 @@ pub(super) struct Verdict {
     pub(super) works: String,
     pub(super) waits: String,
     pub(super) next_step: String,
+    pub(super) told: Told,
+}
+
+/// Whom a verdict names, or counts: a warning that says no more than that is not needed beside it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Told {
+    /// The addresses of masters.
+    masters: BTreeSet<String>,
+    /// The ids of stores.
+    stores: BTreeSet<u64>,
+    /// Every range that has no leader.
+    leaderless: bool,
+    /// The lack of stores for the first range.
+    bootstrap: bool,
+}
+
+impl Told {
+    pub(super) fn explains(&self, about: &About) -> bool {
+        match about {
+            About::Master(address) => self.masters.contains(address),
+            About::Store(id) => self.stores.contains(id),
+            About::Leaderless(_) => self.leaderless,
+            About::Bootstrap => self.bootstrap,
+            About::Cluster => false,
+        }
+    }
+
+    /// These servers are silent.
+    fn silent(servers: &Silent<'_>) -> Self {
+        Self {
+            masters: servers.masters.iter().map(|it| it.address.clone()).collect(),
+            stores: servers.stores.iter().map(|it| it.store_id).collect(),
+            ..Self::default()
+        }
+    }
 }
 
 /// What a verdict is made of beside the picture.
@@ -41,7 +83,7 @@ pub(super) fn verdict(
         return forming(&picture.masters);
     }
     if facts.has_masters && !facts.is_led {
-        return without_masters(&picture.masters, totals);
+        return without_masters(picture, totals);
     }
     if let Some(missing) = facts.stores_missing {
         return without_ranges(missing);
@@ -49,20 +91,11 @@ pub(super) fn verdict(
     if totals.led < totals.ranges {
         return without_leaders(picture, &leaderless, totals);
     }
-    let silent: Vec<_> = picture.stores.iter().filter(|store| is_missed(store)).collect();
+    let silent = Silent::of(picture, |master| !is_heard(master));
     if !silent.is_empty() {
-        return without_stores(&silent);
+        return without_servers(&silent);
     }
-    let down: Vec<_> = picture.masters.iter().filter(|master| !is_heard(master)).collect();
-    if !down.is_empty() {
-        return Verdict {
-            problem: format!("{} {}", masters_named(&down), do_not_answer(down.len())),
-            works: "everything: the masters have a majority".to_owned(),
-            waits: String::new(),
-            next_step: format!("start {}", masters_named(&down)),
-        };
-    }
-    Verdict::default()
+    slow_disk(&picture.stores).unwrap_or_default()
 }
 
 fn forming(masters: &[MasterStatus]) -> Verdict {
@@ -80,18 +113,20 @@ fn forming(masters: &[MasterStatus]) -> Verdict {
         waits: "everything".to_owned(),
         next_step: match silent[..] {
             [] => "wait some seconds; if it stays so, read the logs of the masters".to_owned(),
-            _ => format!(
-                "start {}, with the same list of masters as the others",
-                masters_named(&silent)
-            ),
+            _ => {
+                let silent = listed(silent.iter().map(|master| one_master(master)));
+                format!("start {silent}, with the same list of masters as the others")
+            }
         },
+        told: Told::default(),
     }
 }
 
-fn without_masters(masters: &[MasterStatus], totals: RangeTotals) -> Verdict {
-    let answering = masters.iter().filter(|master| master.answers).count();
-    let silent: Vec<_> = masters.iter().filter(|master| !master.answers).collect();
-    let needed = masters.len() / 2 + 1;
+fn without_masters(picture: &GetStatusResponse, totals: RangeTotals) -> Verdict {
+    let masters = &picture.masters;
+    let voters = || masters.iter().filter(|master| master.is_voter);
+    let answering = voters().filter(|master| master.answers).count();
+    let needed = voters().count() / 2 + 1;
     let since = masters.iter().filter(|it| it.answers).map(|it| it.leaderless_ms).max();
     let since = match since {
         Some(ms) if ms >= 1_000 => format!(", for {} s", ms / 1_000),
@@ -104,17 +139,17 @@ fn without_masters(masters: &[MasterStatus], totals: RangeTotals) -> Verdict {
         count => format!("; and {count} ranges have no leader"),
     };
     let lost = answering < needed;
+    let count = voters().count();
     let problem = match lost {
         true => format!(
-            "the masters have no majority{since}: {answering} of {} answer, {needed} are needed{ranges}",
-            masters.len()
+            "the masters have no majority{since}: {answering} of {count} answer, {needed} are needed{ranges}"
         ),
-        false => format!(
-            "no master leads{since}, although {answering} of {} answer{ranges}",
-            masters.len()
-        ),
+        false => {
+            format!("no master leads{since}, although {answering} of {count} answer{ranges}")
+        }
     };
     let orders = "splits, moves, repairs, new stores, and every order of an operator";
+    let silent = Silent::of(picture, |master| !master.answers);
     Verdict {
         problem,
         works: what_works(totals),
@@ -123,13 +158,14 @@ fn without_masters(masters: &[MasterStatus], totals: RangeTotals) -> Verdict {
             _ => format!("the locks of ranges without a leader; {orders}"),
         },
         next_step: match lost {
-            true => format!("start {}", masters_named(&silent)),
+            true => silent.start(),
             false => {
                 "look again in some seconds: an election may be under way; if it stays so, read \
                       the logs of the masters"
                     .to_owned()
             }
         },
+        told: Told { leaderless: true, ..Told::silent(&silent) },
     }
 }
 
@@ -147,6 +183,7 @@ fn without_ranges(missing: usize) -> Verdict {
             1 => "start 1 more data server".to_owned(),
             _ => format!("start {missing} more data servers"),
         },
+        told: Told { bootstrap: true, ..Told::default() },
     }
 }
 
@@ -161,13 +198,14 @@ fn without_leaders(
     let voters = &first.voter_store_ids;
     let there = voters.iter().filter(|id| is_there(id)).count();
     let needed = voters.len() / 2 + 1;
-    let missing: Vec<_> = leaderless
-        .iter()
-        .flat_map(|range| &range.voter_store_ids)
-        .filter_map(|id| picture.stores.iter().find(|store| store.store_id == *id))
-        .filter(|store| is_missed(store))
-        .collect();
-    let missing = stores_named(&missing);
+    let is_wanted = |store: &&StoreStatus| {
+        leaderless.iter().any(|range| range.voter_store_ids.contains(&store.store_id))
+    };
+    let mut silent = Silent::of(picture, |master| !is_heard(master));
+    silent.stores.retain(is_wanted);
+    let nodes: BTreeSet<_> = silent.stores.iter().map(|store| &store.node).collect();
+    silent.masters.retain(|master| !master.node.is_empty() && nodes.contains(&master.node));
+    let is_missing = !silent.stores.is_empty();
     let which = match leaderless {
         [range] if range.leader_store_id != 0 => {
             format!("the leader of range {} does not answer", range.range_id)
@@ -185,32 +223,66 @@ fn without_leaders(
         }
         false => format!("{which}, although {there} of its {} replicas answer", voters.len()),
     };
+    let is_lost = is_missing && there < needed;
     Verdict {
         problem,
         works: what_works(totals),
         waits: "acquires, renewals and releases in that: its holders lose their locks with their leases, \
                 and nobody else gets these before it has a leader"
             .to_owned(),
-        next_step: match (missing.is_empty(), there < needed) {
-            (false, true) => format!(
-                "start {missing}; if these are lost for good, `sharklock recover ls` says how to go on"
+        next_step: match is_lost {
+            true => format!(
+                "{}; if the data is lost for good, `sharklock recover ls` says how to go on",
+                silent.start()
             ),
-            _ => "look again in some seconds: an election may be under way".to_owned(),
+            false => "look again in some seconds: an election may be under way".to_owned(),
+        },
+        told: Told {
+            leaderless: true,
+            ..if is_lost { Told::silent(&silent) } else { Told::default() }
         },
     }
 }
 
-fn without_stores(silent: &[&StoreStatus]) -> Verdict {
-    let names = stores_named(silent);
+fn without_servers(silent: &Silent<'_>) -> Verdict {
+    let names = silent.names();
+    let replaced = match silent.stores[..] {
+        [] => "",
+        _ => {
+            "; a store that stays away is replaced where there are others: `sharklock schedule show`"
+        }
+    };
     Verdict {
-        problem: format!("{names} {}", do_not_answer(silent.len())),
-        works: "every lock: all ranges have leaders".to_owned(),
+        problem: format!("{} {}", listed(names.iter().cloned()), do_not_answer(names.len())),
+        works: match silent.stores[..] {
+            [] => "everything: the masters have a majority".to_owned(),
+            _ => "every lock: all ranges have leaders".to_owned(),
+        },
         waits: String::new(),
-        next_step: format!(
-            "start {names}; a store that stays away is replaced where there are others: `sharklock \
-             schedule show`"
-        ),
+        next_step: format!("{}{replaced}", silent.start()),
+        told: Told::silent(silent),
     }
+}
+
+/// Half of the syncs of the last minute are so slow that every lock there waits for them.
+fn slow_disk(stores: &[StoreStatus]) -> Option<Verdict> {
+    let slow = stores.iter().filter(|store| store.answers && store.sync_p50_us >= SYNC_SLOW_US);
+    let slowest = slow.max_by_key(|store| store.sync_p50_us)?;
+    let StoreStatus { store_id, node, address, sync_p50_us, .. } = slowest;
+    let store = named("store", *store_id, node, address);
+    Some(Verdict {
+        problem: format!(
+            "the disk of {store} is slow: half of its syncs take {} ms or more",
+            sync_p50_us / 1_000
+        ),
+        works: "every lock, as slowly as that disk where it leads".to_owned(),
+        waits: String::new(),
+        next_step:
+            "look at that disk, and at what else writes to it; `sharklock schedule show` tells \
+                    whether leaders move away from it"
+                .to_owned(),
+        told: Told::default(),
+    })
 }
 
 fn what_works(RangeTotals { ranges, led, .. }: RangeTotals) -> String {
@@ -247,19 +319,67 @@ fn do_not_answer(count: usize) -> &'static str {
     if count == 1 { "does not answer" } else { "do not answer" }
 }
 
+/// Servers that should answer and do not.
+struct Silent<'a> {
+    masters: Vec<&'a MasterStatus>,
+    stores: Vec<&'a StoreStatus>,
+}
+
+impl<'a> Silent<'a> {
+    /// Stores that are missed, and masters: `is_silent` of them, and those of the same nodes that do not
+    /// answer this gateway either, although the leading master may not miss them yet.
+    fn of(picture: &'a GetStatusResponse, is_silent: impl Fn(&MasterStatus) -> bool) -> Self {
+        let stores: Vec<_> = picture.stores.iter().filter(|store| is_missed(store)).collect();
+        let is_beside = |master: &MasterStatus| {
+            let of_its_node = |store: &&StoreStatus| store.node == master.node;
+            !master.answers && !master.node.is_empty() && stores.iter().any(of_its_node)
+        };
+        let masters = picture.masters.iter().filter(|it| is_silent(it) || is_beside(it)).collect();
+        Self { masters, stores }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.masters.is_empty() && self.stores.is_empty()
+    }
+
+    /// Each process once, by the name that people gave it.
+    fn names(&self) -> Vec<String> {
+        let mut nodes: BTreeMap<&str, Vec<(&str, u64, &str)>> = BTreeMap::new();
+        for it in &self.masters {
+            nodes.entry(&it.node).or_default().push(("master", it.member_id, &it.address));
+        }
+        for it in &self.stores {
+            nodes.entry(&it.node).or_default().push(("store", it.store_id, &it.address));
+        }
+        let mut names = Vec::new();
+        for (node, mut roles) in nodes {
+            roles.sort_unstable();
+            match (node, &roles[..]) {
+                ("", _) => names.extend(roles.iter().map(|(it, id, at)| named(it, *id, "", at))),
+                (_, [(it, id, at)]) => names.push(named(it, *id, node, at)),
+                _ => {
+                    let roles = roles.iter().map(|(it, id, at)| named(it, *id, "", at));
+                    names.push(format!("{node} ({})", roles.collect::<Vec<_>>().join(", ")));
+                }
+            }
+        }
+        names
+    }
+
+    /// What to do about them. A process that takes connections and says nothing may stand still.
+    fn start(&self) -> String {
+        let stands_still = |store: &&&StoreStatus| store.is_linked && !store.answers;
+        let paused = if self.stores.iter().any(|store| stands_still(&store)) {
+            ", or resume it if it stands still (SIGSTOP, swapping)"
+        } else {
+            ""
+        };
+        format!("start {}{paused}", listed(self.names().into_iter()))
+    }
+}
+
 fn one_master(master: &MasterStatus) -> String {
     named("master", master.member_id, &master.node, &master.address)
-}
-
-fn masters_named(masters: &[&MasterStatus]) -> String {
-    listed(masters.iter().map(|master| one_master(master)))
-}
-
-fn stores_named(stores: &[&StoreStatus]) -> String {
-    let mut stores = stores.to_vec();
-    stores.sort_by_key(|store| store.store_id);
-    stores.dedup_by_key(|store| store.store_id);
-    listed(stores.iter().map(|it| named("store", it.store_id, &it.node, &it.address)))
 }
 
 /// `store 2 (node-3, 127.0.0.1:7910)`.
@@ -291,6 +411,7 @@ mod tests {
             node: format!("node-{id}"),
             answers,
             is_up: answers,
+            is_voter: true,
             ..MasterStatus::default()
         }
     }
@@ -348,10 +469,11 @@ mod tests {
             "the masters have no majority, for 42 s: 1 of 3 answer, 2 are needed"
         );
         assert!(told.works.starts_with("locks are acquired"), "{told:?}");
-        assert_eq!(
-            told.next_step,
-            "start master 2 (node-2, h2:7720) and master 3 (node-3, h3:7720)"
-        );
+        let node = |id| format!("node-{id} (master {id} at h{id}:7720, store {id} at h{id}:7710)");
+        assert_eq!(told.next_step, format!("start {} and {}", node(2), node(3)));
+        seen.masters[1].is_voter = false;
+        let told = verdict(&seen, &ranges, facts);
+        assert!(told.problem.ends_with("1 of 2 answer, 2 are needed"), "{told:?}");
         ranges[0].leader_store_id = 0;
         let told = verdict(&picture(&[1], &ranges), &ranges, facts);
         assert!(told.problem.ends_with("; and 1 range has no leader"), "{told:?}");
@@ -385,8 +507,7 @@ mod tests {
         let told = verdict(&picture(&[1], &ranges), &ranges, WELL);
         assert_eq!(told.problem, "range 7 has no leader: 1 of its 3 replicas answer, 2 are needed");
         assert_eq!(told.works, "locks are acquired, renewed and released in 1 of 2 ranges");
-        let start = "start store 2 (node-2, h2:7710) and store 3 (node-3, h3:7710); if ";
-        assert!(told.next_step.starts_with(start), "{told:?}");
+        assert!(told.next_step.starts_with("start node-2 (master 2 at h2:7720, "), "{told:?}");
         let told = verdict(&picture(&[1, 3], &ranges), &ranges, WELL);
         assert_eq!(told.problem, "range 7 has no leader, although 2 of its 3 replicas answer");
         let told = verdict(&picture(&[2, 3], &[range(1, 1)]), &[range(1, 1)], WELL);
@@ -399,12 +520,27 @@ mod tests {
     fn one_that_is_down_is_named_with_what_goes_on() {
         let ranges = [range(1, 1)];
         let told = verdict(&picture(&[1, 2], &ranges), &ranges, WELL);
-        assert_eq!(told.problem, "store 3 (node-3, h3:7710) does not answer");
+        let node = "node-3 (master 3 at h3:7720, store 3 at h3:7710)";
+        assert_eq!(told.problem, format!("{node} does not answer"));
+        for about in [About::Master("h3:7720".to_owned()), About::Store(3)] {
+            assert!(told.told.explains(&about), "{about:?}");
+        }
+        assert!(!told.told.explains(&About::Store(2)) && !told.told.explains(&About::Cluster));
         let mut seen = picture(&[1, 2], &ranges);
+        (seen.masters[2].is_up, seen.stores[2].is_linked) = (true, true);
+        let told = verdict(&seen, &ranges, WELL);
+        assert_eq!(told.problem, format!("{node} does not answer"));
+        assert!(told.next_step.contains("resume it if it stands still"), "{told:?}");
+        seen.masters[2].is_up = false;
         seen.stores.truncate(2);
         let told = verdict(&seen, &ranges, WELL);
         assert_eq!(told.problem, "master 3 (node-3, h3:7720) does not answer");
         seen.masters.truncate(2);
         assert_eq!(verdict(&seen, &ranges, WELL), Verdict::default());
+        seen.stores[1].sync_p50_us = 301_000;
+        let told = verdict(&seen, &ranges, WELL);
+        let slow =
+            "the disk of store 2 (node-2, h2:7710) is slow: half of its syncs take 301 ms or more";
+        assert_eq!(told.problem, slow);
     }
 }

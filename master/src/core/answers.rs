@@ -178,6 +178,7 @@ impl MasterCore {
                     member_id: id.0,
                     ident: member.ident.to_wire(),
                     address: member.address.clone(),
+                    is_learner: !self.votes(*id),
                 })
                 .collect(),
             ..DescribeMasterResponse::default()

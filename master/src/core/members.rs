@@ -118,6 +118,7 @@ impl MasterCore {
                 member_id: id.0,
                 ident: it.member.ident.to_wire(),
                 address: it.member.address.clone(),
+                is_learner: !self.votes(id),
             };
             let members = members.iter().map(of).collect();
             return Ok(Reply::Joined(JoinResponse { member_id: id.0, members, ..answer }));
