@@ -3,6 +3,9 @@
 
 .PHONY: help dev test long release
 
+# `sharklock version` tells it.
+export SHARKLOCK_COMMIT ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null)
+
 help:
 	@echo 'make dev       build, and run a lock service on this machine (ARGS="--ephemeral" and the like)'
 	@echo 'make test      every check and every test'
@@ -20,4 +23,4 @@ long:
 
 release:
 	@scripts/setup.sh
-	SHARKLOCK_COMMIT=$$(git rev-parse --short=12 HEAD) cargo build --release --locked --package sharklock-cli
+	cargo build --release --locked --package sharklock-cli

@@ -148,8 +148,8 @@ wrong-port() {
 }
 two-clusters() {
   echo 'The endpoints belong to two clusters.'
-  cluster --nodes 1
-  "$binary" dev --ephemeral --listen 127.0.0.1:12700 --admin-listen 127.0.0.1:12790 \
+  cluster --nodes 1 --cluster-name prod
+  "$binary" dev --ephemeral --cluster-name staging --listen 127.0.0.1:12700 --admin-listen 127.0.0.1:12790 \
     >"$dir/second" 2>>"$dir/log" &
   servers+=($!)
   wait_for 'the second to start' 60 grep -q 'Ctrl-C' "$dir/second"

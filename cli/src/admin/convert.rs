@@ -99,12 +99,18 @@ pub fn status(seen: GetStatusResponse) -> Status {
         cluster_name: seen.cluster_name,
         version: seen.version,
         node: seen.node,
+        // A gateway reads its clock last of all, when everybody whom it asks has answered.
+        clock_ahead_ms: match seen.unix_ms {
+            0 => 0,
+            there => there as i64 - WallTime::now().unix_ms as i64,
+        },
         healthy: all_led && seen.warnings.is_empty() && seen.problem.is_empty(),
         problem: seen.problem,
         works: seen.works,
         waits: seen.waits,
         next_step: seen.next_step,
         warnings: seen.warnings,
+        unexplained_warnings: seen.unexplained_warnings,
         masters: seen.masters.into_iter().map(master).collect(),
         stores: seen.stores.into_iter().map(store).collect(),
         range_totals: RangeTotals {

@@ -7,7 +7,7 @@ use sharklock_client::{Client, FencingToken};
 
 use super::{
     convert, show,
-    view::{Lock, Party, Position, WallTime, Wide},
+    view::{Lock, OneLock, Party, Position, WallTime, Wide},
 };
 use crate::{
     args::ForceReleaseArgs,
@@ -16,6 +16,8 @@ use crate::{
     render::{counted, printable, short, table, thousands},
 };
 
+/// A hold has ended after so long at the latest, whatever its lease: 600 s and one percent.
+const LEASE_MAX_MS: u64 = 606_000;
 /// Waiters that a plan shows to people.
 const WAITERS_SHOWN: usize = 8;
 
@@ -87,11 +89,7 @@ pub struct PlannedTurn {
 pub async fn force_release(client: &Client, args: ForceReleaseArgs) -> Result<u8, Failure> {
     let token = args.token.map(FencingToken::from_u64);
     let done = match args.dry_run {
-        true => {
-            let seen = client.get_lock(&args.name).await.map_err(convert::failure)?;
-            let seen = convert::one_lock(&args.name, seen);
-            ForceRelease::planned(seen.position, &args, seen.lock.unwrap_or_default())
-        }
+        true => plan(client, &args, token).await?,
         false => {
             let operator = identity::default_owner();
             let done =
@@ -109,7 +107,37 @@ pub async fn force_release(client: &Client, args: ForceReleaseArgs) -> Result<u8
     Ok(if done.found { OK } else { NOTHING })
 }
 
+/// Looks what a force-release would do.
+async fn plan(
+    client: &Client,
+    args: &ForceReleaseArgs,
+    token: Option<FencingToken>,
+) -> Result<ForceRelease, Failure> {
+    let seen = client.get_lock(&args.name).await.map_err(convert::failure)?;
+    let OneLock { position, lock, .. } = convert::one_lock(&args.name, seen);
+    let lock = lock.unwrap_or_default();
+    // A look does not name all holders of the largest locks.
+    let is_whole = lock.holders.len() == lock.holders_count as usize;
+    let mut planned = ForceRelease::planned(position, args, lock);
+    if let Some(token) = token.filter(|_| !planned.found && !is_whole) {
+        let checked = client.check_token(&args.name, token).await.map_err(convert::failure)?;
+        if checked.live {
+            planned.finds_unnamed(args.now);
+        }
+    }
+    Ok(planned)
+}
+
 impl ForceRelease {
+    /// The hold that is meant is there, and the look has not named it.
+    fn finds_unnamed(&mut self, now: bool) {
+        self.found = true;
+        let Some(plan) = &mut self.plan else { return };
+        let staying = plan.staying_count.0.saturating_sub(1);
+        (plan.ends_count, plan.staying_count) = (Wide(1), Wide(staying));
+        plan.ends_within_ms = Wide(if now { 0 } else { LEASE_MAX_MS });
+    }
+
     fn planned(position: Position, args: &ForceReleaseArgs, lock: Lock) -> Self {
         let is_meant = |holder: &Party| args.token.is_none_or(|token| holder.token == Wide(token));
         let (holders, staying): (Vec<_>, Vec<_>) = lock.holders.into_iter().partition(is_meant);
@@ -366,6 +394,10 @@ mod tests {
         let (whole, text) = (plan.plan.as_ref().expect("a dry run has one"), plan.table(NOW));
         assert!(text.contains("1 hold would end within 10s, 1 would stay, 2 waiting"), "{text}");
         assert_eq!(whole.waiters.iter().map(|it| it.gets_it).collect::<Vec<_>>(), [true, false]);
-        assert!(!planned(" --dry-run --token 9", sharers(), vec![]).found);
+        let mut unnamed = planned(" --dry-run --token 9", sharers(), vec![]);
+        assert!(!unnamed.found);
+        unnamed.finds_unnamed(false);
+        let told = unnamed.table(WallTime::default());
+        assert!(told.contains("1 hold would end within 10m06s, 1 would stay"), "{told}");
     }
 }

@@ -27,6 +27,8 @@ use crate::{
 pub struct Master {
     /// Given once, never reused.
     pub member_id: Wide,
+    /// What people call its process; empty: that is not known.
+    pub node: String,
     /// Where the cluster reaches it.
     pub address: String,
     /// `voter`, or `learner` while it does not vote.
@@ -69,6 +71,7 @@ impl From<MasterStatus> for Master {
     fn from(seen: MasterStatus) -> Self {
         Self {
             member_id: Wide(seen.member_id),
+            node: seen.node,
             address: seen.address,
             role: if seen.is_voter { "voter" } else { "learner" },
             is_leader: seen.is_leader,
@@ -107,11 +110,12 @@ impl MasterList {
             let step = match (master.step.is_empty(), master.is_leaving) {
                 (true, true) => "is to go".to_owned(),
                 (true, false) => "-".to_owned(),
-                (false, _) => printable(&master.step),
+                (false, _) => master.step.clone(),
             };
             vec![
                 master.member_id.0.to_string(),
-                printable(&master.address),
+                master.node.clone(),
+                master.address.clone(),
                 master.role.to_owned(),
                 state.to_owned(),
                 master.lag.0.to_string(),
@@ -119,14 +123,14 @@ impl MasterList {
             ]
         };
         let waits = |address: &String| {
-            let step = format!("sharklock masters add {}", printable(address));
-            ["-", &printable(address), "-", "waits", "-", &step].map(str::to_owned).to_vec()
+            let step = format!("sharklock masters add {address}");
+            ["-", "", address, "-", "waits", "-", &step].map(str::to_owned).to_vec()
         };
         let rows: Vec<_> =
             self.masters.iter().map(row).chain(self.waiting.iter().map(waits)).collect();
         let voters = self.masters.iter().filter(|master| master.role == "voter").count();
         let up = self.masters.iter().filter(|it| it.role == "voter" && it.is_up).count();
-        let all = table(&["MASTER", "ADDRESS", "ROLE", "STATE", "LAG", "STEP"], &rows);
+        let all = table(&["MASTER", "NODE", "ADDRESS", "ROLE", "STATE", "LAG", "STEP"], &rows);
         let majority = voters / 2 + 1;
         format!("{all}\n{up} of {voters} voters up; {majority} are needed\n")
     }
@@ -260,6 +264,7 @@ mod tests {
     fn master(member_id: u64) -> MasterStatus {
         MasterStatus {
             member_id,
+            node: format!("node-{member_id}"),
             address: format!("host-{member_id}:7720"),
             is_leader: member_id == 1,
             is_up: member_id != 2,
@@ -281,12 +286,12 @@ mod tests {
         list.masters[2].lag = Wide(7);
         list.waiting = vec!["host-5:7720".to_owned()];
         let expected = "\
-MASTER  ADDRESS      ROLE     STATE  LAG  STEP
-1       host-1:7720  voter    leads  0    -
-2       host-2:7720  voter    down   0    is to go
-4       host-4:7720  learner  up     7    \
+MASTER  NODE    ADDRESS      ROLE     STATE  LAG  STEP
+1       node-1  host-1:7720  voter    leads  0    -
+2       node-2  host-2:7720  voter    down   0    is to go
+4       node-4  host-4:7720  learner  up     7    \
                                 master 4 votes once it has caught up: it lacks 7 entries
--       host-5:7720  -        waits  -    sharklock masters add host-5:7720
+-       -       host-5:7720  -        waits  -    sharklock masters add host-5:7720
 
 1 of 2 voters up; 2 are needed
 ";

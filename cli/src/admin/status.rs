@@ -5,7 +5,10 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::{ranges::Range, view::Wide};
-use crate::render::{printable, short, table};
+use crate::{
+    doctor::clock_words,
+    render::{printable, short, table},
+};
 
 /// `status`.
 #[derive(Debug, Serialize)]
@@ -19,6 +22,8 @@ pub struct Status {
     pub version: String,
     /// What people call that process.
     pub node: String,
+    /// How far its wall clock is ahead of this machine's, milliseconds.
+    pub clock_ahead_ms: i64,
     /// Every range has a leader, and nothing is to be warned of.
     pub healthy: bool,
     /// What is the matter, in one sentence; empty: nothing.
@@ -31,6 +36,8 @@ pub struct Status {
     pub next_step: String,
     /// The faults of the cluster, a sentence each.
     pub warnings: Vec<String>,
+    /// Those of `warnings` that do not follow from `problem`: people are told of no others beside it.
+    pub unexplained_warnings: Vec<String>,
     /// Masters in order of their ids; while none leads, as each says of itself.
     pub masters: Vec<Master>,
     /// Data servers' disks.
@@ -134,7 +141,11 @@ impl Status {
     /// The cluster in blocks: what is wrong first.
     pub fn table(&self) -> String {
         let health = if self.healthy { "healthy" } else { "DEGRADED" };
-        let (cluster, version) = (printable(&self.cluster_id), printable(&self.version));
+        let version = printable(&self.version);
+        let cluster = match self.cluster_id.as_str() {
+            "" => "no cluster yet".to_owned(),
+            id => format!("cluster {}", printable(id)),
+        };
         let name = match self.cluster_name.as_str() {
             "" => String::new(),
             name => format!(" ({})", printable(name)),
@@ -143,7 +154,7 @@ impl Status {
             "" => String::new(),
             node => format!(", as gateway {} sees it", printable(node)),
         };
-        let mut text = format!("cluster {cluster}{name}, version {version}{seen_by}: {health}\n");
+        let mut text = format!("{cluster}{name}, version {version}{seen_by}: {health}\n");
         for (what, told) in [
             ("problem", &self.problem),
             ("works", &self.works),
@@ -154,21 +165,28 @@ impl Status {
                 text += &format!("{:<9}{}\n", format!("{what}:"), printable(told));
             }
         }
-        for warning in &self.warnings {
+        for warning in &self.unexplained_warnings {
             text += &format!("warning: {}\n", printable(warning));
+        }
+        let gateway = format!("gateway {}", printable(&self.node));
+        if let Some(clock) = clock_words(&gateway, self.clock_ahead_ms, "this machine's") {
+            text += &format!("note:    {clock}: times in tables and logs differ, leases do not\n");
         }
         if !self.masters.is_empty() {
             text.push('\n');
             text += &masters(&self.masters);
         }
-        text.push('\n');
-        text += &stores(&self.stores);
-        text.push('\n');
-        let are_all_shown = self.ranges.len() as u64 == self.range_totals.ranges.0;
-        if !are_all_shown {
+        if !self.stores.is_empty() {
+            text.push('\n');
+            text += &stores(&self.stores);
+        }
+        if self.range_totals.ranges.0 > 0 {
+            text.push('\n');
+        }
+        if self.ranges.len() as u64 != self.range_totals.ranges.0 {
             text += &sums(&self.range_totals);
         }
-        if are_all_shown || !self.ranges.is_empty() {
+        if !self.ranges.is_empty() {
             text += &ranges(&self.ranges);
         }
         text
@@ -238,21 +256,21 @@ fn stores(stores: &[Store]) -> String {
         vec![
             store.store_id.0.to_string(),
             store.node.clone(),
-            store.address.clone(),
             state_of_store(store),
             counted(store.replicas_count.to_string()),
             counted(store.leaders_count.to_string()),
+            micros(store.sync_p99_us),
+            told(memory(store)),
             told(since(store.uptime_ms)),
             told(store.syncs.0.to_string()),
             micros(store.sync_p50_us),
-            micros(store.sync_p99_us),
-            told(memory(store)),
+            store.address.clone(),
         ]
     };
     let rows: Vec<_> = stores.iter().map(row).collect();
     let header = [
-        "STORE", "NODE", "ADDRESS", "STATE", "REPLICAS", "LEADERS", "UP", "SYNCS", "SYNC P50",
-        "SYNC P99", "MEMORY",
+        "STORE", "NODE", "STATE", "REPLICAS", "LEADERS", "SYNC P99", "MEMORY", "UP", "SYNCS",
+        "SYNC P50", "ADDRESS",
     ];
     table(&header, &rows)
 }
@@ -271,19 +289,19 @@ fn ranges(ranges: &[Range]) -> String {
     let row = |range: &Range| {
         vec![
             range.range_id.0.to_string(),
-            range.names(),
             range.leader(),
             range.replicas(),
-            range.term.0.to_string(),
-            range.position.applied_index.0.to_string(),
             range.locks.0.to_string(),
             range.holds.0.to_string(),
             range.waiters.0.to_string(),
+            range.term.0.to_string(),
+            range.position.applied_index.0.to_string(),
+            range.names(),
         ]
     };
     let rows: Vec<_> = ranges.iter().map(row).collect();
     let header =
-        ["RANGE", "NAMES", "LEADER", "REPLICAS", "TERM", "APPLIED", "LOCKS", "HOLDS", "WAITERS"];
+        ["RANGE", "LEADER", "REPLICAS", "LOCKS", "HOLDS", "WAITERS", "TERM", "APPLIED", "NAMES"];
     table(&header, &rows)
 }
 
@@ -392,12 +410,14 @@ mod tests {
             cluster_name: "prod".into(),
             version: "0.0.0".into(),
             node: "node-1".into(),
+            clock_ahead_ms: -3_000,
             healthy: false,
             problem: "store 3 is down".into(),
             works: "every lock".into(),
             waits: String::new(),
             next_step: "start it".into(),
-            warnings: vec!["store 3 at 127.0.0.1:7730 is down".into()],
+            warnings: vec!["store 3 at 127.0.0.1:7730 is down".into(), "a disk is full".into()],
+            unexplained_warnings: vec!["a disk is full".into()],
             masters: vec![master(1), master(2), master(3)],
             stores: vec![store(1, "up"), store(3, "down")],
             range_totals: RangeTotals { ranges: Wide(1), led: Wide(1), ..RangeTotals::default() },
@@ -413,24 +433,26 @@ mod tests {
              problem: store 3 is down\n\
              works:   every lock\n\
              next:    start it\n\
-             warning: store 3 at 127.0.0.1:7730 is down\n\
+             warning: a disk is full\n\
+             note:    the wall clock of gateway node-1 is 3.0 s behind this machine's: times in \
+             tables and logs differ, leases do not\n\
              \n\
              MASTER  NODE    ADDRESS         STATE     TERM  LAG\n\
              1       node-1  127.0.0.1:7721  up        4     0\n\
              2       node-2  127.0.0.1:7722  leads     4     0\n\
              3       node-3  127.0.0.1:7723  DOWN 42s  4     -\n\
              \n\
-             STORE  NODE    ADDRESS         STATE     REPLICAS  LEADERS  UP     SYNCS  SYNC P50  \
-             SYNC P99  MEMORY\n\
-             1      node-1  127.0.0.1:7710  up        1         1        1m05s  7      0.30ms    \
-             1.25ms    1.5/1024.0 MiB\n\
-             3      node-3  127.0.0.1:7730  DOWN 12s  1         0        -      -      -         \
-             -         -\n\
+             STORE  NODE    STATE     REPLICAS  LEADERS  SYNC P99  MEMORY          UP     SYNCS  \
+             SYNC P50  ADDRESS\n\
+             1      node-1  up        1         1        1.25ms    1.5/1024.0 MiB  1m05s  7      \
+             0.30ms    127.0.0.1:7710\n\
+             3      node-3  DOWN 12s  1         0        -         -               -      -      \
+             -         127.0.0.1:7730\n\
              \n\
-             RANGE  NAMES         LEADER  REPLICAS                    TERM  APPLIED  LOCKS  HOLDS  \
-             WAITERS\n\
-             1      [begin, end)  1       1 2 (-40) 3 (silent, -900)  3     0        2      2      \
-             1\n"
+             RANGE  LEADER  REPLICAS                    LOCKS  HOLDS  WAITERS  TERM  APPLIED  \
+             NAMES\n\
+             1      1       1 2 (-40) 3 (silent, -900)  2      2      1        3     0        \
+             [begin, end)\n"
         );
     }
 
@@ -449,7 +471,7 @@ mod tests {
         let table = status.table();
         let sums = "\n1200 ranges, 1 WITHOUT A LEADER: 34000 locks, 33000 holds, 5 waiters\n\
                     1 wait for something; `sharklock ranges ls` lists all\n\
-                    RANGE  NAMES";
+                    RANGE  LEADER";
         assert!(table.contains(sums), "{table}");
         (status.range_totals.led, status.range_totals.in_trouble) = (Wide(1_200), Wide(0));
         status.ranges.clear();
@@ -467,7 +489,7 @@ mod tests {
         status.ranges[0].replicas.clear();
         let table = status.table();
         assert!(!table.contains("MASTER"), "{table}");
-        assert!(table.contains("1      [begin, end)  none    1 2 3     3"), "{table}");
+        assert!(table.contains("1      none    1 2 3     2"), "{table}");
     }
 
     #[test]

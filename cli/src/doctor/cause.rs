@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 
 use sharklock_client::{NO_ANSWER, NOT_CONNECTED};
 
-use super::{Endpoint, Examination, Member, Verdict};
+use super::{Endpoint, Examination, Member, Verdict, clock_words};
 
-/// Clocks that are further apart confuse people who compare times: leases do not depend on them.
-const CLOCK_OFF_MS: u64 = 2_000;
 /// A healthy disk syncs in less, by far.
 const SYNC_SLOW_US: u64 = 200_000;
+/// Of fewer syncs the slowest of a hundred says nothing: a start has a few that are slow.
+const SYNCS_MIN: u64 = 100;
 
 /// Fills in cause, next step and verdict. `meant`: the cluster that is meant, if it was said.
 pub(super) fn find(examination: &mut Examination, meant: Option<&str>) {
@@ -50,7 +50,8 @@ fn likely(seen: &Examination, meant: Option<&str>) -> (Verdict, String, String) 
              times in tables and logs do",
         );
     }
-    if let Some(store) = seen.stores.iter().find(|it| it.sync_p99_us.0 >= SYNC_SLOW_US) {
+    let is_slow = |it: &&Member| it.sync_p99_us.0 >= SYNC_SLOW_US && it.syncs.0 >= SYNCS_MIN;
+    if let Some(store) = seen.stores.iter().find(is_slow) {
         let ms = store.sync_p99_us.0 / 1_000;
         return degraded(
             format!("the disk of {} is slow: 1 of 100 syncs takes {ms} ms or more", name(store)),
@@ -95,11 +96,6 @@ fn unreachable(silent: &[&Endpoint]) -> (String, String) {
             format!("{endpoint} is no gateway's port: {why}"),
             "name the port of a gateway with --endpoints".to_owned(),
         ),
-        "NO_CLUSTER" => (
-            why.clone(),
-            "start the masters that are missing, with the same list of masters as the others"
-                .to_owned(),
-        ),
         NO_ANSWER => (
             format!("{endpoint} takes connections and does not answer: its process stands still, or is \
                      no SharkLock"),
@@ -125,10 +121,8 @@ fn clock_off(seen: &Examination) -> Option<String> {
     let of_masters = seen.masters.iter().filter(|it| it.answers);
     let of_masters = of_masters.map(|it| (name(it), it.clock_ahead_ms, "the gateway's"));
     let worst = of_gateways.chain(of_masters).max_by_key(|(_, ahead, _)| ahead.unsigned_abs());
-    let (who, ahead, whose) = worst.filter(|(_, it, _)| it.unsigned_abs() >= CLOCK_OFF_MS)?;
-    let seconds = ahead.unsigned_abs() as f64 / 1e3;
-    let way = if ahead > 0 { "ahead of" } else { "behind" };
-    Some(format!("the wall clock of {who} is {seconds:.1} s {way} {whose}"))
+    let (who, ahead, whose) = worst?;
+    clock_words(&who, ahead, whose)
 }
 
 fn versions(seen: &Examination) -> Option<String> {
@@ -250,7 +244,9 @@ mod tests {
             with(&|seen| seen.masters.push(Member { clock_ahead_ms: -37_200, ..member("n2") }));
         assert_eq!(clock, "the wall clock of n2 (h:2) is 37.2 s behind the gateway's");
         let slow =
-            with(&|seen| seen.stores.push(Member { sync_p99_us: Wide(900_000), ..member("n3") }));
+            |syncs| Member { sync_p99_us: Wide(900_000), syncs: Wide(syncs), ..member("n3") };
+        assert_eq!(with(&|seen| seen.stores.push(slow(5))), "");
+        let slow = with(&|seen| seen.stores.push(slow(100)));
         assert_eq!(slow, "the disk of n3 (h:2) is slow: 1 of 100 syncs takes 900 ms or more");
         let old = with(&|seen| seen.stores.push(Member { version: "0".into(), ..member("n3") }));
         assert!(old.ends_with("n3 (h:2) is 0, others are 1"), "{old}");

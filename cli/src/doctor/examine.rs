@@ -5,7 +5,7 @@ use std::time::Duration;
 use sharklock_client::{CallError, Client, GetStatusResponse, NO_ANSWER};
 use tokio::time::timeout;
 
-use super::{Endpoint, Examination, Member};
+use super::{Endpoint, Examination, Member, READY};
 use crate::{
     admin::{WallTime, Wide},
     args::ReachArgs,
@@ -90,7 +90,7 @@ async fn admin(address: &str) -> String {
         return String::new();
     };
     match readiness(address).await {
-        Readiness::Ready => "ready".to_owned(),
+        Readiness::Ready => READY.to_owned(),
         Readiness::Lacks(what) => what,
         Readiness::Silent => String::new(),
     }
@@ -105,6 +105,7 @@ fn take_members(examination: &mut Examination, seen: GetStatusResponse) {
         version: master.version,
         clock_ahead_ms: master.clock_ahead_ms,
         sync_p99_us: Wide(0),
+        syncs: Wide(0),
     });
     examination.masters = masters.collect();
     let stores = seen.stores.into_iter().map(|store| Member {
@@ -115,6 +116,7 @@ fn take_members(examination: &mut Examination, seen: GetStatusResponse) {
         version: store.version,
         clock_ahead_ms: 0,
         sync_p99_us: Wide(store.sync_p99_us),
+        syncs: Wide(store.syncs),
     });
     examination.stores = stores.collect();
 }

@@ -5,6 +5,7 @@ mod cause;
 mod examine;
 
 use serde::Serialize;
+use sharklock_client::{NO_ANSWER, NOT_CONNECTED};
 
 use crate::{
     admin::Wide,
@@ -14,6 +15,9 @@ use crate::{
     runtime,
     version::VERSION,
 };
+
+/// What an admin port says of a process that lacks nothing.
+const READY: &str = "ready";
 
 /// `doctor`.
 #[derive(Debug, Serialize)]
@@ -83,6 +87,8 @@ pub struct Member {
     pub clock_ahead_ms: i64,
     /// 99th percentile of a store's durable writes, microseconds; 0: none, or not known.
     pub sync_p99_us: Wide,
+    /// A store's durable writes since its process started; 0: none, or not known.
+    pub syncs: Wide,
 }
 
 /// The whole, in a word.
@@ -128,6 +134,21 @@ impl Examination {
         }
     }
 
+    /// What endpoints and admin ports say, a line each, but what is the cause already.
+    fn words(&self) -> String {
+        let of_gateways = self.endpoints.iter().map(|it| (&it.endpoint, &it.why));
+        let not_ready = self.endpoints.iter().filter(|it| it.admin != READY);
+        let of_admins = not_ready.map(|it| (&it.admin_address, &it.admin));
+        let mut text = String::new();
+        for (at, said) in of_gateways.chain(of_admins) {
+            if !said.is_empty() && !self.cause.contains(said.as_str()) {
+                let said = said.strip_prefix(&format!("{at}: ")).unwrap_or(said);
+                text += &format!("{}: {}\n", printable(at), printable(said));
+            }
+        }
+        text
+    }
+
     /// The cause first: it is what was asked for.
     fn text(&self) -> String {
         let mut text = match self.cause.as_str() {
@@ -138,14 +159,12 @@ impl Examination {
             text += &format!("next:         {}\n", printable(&self.next_step));
         }
         let endpoint = |seen: &Endpoint| {
-            let (clock, said) = match seen.answers {
-                true => (clock(seen.clock_ahead_ms), "answers".to_owned()),
-                false => ("-".to_owned(), seen.why.clone()),
-            };
+            let clock = if seen.answers { clock(seen.clock_ahead_ms) } else { String::new() };
             let admin = match (seen.admin_address.as_str(), seen.admin.as_str()) {
-                ("", _) => "-".to_owned(),
+                ("", _) => String::new(),
                 (at, "") => format!("{at} is silent"),
-                (at, said) => format!("{at} {said}"),
+                (at, READY) => format!("{at} ready"),
+                (at, _) => format!("{at} not ready"),
             };
             vec![
                 seen.endpoint.clone(),
@@ -153,13 +172,14 @@ impl Examination {
                 seen.version.clone(),
                 seen.cluster_id.get(..8).unwrap_or_default().to_owned(),
                 clock,
-                said,
+                seen.in_a_word(),
                 admin,
             ]
         };
         let rows: Vec<_> = self.endpoints.iter().map(endpoint).collect();
         let header = ["ENDPOINT", "NODE", "VERSION", "CLUSTER", "CLOCK", "GATEWAY", "ADMIN PORT"];
         text += &format!("\n{}", table(&header, &rows));
+        text += &self.words();
         for (what, members) in [("MASTER", &self.masters), ("STORE", &self.stores)] {
             let is_master = what == "MASTER";
             let row = |member: &Member| {
@@ -188,6 +208,31 @@ impl Examination {
         }
         text
     }
+}
+
+impl Endpoint {
+    /// What was found, for a table; [`why`](Self::why) has the words.
+    fn in_a_word(&self) -> String {
+        let word = match (self.answers, self.reason.as_str()) {
+            (true, _) => "answers",
+            (false, NOT_CONNECTED) => "not connected",
+            (false, NO_ANSWER) => "no answer",
+            (false, "WRONG_PORT") => "wrong port",
+            (false, _) => "fails",
+        };
+        word.to_owned()
+    }
+}
+
+/// Clocks that are further apart confuse people who compare times: leases do not depend on them.
+const CLOCK_OFF_MS: u64 = 2_000;
+
+/// What is to be said of a clock that is so far ahead of another; `None`: it is right.
+pub fn clock_words(who: &str, ahead_ms: i64, whose: &str) -> Option<String> {
+    let seconds = ahead_ms.unsigned_abs() as f64 / 1e3;
+    let way = if ahead_ms > 0 { "ahead of" } else { "behind" };
+    let is_off = ahead_ms.unsigned_abs() >= CLOCK_OFF_MS;
+    is_off.then(|| format!("the wall clock of {who} is {seconds:.1} s {way} {whose}"))
 }
 
 /// How far a clock is off, as far as the way of an answer lets one see it.

@@ -40,6 +40,16 @@ impl Cluster {
         Self { process, dir }
     }
 
+    /// Where commands without `--data-dir` find it.
+    pub(crate) fn notes(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// What its owner has printed.
+    pub(crate) fn banner(&self) -> String {
+        self.process.stdout()
+    }
+
     /// `sharklock dev …`: exit code, stdout, stderr.
     pub(crate) async fn dev(&self, args: &[&str]) -> (Option<i32>, String, String) {
         run(self.dir.path(), args).await

@@ -1,7 +1,7 @@
 //! The README's samples have the shape of what the binary prints: the same columns, words and lines,
 //! whatever the numbers.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use sharklock_tests::process::{Process, command};
@@ -44,12 +44,31 @@ fn shape_of_word(word: &str) -> String {
     if is_duration { word.replace(bare, "TIME") } else { shape }
 }
 
-/// What the README shows below a command, up to the next one, in shapes.
-fn sample(readme: &str, prompt: &str) -> Vec<String> {
-    let (_, rest) = readme.split_once(&format!("$ {prompt}")).unwrap_or_else(|| panic!("{prompt}"));
-    let lines = rest.lines().skip(1);
-    let lines = lines.take_while(|line| !line.starts_with("$ ") && !line.starts_with("```"));
-    lines.map(shape).filter(|line| !line.is_empty()).collect()
+/// The samples of a document that have not been compared yet: a command, and what is shown below it, up
+/// to the next one, in shapes. A command that is shown twice is one.
+struct Samples(BTreeMap<String, Vec<String>>);
+
+impl Samples {
+    fn of(document: &str) -> Self {
+        let mut samples = BTreeMap::<String, Vec<String>>::new();
+        let mut prompt = None;
+        for line in document.lines() {
+            if line.starts_with("```") {
+                prompt = None;
+            } else if let Some(command) = line.strip_prefix("$ ") {
+                samples.entry(command.to_owned()).or_default();
+                prompt = Some(command.to_owned());
+            } else if let Some(prompt) = &prompt {
+                let shown = samples.get_mut(prompt).expect("it was put in");
+                shown.extend(Some(shape(line)).filter(|line| !line.is_empty()));
+            }
+        }
+        Self(samples)
+    }
+
+    fn take(&mut self, command: &str) -> Vec<String> {
+        self.0.remove(command).unwrap_or_else(|| panic!("no sample of {command:?} is left"))
+    }
 }
 
 /// Whether all that the README shows was printed.
@@ -90,6 +109,7 @@ fn shapes_leave_out_what_differs() {
 async fn the_samples_are_what_the_binary_prints() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
     let readme = std::fs::read_to_string(root.join("README.md")).expect("there is one");
+    let mut samples = Samples::of(&readme);
     // The words about a node that is down change when it has been so for long.
     let settings = tempfile::NamedTempFile::new().expect("a temporary file can be made");
     let patient = "[cluster]\nstore_disconnected = \"10m\"\nstore_down = \"20m\"\n";
@@ -97,30 +117,45 @@ async fn the_samples_are_what_the_binary_prints() {
     let config = settings.path().to_str().expect("UTF-8");
     let cluster = Cluster::start("3", &["--config", config]).await;
     let endpoints = cluster.endpoints().await;
+    let started = samples.take("sharklock dev --nodes 3 --data-dir ./sharklock-cluster");
+    let banner = cluster.banner();
+    assert!(covers(&banner, &started), "it prints\n{banner}\nand the README has {started:#?}");
+    let token = samples.take("sharklock lock hello -- sh -c 'echo token $SHARKLOCK_TOKEN'");
+    let echo = ["lock", "hello", "--", "sh", "-c", "echo token $SHARKLOCK_TOKEN"];
+    prints(&endpoints, &echo, token).await;
     let hold = ["lock", "nightly", "--", "sleep", "60"];
     let mut holder = Process::spawn(command(hold).env("SHARKLOCK_ENDPOINTS", &endpoints));
     let try_once = ["lock", "nightly", "--try", "--", "./backup.sh"];
-    let mut tried = sample(&readme, "sharklock lock nightly --try -- ./backup.sh; echo exit $?");
+    let mut tried = samples.take("sharklock lock nightly --try -- ./backup.sh; echo exit $?");
     assert_eq!(tried.pop().as_deref(), Some("exit N"));
     prints(&endpoints, &try_once, tried).await;
+    assert!(samples.take("sharklock lock nightly -- true &").is_empty());
     let wait = ["lock", "nightly", "--", "true"];
     let mut waiter = Process::spawn(command(wait).env("SHARKLOCK_ENDPOINTS", &endpoints));
-    let show = sample(&readme, "sharklock locks show nightly");
+    let show = samples.take("sharklock locks show nightly");
     prints(&endpoints, &["locks", "show", "nightly"], show).await;
     let reason = "--reason=host-3 is being replaced";
-    let released = sample(&readme, "sharklock locks force-release nightly");
+    let command = "sharklock locks force-release nightly --reason 'host-3 is being replaced'";
+    let released = samples.take(command);
     // Once: the next one would end another hold.
     let text = printed(&endpoints, &["locks", "force-release", "nightly", reason]).await;
     assert!(covers(&text, &released), "it prints\n{text}\nand the README has {released:#?}");
     holder.ends(SOON).await;
     waiter.ends(SOON).await;
 
+    assert!(samples.take("sharklock lock nightly -- sleep 20 &").is_empty());
+    for command in ["kill", "restart"] {
+        let shown = samples.take(&format!("sharklock dev {command} 3"));
+        let (_, told, err) = cluster.dev(&[command, "3"]).await;
+        assert!(covers(&told, &shown), "it prints\n{told}{err}\nand the README has {shown:#?}");
+    }
     cluster.dev(&["kill", "3"]).await;
-    let status = sample(&readme, "sharklock status");
+    let other = samples.take("sharklock lock other -- echo got it");
+    prints(&endpoints, &["lock", "other", "--", "echo", "got it"], other).await;
+    let status = samples.take("sharklock status");
     // Which node leads, and what a replica lacks by then, differs from run to run.
-    let only_words =
-        |line: &String| !line.starts_with('N') && !line.starts_with("warning: the leader");
-    let status: Vec<_> = status.into_iter().filter(only_words).collect();
+    let status: Vec<_> = status.into_iter().filter(|line| !line.starts_with('N')).collect();
     let first = endpoints.split(',').next().expect("it has nodes");
     prints(first, &["status"], status).await;
+    assert!(samples.0.is_empty(), "the README shows what is not compared: {:#?}", samples.0);
 }
