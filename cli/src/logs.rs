@@ -10,7 +10,10 @@ use tracing_subscriber::{
     EnvFilter, filter::LevelFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _,
 };
 
-use crate::exit::{Failure, USAGE};
+use crate::{
+    exit::{Failure, USAGE},
+    recent_log::RECENT,
+};
 
 /// Variables that may hold the filter, the first one set wins.
 const FILTER_VARIABLES: [&str; 2] = ["SHARKLOCK_LOG", "RUST_LOG"];
@@ -25,7 +28,8 @@ pub const COMMAND: &str = "off";
 
 /// Starts logging, and makes every panic an event and the end of the process: a task that died
 /// half-way would leave the others to serve a state that nobody understands (D5).
-pub fn start(default_filter: &str) -> Result<(), Failure> {
+/// `keeps_recent`: the last lines are kept in memory, too.
+pub fn start(default_filter: &str, keeps_recent: bool) -> Result<(), Failure> {
     let filter = filter(default_filter, |name| env::var(name).ok())?;
     let terminal = io::stderr().is_terminal();
     let compact = terminal.then(|| {
@@ -33,7 +37,8 @@ pub fn start(default_filter: &str) -> Result<(), Failure> {
         tracing_subscriber::fmt::layer().compact().with_ansi(colour).with_writer(io::stderr)
     });
     let json = (!terminal).then(|| tracing_subscriber::fmt::layer().json().with_writer(io::stderr));
-    tracing_subscriber::registry().with(filter).with(compact).with(json).init();
+    let recent = keeps_recent.then(|| tracing_subscriber::fmt::layer().json().with_writer(&RECENT));
+    tracing_subscriber::registry().with(filter).with(compact).with(json).with(recent).init();
     std::panic::set_hook(Box::new(|panic| {
         let backtrace = Backtrace::force_capture();
         tracing::error!(%panic, %backtrace, "a panic: this is a bug, the process ends");

@@ -9,6 +9,7 @@ mod args;
 mod bench;
 mod completion;
 mod config;
+mod debug;
 mod dev;
 mod diagnosis;
 mod doctor;
@@ -17,6 +18,7 @@ mod identity;
 mod lock;
 mod logs;
 mod probe;
+mod recent_log;
 mod render;
 mod runtime;
 mod server;
@@ -92,7 +94,7 @@ fn obey(reach: &ReachArgs, command: Command) -> Result<u8, Failure> {
         Command::Dev(args) => args.command.is_none(),
         _ => false,
     };
-    logs::start(if serves { logs::SERVER } else { logs::COMMAND })?;
+    logs::start(if serves { logs::SERVER } else { logs::COMMAND }, serves)?;
     match command {
         Command::Dev(args) => dev::run(args),
         Command::Server(args) => server::run(args, reach.cluster_id()),
@@ -110,6 +112,7 @@ fn obey(reach: &ReachArgs, command: Command) -> Result<u8, Failure> {
             runtime::start(1)?.block_on(admin::schedule(reach, args.command))
         }
         Command::Recover(args) => runtime::start(1)?.block_on(admin::recover(reach, args.command)),
+        Command::Debug(args) => debug::run(reach, args.command),
         Command::Doctor(args) => doctor::run(reach, args),
         Command::Version(args) => version::run(reach, args),
         Command::Bench(args) => {

@@ -28,7 +28,7 @@ pub enum Readiness {
 
 /// Asks once.
 pub async fn readiness(admin: SocketAddr) -> Readiness {
-    match timeout(ANSWER_WITHIN, get(admin)).await {
+    match timeout(ANSWER_WITHIN, get(admin, "/readyz", ANSWER_BYTES_MAX)).await {
         Ok(Ok((200, _))) => Readiness::Ready,
         Ok(Ok((_, body))) => {
             let lacks: Vec<&str> = body.lines().filter(|line| *line != "not ready").collect();
@@ -45,14 +45,14 @@ pub async fn until_ready(admin: SocketAddr) {
     }
 }
 
-/// GET of `/readyz`: status and body.
-async fn get(admin: SocketAddr) -> io::Result<(u16, String)> {
+/// GET: status, and the body as far as its first bytes may be so many. HTTP 1.0 has no chunks.
+pub async fn get(admin: SocketAddr, path: &str, bytes_max: u64) -> io::Result<(u16, String)> {
     let mut stream = TcpStream::connect(admin).await?;
-    let request = format!("GET /readyz HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.0\r\nHost: {admin}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
-    let mut answer = String::new();
-    stream.take(ANSWER_BYTES_MAX).read_to_string(&mut answer).await?;
-    parse(&answer).ok_or_else(|| io::Error::other("not HTTP"))
+    let mut answer = Vec::new();
+    stream.take(bytes_max).read_to_end(&mut answer).await?;
+    parse(&String::from_utf8_lossy(&answer)).ok_or_else(|| io::Error::other("not HTTP"))
 }
 
 fn parse(answer: &str) -> Option<(u16, String)> {

@@ -2,6 +2,7 @@
 //! `schedule …`, `sessions …`, `ops …` and `recover …`.
 
 mod convert;
+mod documents;
 mod following;
 mod force_release;
 mod listing;
@@ -40,6 +41,7 @@ use crate::{
 
 pub use self::{
     convert::{failure as call_failure, other_cluster},
+    documents::{Document, documents},
     masters::masters,
     ops::ops,
     recover::recover,

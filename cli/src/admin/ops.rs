@@ -72,7 +72,7 @@ pub struct RangeChange {
 }
 
 impl Operator {
-    fn of(seen: SeenOperator) -> Self {
+    pub(super) fn of(seen: SeenOperator) -> Self {
         let state = seen.state();
         Self {
             operator_id: Wide(seen.operator_id),

@@ -202,7 +202,7 @@ fn comma(stores: &[Wide]) -> String {
 }
 
 impl Recovery {
-    fn of(seen: SeenRecovery) -> Self {
+    pub(super) fn of(seen: SeenRecovery) -> Self {
         let state = seen.state();
         Self {
             recovery_id: Wide(seen.recovery_id),

@@ -113,7 +113,7 @@ fn settings_table(settings: &[Setting]) -> String {
 }
 
 impl Schedule {
-    fn of(seen: GetScheduleResponse) -> Self {
+    pub(super) fn of(seen: GetScheduleResponse) -> Self {
         let GetScheduleResponse { is_paused, paused_by, plans, warnings, settings } = seen;
         let plans = plans.into_iter().map(Planned::of).collect();
         let settings = settings.iter().map(Setting::of).collect();

@@ -51,12 +51,26 @@ impl WallTime {
     }
 }
 
-impl Serialize for WallTime {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+impl WallTime {
+    /// `2026-11-28T17:05:09.123Z`.
+    pub fn rfc3339(self) -> String {
         // Times past the year 9999 have no RFC 3339 form; a clock that says so is wrong anyway.
         let limit = Duration::from_secs(253_402_300_799);
         let time = UNIX_EPOCH + Duration::from_millis(self.unix_ms).min(limit);
-        serializer.collect_str(&humantime::format_rfc3339_millis(time))
+        humantime::format_rfc3339_millis(time).to_string()
+    }
+
+    /// `20261128T170509Z`, for names of files.
+    pub fn compact(self) -> String {
+        let whole = self.rfc3339();
+        let seconds = whole.split('.').next().unwrap_or_default();
+        seconds.chars().filter(|c| !"-:".contains(*c)).chain(['Z']).collect()
+    }
+}
+
+impl Serialize for WallTime {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.rfc3339())
     }
 }
 

@@ -3,6 +3,7 @@
 //! Only shapes and ranges are checked here, so that a wrong flag is refused before anything is
 //! opened or reached. Examples stand before the options in every help text.
 
+mod debug;
 mod lock;
 mod locks;
 mod masters;
@@ -22,6 +23,7 @@ use sharklock_client::{Client, ClientBuilder, ClusterId};
 
 use values::{cluster, duration, endpoints, every, prefix};
 
+pub use self::debug::{CollectArgs, DebugArgs, DebugCommand};
 pub use self::lock::{LockArgs, Proof};
 pub use self::locks::{ForceReleaseArgs, LocksArgs, LocksCommand, LsArgs};
 pub use self::masters::{MastersArgs, MastersChangeArgs, MastersCommand};
@@ -158,6 +160,8 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// Shows which program this is, and which one answers
     Version(VersionArgs),
+    /// Collects what a cluster says of itself, for whoever looks into trouble
+    Debug(DebugArgs),
     /// Measures a running cluster through its gateway
     Bench(BenchArgs),
     /// Prints a script that makes a shell complete commands, options, names and ids

@@ -30,6 +30,7 @@ pub fn check(settings: &Settings) -> Result<ServerConfig, Failure> {
     let advertise = advertise(settings, roles, &listen)?;
     let masters = masters(settings, roles, &listen, &advertise)?;
     Ok(ServerConfig {
+        printed: settings.print(),
         name: label_text(settings, "server.name")?.unwrap_or_else(identity::host),
         cluster_name: label_text(settings, "cluster.name")?.unwrap_or_default(),
         roles,

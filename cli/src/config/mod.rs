@@ -80,6 +80,8 @@ pub struct ServerConfig {
     pub logs_lock_names: bool,
     /// How fast, how much.
     pub tunables: Tunables,
+    /// All settings as `--print-config` shows them.
+    pub printed: String,
 }
 
 /// Addresses to listen on.

@@ -107,8 +107,7 @@ pub enum Verdict {
 
 /// Examines, and prints what was found. The exit code tells the verdict.
 pub fn run(reach: &ReachArgs, args: DoctorArgs) -> Result<u8, Failure> {
-    let mut examination = runtime::start(1)?.block_on(examine::examine(reach));
-    cause::find(&mut examination, reach.cluster_id().map(|id| id.to_string()).as_deref());
+    let examination = runtime::start(1)?.block_on(examination(reach));
     print(&match args.output.output {
         Output::Json => json(&examination),
         Output::Table => examination.text(),
@@ -121,7 +120,19 @@ pub fn run(reach: &ReachArgs, args: DoctorArgs) -> Result<u8, Failure> {
     })
 }
 
+/// Asks everybody, and finds the cause.
+pub async fn examination(reach: &ReachArgs) -> Examination {
+    let mut examination = examine::examine(reach).await;
+    cause::find(&mut examination, reach.cluster_id().map(|id| id.to_string()).as_deref());
+    examination
+}
+
 impl Examination {
+    /// The admin ports behind the endpoints, with the names of their processes as far as they are known.
+    pub fn admin_addresses(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.endpoints.iter().map(|it| (it.node.as_str(), it.admin_address.as_str()))
+    }
+
     fn new(endpoints: Vec<Endpoint>) -> Self {
         Self {
             version: VERSION.to_owned(),

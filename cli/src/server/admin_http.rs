@@ -9,15 +9,19 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::health::Health;
+use crate::recent_log::RECENT;
 
-/// `/metrics`, `/livez`, `/readyz`; and for clients that take it for a gateway's, `wrong`: which port it
+/// `/metrics`, `/livez`, `/readyz`; `/debug/config` and `/debug/log` for `debug collect`; and for clients that take it for a gateway's, `wrong`: which port it
 /// is, and where they are served.
-pub fn routes(registry: Registry, health: Arc<Health>, wrong: &str) -> Router {
+pub fn routes(registry: Registry, health: Arc<Health>, config: &str, wrong: &str) -> Router {
+    let config = config.to_owned();
     Router::new()
         .route("/metrics", get(metrics).with_state(registry))
         // A process that can answer lives: one that must not go on aborts itself.
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(readyz).with_state(health))
+        .route("/debug/config", get(async || config))
+        .route("/debug/log", get(async || RECENT.text()))
         .route_service("/sharklock.v1.LockService/{method}", WrongPort::<LockApi>::new(wrong))
         .route_service("/sharklock.v1.AdminService/{method}", WrongPort::<AdminApi>::new(wrong))
 }

@@ -152,7 +152,7 @@ async fn live(
     };
     let health = Arc::new(Health::of(Node::parts(config)));
     let shutdown = CancellationToken::new();
-    let routes = admin_http::routes(registry.clone(), health.clone(), &wrong);
+    let routes = admin_http::routes(registry.clone(), health.clone(), &config.printed, &wrong);
     let admin = tokio::spawn(admin_http::serve(admin, routes, shutdown.clone()));
 
     let mut node = Node::default();

@@ -154,7 +154,8 @@ impl Node {
             self.start_master(config, open(port, "master")?, registry, health).await?;
         }
         if let Some(port) = data {
-            let data = start_data(config, open(port, "data")?, registry).await?;
+            let at = self.admin_address();
+            let data = start_data(config, open(port, "data")?, at, registry).await?;
             let (ready, ailing) = (data.ready(), data.ailing());
             health.started("data", move || {
                 let ailing = ailing.borrow().first().cloned();
@@ -190,6 +191,7 @@ impl Node {
             masters: config.masters.clone(),
             join: config.join,
             node: config.name.clone(),
+            admin_address: self.admin_address(),
             cluster_name: config.cluster_name.clone(),
             remembered: remembered(config),
             replicas: tunables.replicas,
@@ -241,7 +243,7 @@ impl Node {
             cluster,
             node: config.name.clone(),
             cluster_name: config.cluster_name.clone(),
-            admin_address: self.admin_address.map(|at| at.to_string()).unwrap_or_default(),
+            admin_address: self.admin_address(),
             commit: COMMIT.unwrap_or_default().to_owned(),
             logs_lock_names: config.logs_lock_names,
             ..Config::default()
@@ -260,6 +262,11 @@ impl Node {
         let task = tokio::spawn(gateway.serve(listener, shutdown.clone()));
         self.gateway = Some(Serving { task, shutdown });
         Ok(stores)
+    }
+
+    /// Where others find the admin port; empty: not known yet.
+    fn admin_address(&self) -> String {
+        self.admin_address.map(|at| at.to_string()).unwrap_or_default()
     }
 
     /// Waits for an end that nobody asked for.
@@ -300,6 +307,7 @@ impl Node {
 async fn start_data(
     config: &ServerConfig,
     listener: TcpListener,
+    admin_address: String,
     registry: &Registry,
 ) -> Result<DataServer, Failure> {
     let listen = listener.local_addr().map_err(|why| internal("a port has no address", why))?;
@@ -310,6 +318,7 @@ async fn start_data(
         advertise: config.advertise.data.clone().unwrap_or_else(|| listen.to_string()),
         labels: config.labels.clone(),
         node: config.name.clone(),
+        admin_address,
         masters: masters(config, dialling)?,
         dialling,
         tuning: tuning(tunables),

@@ -47,6 +47,7 @@ pub async fn start_master(
     let (listener, advertise) = listener(address).await;
     let config = MasterConfig {
         node: "part".to_owned(),
+        admin_address: String::new(),
         cluster_name: String::new(),
         data_dir: dir.join("master"),
         masters: vec![advertise.clone()],
@@ -88,6 +89,7 @@ pub async fn measured_data_server(
     let (listener, advertise) = listener(address).await;
     DataServer::start(DataServerConfig {
         node: "part".to_owned(),
+        admin_address: String::new(),
         data_dir: dir.to_owned(),
         listener,
         advertise,

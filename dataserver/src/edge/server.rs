@@ -78,6 +78,8 @@ pub struct DataServerConfig {
     pub labels: Vec<(String, String)>,
     /// What people call its process.
     pub node: String,
+    /// Where its process serves metrics and health, for those who ask the cluster; empty: nowhere.
+    pub admin_address: String,
     /// The masters, who give the store its id and know the others.
     pub masters: Masters,
     /// How it connects to the others.
@@ -292,6 +294,7 @@ impl DataServer {
             hand_over_within: config.tuning.pace.election_max(),
             address: config.advertise,
             node: config.node,
+            admin_address: config.admin_address,
         };
         let wrong = wrong_port("data", &shared.node);
         let (disk_porter, chore_porter) = (Arc::clone(&porter), Arc::clone(&porter));

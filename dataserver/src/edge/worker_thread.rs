@@ -86,6 +86,8 @@ pub struct Shared<D> {
     pub address: String,
     /// What people call the process; shown in the status.
     pub node: String,
+    /// Where the process serves metrics and health; shown in the status.
+    pub admin_address: String,
 }
 
 impl<D> Clone for Shared<D> {
@@ -104,6 +106,7 @@ impl<D> Clone for Shared<D> {
             metrics: self.metrics.clone(),
             hand_over_within: self.hand_over_within,
             node: self.node.clone(),
+            admin_address: self.admin_address.clone(),
             address: self.address.clone(),
         }
     }
@@ -252,6 +255,7 @@ impl<D: Disk> WorkerThread<D> {
         let status = v1::StoreStatus {
             address: self.shared.address.clone(),
             node: self.shared.node.clone(),
+            admin_address: self.shared.admin_address.clone(),
             uptime_ms,
             syncs,
             sync_p50_us,

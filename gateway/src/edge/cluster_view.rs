@@ -150,6 +150,7 @@ pub(super) fn complete_masters(masters: &mut [MasterStatus], words: &BTreeMap<St
         let Some(said) = &word.said else { continue };
         master.node.clone_from(&said.node);
         master.version.clone_from(&said.version);
+        master.admin_address.clone_from(&said.admin_address);
         if word.answers {
             master.term = master.term.max(said.term);
             master.leaderless_ms = said.leaderless_ms;

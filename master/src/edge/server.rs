@@ -62,6 +62,8 @@ pub struct MasterConfig {
     pub join: bool,
     /// What people call its process.
     pub node: String,
+    /// Where its process serves metrics and health, for those who ask the cluster; empty: nowhere.
+    pub admin_address: String,
     /// What people call the cluster; empty: nothing.
     pub cluster_name: String,
     /// Replicas of the cluster's first range, 1 to 9: it is made once so many stores have registered.
@@ -194,6 +196,7 @@ impl Master {
             node: config.node.clone(),
             cluster: config.cluster_name.clone(),
             address: config.advertise.clone(),
+            admin_address: config.admin_address.clone(),
         };
         let service = Service::new(names, standing(&config, &dir, ident)?, stopping.clone());
         let wrong = wrong_port("master", &config.node);

@@ -64,6 +64,8 @@ pub struct Names {
     pub cluster: String,
     /// The address by which the others name it.
     pub address: String,
+    /// Where its process serves metrics and health.
+    pub admin_address: String,
 }
 
 struct Inner {
@@ -376,11 +378,12 @@ impl MasterService for Service {
                 _ => return Err(other()),
             },
         };
-        let Names { node, cluster, address } = self.0.names.clone();
+        let Names { node, cluster, address, admin_address } = self.0.names.clone();
         Ok(Response::new(DescribeMasterResponse {
             cluster_name: cluster,
             node,
             address,
+            admin_address,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             unix_ms: wall_unix_ms(),
             ..described

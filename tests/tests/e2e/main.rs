@@ -12,6 +12,7 @@ mod cluster_faults;
 mod cluster_links;
 mod completion;
 mod conditions;
+mod debug_collect;
 mod dev_cluster;
 mod durability;
 mod faults;
