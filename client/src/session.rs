@@ -85,7 +85,8 @@ pub struct SessionConfig {
 ///   before an answer can renew it;
 /// - a guard is handed out only while its lease, known from an answer, runs, and none once the
 ///   endpoints have turned out to belong to two clusters;
-/// - attempts by way of the spare connection are there only while it is up, and are KeepAlives;
+/// - attempts by way of the spare connection are there only while it is up, and are KeepAlives,
+///   Releases and Cancels;
 /// - an id is in at most one of `open` and `closing`, and `timers` holds at most one entry of it,
 ///   not later than the id's next duty.
 #[derive(Debug)]

@@ -15,7 +15,10 @@ pub const DESCRIBE_AGAIN_US: u64 = 50_000;
 /// But at least this often.
 pub const DESCRIBE_AGAIN_MAX_US: u64 = 1_000_000;
 /// A store describes itself from memory, at once. One that does not for so long is passed over.
-pub const DESCRIBE_WITHIN_US: u64 = 2_000_000;
+pub const DESCRIBE_WITHIN_US: u64 = 750_000;
+/// The same where no other store is linked that could lead instead: to pass it over would help nobody,
+/// and it may only be slow.
+pub const DESCRIBE_ALONE_WITHIN_US: u64 = 2_000_000;
 
 /// Who leads a range, as a store has said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -273,7 +276,8 @@ impl Describing {
     fn due_of(&self, store: &Store) -> u64 {
         let Some(asked_us) = store.asked_us else { return 0 };
         let pause_us = match store {
-            Store { under_way: true, .. } => DESCRIBE_WITHIN_US,
+            Store { under_way: true, .. } if self.stores.len() > 1 => DESCRIBE_WITHIN_US,
+            Store { under_way: true, .. } => DESCRIBE_ALONE_WITHIN_US,
             Store { has_more: true, .. } => 0,
             Store { hurried: false, .. } if self.knows_leaders() => DESCRIBE_EVERY_US,
             Store { again_since_us, .. } => {
@@ -375,13 +379,28 @@ mod tests {
         describing.described(A, &description(&[(1, 1)]));
         assert!(describing.knows_leaders());
         assert_eq!(describing.take_due(DESCRIBE_EVERY_US), ask(&[A]));
-        let silent_us = DESCRIBE_EVERY_US + DESCRIBE_WITHIN_US;
+        let silent_us = DESCRIBE_EVERY_US + DESCRIBE_ALONE_WITHIN_US;
         assert_eq!(describing.take_due(silent_us - 1), ask(&[]));
         let due = describing.take_due(silent_us);
         assert_eq!(due, Due { ask: vec![A], silent: vec![A] }, "it is asked on");
         assert!(!describing.knows_leaders());
         describing.described(A, &description(&[(1, 1)]));
         assert!(describing.knows_leaders());
+    }
+
+    #[test]
+    fn a_store_beside_another_has_less_time_to_describe_itself() {
+        let mut describing = Describing::default();
+        describing.link_up(A);
+        describing.link_up(B);
+        describing.take_due(0);
+        describing.described(A, &description(&[(1, 1)]));
+        describing.described(B, &description(&[(1, 1)]));
+        assert_eq!(describing.take_due(DESCRIBE_EVERY_US), ask(&[A, B]));
+        describing.described(B, &description(&[(1, 1)]));
+        let silent_us = DESCRIBE_EVERY_US + DESCRIBE_WITHIN_US;
+        assert_eq!(describing.take_due(silent_us - 1), ask(&[]));
+        assert_eq!(describing.take_due(silent_us), Due { ask: vec![A], silent: vec![A] });
     }
 
     #[test]
@@ -474,7 +493,7 @@ mod tests {
         describing.take_due(0);
         describing.described(A, &change(0, 7, &[(1, 2)], &[]));
         describing.take_due(DESCRIBE_EVERY_US);
-        let due = describing.take_due(DESCRIBE_EVERY_US + DESCRIBE_WITHIN_US);
+        let due = describing.take_due(DESCRIBE_EVERY_US + DESCRIBE_ALONE_WITHIN_US);
         assert_eq!(due, Due { ask: vec![A], silent: vec![A] });
         assert_eq!(describing.asked_since(A), 0);
         describing.described(A, &change(7, 8, &[(3, 2)], &[]));

@@ -48,10 +48,10 @@ pub const CALL_LIFE_US: u64 = 30_000_000;
 /// How often unanswered calls are looked for.
 pub const SWEEP_EVERY_US: u64 = 5_000_000;
 /// How often stores that say nothing are looked for.
-const LISTEN_EVERY_US: u64 = SHOWN_EVERY_US;
+const LISTEN_EVERY_US: u64 = SHOWN_EVERY_US / 2;
 /// A store that owes an answer for so long is asked to describe itself, which shows whether the
-/// store is silent or only the range.
-const OWED_MAX_US: u64 = 1_000_000;
+/// store is silent or only the range: a leader that hears and is not heard is left within 1.5 s.
+const OWED_MAX_US: u64 = 500_000;
 
 /// Bounds of a gateway.
 #[derive(Clone, Copy, Debug)]

@@ -6,7 +6,11 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     Asked, Attempt, Call, CloseEnd, Effects, GoneReason, Notice, SessionCore, Via,
-    acquiring::lost_reason, acquisition::Phase, changing::PendingChange, lease::Lease,
+    acquiring::lost_reason,
+    acquisition::Phase,
+    changing::PendingChange,
+    lease::Lease,
+    spare::{REPEAT_EVERY, ways},
 };
 use crate::{
     error::LostReason,
@@ -14,6 +18,10 @@ use crate::{
     ids::{AcquisitionId, FencingToken, Seq},
     request::TTL_DEFAULT,
 };
+
+/// So many are repeated as soon as an unanswered keepalive is: somebody waits for the lock. That is 4 s,
+/// an election and the time that a gateway may take to leave a leader that says nothing.
+const REPETITIONS_SOON: u32 = 16;
 
 /// How an acquisition is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +41,7 @@ pub(super) struct Closing {
     knew_of_grant: bool,
     /// No lease is left after this, or nobody cares.
     until: Duration,
-    /// Time between repetitions, doubled.
+    /// Time between later repetitions, doubled.
     interval: Duration,
     next_call: Duration,
     /// The sending of the oldest call after which no answer has come.
@@ -64,6 +72,12 @@ impl Closing {
     /// It closes an acquisition of this lock this way.
     pub(super) fn is_of(&self, name: &str, way: Way) -> bool {
         *self.name == *name && self.way == way
+    }
+
+    /// The time that a sending has to be answered before it is repeated; the first is repetition 0.
+    fn repeated_after(&self, repetition: u32) -> Duration {
+        let patient = self.interval / 2;
+        if repetition < REPETITIONS_SOON { patient.min(REPEAT_EVERY) } else { patient }
     }
 
     pub(super) fn due(&self, connected: bool) -> Duration {
@@ -153,18 +167,37 @@ impl SessionCore {
     }
 
     pub(super) fn send_close(&mut self, now: Duration, id: AcquisitionId, effects: &mut Effects) {
-        let seq = self.take_seq();
+        let spare_is_up = self.spare_is_up();
         let Some(closing) = self.closing.get_mut(&id) else { return };
+        let repetition = closing.calls_count;
         closing.calls_count += 1;
         closing.asked_since.get_or_insert(now);
-        closing.next_call = now + closing.interval / 2;
+        closing.next_call = now + closing.repeated_after(repetition);
+        if repetition > 0 {
+            self.want_spare(now);
+        }
+        for via in ways(repetition, spare_is_up) {
+            self.send_close_by(now, *via, id, effects);
+        }
+    }
+
+    fn send_close_by(&mut self, now: Duration, via: Via, id: AcquisitionId, effects: &mut Effects) {
+        let seq = self.take_seq();
+        let Some(closing) = self.closing.get(&id) else { return };
         let name = Arc::clone(&closing.name);
-        effects.urgent.push(match closing.way {
+        let call = match closing.way {
             Way::Cancel => Call::Cancel { seq, id, name },
             Way::Release(token) => Call::Release { seq, id, name, token },
-        });
+        };
+        match via {
+            Via::Main => effects.urgent.push(call),
+            Via::Spare => {
+                effects.spare.push(call);
+                self.asked_spare(now);
+            }
+        }
         let asked = Asked::Close { id };
-        self.attempts.insert(seq, Attempt { sent: now, via: Via::Main, asked });
+        self.attempts.insert(seq, Attempt { sent: now, via, asked });
     }
 
     pub(super) fn wake_closing(&mut self, now: Duration, id: AcquisitionId, effects: &mut Effects) {

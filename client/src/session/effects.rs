@@ -20,7 +20,7 @@ pub struct Effects {
     pub acquires: Vec<Call>,
     /// KeepAlives, Releases, Cancels and changes, for the stream that no queue of acquires can hold up.
     pub urgent: Vec<Call>,
-    /// KeepAlives for the spare connection's stream of urgent calls. Only while that is up.
+    /// KeepAlives, Releases and Cancels for the spare connection's stream of urgent calls. Only while that is up.
     pub spare: Vec<Call>,
     /// News for handles, in order.
     pub notices: Vec<Notice>,
