@@ -5,6 +5,7 @@ mod ailing;
 mod bad_input;
 mod bad_orders;
 mod bad_peers;
+mod bad_starts;
 mod bench;
 mod chaos;
 mod cluster_disks;
