@@ -13,6 +13,7 @@ mod cluster_faults;
 mod cluster_links;
 mod completion;
 mod conditions;
+mod containers;
 mod debug_collect;
 mod dev_cluster;
 mod durability;
