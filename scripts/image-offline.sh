@@ -48,5 +48,9 @@ objcopy --strip-all "$binary" "$dir/context/sharklock"
 (cd "$(dirname "$binary")" && objcopy --add-gnu-debuglink="$(basename "$binary").debug" "$dir/context/sharklock")
 sed -n '/^# -- runtime --$/,$p' deploy/docker/Dockerfile |
   sed -e "s|^FROM .* AS runtime|FROM $base|" -e 's|^COPY --from=build /out/|COPY |' >"$dir/context/Dockerfile"
-docker build --quiet --tag "$tag" "$dir/context" >/dev/null
+# Its warnings are about how to build faster.
+docker build --quiet --tag "$tag" "$dir/context" >"$dir/build.log" 2>&1 || {
+  cat "$dir/build.log" >&2
+  exit 1
+}
 say "$tag is ready: $(docker image inspect --format '{{.Size}}' "$tag" | awk '{ printf "%.0f MB", $1 / 1e6 }')"

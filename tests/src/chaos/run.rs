@@ -1,6 +1,7 @@
 //! A whole run: the cluster comes up, clients begin, faults come and go by the plan, everything is collected
 //! and judged.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::BufReader;
 use std::path::Path;
@@ -35,6 +36,9 @@ const ENDPOINTS: [&str; 2] = ["http://127.0.0.1:27700", "http://127.0.0.1:27800"
 const CLIENTS_STOP_SECONDS: &str = "60";
 /// The session labels of the clients that look after bounds.
 const BOUNDS_SESSIONS: u32 = 1_000_000;
+/// Stores that lead ranges at the begin, and how long it may take until they do.
+const LEADING_STORES_MIN: usize = 3;
+const SPREAD_MAX: Duration = Duration::from_secs(120);
 /// Processes of clients: name, work, clients, pause between cycles in ms.
 const LOADS: [(&str, &str, &str, &str); 7] = [
     ("own-1", "own", "16", "60"),
@@ -98,7 +102,7 @@ fn host_client(identity: &str) -> Result<Client> {
 
 async fn run_on(cluster: &mut Cluster, plan: Plan) -> Result<Outcome> {
     let client = host_client("chaos")?;
-    make_ranges(cluster).await?;
+    make_ranges(cluster, &client).await?;
     start_clients(cluster).await?;
     let mut bounds = Bounds::new(GROUPS, BOUNDS_SESSIONS, &ENDPOINTS.map(str::to_owned));
     let first = bounds.demand().await;
@@ -169,14 +173,24 @@ async fn run_on(cluster: &mut Cluster, plan: Plan) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// Eight ranges, with leaders on several stores.
-async fn make_ranges(cluster: &Cluster) -> Result<()> {
+/// Eight ranges, with leaders on several stores: the masters hear of new ranges with the stores' next
+/// heartbeats, so the order to balance is given until it has come to something.
+async fn make_ranges(cluster: &Cluster, client: &Client) -> Result<()> {
     for group in 1..GROUPS {
         let at = format!("g{group}/");
         cluster.cli(&["ranges", "split", &at, "--at", &at, "--wait"]).await?;
     }
-    cluster.cli(&["ranges", "rebalance", "--wait", "--timeout", "60s"]).await?;
-    Ok(())
+    let deadline = Instant::now() + SPREAD_MAX;
+    loop {
+        cluster.cli(&["ranges", "rebalance", "--wait", "--timeout", "30s"]).await?;
+        let status = client.status().await?;
+        let leaders: BTreeSet<u64> = status.ranges.iter().map(|it| it.leader_store_id).collect();
+        if leaders.len() >= LEADING_STORES_MIN && !leaders.contains(&0) {
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "all ranges are led by the stores {leaders:?}");
+        sleep(Duration::from_secs(1)).await;
+    }
 }
 
 async fn start_clients(cluster: &mut Cluster) -> Result<()> {
@@ -301,7 +315,7 @@ pub fn collect(out: &Path) -> Result<History> {
     let slow = slow.iter().map(|it| it.0.clone());
     let labels = LOADS.iter().map(|it| it.0.to_owned()).chain(slow).chain(["bounds".to_owned()]);
     let mut all = History::default();
-    let mut numbers = std::collections::BTreeMap::new();
+    let mut numbers = BTreeMap::new();
     for label in labels {
         let path = out.join(format!("{label}.jsonl"));
         let file = fs::File::open(&path).with_context(|| path.display().to_string())?;
@@ -331,8 +345,7 @@ fn surprises(out: &Path) -> Result<Vec<String>> {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let Some(label) = name.strip_suffix(".surprises.json") else { continue };
-        let seen: std::collections::BTreeMap<String, u64> =
-            serde_json::from_str(&fs::read_to_string(&path)?)?;
+        let seen: BTreeMap<String, u64> = serde_json::from_str(&fs::read_to_string(&path)?)?;
         found.extend(seen.iter().map(|(what, count)| format!("{label}: {count} times: {what}")));
     }
     Ok(found)

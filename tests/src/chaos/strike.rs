@@ -19,8 +19,7 @@ const LITTLE_MEMORY: [&str; 6] = ["16m", "24m", "48m", "96m", "160m", "256m"];
 /// What `deploy/compose.yaml` gives a data server.
 const MEMORY: &str = "512m";
 /// Descriptors beside which a server cannot take another connection.
-const FEW_DESCRIPTORS: &str = "--nofile=48:1048576";
-const DESCRIPTORS: &str = "--nofile=1048576:1048576";
+const FEW_DESCRIPTORS: u64 = 48;
 
 /// What is to be done to mend a fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -140,7 +139,7 @@ async fn one(cluster: &Cluster, service: &Service, kind: Kind) -> Result<Damage>
             Ok(Damage::Memory(service))
         }
         Kind::Descriptors => {
-            limit_descriptors(cluster, &service, FEW_DESCRIPTORS).await?;
+            limit_descriptors(cluster, &service, Some(FEW_DESCRIPTORS)).await?;
             Ok(Damage::Descriptors(service))
         }
         other => bail!("{} strikes no single container", other.name()),
@@ -188,7 +187,7 @@ pub async fn mend(cluster: &Cluster, damage: Damage) -> Result<()> {
             cluster.start(service).await?;
         }
         Damage::Descriptors(service) => {
-            limit_descriptors(cluster, service, DESCRIPTORS).await?;
+            limit_descriptors(cluster, service, None).await?;
             cluster.start(service).await?;
         }
     }
@@ -259,10 +258,15 @@ fn say(cluster: &Cluster, service: &Service, file: &str, order: &str) -> Result<
     fs::write(cluster.orders_of(service).join(file), order).with_context(|| service.0.clone())
 }
 
-async fn limit_descriptors(cluster: &Cluster, service: &Service, limit: &str) -> Result<()> {
+/// So many descriptors, or as many as the process may have.
+async fn limit_descriptors(cluster: &Cluster, service: &Service, to: Option<u64>) -> Result<()> {
     if !cluster.runs(service).await? {
         return Ok(());
     }
     let pid = cluster.pid(service).await?;
-    run("prlimit", ["--pid", &pid, limit]).await.map(|_| ())
+    let limits = fs::read_to_string(format!("/proc/{pid}/limits"))?;
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
+    let hard = line.and_then(|line| line.split_whitespace().nth(1)).context("no limits")?;
+    let soft = to.map_or_else(|| hard.to_owned(), |to| to.to_string());
+    run("prlimit", ["--pid", &pid, &format!("--nofile={soft}:{hard}")]).await.map(|_| ())
 }
