@@ -63,18 +63,27 @@ impl Cluster {
         let mut cluster =
             Self { parts, topology, has_compose_v2, containers: BTreeMap::new(), started: 0 };
         cluster.down().await?;
-        cluster.prepare().await?;
-        cluster.compose(&["up", "--detach"]).await?;
-        for service in cluster.topology.servers() {
-            let filter = format!("label=com.docker.compose.service={service}");
-            let id = cluster.listed("ps", &["--all", "--filter", &filter]).await?;
-            ensure!(id.len() == 1, "{service}: {} containers", id.len());
-            cluster.containers.insert(service, id[0].clone());
-        }
-        for service in cluster.topology.servers() {
-            cluster.until_ready(&service, START_MAX).await?;
+        if let Err(why) = cluster.start_servers().await {
+            cluster.keep_logs().await?;
+            cluster.down().await?;
+            return Err(why);
         }
         Ok(cluster)
+    }
+
+    async fn start_servers(&mut self) -> Result<()> {
+        self.prepare().await?;
+        self.compose(&["up", "--detach"]).await?;
+        for service in self.topology.servers() {
+            let filter = format!("label=com.docker.compose.service={service}");
+            let id = self.listed("ps", &["--all", "--filter", &filter]).await?;
+            ensure!(id.len() == 1, "{service}: {} containers", id.len());
+            self.containers.insert(service, id[0].clone());
+        }
+        for service in self.topology.servers() {
+            self.until_ready(&service, START_MAX).await?;
+        }
+        Ok(())
     }
 
     /// Ends and removes everything that bears the project's name.
@@ -186,7 +195,9 @@ impl Cluster {
                 },
             });
             if self.parts.builds.is_some() {
+                // Without the image's entry point Compose leaves out its command, too.
                 overlay["entrypoint"] = serde_json::json!(["/chaos/sharklock"]);
+                overlay["command"] = serde_json::json!(["server"]);
             }
             (service.0, overlay)
         });
