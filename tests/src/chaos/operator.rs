@@ -91,7 +91,8 @@ fn split(dice: usize, groups: u32) -> String {
 fn moved(status: &GetStatusResponse, dice: usize) -> Result<String> {
     let range = choose(&status.ranges, dice)?;
     let from = choose(&range.voter_store_ids, dice / 7)?;
-    let free: Vec<u64> = status.stores.iter().map(|store| store.store_id).collect();
+    let serve = status.stores.iter().filter(|store| store.is_linked);
+    let free: Vec<u64> = serve.map(|store| store.store_id).collect();
     let free: Vec<u64> =
         free.into_iter().filter(|store| !range.voter_store_ids.contains(store)).collect();
     let to = choose(&free, dice / 31)?;
