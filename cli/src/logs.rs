@@ -11,7 +11,7 @@ use tracing_subscriber::{
 };
 
 use crate::{
-    exit::{Failure, USAGE},
+    exit::{CONFIG, Failure, USAGE},
     recent_log::RECENT,
 };
 
@@ -28,16 +28,18 @@ pub const COMMAND: &str = "off";
 
 /// Starts logging, and makes every panic an event and the end of the process: a task that died
 /// half-way would leave the others to serve a state that nobody understands (D5).
-/// `keeps_recent`: the last lines are kept in memory, too.
-pub fn start(default_filter: &str, keeps_recent: bool) -> Result<(), Failure> {
-    let filter = filter(default_filter, |name| env::var(name).ok())?;
+/// What `serves` keeps its last lines in memory, too, and is refused as wrongly configured where the filter
+/// cannot be understood.
+pub fn start(default_filter: &str, serves: bool) -> Result<(), Failure> {
+    let refusal = if serves { CONFIG } else { USAGE };
+    let filter = filter(default_filter, refusal, |name| env::var(name).ok())?;
     let terminal = io::stderr().is_terminal();
     let compact = terminal.then(|| {
         let colour = env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         tracing_subscriber::fmt::layer().compact().with_ansi(colour).with_writer(io::stderr)
     });
     let json = (!terminal).then(|| tracing_subscriber::fmt::layer().json().with_writer(io::stderr));
-    let recent = keeps_recent.then(|| tracing_subscriber::fmt::layer().json().with_writer(&RECENT));
+    let recent = serves.then(|| tracing_subscriber::fmt::layer().json().with_writer(&RECENT));
     tracing_subscriber::registry().with(filter).with(compact).with(json).with(recent).init();
     std::panic::set_hook(Box::new(|panic| {
         let backtrace = Backtrace::force_capture();
@@ -50,7 +52,11 @@ pub fn start(default_filter: &str, keeps_recent: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-fn filter(default: &str, variable: impl Fn(&str) -> Option<String>) -> Result<EnvFilter, Failure> {
+fn filter(
+    default: &str,
+    refusal: u8,
+    variable: impl Fn(&str) -> Option<String>,
+) -> Result<EnvFilter, Failure> {
     let set = FILTER_VARIABLES
         .into_iter()
         .find_map(|name| variable(name).filter(|v| !v.is_empty()).map(|value| (name, value)));
@@ -58,7 +64,7 @@ fn filter(default: &str, variable: impl Fn(&str) -> Option<String>) -> Result<En
         return Ok(EnvFilter::new(format!("{default},{AUDIT}=info")));
     };
     let refused = |why: String| {
-        Failure::new(USAGE, format!("{name}={value:?} is not a log filter")).cause(why).hint(
+        Failure::new(refusal, format!("{name}={value:?} is not a log filter")).cause(why).hint(
             "use a level, which is for SharkLock's own events, or targets with levels: debug, or \
              info,sharklock_gateway=trace,h2=debug",
         )
@@ -106,7 +112,7 @@ mod tests {
     }
 
     fn filter_of(own: Option<&str>, general: Option<&str>) -> Result<EnvFilter, Failure> {
-        filter(SERVER, |name| match name {
+        filter(SERVER, CONFIG, |name| match name {
             "SHARKLOCK_LOG" => own.map(str::to_owned),
             "RUST_LOG" => general.map(str::to_owned),
             other => panic!("{other} is not read"),

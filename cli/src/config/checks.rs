@@ -35,6 +35,7 @@ pub fn check(settings: &Settings) -> Result<ServerConfig, Failure> {
         cluster_name: label_text(settings, "cluster.name")?.unwrap_or_default(),
         roles,
         data_dir: data_dir(settings, roles)?,
+        data_on_volume: settings.is_on("server.data_on_volume"),
         masters,
         join: settings.is_on("server.join"),
         cluster: cluster(settings)?,
@@ -228,9 +229,13 @@ fn masters(
     Ok(masters)
 }
 
+/// A gateway alone keeps nothing, also where its image or a file for all roles names a directory.
 fn data_dir(settings: &Settings, roles: Roles) -> Result<Option<PathBuf>, Failure> {
+    if !roles.master && !roles.data {
+        return Ok(None);
+    }
     let dir = settings.text("server.data_dir").map(PathBuf::from);
-    if dir.is_none() && (roles.master || roles.data) {
+    if dir.is_none() {
         return Err(refuse("server.data_dir is not set: where is this process to keep its data?")
             .hint("--data-dir DIR"));
     }
@@ -459,6 +464,7 @@ mod tests {
         let flags = vec![
             said("server.roles", Raw::Text("gateway".into()), Origin::Flag("--roles")),
             said("server.masters", Raw::Text("a:1,b:1,c:1".into()), Origin::Flag("--masters")),
+            said("server.data_dir", Raw::Text("/d".into()), Origin::Flag("--data-dir")),
         ];
         let config = check(&Settings::merge([flags]).expect("it reads")).expect("it is good");
         assert_eq!(config.data_dir, None);

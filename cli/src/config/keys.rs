@@ -43,6 +43,7 @@ pub const KEYS: &[Key] = &[
     key("server.join", Kind::Switch, "false"),
     key("server.insecure", Kind::Switch, "false"),
     key("server.unsafe_no_fsync", Kind::Switch, "false"),
+    key("server.data_on_volume", Kind::Switch, "false"),
     key("listen.gateway", Kind::Listen, "127.0.0.1:7700"),
     key("listen.data", Kind::Listen, "127.0.0.1:7710"),
     key("listen.master", Kind::Listen, "127.0.0.1:7720"),

@@ -60,6 +60,8 @@ pub struct ServerConfig {
     pub roles: Roles,
     /// The directory of the stores of `master` and `data`; absent for a gateway alone.
     pub data_dir: Option<PathBuf>,
+    /// The directory is to be on a volume: in a container everything else goes with it.
+    pub data_on_volume: bool,
     /// All masters of the cluster.
     pub masters: Vec<String>,
     /// The master of this process forms no cluster: it waits until it is added to the one of `masters`.

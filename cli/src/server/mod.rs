@@ -53,7 +53,10 @@ pub fn run(args: ServerArgs, cluster: Option<ClusterId>) -> Result<u8, Failure> 
     }
     let config = config::check(&settings)?;
     let roles = config.roles.names().join(",");
-    let claimed = config.data_dir.as_deref().map(Claimed::of_node).transpose()?;
+    let claimed = match config.data_dir.as_deref() {
+        Some(dir) if config.data_on_volume => Some(Claimed::of_node_on_volume(dir)?),
+        dir => dir.map(Claimed::of_node).transpose()?,
+    };
     serve(
         &config,
         claimed,
