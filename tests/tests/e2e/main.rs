@@ -2,6 +2,7 @@
 //! linked once.
 
 mod ailing;
+mod audit;
 mod bad_input;
 mod bad_orders;
 mod bad_peers;
@@ -13,6 +14,9 @@ mod cluster_links;
 mod completion;
 mod conditions;
 mod debug_collect;
+mod deploy_kubernetes;
+mod deploy_prometheus;
+mod deploy_systemd;
 mod dev_cluster;
 mod durability;
 mod faults;
@@ -45,6 +49,7 @@ mod restart;
 mod sessions;
 mod split_under_load;
 mod stores;
+mod traces;
 mod unary;
 mod watched_hand_overs;
 mod workspace;
