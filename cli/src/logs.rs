@@ -3,11 +3,19 @@
 use std::{
     backtrace::Backtrace,
     env,
+    fs::File,
     io::{self, IsTerminal as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::Path,
+    sync::OnceLock,
 };
 
 use tracing_subscriber::{
-    EnvFilter, filter::LevelFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+    EnvFilter, Layer as _,
+    filter::{LevelFilter, Targets},
+    fmt::{MakeWriter, writer::OptionalWriter},
+    layer::SubscriberExt as _,
+    util::SubscriberInitExt as _,
 };
 
 use crate::{
@@ -22,7 +30,9 @@ const FILTER_VARIABLES: [&str; 2] = ["SHARKLOCK_LOG", "RUST_LOG"];
 pub const SERVER: &str = "warn,sharklock=info";
 /// What operators have done against holders is logged whatever the filter says of other things, unless
 /// it names this target.
-const AUDIT: &str = "audit";
+pub const AUDIT: &str = "audit";
+/// The file that has the audit lines, too, once somebody has named one.
+static AUDIT_FILE: OnceLock<File> = OnceLock::new();
 /// The filter of a command unless told otherwise: its result says the rest.
 pub const COMMAND: &str = "off";
 
@@ -40,7 +50,10 @@ pub fn start(default_filter: &str, serves: bool) -> Result<(), Failure> {
     });
     let json = (!terminal).then(|| tracing_subscriber::fmt::layer().json().with_writer(io::stderr));
     let recent = serves.then(|| tracing_subscriber::fmt::layer().json().with_writer(&RECENT));
-    tracing_subscriber::registry().with(filter).with(compact).with(json).with(recent).init();
+    let audit = tracing_subscriber::fmt::layer().json().with_writer(AuditFile);
+    let audit = audit.with_filter(Targets::new().with_target(AUDIT, LevelFilter::INFO));
+    let registry = tracing_subscriber::registry().with(filter).with(compact).with(json);
+    registry.with(recent).with(audit).init();
     std::panic::set_hook(Box::new(|panic| {
         let backtrace = Backtrace::force_capture();
         tracing::error!(%panic, %backtrace, "a panic: this is a bug, the process ends");
@@ -50,6 +63,34 @@ pub fn start(default_filter: &str, serves: bool) -> Result<(), Failure> {
         std::process::abort();
     }));
     Ok(())
+}
+
+/// From here on audit lines are appended to this file as well, one JSON object each. It is made with mode
+/// 0640 if it is not there.
+///
+/// # Errors
+/// It cannot be written.
+pub fn audit_to(path: &Path) -> Result<(), Failure> {
+    let open = File::options().append(true).create(true).mode(0o640).open(path);
+    let file = open.map_err(|why| {
+        Failure::new(CONFIG, format!("log.audit_file: {}", path.display()))
+            .cause(why)
+            .hint("name a file in a directory that this user may write")
+    })?;
+    // A process opens it once.
+    let _ = AUDIT_FILE.set(file);
+    Ok(())
+}
+
+/// Writes to [`AUDIT_FILE`], if there is one.
+struct AuditFile;
+
+impl<'a> MakeWriter<'a> for AuditFile {
+    type Writer = OptionalWriter<&'static File>;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        AUDIT_FILE.get().map_or_else(OptionalWriter::none, OptionalWriter::some)
+    }
 }
 
 fn filter(

@@ -24,6 +24,7 @@ mod render;
 mod runtime;
 mod server;
 mod spawn;
+mod traces;
 mod unserved;
 mod version;
 

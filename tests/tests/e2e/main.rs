@@ -2,6 +2,7 @@
 //! linked once.
 
 mod ailing;
+mod audit;
 mod bad_input;
 mod bad_orders;
 mod bad_peers;
@@ -15,6 +16,9 @@ mod completion;
 mod conditions;
 mod containers;
 mod debug_collect;
+mod deploy_kubernetes;
+mod deploy_prometheus;
+mod deploy_systemd;
 mod dev_cluster;
 mod durability;
 mod faults;
@@ -47,6 +51,7 @@ mod restart;
 mod sessions;
 mod split_under_load;
 mod stores;
+mod traces;
 mod unary;
 mod watched_hand_overs;
 mod workspace;
