@@ -1,16 +1,17 @@
 //! What a shell completes beside the words of the command line: the names and ids of what a running
 //! cluster has. A script that `sharklock completion` prints calls this program for each TAB.
 
-use std::{env, ffi::OsStr, time::Duration};
+use std::{env, ffi::OsStr, sync::mpsc, thread, time::Duration};
 
 use clap::{Arg, Command, CommandFactory as _};
 use clap_complete::{
     ArgValueCompleter, CompleteEnv, CompletionCandidate, Shell, ValueHint, env::Shells,
 };
-use sharklock_client::{Client, SessionsAsked};
+use sharklock_client::{Client, SessionsAsked, endpoints_of_list};
 use tokio::time::timeout;
 
 use crate::{
+    admin::interval,
     args::{Cli, DEFAULT_ENDPOINT, ENDPOINTS_VARIABLE},
     dev,
     exit::{FAILED, Failure},
@@ -96,7 +97,7 @@ fn names(arg: &Arg) -> Option<Names> {
 fn candidates(names: Names, begun: &OsStr) -> Vec<CompletionCandidate> {
     let Some(begun) = begun.to_str() else { return Vec::new() };
     let known = match names {
-        Names::Node => dev::node_names(),
+        Names::Node => nodes(),
         _ => ask(names, begun).unwrap_or_default(),
     };
     let fits = known.into_iter().filter(|(value, _)| value.starts_with(begun));
@@ -104,6 +105,14 @@ fn candidates(names: Names, begun: &OsStr) -> Vec<CompletionCandidate> {
         CompletionCandidate::new(value).help((!help.is_empty()).then(|| help.into()))
     };
     fits.take(CANDIDATES_MAX as usize).map(shown).collect()
+}
+
+/// The nodes of `dev`, if their owner says them in time.
+fn nodes() -> Vec<Candidate> {
+    let (tell, told) = mpsc::channel();
+    // Nobody waits for the thread: the process ends when the shell has its answer.
+    thread::spawn(move || tell.send(dev::node_names()));
+    told.recv_timeout(ASK_MAX).unwrap_or_default()
 }
 
 /// What the cluster has; `None`: it does not say.
@@ -131,7 +140,7 @@ fn endpoints(words: &[String], variable: Option<String>) -> Vec<String> {
     let said = words.iter().enumerate().filter_map(value).next_back();
     let said = said.or(variable).filter(|said| !said.trim().is_empty());
     let said = said.unwrap_or_else(|| DEFAULT_ENDPOINT.to_owned());
-    said.split(',').map(|endpoint| endpoint.trim().to_owned()).collect()
+    endpoints_of_list(&said)
 }
 
 async fn known(names: Names, client: Client, begun: String) -> Option<Vec<Candidate>> {
@@ -146,13 +155,7 @@ async fn known(names: Names, client: Client, begun: String) -> Option<Vec<Candid
         }
         Names::Range => {
             let ranges = client.list_ranges(None).await.ok()?;
-            let end =
-                |end: &str| if end.is_empty() { "end".to_owned() } else { format!("{end:?}") };
-            let begin =
-                |it: &str| if it.is_empty() { "begin".to_owned() } else { format!("{it:?}") };
-            let names = |it: &sharklock_client::RangeStatus| {
-                format!("[{}, {})", begin(&it.start), end(&it.end))
-            };
+            let names = |it: &sharklock_client::RangeStatus| interval(&it.start, &it.end);
             ranges.iter().map(|range| (range.range_id.to_string(), names(range))).collect()
         }
         Names::Store => {

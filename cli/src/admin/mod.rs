@@ -44,6 +44,7 @@ pub use self::{
     documents::{Document, documents},
     masters::masters,
     ops::ops,
+    ranges::interval,
     recover::recover,
     schedule::schedule,
     sessions::sessions,

@@ -285,7 +285,8 @@ impl RangeSplit {
     }
 }
 
-fn interval(start: &str, end: &str) -> String {
+/// The names from the one up to the other: `[begin, jobs/7)`.
+pub fn interval(start: &str, end: &str) -> String {
     let start = if start.is_empty() { "begin" } else { start };
     let end = if end.is_empty() { "end" } else { end };
     format!("[{start}, {end})")
