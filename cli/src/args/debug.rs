@@ -34,8 +34,8 @@ Examples:
 ", after_help = "\
 Inside: status, what doctor finds, ranges, operators and schedule as JSON; of
 each process whose admin port answers its readiness, metrics, settings, and the
-last lines of its log (1 MiB). Secrets are left out; bounds of ranges and lines
-of logs may have names of locks. Nothing is changed.
+last lines of its log (1 MiB). Bounds of ranges and lines of
+logs may have names of locks. Nothing is changed.
 
 Exit codes: 0 all is there, 1 the file cannot be written, 2 usage, 3 somebody
 did not answer (README.txt in the archive says who), 69 nobody answers.")]

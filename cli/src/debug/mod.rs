@@ -55,7 +55,7 @@ pub fn run(reach: &ReachArgs, command: DebugCommand) -> Result<u8, Failure> {
     let now = WallTime::now();
     let directory = format!("sharklock-debug-{}", now.compact());
     let file = args.file.clone().unwrap_or_else(|| PathBuf::from(format!("{directory}.tar.gz")));
-    let mut collected = runtime::start(1)?.block_on(collect(reach, &args));
+    let collected = runtime::start(1)?.block_on(collect(reach, &args));
     // The doctor has something to say in any case.
     let is_told = |document: &Document| document.name != DOCTOR && document.text.is_ok();
     let is_answered = collected.documents.iter().any(is_told);
@@ -67,7 +67,6 @@ pub fn run(reach: &ReachArgs, command: DebugCommand) -> Result<u8, Failure> {
             .fold(failure, Failure::cause)
             .hint("`sharklock doctor` tries each endpoint; --admin names further admin ports"));
     }
-    collected.named = processes::names(&collected.processes);
     let unwritten = |why: io::Error| {
         Failure::new(FAILED, format!("cannot write {}", file.display()))
             .cause(why)
@@ -92,8 +91,6 @@ struct Collected {
     /// What the cluster says, by the names of files.
     documents: Vec<Document>,
     processes: Vec<(Process, Said)>,
-    /// The directories of the processes, in their order.
-    named: Vec<String>,
 }
 
 async fn collect(reach: &ReachArgs, args: &CollectArgs) -> Collected {
@@ -103,7 +100,7 @@ async fn collect(reach: &ReachArgs, args: &CollectArgs) -> Collected {
     known.extend(examination.admin_addresses().map(|(node, at)| Process::new(node, at)));
     documents.push(Document { name: DOCTOR, text: Ok(json(&examination)) });
     let processes = processes::ask_all(processes::once(known)).await;
-    Collected { documents, processes, named: Vec::new() }
+    Collected { documents, processes }
 }
 
 impl Collected {
@@ -130,7 +127,8 @@ impl Collected {
                 files.push(document.name.to_owned());
             }
         }
-        for ((_, said), directory) in self.processes.iter().zip(&self.named) {
+        let directories = processes::names(&self.processes);
+        for ((_, said), directory) in self.processes.iter().zip(&directories) {
             for (part, answer) in &said.parts {
                 if let Ok(text) = answer {
                     let name = format!("processes/{directory}/{part}");

@@ -46,7 +46,7 @@ pub struct Endpoint {
     pub endpoint: String,
     /// A gateway has answered there.
     pub answers: bool,
-    /// Why not, for programs: `NOT_CONNECTED`, `NO_ANSWER`, `WRONG_PORT`, `NO_CLUSTER`, …; else empty.
+    /// Why not, for programs: `NOT_CONNECTED`, `NO_ANSWER`, `WRONG_PORT`, …; else empty.
     pub reason: String,
     /// Why not, for people.
     pub why: String,

@@ -72,12 +72,12 @@ pub(super) fn faults(range: &RangeStatus, answered: &BTreeSet<u64>) -> Vec<Warni
     let RangeStatus { awaited_range_id: awaited, log_bytes, log_bytes_max, .. } = range;
     if *leader_store_id == 0 {
         let text = format!("range {range_id} has no leader: its locks wait");
-        push(About::Leaderless(*range_id), text);
+        push(About::Leaderless, text);
     } else if !answered.contains(leader_store_id) {
         let text = format!(
             "range {range_id} has no leader that answers: store {leader_store_id} led it last"
         );
-        push(About::Leaderless(*range_id), text);
+        push(About::Leaderless, text);
     }
     if *awaited != 0 && *log_bytes > log_bytes_max / AWAITED_WARNED {
         let text = format!(
@@ -85,7 +85,7 @@ pub(super) fn faults(range: &RangeStatus, answered: &BTreeSet<u64>) -> Vec<Warni
              kept for it takes {log_bytes} bytes, and beyond {log_bytes_max} nobody can acquire in \
              range {range_id}"
         );
-        push(About::Leaderless(*awaited), text);
+        push(About::Leaderless, text);
     }
     // Of one that is new nothing is known yet.
     for replica in replicas.iter().filter(|replica| !replica.is_leader && !replica.is_new) {
@@ -297,7 +297,7 @@ mod tests {
         let bad = of(1_000, &broken);
         let warnings = warnings::of_ranges(&bad, &[1].into());
         let first = Warning {
-            about: About::Leaderless(0),
+            about: About::Leaderless,
             text: "range 0 has no leader: its locks wait".to_owned(),
         };
         assert_eq!((warnings.len(), &warnings[0]), (11, &first));

@@ -41,7 +41,7 @@ impl Told {
         match about {
             About::Master(address) => self.masters.contains(address),
             About::Store(id) => self.stores.contains(id),
-            About::Leaderless(_) => self.leaderless,
+            About::Leaderless => self.leaderless,
             About::Bootstrap => self.bootstrap,
             About::Cluster => false,
         }

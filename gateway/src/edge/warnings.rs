@@ -23,8 +23,8 @@ pub(super) enum About {
     Master(String),
     /// A store with this id that is silent.
     Store(u64),
-    /// A range with this id that nobody leads.
-    Leaderless(u64),
+    /// A range that nobody leads.
+    Leaderless,
     /// There are too few stores for the first range.
     Bootstrap,
     /// It stands for itself.
