@@ -19,6 +19,8 @@ command -v c++ >/dev/null || command -v g++ >/dev/null || missing+=(g++)
 have_libclang || missing+=(libclang-dev)
 # One end-to-end test watches the server's system calls.
 [ "${1:-}" != test ] || command -v strace >/dev/null || missing+=(strace)
+# Rules, alerts and dashboards are run by the real Prometheus, and its promtool.
+[ "${1:-}" != test ] || command -v promtool >/dev/null || missing+=(prometheus)
 # Power cuts are tried on file systems of their own, which only root can mount.
 if [ "${1:-}" = test ] && [ "$(id -u)" -eq 0 ]; then
   command -v mkfs.ext4 >/dev/null || missing+=(e2fsprogs)

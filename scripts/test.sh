@@ -56,12 +56,25 @@ cargo build --locked --package sharklock-cli
 SHARKLOCK_BIN=$(cargo metadata --locked --no-deps --format-version 1 |
   sed -E 's/.*"target_directory":"([^"]*)".*/\1/')/debug/sharklock
 export SHARKLOCK_BIN
+# Containers of this very binary: `.ci/run` asks for them, and Docker is installed and started.
+if [ -n "${SHARKLOCK_TEST_CONTAINERS:-}" ]; then
+  export SHARKLOCK_IMAGE=sharklock:test
+  scripts/image-offline.sh "$SHARKLOCK_BIN" "$SHARKLOCK_IMAGE"
+fi
 cargo test --workspace --locked --no-fail-fast --lib --bins --tests --examples 2>&1 | tee "$log"
 cargo test --package sharklock-bench --features peers --locked --lib peers:: 2>&1 | tee -a "$log"
 
 step 'documentation tests against a running server'
 scripts/with-dev-server.sh "$SHARKLOCK_BIN" \
   cargo test --workspace --locked --no-fail-fast --doc 2>&1 | tee -a "$log"
+
+step 'chaos on containers'
+if [ -n "${SHARKLOCK_TEST_CONTAINERS:-}" ]; then
+  # Three minutes of a plan of its own; it ends by itself, and after ten at the latest.
+  timeout --signal TERM --kill-after 60 600 scripts/chaos-compose.sh 3 "${SHARKLOCK_TEST_CHAOS_SEED:-15}"
+else
+  echo 'left out, as are the tests of containers: SHARKLOCK_TEST_CONTAINERS=1 runs them, and installs and starts Docker'
+fi
 
 step 'how many'
 awk -f scripts/count-tests.awk "$log"

@@ -3,15 +3,23 @@
 use std::{
     backtrace::Backtrace,
     env,
+    fs::File,
     io::{self, IsTerminal as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::Path,
+    sync::OnceLock,
 };
 
 use tracing_subscriber::{
-    EnvFilter, filter::LevelFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+    EnvFilter, Layer as _,
+    filter::{LevelFilter, Targets},
+    fmt::{MakeWriter, writer::OptionalWriter},
+    layer::SubscriberExt as _,
+    util::SubscriberInitExt as _,
 };
 
 use crate::{
-    exit::{Failure, USAGE},
+    exit::{CONFIG, Failure, USAGE},
     recent_log::RECENT,
 };
 
@@ -22,23 +30,30 @@ const FILTER_VARIABLES: [&str; 2] = ["SHARKLOCK_LOG", "RUST_LOG"];
 pub const SERVER: &str = "warn,sharklock=info";
 /// What operators have done against holders is logged whatever the filter says of other things, unless
 /// it names this target.
-const AUDIT: &str = "audit";
+pub const AUDIT: &str = "audit";
+/// The file that has the audit lines, too, once somebody has named one.
+static AUDIT_FILE: OnceLock<File> = OnceLock::new();
 /// The filter of a command unless told otherwise: its result says the rest.
 pub const COMMAND: &str = "off";
 
 /// Starts logging, and makes every panic an event and the end of the process: a task that died
 /// half-way would leave the others to serve a state that nobody understands (D5).
-/// `keeps_recent`: the last lines are kept in memory, too.
-pub fn start(default_filter: &str, keeps_recent: bool) -> Result<(), Failure> {
-    let filter = filter(default_filter, |name| env::var(name).ok())?;
+/// What `serves` keeps its last lines in memory, too, and is refused as wrongly configured where the filter
+/// cannot be understood.
+pub fn start(default_filter: &str, serves: bool) -> Result<(), Failure> {
+    let refusal = if serves { CONFIG } else { USAGE };
+    let filter = filter(default_filter, refusal, |name| env::var(name).ok())?;
     let terminal = io::stderr().is_terminal();
     let compact = terminal.then(|| {
         let colour = env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         tracing_subscriber::fmt::layer().compact().with_ansi(colour).with_writer(io::stderr)
     });
     let json = (!terminal).then(|| tracing_subscriber::fmt::layer().json().with_writer(io::stderr));
-    let recent = keeps_recent.then(|| tracing_subscriber::fmt::layer().json().with_writer(&RECENT));
-    tracing_subscriber::registry().with(filter).with(compact).with(json).with(recent).init();
+    let recent = serves.then(|| tracing_subscriber::fmt::layer().json().with_writer(&RECENT));
+    let audit = tracing_subscriber::fmt::layer().json().with_writer(AuditFile);
+    let audit = audit.with_filter(Targets::new().with_target(AUDIT, LevelFilter::INFO));
+    let registry = tracing_subscriber::registry().with(filter).with(compact).with(json);
+    registry.with(recent).with(audit).init();
     std::panic::set_hook(Box::new(|panic| {
         let backtrace = Backtrace::force_capture();
         tracing::error!(%panic, %backtrace, "a panic: this is a bug, the process ends");
@@ -50,7 +65,39 @@ pub fn start(default_filter: &str, keeps_recent: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-fn filter(default: &str, variable: impl Fn(&str) -> Option<String>) -> Result<EnvFilter, Failure> {
+/// From here on audit lines are appended to this file as well, one JSON object each. It is made with mode
+/// 0640 if it is not there.
+///
+/// # Errors
+/// It cannot be written.
+pub fn audit_to(path: &Path) -> Result<(), Failure> {
+    let open = File::options().append(true).create(true).mode(0o640).open(path);
+    let file = open.map_err(|why| {
+        Failure::new(CONFIG, format!("log.audit_file: {}", path.display()))
+            .cause(why)
+            .hint("name a file in a directory that this user may write")
+    })?;
+    // A process opens it once.
+    let _ = AUDIT_FILE.set(file);
+    Ok(())
+}
+
+/// Writes to [`AUDIT_FILE`], if there is one.
+struct AuditFile;
+
+impl<'a> MakeWriter<'a> for AuditFile {
+    type Writer = OptionalWriter<&'static File>;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        AUDIT_FILE.get().map_or_else(OptionalWriter::none, OptionalWriter::some)
+    }
+}
+
+fn filter(
+    default: &str,
+    refusal: u8,
+    variable: impl Fn(&str) -> Option<String>,
+) -> Result<EnvFilter, Failure> {
     let set = FILTER_VARIABLES
         .into_iter()
         .find_map(|name| variable(name).filter(|v| !v.is_empty()).map(|value| (name, value)));
@@ -58,7 +105,7 @@ fn filter(default: &str, variable: impl Fn(&str) -> Option<String>) -> Result<En
         return Ok(EnvFilter::new(format!("{default},{AUDIT}=info")));
     };
     let refused = |why: String| {
-        Failure::new(USAGE, format!("{name}={value:?} is not a log filter")).cause(why).hint(
+        Failure::new(refusal, format!("{name}={value:?} is not a log filter")).cause(why).hint(
             "use a level, which is for SharkLock's own events, or targets with levels: debug, or \
              info,sharklock_gateway=trace,h2=debug",
         )
@@ -106,7 +153,7 @@ mod tests {
     }
 
     fn filter_of(own: Option<&str>, general: Option<&str>) -> Result<EnvFilter, Failure> {
-        filter(SERVER, |name| match name {
+        filter(SERVER, CONFIG, |name| match name {
             "SHARKLOCK_LOG" => own.map(str::to_owned),
             "RUST_LOG" => general.map(str::to_owned),
             other => panic!("{other} is not read"),

@@ -14,6 +14,7 @@ mod dev;
 mod diagnosis;
 mod doctor;
 mod exit;
+mod health;
 mod identity;
 mod lock;
 mod logs;
@@ -23,6 +24,7 @@ mod render;
 mod runtime;
 mod server;
 mod spawn;
+mod traces;
 mod unserved;
 mod version;
 
@@ -115,6 +117,7 @@ fn obey(reach: &ReachArgs, command: Command) -> Result<u8, Failure> {
         Command::Debug(args) => debug::run(reach, args.command),
         Command::Doctor(args) => doctor::run(reach, args),
         Command::Version(args) => version::run(reach, args),
+        Command::Health(args) => health::run(args),
         Command::Bench(args) => {
             runtime::start(runtime::workers_per_core())?.block_on(bench::run(reach.clone(), args))
         }
@@ -139,6 +142,12 @@ fn usage(error: &clap::Error) -> ExitCode {
         (_, true) => LOCK_USAGE,
         (_, false) => exit::USAGE,
     };
+    if is_the_environments_fault() {
+        let failure = usage_failure(exit::CONFIG, &error.to_string());
+        return failure
+            .cause("a variable of the environment says so: correct or remove it")
+            .report();
+    }
     if code != LOCK_USAGE && seems_to_ask_for_json(&arguments, variable.as_deref()) {
         exit::report_as_json();
         return usage_failure(code, &error.to_string()).report();
@@ -156,6 +165,14 @@ fn usage_failure(code: u8, text: &str) -> Failure {
         Some(more) => failure.hint(more),
         None => failure.cause(line),
     })
+}
+
+/// Whether a server's arguments are good by themselves, so that a variable in their place is not: whoever
+/// runs containers sets those, and is told as of any other setting.
+fn is_the_environments_fault() -> bool {
+    let bare = Cli::command().mut_args(|argument| argument.env(None::<&str>));
+    let matches = bare.try_get_matches();
+    matches.is_ok_and(|matches| matches.subcommand_name() == Some("server"))
 }
 
 /// Whether the arguments, wrong as they are, call `lock`.

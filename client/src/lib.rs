@@ -76,6 +76,8 @@ mod state_file;
 #[cfg(feature = "edge")]
 mod status;
 #[cfg(feature = "edge")]
+mod tracing_calls;
+#[cfg(feature = "edge")]
 mod unsent;
 
 pub use cluster::{BadClusterId, Because, ClusterId, ClusterMismatch, Membership, Standing};
@@ -90,6 +92,7 @@ pub use grant::Grant;
 pub use ids::{AcquisitionId, FencingToken, Position, Seq};
 pub use request::{AskMark, HeldMode, Holder, LockInfo, LockMode, Request, TTL_DEFAULT, Wait};
 pub use session::GuardState;
+pub use sharklock_proto::trace;
 
 #[cfg(feature = "edge")]
 pub use {

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use sharklock_proto::trace::Spans;
 use tokio::sync::oneshot;
 
 use crate::{
@@ -14,6 +15,7 @@ use crate::{
     ids::FencingToken,
     recording::Recording,
     request::{Holder, LockMode, Request, Wait},
+    tracing_calls::TracedAcquire,
 };
 
 /// One acquisition in the making: see [`Client::lock`]. Nothing is sent before
@@ -23,6 +25,7 @@ use crate::{
 pub struct LockBuilder {
     client: Client,
     request: Request,
+    spans: Spans,
 }
 
 impl LockBuilder {
@@ -38,8 +41,9 @@ impl LockBuilder {
             ask: false,
             owner: client.identity(),
             attributes: BTreeMap::new(),
+            traceparent: String::new(),
         };
-        Self { client, request }
+        Self { client, request, spans: Spans::default() }
     }
 
     /// Takes a hold back that looks like this, or like nothing where it was not seen.
@@ -149,6 +153,20 @@ impl LockBuilder {
         self
     }
 
+    /// The trace of which the acquisition is a part, as the W3C's header `traceparent` has it: gateway and
+    /// store tell their spans below it. What is no `traceparent` counts for nothing.
+    pub fn traceparent(mut self, traceparent: &str) -> Self {
+        traceparent.clone_into(&mut self.request.traceparent);
+        self
+    }
+
+    /// Tell the span of this acquisition there. Without a [`traceparent`](Self::traceparent) it begins a
+    /// trace of its own.
+    pub fn spans(mut self, spans: &Spans) -> Self {
+        self.spans = spans.clone();
+        self
+    }
+
     /// Join the live hold of `guard` instead of queueing behind it: same token, same lease, and
     /// the lock is free again when all its guards are released. Takes over the guard's mode,
     /// owner and ttl, which must be the same.
@@ -166,8 +184,17 @@ impl LockBuilder {
     ///
     /// # Errors
     /// See [`AcquireError`]: refused, out of reach, not known, lost.
-    pub async fn acquire(self) -> Result<Guard, AcquireError> {
+    pub async fn acquire(mut self) -> Result<Guard, AcquireError> {
         self.request.check()?;
+        let traced = TracedAcquire::begin(&self.spans, &mut self.request);
+        let acquired = self.acquire_recorded().await;
+        if let Some(traced) = traced {
+            traced.ended(acquired.as_ref().err());
+        }
+        acquired
+    }
+
+    async fn acquire_recorded(self) -> Result<Guard, AcquireError> {
         let recording = Recording::begin(&self.client, &self.request).await?;
         match self.acquire_now().await {
             Ok(guard) => {

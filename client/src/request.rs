@@ -78,6 +78,8 @@ pub struct Request {
     pub owner: Arc<str>,
     /// Shown with the lock; keys and values together up to 4,096 bytes.
     pub attributes: BTreeMap<String, String>,
+    /// The trace of which it is a part, as the W3C's header of that name has it; empty: of none.
+    pub traceparent: String,
 }
 
 impl Request {
@@ -245,6 +247,7 @@ mod tests {
             ask: false,
             owner: Arc::from(""),
             attributes: BTreeMap::new(),
+            traceparent: String::new(),
         }
     }
 

@@ -20,6 +20,7 @@ use crate::{
     lease_clock::{LeaseKey, Renewal},
     memory::{Charge, StoreMemory},
     ports::WorkerStats,
+    tracing_calls::Traced,
     wire::{self, Caller, Malformed},
 };
 
@@ -37,6 +38,10 @@ pub struct Admission<'a> {
     pub now: Duration,
     /// Age at receipt.
     pub age: Duration,
+    /// How long it stood in the mailbox.
+    pub queued: Duration,
+    /// Whether somebody listens to spans.
+    pub traces: bool,
     /// The way of its answer.
     pub to: ReplyTo,
     /// The range's soft state.
@@ -76,7 +81,7 @@ impl Admission<'_> {
             }
             Body::Withdraw(request) => self.withdraw(&caller(&mut call)?, asker, request),
             Body::ForceRelease(request) => {
-                let asker = Asker::Call { to, about: About::ForceRelease };
+                let asker = self.asker(About::ForceRelease);
                 self.front.ask(force_release(request), asker);
             }
             Body::Claim(request) => {
@@ -90,17 +95,18 @@ impl Admission<'_> {
             }
             Body::Ask(request) => {
                 let ask = self.asking(&mut call, request)?;
-                self.ordinary(Command::Ask(ask), Asker::Call { to, about: About::Ask })?;
+                let asker = self.asker(About::Ask);
+                self.ordinary(Command::Ask(ask), asker)?;
             }
             Body::Downgrade(request) => {
                 let downgrade = wire::downgrade(&caller(&mut call)?, request);
-                let asker = Asker::Call { to, about: About::Downgrade };
+                let asker = self.asker(About::Downgrade);
                 self.ordinary(Command::Downgrade(downgrade), asker)?;
             }
             Body::SetAttributes(request) => {
                 let set = wire::set_attributes(&caller(&mut call)?, request);
                 self.may_grow(&set)?;
-                let asker = Asker::Call { to, about: About::SetAttributes };
+                let asker = self.asker(About::SetAttributes);
                 self.ordinary(Command::SetAttributes(set), asker)?;
             }
             Body::KeepAlive(request) => {
@@ -136,6 +142,7 @@ impl Admission<'_> {
         request: v1::AcquireRequest,
     ) -> Result<(), Kind> {
         self.has_room()?;
+        let trace = self.traces.then(|| self.traced(&request)).flatten();
         let seq = request.seq;
         let asked_ms = leading(self.front).age.asked_ms(self.age);
         let acquire = wire::acquire(caller, request, asked_ms).map_err(malformed)?;
@@ -152,7 +159,8 @@ impl Admission<'_> {
         self.front.pending.add(&charge, self.memory.bounds());
         self.memory.weigh(self.front, self.table);
         let charge = Some(charge);
-        let asker = Asker::Acquire { to: self.to, acquisition, name, seq, stale_at, charge };
+        let to = self.to;
+        let asker = Asker::Acquire { to, acquisition, name, seq, stale_at, charge, trace };
         self.front.ask(Command::Acquire(Box::new(acquire)), asker);
         Ok(())
     }
@@ -174,7 +182,8 @@ impl Admission<'_> {
         let held = self.table.hold_of(name.as_str(), acquisition);
         let key = held.map_or(LeaseKey::Waiter(acquisition), LeaseKey::Hold);
         let stale_at = self.attempted(acquisition, &name, key, subscriber, None);
-        let asker = Asker::Acquire { to: self.to, acquisition, name, seq, stale_at, charge: None };
+        let (to, charge, trace) = (self.to, None, None);
+        let asker = Asker::Acquire { to, acquisition, name, seq, stale_at, charge, trace };
         self.front.ask(Command::Reclaim(Box::new(reclaim)), asker);
         Ok(())
     }
@@ -216,14 +225,25 @@ impl Admission<'_> {
         self.now + CALL_AGE_MAX.saturating_sub(self.age)
     }
 
+    fn asker(&self, about: About) -> Asker {
+        Asker::Call { to: self.to, about, received: self.now.saturating_sub(self.queued) }
+    }
+
     /// Queues what frees a lock, as long as there is any room at all.
     fn urgent(self, command: Command, about: About) -> Result<(), Kind> {
         if self.front.is_overfull() {
             self.stats.overloads += 1;
             return Err(wire::overloaded());
         }
-        self.front.ask(command, Asker::Call { to: self.to, about });
+        let asker = self.asker(about);
+        self.front.ask(command, asker);
         Ok(())
+    }
+
+    /// The span of an acquire that its gateway traces.
+    fn traced(&self, request: &v1::AcquireRequest) -> Option<Box<Traced>> {
+        let received = self.now.saturating_sub(self.queued);
+        Traced::begin(&request.traceparent, self.to.tag, received, self.descriptor.range)
     }
 
     fn ordinary(mut self, command: Command, asker: Asker) -> Result<(), Kind> {

@@ -12,6 +12,7 @@ use sharklock_locktable::{
 use sharklock_multiraft::{EntryAt, LeftBehind, Matched, Proposals, ReadId};
 use sharklock_proto::{
     internal::v1::{GetRangeSession, ListRange, ListRangeSessions, RevokeRangeSession},
+    trace::Begun,
     v1,
 };
 use sharklock_rangemap::{Epoch, StoreId};
@@ -25,7 +26,9 @@ use crate::{
     load::Load,
     load_sample::LoadSample,
     memory::{Charge, Pending},
+    observed::Proposed,
     range_age::{CountedTime, RangeAge},
+    tracing_calls::Traced,
     watching::{Watch, Watches},
     wire::Caller,
     worker::ToldFigures,
@@ -89,6 +92,8 @@ pub enum Asker {
         stale_at: Duration,
         /// The memory that it takes until it is applied; none of a reclaim, whose hold is there already.
         charge: Option<Charge>,
+        /// Set if somebody traces it.
+        trace: Option<Box<Traced>>,
     },
     /// A claim or a change of a condition.
     Agree {
@@ -103,6 +108,8 @@ pub enum Asker {
         to: ReplyTo,
         /// Which call.
         about: About,
+        /// When it came.
+        received: Duration,
     },
     /// Callers that have gone away, see [`Attempts`]: nobody hears of it.
     Withdrawal(Acquisition),
@@ -284,6 +291,8 @@ pub struct Front {
     pub leading: Option<Leading>,
     /// Commands that wait for the next entry, or are in the log.
     pub proposals: Proposals<Command, Asker>,
+    /// When the entries of `proposals` were proposed.
+    pub proposed: Proposed,
     /// A split that waits for ids.
     pub wanted: Option<WantedSplit>,
     /// The answers that wait for a split.
@@ -296,6 +305,8 @@ pub struct Front {
     pub watches: Watches,
     /// In a ReadIndex round.
     pub rounds: BTreeMap<ReadId, Vec<Read>>,
+    /// Of those that wait in a queue and are traced: the span of their wait.
+    pub traced: BTreeMap<Acquisition, Begun>,
     /// The listeners to open acquisitions.
     pub subscribers: BTreeMap<Acquisition, Subscriber>,
     /// The memory of what waits here or is in the log.
@@ -486,6 +497,8 @@ impl Front {
         self.unsplit = None;
         self.told = ToldFigures::default();
         self.subscribers.clear();
+        self.traced.clear();
+        self.proposed.clear();
         self.attempts.clear();
         self.pending = Pending::default();
         let LeftBehind { not_proposed, in_log } = self.proposals.step_down();

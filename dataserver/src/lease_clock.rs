@@ -72,11 +72,16 @@ struct Hold {
     ending: bool,
     /// Its client may know of the grant: something was sent that says so.
     told: bool,
+    /// When it was granted; `None`: another leader has seen that.
+    since: Option<Duration>,
 }
 
-/// A waiter: its lease says all. When its wait ends stands in `waits`.
+/// A waiter, beside its lease. When its wait ends stands in `waits`.
 #[derive(Debug)]
-struct Waiter;
+struct Waiter {
+    /// When it took its place; `None`: another leader has seen that.
+    since: Option<Duration>,
+}
 
 /// The kinds of alarms. Of several that ring at one moment the first here comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -159,6 +164,14 @@ impl LeaseClock {
         }
     }
 
+    /// Since when the hold is held, or the waiter waits, if this leader has seen it begin.
+    pub fn since(&self, key: LeaseKey) -> Option<Duration> {
+        match key {
+            LeaseKey::Hold(token) => self.holds.get(token)?.of.since,
+            LeaseKey::Waiter(acquisition) => self.waiters.get(acquisition)?.of.since,
+        }
+    }
+
     /// Follows a change that apply made. `table` is as it stands after the whole entry.
     pub fn follow(&mut self, now: Duration, change: &Change, table: &LockTable) {
         self.meet_changed(change, table);
@@ -170,7 +183,8 @@ impl LeaseClock {
             Change::Queued { acquisition, name, ttl_ms, wait } => {
                 let deadline = self.deadline(now, *ttl_ms);
                 let wait_ends = wait_ends(now, *wait);
-                self.start_waiter(deadline, *acquisition, name.clone(), *ttl_ms, wait_ends);
+                let since = Some(now);
+                self.start_waiter(deadline, (*acquisition, since), name, *ttl_ms, wait_ends);
             }
             Change::Granted { acquisition, name, grant, from_queue, condition } => {
                 self.begin_hold(now, *acquisition, name, grant, *from_queue);
@@ -295,12 +309,12 @@ impl LeaseClock {
     fn start_waiter(
         &mut self,
         deadline: Deadline,
-        acquisition: Acquisition,
-        name: Name,
+        (acquisition, since): (Acquisition, Option<Duration>),
+        name: &Name,
         ttl_ms: u64,
         wait_ends: Option<Duration>,
     ) {
-        self.waiters.start(acquisition, name, ttl_ms, deadline, Waiter);
+        self.waiters.start(acquisition, name.clone(), ttl_ms, deadline, Waiter { since });
         if let Some(at) = wait_ends {
             self.waits.set(acquisition, at, ());
         }
@@ -338,7 +352,8 @@ impl LeaseClock {
             (None, _) => self.deadline(now, grant.ttl_ms),
         };
         // The answer to an acquire tells of the grant; whether a push does, the caller knows.
-        let hold = Hold { newest: acquisition.id, ending: false, told: !from_queue };
+        let newest = acquisition.id;
+        let hold = Hold { newest, ending: false, told: !from_queue, since: Some(now) };
         self.holds.start(grant.token, name.clone(), grant.ttl_ms, deadline, hold);
     }
 
@@ -397,7 +412,7 @@ impl LeaseClock {
         commands: &mut Vec<Command>,
     ) {
         let Some((token, lease)) = self.holds.ring(now, self.credit) else { return };
-        let (name, Hold { newest, ending, told }) = (lease.name.clone(), lease.of);
+        let (name, Hold { newest, ending, told, .. }) = (lease.name.clone(), lease.of);
         if ending {
             let cause = EndCause::WaitedOut { proposer_term: self.term, told };
             commands.push(Command::End(End { name, token: Some(token), cause }));

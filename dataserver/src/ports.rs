@@ -9,7 +9,7 @@ use sharklock_proto::internal::v1::{
 };
 use sharklock_rangemap::{Bounds, Descriptor, Epoch, PeerId, RangeId, StoreId};
 
-use crate::{front::LinkId, machine::LockRange, triggers::Measure};
+use crate::{front::LinkId, machine::LockRange, observed::Observed, triggers::Measure};
 
 /// Something that happened.
 #[derive(Debug)]
@@ -157,6 +157,8 @@ pub struct Outputs {
     pub whereabouts: Vec<Whereabouts>,
     /// For the masters; each is answered by [`Input::Split`] or [`Input::NoIds`].
     pub ids_wanted: Vec<IdsWanted>,
+    /// For whoever counts and traces; nothing depends on it.
+    pub observed: Observed,
 }
 
 /// The pace of a worker (decisions.md, *Defaults*).
@@ -197,8 +199,8 @@ pub struct WorkerStats {
     pub commands: u64,
     /// Grants, at once or from the queue.
     pub grants: u64,
-    /// Holds and waiters whose leases ended.
-    pub expiries: u64,
+    /// Holds and waiters that their leader's clock ended.
+    pub expiries: ExpiryCounts,
     /// Waits that timed out.
     pub wait_timeouts: u64,
     /// Keepalive items received.
@@ -223,6 +225,33 @@ pub struct WorkerStats {
     pub splits: SplitCounts,
     /// Splits that somebody has asked for in vain.
     pub split_refusals: u64,
+}
+
+/// Ends by a leader's clock, by what ran out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ExpiryCounts {
+    /// The lease of a hold.
+    pub hold: u64,
+    /// The lease of a waiter.
+    pub waiter: u64,
+    /// The longest time that a hold's condition allows.
+    pub max_hold: u64,
+    /// The grace of a holder who was asked for the lock.
+    pub asked: u64,
+    /// The lease of a hold that stays without one.
+    pub orphaned: u64,
+}
+
+impl AddAssign for ExpiryCounts {
+    /// Adds up the counts of several workers.
+    fn add_assign(&mut self, other: Self) {
+        let Self { hold, waiter, max_hold, asked, orphaned } = other;
+        self.hold += hold;
+        self.waiter += waiter;
+        self.max_hold += max_hold;
+        self.asked += asked;
+        self.orphaned += orphaned;
+    }
 }
 
 /// Splits, by what they were made for.

@@ -9,11 +9,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
 use sharklock_locktable::{Command, Token};
-use sharklock_multiraft::{AwaitedChild, BatchSeq, Effects, Pacer, Store};
+use sharklock_multiraft::{ApplyMeter, AwaitedChild, BatchSeq, Effects, Pacer, Store};
 use sharklock_proto::{
     CALL_AGE_MAX,
     internal::v1::{self as internal, StoreCall, store_call::Body},
@@ -33,6 +34,7 @@ use crate::{
     machine::{LockRange, LockRangeOutput},
     memory::{MemoryBounds, StoreMemory},
     moved,
+    observed::Observed,
     orphans::Orphans,
     ports::{IdsWanted, Input, Outputs, Pace, WorkerStats},
     range_age::CountedTime,
@@ -109,6 +111,10 @@ pub struct Worker {
     oversized: Oversized,
     steps: Steps,
     stats: WorkerStats,
+    /// What this turn has to tell.
+    observed: Observed,
+    /// Whether somebody listens to spans.
+    traces: bool,
 }
 
 impl Worker {
@@ -148,6 +154,8 @@ impl Worker {
             oversized: Oversized::default(),
             steps: Steps::default(),
             stats: WorkerStats::default(),
+            observed: Observed::default(),
+            traces: false,
         }
     }
 
@@ -175,6 +183,18 @@ impl Worker {
     /// The same, splitting the ranges that it leads beyond these limits.
     pub fn with_split_limits(mut self, limits: SplitLimits) -> Self {
         self.oversized = Oversized::beyond(limits);
+        self
+    }
+
+    /// The same, telling of calls that are traced: somebody listens.
+    pub fn with_traces(mut self, traces: bool) -> Self {
+        self.traces = traces;
+        self
+    }
+
+    /// The same, with somebody who measures how long it applies entries.
+    pub fn with_apply_meter(mut self, meter: Arc<dyn ApplyMeter>) -> Self {
+        self.effects.meter = Some(meter);
         self
     }
 
@@ -244,6 +264,7 @@ impl Worker {
             chores: self.store.take_chores(),
             whereabouts,
             ids_wanted: std::mem::take(&mut self.ids_wanted),
+            observed: std::mem::take(&mut self.observed),
         }
     }
 
@@ -480,9 +501,21 @@ impl Worker {
         // The child may have come to life since the range was looked at last.
         let overlong = front.is_overlong.then(|| self.store.awaited_child(range)).flatten();
         let overlong = overlong.filter(AwaitedChild::is_too_much);
+        let traces = self.traces;
         let Self { memory, stats, .. } = self;
-        let admission =
-            Admission { now, age, to, front, table, descriptor, overlong, memory, stats };
+        let admission = Admission {
+            now,
+            age,
+            queued,
+            traces,
+            to,
+            front,
+            table,
+            descriptor,
+            overlong,
+            memory,
+            stats,
+        };
         let asked = admission.admit(call, body);
         if let Err(kind) = asked {
             self.replies.fail(to, kind);
@@ -553,6 +586,9 @@ impl Worker {
             if front.proposals.propose(&mut self.store, range, count, encode) {
                 age.proposed(passed_ms);
                 front.load.count(now, count as u64);
+                if let Some(at) = front.proposals.newest_in_log() {
+                    front.proposed.push(at, now);
+                }
                 self.stats.entries += 1;
                 self.stats.commands += count as u64;
             }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use sharklock_dataserver::{Input, LinkId, LockRange, Outputs, Pace, Worker};
+use sharklock_dataserver::{Input, LinkId, LockRange, Observed, Outputs, Pace, Worker};
 use sharklock_multiraft::{Config, Disk, SimDisk, Store, StoreIdent, bootstrap};
 use sharklock_proto::{
     ClusterId, Identity,
@@ -11,12 +11,14 @@ use sharklock_proto::{
         self as internal, RangeLocks, StoreCall, StoreReply, WithdrawAcquire, store_call,
         store_error, store_reply,
     },
+    trace::{Note, TraceContext},
     v1,
 };
 use sharklock_rangemap::{Bounds, Descriptor, Epoch, PeerId, RangeId, Replica, Role, StoreId};
 
 const LINK: LinkId = LinkId(1);
 const STREAM: u64 = 77;
+const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
 /// One worker, its disk, and what it has said.
 struct Rig {
@@ -25,6 +27,8 @@ struct Rig {
     now: Duration,
     next_tag: u64,
     replies: Vec<StoreReply>,
+    /// Of each turn.
+    observed: Vec<Observed>,
 }
 
 impl Rig {
@@ -56,8 +60,9 @@ impl Rig {
 
     fn on(disk: SimDisk, now: Duration) -> Self {
         let store = Store::<LockRange>::recover(Config::default(), &disk).expect("its own disk");
-        let worker = Worker::new(now, store, Pace::default());
-        Self { worker, disk, now, next_tag: 1, replies: Vec::new() }
+        let worker = Worker::new(now, store, Pace::default()).with_traces(true);
+        let (replies, observed) = (Vec::new(), Vec::new());
+        Self { worker, disk, now, next_tag: 1, replies, observed }
     }
 
     /// Turns until the disk has nothing more to do.
@@ -76,6 +81,7 @@ impl Rig {
             assert_eq!(link, LINK);
             self.replies.extend(replies);
         }
+        self.observed.push(std::mem::take(&mut outputs.observed));
         outputs
     }
 
@@ -1031,4 +1037,61 @@ fn sessions_are_listed_as_many_as_fit_and_the_rest_behind_the_last() {
     assert_eq!(listed(&[], 9, 1 << 20, "other"), good(&[], &[]));
     let refused = listed(&[1], 9, 1 << 20, "").expect_err("these bytes are no handle");
     assert!(matches!(*refused, store_reply::Body::Error(_)), "{refused:?}");
+}
+
+#[test]
+fn a_turn_tells_how_long_things_took_that_this_leader_has_seen_begin() {
+    let mut rig = Rig::new();
+    let held = rig.acquire(1, 1, None);
+    rig.acquire(2, 2, None);
+    rig.pass(Duration::from_secs(3));
+    rig.release(1, 1, held.token);
+    let next = rig.events()[0].token;
+    let all = std::mem::take(&mut rig.observed);
+    let times = |of: fn(&Observed) -> &Vec<Duration>| -> Vec<Duration> {
+        all.iter().flat_map(of).copied().collect()
+    };
+    assert_eq!(times(|it| &it.waits), [Duration::from_secs(3)]);
+    assert_eq!(times(|it| &it.holds), [Duration::from_secs(3)]);
+    // In virtual time a commit takes none.
+    assert_eq!(times(|it| &it.hand_overs), [Duration::ZERO]);
+    assert!(times(|it| &it.commits).len() >= 3, "two acquires and a release");
+    let places: Vec<_> = all.iter().flat_map(|it| &it.places).copied().collect();
+    assert_eq!(places, [1]);
+
+    // A new leader has not seen it begin, and says nothing of it.
+    rig.pass(Duration::from_secs(2));
+    rig.crash();
+    rig.observed.clear();
+    rig.release(2, 2, next);
+    assert!(rig.observed.iter().all(|it| it.holds.is_empty()), "{:?}", rig.observed);
+}
+
+#[test]
+fn a_traced_acquire_tells_its_spans_and_its_wait_and_others_tell_none() {
+    let mut rig = Rig::new();
+    let held = rig.acquire(1, 1, None);
+    let spans = |rig: &mut Rig| -> Vec<_> {
+        std::mem::take(&mut rig.observed).into_iter().flat_map(|it| it.spans).collect()
+    };
+    assert_eq!(spans(&mut rig), [], "nobody traces it");
+    let above: TraceContext = TRACEPARENT.parse().expect("it is one");
+    let store_call::Body::Acquire(request) = acquire(2, None) else { panic!("it is one") };
+    let traceparent = TRACEPARENT.to_owned();
+    rig.call(2, store_call::Body::Acquire(v1::AcquireRequest { traceparent, ..request }));
+    rig.settle();
+    let told = spans(&mut rig);
+    let names: Vec<_> = told.iter().map(|span| span.name).collect();
+    assert_eq!(names, ["store.queue", "store.commit", "store.apply", "store.acquire"]);
+    let whole = &told[3];
+    assert_eq!((whole.parent, whole.context.trace_id), (above.span_id, above.trace_id));
+    assert!(told[..3].iter().all(|span| span.parent == whole.context.span_id), "{told:?}");
+    assert!(whole.notes.contains(&("outcome", Note::Word("queued"))), "{whole:?}");
+
+    rig.pass(Duration::from_secs(3));
+    rig.release(1, 1, held.token);
+    let told = spans(&mut rig);
+    let [wait] = &told[..] else { panic!("one wait: {told:?}") };
+    assert_eq!((wait.name, wait.parent), ("lock.wait", whole.context.span_id));
+    assert_eq!(wait.end, Some(wait.begin + Duration::from_secs(3)));
 }

@@ -20,6 +20,7 @@ use std::{
 use sharklock_proto::{
     CALL_AGE_MAX, CallKind, Lane,
     internal::v1::{DescribeStore, RoutesUpdate, StoreCall, store_call::Body as Ask},
+    trace::Begun,
 };
 use sharklock_rangemap::StoreId;
 
@@ -28,13 +29,14 @@ use crate::{
     failure::{Failure, Reason},
     keepalives::{Caller, Flushed, KeepAlives},
     link::StoreLinks,
-    observer::Observer,
+    observer::{Observer, RouteMiss},
     outbox::{Outbox, Settled},
     presence::{Presence, SHOWN_EVERY_US},
     routing::{Routing, Target},
     stream::Origin,
     streams::{OpenStream, Streams},
     tag::{CallNumber, StreamNumber, Tag},
+    tracing_calls::Tracing,
     validate::RequestLimits,
 };
 
@@ -66,6 +68,8 @@ pub struct HubConfig {
     /// Bytes of answers that wait for clients to read; from half of it on, streams that are more
     /// than 64 KiB behind are ended.
     pub outbox_bytes_max: usize,
+    /// Which calls it traces; `None`: nobody listens.
+    pub tracing: Option<Tracing>,
 }
 
 impl Default for HubConfig {
@@ -76,6 +80,7 @@ impl Default for HubConfig {
             calls_open_max: 65_536,
             streams_max: 65_536,
             outbox_bytes_max: 256 << 20,
+            tracing: None,
         }
     }
 }
@@ -100,6 +105,8 @@ pub struct Hub {
     told_ready: AtomicBool,
     next_sweep_us: AtomicU64,
     next_listen_us: AtomicU64,
+    /// Acquires that came without a trace, where some get one.
+    untraced: AtomicU64,
 }
 
 impl Hub {
@@ -122,6 +129,7 @@ impl Hub {
             told_ready: AtomicBool::new(false),
             next_sweep_us: AtomicU64::new(SWEEP_EVERY_US),
             next_listen_us: AtomicU64::new(LISTEN_EVERY_US),
+            untraced: AtomicU64::new(0),
         })
     }
 
@@ -250,6 +258,16 @@ impl Hub {
         self.keepalives().named()
     }
 
+    /// Keepalive items that were sent again, since a store did not do them or its link was lost.
+    pub fn keepalive_items_repeated(&self) -> u64 {
+        self.keepalives().repeated()
+    }
+
+    /// Begins the span of a call, if it is traced.
+    pub(crate) fn trace(&self, call: &mut StoreCall, arrived_us: u64) -> Option<Begun> {
+        self.config.tracing?.begin(&self.untraced, call, arrived_us)
+    }
+
     /// `is_urgent`: for a unary call that must find room when nothing else does.
     pub(crate) fn open_stream(&self, is_urgent: bool) -> Result<Arc<OpenStream>, Failure> {
         let max = self.config.streams_max;
@@ -345,8 +363,14 @@ impl Hub {
         };
         match target {
             Some(target) if target.range_id != 0 => {}
-            Some(_) if body.routed_by().is_some() => self.ask_for_all_routes(),
-            _ => self.ask_for_routes(),
+            Some(_) if body.routed_by().is_some() => {
+                self.observer.route_missed(RouteMiss::Unknown);
+                self.ask_for_all_routes();
+            }
+            _ => {
+                self.observer.route_missed(RouteMiss::Unknown);
+                self.ask_for_routes();
+            }
         }
         target
     }

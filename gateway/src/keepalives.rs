@@ -109,6 +109,8 @@ pub struct KeepAlives {
     sent: BTreeMap<CallNumber, Batch>,
     last_call: u32,
     named: usize,
+    /// Items that went elsewhere, or will, since nobody has done them where they were sent.
+    repeated: u64,
     flushed_us: Option<u64>,
 }
 
@@ -240,6 +242,7 @@ impl KeepAlives {
         let Batch { handle, instance, attempt, items, .. } = batch;
         for Sent { acquisition_id, name, callers, mut hops } in items {
             if elsewhere && hops.take().is_ok() {
+                self.repeated += 1;
                 let item = Item { handle: handle.clone(), instance, acquisition_id, name };
                 self.merge(item, Waiting { attempt, callers, hops });
             } else {
@@ -264,6 +267,11 @@ impl KeepAlives {
             }
             keep
         });
+    }
+
+    /// Items that were sent again so far, or wait for it.
+    pub fn repeated(&self) -> u64 {
+        self.repeated
     }
 
     /// Items, counted once per call that names them, that wait or are under way.

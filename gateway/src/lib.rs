@@ -23,6 +23,7 @@ mod port;
 mod presence;
 mod stream;
 mod streams;
+mod tracing_calls;
 mod walk;
 
 pub use describing::{
@@ -30,11 +31,12 @@ pub use describing::{
 };
 pub use hub::{CALL_LIFE_US, Hub, HubConfig, SWEEP_EVERY_US};
 pub use link::{StoreLink, StoreLinks};
-pub use observer::Observer;
+pub use observer::{Observer, RouteMiss};
 pub use port::SessionPort;
 pub use sharklock_proto::{CallKind, Lane};
 pub use sharklock_rangemap::StoreId;
 pub use stream::{Numbered, Origin, StreamHandle};
+pub use tracing_calls::Tracing;
 
 #[cfg(feature = "edge")]
 mod edge;

@@ -3,6 +3,31 @@
 
 use crate::{failure::Reason, outbox::Settled};
 
+/// Why a route was of no use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RouteMiss {
+    /// The store does not lead the range.
+    NotLeader,
+    /// The store has no such range, or another version of it.
+    Moved,
+    /// This gateway knew no range for the name.
+    Unknown,
+}
+
+impl RouteMiss {
+    /// All of them, in order of declaration.
+    pub const ALL: [Self; 3] = [Self::NotLeader, Self::Moved, Self::Unknown];
+
+    /// As a label of metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NotLeader => "not_leader",
+            Self::Moved => "moved",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
 /// See the module. Called from whatever thread calls the hub, sometimes under its locks: never call
 /// the hub from here.
 pub trait Observer: Send + Sync + 'static {
@@ -24,6 +49,8 @@ pub trait Observer: Send + Sync + 'static {
     fn late_reply(&self) {}
     /// Keepalives were sent.
     fn keepalive_batch(&self) {}
+    /// A call did not go where its range is.
+    fn route_missed(&self, _why: RouteMiss) {}
     /// A call that a store did not do was sent to another.
     fn sent_again(&self) {}
     /// The gateway has noticed that it stood still.

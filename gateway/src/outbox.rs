@@ -8,6 +8,7 @@ use std::task::{Context, Poll, Waker};
 use sharklock_proto::{
     CallKind,
     internal::v1::{StoreCall, store_reply::Body},
+    trace::Begun,
     v1::KeepAliveAnswer,
 };
 use sharklock_rangemap::{Hops, StoreId};
@@ -48,6 +49,10 @@ pub struct Settled {
     pub kind: CallKind,
     /// When it was opened: microseconds of the gateway's clock.
     pub opened_us: u64,
+    /// Its span, if it is traced.
+    pub span: Option<Begun>,
+    /// It was answered with an error.
+    pub has_failed: bool,
 }
 
 /// The client is too far behind: its stream has to end.
@@ -67,6 +72,8 @@ struct OpenCall {
     /// The call as it was sent, as long as it may be sent again. At most 6 KiB (an acquire with the
     /// longest name and attributes), so that all open calls of a gateway keep less than 400 MiB.
     kept: Option<Box<Kept>>,
+    /// Its span, if it is traced.
+    span: Option<Box<Begun>>,
 }
 
 /// A call that may have to go to another store.
@@ -127,6 +134,7 @@ impl Outbox {
             failure: None,
             sent_to: None,
             kept: None,
+            span: None,
         });
         Some(CallNumber(slot.generation << SLOT_BITS | at))
     }
@@ -140,6 +148,13 @@ impl Outbox {
             hops.take().expect("the first sending is always allowed");
             Box::new(Kept { call, hops })
         });
+    }
+
+    /// An open call is traced.
+    pub fn trace(&mut self, call: CallNumber, span: Begun) {
+        if let Some(open) = self.open_call(call) {
+            open.span = Some(Box::new(span));
+        }
     }
 
     /// The store that has an open call.
@@ -343,10 +358,12 @@ impl Outbox {
         let slot = slot_of(call);
         let open = self.slots[slot].open.take().expect("open_call() has just seen it");
         self.free.push(slot as u32);
+        let OpenCall { kind, opened_us, span, .. } = open;
+        let has_failed = open.failure.is_some();
         if let Some(failure) = open.failure {
             self.push(Answer { call_id: open.call_id, reply: Err(*failure) });
         }
-        Some(Settled { kind: open.kind, opened_us: open.opened_us })
+        Some(Settled { kind, opened_us, span: span.map(|span| *span), has_failed })
     }
 
     fn push(&mut self, mut answer: Answer) {

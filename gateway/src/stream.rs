@@ -198,6 +198,9 @@ impl StreamHandle {
                 calls.retain_mut(|call| {
                     let kind = call.body.as_ref().expect("addressed() sets it").kind();
                     let Some(opened) = open(outbox, &mut call.tag, kind, 1) else { return false };
+                    if let Some(span) = hub.trace(call, arrived_us) {
+                        outbox.trace(opened, span);
+                    }
                     outbox.sent(opened, store, keep.then(|| call.clone()));
                     true
                 });

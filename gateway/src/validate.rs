@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use sharklock_proto::{
     internal::v1::{ListRange, SplitRange, store_call::Body},
+    trace::TraceContext,
     v1::{
         AcquireRequest, CancelOperatorRequest, CancelRequest, ChangeMastersRequest,
         ChangeRangeRequest, CheckTokenRequest, ForceReleaseRequest, GetLockRequest,
@@ -229,6 +230,9 @@ pub fn acquire(
     }
     check_text(Reason::BadOwner, "owner_id", &request.owner_id, 0, OWNER_BYTES_MAX)?;
     check_attributes(&request.attributes)?;
+    if request.traceparent.parse::<TraceContext>().is_err() {
+        request.traceparent.clear();
+    }
     Ok(in_session!(session, Acquire(request)))
 }
 

@@ -26,6 +26,7 @@ pub use registering::{LABEL_BYTES_MAX, LABELS_MAX, NODE_BYTES_MAX};
 use losses::Losses;
 use members::Membership;
 use operations::Operations;
+pub use operations::OperatorCounts;
 use scheduling::Scheduling;
 
 use crate::{
@@ -208,6 +209,8 @@ pub struct MasterCore {
     masters_changed: bool,
     /// A committed configuration of the masters' group does not have this one any more.
     is_removed: bool,
+    /// What this master has counted of operators.
+    operator_counts: OperatorCounts,
     /// The state of a master whose replica is not here: it has just joined, or was removed.
     nothing: ClusterState,
     pacer: Pacer,
@@ -233,6 +236,7 @@ impl MasterCore {
             members_heard: BTreeMap::new(),
             masters_changed: false,
             is_removed: false,
+            operator_counts: OperatorCounts::default(),
             nothing: ClusterState::empty(),
         }
     }

@@ -1,6 +1,8 @@
 //! The effects of a turn: what its owner has to do.
 
-use std::fmt;
+use std::fmt::{self, Debug};
+use std::sync::Arc;
+use std::time::Duration;
 
 use sharklock_proto::internal::v1::{Heartbeats, RangeMessage, SnapshotMessage};
 use sharklock_rangemap::{PeerId, RangeId, StoreId};
@@ -48,6 +50,36 @@ pub struct Effects<O> {
     /// The tombstones that this turn has left, to be told to the other shares of the store, see
     /// [`crate::Store::buried_elsewhere`].
     pub buried: Vec<(RangeId, PeerId)>,
+    /// Whoever measures how long it takes to apply entries; no effect depends on it.
+    pub meter: Option<Arc<dyn ApplyMeter>>,
+}
+
+/// Measures how long entries take to be applied: the engine reads no clock itself.
+pub trait ApplyMeter: Send + Sync + Debug {
+    /// Committed entries are about to be applied. What it returns comes back with their end.
+    fn begins(&self) -> Duration;
+    /// They have been.
+    fn ends(&self, begun: Duration);
+}
+
+impl<O> Effects<O> {
+    /// Calls the meter now, if there is something to apply, and when what this returns is dropped.
+    pub(crate) fn measure(&self, entries_count: usize) -> Option<Measured> {
+        let meter = self.meter.clone().filter(|_| entries_count > 0)?;
+        Some(Measured { begun: meter.begins(), meter })
+    }
+}
+
+/// See [`Effects::measure`].
+pub(crate) struct Measured {
+    meter: Arc<dyn ApplyMeter>,
+    begun: Duration,
+}
+
+impl Drop for Measured {
+    fn drop(&mut self) {
+        self.meter.ends(self.begun);
+    }
 }
 
 impl<O> Default for Effects<O> {
@@ -64,6 +96,7 @@ impl<O> Default for Effects<O> {
             changed: Vec::new(),
             gone: Vec::new(),
             buried: Vec::new(),
+            meter: None,
         }
     }
 }

@@ -73,8 +73,8 @@ pub use chore::{Chore, ChoreDone, ReadImage, Restore};
 pub use create::CreateError;
 pub use disk::{Batch, BatchSeq, Disk, DiskError, DiskView, Family, Pair, Walk, WriteOp};
 pub use effects::{
-    Applied, Behind, Effects, LostLog, NotProposed, Proposed, RaftRole, ReadId, ReadReady,
-    ReplicaStatus, RoleChange, RoleNow,
+    Applied, ApplyMeter, Behind, Effects, LostLog, NotProposed, Proposed, RaftRole, ReadId,
+    ReadReady, ReplicaStatus, RoleChange, RoleNow,
 };
 pub use election::{election_max, election_seed};
 pub use guard::Dropped;

@@ -104,6 +104,11 @@ impl<C, A> Proposals<C, A> {
         !self.entries.is_empty()
     }
 
+    /// The place of what was proposed last and is not applied.
+    pub fn newest_in_log(&self) -> Option<Proposed> {
+        self.entries.back().map(|entry| entry.at)
+    }
+
     /// Puts the first `count` waiting commands into the log, as `encode` makes one entry of them.
     /// Whether it did; if not, they wait on. What does not pass by itself ends with the step-down
     /// that comes with the next turn.

@@ -1,7 +1,7 @@
 //! The `.proto` files of SharkLock, the code generated from them, and what must be said of a message
 //! in one place, since several crates depend on it: what a descriptor of a range is (`descriptor`),
-//! by which name a call is routed, in which lane (`call`), and the types of the ids that name clusters,
-//! data directories and lives (`identity`).
+//! by which name a call is routed, in which lane (`call`), the types of the ids that name clusters,
+//! data directories and lives (`identity`), and what a span of a trace is (`trace`).
 //!
 //! Every type here is a wire or disk record. The crates convert the others to their own types at
 //! their edges. Without the default feature `edge` only the plain messages
@@ -10,6 +10,7 @@
 mod call;
 mod descriptor;
 mod identity;
+pub mod trace;
 
 pub use call::{CALL_AGE_MAX, CallKind, Lane, Unanswered, WATCH_WAITS_MAX};
 pub use descriptor::BadDescriptor;

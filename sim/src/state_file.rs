@@ -241,6 +241,7 @@ impl World {
             ask: false,
             owner: Arc::from(format!("c{number}/back")),
             attributes: BTreeMap::new(),
+            traceparent: String::new(),
         };
         self.ask_back(number, request, takes_back);
     }

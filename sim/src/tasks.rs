@@ -95,6 +95,7 @@ impl World {
             ask: asks,
             owner: Arc::from(format!("c{number}/{instance}/{task}")),
             attributes: Default::default(),
+            traceparent: String::new(),
         };
         self.ask(number, Some(task), request, (give_up_ns, None));
     }

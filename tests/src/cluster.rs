@@ -163,6 +163,11 @@ impl Cluster {
         crate::server::get(&admin, "/readyz").await.ok()
     }
 
+    /// `ADDRESS:PORT` of a node's metrics and health.
+    pub fn admin(&self, node: usize) -> String {
+        SocketAddr::new(self.nodes[node].own, ADMIN).to_string()
+    }
+
     /// The metrics of a node that runs.
     ///
     /// # Panics

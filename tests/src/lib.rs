@@ -4,6 +4,7 @@
 //! Nothing here sleeps and hopes: [`wait::eventually`] looks until a condition holds or its
 //! deadline passes. Nothing here knows the product's inside; the verdicts are those of `history`.
 
+pub mod chaos;
 pub mod cluster;
 pub mod file_system;
 pub mod link_proxy;

@@ -27,18 +27,36 @@ pub async fn eventually<T>(
     }
 }
 
-/// Nanoseconds since this process first asked: the times of its histories.
+/// Nanoseconds on the machine's monotonic clock: the times of histories, which those of all processes on
+/// the machine share.
 pub fn now() -> u64 {
     nanos(Instant::now().into_std())
 }
 
 /// The same for a moment that somebody else took.
 pub fn nanos(moment: std::time::Instant) -> u64 {
-    static EPOCH: OnceLock<std::time::Instant> = OnceLock::new();
-    // The epoch lies a little back, so that no moment of a test comes before it.
-    let back = Duration::from_secs(60);
-    let now = || Instant::now().into_std();
-    let epoch = EPOCH.get_or_init(|| now().checked_sub(back).unwrap_or_else(now));
-    let since = moment.saturating_duration_since(*epoch).as_nanos();
-    u64::try_from(since).expect("a test takes less than 500 years")
+    static ANCHOR: OnceLock<(std::time::Instant, u64)> = OnceLock::new();
+    let (anchor, at) = *ANCHOR.get_or_init(anchor);
+    let part = |duration: Duration| u64::try_from(duration.as_nanos()).expect("below 500 years");
+    match moment.checked_duration_since(anchor) {
+        Some(after) => at + part(after),
+        None => at.saturating_sub(part(anchor - moment)),
+    }
+}
+
+/// A moment and its nanoseconds: of several readings the one between whose two looks at the clock the
+/// least time has passed, since a process may be interrupted there.
+fn anchor() -> (std::time::Instant, u64) {
+    let clock = || {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        u64::try_from(time.tv_sec).expect("after the start") * 1_000_000_000
+            + u64::try_from(time.tv_nsec).expect("below a second")
+    };
+    let reading = |_| {
+        let before = clock();
+        let moment = Instant::now().into_std();
+        (clock() - before, moment, before)
+    };
+    let (_, moment, at) = (0..100).map(reading).min_by_key(|it| it.0).expect("a hundred readings");
+    (moment, at)
 }

@@ -93,6 +93,11 @@ impl Held {
         self.hold.token
     }
 
+    /// A number that tells this acquisition from all others, for a resource that fences.
+    pub fn owner(&self) -> u64 {
+        self.record.acquisition ^ (u64::from(self.record.session) << 32)
+    }
+
     /// Notes how long the hold is promised by now: a lost guard has forgotten it.
     pub fn note_promise(&mut self) {
         if self.guard.is_valid() {
@@ -106,6 +111,11 @@ impl Witness {
     pub fn new(client: Client) -> Self {
         static SESSIONS: AtomicU32 = AtomicU32::new(1);
         let session = SESSIONS.fetch_add(1, Ordering::Relaxed);
+        Self::labelled(client, session)
+    }
+
+    /// The same with a label that no other witness has, where several processes write one history.
+    pub fn labelled(client: Client, session: u32) -> Self {
         Self { client, recorder: Recorder::default(), session }
     }
 
@@ -120,6 +130,19 @@ impl Witness {
     /// The client's.
     pub async fn acquire(&mut self, want: &Want) -> Result<Held, AcquireError> {
         let builder = want.builder(&self.client);
+        self.acquire_by(builder, want, 0).await
+    }
+
+    /// The same with what `agree` adds to the wish.
+    ///
+    /// # Errors
+    /// The client's.
+    pub async fn acquire_with(
+        &mut self,
+        want: &Want,
+        agree: impl FnOnce(LockBuilder) -> LockBuilder,
+    ) -> Result<Held, AcquireError> {
+        let builder = agree(want.builder(&self.client));
         self.acquire_by(builder, want, 0).await
     }
 
@@ -258,7 +281,10 @@ impl Witness {
 fn end_of(reason: &LostReason) -> End {
     match reason {
         LostReason::Unrenewed | LostReason::SessionEnded => End::Lapsed,
-        LostReason::ForceReleased { .. } => End::Acknowledged,
+        // It is told before the end, and the release of the guard acknowledges it.
+        LostReason::ForceReleased { .. } | LostReason::HeldTooLong | LostReason::AskedFor => {
+            End::Acknowledged
+        }
         _ => End::ToldGone,
     }
 }
@@ -307,8 +333,7 @@ fn archive(history: &History) -> PathBuf {
 /// # Panics
 /// Never; the oracle notes faults for the end of the test.
 pub async fn increment(oracle: &tokio::sync::Mutex<FencingOracle>, held: &Held) -> bool {
-    let (token, owner) = (held.token(), held.record.acquisition);
-    let owner = owner ^ (u64::from(held.record.session) << 32);
+    let (token, owner) = (held.token(), held.owner());
     let Ok(read) = oracle.lock().await.read(token, owner) else { return false };
     // Others get their turn here: without exclusion an update would be lost now.
     tokio::task::yield_now().await;

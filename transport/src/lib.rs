@@ -23,5 +23,5 @@ pub use masters::{Masters, MastersError, NOT_LEADER};
 pub use outage::{Outage, OutageNews};
 pub use peers::{PeerAddress, PeerIdentity, PeerInbox, PeerLinks};
 pub use server::{ServeError, serve, server};
-pub use wall_clock::wall_unix_ms;
+pub use wall_clock::{wall_unix_ms, wall_unix_ns};
 pub use wrong_port::{AdminApi, LockApi, PublicService, WRONG_PORT, WrongPort, wrong_port};

@@ -122,6 +122,10 @@ pub struct LockArgs {
     /// the next holder, and nothing stops it
     #[arg(long, conflicts_with = "end_descendants")]
     pub leave_descendants: bool,
+    /// OTLP collector (gRPC) that gets the span of the acquisition, as http://HOST:PORT; it is below the
+    /// span that TRACEPARENT in the environment names
+    #[arg(long, value_name = "URL", env = "SHARKLOCK_TRACE__OTLP")]
+    pub trace_otlp: Option<String>,
     /// Exit code when the lock was not acquired
     #[arg(short = 'E', long = "conflict-exit-code", value_name = "CODE", default_value_t = 75)]
     pub conflict_exit: u8,

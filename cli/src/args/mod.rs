@@ -162,6 +162,8 @@ pub enum Command {
     Version(VersionArgs),
     /// Collects what a cluster says of itself, for whoever looks into trouble
     Debug(DebugArgs),
+    /// Says whether the process on this machine is ready, for health checks
+    Health(HealthArgs),
     /// Measures a running cluster through its gateway
     Bench(BenchArgs),
     /// Prints a script that makes a shell complete commands, options, names and ids
@@ -226,6 +228,34 @@ Examples:
 "
 )]
 pub struct VersionArgs {
+    /// How to print it.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// Arguments of `health`.
+#[derive(Clone, Debug, Args)]
+#[command(
+    help_template = HELP,
+    before_help = "\
+Examples:
+  sharklock health
+  sharklock health --admin 127.0.0.1:7890
+",
+    after_help = "\
+It asks /readyz of the admin port that a server with the same environment and
+--config opens, so that it needs no options where a container is checked.
+
+Exit codes: 0 ready, 1 not ready, 2 usage, 69 nothing answers, 78 a setting
+cannot be understood."
+)]
+pub struct HealthArgs {
+    /// The admin port of the process [default: its listen.admin, 127.0.0.1:7790]
+    #[arg(long, value_name = "IP:PORT")]
+    pub admin: Option<String>,
+    /// Reads settings from this TOML file, as the process does
+    #[arg(long, value_name = "FILE", env = "SHARKLOCK_CONFIG")]
+    pub config: Option<PathBuf>,
     /// How to print it.
     #[command(flatten)]
     pub output: OutputArgs,

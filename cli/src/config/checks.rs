@@ -1,12 +1,19 @@
 //! Checks of settings against each other. One line says which are wrong, and what to do.
 
-use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
+use std::{
+    net::SocketAddr,
+    num::{NonZeroU64, NonZeroUsize},
+    path::PathBuf,
+    time::Duration,
+};
 
 use sharklock_client::ClusterId;
 use sharklock_dataserver::SplitLimits;
 use sharklock_master::{LABEL_BYTES_MAX, LABELS_MAX, NODE_BYTES_MAX};
 
-use super::{Advertise, Listen, Memory, Roles, ServerConfig, Settings, Tunables, keys, machine};
+use super::{
+    Advertise, Listen, Memory, Roles, ServerConfig, Settings, Traces, Tunables, keys, machine,
+};
 use crate::{
     exit::{CONFIG, Failure},
     identity,
@@ -35,6 +42,7 @@ pub fn check(settings: &Settings) -> Result<ServerConfig, Failure> {
         cluster_name: label_text(settings, "cluster.name")?.unwrap_or_default(),
         roles,
         data_dir: data_dir(settings, roles)?,
+        data_on_volume: settings.is_on("server.data_on_volume"),
         masters,
         join: settings.is_on("server.join"),
         cluster: cluster(settings)?,
@@ -43,6 +51,9 @@ pub fn check(settings: &Settings) -> Result<ServerConfig, Failure> {
         advertise,
         sync_writes: !settings.is_on("server.unsafe_no_fsync"),
         logs_lock_names: settings.is_on("log.lock_names"),
+        audit_file: settings.text("log.audit_file").map(PathBuf::from),
+        chosen: settings.chosen(),
+        traces: traces(settings)?,
         tunables: tunables(settings)?,
     })
 }
@@ -63,6 +74,32 @@ fn label_text(settings: &Settings, name: &str) -> Result<Option<String>, Failure
         )));
     }
     Ok(Some(text.to_owned()))
+}
+
+fn traces(settings: &Settings) -> Result<Option<Traces>, Failure> {
+    let every = settings.number_or_off("trace.every").and_then(NonZeroU64::new);
+    let Some(otlp) = settings.text("trace.otlp") else {
+        return match every {
+            None => Ok(None),
+            Some(_) => {
+                Err(refuse("trace.every is set, and trace.otlp is not: where are spans to go?")
+                    .hint("trace.otlp = \"http://HOST:4317\""))
+            }
+        };
+    };
+    let place = otlp.strip_prefix("http://").map(|place| place.trim_end_matches('/'));
+    let is_place = place.is_some_and(|place| {
+        let port = place.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+        port.is_some() && !place.contains('/')
+    });
+    if !is_place {
+        return Err(refuse(format!(
+            "{}: {otlp:?}: expected http://HOST:PORT of an OTLP collector (gRPC), like \
+             http://127.0.0.1:4317",
+            settings.told_by("trace.otlp")
+        )));
+    }
+    Ok(Some(Traces { otlp: otlp.to_owned(), every }))
 }
 
 fn cluster(settings: &Settings) -> Result<Option<ClusterId>, Failure> {
@@ -228,9 +265,13 @@ fn masters(
     Ok(masters)
 }
 
+/// A gateway alone keeps nothing, also where its image or a file for all roles names a directory.
 fn data_dir(settings: &Settings, roles: Roles) -> Result<Option<PathBuf>, Failure> {
+    if !roles.master && !roles.data {
+        return Ok(None);
+    }
     let dir = settings.text("server.data_dir").map(PathBuf::from);
-    if dir.is_none() && (roles.master || roles.data) {
+    if dir.is_none() {
         return Err(refuse("server.data_dir is not set: where is this process to keep its data?")
             .hint("--data-dir DIR"));
     }
@@ -459,6 +500,7 @@ mod tests {
         let flags = vec![
             said("server.roles", Raw::Text("gateway".into()), Origin::Flag("--roles")),
             said("server.masters", Raw::Text("a:1,b:1,c:1".into()), Origin::Flag("--masters")),
+            said("server.data_dir", Raw::Text("/d".into()), Origin::Flag("--data-dir")),
         ];
         let config = check(&Settings::merge([flags]).expect("it reads")).expect("it is good");
         assert_eq!(config.data_dir, None);

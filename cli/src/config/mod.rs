@@ -10,7 +10,7 @@ mod value;
 
 use std::{
     net::SocketAddr,
-    num::NonZeroUsize,
+    num::{NonZeroU64, NonZeroUsize},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -60,6 +60,8 @@ pub struct ServerConfig {
     pub roles: Roles,
     /// The directory of the stores of `master` and `data`; absent for a gateway alone.
     pub data_dir: Option<PathBuf>,
+    /// The directory is to be on a volume: in a container everything else goes with it.
+    pub data_on_volume: bool,
     /// All masters of the cluster.
     pub masters: Vec<String>,
     /// The master of this process forms no cluster: it waits until it is added to the one of `masters`.
@@ -78,10 +80,25 @@ pub struct ServerConfig {
     pub sync_writes: bool,
     /// Audit lines have the names of locks, and not their hashes.
     pub logs_lock_names: bool,
+    /// The file that has the audit lines, too.
+    pub audit_file: Option<PathBuf>,
+    /// The settings that somebody has set, as [`Settings::chosen`] tells them.
+    pub chosen: String,
+    /// Where spans go; absent: nobody listens.
+    pub traces: Option<Traces>,
     /// How fast, how much.
     pub tunables: Tunables,
     /// All settings as `--print-config` shows them.
     pub printed: String,
+}
+
+/// Where spans go, and of what there are some.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Traces {
+    /// The collector, `http://HOST:PORT`.
+    pub otlp: String,
+    /// Of so many acquires that nobody traces one is traced; absent: none.
+    pub every: Option<NonZeroU64>,
 }
 
 /// Addresses to listen on.

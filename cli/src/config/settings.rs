@@ -48,6 +48,17 @@ impl Settings {
         self.0.get(name).is_none_or(|(_, origin)| *origin == Origin::Default)
     }
 
+    /// Those that somebody has set, each as in a file, for one line.
+    pub fn chosen(&self) -> String {
+        let mut chosen = Vec::new();
+        for (name, (value, origin)) in &self.0 {
+            if *origin != Origin::Default {
+                chosen.push(format!("{name}={}", value.toml()));
+            }
+        }
+        chosen.join(" ")
+    }
+
     /// All of them as a TOML file, with where each came from as comments. A setting that is not set
     /// stands there as a comment too.
     pub fn print(&self) -> String {

@@ -153,10 +153,19 @@ fn raw(value: &DeValue<'_>) -> Result<Raw, &'static str> {
 }
 
 /// Everything that variables say: those of the form `SHARKLOCK_SECTION__KEY`. Others with that
-/// prefix belong to other parts of the program.
+/// prefix belong to other parts of the program, or are set by who runs containers (as Kubernetes does for
+/// a service of that name), unless they are a setting but for an underscore.
 pub fn variables(all: impl Iterator<Item = (String, String)>) -> Result<Vec<Said>, Failure> {
-    let ours = all.filter(|(name, _)| name.starts_with("SHARKLOCK_") && name.contains("__"));
-    let mut ours: Vec<(String, String)> = ours.collect();
+    let all: Vec<_> = all.filter(|(name, _)| name.starts_with("SHARKLOCK_")).collect();
+    for (name, _) in &all {
+        let meant =
+            |key: &&Key| key.variable() != *name && key.variable().replace("__", "_") == *name;
+        if let Some(key) = keys::KEYS.iter().find(meant) {
+            let why = format!("unknown setting {name} in the environment");
+            return Err(with_hint(Failure::new(CONFIG, why), Some(&key.variable())));
+        }
+    }
+    let mut ours: Vec<_> = all.into_iter().filter(|(name, _)| name.contains("__")).collect();
     ours.sort();
     let said = ours.into_iter().map(|(name, value)| {
         let Some(key) = keys::KEYS.iter().find(|key| key.variable() == name) else {
@@ -247,5 +256,9 @@ mod tests {
         assert_eq!(said[0].key.name, "server.data_dir");
         let told = variables(&[("SHARKLOCK_RAFT__TIK", "1")]).expect_err("unknown").to_string();
         assert!(told.contains("hint: did you mean SHARKLOCK_RAFT__TICK?"), "{told}");
+        let told = variables(&[("SHARKLOCK_RAFT_TICK", "1s")]).expect_err("one underscore");
+        assert!(told.to_string().contains("hint: did you mean SHARKLOCK_RAFT__TICK?"), "{told}");
+        let others = [("SHARKLOCK_SERVICE_HOST", "10.0.0.1"), ("SHARKLOCK_PORT", "tcp://10.0.0.1")];
+        assert!(variables(&others).expect("those are of others").is_empty());
     }
 }

@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use sharklock_client::{
     AcquireError, CallError, Client, Guard, Holder, LockBuilder, LockInfo, LockMode, LockSeen,
+    trace::Spans,
 };
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -39,11 +40,11 @@ pub async fn acquire(
     client: &Client,
     args: &LockArgs,
     deadline: Option<Instant>,
-    notices: &Notices,
+    (notices, spans): (&Notices, &Spans),
 ) -> Result<Guard, Failure> {
     let mut telling = std::pin::pin!(tell(client, args, notices));
     loop {
-        let attempt = attempt(client, args, deadline);
+        let attempt = attempt(client, args, deadline, spans);
         let result = tokio::select! {
             result = attempt => result,
             never = &mut telling => match never {},
@@ -67,6 +68,7 @@ async fn attempt(
     client: &Client,
     args: &LockArgs,
     deadline: Option<Instant>,
+    spans: &Spans,
 ) -> Result<Guard, AcquireError> {
     let builder = client.lock(&args.name).ttl(args.ttl);
     let builder = match args.mode() {
@@ -74,7 +76,7 @@ async fn attempt(
         LockMode::Permits { n, of } => builder.permits(n, of),
         LockMode::Exclusive => builder,
     };
-    let builder = with_condition(builder, args);
+    let builder = with_condition(builder, args).spans(spans).traceparent(&traceparent());
     if args.try_only {
         return builder.try_once().acquire().await;
     }
@@ -88,6 +90,11 @@ async fn attempt(
         let name = args.name.as_str().into();
         Err(AcquireError::WaitTimedOut { name, holders: Vec::new(), place: None })
     })
+}
+
+/// The trace of which this command is a part, as whoever runs it says.
+fn traceparent() -> String {
+    std::env::var("TRACEPARENT").unwrap_or_default()
 }
 
 fn with_condition(mut builder: LockBuilder, args: &LockArgs) -> LockBuilder {

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{self, raise};
 use rustix::process::Signal;
-use sharklock_client::{Client, Guard, LostReason, ReleaseError};
+use sharklock_client::{Client, Guard, LostReason, ReleaseError, trace::Spans};
 use tokio::time::Instant;
 
 use self::{
@@ -39,6 +39,7 @@ use crate::{
     identity,
     render::{exact, print, shell_word},
     runtime,
+    traces::Collector,
 };
 
 /// How long `--try` asks again while no server answers: it ends within a second, whatever is broken.
@@ -62,10 +63,16 @@ pub fn run(reach: &ReachArgs, args: &LockArgs) -> Result<u8, Failure> {
     // The session's heartbeats have threads of their own, so that nothing which happens to this
     // one can delay them.
     let runtime = runtime::start(2)?;
+    let collector = {
+        let _inside = runtime.enter();
+        let at = |url: &String| Collector::at(url, &identity::default_owner());
+        args.trace_otlp.as_ref().map(at).transpose()?
+    };
+    let spans = collector.as_ref().map(Collector::spans).unwrap_or_default();
     let notices = Notices::start();
     let (started, ended) = (now(), client.ended());
     let deadline = args.timeout.map(|timeout| started + timeout);
-    let held = runtime.block_on(hold(client, (args, keep), deadline, (signals, &notices)));
+    let held = runtime.block_on(hold(client, (args, keep), deadline, (signals, &notices, &spans)));
     let (result, patience) = match held {
         // A caller that gave a time-out has been promised it: the rest of it is for the clean-up.
         End::NotAcquired(failure) => {
@@ -78,7 +85,11 @@ pub fn run(reach: &ReachArgs, args: &LockArgs) -> Result<u8, Failure> {
     };
     let until = patience.map(|until| until + acquire::ANSWER_SLACK);
     let latest = now() + SETTLE_MAX;
-    runtime.block_on(settle(ended, until.map_or(latest, |until| until.min(latest))));
+    let until = until.map_or(latest, |until| until.min(latest));
+    runtime.block_on(settle(ended, until));
+    if let Some(collector) = collector {
+        collector.finish(until.saturating_duration_since(now()));
+    }
     notices.finish();
     runtime.shutdown_background();
     result
@@ -129,7 +140,7 @@ async fn hold(
     client: Client,
     (args, keep): (&LockArgs, Option<Keep>),
     deadline: Option<Instant>,
-    (signals, notices): (Blocked, &Notices),
+    (signals, notices, spans): (Blocked, &Notices, &Spans),
 ) -> End {
     let mut signals = match signals.listen() {
         Ok(signals) => signals,
@@ -140,7 +151,7 @@ async fn hold(
     };
     let outer = Outer::of_this_process();
     let keep = keep.as_ref();
-    let mut acquiring = Box::pin(acquire(&client, (args, keep), deadline, notices));
+    let mut acquiring = Box::pin(acquire(&client, (args, keep), deadline, (notices, spans)));
     let acquired = tokio::select! {
         acquired = &mut acquiring => acquired,
         failure = outer.found_to_hold(&client, args, notices) => Err(failure),
@@ -183,14 +194,14 @@ async fn acquire(
     client: &Client,
     (args, keep): (&LockArgs, Option<&Keep>),
     deadline: Option<Instant>,
-    notices: &Notices,
+    (notices, spans): (&Notices, &Spans),
 ) -> Result<Guard, Failure> {
     if let Some(keep) = keep
         && let Some(guard) = keep.take_back(client, args, deadline, notices).await?
     {
         return Ok(guard);
     }
-    acquire::acquire(client, args, deadline, notices).await
+    acquire::acquire(client, args, deadline, (notices, spans)).await
 }
 
 /// Without a command: the lock is held until this process is told to stop.

@@ -4,12 +4,14 @@
 use std::{
     fs::{self, File},
     io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
+    unistd::{AccessFlags, access, getegid, geteuid},
 };
 use tempfile::TempDir;
 
@@ -63,6 +65,13 @@ impl Claimed {
         Self::take(path)
     }
 
+    /// The same of a directory that must be on another file system than the root: in a container
+    /// everything else goes with it.
+    pub fn of_node_on_volume(path: &Path) -> Result<Self, Failure> {
+        on_volume(path)?;
+        Self::of_node(path)
+    }
+
     /// A directory that is absent, empty, or holds nothing but what `ours` knows.
     pub fn of(path: &Path, ours: impl Fn(&str) -> bool) -> Result<Self, Failure> {
         look(path, |name| name == LOCK || name == "lost+found" || ours(name))?;
@@ -79,18 +88,81 @@ impl Claimed {
         fs::create_dir_all(path).map_err(refuse)?;
         let file = File::options().create(true).append(true).open(path.join(LOCK));
         match Flock::lock(file.map_err(refuse)?, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => Ok(Self { path: path.to_owned(), _lock: lock }),
+            Ok(lock) => {
+                usable_inside(path)?;
+                Ok(Self { path: path.to_owned(), _lock: lock })
+            }
             Err((_, Errno::EWOULDBLOCK)) => {
                 let why = format!("data directory {} is in use by another process", path.display());
-                Err(Failure::new(CONFIG, why).hint("choose another with --data-dir"))
+                Err(Failure::new(CONFIG, why)
+                    .hint("stop that process or container, or choose another with --data-dir"))
             }
             Err((_, why)) => Err(refused(path, why.into())),
         }
     }
 }
 
+/// The line that says why a directory cannot be used, with what to do about it.
 fn refused(path: &Path, why: io::Error) -> Failure {
-    Failure::new(CONFIG, format!("data directory {}: {why}", path.display()))
+    let told = format!("data directory {}: {why}", path.display());
+    let hint = match why.kind() {
+        io::ErrorKind::PermissionDenied => return not_ours(path, &told),
+        io::ErrorKind::ReadOnlyFilesystem => {
+            "mount it for writing, or choose another with --data-dir"
+        }
+        io::ErrorKind::StorageFull => "free space on its disk",
+        _ => "choose another with --data-dir",
+    };
+    Failure::new(CONFIG, told).hint(hint)
+}
+
+/// Of a path that another user owns, as a volume that was filled by root.
+fn not_ours(path: &Path, told: &str) -> Failure {
+    let found = path.ancestors().find_map(|at| Some((at, fs::metadata(at).ok()?)));
+    let (user, group) = (geteuid(), getegid());
+    let Some((at, owner)) = found else {
+        return Failure::new(CONFIG, told).hint("choose another with --data-dir");
+    };
+    let (at, owner) = (at.display(), owner.uid());
+    Failure::new(
+        CONFIG,
+        format!("{told}: {at} belongs to user {owner}, this process runs as {user}"),
+    )
+    .hint(format!("as root: chown -R {user}:{group} {at}"))
+}
+
+/// Stores fail late, and in words of their own, on files that another user has left.
+fn usable_inside(path: &Path) -> Result<(), Failure> {
+    for role in ["master", "data"] {
+        let inside = path.join(role);
+        let entries = match fs::read_dir(&inside) {
+            Err(why) if why.kind() == io::ErrorKind::NotFound => continue,
+            entries => entries.map_err(|why| refused(&inside, why))?,
+        };
+        let files = entries.filter_map(|entry| Some(entry.ok()?.path()));
+        for file in [inside].into_iter().chain(files) {
+            if let Err(why) = access(&file, AccessFlags::R_OK | AccessFlags::W_OK) {
+                return Err(refused(&file, why.into()));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A file system that is the root's is, in a container, the layer that goes with it.
+fn on_volume(path: &Path) -> Result<(), Failure> {
+    let device = |path: &Path| fs::metadata(path).map(|it| it.dev());
+    let root = device(Path::new("/")).map_err(|why| refused(path, why))?;
+    let at = path.ancestors().find_map(|at| device(at).ok()).unwrap_or(root);
+    if at != root {
+        return Ok(());
+    }
+    let shown = path.display();
+    let why = format!("data directory {shown} is on no volume: it would go with this container");
+    Err(Failure::new(CONFIG, why).hint(format!(
+        "mount a volume at {shown}, as `docker run -v sharklock:{shown}` does; outside of containers \
+         set server.data_on_volume to false"
+    )))
 }
 
 /// A mistyped path must not fill somebody's home with database files, and a directory of another
@@ -194,6 +266,29 @@ mod tests {
     fn a_file_is_no_data_directory() {
         let file = tempfile::NamedTempFile::new().expect("a temporary file");
         assert_eq!(Claimed::of_node(file.path()).expect_err("a file").code(), CONFIG);
+    }
+
+    #[test]
+    fn the_file_system_of_the_root_is_no_volume() {
+        let told = Claimed::of_node_on_volume(Path::new("/sharklock-of-no-volume/x"));
+        let told = told.expect_err("the root itself").to_string();
+        assert!(
+            told.contains("is on no volume") && told.contains("hint: mount a volume"),
+            "{told}"
+        );
+        // What the kernel shows of processes is a file system of its own.
+        on_volume(Path::new("/proc/self")).expect("it is another");
+    }
+
+    #[test]
+    fn who_owns_a_directory_is_told_with_what_to_do() {
+        let dir = TempDir::new().expect("a temporary directory");
+        let told = refused(dir.path(), io::ErrorKind::PermissionDenied.into()).to_string();
+        let user = geteuid();
+        assert!(told.contains(&format!("belongs to user {user}")), "{told}");
+        assert!(told.contains(&format!("hint: as root: chown -R {user}:")), "{told}");
+        let told = refused(dir.path(), io::ErrorKind::ReadOnlyFilesystem.into()).to_string();
+        assert!(told.contains("hint: mount it for writing"), "{told}");
     }
 
     #[test]

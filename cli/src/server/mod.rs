@@ -30,8 +30,10 @@ use crate::{
     args::ServerArgs,
     config::{self, Origin, Raw, Said, ServerConfig, said},
     exit::{CONFIG, Failure, INTERNAL, OK},
+    logs,
     render::print,
     runtime,
+    traces::Collector,
 };
 
 /// How often readiness is looked at until it is there: a part of the two seconds that a start may
@@ -39,6 +41,8 @@ use crate::{
 const READY_LOOK: Duration = Duration::from_millis(2);
 /// How long the admin port may take to answer what it was asked before the stop.
 const ADMIN_STOP_MAX: Duration = Duration::from_secs(1);
+/// How long the last spans may take to leave.
+const SPANS_STOP_MAX: Duration = Duration::from_secs(2);
 /// How long a stop may take: an orchestrator waits 30 s, then kills. An acknowledged change is on
 /// the disk at any moment.
 const STOP_MAX: Duration = Duration::from_secs(25);
@@ -53,7 +57,10 @@ pub fn run(args: ServerArgs, cluster: Option<ClusterId>) -> Result<u8, Failure> 
     }
     let config = config::check(&settings)?;
     let roles = config.roles.names().join(",");
-    let claimed = config.data_dir.as_deref().map(Claimed::of_node).transpose()?;
+    let claimed = match config.data_dir.as_deref() {
+        Some(dir) if config.data_on_volume => Some(Claimed::of_node_on_volume(dir)?),
+        dir => dir.map(Claimed::of_node).transpose()?,
+    };
     serve(
         &config,
         claimed,
@@ -121,6 +128,12 @@ pub fn serve(
     choose: fn(&str) -> String,
     tell_ready: impl FnOnce(Ready) -> Result<(), Failure>,
 ) -> Result<u8, Failure> {
+    if let Some(path) = &config.audit_file {
+        logs::audit_to(path)?;
+    }
+    let (node, settings) = (&*config.name, &*config.chosen);
+    let roles = config.roles.names().join(",");
+    tracing::info!(target: logs::AUDIT, node, roles, settings, "configuration");
     let runtime = runtime::start(runtime::workers_per_core())?;
     let lived = {
         let _inside = runtime.enter();
@@ -155,7 +168,11 @@ async fn live(
     let routes = admin_http::routes(registry.clone(), health.clone(), &config.printed, &wrong);
     let admin = tokio::spawn(admin_http::serve(admin, routes, shutdown.clone()));
 
-    let mut node = Node::default();
+    let collector = config.traces.as_ref();
+    let collector =
+        collector.map(|traces| Collector::at(&traces.otlp, &config.name)).transpose()?;
+    let spans = collector.as_ref().map(Collector::spans).unwrap_or_default();
+    let mut node = Node::telling(spans);
     let ended = tokio::select! {
         ended = start_and_watch(&mut node, config, ports, (&registry, &health), tell_ready) => ended,
         _ = stop.next() => Ok(()),
@@ -167,6 +184,10 @@ async fn live(
     }
     if tokio::time::timeout(STOP_MAX, node.stop()).await.is_err() {
         tracing::warn!("not everything ended in time; what was acknowledged is on the disk");
+    }
+    if let Some(collector) = collector {
+        let finish = move || collector.finish(SPANS_STOP_MAX);
+        drop(tokio::task::spawn_blocking(finish).await);
     }
     shutdown.cancel();
     drop(tokio::time::timeout(ADMIN_STOP_MAX, admin).await);

@@ -21,6 +21,7 @@ use sharklock_master::{
     Master, MasterConfig, StartError as MasterStartError, Tuning as MasterTuning,
     belongs_to_a_cluster,
 };
+use sharklock_proto::trace::Spans;
 use sharklock_transport::{Dialling, Masters};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -88,6 +89,8 @@ impl Ports {
 /// See the module. Every part that has started is here, so that it can be stopped at any moment.
 #[derive(Default)]
 pub struct Node {
+    /// Where its parts hand their spans.
+    spans: Spans,
     master: Option<Master>,
     data: Option<DataServer>,
     gateway: Option<Serving>,
@@ -106,6 +109,11 @@ struct Serving {
 }
 
 impl Node {
+    /// Nothing has started yet; what will is to hand its spans there.
+    pub fn telling(spans: Spans) -> Self {
+        Self { spans, ..Self::default() }
+    }
+
     /// The parts of a process with these roles, and what each does until it has started.
     pub fn parts(config: &ServerConfig) -> Vec<(&'static str, &'static str)> {
         let roles = config.roles;
@@ -154,8 +162,8 @@ impl Node {
             self.start_master(config, open(port, "master")?, registry, health).await?;
         }
         if let Some(port) = data {
-            let at = self.admin_address();
-            let data = start_data(config, open(port, "data")?, at, registry).await?;
+            let (at, spans) = (self.admin_address(), self.spans.clone());
+            let data = start_data(config, open(port, "data")?, at, (registry, spans)).await?;
             let (ready, ailing) = (data.ready(), data.ailing());
             health.started("data", move || {
                 let ailing = ailing.borrow().first().cloned();
@@ -246,6 +254,8 @@ impl Node {
             admin_address: self.admin_address(),
             commit: COMMIT.unwrap_or_default().to_owned(),
             logs_lock_names: config.logs_lock_names,
+            spans: self.spans.clone(),
+            traces_every: config.traces.as_ref().and_then(|traces| traces.every),
             ..Config::default()
         };
         let masters = masters(config, dialling)?;
@@ -308,7 +318,7 @@ async fn start_data(
     config: &ServerConfig,
     listener: TcpListener,
     admin_address: String,
-    registry: &Registry,
+    (registry, spans): (&Registry, Spans),
 ) -> Result<DataServer, Failure> {
     let listen = listener.local_addr().map_err(|why| internal("a port has no address", why))?;
     let (tunables, dialling) = (&config.tunables, dialling(listen.ip(), &config.masters));
@@ -328,6 +338,7 @@ async fn start_data(
         split_limits: tunables.split,
         sync_writes: config.sync_writes,
         registry: registry.clone(),
+        spans,
     })
     .await
     .map_err(|why| refused(&why))

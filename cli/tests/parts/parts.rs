@@ -103,6 +103,7 @@ pub async fn measured_data_server(
         split_limits: sharklock_dataserver::SplitLimits::default(),
         sync_writes: true,
         registry,
+        spans: sharklock_proto::trace::Spans::default(),
     })
     .await
 }

@@ -241,6 +241,7 @@ impl Player {
             ask: words.named.contains_key("ask"),
             owner: Arc::from(""),
             attributes: BTreeMap::new(),
+            traceparent: String::new(),
         };
         Event::Acquire { id: AcquisitionId(id), request: Arc::new(request) }
     }

@@ -100,6 +100,7 @@ fn acquire(seq: Seq, id: AcquisitionId, request: &Request, wait: Wait) -> v1::se
         owner_id,
         attributes,
         condition: (!request.condition.is_default()).then(|| condition_sent(&request.condition)),
+        traceparent: request.traceparent.clone(),
         ..v1::AcquireRequest::default()
     })
 }
@@ -474,6 +475,7 @@ mod tests {
             ask: false,
             owner: Arc::from("me"),
             attributes: BTreeMap::new(),
+            traceparent: String::new(),
         };
         let acquire = |wait| {
             let (seq, id, request) = (Seq(7), AcquisitionId(3), Arc::new(request.clone()));
@@ -504,6 +506,7 @@ mod tests {
             ask: false,
             owner: Arc::from("me"),
             attributes: BTreeMap::new(),
+            traceparent: String::new(),
         };
         let (seq, id, request) = (Seq(7), AcquisitionId(3), Arc::new(request));
         let call = session_call(Call::Acquire { seq, id, request, wait: Wait::Unbounded });

@@ -51,6 +51,7 @@ fn request(name: &str, condition: Condition) -> Request {
         ask: false,
         owner: Arc::from(""),
         attributes: BTreeMap::new(),
+        traceparent: String::new(),
     }
 }
 

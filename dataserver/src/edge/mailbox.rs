@@ -34,6 +34,8 @@ struct State {
     urgent: Vec<Letter>,
     ordinary: Vec<Letter>,
     calls_count: usize,
+    /// Calls for which there was no room.
+    refused: u64,
     worker_sleeps: bool,
     closed: bool,
 }
@@ -70,6 +72,7 @@ impl Mailbox {
             Lane::Ordinary => CALLS_MAX / 2,
         };
         if state.closed || state.calls_count + calls.len() > bound {
+            state.refused += if state.closed { 0 } else { calls.len() as u64 };
             return Err(calls);
         }
         state.calls_count += calls.len();
@@ -116,6 +119,11 @@ impl Mailbox {
     /// Whether the worker finishes: calls are refused.
     pub fn is_closed(&self) -> bool {
         self.state().closed
+    }
+
+    /// Calls for which there was no room so far.
+    pub fn refused(&self) -> u64 {
+        self.state().refused
     }
 
     /// Whether nothing stands here.

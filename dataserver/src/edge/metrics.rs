@@ -11,9 +11,9 @@ use sharklock_multiraft::SnapshotStats;
 use sharklock_proto::internal::v1::{Heartbeats, RangeMessage, SnapshotMessage};
 
 use crate::{
-    edge::snapshot_metrics::Snapshots,
+    edge::{lock_metrics::LockHistograms, snapshot_metrics::Snapshots},
     memory::MemoryRefusals,
-    ports::{SplitCounts, WorkerStats},
+    ports::{ExpiryCounts, SplitCounts, WorkerStats},
     worker::{Busy, Worker},
 };
 
@@ -28,13 +28,14 @@ pub struct Metrics {
     entries: IntCounter,
     commands: IntCounter,
     grants: IntCounter,
-    expiries: IntCounter,
+    expiries: IntCounterVec,
     wait_timeouts: IntCounter,
     keepalive_items: IntCounter,
     withdrawals: IntCounter,
     stale_requests: IntCounter,
     moved: IntCounter,
     overloads: IntCounter,
+    mailbox_refusals: IntCounter,
     stalls: IntCounter,
     promotions: IntCounter,
     lost_replies: IntCounter,
@@ -42,6 +43,8 @@ pub struct Metrics {
     peer_heartbeats: IntCounter,
     peer_snapshots: IntCounter,
     snapshots: Snapshots,
+    /// Of single locks and entries.
+    pub locks_observed: LockHistograms,
     disk_free: IntGauge,
     ranges_led: IntGauge,
     replicas_behind: IntGauge,
@@ -122,6 +125,8 @@ pub struct Shown {
     pub unflushed_entries: u64,
     pub replicas: u64,
     pub snapshots: SnapshotStats,
+    /// Calls for which its mailbox had no room.
+    pub mailbox_refusals: u64,
     pub busiest: Vec<Busy>,
 }
 
@@ -172,6 +177,7 @@ impl Shown {
         self.unflushed_entries += other.unflushed_entries;
         self.replicas += other.replicas;
         self.snapshots.add(&other.snapshots);
+        self.mailbox_refusals += other.mailbox_refusals;
         self.busiest.extend(&other.busiest);
     }
 }
@@ -221,9 +227,12 @@ impl Metrics {
                 "sharklock_lock_grants_total",
                 "Grants, at once or from the queue, by the leaders here.",
             )?,
-            expiries: counter(
+            expiries: counters(
                 "sharklock_lock_expiries_total",
-                "Holds and waiters whose leases ended without renewal, by the leaders here.",
+                "Holds and waiters that the clocks of the leaders here have ended, by what ran out: the lease \
+                 of a hold or a waiter, max_hold, the grace of a holder who was asked, or the lease of a \
+                 hold that stays as an orphan.",
+                "reason",
             )?,
             wait_timeouts: counter(
                 "sharklock_lock_wait_timeouts_total",
@@ -248,7 +257,11 @@ impl Metrics {
             )?,
             overloads: counter(
                 "sharklock_store_overloads_total",
-                "Calls refused because too much was waiting.",
+                "Calls refused because too much was waiting for a range.",
+            )?,
+            mailbox_refusals: counter(
+                "sharklock_store_mailbox_refusals_total",
+                "Calls refused because the mailbox of a raft worker was full.",
             )?,
             stalls: counter(
                 "sharklock_store_stalls_total",
@@ -275,6 +288,7 @@ impl Metrics {
                 "Pieces of snapshots, or answers to them, for other stores.",
             )?,
             snapshots: Snapshots::register(registry)?,
+            locks_observed: LockHistograms::register(registry)?,
             disk_free: gauge(
                 "sharklock_store_disk_free_bytes",
                 "Room on the disk of the store's directory; 0: unknown.",
@@ -381,6 +395,7 @@ impl Metrics {
         self.unflushed_entries.set(all.unflushed_entries as i64);
         self.replicas.set(all.replicas as i64);
         self.snapshots.show(&all.snapshots);
+        follow(&self.mailbox_refusals, all.mailbox_refusals);
         self.busiest.show(&Busy::most(all.busiest.into_iter(), BUSIEST_MAX));
     }
 
@@ -393,6 +408,20 @@ impl Metrics {
                 ("ADDRESS_FULL", address),
                 ("SESSION_FULL", session),
                 ("PREFIX_FULL", prefix),
+            ],
+        );
+    }
+
+    fn show_expiries(&self, expiries: ExpiryCounts) {
+        let ExpiryCounts { hold, waiter, max_hold, asked, orphaned } = expiries;
+        follow_each(
+            &self.expiries,
+            [
+                ("hold", hold),
+                ("waiter", waiter),
+                ("max_hold", max_hold),
+                ("asked", asked),
+                ("orphaned", orphaned),
             ],
         );
     }
@@ -415,7 +444,7 @@ impl Metrics {
         follow(&self.entries, stats.entries);
         follow(&self.commands, stats.commands);
         follow(&self.grants, stats.grants);
-        follow(&self.expiries, stats.expiries);
+        self.show_expiries(stats.expiries);
         follow(&self.wait_timeouts, stats.wait_timeouts);
         follow(&self.keepalive_items, stats.keepalive_items);
         follow(&self.withdrawals, stats.withdrawals);

@@ -12,6 +12,7 @@ mod heartbeat;
 mod inbox;
 mod known_masters;
 mod links;
+mod lock_metrics;
 mod mailbox;
 mod metrics;
 mod porter;

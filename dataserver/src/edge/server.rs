@@ -20,6 +20,7 @@ use sharklock_multiraft::{
 use sharklock_proto::{
     Life, Start,
     internal::v1::{StoreAddress, StoreReply},
+    trace::Spans,
 };
 use sharklock_transport::{
     AdminApi, Dialling, LockApi, Masters, PeerAcceptor, PeerIdentity, PeerInbox, PeerLinks,
@@ -98,6 +99,8 @@ pub struct DataServerConfig {
     pub sync_writes: bool,
     /// The registry of its metrics.
     pub registry: Registry,
+    /// Where it hands the spans of traced calls.
+    pub spans: Spans,
 }
 
 /// The knobs that operators may turn, equal on all stores of a cluster (decisions.md, *Defaults*).
@@ -291,6 +294,7 @@ impl DataServer {
             writer: Arc::clone(&writer),
             sync_times,
             metrics,
+            spans: config.spans,
             hand_over_within: config.tuning.pace.election_max(),
             address: config.advertise,
             node: config.node,
@@ -312,7 +316,9 @@ impl DataServer {
                 .with_number(number)
                 .with_memory_bounds(config.memory.clone())
                 .with_ranges_max(config.ranges_max)
-                .with_split_limits(config.split_limits);
+                .with_split_limits(config.split_limits)
+                .with_traces(shared.spans.are_wanted())
+                .with_apply_meter(Arc::new(shared.metrics.locks_observed.apply_meter()));
             let worker_thread = WorkerThread {
                 number,
                 worker,
@@ -321,6 +327,7 @@ impl DataServer {
                 shared: shared.clone(),
                 was_ready: false,
                 ailing: Vec::new(),
+                ended_spans: Vec::new(),
             };
             threads.push(spawn(&format!("store-raft-{number}"), move || worker_thread.run())?);
         }

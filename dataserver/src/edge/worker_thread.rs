@@ -6,8 +6,12 @@ use std::{
 };
 
 use sharklock_multiraft::{Batch, Disk, HandOver, NextStep};
-use sharklock_proto::{internal::v1::StoreReply, v1};
-use sharklock_transport::{PeerLinks, wall_unix_ms};
+use sharklock_proto::{
+    internal::v1::StoreReply,
+    trace::{Span, Spans},
+    v1,
+};
+use sharklock_transport::{PeerLinks, wall_unix_ms, wall_unix_ns};
 
 use crate::{
     edge::{
@@ -53,6 +57,8 @@ pub struct WorkerThread<D> {
     pub was_ready: bool,
     /// The replicas that did not follow their ranges, each with why.
     pub ailing: Vec<String>,
+    /// Of traced calls, of this turn.
+    pub ended_spans: Vec<Span>,
 }
 
 /// The parts that the workers of a store share. Clones are of the same.
@@ -80,6 +86,8 @@ pub struct Shared<D> {
     pub sync_times: Arc<SyncTimes>,
     /// Shown to Prometheus.
     pub metrics: Metrics,
+    /// Where spans go.
+    pub spans: Spans,
     /// How long a stopping store waits until others lead: the longest election time-out.
     pub hand_over_within: Duration,
     /// Shown in the status.
@@ -104,6 +112,7 @@ impl<D> Clone for Shared<D> {
             writer: Arc::clone(&self.writer),
             sync_times: Arc::clone(&self.sync_times),
             metrics: self.metrics.clone(),
+            spans: self.spans.clone(),
             hand_over_within: self.hand_over_within,
             node: self.node.clone(),
             admin_address: self.admin_address.clone(),
@@ -146,6 +155,7 @@ impl<D: Disk> WorkerThread<D> {
         self.worker.set_used_elsewhere(board.used_elsewhere(self.number));
         self.worker.set_ranges_elsewhere(board.ranges_elsewhere(self.number));
         self.worker.set_disk_free(board.disk_free());
+        self.shared.metrics.locks_observed.found(calls_count(&inputs));
         for input in inputs {
             self.worker.handle(now, input);
         }
@@ -165,6 +175,8 @@ impl<D: Disk> WorkerThread<D> {
             outputs = self.worker.end_turn(now, wall_unix_ms(), false);
         }
         self.shared.metrics.turned(begin.elapsed());
+        let (spans, clock) = (std::mem::take(&mut self.ended_spans), &mut self.clock);
+        self.shared.spans.hand_on(spans, || (clock.now(), wall_unix_ns()));
         self.show_at_once();
     }
 
@@ -188,7 +200,7 @@ impl<D: Disk> WorkerThread<D> {
     /// Sends replies, and gives the batch to the disk thread, or back if it is to be written here:
     /// a small one that nobody waits behind, on a quick disk. To hand it over costs two wake-ups, which is more than
     /// what one lonely client's commit costs beside the disk (D5 has the disk thread write all).
-    fn dispatch(&mut self, outputs: Outputs) -> Option<Batch> {
+    fn dispatch(&mut self, mut outputs: Outputs) -> Option<Batch> {
         // Before anything that leads others to route by it.
         if !outputs.whereabouts.is_empty() {
             self.shared.porter.follow(self.number, outputs.whereabouts);
@@ -206,6 +218,8 @@ impl<D: Disk> WorkerThread<D> {
             let ordered = (self.number, chore);
             self.shared.chores.send(ordered).expect("the chores' thread ends after this one");
         }
+        self.shared.metrics.locks_observed.observe(&outputs.observed);
+        self.ended_spans.append(&mut outputs.observed.spans);
         let mut here = None;
         if let Some(batch) = outputs.batch {
             let is_small = batch.ops.len() <= INLINE_OPS_MAX;
@@ -248,7 +262,9 @@ impl<D: Disk> WorkerThread<D> {
     }
 
     fn show(&mut self, now: Duration) {
-        self.shared.board.show(self.number, Shown::of(&self.worker, now));
+        let mailbox_refusals = self.mailbox.refused();
+        let shown = Shown { mailbox_refusals, ..Shown::of(&self.worker, now) };
+        self.shared.board.show(self.number, shown);
         let (syncs, sync_p50_us, sync_p99_us) = self.shared.sync_times.summary();
         let uptime_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
         let memory = self.worker.memory();
@@ -327,4 +343,12 @@ impl<D: Disk> WorkerThread<D> {
             }
         }
     }
+}
+
+fn calls_count(inputs: &[Input]) -> usize {
+    let count = |input: &Input| match input {
+        Input::Calls { calls, .. } => calls.len(),
+        _ => 0,
+    };
+    inputs.iter().map(count).sum()
 }

@@ -157,7 +157,7 @@ impl LeaseClock {
                     return;
                 }
                 // Whether an older leader has told its client is not known here.
-                let hold = Hold { newest, ending, told: true };
+                let hold = Hold { newest, ending, told: true, since: None };
                 if !ending {
                     self.conditions.agree(promoted_at, &name, token, &agreement, asked);
                 }
@@ -170,7 +170,7 @@ impl LeaseClock {
                 }
                 let deadline = inherited.deadline(Duration::from_millis(ttl_ms));
                 let wait_ends = wait_ends(promoted_at, wait);
-                self.start_waiter(deadline, acquisition, name, ttl_ms, wait_ends);
+                self.start_waiter(deadline, (acquisition, None), &name, ttl_ms, wait_ends);
             }
             Lease::Delay { name, token, delay_ms } => {
                 let key = TimeKey::LockDelay(token);

@@ -357,3 +357,23 @@ fn the_times_of_conditions_end_with_their_hold() {
     clock.observe(at(1), &ended);
     assert_eq!(clock.next_alarm(), None);
 }
+
+#[test]
+fn it_knows_since_when_what_it_has_seen_begin() {
+    let mut clock = clock();
+    let (waiter, hold) = (LeaseKey::Waiter(acquisition(1)), |token| LeaseKey::Hold(Token(token)));
+    clock.observe(at(1_000), &queued(1, Wait::Unbounded));
+    assert_eq!(clock.since(waiter), Some(at(1_000)));
+    clock.observe(at(4_000), &granted(1, 5, true));
+    assert_eq!(clock.since(waiter), None, "it waits no more");
+    assert_eq!(clock.since(hold(5)), Some(at(4_000)));
+    clock.renew(at(6_000), hold(5));
+    assert_eq!(clock.since(hold(5)), Some(at(4_000)), "a renewal is no beginning");
+    let grant = Grant { token: Token(6), fence_floor: Token(6), ttl_ms: TTL_MS };
+    let acquisitions = vec![acquisition(1)];
+    clock.observe(
+        at(7_000),
+        &Change::Downgraded { before: Token(5), name: "a".into(), grant, acquisitions },
+    );
+    assert_eq!(clock.since(hold(6)), Some(at(4_000)), "it goes on under another token");
+}

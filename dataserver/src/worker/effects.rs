@@ -21,6 +21,7 @@ use crate::{
     moved::{self, Left},
     ports::WorkerStats,
     range_age::RangeAge,
+    tracing_calls,
 };
 
 impl Worker {
@@ -184,6 +185,8 @@ impl Worker {
         self.agenda.wake(range);
         let front = self.fronts.get_mut(&range).expect("a front ends behind its range's entries");
         let Matched { askers, overtaken } = front.applied(at);
+        let proposed = front.proposed.applied(at);
+        self.observed.commits.extend(proposed.map(|proposed| now.saturating_sub(proposed)));
         for to in overtaken.iter().filter_map(Asker::reply_to) {
             self.replies.indeterminate(to);
         }
@@ -210,6 +213,9 @@ impl Worker {
             let clock = front.leading.as_mut().map(|leading| &mut leading.clock);
             if let Some(clock) = clock {
                 follow(&mut front.attempts, &asker, &outcome);
+                self.observed.outcome(now, clock, &asker, &outcome);
+                let (waits, spans) = (&mut front.traced, &mut self.observed.spans);
+                tracing_calls::follow(now, (at.0, proposed), &asker, &outcome, waits, spans);
                 for change in &outcome.changes {
                     clock.follow(now, change, table);
                     if let Change::Granted { acquisition, grant, from_queue: true, .. } = change
@@ -267,6 +273,8 @@ impl Worker {
         let table = self.store.machine(range).expect("its bounds have just changed").table();
         let descriptor = self.store.descriptor(range).expect("a range has its descriptor");
         let Left { calls, listeners } = front.follow_bounds(descriptor, table);
+        // Some of these waits go on in another range, which tells nothing of their beginning.
+        front.traced.clear();
         for (to, name) in calls {
             let moved = moved::epoch_not_match(&self.store, Some(range), [name.as_str()]);
             self.replies.fail(to, moved);
@@ -320,8 +328,11 @@ fn follow(attempts: &mut Attempts, asker: &Asker, outcome: &Outcome) {
 fn count(stats: &mut WorkerStats, change: &Change) {
     match change {
         Change::Granted { .. } => stats.grants += 1,
-        Change::HoldEnded { how: Finished::Expired, .. }
-        | Change::WaiterLeft { how: Finished::Expired, .. } => stats.expiries += 1,
+        Change::HoldEnded { how: Finished::Expired, .. } => stats.expiries.hold += 1,
+        Change::HoldEnded { how: Finished::HeldTooLong, .. } => stats.expiries.max_hold += 1,
+        Change::HoldEnded { how: Finished::AskedFor, .. } => stats.expiries.asked += 1,
+        Change::Orphaned { .. } => stats.expiries.orphaned += 1,
+        Change::WaiterLeft { how: Finished::Expired, .. } => stats.expiries.waiter += 1,
         Change::WaiterLeft { how: Finished::WaitTimedOut, .. } => stats.wait_timeouts += 1,
         _ => {}
     }

@@ -197,6 +197,7 @@ fn acquire(to: ReplyTo, session: u8, name: &str) -> (Command, Asker) {
         seq: 500,
         stale_at: Duration::MAX,
         charge: Some(Charge::of(&acquire)),
+        trace: None,
     };
     (Command::Acquire(Box::new(acquire)), asker)
 }

@@ -23,15 +23,16 @@ use tokio::time::{Instant, timeout};
 use tonic::{Request, Response, Status};
 
 use super::{
-    audit::{ForceReleaseLine, RevocationLine},
+    audit::{ForceReleaseLine, Order, OrderLine, RevocationLine},
     cluster_view::{Masters, Seen, complete_masters, masters, picture},
     directory::Directory,
     exchange::{ask, expect_body},
     fan_out::{Bounds, FanOut},
     host::Host,
     list::list,
+    listen::Peer,
     lock_service::{admit, admit_look, peer, unary},
-    operator_words::{goal_in_words, joined},
+    operator_words::{goal_in_words, joined, range_goal_in_words},
     range_view,
 };
 use crate::{
@@ -131,6 +132,23 @@ pub(super) struct Admin {
 impl Admin {
     pub(super) fn new(host: Arc<Host>) -> Self {
         Self { host }
+    }
+
+    /// Carries an order out, and leaves its line; a dry run leaves none.
+    async fn ordered<T>(
+        &self,
+        peer: &Peer,
+        (order, operator, subject, dry_run): (Order, &str, String, bool),
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        if dry_run {
+            return work.await;
+        }
+        let metrics = self.host.metrics.clone();
+        let mut line = OrderLine::new(&peer.address, order, operator, subject, metrics);
+        let answer = work.await;
+        line.answered(&answer);
+        answer
     }
 
     fn masters(&self) -> Result<&dyn Directory, Failure> {
@@ -239,17 +257,14 @@ impl AdminService for Admin {
             let now = RangeEpoch { conf_ver: seen.conf_ver, version: seen.version };
             let RangeEpoch { conf_ver, version } = epoch.unwrap_or(now);
             let RangeStatus { range_id, start: name, .. } = range;
-            // No lock name: logs are read by more people than locks.
-            tracing::warn!(
-                client = %peer.address,
-                operator,
-                range = %range_id,
-                dry_run,
-                "an operator splits a range"
-            );
             let split = SplitRange { name, range_id, conf_ver, version, at, dry_run };
-            let answer = ask(&self.host, Checked::split_range(split)).await;
-            expect_body!(answer.map_err(not_known), SplitRange)
+            let work = async {
+                let answer = ask(&self.host, Checked::split_range(split)).await;
+                expect_body!(answer.map_err(not_known), SplitRange)
+            };
+            // No lock name: logs are read by more people than locks.
+            let order = (Order::SplitRange, &*operator, format!("range {range_id}"), dry_run);
+            self.ordered(&peer, order, work).await
         })
         .await
     }
@@ -264,14 +279,11 @@ impl AdminService for Admin {
             let request = validate::change_range(request.into_inner())?;
             let (range_id, dry_run) = (request.range_id, request.dry_run);
             let operator = request.operator.clone();
-            tracing::warn!(
-                client = %peer.address,
-                operator,
-                range = %range_id,
-                dry_run,
-                "an operator changes a range"
-            );
-            self.masters()?.change_range(request).await.map_err(failure_of_masters)
+            let subject = range_goal_in_words(range_id, request.goal.as_ref());
+            let order = (Order::ChangeRange, &*operator, subject, dry_run);
+            let work =
+                async { self.masters()?.change_range(request).await.map_err(failure_of_masters) };
+            self.ordered(&peer, order, work).await
         })
         .await
     }
@@ -298,8 +310,11 @@ impl AdminService for Admin {
             let _call = admit(&self.host, &peer)?;
             let request = validate::cancel_operator(request.into_inner())?;
             let (operator_id, by) = (request.operator_id, request.operator.clone());
-            tracing::warn!(client = %peer.address, operator = by, operator_id, "an operator is cancelled");
-            self.masters()?.cancel_operator(request).await.map_err(failure_of_masters)
+            let order = (Order::CancelOperator, &*by, format!("operator {operator_id}"), false);
+            let work = async {
+                self.masters()?.cancel_operator(request).await.map_err(failure_of_masters)
+            };
+            self.ordered(&peer, order, work).await
         })
         .await
     }
@@ -314,17 +329,11 @@ impl AdminService for Admin {
             let request = validate::set_store_duty(request.into_inner())?;
             let (store_id, duty) = (request.store_id, request.duty().as_str_name());
             let (dry_run, operator) = (request.dry_run, request.operator.clone());
-            // A dry run changes nothing, and whoever waits asks for many.
-            if !dry_run {
-                tracing::warn!(
-                    client = %peer.address,
-                    operator,
-                    store = %store_id,
-                    duty,
-                    "an operator gives a store another duty"
-                );
-            }
-            self.masters()?.set_store_duty(request).await.map_err(failure_of_masters)
+            let subject = format!("store {store_id}: {duty}");
+            let order = (Order::SetStoreDuty, &*operator, subject, dry_run);
+            let work =
+                async { self.masters()?.set_store_duty(request).await.map_err(failure_of_masters) };
+            self.ordered(&peer, order, work).await
         })
         .await
     }
@@ -375,16 +384,14 @@ impl AdminService for Admin {
             let _call = admit(&self.host, &peer)?;
             let request = validate::set_schedule(request.into_inner())?;
             let named = request.settings.iter().map(|it| format!("{}={}", it.key, it.value));
-            let named: Vec<_> = named.collect();
-            tracing::warn!(
-                client = %peer.address,
-                operator = request.operator,
-                settings = joined(&named),
-                reset = joined(&request.reset),
-                dry_run = request.dry_run,
-                "an operator changes the schedule"
-            );
-            self.masters()?.set_schedule(request).await.map_err(failure_of_masters)
+            let named: Vec<String> = named.collect();
+            let reset = request.reset.iter().map(|key| format!("{key}=reset"));
+            let subject = joined(&named.into_iter().chain(reset).collect::<Vec<_>>());
+            let (operator, dry_run) = (request.operator.clone(), request.dry_run);
+            let order = (Order::SetSchedule, &*operator, subject, dry_run);
+            let work =
+                async { self.masters()?.set_schedule(request).await.map_err(failure_of_masters) };
+            self.ordered(&peer, order, work).await
         })
         .await
     }
@@ -397,11 +404,11 @@ impl AdminService for Admin {
         unary(&self.host, NAME, "Rebalance", async {
             let _call = admit(&self.host, &peer)?;
             let request = validate::rebalance(request.into_inner())?;
-            if !request.dry_run {
-                let operator = &request.operator;
-                tracing::warn!(client = %peer.address, operator, "an operator balances stores now");
-            }
-            self.masters()?.rebalance(request).await.map_err(failure_of_masters)
+            let (operator, dry_run) = (request.operator.clone(), request.dry_run);
+            let order = (Order::Rebalance, &*operator, "all stores".to_owned(), dry_run);
+            let work =
+                async { self.masters()?.rebalance(request).await.map_err(failure_of_masters) };
+            self.ordered(&peer, order, work).await
         })
         .await
     }
@@ -415,8 +422,11 @@ impl AdminService for Admin {
             let _call = admit(&self.host, &peer)?;
             let request = validate::pause_schedule(request.into_inner())?;
             let (is_paused, operator) = (request.is_paused, request.operator.clone());
-            tracing::warn!(client = %peer.address, operator, is_paused, "an operator pauses or resumes the schedule");
-            self.masters()?.pause_schedule(request).await.map_err(failure_of_masters)
+            let subject = if is_paused { "paused" } else { "resumed" }.to_owned();
+            let order = (Order::PauseSchedule, &*operator, subject, false);
+            let work =
+                async { self.masters()?.pause_schedule(request).await.map_err(failure_of_masters) };
+            self.ordered(&peer, order, work).await
         })
         .await
     }
@@ -429,14 +439,12 @@ impl AdminService for Admin {
         unary(&self.host, NAME, "ChangeMasters", async {
             let _call = admit(&self.host, &peer)?;
             let request = validate::change_masters(request.into_inner())?;
-            tracing::warn!(
-                client = %peer.address,
-                operator = request.operator,
-                goal = request.goal.as_ref().map(goal_in_words),
-                dry_run = request.dry_run,
-                "an operator changes the masters"
-            );
-            self.masters()?.change_masters(request).await.map_err(failure_of_masters)
+            let subject = request.goal.as_ref().map(goal_in_words).unwrap_or_default();
+            let (operator, dry_run) = (request.operator.clone(), request.dry_run);
+            let order = (Order::ChangeMasters, &*operator, subject, dry_run);
+            let work =
+                async { self.masters()?.change_masters(request).await.map_err(failure_of_masters) };
+            self.ordered(&peer, order, work).await
         })
         .await
     }
@@ -461,17 +469,14 @@ impl AdminService for Admin {
         unary(&self.host, NAME, "RecoverRange", async {
             let _call = admit(&self.host, &peer)?;
             let request = validate::recover_range(request.into_inner())?;
-            if !request.dry_run {
-                tracing::warn!(
-                    client = %peer.address,
-                    operator = request.operator,
-                    range = %request.range_id,
-                    lost_stores = joined(&request.lost_store_ids),
-                    now = request.now,
-                    "an operator lets a range go on without its majority"
-                );
-            }
-            self.masters()?.recover_range(request).await.map_err(failure_of_masters)
+            let RecoverRangeRequest { range_id, now, .. } = request;
+            let lost = joined(&request.lost_store_ids);
+            let subject = format!("range {range_id}: lost stores {lost}, now {now}");
+            let (operator, dry_run) = (request.operator.clone(), request.dry_run);
+            let order = (Order::RecoverRange, &*operator, subject, dry_run);
+            let work =
+                async { self.masters()?.recover_range(request).await.map_err(failure_of_masters) };
+            self.ordered(&peer, order, work).await
         })
         .await
     }

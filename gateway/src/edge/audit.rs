@@ -1,6 +1,6 @@
-//! The audit lines: who has ended holds against their holders' will, why, and what came of it.
+//! The audit lines: who has ordered what, why, and what came of it.
 //!
-//! One line per order, on the log target `audit`. A lock's name may say what a company does, and logs
+//! One line per order, on the log target `audit`, also of one whose caller hangs up; none of a dry run. A lock's name may say what a company does, and logs
 //! are read by more people than locks: unless the settings say otherwise the line has its hash.
 
 use std::{fmt, sync::Arc};
@@ -108,6 +108,105 @@ impl Drop for ForceReleaseLine {
             holds = self.holds,
             outcome = self.outcome.name(),
             "force-release"
+        );
+    }
+}
+
+/// An order of an operator that is about no holder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    SplitRange,
+    ChangeRange,
+    CancelOperator,
+    SetStoreDuty,
+    SetSchedule,
+    PauseSchedule,
+    Rebalance,
+    ChangeMasters,
+    RecoverRange,
+}
+
+impl Order {
+    pub(super) const ALL: [Self; 9] = [
+        Self::SplitRange,
+        Self::ChangeRange,
+        Self::CancelOperator,
+        Self::SetStoreDuty,
+        Self::SetSchedule,
+        Self::PauseSchedule,
+        Self::Rebalance,
+        Self::ChangeMasters,
+        Self::RecoverRange,
+    ];
+    /// What can come of one.
+    pub(super) const OUTCOMES: [&str; 3] = ["accepted", "refused", "unknown"];
+
+    /// As the line says it, and as a label.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::SplitRange => "split-range",
+            Self::ChangeRange => "change-range",
+            Self::CancelOperator => "cancel-operator",
+            Self::SetStoreDuty => "set-store-duty",
+            Self::SetSchedule => "set-schedule",
+            Self::PauseSchedule => "pause-schedule",
+            Self::Rebalance => "rebalance",
+            Self::ChangeMasters => "change-masters",
+            Self::RecoverRange => "recover-range",
+        }
+    }
+}
+
+/// The line of such an order: as of [`ForceReleaseLine`].
+pub(super) struct OrderLine {
+    peer: String,
+    order: Order,
+    operator: String,
+    /// What it is about, without names of locks.
+    subject: String,
+    outcome: &'static str,
+    /// Why it was refused, or what is not known.
+    why: Option<String>,
+    metrics: Arc<Metrics>,
+}
+
+impl OrderLine {
+    pub(super) fn new(
+        peer: &impl fmt::Display,
+        order: Order,
+        operator: &str,
+        subject: String,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let (peer, operator, outcome) = (peer.to_string(), operator.to_owned(), "unknown");
+        Self { peer, order, operator, subject, outcome, why: None, metrics }
+    }
+
+    pub(super) fn answered<T>(&mut self, answer: &Result<T, Failure>) {
+        self.outcome = match answer {
+            Ok(_) => "accepted",
+            // A leading master may have taken it, and then not have been heard.
+            Err(failure) => match failure.reason {
+                Reason::Indeterminate | Reason::NoMaster => "unknown",
+                _ => "refused",
+            },
+        };
+        self.why = answer.as_ref().err().map(|failure| failure.message.to_string());
+    }
+}
+
+impl Drop for OrderLine {
+    fn drop(&mut self) {
+        self.metrics.ordered(self.order, self.outcome);
+        tracing::info!(
+            target: "audit",
+            client = self.peer,
+            operator = self.operator,
+            subject = self.subject,
+            outcome = self.outcome,
+            why = self.why,
+            "{}",
+            self.order.name()
         );
     }
 }

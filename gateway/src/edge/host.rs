@@ -10,7 +10,11 @@ use std::{
 };
 
 use rustix::time::{ClockId, clock_gettime};
-use sharklock_proto::internal::v1::StoreAddress;
+use sharklock_proto::{
+    internal::v1::StoreAddress,
+    trace::{SpanKind, Spans},
+};
+use sharklock_transport::wall_unix_ns;
 use tokio::{
     sync::{Notify, Semaphore},
     time::Instant,
@@ -21,7 +25,10 @@ use super::{
     Config, cluster::Served, directory::Masters, links::Links, master_words::MasterWords,
     metrics::Metrics, quota::Quota, seats::Seats,
 };
-use crate::{Hub, HubConfig, Observer, StoreId, StoreLink, failure::Reason, outbox::Settled};
+use crate::{
+    Hub, HubConfig, Observer, RouteMiss, StoreId, StoreLink, Tracing, failure::Reason,
+    outbox::Settled,
+};
 
 /// Looks on their way at a time.
 const LOOKS_MAX: usize = 64;
@@ -61,6 +68,7 @@ impl Host {
         let links = Arc::new(Links::default());
         let news = Arc::new(News {
             metrics: metrics.clone(),
+            spans: config.spans.clone(),
             ready: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
             ready_changed: Notify::new(),
@@ -71,6 +79,10 @@ impl Host {
             calls_open_max: config.calls_open_max,
             streams_max: config.streams_max,
             outbox_bytes_max: config.outbox_bytes_max,
+            tracing: config
+                .spans
+                .are_wanted()
+                .then(|| Tracing { salt: wall_unix_ns(), every: config.traces_every }),
         };
         let cluster = Arc::<Served>::default();
         if let Some(told) = &config.cluster {
@@ -165,6 +177,7 @@ impl Host {
         self.metrics.outbox_bytes.set(gauge(self.hub.outbox_bytes()));
         self.metrics.unread_bytes.set(gauge(self.unread.used()));
         self.metrics.keepalive_items.set(gauge(self.hub.keepalive_items()));
+        self.metrics.repeated_so_far(self.hub.keepalive_items_repeated());
     }
 }
 
@@ -178,6 +191,7 @@ fn boottime() -> Duration {
 /// The news of the core, counted and handed to the tasks that wait for them.
 pub(super) struct News {
     metrics: Arc<Metrics>,
+    spans: Spans,
     ready: AtomicBool,
     /// The gateway stops: whatever is learnt meanwhile.
     stopped: AtomicBool,
@@ -201,6 +215,11 @@ impl News {
 impl Observer for News {
     fn settled(&self, settled: Settled, now_us: u64) {
         self.metrics.settled(settled, now_us);
+        if let Some(begun) = settled.span {
+            let mut span = begun.ended("gateway.acquire", SpanKind::Server, None);
+            span.has_failed = settled.has_failed;
+            self.spans.hand_on(vec![span], || (Duration::from_micros(now_us), wall_unix_ns()));
+        }
     }
 
     fn failed(&self, reason: Reason) {
@@ -237,6 +256,10 @@ impl Observer for News {
 
     fn keepalive_batch(&self) {
         self.metrics.keepalive_batches.inc();
+    }
+
+    fn route_missed(&self, why: RouteMiss) {
+        self.metrics.route_missed(why);
     }
 
     fn sent_again(&self) {

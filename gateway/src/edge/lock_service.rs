@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use sharklock_proto::trace::TRACEPARENT;
 use sharklock_proto::v1::{
     AcquireRequest, AcquireResponse, AgreementResponse, AskRequest, AskResponse, CancelRequest,
     CancelResponse, CheckTokenRequest, CheckTokenResponse, ClaimRequest, DowngradeRequest,
@@ -89,6 +90,12 @@ pub(super) fn peer<T>(request: &Request<T>) -> Peer {
     request.extensions().get::<Peer>().expect("every connection is a listen::Connection").clone()
 }
 
+/// The trace of which the caller says that the call is a part; empty: of none.
+fn traceparent<T>(request: &Request<T>) -> String {
+    let said = request.metadata().get(TRACEPARENT).and_then(|value| value.to_str().ok());
+    said.unwrap_or_default().to_owned()
+}
+
 /// Takes a call that can wait, as long as its client, its address and all together leave room. The
 /// place that it gives is kept until the call is answered.
 pub(super) fn admit(host: &Host, peer: &Peer) -> Result<Taken, Failure> {
@@ -144,7 +151,11 @@ impl LockService for Locks {
         request: Request<AcquireRequest>,
     ) -> Result<Response<AcquireResponse>, Status> {
         let peer = peer(&request);
-        let request = request.into_inner();
+        let above = traceparent(&request);
+        let mut request = request.into_inner();
+        if request.traceparent.is_empty() {
+            request.traceparent = above;
+        }
         let mut undelivered = None;
         let waits = request.wait_ms != Some(0);
         let rpc = Rpc::unary(NAME, "Acquire").may_wait(waits);

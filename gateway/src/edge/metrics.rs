@@ -8,8 +8,8 @@ use prometheus::{
 use sharklock_proto::{CallKind, Unanswered};
 use tokio::time::Instant;
 
-use super::audit::Outcome;
-use crate::{failure::Reason, outbox::Settled};
+use super::audit::{Order, Outcome};
+use crate::{failure::Reason, observer::RouteMiss, outbox::Settled};
 
 /// From a call that is answered out of memory to one that waits for a failover, seconds.
 const SECONDS: [f64; 14] =
@@ -25,6 +25,10 @@ pub(super) struct Metrics {
     /// In the order of [`Reason::ALL`].
     failures: Vec<IntCounter>,
     force_releases: IntCounterVec,
+    orders: IntCounterVec,
+    /// In the order of [`RouteMiss::ALL`].
+    route_misses: Vec<IntCounter>,
+    keepalive_repetitions: IntCounter,
     pub(super) calls_open: IntGauge,
     pub(super) streams: IntGauge,
     pub(super) outbox_bytes: IntGauge,
@@ -63,6 +67,23 @@ impl Metrics {
              once.",
             &["reason"],
         )?;
+        let orders = make.counters(
+            "sharklock_gateway_orders_total",
+            "Orders of operators about ranges, stores, masters and the schedule, without dry runs, by \
+             outcome: accepted, refused, or unknown.",
+            &["order", "outcome"],
+        )?;
+        for order in Order::ALL {
+            for outcome in Order::OUTCOMES {
+                orders.with_label_values(&[order.name(), outcome]);
+            }
+        }
+        let route_misses = make.counters(
+            "sharklock_gateway_route_misses_total",
+            "Calls that did not go where their ranges are, each time, by why: the store did not lead, the \
+             range had moved, or this gateway knew none.",
+            &["reason"],
+        )?;
         Ok(Self {
             started: make.counters(
                 "grpc_server_started_total",
@@ -96,6 +117,15 @@ impl Metrics {
                  unknown.",
                 "outcome",
                 &Outcome::ALL.map(Outcome::name),
+            )?,
+            orders,
+            route_misses: RouteMiss::ALL
+                .iter()
+                .map(|why| route_misses.with_label_values(&[why.as_str()]))
+                .collect(),
+            keepalive_repetitions: make.counter(
+                "sharklock_gateway_keepalive_repetitions_total",
+                "Keepalive items sent again since a store did not do them or its link was lost.",
             )?,
             calls_open: make
                 .gauge("sharklock_gateway_calls_open", "Calls that wait for a store.")?,
@@ -191,6 +221,21 @@ impl Metrics {
     /// This came of an operator's wish that a lock be released by force.
     pub(super) fn force_released(&self, outcome: Outcome) {
         self.force_releases.with_label_values(&[outcome.name()]).inc();
+    }
+
+    /// This came of another order.
+    pub(super) fn ordered(&self, order: Order, outcome: &str) {
+        self.orders.with_label_values(&[order.name(), outcome]).inc();
+    }
+
+    pub(super) fn route_missed(&self, why: RouteMiss) {
+        self.route_misses[why as usize].inc();
+    }
+
+    /// So many keepalive items were sent again since the start.
+    pub(super) fn repeated_so_far(&self, items: u64) {
+        let counter = &self.keepalive_repetitions;
+        counter.inc_by(items.saturating_sub(counter.get()));
     }
 
     pub(super) fn connection_refused(&self, limit: &str) {
@@ -349,6 +394,10 @@ mod tests {
 
     use super::*;
 
+    fn settled(kind: CallKind) -> Settled {
+        Settled { kind, opened_us: 0, span: None, has_failed: false }
+    }
+
     #[test]
     fn calls_and_reasons_are_counted_under_their_own_names() {
         let registry = Registry::new();
@@ -356,10 +405,10 @@ mod tests {
         for &kind in CallKind::ALL {
             let Some(histogram) = &metrics.calls[kind as usize] else {
                 assert!(!is_timed(kind));
-                metrics.settled(Settled { kind, opened_us: 0 }, 10);
+                metrics.settled(settled(kind), 10);
                 continue;
             };
-            metrics.settled(Settled { kind, opened_us: 0 }, 10);
+            metrics.settled(settled(kind), 10);
             assert_eq!(histogram.get_sample_count(), 1, "{kind:?} is out of order in ALL");
         }
         for reason in Reason::ALL {

@@ -32,6 +32,7 @@ mod verdict;
 mod warnings;
 
 use std::{
+    num::NonZeroU64,
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -40,6 +41,7 @@ use prometheus::Registry;
 use sharklock_proto::{
     ClusterId, DESCRIPTOR_SET,
     internal::v1::StoreReply,
+    trace::Spans,
     v1::{admin_service_server::AdminServiceServer, lock_service_server::LockServiceServer},
 };
 use sharklock_transport::Dialling;
@@ -144,6 +146,10 @@ pub struct Config {
     pub dialling: Dialling,
     /// Audit lines have the names of locks, and not their hashes.
     pub logs_lock_names: bool,
+    /// Where it hands the spans of traced calls.
+    pub spans: Spans,
+    /// Of so many acquires that come without a trace one gets one; `None`: none does.
+    pub traces_every: Option<NonZeroU64>,
 }
 
 impl Default for Config {
@@ -171,6 +177,8 @@ impl Default for Config {
             preface_within: Duration::from_secs(5),
             dialling: Dialling::default(),
             logs_lock_names: false,
+            spans: Spans::default(),
+            traces_every: None,
         }
     }
 }

@@ -16,6 +16,7 @@ use super::{Hub, parked::ParkedCall, wake};
 use crate::{
     failure::Failure,
     link::ByStore,
+    observer::RouteMiss,
     outbox::Outbox,
     routing::Target,
     streams::OpenStream,
@@ -77,10 +78,12 @@ impl Hub {
     fn learn(&self, from: StoreId, body: &Body) {
         match body {
             Body::Error(StoreError { kind: Some(Kind::EpochNotMatch(known)) }) => {
+                self.observer.route_missed(RouteMiss::Moved);
                 self.routing_mut().moved(known);
                 self.describe_differently(|_| {});
             }
             Body::Error(StoreError { kind: Some(Kind::NotLeader(said)) }) => {
+                self.observer.route_missed(RouteMiss::NotLeader);
                 self.routing_mut().not_leader(from, said);
                 self.ask_for_routes();
             }

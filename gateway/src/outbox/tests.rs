@@ -57,7 +57,8 @@ fn an_answer_carries_the_clients_number_and_closes_the_call() {
     assert_eq!(outbox.calls_open(), 2);
     let released = Body::Release(ReleaseResponse::default());
     let settled = outbox.answer(b, released.clone()).expect("it was open");
-    assert_eq!(settled, Settled { kind: CallKind::Release, opened_us: NOW });
+    let (kind, span, has_failed) = (CallKind::Release, None, false);
+    assert_eq!(settled, Settled { kind, opened_us: NOW, span, has_failed });
     outbox.answer(a, granted()).expect("it was open");
     assert_eq!(outbox.calls_open(), 0);
     let answers = take_all(&mut outbox);
@@ -155,7 +156,8 @@ fn what_is_not_answered_in_time_may_have_been_done_only_if_it_changes_something(
         ];
         let changes = !looks.contains(&kind);
         let want = if changes { Reason::Indeterminate } else { Reason::NoAnswer };
-        assert_eq!(settled, [Settled { kind, opened_us: NOW }]);
+        let (span, has_failed) = (None, true);
+        assert_eq!(settled, [Settled { kind, opened_us: NOW, span, has_failed }]);
         let reasons = |answer: Answer| answer.reply.expect_err("nobody answered").reason;
         assert_eq!(take_all(&mut outbox).into_iter().map(reasons).collect::<Vec<_>>(), [want]);
         assert_eq!(outbox.answer(old, granted()), None);

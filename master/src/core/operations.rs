@@ -72,7 +72,29 @@ impl Operations {
     }
 }
 
+/// Operators that began and ended while this master led, since its start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OperatorCounts {
+    /// Somebody has ordered them.
+    pub ordered: u64,
+    /// The masters wanted them themselves.
+    pub scheduled: u64,
+    /// Their ranges have become what they were to become.
+    pub done: u64,
+    /// Somebody has cancelled them.
+    pub cancelled: u64,
+    /// They took too long.
+    pub timed_out: u64,
+    /// Their ranges have become others meanwhile.
+    pub off: u64,
+}
+
 impl MasterCore {
+    /// See there.
+    pub fn operator_counts(&self) -> OperatorCounts {
+        self.operator_counts
+    }
+
     /// Somebody wants a range changed.
     pub(super) fn change_range(
         &mut self,
@@ -261,7 +283,10 @@ impl MasterCore {
             reason = operator.reason,
             "an operator begins"
         );
+        let counts = &mut self.operator_counts;
+        *if asked.is_some() { &mut counts.ordered } else { &mut counts.scheduled } += 1;
         if let Some((number, steps)) = asked {
+            let operator = self.state().operators().get(id).expect("it has just begun");
             let operator = Some(self.shown(now, operator));
             self.reply(number, Reply::Changing(ChangeRangeResponse { operator, steps }));
         }
@@ -275,9 +300,17 @@ impl MasterCore {
     pub(super) fn operator_ended(&mut self, now: Duration, number: Option<u64>, id: u64) {
         let Some(operator) = self.state().operators().get(id) else { return };
         let shown = self.shown(now, operator);
-        let (range, state) = (operator.range, operator.state.as_str_name());
-        let why = &operator.because;
+        let (range, ended) = (operator.range, operator.state);
+        let (state, why) = (ended.as_str_name(), &operator.because);
         tracing::info!(operator_id = id, %range, state, why, "an operator has ended");
+        let counts = &mut self.operator_counts;
+        match ended {
+            OperatorState::Done => counts.done += 1,
+            OperatorState::Cancelled => counts.cancelled += 1,
+            OperatorState::TimedOut => counts.timed_out += 1,
+            OperatorState::Off => counts.off += 1,
+            OperatorState::Running | OperatorState::Unspecified => {}
+        }
         if let Some(leading) = &mut self.leading {
             leading.operations.forget(id);
         }

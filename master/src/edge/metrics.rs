@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge, Registry};
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
-use crate::core::MasterCore;
+use crate::core::{MasterCore, OperatorCounts};
 
 /// Every metric of one master.
 #[derive(Clone, Debug)]
@@ -14,6 +14,9 @@ pub struct Metrics {
     leads: IntGauge,
     stores: IntGauge,
     ranges: IntGauge,
+    operators: IntGauge,
+    operators_begun: IntCounterVec,
+    operators_ended: IntCounterVec,
 }
 
 impl Metrics {
@@ -29,6 +32,11 @@ impl Metrics {
         let help = "Durable writes to the master's disk, by how long each took.";
         let sync_seconds = Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))?;
         registry.register(Box::new(sync_seconds.clone()))?;
+        let counters = |name: &str, help: &str, by: &str| -> Result<_, prometheus::Error> {
+            let counters = IntCounterVec::new(Opts::new(name, help), &[by])?;
+            registry.register(Box::new(counters.clone()))?;
+            Ok(counters)
+        };
         let requests =
             IntCounter::new("sharklock_master_requests_total", "Requests that this master got.")?;
         registry.register(Box::new(requests.clone()))?;
@@ -43,6 +51,22 @@ impl Metrics {
             ranges: gauge(
                 "sharklock_master_ranges",
                 "Ranges of the cluster, by the leading master; 0 at the others.",
+            )?,
+            operators: gauge(
+                "sharklock_master_operators",
+                "Operators that run, by the leading master; 0 at the others.",
+            )?,
+            operators_begun: counters(
+                "sharklock_master_operators_begun_total",
+                "Operators that began while this master led, by who wanted them: somebody has ordered \
+                 them, or the masters' own schedule.",
+                "by",
+            )?,
+            operators_ended: counters(
+                "sharklock_master_operators_ended_total",
+                "Operators that ended while this master led, by how: done, cancelled, timed out, or off, \
+                 since their range had become another.",
+                "end",
             )?,
         })
     }
@@ -65,5 +89,20 @@ impl Metrics {
         self.leads.set(i64::from(leads));
         self.stores.set(count(core.state().stores().len()));
         self.ranges.set(count(core.state().ranges().len()));
+        self.operators.set(count(core.state().operators().running().count()));
+        let OperatorCounts { ordered, scheduled, done, cancelled, timed_out, off } =
+            core.operator_counts();
+        follow(&self.operators_begun, [("order", ordered), ("schedule", scheduled)]);
+        let ends =
+            [("done", done), ("cancelled", cancelled), ("timed_out", timed_out), ("off", off)];
+        follow(&self.operators_ended, ends);
+    }
+}
+
+/// The core's counts are totals already; the metrics follow them.
+fn follow<const N: usize>(metrics: &IntCounterVec, totals: [(&str, u64); N]) {
+    for (label, total) in totals {
+        let counter = metrics.with_label_values(&[label]);
+        counter.inc_by(total.saturating_sub(counter.get()));
     }
 }

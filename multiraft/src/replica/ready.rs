@@ -220,6 +220,7 @@ fn apply<M: StateMachine>(
     committed: Vec<Entry>,
     effects: &mut Effects<M::Output>,
 ) {
+    let _measured = effects.measure(committed.len());
     let range = replica.range();
     for entry in &committed {
         let at = EntryAt { index: entry.index, term: entry.term };

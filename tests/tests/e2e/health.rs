@@ -118,3 +118,25 @@ fn check_with_promtool(metrics: &str) {
     let output = child.wait_with_output().expect("promtool ends");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_is_asked_for_its_health_by_its_own_binary() {
+    let mut server = Server::start().await;
+    let asked = |server: &Server| {
+        // As in a container: the variable by which the server itself listens.
+        let mut health = server.cli(&["health"]);
+        health.env("SHARKLOCK_LISTEN__ADMIN", server.admin());
+        let output = health.output().expect("it runs");
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8_lossy(&said).into_owned())
+    };
+    assert_eq!(asked(&server), (Some(0), "ready\n".to_owned()));
+    let json = server.cli(&["health", "--admin", server.admin(), "-o", "json"]).output();
+    let json: serde_json::Value =
+        serde_json::from_slice(&json.expect("it runs").stdout).expect("it is JSON");
+    assert_eq!(json["schema"], "sharklock.v1.Health");
+    server.kill();
+    let (code, said) = asked(&server);
+    assert_eq!(code, Some(69));
+    assert!(said.contains(&format!("error: nothing answers at {}", server.admin())), "{said}");
+}

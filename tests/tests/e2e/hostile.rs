@@ -224,6 +224,7 @@ fn odd_acquire(rng: &mut StdRng) -> AcquireRequest {
         owner_id: odd_name(rng),
         attributes: [(odd_name(rng), odd_name(rng))].into(),
         condition: rng.random_bool(0.5).then(|| odd_condition(rng)),
+        traceparent: odd_name(rng),
     }
 }
 

@@ -2,9 +2,11 @@
 //! linked once.
 
 mod ailing;
+mod audit;
 mod bad_input;
 mod bad_orders;
 mod bad_peers;
+mod bad_starts;
 mod bench;
 mod chaos;
 mod cluster_disks;
@@ -12,7 +14,11 @@ mod cluster_faults;
 mod cluster_links;
 mod completion;
 mod conditions;
+mod containers;
 mod debug_collect;
+mod deploy_kubernetes;
+mod deploy_prometheus;
+mod deploy_systemd;
 mod dev_cluster;
 mod durability;
 mod faults;
@@ -45,6 +51,7 @@ mod restart;
 mod sessions;
 mod split_under_load;
 mod stores;
+mod traces;
 mod unary;
 mod watched_hand_overs;
 mod workspace;

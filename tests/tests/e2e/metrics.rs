@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use sharklock_proto::v1::admin_service_client::AdminServiceClient;
+use sharklock_proto::v1::lock_service_client::LockServiceClient;
 use sharklock_proto::v1::{
     AcquireOutcome, AcquireRequest, ForceReleaseRequest, GetLockRequest, LockMode, WatchLockRequest,
 };
@@ -12,6 +13,7 @@ use sharklock_tests::cluster::{Cluster, SOON};
 use sharklock_tests::server::Server;
 use sharklock_tests::wait::eventually;
 use sharklock_tests::wire::{Session, channel, locks};
+use tonic::transport::Channel;
 
 /// What is said of a family.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -235,4 +237,65 @@ async fn refusals_and_forced_releases_are_counted_by_reason_and_outcome() {
     assert_eq!(shown.sum("sharklock_gateway_call_seconds_count{call=\"watch_lock\""), 0.0);
     let started = "grpc_server_started_total{grpc_method=\"WatchLock\"";
     assert_eq!(shown.sum(started), 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn waits_holds_and_hand_overs_are_counted_once_whoever_leads() {
+    let _alone = crate::alone().await;
+    let cluster = Cluster::start(3, "").await;
+    cluster.until_healthy().await;
+    let (client, other) = (cluster.client(), cluster.client());
+    let first = client.lock("timed").acquire().await.expect("it is free");
+    let waiting = tokio::spawn(async move { other.lock("timed").acquire().await });
+    eventually("the other one waits", SOON, async || {
+        let seen = client.get_lock("timed").await.ok()?;
+        (!seen.lock?.waiters.is_empty()).then_some(())
+    })
+    .await;
+    first.release().await.expect("it is released");
+    let second = waiting.await.expect("no panic").expect("it is its turn");
+    second.release().await.expect("it is released");
+    // A hold that nobody renews: its leader's clock ends it.
+    let dead = Session::default();
+    let mut locks = locks_at(&cluster.endpoint(0)).await;
+    let short = AcquireRequest { ttl_ms: Some(2_000), ..dead.acquire("left") };
+    assert_eq!(
+        locks.acquire(short).await.expect("it is served").into_inner().outcome(),
+        AcquireOutcome::Granted
+    );
+    let sums = [
+        ("sharklock_lock_wait_seconds_count", 1.0),
+        ("sharklock_lock_hand_over_seconds_count", 1.0),
+        ("sharklock_lock_queue_length_count", 1.0),
+        ("sharklock_lock_queue_length_sum", 1.0),
+        ("sharklock_lock_hold_seconds_count", 3.0),
+        ("sharklock_lock_expiries_total{reason=\"hold\"", 1.0),
+        ("sharklock_lock_expiries_total{reason=\"waiter\"", 0.0),
+    ];
+    let mut last = Vec::new();
+    let deadline = tokio::time::Instant::now() + SOON;
+    loop {
+        let mut shown = Vec::new();
+        for node in 0..cluster.len() {
+            shown.push(Shown::of(&cluster.metrics(node).await));
+        }
+        let sum = |name: &str| shown.iter().map(|it| it.sum(name)).sum::<f64>();
+        last.clear();
+        last.extend(sums.iter().map(|(name, _)| (*name, sum(name))));
+        if last == sums {
+            // Each replica applies, and each store syncs.
+            assert!(shown.iter().all(|it| it.sum("sharklock_store_apply_seconds_count") > 0.0));
+            assert!(sum("sharklock_range_commit_seconds_count") >= 5.0);
+            assert!(sum("sharklock_store_mailbox_calls_count") > 0.0);
+            return;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "{last:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// The lock service of a gateway.
+async fn locks_at(endpoint: &str) -> LockServiceClient<Channel> {
+    let channel = Channel::from_shared(endpoint.to_owned()).expect("an address");
+    LockServiceClient::new(channel.connect().await.expect("the gateway accepts connections"))
 }

@@ -44,6 +44,7 @@ impl Session {
             ask: false,
             owner: Arc::from(""),
             attributes: BTreeMap::new(),
+            traceparent: String::new(),
         };
         let cell = Arc::new(LeaseCell::default());
         self.driver.acquire(now, Arc::new(request), Arc::clone(&cell), ticket);

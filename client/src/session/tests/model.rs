@@ -466,6 +466,7 @@ impl World {
                 ask: false,
                 owner: Arc::from(""),
                 attributes: BTreeMap::new(),
+                traceparent: String::new(),
             };
             self.handle(index, Event::Acquire { id, request: Arc::new(request) }, totals);
         }

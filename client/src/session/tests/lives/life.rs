@@ -471,6 +471,7 @@ fn request(name: &str, wait: Wait) -> Request {
         ask: false,
         owner: Arc::from(""),
         attributes: BTreeMap::new(),
+        traceparent: String::new(),
     }
 }
 

@@ -1,0 +1,128 @@
+//! Spans leave the process here, over OTLP, in batches and in the background. Nothing is made and no
+//! thread runs unless the configuration names a collector.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use opentelemetry::{
+    InstrumentationScope, KeyValue, Value,
+    trace::{SpanContext, SpanId, SpanKind as OtlpKind, Status, TraceFlags, TraceId, TraceState},
+};
+use opentelemetry_otlp::{SpanExporter, WithExportConfig as _};
+use opentelemetry_sdk::{
+    Resource,
+    trace::{BatchSpanProcessor, SpanData, SpanEvents, SpanLinks, SpanProcessor as _},
+};
+use sharklock_proto::trace::{Note, Span, SpanKind, SpanSink, Spans};
+
+use crate::exit::{CONFIG, Failure};
+
+/// The name under which all processes of SharkLock appear in traces.
+const SERVICE: &str = "sharklock";
+/// How long a collector may take for a batch; more of it is dropped meanwhile.
+const EXPORT_MAX: Duration = Duration::from_secs(5);
+
+/// The way of spans to a collector.
+#[derive(Debug)]
+pub struct Collector {
+    sender: Arc<Sender>,
+}
+
+impl Collector {
+    /// Sends to the collector at `url` (`http://HOST:PORT`, OTLP over gRPC) as the process `node`. To be
+    /// called inside a tokio runtime; nothing is connected yet, and a collector that is not there costs
+    /// spans and nothing else.
+    ///
+    /// # Errors
+    /// It is no such URL.
+    pub fn at(url: &str, node: &str) -> Result<Self, Failure> {
+        let exporter = SpanExporter::builder()
+            .with_tonic()
+            .with_endpoint(url)
+            .with_timeout(EXPORT_MAX)
+            .build()
+            .map_err(|why| Failure::new(CONFIG, "spans cannot be sent").cause(why))?;
+        let mut processor = BatchSpanProcessor::builder(exporter).build();
+        let resource = Resource::builder()
+            .with_service_name(SERVICE)
+            .with_attributes([
+                KeyValue::new("service.instance.id", node.to_owned()),
+                KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
+            ])
+            .build();
+        processor.set_resource(&resource);
+        let scope = InstrumentationScope::builder(SERVICE).build();
+        Ok(Self { sender: Arc::new(Sender { processor, scope }) })
+    }
+
+    /// Where spans are handed to it.
+    pub fn spans(&self) -> Spans {
+        Spans::to(Arc::clone(&self.sender) as Arc<dyn SpanSink>)
+    }
+
+    /// Sends what is left, within `patience`. Blocks.
+    pub fn finish(&self, patience: Duration) {
+        if let Err(why) = self.sender.processor.shutdown_with_timeout(patience) {
+            tracing::debug!(%why, "the last spans were not sent");
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Sender {
+    processor: BatchSpanProcessor,
+    scope: InstrumentationScope,
+}
+
+impl SpanSink for Sender {
+    fn take(&self, now: Duration, now_unix_ns: u64, spans: Vec<Span>) {
+        let wall = |at: Duration| {
+            let ago = now.saturating_sub(at);
+            UNIX_EPOCH + Duration::from_nanos(now_unix_ns).saturating_sub(ago)
+        };
+        for span in spans {
+            let (start, end) = (wall(span.begin), wall(span.end.unwrap_or(now)));
+            self.processor.on_end(self.data(span, start, end));
+        }
+    }
+}
+
+impl Sender {
+    fn data(&self, span: Span, start_time: SystemTime, end_time: SystemTime) -> SpanData {
+        let Span { name, kind, context, parent, notes, has_failed, .. } = span;
+        let attribute = |(key, note)| {
+            let value = match note {
+                Note::Number(number) => Value::I64(i64::try_from(number).unwrap_or(i64::MAX)),
+                Note::Word(word) => Value::from(word),
+            };
+            KeyValue::new(key, value)
+        };
+        SpanData {
+            span_context: SpanContext::new(
+                TraceId::from(context.trace_id),
+                SpanId::from(context.span_id),
+                TraceFlags::SAMPLED,
+                false,
+                TraceState::default(),
+            ),
+            parent_span_id: SpanId::from(parent),
+            parent_span_is_remote: kind == SpanKind::Server,
+            span_kind: match kind {
+                SpanKind::Client => OtlpKind::Client,
+                SpanKind::Server => OtlpKind::Server,
+                SpanKind::Internal => OtlpKind::Internal,
+            },
+            name: name.into(),
+            start_time,
+            end_time,
+            attributes: notes.into_iter().map(attribute).collect(),
+            dropped_attributes_count: 0,
+            events: SpanEvents::default(),
+            links: SpanLinks::default(),
+            status: if has_failed { Status::error("") } else { Status::Unset },
+            instrumentation_scope: self.scope.clone(),
+        }
+    }
+}

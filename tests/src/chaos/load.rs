@@ -1,0 +1,271 @@
+//! The clients of a run, in containers beside the cluster: each process does one kind of work with many
+//! clients, and leaves its history when it is told to end.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::BufWriter;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use rand::Rng as _;
+use sharklock_client::{AcquireError, Client};
+use sharklock_history::{History, Recorder, write};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+use super::lapses;
+use super::resource::Resource;
+use crate::witness::{Held, Want, Witness};
+
+/// After an error: a cluster that is out of reach is not asked without end.
+const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(50);
+/// From the word to end until the history is written, whatever clients wait for.
+const END_MAX: Duration = Duration::from_secs(40);
+/// The longest that anybody waits for a lock.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// The lease of all others: it outlives a change of the leader.
+const LEASE: Duration = Duration::from_secs(8);
+/// Permits of a semaphore.
+const PERMITS: u16 = 4;
+
+/// What the clients of a process do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Work {
+    /// Names of their own.
+    Own,
+    /// One name of each group that all want.
+    Hot,
+    /// A queue whose waiters give up, or withdraw.
+    Queue,
+    /// Sharers and writers; permits.
+    Shared,
+    /// Holds that end by what was agreed: after a while, or because somebody asks.
+    Conditions,
+    /// Holds that last, and a resource that checks tokens.
+    Slow,
+}
+
+/// A process of clients.
+#[derive(Clone, Debug)]
+pub struct Load {
+    /// What they do.
+    pub work: Work,
+    /// How many.
+    pub clients: u32,
+    /// Groups of names, `g0/` and so on: each begins as a range of its own.
+    pub groups: u32,
+    /// The name of the process, and of its history.
+    pub label: String,
+    /// The label of the first client's session in the history; the others follow.
+    pub first_session: u32,
+    /// Between two cycles of one client.
+    pub pause: Duration,
+    /// Where the history goes.
+    pub out: PathBuf,
+}
+
+struct Worker {
+    load: Arc<Load>,
+    number: u32,
+    witness: Witness,
+    resource: Option<Resource>,
+    /// Errors that no fault explains, and how often.
+    surprises: BTreeMap<String, u64>,
+}
+
+impl Load {
+    /// Works until `stop`, then writes history and surprises down.
+    ///
+    /// # Errors
+    /// When the environment names no gateway, or nothing can be written.
+    pub async fn run(self, stop: impl Future<Output = ()>) -> Result<()> {
+        let load = Arc::new(self);
+        let stopped = Arc::new(AtomicBool::new(false));
+        let mut running = JoinSet::new();
+        for number in 0..load.clients {
+            let identity = format!("{}-{number}", load.label);
+            let client = Client::builder().endpoints_from_env()?.identity(&identity).build()?;
+            let witness = Witness::labelled(client, load.first_session + number);
+            let (load, stopped) = (Arc::clone(&load), Arc::clone(&stopped));
+            let worker =
+                Worker { load, number, witness, resource: None, surprises: BTreeMap::new() };
+            running.spawn(worker.work(stopped));
+        }
+        stop.await;
+        stopped.store(true, Ordering::Relaxed);
+        let deadline = Instant::now() + END_MAX;
+        let (mut recorders, mut surprises) = (Vec::new(), BTreeMap::new());
+        while let Ok(Some(ended)) = timeout_at(deadline, running.join_next()).await {
+            let (recorder, seen) = ended.context("a client panicked")?;
+            recorders.push(recorder);
+            for (what, count) in seen {
+                *surprises.entry(what).or_insert(0_u64) += count;
+            }
+        }
+        if !running.is_empty() {
+            surprises.insert("did not end in time".to_owned(), running.len() as u64);
+        }
+        let name = |end: &str| load.out.join(format!("{}.{end}", load.label));
+        std::fs::write(name("surprises.json"), serde_json::to_string(&surprises)?)?;
+        // It appears whole.
+        let mut file = BufWriter::new(File::create(name("part"))?);
+        write(&History::merge(recorders), &mut file)?;
+        std::io::Write::flush(&mut file)?;
+        std::fs::rename(name("part"), name("jsonl"))?;
+        Ok(())
+    }
+}
+
+impl Worker {
+    async fn work(mut self, stopped: Arc<AtomicBool>) -> (Recorder, BTreeMap<String, u64>) {
+        let mut cycle = 0_u32;
+        while !stopped.load(Ordering::Relaxed) {
+            if let Err(error) = self.cycle(cycle).await {
+                self.note(&error);
+                sleep(PAUSE_AFTER_ERROR).await;
+            }
+            cycle = cycle.wrapping_add(1);
+            sleep(self.load.pause).await;
+        }
+        (self.witness.into_recorder(), self.surprises)
+    }
+
+    fn note(&mut self, error: &AcquireError) {
+        let is_expected =
+            matches!(error, AcquireError::WaitTimedOut { .. }) || error.is_retryable();
+        if !is_expected {
+            *self.surprises.entry(error.to_string()).or_insert(0) += 1;
+        }
+    }
+
+    /// The group of this cycle: a client stays with one, so that each group always has some.
+    fn group(&self) -> u32 {
+        self.number % self.load.groups
+    }
+
+    async fn cycle(&mut self, cycle: u32) -> Result<(), AcquireError> {
+        let group = self.group();
+        match self.load.work {
+            Work::Own => {
+                let name = format!("g{group}/own/{}-{}", self.load.label, self.number);
+                self.hold(&Want::exclusive(&name).ttl(LEASE).within(PATIENCE)).await
+            }
+            Work::Hot => {
+                let want = Want::exclusive(&format!("g{group}/hot"));
+                self.hold(&want.ttl(LEASE).within(PATIENCE)).await
+            }
+            Work::Queue => self.queue(group).await,
+            Work::Shared => self.share(group, cycle).await,
+            Work::Conditions => self.conditions(group, cycle).await,
+            Work::Slow => self.slow(group).await,
+        }
+    }
+
+    async fn hold(&mut self, want: &Want) -> Result<(), AcquireError> {
+        let held = self.witness.acquire(want).await?;
+        // The history has what came of it.
+        let _ = self.witness.release(held).await;
+        Ok(())
+    }
+
+    async fn queue(&mut self, group: u32) -> Result<(), AcquireError> {
+        let name = format!("g{group}/queue");
+        let patience = Duration::from_millis(rand::rng().random_range(1..150));
+        let want = Want::exclusive(&name).ttl(LEASE);
+        if rand::rng().random() {
+            return self.hold(&want.within(patience)).await;
+        }
+        // Whoever drops an acquisition withdraws it, wherever it is by then.
+        let want = want.within(PATIENCE);
+        match timeout(patience, self.witness.acquire(&want)).await {
+            Ok(Ok(held)) => {
+                let long = rand::rng().random_range(0..5);
+                sleep(Duration::from_millis(long)).await;
+                let _ = self.witness.release(held).await;
+                Ok(())
+            }
+            Ok(Err(error)) => Err(error),
+            Err(_withdrawn) => Ok(()),
+        }
+    }
+
+    async fn share(&mut self, group: u32, cycle: u32) -> Result<(), AcquireError> {
+        let (shared, permits) = (format!("g{group}/shared"), format!("g{group}/permits"));
+        let want = match cycle % 4 {
+            0 => Want::exclusive(&shared),
+            1 | 2 => Want::shared(&shared),
+            _ => Want::permits(&permits, rand::rng().random_range(1..=PERMITS), PERMITS),
+        };
+        let held = self.witness.acquire(&want.ttl(LEASE).within(PATIENCE)).await?;
+        let long = rand::rng().random_range(0..10);
+        sleep(Duration::from_millis(long)).await;
+        let _ = self.witness.release(held).await;
+        Ok(())
+    }
+
+    /// One bound to a second, one that gives way when asked, one that asks.
+    async fn conditions(&mut self, group: u32, cycle: u32) -> Result<(), AcquireError> {
+        let name = format!("g{group}/agreed");
+        let want = Want::exclusive(&name).ttl(LEASE).within(PATIENCE);
+        match cycle % 3 {
+            0 => {
+                let max = Duration::from_millis(1_000);
+                let held = self.witness.acquire_with(&want, |lock| lock.max_hold(max)).await?;
+                self.until_lost(held, Duration::from_secs(2)).await;
+            }
+            1 => {
+                let grace = Duration::from_millis(300);
+                let held = self.witness.acquire_with(&want, |lock| lock.ask_grace(grace)).await?;
+                self.until_lost(held, Duration::from_secs(2)).await;
+            }
+            _ => {
+                let held = self.witness.acquire_with(&want, |lock| lock.ask()).await?;
+                let _ = self.witness.release(held).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps a hold until it is lost, or so long.
+    async fn until_lost(&mut self, mut held: Held, long: Duration) {
+        held.note_promise();
+        let _ = timeout(long, held.guard.lost_signal().wait()).await;
+        let _ = self.witness.release(held).await;
+    }
+
+    /// Reads, thinks and writes as programs do that do not look at their lease: the resource decides.
+    async fn slow(&mut self, group: u32) -> Result<(), AcquireError> {
+        // Few clients, so they go round.
+        let group = (group + rand::rng().random_range(0..self.load.groups)) % self.load.groups;
+        let name = format!("g{group}/slow");
+        let want = Want::exclusive(&name).ttl(lapses::LEASE).within(PATIENCE);
+        let mut held = self.witness.acquire(&want).await?;
+        if self.resource.is_none() {
+            self.resource = Resource::connect("resource").await.ok();
+        }
+        if let Some(resource) = &mut self.resource {
+            let worked = work_on(resource, &name, &mut held).await;
+            if let Err(error) = worked {
+                self.resource = None;
+                *self.surprises.entry(format!("the resource: {error}")).or_insert(0) += 1;
+            }
+        }
+        let _ = self.witness.release(held).await;
+        Ok(())
+    }
+}
+
+async fn work_on(resource: &mut Resource, name: &str, held: &mut Held) -> Result<()> {
+    let (token, owner) = (held.token(), held.owner());
+    let Some(read) = resource.read(name, token, owner).await? else { return Ok(()) };
+    let parts = rand::rng().random_range(1..8);
+    for _ in 0..parts {
+        sleep(Duration::from_millis(50)).await;
+        held.note_promise();
+    }
+    resource.add_one(name, token, owner, read).await?;
+    Ok(())
+}

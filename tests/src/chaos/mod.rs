@@ -1,0 +1,24 @@
+//! Chaos on a cluster of containers: a plan that a seed decides, the faults that it names, loads in
+//! containers beside the cluster, and the verdict over everything that their clients saw.
+//!
+//! `sharklock-chaos` is the program, `scripts/chaos-compose.sh` the way to run it. What is done to the cluster
+//! and when follows from the seed alone ([`plan`]); what clients do meanwhile is the machine's affair.
+
+pub mod bounds;
+pub mod cluster;
+pub mod fault;
+pub mod lapses;
+pub mod load;
+pub mod network;
+pub mod operator;
+pub mod plan;
+pub mod program;
+pub mod replacement;
+pub mod report;
+pub mod resource;
+pub mod run;
+pub mod shell;
+pub mod strike;
+pub mod svg;
+pub mod timeline;
+pub mod watch;

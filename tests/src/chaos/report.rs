@@ -1,0 +1,280 @@
+//! The report of a run: what was done, what came of it, and what was demanded.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use sharklock_history::Report as Judgement;
+
+use super::fault::{Breadth, Fault};
+use super::plan::Plan;
+use super::shell::Counted;
+use super::timeline::{Span, Steadiness, Timeline};
+use super::watch::LeaderChange;
+
+/// Of all tenths of a second with at most one node down, a group is to have a success in this share.
+pub const BUSY_MIN: f64 = 0.95;
+/// No group is to be silent for longer than this, with at most one node down.
+pub const SILENCE_MAX: Duration = Duration::from_secs(4);
+/// After a fault that takes a majority its ranges find their leaders again: these times are told apart.
+const AFTER_MANY: Duration = Duration::from_secs(10);
+
+/// A strike as it was done.
+#[derive(Clone, Debug)]
+pub struct Done {
+    /// What.
+    pub fault: Fault,
+    /// When it began, after the begin of the run.
+    pub from: Duration,
+    /// When it was mended.
+    pub mended: Duration,
+    /// From the mending until every group granted a free lock.
+    pub recovered: Duration,
+    /// What else there is to say: an order in words, or why it was not done.
+    pub remark: String,
+    /// It was done.
+    pub was_done: bool,
+}
+
+/// Everything that a run came to.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What was planned.
+    pub plan: Plan,
+    /// What was done.
+    pub done: Vec<Done>,
+    /// Throughput.
+    pub timeline: Timeline,
+    /// Who led when; times on the clock of the history.
+    pub leaders: Vec<LeaderChange>,
+    /// The begin of the run on that clock.
+    pub begin: u64,
+    /// The verdict on the history.
+    pub judgement: Judgement,
+    /// What the resource of slow holders saw.
+    pub resource: serde_json::Value,
+    /// The counter of shells.
+    pub counted: Counted,
+    /// Ranges at the end.
+    pub ranges: usize,
+    /// Promises that were broken, in words.
+    pub failures: Vec<String>,
+}
+
+impl Outcome {
+    /// The times in which more than one node was down.
+    pub fn many(&self) -> Vec<Span> {
+        let many = self.done.iter().filter(|it| it.fault.kind.breadth() == Breadth::Many);
+        many.map(|it| (it.from, it.mended + AFTER_MANY.max(it.recovered))).collect()
+    }
+
+    /// How steadily each group was served with at most one node down.
+    pub fn steadiness(&self) -> Vec<Option<Steadiness>> {
+        let many = self.many();
+        let groups = 0..self.timeline.groups.len();
+        groups.map(|group| self.timeline.steadiness(group, &many)).collect()
+    }
+
+    /// What was struck at a moment of the run, in words.
+    fn struck_at(&self, at: Duration) -> String {
+        let struck = self.done.iter().rev().find(|it| it.from <= at);
+        struck.map_or_else(String::new, |it| {
+            format!("{:.1} s after the begin of `{}`", (at - it.from).as_secs_f64(), it.fault)
+        })
+    }
+
+    /// Adds what was demanded of the time line and is not so.
+    pub fn demand_steadiness(&mut self) {
+        for (group, steadiness) in self.steadiness().into_iter().enumerate() {
+            let Some(it) = steadiness else { continue };
+            if it.busy < BUSY_MIN {
+                self.failures.push(format!(
+                    "g{group}: a success in {:.1} % of tenths of a second, and not in {:.0} %",
+                    it.busy * 100.0,
+                    BUSY_MIN * 100.0
+                ));
+            }
+            if it.silence > SILENCE_MAX {
+                self.failures.push(format!(
+                    "g{group}: silent for {:.1} s from {:.1} s, {}",
+                    it.silence.as_secs_f64(),
+                    it.silence_from.as_secs_f64(),
+                    self.struck_at(it.silence_from)
+                ));
+            }
+        }
+    }
+
+    /// The report as Markdown; `picture` is the file of the time line.
+    pub fn markdown(&self, picture: &str) -> String {
+        let mut text = String::new();
+        let _ = self.write_head(&mut text, picture);
+        let _ = self.write_groups(&mut text);
+        let _ = self.write_strikes(&mut text);
+        text
+    }
+
+    fn write_head(&self, to: &mut String, picture: &str) -> std::fmt::Result {
+        let Self { plan, judgement, timeline, .. } = self;
+        let length = plan.length.as_secs_f64();
+        let struck = self.done.iter().filter(|it| it.was_done).count();
+        let changes = self.leaders.iter().filter(|it| !it.leader.is_empty()).count();
+        writeln!(to, "# Chaos on Compose: {:.0} minutes, seed {}\n", length / 60.0, plan.seed)?;
+        writeln!(
+            to,
+            "`scripts/chaos-compose.sh {:.0} {}`: {}.\n",
+            length / 60.0,
+            plan.seed,
+            self.verdict()
+        )?;
+        writeln!(to, "| | |\n|---|---|")?;
+        writeln!(to, "| faults done | {struck} of {} |", self.done.len())?;
+        writeln!(to, "| acknowledged operations | {} |", timeline.operations)?;
+        writeln!(to, "| history | {} |", judgement.counts)?;
+        writeln!(to, "| violations | {} |", judgement.violations_count)?;
+        writeln!(to, "| ranges at the end | {} |", self.ranges)?;
+        writeln!(to, "| leaders seen | {changes} |")?;
+        let number = |name: &str| self.resource[name].as_u64().unwrap_or(0);
+        let (writes, refused) = (number("writes"), number("refused"));
+        writeln!(
+            to,
+            "| writes of slow holders | {writes}, and {refused} refused by their tokens |"
+        )?;
+        let Counted { tried, done, counter } = self.counted;
+        writeln!(to, "| shell counter | {counter}, after {done} of {tried} runs that said done |")?;
+        let slowest = self.done.iter().map(|it| it.recovered).max().unwrap_or_default();
+        writeln!(to, "| slowest recovery after a mending | {:.1} s |", slowest.as_secs_f64())?;
+        writeln!(to, "\n![time line]({picture})\n")?;
+        if !self.failures.is_empty() {
+            writeln!(to, "## What went wrong\n")?;
+            for failure in &self.failures {
+                writeln!(to, "- {failure}")?;
+            }
+            writeln!(
+                to,
+                "\nTo see the moment: the times above are seconds after the begin, which `logs/` beside \
+                 this report\nhas as the line `chaos begins`; each container has its file there, and \
+                 `histories/` what each client saw.\n"
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Whether everything was as promised, in words.
+    pub fn verdict(&self) -> String {
+        match self.failures.len() {
+            0 => "all promises were kept".to_owned(),
+            count => format!("**{count} promises were broken**"),
+        }
+    }
+
+    fn write_groups(&self, to: &mut String) -> std::fmt::Result {
+        writeln!(to, "## Groups of names\n")?;
+        writeln!(
+            to,
+            "Each began as a range of its own. Times with a majority down, and 10 s after, are not"
+        )?;
+        writeln!(to, "counted.\n")?;
+        writeln!(
+            to,
+            "| group | tenths of a second with a success | longest silence | |\n|---|---|---|---|"
+        )?;
+        for (group, steadiness) in self.steadiness().into_iter().enumerate() {
+            let Some(it) = steadiness else { continue };
+            writeln!(
+                to,
+                "| g{group} | {:.2} % | {:.1} s at {:.1} s | {} |",
+                it.busy * 100.0,
+                it.silence.as_secs_f64(),
+                it.silence_from.as_secs_f64(),
+                self.struck_at(it.silence_from)
+            )?;
+        }
+        writeln!(to)
+    }
+
+    fn write_strikes(&self, to: &mut String) -> std::fmt::Result {
+        writeln!(to, "## Faults\n")?;
+        writeln!(to, "| from | until | fault | recovered in | |\n|---|---|---|---|---|")?;
+        for it in &self.done {
+            let (from, until) = (it.from.as_secs_f64(), it.mended.as_secs_f64());
+            let recovered = it.recovered.as_secs_f64();
+            let remark = it.remark.replace(['|', '\n'], " ");
+            writeln!(
+                to,
+                "| {from:.1} | {until:.1} | {} | {recovered:.2} s | {remark} |",
+                it.fault
+            )?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sharklock_history::check;
+
+    use super::super::fault::{Act, Kind, Service, Topology};
+    use super::super::svg;
+    use super::*;
+
+    const SECOND: usize = 10;
+
+    fn secs(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    /// A minute in which g0 was silent from `from` on for five seconds, after a fault of this kind that
+    /// began at 20 s.
+    fn outcome(kind: Kind, from: usize) -> Outcome {
+        let mut counts = vec![3; 60 * SECOND];
+        counts[from * SECOND..(from + 5) * SECOND].fill(0);
+        let act = Act::One(Service("data-2".to_owned()));
+        let fault = Fault { kind, act };
+        let done = Done {
+            fault,
+            from: secs(20),
+            mended: secs(23),
+            recovered: secs(1),
+            remark: "a | b".to_owned(),
+            was_done: true,
+        };
+        let plan = Plan::draw(7, secs(60), &Topology::of_compose(), &[]);
+        let mut outcome = Outcome {
+            plan,
+            done: vec![done],
+            timeline: Timeline { groups: vec![counts, vec![3; 60 * SECOND]], operations: 3_600 },
+            leaders: Vec::new(),
+            begin: 0,
+            judgement: check(&[]),
+            resource: serde_json::json!({"writes": 5, "refused": 2, "faults": []}),
+            counted: Counted { tried: 3, done: 2, counter: 3 },
+            ranges: 8,
+            failures: Vec::new(),
+        };
+        outcome.demand_steadiness();
+        outcome
+    }
+
+    #[test]
+    fn a_silence_with_one_node_down_is_told_with_what_was_struck_then() {
+        let outcome = outcome(Kind::Kill, 21);
+        let told = "g0: silent for 5.0 s from 21.0 s, 1.0 s after the begin of `kill data-2`";
+        assert!(outcome.failures.iter().any(|it| it == told), "{:?}", outcome.failures);
+        assert!(outcome.failures.iter().any(|it| it.starts_with("g0: a success in 91.7 %")));
+        let text = outcome.markdown("report.svg");
+        assert!(text.contains("**2 promises were broken**") && text.contains(told), "{text}");
+        assert!(text.contains("To see the moment"), "{text}");
+    }
+
+    #[test]
+    fn a_silence_without_a_majority_does_not_count() {
+        let outcome = outcome(Kind::KillAll, 21);
+        assert_eq!(outcome.failures, Vec::<String>::new());
+        let text = outcome.markdown("report.svg");
+        assert!(text.contains("all promises were kept") && text.contains("| 3600 |"), "{text}");
+        assert!(text.contains("| 20.0 | 23.0 | kill-all data-2 | 1.00 s | a   b |"), "{text}");
+        let picture = svg::draw(&outcome);
+        assert_eq!(picture.matches("<title>kill-all data-2</title>").count(), 1);
+        assert!(picture.starts_with("<svg ") && picture.ends_with("</svg>\n"));
+    }
+}
