@@ -134,11 +134,8 @@ fn main() {
     let disks: Vec<_> = (1..=STORES).map(|store| disk(store, ranges)).collect();
 
     let before = resident_bytes();
-    let recover = |(seed, disk): (u64, &SimDisk)| {
-        let config = Config { election_seed: seed, ..Config::default() };
-        Store::recover(config, disk).expect("a fresh disk recovers")
-    };
-    let stores = (1..=STORES).zip((1..).zip(&disks).map(recover)).collect();
+    let recover = |disk| Store::recover(Config::default(), disk).expect("a fresh disk recovers");
+    let stores = (1..=STORES).zip(disks.iter().map(recover)).collect();
     let mut cluster = Cluster { stores, traffic: Traffic::default() };
     for _ in 0..WARM_UP_TICKS {
         cluster.tick();

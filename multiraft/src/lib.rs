@@ -76,7 +76,7 @@ pub use effects::{
     Applied, ApplyMeter, Behind, Effects, LostLog, NotProposed, Proposed, RaftRole, ReadId,
     ReadReady, ReplicaStatus, RoleChange, RoleNow,
 };
-pub use election::{election_max, election_seed};
+pub use election::election_max;
 pub use guard::Dropped;
 pub use hand_over::{HandOver, NextStep};
 pub use ident::{StoreIdent, bootstrap, init_store, read_ident};

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use raft::eraftpb::{HardState, Message};
-use raft::{Config, RawNode, ReadOnlyOption, StateRole};
+use raft::{Config, INVALID_ID, RawNode, ReadOnlyOption, StateRole};
 use sharklock_proto::internal::v1::RangeMessage;
 use sharklock_rangemap::{Bounds, Descriptor, PeerId, RangeId, StoreId};
 
@@ -25,7 +25,7 @@ use crate::alone::Alone;
 use crate::effects::{
     Behind, Effects, LostLog, RaftRole, ReadId, ReadReady, ReplicaStatus, RoleChange, RoleNow,
 };
-use crate::election::{self, HEARTBEAT_TICKS, TIMEOUT_TICKS_END, TIMEOUT_TICKS_MIN, Timeout};
+use crate::election::{self, HEARTBEAT_TICKS, Order, TIMEOUT_TICKS_END, TIMEOUT_TICKS_MIN};
 use crate::guard::{self, Dropped, Standing};
 use crate::log::Log;
 use crate::range_state::{Half, RangeState};
@@ -55,13 +55,21 @@ struct PendingRead {
     index: u64,
 }
 
+/// An election timeout, and all that it follows from beside the peer itself.
+#[derive(Clone, Copy, Debug)]
+struct Timeout {
+    order: Order,
+    /// Of the descriptor whose voters are in the order.
+    conf_ver: u64,
+    ticks: usize,
+}
+
 /// The address of a replica: its store, its peer id, its life.
 pub(crate) struct Address {
     pub cluster_id: Bytes,
     pub store: StoreId,
     pub peer: PeerId,
     pub incarnation: Incarnation,
-    pub election_seed: u64,
 }
 
 /// The first state of a replica, as recovery loads it.
@@ -120,7 +128,8 @@ pub(crate) struct Replica<M> {
     loss_is_new: bool,
     /// What came last that this program does not know.
     beyond: Option<Behind>,
-    campaigns: u64,
+    /// What [`Self::pin_timeout`] computed last.
+    timeout: Option<Timeout>,
     /// See [`EAGER_CAMPAIGNS`].
     eager_campaigns: u32,
     /// The term since whose election it leads in step with the ticks of its store, and the first of them.
@@ -185,7 +194,7 @@ impl<M: StateMachine> Replica<M> {
             lost,
             loss_is_new: false,
             beyond: None,
-            campaigns: 0,
+            timeout: None,
             eager_campaigns: 0,
             in_step_since: None,
             senders: BTreeMap::new(),
@@ -375,7 +384,6 @@ impl<M: StateMachine> Replica<M> {
 
     /// Asks for votes now, without waiting for a timeout.
     pub(crate) fn campaign(&mut self) -> raft::Result<()> {
-        self.campaigns += 1;
         let result = self.raw.campaign();
         self.pin_timeout();
         result
@@ -404,9 +412,6 @@ impl<M: StateMachine> Replica<M> {
             }
         }
         acted |= self.raw.tick();
-        if acted && !led {
-            self.campaigns += 1;
-        }
         self.pin_timeout();
         acted
     }
@@ -638,15 +643,18 @@ impl<M: StateMachine> Replica<M> {
     }
 
     /// raft-rs draws a random timeout wherever it resets one. This replaces it after everything
-    /// that may have, so that a seed determines a run.
+    /// that may have, so that voters do not campaign together and a seed determines a run.
     fn pin_timeout(&mut self) {
-        let timeout = Timeout {
-            seed: self.address.election_seed,
-            range: self.range(),
-            peer: self.address.peer,
-            term: self.raw.raft.term,
-            campaigns: self.campaigns,
-        };
-        self.raw.raft.set_randomized_election_timeout(timeout.ticks());
+        let raft = &self.raw.raft;
+        let leader = (raft.leader_id != INVALID_ID).then_some(PeerId(raft.leader_id));
+        let order = Order { range: self.range(), term: raft.term, leader };
+        let conf_ver = self.descriptor().epoch.conf_ver;
+        if self.timeout.is_none_or(|known| (known.order, known.conf_ver) != (order, conf_ver)) {
+            let voters = self.descriptor().voters().map(|voter| voter.peer);
+            let ticks = order.timeout_ticks(self.address.peer, voters);
+            self.timeout = Some(Timeout { order, conf_ver, ticks });
+        }
+        let ticks = self.timeout.expect("it was just drawn").ticks;
+        self.raw.raft.set_randomized_election_timeout(ticks);
     }
 }

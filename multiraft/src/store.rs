@@ -45,9 +45,6 @@ use notices::Ends;
 /// The settings that may differ between stores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Spreads election timeouts. Equal seeds and inputs give equal runs; stores of one cluster
-    /// differ anyway, by their peer ids.
-    pub election_seed: u64,
     /// How much log each range keeps.
     pub log: LogLimits,
     /// The limits of snapshots.
@@ -60,7 +57,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         let (log, snapshots) = (LogLimits::default(), SnapshotLimits::default());
-        Self { election_seed: 0, log, snapshots, piece_rows: 4_096 }
+        Self { log, snapshots, piece_rows: 4_096 }
     }
 }
 

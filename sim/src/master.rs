@@ -156,7 +156,7 @@ impl MasterNode {
     /// # Errors
     ///
     /// If the disk cannot be recovered, which no crash may cause.
-    pub fn take_part(&mut self, now_ns: u64, options: &Options, seed: u64) -> Result<bool, String> {
+    pub fn take_part(&mut self, now_ns: u64, options: &Options) -> Result<bool, String> {
         let now = self.now(now_ns);
         let Some(process) = self.process.as_mut().filter(|it| it.core.is_none()) else {
             return Ok(false);
@@ -173,7 +173,7 @@ impl MasterNode {
             let first = bootstrap(&ident, &group(members));
             self.disk.write(&first, true).map_err(|error| failed(error.to_string()))?;
         }
-        let config = engine_config(options, seed ^ (self.number as u64) << 8);
+        let config = engine_config(options);
         let store = Store::<ClusterState>::recover(config, &self.disk)
             .map_err(|error| failed(error.to_string()))?;
         let replicas = if options.ranges > 1 { NO_FIRST_RANGE } else { REPLICAS as u32 };

@@ -109,8 +109,8 @@ impl World {
     }
 
     fn master_takes_part(&mut self, number: usize) {
-        let (now, seed, options) = (self.now, self.seed, self.options.clone());
-        match self.masters[number - 1].take_part(now, &options, seed) {
+        let (now, options) = (self.now, self.options.clone());
+        match self.masters[number - 1].take_part(now, &options) {
             Ok(false) => {}
             Ok(true) => {
                 note!(self, "m{number} takes part");

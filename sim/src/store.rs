@@ -119,9 +119,8 @@ impl StoreNode {
         now_ns: u64,
         workers: NonZeroUsize,
         options: &Options,
-        seed: u64,
     ) -> Result<(), String> {
-        let config = engine_config(options, seed ^ self.number as u64);
+        let config = engine_config(options);
         let shares = Store::<LockRange>::recover_shares(config, &self.disk, workers)
             .map_err(|error| format!("s{} does not recover: {error}", self.number))?;
         let pace = Pace {
@@ -286,7 +285,7 @@ impl StoreNode {
 }
 
 /// The engine's bounds as the options say.
-pub fn engine_config(options: &Options, election_seed: u64) -> Config {
+pub fn engine_config(options: &Options) -> Config {
     let shipped = LogLimits::default();
     let entries_max = match options.log_max {
         0 => shipped.entries_max,
@@ -304,7 +303,7 @@ pub fn engine_config(options: &Options, election_seed: u64) -> Config {
     };
     let log = LogLimits { entries_floor, entries_max, ..shipped };
     // So few that splits take several turns.
-    Config { election_seed, log, snapshots, piece_rows: 16 }
+    Config { log, snapshots, piece_rows: 16 }
 }
 
 /// Whose the disk of a store is that was made by hand.

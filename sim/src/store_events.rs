@@ -38,10 +38,10 @@ impl World {
 
     /// A store that may serve does.
     pub(crate) fn store_serves(&mut self, number: usize) {
-        let (now, seed, options) = (self.now, self.seed, self.options.clone());
+        let (now, options) = (self.now, self.options.clone());
         let workers = self.draw_workers();
         let store = self.store(number);
-        if let Err(error) = store.start(now, workers, &options, seed) {
+        if let Err(error) = store.start(now, workers, &options) {
             return self.violated("S9", &[], format_args!("{error}"));
         }
         let life = store.life;

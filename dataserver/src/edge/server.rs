@@ -15,7 +15,7 @@ use std::{
 use prometheus::Registry;
 use sharklock_multiraft::{
     Config, Disk, LogLimits, OpenError, RecoverError, RocksDisk, SnapshotLimits, Store, StoreIdent,
-    count_start, data_dir, election_seed, give_back_start, init_store, read_ident,
+    count_start, data_dir, give_back_start, init_store, read_ident,
 };
 use sharklock_proto::{
     Life, Start,
@@ -205,7 +205,7 @@ impl DataServer {
         let path = config.data_dir.clone();
         data_dir::forget_identity(&path)
             .map_err(|source| StartError::DataDir { path: path.clone(), source })?;
-        let engine = engine_config(&ident, &config.tuning);
+        let engine = engine_config(&config.tuning);
         let shares = Store::<LockRange>::recover_shares(engine, &disk, config.raft_workers)
             .map_err(|source| StartError::Recover { path, source })?;
         Self::spawn(config, disk, shares, (ident, applicant.start), &stores)
@@ -493,8 +493,7 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
     std::thread::Builder::new().name(name.to_owned()).spawn(body).map_err(StartError::Thread)
 }
 
-fn engine_config(ident: &StoreIdent, tuning: &Tuning) -> Config {
-    let election_seed = election_seed(ident.ident);
+fn engine_config(tuning: &Tuning) -> Config {
     let (log, snapshots) = (tuning.log, tuning.snapshots);
-    Config { election_seed, log, snapshots, ..Config::default() }
+    Config { log, snapshots, ..Config::default() }
 }

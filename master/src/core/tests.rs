@@ -111,9 +111,8 @@ impl World {
             tick: TICK,
             flush: 3 * TICK,
         };
-        let config = Config { election_seed: id, ..Config::default() };
         let node = self.nodes.get_mut(&id).expect("it is a member");
-        let store = Store::recover(config, &node.disk).expect("no crash harms a disk");
+        let store = Store::recover(Config::default(), &node.disk).expect("no crash harms a disk");
         node.core = Some(MasterCore::new(self.now, settings, store));
     }
 

@@ -4,8 +4,7 @@
 use std::{collections::BTreeMap, io, sync::Arc};
 
 use sharklock_multiraft::{
-    Config, Disk as _, RocksDisk, Store, StoreIdent, bootstrap, election_seed, init_store,
-    read_ident,
+    Config, Disk as _, RocksDisk, Store, StoreIdent, bootstrap, init_store, read_ident,
 };
 use sharklock_proto::{ClusterId, Identity, internal::v1::MasterView};
 use sharklock_rangemap::{Bounds, Descriptor, Epoch, PeerId, Replica, Role, StoreId};
@@ -119,8 +118,7 @@ impl Member {
         }
         files::keep_begun(path).map_err(unusable)?;
         let Tuning { log, snapshots, .. } = config.tuning;
-        let election_seed = election_seed(self.ident);
-        let engine = Config { election_seed, log, snapshots, ..Config::default() };
+        let engine = Config { log, snapshots, ..Config::default() };
         let store = Store::<ClusterState>::recover(engine, &disk).map_err(corrupt)?;
         match store.tombstone(GROUP) {
             Some(_) => Err(StartError::Removed),

@@ -239,7 +239,6 @@ impl<M: StateMachine> Store<M> {
             store: self.ident.store,
             peer,
             incarnation: Incarnation(self.last_incarnation),
-            election_seed: self.config.election_seed,
         };
         let refused = |error: raft::Error| corrupt(format!("Raft refuses its state: {error}"));
         let mut replica = Replica::new(address, loaded).map_err(refused)?;

@@ -181,7 +181,7 @@ impl World {
         let snapshots =
             SnapshotLimits { chunk_bytes: 24, window_bytes: 48, ..SnapshotLimits::default() };
         let disk = &self.disks[&store];
-        match Store::recover(Config { election_seed: 1, log, snapshots, piece_rows: 1 }, disk) {
+        match Store::recover(Config { log, snapshots, piece_rows: 1 }, disk) {
             Ok(recovered) => {
                 let life = Life { store: recovered, leads: false, batch: None, chores: Vec::new() };
                 // The disk is read with nothing planned.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use sharklock_multiraft::{Config, Dropped};
+use sharklock_multiraft::Dropped;
 use sharklock_rangemap::{PeerId, RangeId};
 
 use crate::cluster::{Cluster, Packet};
@@ -12,11 +12,7 @@ const RANGES: u64 = 20;
 
 /// Three stores with twenty ranges, all led, and nothing to do.
 fn idle() -> Cluster {
-    let layout = Layout {
-        ranges: RANGES,
-        config: Config { election_seed: 3, ..Config::default() },
-        ..Layout::of_voters(3)
-    };
+    let layout = Layout { ranges: RANGES, ..Layout::of_voters(3) };
     let mut cluster = Cluster::fresh_in(&layout);
     for _ in 0..60 {
         cluster.tick();

@@ -128,6 +128,7 @@ fn a_child_that_has_gone_on_without_the_store_is_not_waited_for() {
     cluster.propose(parents, put("a"));
     cluster.settle();
     cluster.tick();
+    cluster.tick();
     assert_eq!(remembered(&mut cluster, leaves), [0; 0]);
 }
 

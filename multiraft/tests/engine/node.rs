@@ -94,7 +94,7 @@ pub fn split_of(parent: &Descriptor, key: &str, child: RangeId) -> Split {
 pub fn small_log() -> Config {
     let log = LogLimits { entries_floor: 4, entries_max: 12, bytes_max: 1 << 20 };
     // Splits take several turns.
-    Config { election_seed: 1, log, snapshots: small_snapshots(), piece_rows: 1 }
+    Config { log, snapshots: small_snapshots(), piece_rows: 1 }
 }
 
 /// Several chunks even of a small state, several windows, one transfer at a time.

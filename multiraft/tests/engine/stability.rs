@@ -64,7 +64,7 @@ fn trouble(network: &mut Network, kind: Trouble, leader: u64, odd: u64, round: u
 
 /// A minute of trouble for the store that is `behind` places behind the leader.
 fn keeps_its_leader(seed: u64, voters: u64, behind: u64, kind: Trouble) {
-    let mut weather = Weather::calm(seed, voters);
+    let mut weather = Weather::calm(voters);
     weather.propose = 150 * MS;
     weather.read = 200 * MS;
     let mut network = Network::new(seed, weather);

@@ -11,8 +11,8 @@ use crate::weather::{MS, SECOND, Weather};
 const KEEPS_UP: u64 = 120;
 
 /// A new entry every 2 ms, of which a log keeps 12; a snapshot takes several round trips of 60 ms.
-fn busy(seed: u64) -> Weather {
-    let mut it = Weather::calm(seed, 3);
+fn busy() -> Weather {
+    let mut it = Weather::calm(3);
     it.delay = 20 * MS..40 * MS;
     it.propose = 2 * MS;
     it.flush = 50 * MS;
@@ -48,7 +48,7 @@ fn cut_off(network: &mut Network) -> u64 {
 #[test]
 fn one_snapshot_is_enough_however_short_the_log() {
     for seed in 0..10 {
-        let mut network = Network::new(seed, busy(seed));
+        let mut network = Network::new(seed, busy());
         let store = cut_off(&mut network);
         let keeps_up = |it: &Network| {
             seen(it, store).is_some_and(|(peer, lag)| !peer.in_snapshot && lag <= KEEPS_UP)
@@ -71,7 +71,7 @@ fn one_snapshot_is_enough_however_short_the_log() {
 #[test]
 fn what_is_kept_for_a_snapshot_is_bounded() {
     for seed in 0..5 {
-        let mut weather = busy(seed);
+        let mut weather = busy();
         // About 130 bytes an entry; the image has 210.
         weather.layout.config.log.bytes_max = 8_000;
         weather.layout.config.snapshots.bytes_per_tick = Some(2);

@@ -48,9 +48,8 @@ const LOG: LogLimits = LogLimits { entries_floor: 8, entries_max: 1 << 20, bytes
 
 impl Weather {
     /// Good links, good disks, and nothing to do.
-    pub fn calm(seed: u64, voters: u64) -> Self {
-        let config =
-            Config { election_seed: seed, log: LOG, snapshots: small_snapshots(), piece_rows: 1 };
+    pub fn calm(voters: u64) -> Self {
+        let config = Config { log: LOG, snapshots: small_snapshots(), piece_rows: 1 };
         Self {
             layout: Layout { config, ..Layout::of_voters(voters) },
             delay: 100..2 * MS,
@@ -113,7 +112,7 @@ impl Weather {
     pub fn stormy(seed: u64) -> Self {
         let mut dice = ChaCha8Rng::seed_from_u64(seed ^ 0x57EA_7E44);
         let voters = [1, 3, 3, 3, 5][dice.random_range(0..5)];
-        let mut it = Self::calm(seed, voters);
+        let mut it = Self::calm(voters);
         it.layout.learners = dice.random_range(0..2);
         it.layout.ranges = dice.random_range(1..4);
         it.delay = 100..MS << dice.random_range(0..9);

@@ -13,7 +13,6 @@ const OPTIONS: &[&str] = &[
     "learners",
     "spare",
     "ranges",
-    "seed",
     "log_max",
     // Of commands.
     "range",

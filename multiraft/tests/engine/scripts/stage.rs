@@ -137,19 +137,13 @@ impl Stage {
     fn cluster(&mut self, line: &Line<'_>) {
         let max = line.option("log_max").unwrap_or(1_000);
         let log = LogLimits { entries_floor: 4, entries_max: max, bytes_max: 1 << 20 };
-        let election_seed = line.option("seed").unwrap_or(1);
         *self = Self::with(Layout {
             voters: line.option("voters").unwrap_or(3),
             learners: line.option("learners").unwrap_or(0),
             spare: line.option("spare").unwrap_or(0),
             ranges: line.option("ranges").unwrap_or(1),
             empty: line.flag("empty"),
-            config: Config {
-                election_seed,
-                log,
-                snapshots: small_snapshots(),
-                ..Config::default()
-            },
+            config: Config { log, snapshots: small_snapshots(), ..Config::default() },
         });
         for store in self.layout.stores() {
             self.turn(store);
