@@ -70,7 +70,9 @@ options=(--seed "$seed" --minutes "$minutes" --image "$image" --dir "$dir" --syn
 [ -z "$other" ] || options+=(--binary "$binary" --other-binary "$other")
 [ -z "${ONLY:-}" ] || options+=(--only "$ONLY")
 [ -z "${KEEP:-}" ] || options+=(--keep)
+# The program removes its containers when it is told to end: this script waits for that.
+trap : TERM INT
 code=0
 "$program" run "${options[@]}" || code=$?
-say "$dir has the report (Markdown, SVG), plan.txt, histories/ and logs/"
+say "$dir has the report (Markdown, SVG), plan.txt, run.log, histories/ and logs/"
 exit "$code"

@@ -272,6 +272,11 @@ impl Witness {
         self.recorder.push(Record { what: What::Granted(hold), ..record });
     }
 
+    /// The notes so far, for a journal. Holds that are out are noted later.
+    pub fn take_notes(&mut self) -> Recorder {
+        self.recorder.take()
+    }
+
     /// The notes, for the verdict.
     pub fn into_recorder(self) -> Recorder {
         self.recorder

@@ -10,7 +10,7 @@ use sharklock_tests::chaos::cluster::Parts;
 use sharklock_tests::chaos::fault::{Kind, Topology};
 use sharklock_tests::chaos::load::{Load, Work};
 use sharklock_tests::chaos::plan::Plan;
-use sharklock_tests::chaos::{resource, run, shell};
+use sharklock_tests::chaos::{clients, resource, run, shell};
 
 /// Strikes a cluster of containers by a plan, and judges what its clients saw
 #[derive(Debug, Parser)]
@@ -145,7 +145,7 @@ async fn obey(command: Command) -> Result<ExitCode> {
 }
 
 async fn until_terminated() {
-    run::terminated().await.expect("SIGTERM can be caught");
+    clients::terminated().await.expect("SIGTERM can be caught");
 }
 
 /// The kinds that are asked for, of those that this machine can do.

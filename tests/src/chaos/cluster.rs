@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep};
 
 use super::fault::{Service, Topology};
 use super::program::{finish, run};
+use super::small_disk;
 
 /// A start of all containers on a busy machine.
 const START_MAX: Duration = Duration::from_secs(120);
@@ -20,9 +21,6 @@ const START_MAX: Duration = Duration::from_secs(120);
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// A stop hands over leaderships, and takes 25 s at most.
 const STOP_SECONDS: &str = "30";
-/// The disk of the data server that may be full, in its own file system: above what a server keeps free
-/// for snapshots.
-const SMALL_DISK: &str = "size=600m";
 
 /// What a run is made of.
 #[derive(Clone, Debug)]
@@ -57,18 +55,16 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts all servers, and waits until they are ready.
-    pub async fn up(parts: Parts, topology: Topology) -> Result<Self> {
+    /// None of it runs yet.
+    pub async fn new(parts: Parts, topology: Topology) -> Self {
         let has_compose_v2 = run("docker", ["compose", "version"]).await.is_ok();
-        let mut cluster =
-            Self { parts, topology, has_compose_v2, containers: BTreeMap::new(), started: 0 };
-        cluster.down().await?;
-        if let Err(why) = cluster.start_servers().await {
-            cluster.keep_logs().await?;
-            cluster.down().await?;
-            return Err(why);
-        }
-        Ok(cluster)
+        Self { parts, topology, has_compose_v2, containers: BTreeMap::new(), started: 0 }
+    }
+
+    /// Removes what a run before has left, starts all servers, and waits until they are ready.
+    pub async fn up(&mut self) -> Result<()> {
+        self.down().await?;
+        self.start_servers().await
     }
 
     async fn start_servers(&mut self) -> Result<()> {
@@ -86,8 +82,15 @@ impl Cluster {
         Ok(())
     }
 
-    /// Ends and removes everything that bears the project's name.
+    /// Ends and removes everything that bears the project's name, this run's and any other's.
     pub async fn down(&self) -> Result<()> {
+        let removed = self.remove_all().await;
+        // Containers that could not be removed are no reason to leave the disks.
+        let unmounted = small_disk::unmount_all(&self.parts.project).await;
+        removed.and(unmounted)
+    }
+
+    async fn remove_all(&self) -> Result<()> {
         let own = format!("label=sharklock.chaos={}", self.parts.project);
         for filter in [own, self.project_filter()] {
             let ids = self.ids("ps", &["--all", "--filter", &filter]).await?;
@@ -100,11 +103,6 @@ impl Cluster {
             for name in self.listed(what, &["ls"]).await? {
                 run("docker", [what, "rm", &name]).await?;
             }
-        }
-        let disk = self.small_disk();
-        if disk.exists() {
-            // It is no mount point where the run before ended in order.
-            let _ = run("umount", [&disk]).await;
         }
         Ok(())
     }
@@ -141,8 +139,7 @@ impl Cluster {
 
     async fn prepare(&self) -> Result<()> {
         let disk = self.small_disk();
-        std::fs::create_dir_all(disk.join("data"))?;
-        run("mount", ["-t", "tmpfs", "-o", SMALL_DISK, "tmpfs", &disk.to_string_lossy()]).await?;
+        small_disk::mount(&self.parts.project, &disk).await?;
         std::fs::create_dir_all(disk.join("data"))?;
         run("chown", ["7700:7700", &disk.join("data").to_string_lossy()]).await?;
         for service in self.topology.servers() {
@@ -315,8 +312,10 @@ impl Cluster {
         self.start_server(service, &service.0, environment, settings).await
     }
 
-    /// Removes a container for good.
+    /// Removes a container for good; its log stays.
     pub async fn remove(&mut self, service: &Service) -> Result<()> {
+        let id: String = self.container(service).chars().take(12).collect();
+        self.keep_log(service, &format!("{service}-until-removed-{id}")).await?;
         self.docker(&["rm", "--force"], service).await?;
         self.containers.remove(service);
         Ok(())
@@ -482,14 +481,19 @@ impl Cluster {
 
     /// Keeps the logs of all containers in the directory of the run.
     pub async fn keep_logs(&self) -> Result<()> {
+        for service in self.containers.keys() {
+            self.keep_log(service, &service.0).await?;
+        }
+        Ok(())
+    }
+
+    async fn keep_log(&self, service: &Service, name: &str) -> Result<()> {
         let logs = self.parts.dir.join("logs");
         std::fs::create_dir_all(&logs)?;
-        for (service, id) in &self.containers {
-            let file = std::fs::File::create(logs.join(format!("{service}.log")))?;
-            let mut command = Command::new("docker");
-            command.args(["logs", "--timestamps", id]).stdin(Stdio::null());
-            command.stdout(file.try_clone()?).stderr(file).status().await?;
-        }
+        let file = std::fs::File::create(logs.join(format!("{name}.log")))?;
+        let mut command = Command::new("docker");
+        command.args(["logs", "--timestamps", self.container(service)]).stdin(Stdio::null());
+        command.stdout(file.try_clone()?).stderr(file).status().await?;
         Ok(())
     }
 }

@@ -1,10 +1,10 @@
 //! The clients of a run, in containers beside the cluster: each process does one kind of work with many
-//! clients, and leaves its history when it is told to end.
+//! clients, and writes its history while it works.
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::BufWriter;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -12,7 +12,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use rand::Rng as _;
 use sharklock_client::{AcquireError, Client};
-use sharklock_history::{History, Recorder, write};
+use sharklock_history::{Journal, Recorder};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
@@ -22,7 +23,7 @@ use crate::witness::{Held, Want, Witness};
 
 /// After an error: a cluster that is out of reach is not asked without end.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(50);
-/// From the word to end until the history is written, whatever clients wait for.
+/// From the word to end until all clients have, whatever they wait for.
 const END_MAX: Duration = Duration::from_secs(40);
 /// The longest that anybody waits for a lock.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -71,66 +72,109 @@ struct Worker {
     load: Arc<Load>,
     number: u32,
     witness: Witness,
+    /// Where its history goes after each cycle.
+    notes: UnboundedSender<Recorder>,
     resource: Option<Resource>,
-    /// Errors that no fault explains, and how often.
-    surprises: BTreeMap<String, u64>,
+    surprises: Surprises,
+}
+
+/// Errors that no fault explains, and how often.
+type Surprises = BTreeMap<String, u64>;
+
+/// The file of a process's surprises, which it leaves when it ends in order.
+pub fn surprises_file(out: &Path, label: &str) -> PathBuf {
+    out.join(format!("{label}.surprises.json"))
+}
+
+/// The file of a process's history.
+pub fn history_file(out: &Path, label: &str) -> PathBuf {
+    out.join(format!("{label}.jsonl"))
 }
 
 impl Load {
-    /// Works until `stop`, then writes history and surprises down.
+    /// Works until `stop`, with the history on its way to its file all the time; in the end surprises are
+    /// written down.
     ///
     /// # Errors
     /// When the environment names no gateway, or nothing can be written.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<()> {
         let load = Arc::new(self);
         let stopped = Arc::new(AtomicBool::new(false));
+        let (notes, taken) = unbounded_channel();
+        let file = BufWriter::new(File::create(history_file(&load.out, &load.label))?);
+        let journal = Journal::begin(file)?;
+        let writing = tokio::task::spawn_blocking(move || keep(journal, taken));
         let mut running = JoinSet::new();
         for number in 0..load.clients {
             let identity = format!("{}-{number}", load.label);
             let client = Client::builder().endpoints_from_env()?.identity(&identity).build()?;
             let witness = Witness::labelled(client, load.first_session + number);
-            let (load, stopped) = (Arc::clone(&load), Arc::clone(&stopped));
-            let worker =
-                Worker { load, number, witness, resource: None, surprises: BTreeMap::new() };
-            running.spawn(worker.work(stopped));
+            let (load, notes) = (Arc::clone(&load), notes.clone());
+            let (resource, surprises) = (None, Surprises::new());
+            let worker = Worker { load, number, witness, notes, resource, surprises };
+            running.spawn(worker.work(Arc::clone(&stopped)));
         }
+        drop(notes);
         stop.await;
         stopped.store(true, Ordering::Relaxed);
-        let deadline = Instant::now() + END_MAX;
-        let (mut recorders, mut surprises) = (Vec::new(), BTreeMap::new());
-        while let Ok(Some(ended)) = timeout_at(deadline, running.join_next()).await {
-            let (recorder, seen) = ended.context("a client panicked")?;
-            recorders.push(recorder);
-            for (what, count) in seen {
-                *surprises.entry(what).or_insert(0_u64) += count;
-            }
-        }
-        if !running.is_empty() {
-            surprises.insert("did not end in time".to_owned(), running.len() as u64);
-        }
-        let name = |end: &str| load.out.join(format!("{}.{end}", load.label));
-        std::fs::write(name("surprises.json"), serde_json::to_string(&surprises)?)?;
-        // It appears whole.
-        let mut file = BufWriter::new(File::create(name("part"))?);
-        write(&History::merge(recorders), &mut file)?;
-        std::io::Write::flush(&mut file)?;
-        std::fs::rename(name("part"), name("jsonl"))?;
+        let surprises = until_ended(running).await;
+        writing.await?.context("the history")?;
+        std::fs::write(surprises_file(&load.out, &load.label), serde_json::to_string(&surprises)?)?;
         Ok(())
     }
 }
 
+/// Waits for all clients: what surprised them. Those that do not end in time are dropped.
+async fn until_ended(mut running: JoinSet<Surprises>) -> Surprises {
+    let deadline = Instant::now() + END_MAX;
+    let mut surprises = Surprises::new();
+    while let Ok(Some(ended)) = timeout_at(deadline, running.join_next()).await {
+        match ended {
+            Ok(seen) => {
+                for (what, count) in seen {
+                    *surprises.entry(what).or_insert(0) += count;
+                }
+            }
+            Err(why) => *surprises.entry(format!("a client ended: {why}")).or_insert(0) += 1,
+        }
+    }
+    if !running.is_empty() {
+        surprises.insert("did not end in time".to_owned(), running.len() as u64);
+        running.shutdown().await;
+    }
+    surprises
+}
+
+/// Writes what clients note, until none is left.
+fn keep(
+    mut journal: Journal<BufWriter<File>>,
+    mut taken: UnboundedReceiver<Recorder>,
+) -> std::io::Result<()> {
+    while let Some(notes) = taken.blocking_recv() {
+        journal.append(&notes)?;
+        while let Ok(notes) = taken.try_recv() {
+            journal.append(&notes)?;
+        }
+        journal.flush()?;
+    }
+    Ok(())
+}
+
 impl Worker {
-    async fn work(mut self, stopped: Arc<AtomicBool>) -> (Recorder, BTreeMap<String, u64>) {
+    async fn work(mut self, stopped: Arc<AtomicBool>) -> Surprises {
         let mut cycle = 0_u32;
         while !stopped.load(Ordering::Relaxed) {
-            if let Err(error) = self.cycle(cycle).await {
+            let result = self.cycle(cycle).await;
+            // Whoever writes it down has failed only where the process fails, too.
+            let _ = self.notes.send(self.witness.take_notes());
+            if let Err(error) = result {
                 self.note(&error);
                 sleep(PAUSE_AFTER_ERROR).await;
             }
             cycle = cycle.wrapping_add(1);
             sleep(self.load.pause).await;
         }
-        (self.witness.into_recorder(), self.surprises)
+        self.surprises
     }
 
     fn note(&mut self, error: &AcquireError) {

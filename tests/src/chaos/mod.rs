@@ -5,7 +5,10 @@
 //! and when follows from the seed alone ([`plan`]); what clients do meanwhile is the machine's affair.
 
 pub mod bounds;
+pub mod clients;
 pub mod cluster;
+pub mod diary;
+pub mod evidence;
 pub mod fault;
 pub mod lapses;
 pub mod load;
@@ -18,6 +21,7 @@ pub mod report;
 pub mod resource;
 pub mod run;
 pub mod shell;
+pub mod small_disk;
 pub mod strike;
 pub mod svg;
 pub mod timeline;

@@ -1,6 +1,6 @@
 //! The report of a run: what was done, what came of it, and what was demanded.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::time::Duration;
 
 use sharklock_history::Report as Judgement;
@@ -35,6 +35,31 @@ pub struct Done {
     pub was_done: bool,
 }
 
+/// A promise that was broken, or something that the machine did not do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// When that was seen, after the begin of the run; `None`: it has no time, or several.
+    pub at: Option<Duration>,
+    /// What, in words.
+    pub what: String,
+}
+
+impl Failure {
+    /// Without a time, or with times in its words.
+    pub fn at_no_time(what: String) -> Self {
+        Self { at: None, what }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.at {
+            Some(at) => write!(f, "{:.1} s: {}", at.as_secs_f64(), self.what),
+            None => f.write_str(&self.what),
+        }
+    }
+}
+
 /// Everything that a run came to.
 #[derive(Debug)]
 pub struct Outcome {
@@ -50,14 +75,16 @@ pub struct Outcome {
     pub begin: u64,
     /// The verdict on the history.
     pub judgement: Judgement,
+    /// How long the judges took.
+    pub judged_in: Duration,
     /// What the resource of slow holders saw.
     pub resource: serde_json::Value,
     /// The counter of shells.
     pub counted: Counted,
     /// Ranges at the end.
     pub ranges: usize,
-    /// Promises that were broken, in words.
-    pub failures: Vec<String>,
+    /// Everything that went wrong.
+    pub failures: Vec<Failure>,
 }
 
 impl Outcome {
@@ -87,19 +114,19 @@ impl Outcome {
         for (group, steadiness) in self.steadiness().into_iter().enumerate() {
             let Some(it) = steadiness else { continue };
             if it.busy < BUSY_MIN {
-                self.failures.push(format!(
+                self.failures.push(Failure::at_no_time(format!(
                     "g{group}: a success in {:.1} % of tenths of a second, and not in {:.0} %",
                     it.busy * 100.0,
                     BUSY_MIN * 100.0
-                ));
+                )));
             }
             if it.silence > SILENCE_MAX {
-                self.failures.push(format!(
-                    "g{group}: silent for {:.1} s from {:.1} s, {}",
+                let what = format!(
+                    "g{group}: silent for {:.1} s, {}",
                     it.silence.as_secs_f64(),
-                    it.silence_from.as_secs_f64(),
                     self.struck_at(it.silence_from)
-                ));
+                );
+                self.failures.push(Failure { at: Some(it.silence_from), what });
             }
         }
     }
@@ -131,6 +158,7 @@ impl Outcome {
         writeln!(to, "| acknowledged operations | {} |", timeline.operations)?;
         writeln!(to, "| history | {} |", judgement.counts)?;
         writeln!(to, "| violations | {} |", judgement.violations_count)?;
+        writeln!(to, "| judged in | {:.1} s |", self.judged_in.as_secs_f64())?;
         writeln!(to, "| ranges at the end | {} |", self.ranges)?;
         writeln!(to, "| leaders seen | {changes} |")?;
         let number = |name: &str| self.resource[name].as_u64().unwrap_or(0);
@@ -246,6 +274,7 @@ mod tests {
             leaders: Vec::new(),
             begin: 0,
             judgement: check(&[]),
+            judged_in: secs(2),
             resource: serde_json::json!({"writes": 5, "refused": 2, "faults": []}),
             counted: Counted { tried: 3, done: 2, counter: 3 },
             ranges: 8,
@@ -258,9 +287,10 @@ mod tests {
     #[test]
     fn a_silence_with_one_node_down_is_told_with_what_was_struck_then() {
         let outcome = outcome(Kind::Kill, 21);
-        let told = "g0: silent for 5.0 s from 21.0 s, 1.0 s after the begin of `kill data-2`";
-        assert!(outcome.failures.iter().any(|it| it == told), "{:?}", outcome.failures);
-        assert!(outcome.failures.iter().any(|it| it.starts_with("g0: a success in 91.7 %")));
+        let told = "21.0 s: g0: silent for 5.0 s, 1.0 s after the begin of `kill data-2`";
+        let failures: Vec<_> = outcome.failures.iter().map(ToString::to_string).collect();
+        assert!(failures.iter().any(|it| it == told), "{failures:?}");
+        assert!(failures.iter().any(|it| it.starts_with("g0: a success in 91.7 %")));
         let text = outcome.markdown("report.svg");
         assert!(text.contains("**2 promises were broken**") && text.contains(told), "{text}");
         assert!(text.contains("To see the moment"), "{text}");
@@ -269,7 +299,7 @@ mod tests {
     #[test]
     fn a_silence_without_a_majority_does_not_count() {
         let outcome = outcome(Kind::KillAll, 21);
-        assert_eq!(outcome.failures, Vec::<String>::new());
+        assert_eq!(outcome.failures, []);
         let text = outcome.markdown("report.svg");
         assert!(text.contains("all promises were kept") && text.contains("| 3600 |"), "{text}");
         assert!(text.contains("| 20.0 | 23.0 | kill-all data-2 | 1.00 s | a   b |"), "{text}");
