@@ -193,13 +193,24 @@ impl Cluster {
             });
             if self.parts.builds.is_some() {
                 // Without the image's entry point Compose leaves out its command, too.
-                overlay["entrypoint"] = serde_json::json!(["/chaos/sharklock"]);
+                overlay["entrypoint"] = serde_json::json!(self.entrypoint(&service));
                 overlay["command"] = serde_json::json!(["server"]);
             }
             (service.0, overlay)
         });
         let services: serde_json::Map<String, serde_json::Value> = services.collect();
         serde_json::json!({ "services": services }).to_string()
+    }
+
+    /// How a container starts a build that may be exchanged. Builds from before the image are to start, too:
+    /// they do not know its setting about volumes, and keep a directory for every role.
+    fn entrypoint(&self, service: &Service) -> Vec<&'static str> {
+        let mut words = vec!["/usr/bin/env", "--unset=SHARKLOCK_SERVER__DATA_ON_VOLUME"];
+        if self.topology.gateways.contains(service) {
+            words.push("--unset=SHARKLOCK_SERVER__DATA_DIR");
+        }
+        words.push("/chaos/sharklock");
+        words
     }
 
     async fn compose(&self, args: &[&str]) -> Result<String> {
@@ -360,10 +371,15 @@ impl Cluster {
         for variable in kept.chain(set) {
             words.extend(["--env".to_owned(), variable]);
         }
+        let mut rest = vec![self.parts.image.as_str()];
         if self.parts.builds.is_some() {
-            words.extend(["--entrypoint", "/chaos/sharklock"].map(str::to_owned));
+            // `docker run` takes one word, and the rest as arguments.
+            let entrypoint = self.entrypoint(service);
+            words.extend(["--entrypoint", entrypoint[0]].map(str::to_owned));
+            rest.extend(&entrypoint[1..]);
         }
-        words.extend([self.parts.image.clone(), "server".to_owned()]);
+        rest.push("server");
+        words.extend(rest.into_iter().map(str::to_owned));
         let id = run("docker", words).await?;
         self.containers.insert(service.clone(), id.trim().to_owned());
         Ok(())
