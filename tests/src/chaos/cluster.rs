@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use tokio::process::Command;
 use tokio::time::{Instant, sleep};
 
 use super::fault::{Service, Topology};
-use super::program::{finish, run};
+use super::overlay::MEMORY;
+use super::program::{MachineFault, finish, run};
 use super::small_disk;
 
 /// A start of all containers on a busy machine.
@@ -137,82 +138,6 @@ impl Cluster {
         self.parts.dir.join("orders").join(&service.0)
     }
 
-    async fn prepare(&self) -> Result<()> {
-        let disk = self.small_disk();
-        small_disk::mount(&self.parts.project, &disk).await?;
-        std::fs::create_dir_all(disk.join("data"))?;
-        run("chown", ["7700:7700", &disk.join("data").to_string_lossy()]).await?;
-        for service in self.topology.servers() {
-            let orders = self.orders_of(&service);
-            std::fs::create_dir_all(&orders)?;
-            std::fs::write(orders.join("sync"), "")?;
-            std::fs::write(orders.join("faketime"), "+0")?;
-            let libraries =
-                [(&self.parts.sync_shim, "sync.so"), (&self.parts.faketime, "faketime.so")];
-            for (library, name) in libraries {
-                if let Some(library) = library {
-                    std::fs::copy(library, orders.join(name))?;
-                }
-            }
-            if let Some([build, _]) = &self.parts.builds {
-                std::fs::copy(build, orders.join("sharklock"))?;
-            }
-        }
-        std::fs::write(self.parts.dir.join("compose.chaos.yaml"), self.overlay())?;
-        Ok(())
-    }
-
-    /// What faults need of the Compose file: libraries in front of the C library, a small disk, and builds
-    /// that can be exchanged. YAML reads JSON as it is.
-    fn overlay(&self) -> String {
-        let services = self.topology.servers().into_iter().map(|service| {
-            let clock = self.topology.clocks().contains(&service);
-            let preloaded = [
-                self.parts.sync_shim.is_some().then_some("/chaos/sync.so"),
-                (self.parts.faketime.is_some() && clock).then_some("/chaos/faketime.so"),
-            ];
-            let preloaded: Vec<&str> = preloaded.into_iter().flatten().collect();
-            let mut volumes = vec![format!("{}:/chaos:ro", self.orders_of(&service).display())];
-            if service == *Self::on_small_disk(&self.topology) {
-                volumes.push(format!(
-                    "{}:/var/lib/sharklock",
-                    self.small_disk().join("data").display()
-                ));
-            }
-            let mut overlay = serde_json::json!({
-                "volumes": volumes,
-                // A start of a process every five seconds in each would be a load of its own.
-                "healthcheck": { "disable": true },
-                "environment": {
-                    "LD_PRELOAD": preloaded.join(" "),
-                    "SHARKLOCK_SHIM": "/chaos/sync",
-                    "FAKETIME_TIMESTAMP_FILE": "/chaos/faketime",
-                    "FAKETIME_CACHE_DURATION": "1",
-                    "DONT_FAKE_MONOTONIC": "1",
-                },
-            });
-            if self.parts.builds.is_some() {
-                // Without the image's entry point Compose leaves out its command, too.
-                overlay["entrypoint"] = serde_json::json!(self.entrypoint(&service));
-                overlay["command"] = serde_json::json!(["server"]);
-            }
-            (service.0, overlay)
-        });
-        let services: serde_json::Map<String, serde_json::Value> = services.collect();
-        serde_json::json!({ "services": services }).to_string()
-    }
-
-    /// How a container starts a build that may be exchanged. Builds from before the image are to start, too:
-    /// they do not know its setting about volumes, and keep a directory for every role.
-    fn entrypoint(&self, service: &Service) -> Vec<&'static str> {
-        let mut words = vec!["/usr/bin/env", "--unset=SHARKLOCK_SERVER__DATA_ON_VOLUME"];
-        if self.topology.gateways.contains(service) {
-            words.push("--unset=SHARKLOCK_SERVER__DATA_DIR");
-        }
-        words.push("/chaos/sharklock");
-        words
-    }
-
     async fn compose(&self, args: &[&str]) -> Result<String> {
         let mut command = match self.has_compose_v2 {
             true => {
@@ -323,12 +248,17 @@ impl Cluster {
         self.start_server(service, &service.0, environment, settings).await
     }
 
-    /// Removes a container for good; its log stays.
+    /// Removes a container for good, with its disk; its log stays.
     pub async fn remove(&mut self, service: &Service) -> Result<()> {
         let id: String = self.container(service).chars().take(12).collect();
         self.keep_log(service, &format!("{service}-until-removed-{id}")).await?;
+        let format = "{{range .Mounts}}{{if eq .Type \"volume\"}}{{.Name}} {{end}}{{end}}";
+        let volumes = self.inspect(service, format).await?;
         self.docker(&["rm", "--force"], service).await?;
         self.containers.remove(service);
+        for volume in volumes.split_whitespace() {
+            run("docker", ["volume", "rm", volume]).await?;
+        }
         Ok(())
     }
 
@@ -358,7 +288,7 @@ impl Cluster {
             ("--network", format!("{project}_cluster")),
             ("--network-alias", alias.to_owned()),
             ("--label", label),
-            ("--memory", "512m".to_owned()),
+            ("--memory", MEMORY.to_owned()),
             ("--volume", format!("{disk}:/var/lib/sharklock")),
             ("--volume", format!("{}:/chaos:ro", self.orders_of(service).display())),
         ] {
@@ -401,7 +331,12 @@ impl Cluster {
             "SHARKLOCK_ENDPOINTS=http://gateway-1:7700,http://gateway-2:7700",
             &self.parts.image,
         ];
-        run("docker", [&words[..], args].concat()).await
+        let ran = run("docker", [&words[..], args].concat()).await;
+        ran.map_err(|why| match MachineFault::of(&why).and_then(|fault| fault.code) {
+            // Codes of `docker run` itself; all others are the command's: the cluster has refused.
+            Some(125..=127) | None => why,
+            Some(_) => anyhow!("{why:#}"),
+        })
     }
 
     /// The container of a service.
@@ -434,9 +369,10 @@ impl Cluster {
         address.parse().with_context(|| format!("{service} has the address {address:?}"))
     }
 
-    /// Whether it runs.
+    /// Whether it has a process: one that waits for its next try has none.
     pub async fn runs(&self, service: &Service) -> Result<bool> {
-        Ok(self.inspect(service, "{{.State.Running}}").await? == "true")
+        let status = self.inspect(service, "{{.State.Status}}").await?;
+        Ok(["running", "paused"].contains(&status.as_str()))
     }
 
     /// Kills it as a crash would.
@@ -450,6 +386,10 @@ impl Cluster {
 
     /// Starts it again; nothing where it runs.
     pub async fn start(&self, service: &Service) -> Result<()> {
+        // Docker takes one that waits for its next try for one that runs, and that try may be the last.
+        if self.inspect(service, "{{.State.Status}}").await? == "restarting" {
+            self.docker(&["stop", "--time", "1"], service).await?;
+        }
         self.docker(&["start"], service).await.map(|_| ())
     }
 
@@ -464,14 +404,15 @@ impl Cluster {
         service: &Service,
         args: &[&str],
         input: Option<&str>,
-    ) -> Result<()> {
+    ) -> Result<String> {
         let pid = self.pid(service).await?;
         let mut command = Command::new("nsenter");
         command.args(["--target", &pid, "--net"]).args(args);
-        finish(command, input).await.map(|_| ())
+        finish(command, input).await
     }
 
-    /// Waits until a server says that it is ready.
+    /// Waits until a server says that it is ready. One that ends meanwhile is started again: it may have
+    /// begun when the damage was not mended yet.
     pub async fn until_ready(&self, service: &Service, within: Duration) -> Result<()> {
         let deadline = Instant::now() + within;
         loop {
@@ -482,6 +423,9 @@ impl Cluster {
             if Instant::now() >= deadline {
                 let said = self.docker(&["logs", "--tail", "3"], service).await.unwrap_or_default();
                 bail!("{service} is not ready after {within:?}: {asked:?}\n{said}");
+            }
+            if self.inspect(service, "{{.State.Status}}").await? == "exited" {
+                self.start(service).await?;
             }
             sleep(LOOK_EVERY).await;
         }

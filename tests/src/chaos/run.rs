@@ -18,10 +18,12 @@ use super::diary::Diary;
 use super::evidence::{Evidence, panics};
 use super::fault::{Act, Breadth, Kind, Topology};
 use super::lapses::{Times, late_ends};
+use super::mend::{Damage, heal_all, mend};
 use super::operator::{self, Undo};
 use super::plan::{CALM, Plan, Strike};
+use super::program::MachineFault;
 use super::report::{Done, Failure, Outcome};
-use super::strike::{Damage, mend, strike, until_all_ready};
+use super::strike::{strike, until_all_ready};
 use super::svg;
 use super::timeline::{Span, Timeline};
 use super::watch::Watch;
@@ -241,14 +243,19 @@ impl Shaking<'_> {
             _ => match strike(self.cluster, &self.client, &it.fault).await {
                 Ok(done) => damage = done,
                 Err(why) => {
-                    was_done = false;
-                    self.fail(format!("`{}`: {why:#}", it.fault));
+                    (remark, was_done) = (format!("not done: {why:#}"), false);
+                    if !MachineFault::is_in(&why) {
+                        self.fail(format!("`{}`: {why:#}", it.fault));
+                    }
+                    // Nobody knows what it has left.
+                    self.heal(it).await;
                 }
             },
         }
         sleep_until(self.begun + from + it.lasts).await;
         if let Err(why) = mend(self.cluster, damage).await {
             self.fail(format!("`{}` is not mended: {why:#}", it.fault));
+            self.heal(it).await;
         }
         if let Err(why) = operator::undo(self.cluster, &undo).await {
             remark.push_str(&format!("; not taken back: {why:#}"));
@@ -256,6 +263,12 @@ impl Shaking<'_> {
         let mended = self.begun.elapsed();
         let recovered = self.demand_recovery(it).await;
         Done { fault: it.fault.clone(), from, mended, recovered, remark, was_done }
+    }
+
+    async fn heal(&mut self, it: &Strike) {
+        if let Err(why) = heal_all(self.cluster).await {
+            self.fail(format!("after `{}` not everything could be healed: {why:#}", it.fault));
+        }
     }
 
     /// Demands what must be so after a mending, and brings it about for the next strike where it is not:
@@ -270,11 +283,7 @@ impl Shaking<'_> {
         {
             self.fail(format!("after `{}`: {why:#}", it.fault));
             // What comes next is to strike a whole cluster.
-            for service in self.cluster.topology().servers() {
-                if let Err(why) = self.cluster.start(&service).await {
-                    self.fail(format!("{why:#}"));
-                }
-            }
+            self.heal(it).await;
         }
         recovery.took
     }
