@@ -7,6 +7,7 @@ use tokio::time::sleep;
 
 use super::cluster::Cluster;
 use super::fault::{Service, Topology};
+use super::load::SESSIONS_EACH;
 use super::program::run;
 
 /// Clients that are told to end wait for what they asked for, and say goodbye: ten processes at once, on a
@@ -43,7 +44,7 @@ pub async fn start(cluster: &mut Cluster, groups: u32) -> Result<()> {
     let slow = slow.iter().map(|it| (it.0.as_str(), "slow", "6", "20"));
     let groups = groups.to_string();
     for (number, (label, work, clients, pause)) in (1_u32..).zip(LOADS.into_iter().chain(slow)) {
-        let first = (number * 1_000).to_string();
+        let first = (number * SESSIONS_EACH).to_string();
         let options = [
             ("--work", work),
             ("--clients", clients),

@@ -14,10 +14,12 @@ use rand::Rng as _;
 use sharklock_client::{AcquireError, Client};
 use sharklock_history::{Journal, Recorder};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::lapses;
+use super::names::inside;
 use super::resource::Resource;
 use crate::witness::{Held, Want, Witness};
 
@@ -29,13 +31,18 @@ const END_MAX: Duration = Duration::from_secs(40);
 const PATIENCE: Duration = Duration::from_secs(20);
 /// The lease of all others: it outlives a change of the leader.
 const LEASE: Duration = Duration::from_secs(8);
+/// Session labels of a process.
+pub const SESSIONS_EACH: u32 = 1_000;
+/// Between two looks at the ranges, and how long one may take.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+const LOOK_MAX: Duration = Duration::from_secs(2);
 /// Permits of a semaphore.
 const PERMITS: u16 = 4;
 
 /// What the clients of a process do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Work {
-    /// Names of their own.
+    /// Names of their own, in each range that there is: every range has work at any time.
     Own,
     /// One name of each group that all want.
     Hot,
@@ -74,6 +81,8 @@ struct Worker {
     witness: Witness,
     /// Where its history goes after each cycle.
     notes: UnboundedSender<Recorder>,
+    /// Where each range begins.
+    starts: watch::Receiver<Vec<String>>,
     resource: Option<Resource>,
     surprises: Surprises,
 }
@@ -104,23 +113,53 @@ impl Load {
         let file = BufWriter::new(File::create(history_file(&load.out, &load.label))?);
         let journal = Journal::begin(file)?;
         let writing = tokio::task::spawn_blocking(move || keep(journal, taken));
+        let (told, starts) = watch::channel(Vec::new());
+        let looking = (load.work == Work::Own).then(|| tokio::spawn(look_for_ranges(told)));
         let mut running = JoinSet::new();
         for number in 0..load.clients {
             let identity = format!("{}-{number}", load.label);
             let client = Client::builder().endpoints_from_env()?.identity(&identity).build()?;
             let witness = Witness::labelled(client, load.first_session + number);
-            let (load, notes) = (Arc::clone(&load), notes.clone());
-            let (resource, surprises) = (None, Surprises::new());
-            let worker = Worker { load, number, witness, notes, resource, surprises };
+            let worker = Worker {
+                load: Arc::clone(&load),
+                number,
+                witness,
+                notes: notes.clone(),
+                starts: starts.clone(),
+                resource: None,
+                surprises: Surprises::new(),
+            };
             running.spawn(worker.work(Arc::clone(&stopped)));
         }
         drop(notes);
         stop.await;
         stopped.store(true, Ordering::Relaxed);
         let surprises = until_ended(running).await;
+        if let Some(looking) = looking {
+            looking.abort();
+        }
         writing.await?.context("the history")?;
         std::fs::write(surprises_file(&load.out, &load.label), serde_json::to_string(&surprises)?)?;
         Ok(())
+    }
+}
+
+/// Tells where each range begins, in the order of their ids, and again whenever that changes.
+async fn look_for_ranges(told: watch::Sender<Vec<String>>) -> Result<()> {
+    let client = Client::builder().endpoints_from_env()?.identity("looks-for-ranges").build()?;
+    loop {
+        // Without an answer there is what there was.
+        if let Ok(Ok(status)) = timeout(LOOK_MAX, client.status()).await {
+            let ranges = status.ranges.into_iter().map(|it| (it.range_id, it.start));
+            let ranges: BTreeMap<u64, String> = ranges.collect();
+            let starts: Vec<String> = ranges.into_values().collect();
+            told.send_if_modified(|known| {
+                let is_new = *known != starts;
+                *known = starts;
+                is_new
+            });
+        }
+        sleep(LOOK_EVERY).await;
     }
 }
 
@@ -190,11 +229,21 @@ impl Worker {
         self.number % self.load.groups
     }
 
+    /// A name of its own in the range that is its turn: clients of several processes, which are labelled one
+    /// after the other, share ranges out among them.
+    fn own_name(&self) -> String {
+        let Load { label, first_session, clients, .. } = &*self.load;
+        let starts = self.starts.borrow();
+        let turn = (first_session / SESSIONS_EACH * clients + self.number) as usize;
+        let start = starts.get(turn % starts.len().max(1)).map_or("", String::as_str);
+        inside(start, &format!("{label}-{}", self.number))
+    }
+
     async fn cycle(&mut self, cycle: u32) -> Result<(), AcquireError> {
         let group = self.group();
         match self.load.work {
             Work::Own => {
-                let name = format!("g{group}/own/{}-{}", self.load.label, self.number);
+                let name = self.own_name();
                 self.hold(&Want::exclusive(&name).ttl(LEASE).within(PATIENCE)).await
             }
             Work::Hot => {

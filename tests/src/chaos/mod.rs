@@ -14,6 +14,7 @@ pub mod fault;
 pub mod lapses;
 pub mod load;
 pub mod mend;
+pub mod names;
 pub mod network;
 pub mod operator;
 pub mod overlay;

@@ -8,12 +8,12 @@ use sharklock_history::Report as Judgement;
 use super::fault::{Breadth, Fault};
 use super::plan::Plan;
 use super::shell::Counted;
-use super::timeline::{Span, Steadiness, Timeline};
+use super::timeline::{RangeLine, Span, Steadiness, Timeline};
 use super::watch::LeaderChange;
 
-/// Of all tenths of a second with at most one node down, a group is to have a success in this share.
+/// Of all tenths of a second with at most one node down, a range is to have a success in this share.
 pub const BUSY_MIN: f64 = 0.95;
-/// No group is to be silent for longer than this, with at most one node down.
+/// No range is to be silent for longer than this, with at most one node down.
 pub const SILENCE_MAX: Duration = Duration::from_secs(4);
 /// After a fault that takes a majority its ranges find their leaders again: these times are told apart.
 const AFTER_MANY: Duration = Duration::from_secs(10);
@@ -27,7 +27,7 @@ pub struct Done {
     pub from: Duration,
     /// When it was mended.
     pub mended: Duration,
-    /// From the mending until every group granted a free lock.
+    /// From the mending until every range granted a free lock.
     pub recovered: Duration,
     /// What else there is to say: an order in words, or why it was not done.
     pub remark: String,
@@ -94,11 +94,11 @@ impl Outcome {
         many.map(|it| (it.from, it.mended + AFTER_MANY.max(it.recovered))).collect()
     }
 
-    /// How steadily each group was served with at most one node down.
-    pub fn steadiness(&self) -> Vec<Option<Steadiness>> {
+    /// How steadily each range was served with at most one node down.
+    pub fn steadiness(&self) -> Vec<(&RangeLine, Steadiness)> {
         let many = self.many();
-        let groups = 0..self.timeline.groups.len();
-        groups.map(|group| self.timeline.steadiness(group, &many)).collect()
+        let ranges = self.timeline.ranges.iter();
+        ranges.filter_map(|range| Some((range, range.steadiness(&many)?))).collect()
     }
 
     /// What was struck at a moment of the run, in words.
@@ -111,31 +111,30 @@ impl Outcome {
 
     /// Adds what was demanded of the time line and is not so.
     pub fn demand_steadiness(&mut self) {
-        for (group, steadiness) in self.steadiness().into_iter().enumerate() {
-            let Some(it) = steadiness else { continue };
+        let mut found = Vec::new();
+        for (range, it) in self.steadiness() {
+            let name = range.name();
             if it.busy < BUSY_MIN {
-                self.failures.push(Failure::at_no_time(format!(
-                    "g{group}: a success in {:.1} % of tenths of a second, and not in {:.0} %",
+                found.push(Failure::at_no_time(format!(
+                    "range {name}: a success in {:.1} % of tenths of a second, and not in {:.0} %",
                     it.busy * 100.0,
                     BUSY_MIN * 100.0
                 )));
             }
             if it.silence > SILENCE_MAX {
-                let what = format!(
-                    "g{group}: silent for {:.1} s, {}",
-                    it.silence.as_secs_f64(),
-                    self.struck_at(it.silence_from)
-                );
-                self.failures.push(Failure { at: Some(it.silence_from), what });
+                let (long, after) = (it.silence.as_secs_f64(), self.struck_at(it.silence_from));
+                let what = format!("range {name}: silent for {long:.1} s, {after}");
+                found.push(Failure { at: Some(it.silence_from), what });
             }
         }
+        self.failures.extend(found);
     }
 
     /// The report as Markdown; `picture` is the file of the time line.
     pub fn markdown(&self, picture: &str) -> String {
         let mut text = String::new();
         let _ = self.write_head(&mut text, picture);
-        let _ = self.write_groups(&mut text);
+        let _ = self.write_ranges(&mut text);
         let _ = self.write_strikes(&mut text);
         text
     }
@@ -195,22 +194,24 @@ impl Outcome {
         }
     }
 
-    fn write_groups(&self, to: &mut String) -> std::fmt::Result {
-        writeln!(to, "## Groups of names\n")?;
+    fn write_ranges(&self, to: &mut String) -> std::fmt::Result {
+        writeln!(to, "## Ranges\n")?;
         writeln!(
             to,
-            "Each began as a range of its own. Times with a majority down, and 10 s after, are not"
+            "Times with a majority down, and 10 s after, are not counted, nor is what came before a"
         )?;
-        writeln!(to, "counted.\n")?;
+        writeln!(to, "range was there.\n")?;
         writeln!(
             to,
-            "| group | tenths of a second with a success | longest silence | |\n|---|---|---|---|"
+            "| range | there from | tenths of a second with a success | longest silence | |"
         )?;
-        for (group, steadiness) in self.steadiness().into_iter().enumerate() {
-            let Some(it) = steadiness else { continue };
+        writeln!(to, "|---|---|---|---|---|")?;
+        for (range, it) in self.steadiness() {
             writeln!(
                 to,
-                "| g{group} | {:.2} % | {:.1} s at {:.1} s | {} |",
+                "| {} | {:.1} s | {:.2} % | {:.1} s at {:.1} s | {} |",
+                range.name(),
+                range.born.as_secs_f64(),
                 it.busy * 100.0,
                 it.silence.as_secs_f64(),
                 it.silence_from.as_secs_f64(),
@@ -251,7 +252,11 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    /// A minute in which g0 was silent from `from` on for five seconds, after a fault of this kind that
+    fn range(range: u64, start: &str, counts: Vec<u32>) -> RangeLine {
+        RangeLine { range, start: start.to_owned(), born: Duration::ZERO, counts }
+    }
+
+    /// A minute in which range 1 was silent from `from` on for five seconds, after a fault of this kind that
     /// began at 20 s.
     fn outcome(kind: Kind, from: usize) -> Outcome {
         let mut counts = vec![3; 60 * SECOND];
@@ -270,7 +275,11 @@ mod tests {
         let mut outcome = Outcome {
             plan,
             done: vec![done],
-            timeline: Timeline { groups: vec![counts, vec![3; 60 * SECOND]], operations: 3_600 },
+            timeline: Timeline {
+                total: vec![6; 60 * SECOND],
+                ranges: vec![range(1, "", counts), range(2, "g1/", vec![3; 60 * SECOND])],
+                operations: 3_600,
+            },
             leaders: Vec::new(),
             begin: 0,
             judgement: check(&[]),
@@ -287,10 +296,10 @@ mod tests {
     #[test]
     fn a_silence_with_one_node_down_is_told_with_what_was_struck_then() {
         let outcome = outcome(Kind::Kill, 21);
-        let told = "21.0 s: g0: silent for 5.0 s, 1.0 s after the begin of `kill data-2`";
+        let told = "21.0 s: range 1: silent for 5.0 s, 1.0 s after the begin of `kill data-2`";
         let failures: Vec<_> = outcome.failures.iter().map(ToString::to_string).collect();
         assert!(failures.iter().any(|it| it == told), "{failures:?}");
-        assert!(failures.iter().any(|it| it.starts_with("g0: a success in 91.7 %")));
+        assert!(failures.iter().any(|it| it.starts_with("range 1: a success in 91.7 %")));
         let text = outcome.markdown("report.svg");
         assert!(text.contains("**2 promises were broken**") && text.contains(told), "{text}");
         assert!(text.contains("To see the moment"), "{text}");

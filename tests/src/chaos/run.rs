@@ -17,7 +17,7 @@ use super::cluster::{Cluster, Parts};
 use super::diary::Diary;
 use super::evidence::{Evidence, panics};
 use super::fault::{Act, Breadth, Kind, Topology};
-use super::lapses::{Times, late_ends};
+use super::lapses::{Times, late_ends, union_of};
 use super::mend::{Damage, heal_all, mend};
 use super::operator::{self, Undo};
 use super::plan::{CALM, Plan, Strike};
@@ -25,8 +25,8 @@ use super::program::MachineFault;
 use super::report::{Done, Failure, Outcome};
 use super::strike::{strike, until_all_ready};
 use super::svg;
-use super::timeline::{Span, Timeline};
-use super::watch::Watch;
+use super::timeline::Timeline;
+use super::watch::{Seen, Watch};
 use crate::wait::now;
 
 /// Groups of names, each a range of its own at first.
@@ -110,17 +110,17 @@ async fn run_on(cluster: &mut Cluster, diary: &mut Diary, plan: Plan) -> Result<
     let client = host_client("chaos")?;
     make_ranges(cluster, &client).await?;
     clients::start(cluster, GROUPS).await?;
-    let mut bounds = Bounds::new(GROUPS, BOUNDS_SESSIONS, &ENDPOINTS.map(str::to_owned));
-    let first = bounds.demand().await;
+    let watch = Watch::start(client.clone()).await?;
+    let mut bounds = Bounds::new(BOUNDS_SESSIONS, &ENDPOINTS);
+    let first = bounds.demand(&watch.starts()).await?;
     ensure!(
         first.late.is_empty(),
         "the cluster does not serve before anything is struck: {first:?}"
     );
-    let watch = Watch::start(client.clone());
     let (begin, begun) = (now(), Instant::now());
     diary.say("chaos begins")?;
     let (done, failures) = (Vec::new(), Vec::new());
-    let mut shaking = Shaking { cluster, diary, client, bounds, begun, done, failures };
+    let mut shaking = Shaking { cluster, diary, client, watch, bounds, begun, done, failures };
     if let Err(why) = shaking.strike_all(&plan).await {
         // What clients have seen until now is judged all the same.
         shaking.fail(format!("the run ended early: {why:#}"));
@@ -130,8 +130,8 @@ async fn run_on(cluster: &mut Cluster, diary: &mut Diary, plan: Plan) -> Result<
         shaking.fail(format!("clients could not be ended: {why:#}"));
     }
     let ranges = shaking.client.status().await.map_or(0, |status| status.ranges.len());
-    let Shaking { cluster, bounds, done, mut failures, .. } = shaking;
-    let leaders = watch.changes();
+    let Shaking { cluster, watch, bounds, done, mut failures, .. } = shaking;
+    let Seen { changes: leaders, ranges: seen, .. } = watch.seen();
     let out = cluster.dir().join("histories");
     let bounds = History::merge(bounds.into_recorders());
     let evidence = Evidence::read(&out, &clients::loads(cluster.topology()), bounds);
@@ -140,14 +140,11 @@ async fn run_on(cluster: &mut Cluster, diary: &mut Diary, plan: Plan) -> Result<
     let judged_in = judging.elapsed();
     let violations = judgement.violations.iter().map(ToString::to_string);
     failures.extend(violations.chain(evidence.faults).map(Failure::at_no_time));
-    let struck: Vec<Span> = done
-        .iter()
-        .filter(|it| it.fault.kind.breadth() != Breadth::None)
-        .map(|it| (it.from, it.mended))
-        .collect();
+    let struck = done.iter().filter(|it| it.fault.kind.breadth() != Breadth::None);
+    let struck = union_of(struck.map(|it| (it.from, it.mended + it.recovered)).collect());
     let times = Times { begin, struck: &struck, leaders: &leaders };
     failures.extend(late_ends(&evidence.history, &times).into_iter().map(Failure::at_no_time));
-    let timeline = Timeline::of(&evidence.history, GROUPS, begin, end);
+    let timeline = Timeline::of(&evidence.history, &seen, (begin, end));
     let mut outcome = Outcome {
         plan,
         done,
@@ -190,6 +187,7 @@ struct Shaking<'a> {
     cluster: &'a mut Cluster,
     diary: &'a mut Diary,
     client: Client,
+    watch: Watch,
     bounds: Bounds,
     begun: Instant,
     done: Vec<Done>,
@@ -274,7 +272,13 @@ impl Shaking<'_> {
     /// Demands what must be so after a mending, and brings it about for the next strike where it is not:
     /// from the mending until every range granted.
     async fn demand_recovery(&mut self, it: &Strike) -> Duration {
-        let recovery = self.bounds.demand().await;
+        let recovery = match self.bounds.demand(&self.watch.starts()).await {
+            Ok(recovery) => recovery,
+            Err(why) => {
+                self.fail(format!("{why:#}"));
+                return Duration::ZERO;
+            }
+        };
         for late in &recovery.late {
             self.fail(format!("no grant within 10 s after `{}` (L3): {late}", it.fault));
         }
