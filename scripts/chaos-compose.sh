@@ -29,7 +29,7 @@ missing=()
 command -v nft >/dev/null || missing+=(nftables)
 command -v tc >/dev/null || missing+=(iproute2)
 command -v cc >/dev/null || missing+=(gcc libc6-dev)
-for tool in nsenter prlimit mount; do command -v "$tool" >/dev/null || missing+=(util-linux); done
+for tool in nsenter prlimit setpriv mount; do command -v "$tool" >/dev/null || missing+=(util-linux); done
 faketime() { compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' | head -1; }
 [ -n "$(faketime)" ] || missing+=(libfaketime)
 if [ "${#missing[@]}" -gt 0 ] && command -v apt-get >/dev/null; then
@@ -38,7 +38,7 @@ if [ "${#missing[@]}" -gt 0 ] && command -v apt-get >/dev/null; then
     "${missing[@]}" >&2 || say 'that did not work'
   hash -r
 fi
-for tool in nft tc nsenter prlimit mount; do
+for tool in nft tc nsenter prlimit setpriv mount; do
   command -v "$tool" >/dev/null || unable "there is no $tool; please install what is missing, by Debian's names: ${missing[*]}"
 done
 

@@ -160,7 +160,23 @@ pub async fn limit_descriptors(
     let pid = cluster.pid(service).await?;
     let limits = fs::read_to_string(format!("/proc/{pid}/limits"))?;
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
-    let hard = line.and_then(|line| line.split_whitespace().nth(1)).context("no limits")?;
+    let mut words = line.into_iter().flat_map(str::split_whitespace);
+    let (before, hard) = words.next().zip(words.next()).context("no limits")?;
     let soft = to.map_or_else(|| hard.to_owned(), |to| to.to_string());
-    run("prlimit", ["--pid", &pid, &format!("--nofile={soft}:{hard}")]).await.map(|_| ())
+    if soft == before {
+        return Ok(());
+    }
+    // Its own user may do it, where root lacks CAP_SYS_RESOURCE.
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let (uid, gid) = (id_in(&status, "Uid:")?, id_in(&status, "Gid:")?);
+    let user = [format!("--reuid={uid}"), format!("--regid={gid}"), "--clear-groups".to_owned()];
+    let limit = format!("--nofile={soft}:{hard}");
+    let words = ["prlimit", "--pid", &pid, &limit].map(str::to_owned);
+    run("setpriv", user.into_iter().chain(words)).await.map(|_| ())
+}
+
+/// The first of the ids that `/proc/PID/status` has in the line of this name.
+fn id_in<'a>(status: &'a str, name: &str) -> Result<&'a str> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    line.and_then(|line| line.split_whitespace().next()).with_context(|| format!("no {name}"))
 }
