@@ -145,15 +145,13 @@ impl Outcome {
         let struck = self.done.iter().filter(|it| it.was_done).count();
         let changes = self.leaders.iter().filter(|it| !it.leader.is_empty()).count();
         writeln!(to, "# Chaos on Compose: {:.0} minutes, seed {}\n", length / 60.0, plan.seed)?;
-        writeln!(
-            to,
-            "`scripts/chaos-compose.sh {:.0} {}`: {}.\n",
-            length / 60.0,
-            plan.seed,
-            self.verdict()
-        )?;
+        writeln!(to, "`{}`: {}.\n", plan.command(), self.verdict())?;
         writeln!(to, "| | |\n|---|---|")?;
         writeln!(to, "| faults done | {struck} of {} |", self.done.len())?;
+        if !plan.left_out.is_empty() {
+            let names: Vec<_> = plan.left_out.iter().map(|kind| kind.name()).collect();
+            writeln!(to, "| left out: this machine lacks what they need | {} |", names.join(", "))?;
+        }
         writeln!(to, "| acknowledged operations | {} |", timeline.operations)?;
         writeln!(to, "| history | {} |", judgement.counts)?;
         writeln!(to, "| violations | {} |", judgement.violations_count)?;

@@ -53,7 +53,7 @@ pub async fn run_plan(
     keep: bool,
 ) -> Result<Outcome> {
     let topology = Topology::of_compose();
-    let plan = Plan::draw(seed, length, &topology, kinds);
+    let plan = Plan::draw(seed, length, &topology, kinds).without(|kind| parts.can_do(kind));
     let dir = parts.dir.clone();
     fs::create_dir_all(dir.join("histories"))?;
     fs::write(dir.join("plan.txt"), told(&plan))?;
@@ -88,7 +88,11 @@ pub fn told(plan: &Plan) -> String {
         format!("{:>8.1} {:>5.1} {}\n", it.at.as_secs_f64(), it.lasts.as_secs_f64(), it.fault)
     };
     let head = format!("seed {}, {:?}: at, for how many seconds, what\n", plan.seed, plan.length);
-    head + &plan.strikes.iter().map(line).collect::<String>()
+    let left_out = plan
+        .left_out
+        .iter()
+        .map(|kind| format!("left out, since this machine lacks what it needs: {}\n", kind.name()));
+    head + &plan.strikes.iter().map(line).chain(left_out).collect::<String>()
 }
 
 /// Waits for a signal that asks for the end of the run: its name.
@@ -199,10 +203,9 @@ impl Shaking<'_> {
     async fn strike_all(&mut self, plan: &Plan) -> Result<()> {
         for it in &plan.strikes {
             sleep_until(self.begun + it.at).await;
-            if self.begun.elapsed() + it.lasts + CALM > plan.length {
-                let words = format!("no time is left for `{}` and what follows", it.fault);
-                self.diary.say(&words)?;
-                break;
+            if self.begun.elapsed() + it.fault.kind.takes() + CALM > plan.length {
+                self.diary.say(&format!("no time is left for `{}`", it.fault))?;
+                continue;
             }
             let one = self.do_strike(it).await;
             self.diary.say(&format!(

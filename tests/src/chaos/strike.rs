@@ -10,7 +10,7 @@ use super::cluster::Cluster;
 use super::effect::{demand_clock, demand_library, life, until_ended};
 use super::fault::{Act, Fault, Kind, Service, Way};
 use super::mend::{Damage, limit_descriptors};
-use super::network::{Rule, halves, ring, script};
+use super::network::{Rule, apart, halves, ring, script};
 use super::program::run;
 use super::replacement::{lose_disk, replace_master, start_on_older_copy};
 use super::small_disk;
@@ -37,6 +37,10 @@ pub async fn strike(cluster: &mut Cluster, client: &Client, fault: &Fault) -> Re
             let servers = cluster.topology().servers();
             kill_at_once(cluster, &servers).await?;
             Ok(Damage::Ended(servers))
+        }
+        (Act::Several(services), _) => {
+            kill_at_once(cluster, services).await?;
+            Ok(Damage::Ended(services.clone()))
         }
         (Act::All, Kind::RollingRestart) => {
             for service in cluster.topology().servers() {
@@ -83,6 +87,9 @@ pub async fn strike(cluster: &mut Cluster, client: &Client, fault: &Fault) -> Re
             cluster.order(service, "faketime", &format!("{seconds:+}"))?;
             demand_clock(cluster, service, *seconds).await?;
             Ok(Damage::Order(service.clone(), "faketime", "+0"))
+        }
+        (Act::Apart(services), _) => {
+            cut_each(cluster, apart(services, &cluster.topology().masters)).await
         }
         (Act::Order(order), Kind::Ring) => cut_each(cluster, ring(order)).await,
         (Act::Order(order), kind) => cut_each(cluster, halves(order, kind == Kind::Bridge)).await,
