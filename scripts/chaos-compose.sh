@@ -24,6 +24,9 @@ stable=3666b6c
 unable() { say "$*" && exit 2; }
 [ "$(id -u)" -eq 0 ] || unable 'it puts rules into the networks of containers and mounts a disk: run it as root'
 scripts/docker.sh || unable 'there is no Docker'
+# Two runs would remove each other's containers. The daemon, which is started above, must not inherit it.
+exec 9>/tmp/sharklock-chaos.lock
+flock --nonblock 9 || unable 'another run is under way on this machine'
 
 missing=()
 command -v nft >/dev/null || missing+=(nftables)

@@ -258,7 +258,7 @@ impl Shaking<'_> {
             self.fail(format!("`{}` is not mended: {why:#}", it.fault));
             self.heal(it).await;
         }
-        if let Err(why) = operator::undo(self.cluster, &undo).await {
+        if let Err(why) = operator::undo(self.cluster, &self.client, &undo).await {
             remark.push_str(&format!("; not taken back: {why:#}"));
         }
         let mended = self.begun.elapsed();
