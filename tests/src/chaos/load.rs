@@ -220,8 +220,12 @@ impl Worker {
         let is_expected =
             matches!(error, AcquireError::WaitTimedOut { .. }) || error.is_retryable();
         if !is_expected {
-            *self.surprises.entry(error.to_string()).or_insert(0) += 1;
+            self.surprised(error.to_string());
         }
+    }
+
+    fn surprised(&mut self, what: String) {
+        *self.surprises.entry(what).or_insert(0) += 1;
     }
 
     /// The group of this cycle: a client stays with one, so that each group always has some.
@@ -337,13 +341,16 @@ impl Worker {
         let want = Want::exclusive(&name).ttl(lapses::LEASE).within(PATIENCE);
         let mut held = self.witness.acquire(&want).await?;
         if self.resource.is_none() {
-            self.resource = Resource::connect("resource").await.ok();
+            match Resource::connect("resource").await {
+                Ok(resource) => self.resource = Some(resource),
+                Err(error) => self.surprised(format!("the resource: {error:#}")),
+            }
         }
         if let Some(resource) = &mut self.resource {
             let worked = work_on(resource, &name, &mut held).await;
             if let Err(error) = worked {
                 self.resource = None;
-                *self.surprises.entry(format!("the resource: {error}")).or_insert(0) += 1;
+                self.surprised(format!("the resource: {error:#}"));
             }
         }
         let _ = self.witness.release(held).await;

@@ -1,10 +1,12 @@
 //! The report of a run: what was done, what came of it, and what was demanded.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use sharklock_history::Report as Judgement;
 
+use super::diary::rfc3339;
 use super::fault::{Breadth, Fault};
 use super::plan::Plan;
 use super::shell::Counted;
@@ -17,6 +19,10 @@ pub const BUSY_MIN: f64 = 0.95;
 pub const SILENCE_MAX: Duration = Duration::from_secs(4);
 /// After a fault that takes a majority its ranges find their leaders again: these times are told apart.
 const AFTER_MANY: Duration = Duration::from_secs(10);
+
+/// Of the logs, what is shown before and after a moment at which something went wrong.
+const BEFORE: Duration = Duration::from_secs(15);
+const AFTER: Duration = Duration::from_secs(5);
 
 /// A strike as it was done.
 #[derive(Clone, Debug)]
@@ -73,6 +79,10 @@ pub struct Outcome {
     pub leaders: Vec<LeaderChange>,
     /// The begin of the run on that clock.
     pub begin: u64,
+    /// The same by the clock of the day.
+    pub began_at: SystemTime,
+    /// Grants of each process of clients.
+    pub grants: BTreeMap<String, u64>,
     /// The verdict on the history.
     pub judgement: Judgement,
     /// How long the judges took.
@@ -134,6 +144,7 @@ impl Outcome {
     pub fn markdown(&self, picture: &str) -> String {
         let mut text = String::new();
         let _ = self.write_head(&mut text, picture);
+        let _ = self.write_failures(&mut text);
         let _ = self.write_ranges(&mut text);
         let _ = self.write_strikes(&mut text);
         text
@@ -147,6 +158,7 @@ impl Outcome {
         writeln!(to, "# Chaos on Compose: {:.0} minutes, seed {}\n", length / 60.0, plan.seed)?;
         writeln!(to, "`{}`: {}.\n", plan.command(), self.verdict())?;
         writeln!(to, "| | |\n|---|---|")?;
+        writeln!(to, "| begun | {} |", rfc3339(self.began_at))?;
         writeln!(to, "| faults done | {struck} of {} |", self.done.len())?;
         if !plan.left_out.is_empty() {
             let names: Vec<_> = plan.left_out.iter().map(|kind| kind.name()).collect();
@@ -157,6 +169,8 @@ impl Outcome {
         writeln!(to, "| violations | {} |", judgement.violations_count)?;
         writeln!(to, "| judged in | {:.1} s |", self.judged_in.as_secs_f64())?;
         writeln!(to, "| ranges at the end | {} |", self.ranges)?;
+        let grants = self.grants.iter().map(|(label, grants)| format!("{label} {grants}"));
+        writeln!(to, "| grants | {} |", grants.collect::<Vec<_>>().join(", "))?;
         writeln!(to, "| leaders seen | {changes} |")?;
         let number = |name: &str| self.resource[name].as_u64().unwrap_or(0);
         let (writes, refused) = (number("writes"), number("refused"));
@@ -169,19 +183,33 @@ impl Outcome {
         let slowest = self.done.iter().map(|it| it.recovered).max().unwrap_or_default();
         writeln!(to, "| slowest recovery after a mending | {:.1} s |", slowest.as_secs_f64())?;
         writeln!(to, "\n![time line]({picture})\n")?;
-        if !self.failures.is_empty() {
-            writeln!(to, "## What went wrong\n")?;
-            for failure in &self.failures {
-                writeln!(to, "- {failure}")?;
-            }
-            writeln!(
-                to,
-                "\nTo see the moment: the times above are seconds after the begin, which `logs/` beside \
-                 this report\nhas as the line `chaos begins`; each container has its file there, and \
-                 `histories/` what each client saw.\n"
-            )?;
-        }
         Ok(())
+    }
+
+    fn write_failures(&self, to: &mut String) -> std::fmt::Result {
+        if self.failures.is_empty() {
+            return Ok(());
+        }
+        writeln!(to, "## What went wrong\n")?;
+        for failure in &self.failures {
+            let at = failure.at.map(|at| format!("{}, ", rfc3339(self.began_at + at)));
+            writeln!(to, "- {}{failure}", at.unwrap_or_default())?;
+        }
+        // What leads to something comes before it, and is seen when it has come to something.
+        let around = self.failures.iter().find_map(|it| it.at).unwrap_or_default();
+        let from = self.began_at + around.saturating_sub(BEFORE);
+        let to_see = self.began_at + around + AFTER;
+        writeln!(
+            to,
+            "\nTo see the first moment, of servers and of the run itself, in the directory of this report:\n\n\
+             ```sh\nawk -v from={} -v to={} \\\n  '$1 >= from && $1 < to {{ print FILENAME \": \" $0 }}' \
+             run.log logs/*.log\n```\n\n\
+             Seconds count from the begin. Times of 10 digits and more are nanoseconds on the clock of the\n\
+             histories, which stood at {} then; `histories/` has what each client saw, by that clock.\n",
+            rfc3339(from),
+            rfc3339(to_see),
+            self.begin
+        )
     }
 
     /// Whether everything was as promised, in words.
@@ -241,6 +269,7 @@ mod tests {
     use sharklock_history::check;
 
     use super::super::fault::{Act, Kind, Service, Topology};
+    use super::super::minima::missing;
     use super::super::svg;
     use super::*;
 
@@ -279,7 +308,9 @@ mod tests {
                 operations: 3_600,
             },
             leaders: Vec::new(),
-            begin: 0,
+            begin: 77,
+            began_at: SystemTime::UNIX_EPOCH + secs(1_000_000_000),
+            grants: BTreeMap::from([("own-1".to_owned(), 60), ("hot-1".to_owned(), 61)]),
             judgement: check(&[]),
             judged_in: secs(2),
             resource: serde_json::json!({"writes": 5, "refused": 2, "faults": []}),
@@ -300,18 +331,54 @@ mod tests {
         assert!(failures.iter().any(|it| it.starts_with("range 1: a success in 91.7 %")));
         let text = outcome.markdown("report.svg");
         assert!(text.contains("**2 promises were broken**") && text.contains(told), "{text}");
-        assert!(text.contains("To see the moment"), "{text}");
+        // From before the fault on, which began a second before the silence.
+        let window = "awk -v from=2001-09-09T01:46:46.000Z -v to=2001-09-09T01:47:06.000Z";
+        assert!(text.contains(window) && text.contains("stood at 77 then"), "{text}");
+        assert!(text.contains(&format!("- 2001-09-09T01:47:01.000Z, {told}")), "{text}");
     }
 
     #[test]
     fn a_silence_without_a_majority_does_not_count() {
         let outcome = outcome(Kind::KillAll, 21);
         assert_eq!(outcome.failures, []);
+        assert_eq!(missing(&outcome), Vec::<String>::new());
         let text = outcome.markdown("report.svg");
         assert!(text.contains("all promises were kept") && text.contains("| 3600 |"), "{text}");
         assert!(text.contains("| 20.0 | 23.0 | kill-all data-2 | 1.00 s | a   b |"), "{text}");
         let picture = svg::draw(&outcome);
         assert_eq!(picture.matches("<title>kill-all data-2</title>").count(), 1);
         assert!(picture.starts_with("<svg ") && picture.ends_with("</svg>\n"));
+    }
+
+    #[test]
+    fn where_little_was_done_that_is_told() {
+        let mut little = outcome(Kind::PauseClient, 21);
+        little.grants.insert("hot-1".to_owned(), 59);
+        little.resource = serde_json::json!({"writes": 0, "refused": 0});
+        little.counted.done = 0;
+        little.ranges = 7;
+        let done = little.done[0].clone();
+        let refused = |kind| Done {
+            was_done: false,
+            fault: Fault { kind, ..done.fault.clone() },
+            ..done.clone()
+        };
+        little.done.extend([Kind::Move, Kind::Move, Kind::Move, Kind::Split].map(refused));
+        let told = missing(&little);
+        let expected = [
+            "hot-1 had 59 grants",
+            "no slow holder",
+            "slow holders were paused 1 times",
+            "no shell",
+            "there are 7 ranges",
+            "of 3 times move none was done",
+        ];
+        assert_eq!(told.len(), expected.len(), "{told:?}");
+        for (told, expected) in told.iter().zip(expected) {
+            assert!(told.starts_with(expected), "{told}");
+        }
+        little.plan.length = secs(3_600);
+        assert!(missing(&little).iter().any(|it| it == "3600 operations, and not 1000000"));
+        assert!(missing(&little).iter().any(|it| it == "1 faults were done, and not 200"));
     }
 }

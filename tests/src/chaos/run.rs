@@ -3,7 +3,8 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::time::Duration;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Result, anyhow, ensure};
 use sharklock_client::Client;
@@ -14,15 +15,17 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::bounds::Bounds;
 use super::clients;
 use super::cluster::{Cluster, Parts};
-use super::diary::Diary;
+use super::diary::{Diary, rfc3339, wall_clock};
 use super::evidence::{Evidence, panics};
 use super::fault::{Act, Breadth, Kind, Topology};
 use super::lapses::{Times, late_ends, union_of};
 use super::mend::{Damage, heal_all, mend};
+use super::minima::missing;
 use super::operator::{self, Undo};
 use super::plan::{CALM, Plan, Strike};
 use super::program::MachineFault;
 use super::report::{Done, Failure, Outcome};
+use super::restarts::Starts;
 use super::strike::{strike, until_all_ready};
 use super::svg;
 use super::timeline::Timeline;
@@ -56,7 +59,7 @@ pub async fn run_plan(
     let plan = Plan::draw(seed, length, &topology, kinds).without(|kind| parts.can_do(kind));
     let dir = parts.dir.clone();
     fs::create_dir_all(dir.join("histories"))?;
-    fs::write(dir.join("plan.txt"), told(&plan))?;
+    write_plan(&dir, &plan, None)?;
     let mut diary = Diary::begin(&dir)?;
     let strikes = plan.strikes.len();
     diary.say(&format!("chaos: seed {seed}, {length:?}, {strikes} strikes; {}", dir.display()))?;
@@ -80,6 +83,12 @@ pub async fn run_plan(
     fs::write(report.with_extension("svg"), svg::draw(&outcome))?;
     fs::write(report.with_extension("md"), outcome.markdown("report.svg"))?;
     Ok(outcome)
+}
+
+/// The plan of a run, with the begin from which its times count once that is known.
+fn write_plan(dir: &Path, plan: &Plan, began_at: Option<SystemTime>) -> Result<()> {
+    let begun = began_at.map(|at| format!("begun {}\n", rfc3339(at))).unwrap_or_default();
+    Ok(fs::write(dir.join("plan.txt"), begun + &told(plan))?)
 }
 
 /// A plan in words.
@@ -121,10 +130,21 @@ async fn run_on(cluster: &mut Cluster, diary: &mut Diary, plan: Plan) -> Result<
         first.late.is_empty(),
         "the cluster does not serve before anything is struck: {first:?}"
     );
-    let (begin, begun) = (now(), Instant::now());
+    let starts = Starts::look(cluster).await?;
+    let (begin, begun, began_at) = (now(), Instant::now(), wall_clock());
     diary.say("chaos begins")?;
-    let (done, failures) = (Vec::new(), Vec::new());
-    let mut shaking = Shaking { cluster, diary, client, watch, bounds, begun, done, failures };
+    write_plan(cluster.dir(), &plan, Some(began_at))?;
+    let mut shaking = Shaking {
+        cluster,
+        diary,
+        client,
+        watch,
+        bounds,
+        starts,
+        begun,
+        done: Vec::new(),
+        failures: Vec::new(),
+    };
     if let Err(why) = shaking.strike_all(&plan).await {
         // What clients have seen until now is judged all the same.
         shaking.fail(format!("the run ended early: {why:#}"));
@@ -155,6 +175,8 @@ async fn run_on(cluster: &mut Cluster, diary: &mut Diary, plan: Plan) -> Result<
         timeline,
         leaders,
         begin,
+        began_at,
+        grants: evidence.grants,
         judgement,
         judged_in,
         resource: evidence.resource,
@@ -163,6 +185,8 @@ async fn run_on(cluster: &mut Cluster, diary: &mut Diary, plan: Plan) -> Result<
         failures,
     };
     outcome.demand_steadiness();
+    let missing = missing(&outcome).into_iter().map(Failure::at_no_time);
+    outcome.failures.extend(missing);
     Ok(outcome)
 }
 
@@ -193,6 +217,7 @@ struct Shaking<'a> {
     client: Client,
     watch: Watch,
     bounds: Bounds,
+    starts: Starts,
     begun: Instant,
     done: Vec<Done>,
     failures: Vec<Failure>,
@@ -208,6 +233,7 @@ impl Shaking<'_> {
                 continue;
             }
             let one = self.do_strike(it).await;
+            self.demand_old_lives(it).await;
             self.diary.say(&format!(
                 "{:>7.1} {:<44} until {:>7.1}, recovered in {:.2} s {}",
                 one.from.as_secs_f64(),
@@ -264,6 +290,19 @@ impl Shaking<'_> {
         let mended = self.begun.elapsed();
         let recovered = self.demand_recovery(it).await;
         Done { fault: it.fault.clone(), from, mended, recovered, remark, was_done }
+    }
+
+    /// Demands that nobody has ended whom the strike does not end.
+    async fn demand_old_lives(&mut self, it: &Strike) {
+        match Starts::look(self.cluster).await {
+            Ok(later) => {
+                for anew in self.starts.unexplained(&later, &it.fault) {
+                    self.fail(anew);
+                }
+                self.starts = later;
+            }
+            Err(why) => self.fail(format!("when servers have started is not known: {why:#}")),
+        }
     }
 
     async fn heal(&mut self, it: &Strike) {
