@@ -39,6 +39,14 @@ impl Recorder {
         Self { names: self.names.clone(), ids: self.ids.clone(), records }
     }
 
+    /// Adds the notes of another process.
+    pub fn extend(&mut self, history: &History) {
+        for record in &history.records {
+            let lock = self.lock(&history.name(record.lock));
+            self.push(Record { lock, ..*record });
+        }
+    }
+
     pub(crate) fn records(&self) -> &[Record] {
         &self.records
     }

@@ -8,6 +8,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use sharklock_tests::chaos::cluster::Parts;
 use sharklock_tests::chaos::fault::{Kind, Topology};
+use sharklock_tests::chaos::keep::Life;
 use sharklock_tests::chaos::load::{Load, Work};
 use sharklock_tests::chaos::plan::Plan;
 use sharklock_tests::chaos::{clients, resource, run, shell};
@@ -60,6 +61,8 @@ enum Command {
         #[arg(long)]
         out: PathBuf,
     },
+    /// One life of a client that keeps a lock beyond its process
+    Keep(Life),
     /// The resource of slow holders, in its container
     Resource {
         /// Where its summary goes
@@ -138,6 +141,7 @@ async fn obey(command: Command) -> Result<ExitCode> {
             let load = Load { work, clients, groups, label, first_session, pause, out };
             load.run(until_terminated()).await?;
         }
+        Command::Keep(life) => life.live().await?,
         Command::Resource { out } => resource::serve(&out, until_terminated()).await?,
         Command::Shell { label, out } => shell::run(&label, &out, until_terminated()).await?,
     }

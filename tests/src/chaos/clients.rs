@@ -14,7 +14,7 @@ use super::program::run;
 /// machine that may be busy. Docker kills what has not ended by then.
 const STOP_SECONDS: &str = "180";
 /// Processes of clients: name, work, clients, pause between cycles in ms.
-const LOADS: [(&str, &str, &str, &str); 7] = [
+const LOADS: [(&str, &str, &str, &str); 8] = [
     ("own-1", "own", "16", "60"),
     ("own-2", "own", "16", "60"),
     ("hot-1", "hot", "16", "60"),
@@ -22,6 +22,8 @@ const LOADS: [(&str, &str, &str, &str); 7] = [
     ("shared-1", "shared", "16", "60"),
     ("agreed-1", "conditions", "16", "40"),
     ("hot-2", "hot", "8", "60"),
+    // Each cycle is a process, and waits for the end of a lease where the one before was killed.
+    ("kept-1", "reclaim", "6", "500"),
 ];
 /// Processes of shells that count.
 pub const SHELLS: [&str; 2] = ["shell-1", "shell-2"];

@@ -12,12 +12,13 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use rand::Rng as _;
 use sharklock_client::{AcquireError, Client};
-use sharklock_history::{Journal, Recorder};
+use sharklock_history::{End, Journal, Recorder, What};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
+use super::keep::{Life, one_life, state_file};
 use super::lapses;
 use super::names::inside;
 use super::resource::Resource;
@@ -36,6 +37,17 @@ pub const SESSIONS_EACH: u32 = 1_000;
 /// Between two looks at the ranges, and how long one may take.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 const LOOK_MAX: Duration = Duration::from_secs(2);
+/// A wait ends within so much of its time (docs/SEMANTICS.md), and a machine with twenty busy processes may
+/// take so long to notice.
+const WAIT_ENDS_WITHIN: Duration = Duration::from_millis(100);
+const BUSY_MACHINE: Duration = Duration::from_millis(500);
+/// Of so many cycles with a hot lock, one looks at its token.
+const LOOK_EVERY_CYCLES: u32 = 8;
+/// Between two looks of a waiter at its place in the queue.
+const PLACE_EVERY: Duration = Duration::from_millis(10);
+/// Lives are labelled from here on, so many for each client.
+const LIVES_SESSIONS: u32 = 100_000_000;
+const LIVES_EACH: u32 = 10_000;
 /// Permits of a semaphore.
 const PERMITS: u16 = 4;
 
@@ -54,6 +66,8 @@ pub enum Work {
     Conditions,
     /// Holds that last, and a resource that checks tokens.
     Slow,
+    /// Holds that outlive the process of their client, and are taken back by its next life.
+    Reclaim,
 }
 
 /// A process of clients.
@@ -252,40 +266,122 @@ impl Worker {
             }
             Work::Hot => {
                 let want = Want::exclusive(&format!("g{group}/hot"));
-                self.hold(&want.ttl(LEASE).within(PATIENCE)).await
+                let want = want.ttl(LEASE).within(PATIENCE);
+                match cycle % LOOK_EVERY_CYCLES {
+                    0 => self.hold_and_look(&want).await,
+                    _ => self.hold(&want).await,
+                }
             }
             Work::Queue => self.queue(group).await,
             Work::Shared => self.share(group, cycle).await,
             Work::Conditions => self.conditions(group, cycle).await,
             Work::Slow => self.slow(group).await,
+            Work::Reclaim => self.reclaim(group, cycle).await,
         }
     }
 
     async fn hold(&mut self, want: &Want) -> Result<(), AcquireError> {
-        let held = self.witness.acquire(want).await?;
+        let held = self.acquire(want).await?;
         // The history has what came of it.
         let _ = self.witness.release(held).await;
         Ok(())
+    }
+
+    /// Holds, and asks for the token while it is live and when it is not.
+    async fn hold_and_look(&mut self, want: &Want) -> Result<(), AcquireError> {
+        let held = self.acquire(want).await?;
+        let token = held.token();
+        let _ = self.witness.try_look(&want.name, token).await;
+        let _ = self.witness.release(held).await;
+        let _ = self.witness.try_look(&want.name, token).await;
+        Ok(())
+    }
+
+    /// Acquires, and demands that the wait ends in time, whatever the cluster does.
+    async fn acquire(&mut self, want: &Want) -> Result<Held, AcquireError> {
+        let begun = Instant::now();
+        let result = self.witness.acquire(want).await;
+        self.demand_end(want, begun);
+        result
+    }
+
+    fn demand_end(&mut self, want: &Want, begun: Instant) {
+        let over = begun.elapsed().saturating_sub(want.wait.unwrap_or(Duration::MAX));
+        if over > WAIT_ENDS_WITHIN + BUSY_MACHINE {
+            let long = want.wait.unwrap_or_default().as_millis();
+            self.surprised(format!("a wait of {long} ms for {} ended late by {over:?}", want.name));
+        }
     }
 
     async fn queue(&mut self, group: u32) -> Result<(), AcquireError> {
         let name = format!("g{group}/queue");
         let patience = Duration::from_millis(rand::rng().random_range(1..150));
         let want = Want::exclusive(&name).ttl(LEASE);
-        if rand::rng().random() {
-            return self.hold(&want.within(patience)).await;
+        let way = rand::rng().random_range(0..6);
+        match way {
+            0 => match self.hold(&want.within(Duration::ZERO)).await {
+                // A try is refused while somebody holds or waits.
+                Err(AcquireError::Held { .. }) => Ok(()),
+                other => other,
+            },
+            1 => {
+                let want = want.within(PATIENCE);
+                let held = self.witness.acquire_and_look(&want, PLACE_EVERY).await?;
+                self.hold_a_little(held).await;
+                Ok(())
+            }
+            2 | 3 => self.hold(&want.within(patience)).await,
+            _ => {
+                // Whoever drops an acquisition withdraws it, wherever it is by then.
+                let want = want.within(PATIENCE);
+                match timeout(patience, self.witness.acquire(&want)).await {
+                    Ok(result) => {
+                        self.hold_a_little(result?).await;
+                        Ok(())
+                    }
+                    Err(_withdrawn) => Ok(()),
+                }
+            }
         }
-        // Whoever drops an acquisition withdraws it, wherever it is by then.
-        let want = want.within(PATIENCE);
-        match timeout(patience, self.witness.acquire(&want)).await {
-            Ok(Ok(held)) => {
-                let long = rand::rng().random_range(0..5);
-                sleep(Duration::from_millis(long)).await;
+    }
+
+    async fn hold_a_little(&mut self, held: Held) {
+        let long = rand::rng().random_range(0..5);
+        sleep(Duration::from_millis(long)).await;
+        let _ = self.witness.release(held).await;
+    }
+
+    /// One life of a client of its own name. What it kept is refused to others until its next life.
+    async fn reclaim(&mut self, group: u32, cycle: u32) -> Result<(), AcquireError> {
+        let Load { label, first_session, .. } = &*self.load;
+        let name = format!("g{group}/kept-{label}-{}", self.number);
+        let first = LIVES_SESSIONS + first_session * LIVES_EACH;
+        let session = first + self.number * LIVES_EACH + cycle % LIVES_EACH;
+        let life = Life { state_file: state_file(label, self.number), name, session };
+        match one_life(&life).await {
+            Ok(history) => {
+                let is_kept = history.records.iter().any(|it| is_open(&it.what));
+                self.witness.add_notes(&history);
+                if is_kept {
+                    self.demand_refusal(&life.name).await?;
+                }
+            }
+            Err(why) => self.surprised(format!("a life of {}: {why:#}", life.name)),
+        }
+        Ok(())
+    }
+
+    /// A try for what is kept. Its lease may have ended: it stays all the same.
+    async fn demand_refusal(&mut self, name: &str) -> Result<(), AcquireError> {
+        let want = Want::exclusive(name).ttl(LEASE).within(Duration::ZERO);
+        match self.witness.acquire(&want).await {
+            Ok(held) => {
+                self.surprised(format!("{name} was kept, and granted to another"));
                 let _ = self.witness.release(held).await;
                 Ok(())
             }
-            Ok(Err(error)) => Err(error),
-            Err(_withdrawn) => Ok(()),
+            Err(AcquireError::Held { .. }) => Ok(()),
+            Err(error) => Err(error),
         }
     }
 
@@ -296,7 +392,7 @@ impl Worker {
             1 | 2 => Want::shared(&shared),
             _ => Want::permits(&permits, rand::rng().random_range(1..=PERMITS), PERMITS),
         };
-        let held = self.witness.acquire(&want.ttl(LEASE).within(PATIENCE)).await?;
+        let held = self.acquire(&want.ttl(LEASE).within(PATIENCE)).await?;
         let long = rand::rng().random_range(0..10);
         sleep(Duration::from_millis(long)).await;
         let _ = self.witness.release(held).await;
@@ -356,6 +452,10 @@ impl Worker {
         let _ = self.witness.release(held).await;
         Ok(())
     }
+}
+
+fn is_open(what: &What) -> bool {
+    matches!(what, What::Granted(hold) if hold.end == End::Open)
 }
 
 async fn work_on(resource: &mut Resource, name: &str, held: &mut Held) -> Result<()> {

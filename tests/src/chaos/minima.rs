@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::fault::Kind;
 use super::report::Outcome;
 
-/// Grants of each process of clients, for each second of the run.
-const GRANTS_PER_SECOND: u64 = 1;
+/// Grants of each process of clients, for each minute of the run.
+const GRANTS_PER_MINUTE: u64 = 20;
 /// A kind of fault that was planned so often is to have been done at least once.
 const OFTEN: usize = 3;
 /// From this length on a run is to show what issue 15 asks for.
@@ -21,7 +21,7 @@ const RANGES: usize = super::run::GROUPS as usize;
 pub fn missing(outcome: &Outcome) -> Vec<String> {
     let mut missing = Vec::new();
     for (label, grants) in &outcome.grants {
-        let least = outcome.plan.length.as_secs() * GRANTS_PER_SECOND;
+        let least = outcome.plan.length.as_secs() * GRANTS_PER_MINUTE / 60;
         if *grants < least {
             missing.push(format!("{label} had {grants} grants, and not {least}"));
         }

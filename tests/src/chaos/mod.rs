@@ -11,6 +11,7 @@ pub mod diary;
 pub mod effect;
 pub mod evidence;
 pub mod fault;
+pub mod keep;
 pub mod lapses;
 pub mod load;
 pub mod mend;
