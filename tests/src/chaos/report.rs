@@ -148,6 +148,7 @@ impl Outcome {
         let _ = self.write_failures(&mut text);
         let _ = self.write_ranges(&mut text);
         let _ = self.write_strikes(&mut text);
+        let _ = self.write_leaders(&mut text);
         text
     }
 
@@ -248,16 +249,29 @@ impl Outcome {
         writeln!(to)
     }
 
+    fn write_leaders(&self, to: &mut String) -> std::fmt::Result {
+        writeln!(to, "\n## Leaders\n")?;
+        writeln!(to, "As seen every half a second; the first of each range led it then.\n")?;
+        writeln!(to, "| at | range | led by |\n|---|---|---|")?;
+        for it in &self.leaders {
+            let at = Duration::from_nanos(it.at.saturating_sub(self.begin)).as_secs_f64();
+            let leader = if it.leader.is_empty() { "nobody" } else { &it.leader };
+            writeln!(to, "| {at:.1} | {} | {leader} |", it.range)?;
+        }
+        Ok(())
+    }
+
     fn write_strikes(&self, to: &mut String) -> std::fmt::Result {
         writeln!(to, "## Faults\n")?;
-        writeln!(to, "| from | until | fault | recovered in | |\n|---|---|---|---|---|")?;
-        for it in &self.done {
+        writeln!(to, "The picture has their numbers.\n")?;
+        writeln!(to, "| | from | until | fault | recovered in | |\n|---|---|---|---|---|---|")?;
+        for (number, it) in (1..).zip(&self.done) {
             let (from, until) = (it.from.as_secs_f64(), it.mended.as_secs_f64());
             let recovered = it.recovered.as_secs_f64();
             let remark = it.remark.replace(['|', '\n'], " ");
             writeln!(
                 to,
-                "| {from:.1} | {until:.1} | {} | {recovered:.2} s | {remark} |",
+                "| {number} | {from:.1} | {until:.1} | {} | {recovered:.2} s | {remark} |",
                 it.fault
             )?;
         }
@@ -308,7 +322,7 @@ mod tests {
                 ranges: vec![range(1, "", counts), range(2, "g1/", vec![3; 60 * SECOND])],
                 operations: 3_600,
             },
-            leaders: Vec::new(),
+            leaders: vec![LeaderChange { at: 3_000_000_077, range: 2, leader: String::new() }],
             begin: 77,
             began_at: SystemTime::UNIX_EPOCH + secs(1_000_000_000),
             grants: BTreeMap::from([("own-1".to_owned(), 20), ("hot-1".to_owned(), 21)]),
@@ -345,8 +359,10 @@ mod tests {
         assert_eq!(missing(&outcome), Vec::<String>::new());
         let text = outcome.markdown("report.svg");
         assert!(text.contains("all promises were kept") && text.contains("| 3600 |"), "{text}");
-        assert!(text.contains("| 20.0 | 23.0 | kill-all data-2 | 1.00 s | a   b |"), "{text}");
+        assert!(text.contains("| 1 | 20.0 | 23.0 | kill-all data-2 | 1.00 s | a   b |"), "{text}");
+        assert!(text.contains("| 3.0 | 2 | nobody |"), "{text}");
         let picture = svg::draw(&outcome);
+        assert!(picture.contains(">1</text>"), "the fault has its number");
         assert_eq!(picture.matches("<title>kill-all data-2</title>").count(), 1);
         assert!(picture.starts_with("<svg ") && picture.ends_with("</svg>\n"));
     }

@@ -80,6 +80,7 @@ pub async fn run_plan(
     let panics = panics(&dir.join("logs")).unwrap_or_else(|why| vec![format!("{why:#}")]);
     outcome.failures.extend(left.into_iter().chain(panics).map(Failure::at_no_time));
     let report = dir.join("report");
+    fs::write(dir.join("slots.csv"), outcome.timeline.csv())?;
     fs::write(report.with_extension("svg"), svg::draw(&outcome))?;
     fs::write(report.with_extension("md"), outcome.markdown("report.svg"))?;
     Ok(outcome)

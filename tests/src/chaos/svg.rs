@@ -35,7 +35,7 @@ pub fn draw(outcome: &Outcome) -> String {
         outcome.done.len()
     );
     let bottom = height - 30.0;
-    for it in &outcome.done {
+    for (number, it) in (1..).zip(&outcome.done) {
         let (from, to) = (x(it.from), x(it.mended));
         let colour = match it.fault.kind.breadth() {
             Breadth::One => "#e0a800",
@@ -51,6 +51,9 @@ pub fn draw(outcome: &Outcome) -> String {
             escaped(&it.fault.to_string()),
             bottom - 56.0
         );
+        // Two rows, so that neighbours can be told apart: the number stands in the table of the report.
+        let row = if number % 2 == 0 { 36 } else { 46 };
+        let _ = writeln!(svg, "<text x=\"{from:.1}\" y=\"{row}\" font-size=\"6\">{number}</text>");
     }
     let mut top = 40.0 + BARS_HEIGHT;
     row(&mut svg, "all", &outcome.timeline.total, top, TOTAL_HEIGHT - 8.0);

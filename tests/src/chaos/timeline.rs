@@ -89,6 +89,21 @@ impl Timeline {
     }
 }
 
+impl Timeline {
+    /// All slots as comma-separated values: the second at which one begins, all operations, and those of each
+    /// range. A picture of an hour averages many of them.
+    pub fn csv(&self) -> String {
+        let names = self.ranges.iter().map(|it| format!(",{}", it.range));
+        let mut csv = format!("second,all{}\n", names.collect::<String>());
+        for (slot, total) in self.total.iter().enumerate() {
+            let counts = self.ranges.iter().map(|it| format!(",{}", it.counts[slot]));
+            let counts: String = counts.collect();
+            csv.push_str(&format!("{}.{},{total}{counts}\n", slot / 10, slot % 10));
+        }
+        csv
+    }
+}
+
 impl RangeLine {
     /// How it is called in reports.
     pub fn name(&self) -> String {
@@ -186,6 +201,7 @@ mod tests {
         assert_eq!(timeline.ranges[0].counts, [2, 0, 2, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(timeline.ranges[1].counts, [0, 0, 0, 0, 0, 0, 0, 0, 0, 2]);
         assert_eq!(timeline.total, [2, 2, 2, 0, 0, 0, 0, 0, 0, 2]);
+        assert!(timeline.csv().starts_with("second,all,1,2\n0.0,2,2,0\n0.1,2,0,0\n0.2,2,2,0\n"));
     }
 
     #[test]
