@@ -109,6 +109,7 @@ down() {
 case ${1:-} in
   up) up ;;
   down) down ;;
-  ps) scripts/docker.sh && compose ps ;;
+  # Those that have ended, too: Compose 2 hides them.
+  ps) scripts/docker.sh && compose ps --all ;;
   *) say 'compose-cluster.sh up|down|ps' && exit 2 ;;
 esac

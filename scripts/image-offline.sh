@@ -5,6 +5,8 @@
 # deploy/docker/Dockerfile says of its runtime.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# The image's user is another than this one, and is to read what goes in.
+umask 022
 
 say() { printf 'image: %s\n' "$*" >&2; }
 binary=${1:?image-offline.sh BINARY [TAG]}

@@ -70,8 +70,11 @@ scripts/with-dev-server.sh "$SHARKLOCK_BIN" \
 
 step 'chaos on containers'
 if [ -n "${SHARKLOCK_TEST_CONTAINERS:-}" ]; then
-  # Three minutes of a plan of its own; it ends by itself, and after ten at the latest.
-  timeout --signal TERM --kill-after 60 600 scripts/chaos-compose.sh 3 "${SHARKLOCK_TEST_CHAOS_SEED:-15}"
+  # Three minutes of the commit's own plan, so that every commit strikes otherwise and the same commit does
+  # not; it ends by itself, and after ten at the latest.
+  seed=${SHARKLOCK_TEST_CHAOS_SEED:-$((16#$(git rev-parse --short=7 HEAD | cut -c 1-7)))}
+  echo "scripts/chaos-compose.sh 3 $seed"
+  timeout --signal TERM --kill-after 60 600 scripts/chaos-compose.sh 3 "$seed"
 else
   echo 'left out, as are the tests of containers: SHARKLOCK_TEST_CONTAINERS=1 runs them, and installs and starts Docker'
 fi

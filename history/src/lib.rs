@@ -9,12 +9,14 @@
 //! A call whose outcome is not known may have happened: it excuses nothing and accuses nobody.
 
 mod check;
+mod journal;
 mod oracle;
 mod record;
 mod recorder;
 mod text;
 
 pub use check::{Counts, Kind, Report, Violation, check};
+pub use journal::Journal;
 pub use oracle::{FencingOracle, OracleFault, StaleToken, Versioned};
 pub use record::{End, Hold, LockId, Mode, Position, Record, What};
 pub use recorder::{History, Recorder};

@@ -33,6 +33,28 @@ impl Recorder {
         self.records.push(record);
     }
 
+    /// Takes the notes out, for a [`Journal`](crate::Journal). Locks keep their numbers here.
+    pub fn take(&mut self) -> Self {
+        let records = std::mem::take(&mut self.records);
+        Self { names: self.names.clone(), ids: self.ids.clone(), records }
+    }
+
+    /// Adds the notes of another process.
+    pub fn extend(&mut self, history: &History) {
+        for record in &history.records {
+            let lock = self.lock(&history.name(record.lock));
+            self.push(Record { lock, ..*record });
+        }
+    }
+
+    pub(crate) fn records(&self) -> &[Record] {
+        &self.records
+    }
+
+    pub(crate) fn name(&self, lock: LockId) -> &str {
+        &self.names[lock.0 as usize]
+    }
+
     /// How many calls are noted.
     pub fn len(&self) -> usize {
         self.records.len()

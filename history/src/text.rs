@@ -1,7 +1,8 @@
 //! Histories as text, so that they can be archived and judged again by a better judge.
 //!
-//! One flat JSON object per line: first the format, then the locks' names, then the records. It is
-//! written and read here by hand, since this crate uses nothing but `std`.
+//! One flat JSON object per line: first the format, then the locks' names and the records; a name
+//! comes before the first record with its lock. It is written and read here by hand, since this
+//! crate uses nothing but `std`.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
@@ -15,17 +16,28 @@ const FORMAT: u64 = 1;
 
 /// Writes a history.
 pub fn write(history: &History, to: &mut impl Write) -> io::Result<()> {
-    writeln!(to, "{{\"sharklock_history\":{FORMAT}}}")?;
+    writeln!(to, "{}", format_line())?;
     for (lock, name) in history.names.iter().enumerate() {
-        writeln!(to, "{{\"lock\":{lock},\"name\":{}}}", quoted(name))?;
+        writeln!(to, "{}", name_line(lock, name))?;
     }
     for record in &history.records {
-        writeln!(to, "{}", line(record))?;
+        writeln!(to, "{}", record_line(record))?;
     }
     Ok(())
 }
 
-fn line(record: &Record) -> String {
+/// The first line.
+pub(crate) fn format_line() -> String {
+    format!("{{\"sharklock_history\":{FORMAT}}}")
+}
+
+/// The line of a lock, which comes before its records and after the locks with smaller numbers.
+pub(crate) fn name_line(lock: usize, name: &str) -> String {
+    format!("{{\"lock\":{lock},\"name\":{}}}", quoted(name))
+}
+
+/// The line of a record.
+pub(crate) fn record_line(record: &Record) -> String {
     let Record { lock, session, acquisition, invoked, returned, position, what } = record;
     let Position { range, version, applied_index } = position;
     let mut line = format!(

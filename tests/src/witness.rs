@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use sharklock_client::{
-    AcquireError, Client, Guard, Holder, LockBuilder, LostReason, Position as Seen, ReleaseError,
+    AcquireError, CallError, Client, Guard, Holder, LockBuilder, LostReason, Position as Seen,
+    ReleaseError,
 };
 use sharklock_history::{
     End, FencingOracle, History, Hold, LockId, Mode, Position, Record, Recorder, Report, What,
@@ -162,29 +163,24 @@ impl Witness {
         reenter: u64,
     ) -> Result<Held, AcquireError> {
         let lock = self.recorder.lock(&want.name);
-        let invoked = now();
+        let (session, invoked) = (self.session, now());
+        let mut waiting =
+            Waiting { recorder: &mut self.recorder, lock, session, invoked, reenter, ended: false };
         let result = builder.acquire().await;
+        waiting.ended = true;
+        drop(waiting);
         let returned = now();
-        let record = |acquisition, position, what| {
-            let session = self.session;
-            Record { lock, session, acquisition, invoked, returned, position, what }
+        let record = |acquisition, position, what| Record {
+            lock,
+            session,
+            acquisition,
+            invoked,
+            returned,
+            position,
+            what,
         };
         match result {
-            Ok(guard) => {
-                let hold = Hold {
-                    token: guard.token().as_u64(),
-                    fence_floor: guard.fence_floor().as_u64(),
-                    valid_until: nanos(guard.valid_until()),
-                    end_invoked: 0,
-                    end_returned: 0,
-                    mode: want.mode,
-                    reentered: reenter != 0,
-                    end: End::Open,
-                };
-                let position = position(guard.position());
-                let record = record(guard.acquisition().0, position, What::Granted(hold));
-                Ok(Held { guard, record, hold })
-            }
+            Ok(guard) => Ok(self.held(guard, want, invoked, reenter != 0)),
             Err(error) => {
                 let what = match &error {
                     AcquireError::Held { holders, .. } => What::Refused { holder: first(holders) },
@@ -196,6 +192,64 @@ impl Witness {
                 Err(error)
             }
         }
+    }
+
+    /// Counts a guard as granted by a call made at `invoked` and answered now: a hold that was taken back.
+    pub fn adopt(&mut self, guard: Guard, want: &Want, invoked: u64) -> Held {
+        self.held(guard, want, invoked, false)
+    }
+
+    fn held(&mut self, guard: Guard, want: &Want, invoked: u64, reentered: bool) -> Held {
+        let hold = Hold {
+            token: guard.token().as_u64(),
+            fence_floor: guard.fence_floor().as_u64(),
+            valid_until: nanos(guard.valid_until()),
+            end_invoked: 0,
+            end_returned: 0,
+            mode: want.mode,
+            reentered,
+            end: End::Open,
+        };
+        let (lock, session) = (self.recorder.lock(&want.name), self.session);
+        let (acquisition, returned) = (guard.acquisition().0, now());
+        let (position, what) = (position(guard.position()), What::Granted(hold));
+        let record = Record { lock, session, acquisition, invoked, returned, position, what };
+        Held { guard, record, hold }
+    }
+
+    /// Acquires, asks every `every` for the place in the queue meanwhile, and notes all that it was told of
+    /// it once the lock is granted.
+    ///
+    /// # Errors
+    /// The client's.
+    pub async fn acquire_and_look(
+        &mut self,
+        want: &Want,
+        every: Duration,
+    ) -> Result<Held, AcquireError> {
+        let (client, mut told) = (self.client.clone(), Vec::new());
+        let result = {
+            let looking = async {
+                loop {
+                    tokio::time::sleep(every).await;
+                    told.extend(place_in_queue(&client, &want.name).await);
+                }
+            };
+            tokio::select! {
+                result = self.acquire(want) => result,
+                () = looking => unreachable!("it looks for ever"),
+            }
+        };
+        if let Ok(held) = &result {
+            for (acquisition, (invoked, returned), position, place) in told {
+                if acquisition == held.record.acquisition {
+                    let what = What::Queued { place };
+                    let record = Record { invoked, returned, position, what, ..held.record };
+                    self.recorder.push(record);
+                }
+            }
+        }
+        result
     }
 
     /// Releases, and notes what came of it.
@@ -257,25 +311,77 @@ impl Witness {
     /// # Panics
     /// When the call fails.
     pub async fn look(&mut self, name: &str, token: u64) -> bool {
+        self.try_look(name, token).await.expect("a look succeeds")
+    }
+
+    /// The same where the cluster may be out of reach: then there is nothing to note.
+    ///
+    /// # Errors
+    /// The client's.
+    pub async fn try_look(&mut self, name: &str, token: u64) -> Result<bool, CallError> {
         let lock = self.recorder.lock(name);
         let invoked = now();
         let fencing = sharklock_client::FencingToken::from_u64(token);
-        let seen = self.client.check_token(name, fencing).await.expect("a look succeeds");
+        let seen = self.client.check_token(name, fencing).await?;
         let what = What::Looked { token, live: seen.live };
         let (session, returned, position) = (self.session, now(), position(seen.position));
         let record = Record { lock, session, acquisition: 0, invoked, returned, position, what };
         self.recorder.push(record);
-        seen.live
+        Ok(seen.live)
     }
 
     fn push(&mut self, record: Record, hold: Hold) {
         self.recorder.push(Record { what: What::Granted(hold), ..record });
     }
 
+    /// Adds what another process has seen.
+    pub fn add_notes(&mut self, history: &History) {
+        self.recorder.extend(history);
+    }
+
+    /// The notes so far, for a journal. Holds that are out are noted later.
+    pub fn take_notes(&mut self) -> Recorder {
+        self.recorder.take()
+    }
+
     /// The notes, for the verdict.
     pub fn into_recorder(self) -> Recorder {
         self.recorder
     }
+}
+
+/// An acquisition without an answer. Whoever drops it withdraws it, and will not know what came of it.
+struct Waiting<'a> {
+    recorder: &'a mut Recorder,
+    lock: LockId,
+    session: u32,
+    invoked: u64,
+    reenter: u64,
+    ended: bool,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
+        let Self { lock, session, invoked, reenter, .. } = *self;
+        let (acquisition, returned) = (0, now());
+        let (position, what) = (Position::UNKNOWN, What::Unknown { reenter });
+        let record = Record { lock, session, acquisition, invoked, returned, position, what };
+        self.recorder.push(record);
+    }
+}
+
+/// What a look at the queue shows of the client's own acquisition: its number, the times of the look, the
+/// position of the answer, and the place, 1 being next.
+async fn place_in_queue(client: &Client, name: &str) -> Option<(u64, (u64, u64), Position, u32)> {
+    let invoked = now();
+    let seen = client.get_lock(name).await.ok()?;
+    let waiters = seen.lock?.waiters;
+    let at = waiters.iter().position(|it| it.session == client.session_handle())?;
+    let place = u32::try_from(at + 1).ok()?;
+    Some((waiters[at].acquisition.0, (invoked, now()), position(seen.position), place))
 }
 
 fn end_of(reason: &LostReason) -> End {

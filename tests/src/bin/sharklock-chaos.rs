@@ -8,9 +8,10 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use sharklock_tests::chaos::cluster::Parts;
 use sharklock_tests::chaos::fault::{Kind, Topology};
+use sharklock_tests::chaos::keep::Life;
 use sharklock_tests::chaos::load::{Load, Work};
 use sharklock_tests::chaos::plan::Plan;
-use sharklock_tests::chaos::{resource, run, shell};
+use sharklock_tests::chaos::{clients, resource, run, shell};
 
 /// Strikes a cluster of containers by a plan, and judges what its clients saw
 #[derive(Debug, Parser)]
@@ -60,6 +61,8 @@ enum Command {
         #[arg(long)]
         out: PathBuf,
     },
+    /// One life of a client that keeps a lock beyond its process
+    Keep(Life),
     /// The resource of slow holders, in its container
     Resource {
         /// Where its summary goes
@@ -129,7 +132,7 @@ async fn obey(command: Command) -> Result<ExitCode> {
     match command {
         Command::Run(args) => return run_chaos(args).await,
         Command::Plan { seed, minutes, only } => {
-            let kinds = chosen(&only, |_| true)?;
+            let kinds = chosen(&only)?;
             let length = Duration::from_secs(60 * minutes);
             print!("{}", run::told(&Plan::draw(seed, length, &Topology::of_compose(), &kinds)));
         }
@@ -138,6 +141,7 @@ async fn obey(command: Command) -> Result<ExitCode> {
             let load = Load { work, clients, groups, label, first_session, pause, out };
             load.run(until_terminated()).await?;
         }
+        Command::Keep(life) => life.live().await?,
         Command::Resource { out } => resource::serve(&out, until_terminated()).await?,
         Command::Shell { label, out } => shell::run(&label, &out, until_terminated()).await?,
     }
@@ -145,31 +149,24 @@ async fn obey(command: Command) -> Result<ExitCode> {
 }
 
 async fn until_terminated() {
-    run::terminated().await.expect("SIGTERM can be caught");
+    clients::terminated().await.expect("SIGTERM can be caught");
 }
 
-/// The kinds that are asked for, of those that this machine can do.
-fn chosen(only: &[String], can: impl Fn(Kind) -> bool) -> Result<Vec<Kind>> {
+/// The kinds that are asked for.
+fn chosen(only: &[String]) -> Result<Vec<Kind>> {
     let known = |name: &String| Kind::BAG.iter().any(|(kind, _)| kind.name() == *name);
     if let Some(unknown) = only.iter().find(|name| !known(name)) {
         let names: Vec<_> = Kind::BAG.iter().map(|(kind, _)| kind.name()).collect();
         anyhow::bail!("{unknown} is no kind of fault: {}", names.join(", "));
     }
     let kinds = Kind::BAG.iter().map(|(kind, _)| *kind);
-    Ok(kinds
-        .filter(|kind| can(*kind) && (only.is_empty() || only.contains(&kind.name())))
-        .collect())
+    Ok(kinds.filter(|kind| only.is_empty() || only.contains(&kind.name())).collect())
 }
 
 async fn run_chaos(args: RunArgs) -> Result<ExitCode> {
     let builds =
         args.binary.clone().zip(args.other_binary.clone()).map(|(one, other)| [one, other]);
-    let kinds = chosen(&args.only, |kind| match kind {
-        Kind::SlowDisk | Kind::SyncError => args.sync_shim.is_some(),
-        Kind::Clock => args.faketime.is_some(),
-        Kind::RollingChange => builds.is_some(),
-        _ => true,
-    })?;
+    let kinds = chosen(&args.only)?;
     let parts = Parts {
         project: "sharklock-chaos".to_owned(),
         image: args.image,

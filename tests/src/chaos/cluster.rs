@@ -7,12 +7,14 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use tokio::process::Command;
 use tokio::time::{Instant, sleep};
 
 use super::fault::{Service, Topology};
-use super::program::{finish, run};
+use super::overlay::MEMORY;
+use super::program::{MachineFault, finish, run};
+use super::small_disk;
 
 /// A start of all containers on a busy machine.
 const START_MAX: Duration = Duration::from_secs(120);
@@ -20,9 +22,6 @@ const START_MAX: Duration = Duration::from_secs(120);
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// A stop hands over leaderships, and takes 25 s at most.
 const STOP_SECONDS: &str = "30";
-/// The disk of the data server that may be full, in its own file system: above what a server keeps free
-/// for snapshots.
-const SMALL_DISK: &str = "size=600m";
 
 /// What a run is made of.
 #[derive(Clone, Debug)]
@@ -57,18 +56,16 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts all servers, and waits until they are ready.
-    pub async fn up(parts: Parts, topology: Topology) -> Result<Self> {
+    /// None of it runs yet.
+    pub async fn new(parts: Parts, topology: Topology) -> Self {
         let has_compose_v2 = run("docker", ["compose", "version"]).await.is_ok();
-        let mut cluster =
-            Self { parts, topology, has_compose_v2, containers: BTreeMap::new(), started: 0 };
-        cluster.down().await?;
-        if let Err(why) = cluster.start_servers().await {
-            cluster.keep_logs().await?;
-            cluster.down().await?;
-            return Err(why);
-        }
-        Ok(cluster)
+        Self { parts, topology, has_compose_v2, containers: BTreeMap::new(), started: 0 }
+    }
+
+    /// Removes what a run before has left, starts all servers, and waits until they are ready.
+    pub async fn up(&mut self) -> Result<()> {
+        self.down().await?;
+        self.start_servers().await
     }
 
     async fn start_servers(&mut self) -> Result<()> {
@@ -86,8 +83,15 @@ impl Cluster {
         Ok(())
     }
 
-    /// Ends and removes everything that bears the project's name.
+    /// Ends and removes everything that bears the project's name, this run's and any other's.
     pub async fn down(&self) -> Result<()> {
+        let removed = self.remove_all().await;
+        // Containers that could not be removed are no reason to leave the disks.
+        let unmounted = small_disk::unmount_all(&self.parts.project).await;
+        removed.and(unmounted)
+    }
+
+    async fn remove_all(&self) -> Result<()> {
         let own = format!("label=sharklock.chaos={}", self.parts.project);
         for filter in [own, self.project_filter()] {
             let ids = self.ids("ps", &["--all", "--filter", &filter]).await?;
@@ -100,11 +104,6 @@ impl Cluster {
             for name in self.listed(what, &["ls"]).await? {
                 run("docker", [what, "rm", &name]).await?;
             }
-        }
-        let disk = self.small_disk();
-        if disk.exists() {
-            // It is no mount point where the run before ended in order.
-            let _ = run("umount", [&disk]).await;
         }
         Ok(())
     }
@@ -137,72 +136,6 @@ impl Cluster {
     /// The directory that a container sees as `/chaos`.
     pub fn orders_of(&self, service: &Service) -> PathBuf {
         self.parts.dir.join("orders").join(&service.0)
-    }
-
-    async fn prepare(&self) -> Result<()> {
-        let disk = self.small_disk();
-        std::fs::create_dir_all(disk.join("data"))?;
-        run("mount", ["-t", "tmpfs", "-o", SMALL_DISK, "tmpfs", &disk.to_string_lossy()]).await?;
-        std::fs::create_dir_all(disk.join("data"))?;
-        run("chown", ["7700:7700", &disk.join("data").to_string_lossy()]).await?;
-        for service in self.topology.servers() {
-            let orders = self.orders_of(&service);
-            std::fs::create_dir_all(&orders)?;
-            std::fs::write(orders.join("sync"), "")?;
-            std::fs::write(orders.join("faketime"), "+0")?;
-            let libraries =
-                [(&self.parts.sync_shim, "sync.so"), (&self.parts.faketime, "faketime.so")];
-            for (library, name) in libraries {
-                if let Some(library) = library {
-                    std::fs::copy(library, orders.join(name))?;
-                }
-            }
-            if let Some([build, _]) = &self.parts.builds {
-                std::fs::copy(build, orders.join("sharklock"))?;
-            }
-        }
-        std::fs::write(self.parts.dir.join("compose.chaos.yaml"), self.overlay())?;
-        Ok(())
-    }
-
-    /// What faults need of the Compose file: libraries in front of the C library, a small disk, and builds
-    /// that can be exchanged. YAML reads JSON as it is.
-    fn overlay(&self) -> String {
-        let services = self.topology.servers().into_iter().map(|service| {
-            let clock = self.topology.clocks().contains(&service);
-            let preloaded = [
-                self.parts.sync_shim.is_some().then_some("/chaos/sync.so"),
-                (self.parts.faketime.is_some() && clock).then_some("/chaos/faketime.so"),
-            ];
-            let preloaded: Vec<&str> = preloaded.into_iter().flatten().collect();
-            let mut volumes = vec![format!("{}:/chaos:ro", self.orders_of(&service).display())];
-            if service == *Self::on_small_disk(&self.topology) {
-                volumes.push(format!(
-                    "{}:/var/lib/sharklock",
-                    self.small_disk().join("data").display()
-                ));
-            }
-            let mut overlay = serde_json::json!({
-                "volumes": volumes,
-                // A start of a process every five seconds in each would be a load of its own.
-                "healthcheck": { "disable": true },
-                "environment": {
-                    "LD_PRELOAD": preloaded.join(" "),
-                    "SHARKLOCK_SHIM": "/chaos/sync",
-                    "FAKETIME_TIMESTAMP_FILE": "/chaos/faketime",
-                    "FAKETIME_CACHE_DURATION": "1",
-                    "DONT_FAKE_MONOTONIC": "1",
-                },
-            });
-            if self.parts.builds.is_some() {
-                // Without the image's entry point Compose leaves out its command, too.
-                overlay["entrypoint"] = serde_json::json!(["/chaos/sharklock"]);
-                overlay["command"] = serde_json::json!(["server"]);
-            }
-            (service.0, overlay)
-        });
-        let services: serde_json::Map<String, serde_json::Value> = services.collect();
-        serde_json::json!({ "services": services }).to_string()
     }
 
     async fn compose(&self, args: &[&str]) -> Result<String> {
@@ -315,10 +248,17 @@ impl Cluster {
         self.start_server(service, &service.0, environment, settings).await
     }
 
-    /// Removes a container for good.
+    /// Removes a container for good, with its disk; its log stays.
     pub async fn remove(&mut self, service: &Service) -> Result<()> {
+        let id: String = self.container(service).chars().take(12).collect();
+        self.keep_log(service, &format!("{service}-until-removed-{id}")).await?;
+        let format = "{{range .Mounts}}{{if eq .Type \"volume\"}}{{.Name}} {{end}}{{end}}";
+        let volumes = self.inspect(service, format).await?;
         self.docker(&["rm", "--force"], service).await?;
         self.containers.remove(service);
+        for volume in volumes.split_whitespace() {
+            run("docker", ["volume", "rm", volume]).await?;
+        }
         Ok(())
     }
 
@@ -348,7 +288,7 @@ impl Cluster {
             ("--network", format!("{project}_cluster")),
             ("--network-alias", alias.to_owned()),
             ("--label", label),
-            ("--memory", "512m".to_owned()),
+            ("--memory", MEMORY.to_owned()),
             ("--volume", format!("{disk}:/var/lib/sharklock")),
             ("--volume", format!("{}:/chaos:ro", self.orders_of(service).display())),
         ] {
@@ -361,10 +301,15 @@ impl Cluster {
         for variable in kept.chain(set) {
             words.extend(["--env".to_owned(), variable]);
         }
+        let mut rest = vec![self.parts.image.as_str()];
         if self.parts.builds.is_some() {
-            words.extend(["--entrypoint", "/chaos/sharklock"].map(str::to_owned));
+            // `docker run` takes one word, and the rest as arguments.
+            let entrypoint = self.entrypoint(service);
+            words.extend(["--entrypoint", entrypoint[0]].map(str::to_owned));
+            rest.extend(&entrypoint[1..]);
         }
-        words.extend([self.parts.image.clone(), "server".to_owned()]);
+        rest.push("server");
+        words.extend(rest.into_iter().map(str::to_owned));
         let id = run("docker", words).await?;
         self.containers.insert(service.clone(), id.trim().to_owned());
         Ok(())
@@ -386,7 +331,12 @@ impl Cluster {
             "SHARKLOCK_ENDPOINTS=http://gateway-1:7700,http://gateway-2:7700",
             &self.parts.image,
         ];
-        run("docker", [&words[..], args].concat()).await
+        let ran = run("docker", [&words[..], args].concat()).await;
+        ran.map_err(|why| match MachineFault::of(&why).and_then(|fault| fault.code) {
+            // Codes of `docker run` itself; all others are the command's: the cluster has refused.
+            Some(125..=127) | None => why,
+            Some(_) => anyhow!("{why:#}"),
+        })
     }
 
     /// The container of a service.
@@ -419,9 +369,10 @@ impl Cluster {
         address.parse().with_context(|| format!("{service} has the address {address:?}"))
     }
 
-    /// Whether it runs.
+    /// Whether it has a process: one that waits for its next try has none.
     pub async fn runs(&self, service: &Service) -> Result<bool> {
-        Ok(self.inspect(service, "{{.State.Running}}").await? == "true")
+        let status = self.inspect(service, "{{.State.Status}}").await?;
+        Ok(["running", "paused"].contains(&status.as_str()))
     }
 
     /// Kills it as a crash would.
@@ -435,6 +386,10 @@ impl Cluster {
 
     /// Starts it again; nothing where it runs.
     pub async fn start(&self, service: &Service) -> Result<()> {
+        // Docker takes one that waits for its next try for one that runs, and that try may be the last.
+        if self.inspect(service, "{{.State.Status}}").await? == "restarting" {
+            self.docker(&["stop", "--time", "1"], service).await?;
+        }
         self.docker(&["start"], service).await.map(|_| ())
     }
 
@@ -449,14 +404,15 @@ impl Cluster {
         service: &Service,
         args: &[&str],
         input: Option<&str>,
-    ) -> Result<()> {
+    ) -> Result<String> {
         let pid = self.pid(service).await?;
         let mut command = Command::new("nsenter");
         command.args(["--target", &pid, "--net"]).args(args);
-        finish(command, input).await.map(|_| ())
+        finish(command, input).await
     }
 
-    /// Waits until a server says that it is ready.
+    /// Waits until a server says that it is ready. One that ends meanwhile is started again: it may have
+    /// begun when the damage was not mended yet.
     pub async fn until_ready(&self, service: &Service, within: Duration) -> Result<()> {
         let deadline = Instant::now() + within;
         loop {
@@ -467,6 +423,9 @@ impl Cluster {
             if Instant::now() >= deadline {
                 let said = self.docker(&["logs", "--tail", "3"], service).await.unwrap_or_default();
                 bail!("{service} is not ready after {within:?}: {asked:?}\n{said}");
+            }
+            if self.inspect(service, "{{.State.Status}}").await? == "exited" {
+                self.start(service).await?;
             }
             sleep(LOOK_EVERY).await;
         }
@@ -482,14 +441,19 @@ impl Cluster {
 
     /// Keeps the logs of all containers in the directory of the run.
     pub async fn keep_logs(&self) -> Result<()> {
+        for service in self.containers.keys() {
+            self.keep_log(service, &service.0).await?;
+        }
+        Ok(())
+    }
+
+    async fn keep_log(&self, service: &Service, name: &str) -> Result<()> {
         let logs = self.parts.dir.join("logs");
         std::fs::create_dir_all(&logs)?;
-        for (service, id) in &self.containers {
-            let file = std::fs::File::create(logs.join(format!("{service}.log")))?;
-            let mut command = Command::new("docker");
-            command.args(["logs", "--timestamps", id]).stdin(Stdio::null());
-            command.stdout(file.try_clone()?).stderr(file).status().await?;
-        }
+        let file = std::fs::File::create(logs.join(format!("{name}.log")))?;
+        let mut command = Command::new("docker");
+        command.args(["logs", "--timestamps", self.container(service)]).stdin(Stdio::null());
+        command.stdout(file.try_clone()?).stderr(file).status().await?;
         Ok(())
     }
 }

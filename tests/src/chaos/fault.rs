@@ -89,14 +89,18 @@ pub enum Kind {
     Stop,
     /// SIGKILL of all at once.
     KillAll,
+    /// SIGKILL of two masters, or of all.
+    MastersDown,
     /// One container is cut off.
     CutOff,
-    /// Data servers in two halves.
+    /// Masters and data servers in two halves.
     Halves,
-    /// Data servers in a ring: each hears its two neighbours.
+    /// Masters and data servers in a ring: each hears its two neighbours.
     Ring,
-    /// Data servers in two halves, of which one server hears both.
+    /// Masters and data servers in two halves, of which one server hears both.
     Bridge,
+    /// All of a role hear no master, and the masters do not hear them.
+    MastersApart,
     /// A client stands still for longer than its lease.
     PauseClient,
     /// Packets are lost.
@@ -139,15 +143,17 @@ pub enum Kind {
 
 impl Kind {
     /// All, with how often each stands in a bag from which a plan is drawn.
-    pub const BAG: [(Self, usize); 27] = [
+    pub const BAG: [(Self, usize); 29] = [
         (Self::Kill, 4),
         (Self::Pause, 3),
         (Self::Stop, 2),
         (Self::KillAll, 1),
+        (Self::MastersDown, 1),
         (Self::CutOff, 4),
         (Self::Halves, 1),
         (Self::Ring, 1),
         (Self::Bridge, 1),
+        (Self::MastersApart, 2),
         (Self::PauseClient, 2),
         (Self::Lossy, 2),
         (Self::Slow, 2),
@@ -190,7 +196,12 @@ impl Kind {
             | Self::Transfer
             | Self::Drain
             | Self::AddStore => Breadth::None,
-            Self::KillAll | Self::Halves | Self::Ring | Self::Bridge => Breadth::Many,
+            Self::KillAll
+            | Self::MastersDown
+            | Self::MastersApart
+            | Self::Halves
+            | Self::Ring
+            | Self::Bridge => Breadth::Many,
             _ => Breadth::One,
         }
     }
@@ -198,11 +209,25 @@ impl Kind {
     /// Seconds that it lasts, from and to.
     fn lasts(self) -> (f64, f64) {
         match self {
-            Self::Kill | Self::Stop | Self::KillAll => (0.2, 5.0),
+            Self::Kill | Self::Stop | Self::KillAll | Self::MastersDown => (0.2, 5.0),
             Self::PauseClient => (4.0, 7.0),
             Self::Slow | Self::Lossy | Self::SlowDisk => (3.0, 7.0),
             _ => (2.0, 6.0),
         }
+    }
+
+    /// What it takes at most as a rule, from its begin until it is mended, on a busy machine: one that
+    /// begins later before the end would outlast the run.
+    pub fn takes(self) -> Duration {
+        Duration::from_secs(match self {
+            Self::RollingChange => 150,
+            Self::EmptiedVolume => 120,
+            Self::RollingRestart | Self::OldVolume | Self::AddStore => 90,
+            Self::ReplaceMaster => 60,
+            Self::Drain | Self::Move | Self::Split | Self::Transfer => 25,
+            Self::Memory | Self::SyncError => 25,
+            _ => 10,
+        })
     }
 
     /// A fault of this kind.
@@ -212,14 +237,22 @@ impl Kind {
         }
         let servers = topology.servers();
         let data = &topology.data;
-        let shuffled = |rng: &mut _| {
-            let mut order = data.clone();
+        let shuffled = |rng: &mut _, mut order: Vec<Service>| {
             order.shuffle(rng);
             order
         };
         let act = match self {
             Self::KillAll | Self::RollingRestart | Self::RollingChange => Act::All,
-            Self::Halves | Self::Ring | Self::Bridge => Act::Order(shuffled(rng)),
+            Self::Halves | Self::Ring | Self::Bridge => {
+                Act::Order(shuffled(rng, [&data[..], &topology.masters].concat()))
+            }
+            Self::MastersDown => {
+                let count = rng.random_range(2..=topology.masters.len());
+                Act::Several(shuffled(rng, topology.masters.clone())[..count].to_vec())
+            }
+            Self::MastersApart => {
+                Act::Apart(if rng.random() { topology.gateways.clone() } else { data.clone() })
+            }
             Self::CutOff => {
                 let way =
                     *[Way::Both, Way::Both, Way::Sends, Way::Hears].choose(rng).expect("four");
@@ -264,13 +297,17 @@ pub enum Act {
     All,
     /// One container.
     One(Service),
+    /// These at once.
+    Several(Vec<Service>),
+    /// These, from the masters.
+    Apart(Vec<Service>),
     /// One container, in a direction.
     Way(Service, Way),
     /// One container: percent, kilobits per second, milliseconds.
     Much(Service, u64),
     /// One container's wall clock, by so many seconds.
     Jump(Service, i64),
-    /// The data servers in this order.
+    /// Masters and data servers in this order.
     Order(Vec<Service>),
     /// A number by which one of what there is then is chosen.
     Dice(usize),
@@ -293,7 +330,7 @@ impl Fault {
             | Act::Way(service, _)
             | Act::Much(service, _)
             | Act::Jump(service, _) => Some(service),
-            Act::All | Act::Order(_) | Act::Dice(_) => None,
+            Act::All | Act::Several(_) | Act::Apart(_) | Act::Order(_) | Act::Dice(_) => None,
         }
     }
 }
@@ -312,7 +349,7 @@ impl fmt::Display for Fault {
             (Act::Much(service, much), Kind::Slow) => write!(f, "{kind} {service}: {much} kbit/s"),
             (Act::Much(service, much), _) => write!(f, "{kind} {service}: {much} ms"),
             (Act::Jump(service, by), _) => write!(f, "{kind} {service}: {by:+} s"),
-            (Act::Order(order), _) => {
+            (Act::Order(order) | Act::Several(order) | Act::Apart(order), _) => {
                 let order: Vec<_> = order.iter().map(|service| service.0.as_str()).collect();
                 write!(f, "{kind} {}", order.join(" "))
             }

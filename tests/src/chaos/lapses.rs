@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sharklock_history::{End, History, Hold, Record, What};
 
-use super::timeline::{Span, group_of};
+use super::timeline::Span;
 use super::watch::LeaderChange;
 
 /// The lease of slow holders.
@@ -14,15 +14,13 @@ pub const LEASE: Duration = Duration::from_secs(3);
 const ELECTION_MAX: Duration = Duration::from_secs(2);
 /// 100 ms, a commit, and the way back to a client on a busy machine.
 const ANSWER: Duration = Duration::from_secs(1);
-/// A fault may leave a range without a leader for so long after its mending (L3).
-const LEADERLESS_AFTER: Duration = Duration::from_secs(10);
 
 /// The times of a run that the bound depends on.
 #[derive(Clone, Copy, Debug)]
 pub struct Times<'a> {
     /// The begin of the run, on the clock of the history.
     pub begin: u64,
-    /// When servers were struck, until they were mended.
+    /// When servers were struck, until every range granted a free lock again: in order, and apart.
     pub struck: &'a [Span],
     /// Who led when.
     pub leaders: &'a [LeaderChange],
@@ -35,7 +33,6 @@ pub fn late_ends(history: &History, times: &Times<'_>) -> Vec<String> {
         if !name.ends_with("/slow") {
             continue;
         }
-        let group = group_of(name).unwrap_or(0);
         let of_lock = || history.records.iter().filter(move |it| it.lock.0 == lock);
         let mut grants: Vec<(&Record, Hold)> = of_lock()
             .filter_map(|it| match it.what {
@@ -54,7 +51,10 @@ pub fn late_ends(history: &History, times: &Times<'_>) -> Vec<String> {
             // Whoever has no answer may have been granted, and is a dead holder too.
             let unknown = of_lock().filter(|it| matches!(it.what, What::Unknown { .. }));
             let unknown = unknown.filter(|it| it.invoked < to && it.returned > from).count();
-            let bound = times.bound(group, (from, to), unknown);
+            // A split may have given the lock to another range meanwhile.
+            let ranges = [first, next].map(|it| u64::from(it.position.range));
+            let changes = times.changes(ranges, (from, to));
+            let bound = times.bound((hold.valid_until, to), changes + unknown);
             let took = Duration::from_nanos(to.saturating_sub(hold.valid_until));
             if took > bound {
                 let at = Duration::from_nanos(hold.valid_until.saturating_sub(times.begin));
@@ -71,18 +71,38 @@ pub fn late_ends(history: &History, times: &Times<'_>) -> Vec<String> {
 }
 
 impl Times<'_> {
-    /// The bound on the end of a lease that ran between two moments.
-    fn bound(&self, group: u32, (from, to): (u64, u64), more: usize) -> Duration {
-        let within = |at: u64| from <= at && at <= to;
-        let changes = self.leaders.iter().filter(|it| it.group == group && within(it.at)).count();
-        let ends = u32::try_from(changes + more + 1).expect("a run has few leaders");
+    /// Changes of the leader of either range between two moments.
+    fn changes(&self, ranges: [u64; 2], (from, to): (u64, u64)) -> usize {
+        let within = |it: &&LeaderChange| from <= it.at && it.at <= to;
+        self.leaders.iter().filter(|it| ranges.contains(&it.range)).filter(within).count()
+    }
+
+    /// The bound on the time from the end of a lease as its client saw it until the next grant, with so many
+    /// more leases that begin anew. While a majority is away no lease ends: the time in which servers were
+    /// struck after that moment comes on top, once, however many strikes there were.
+    fn bound(&self, (from, to): (u64, u64), more: usize) -> Duration {
+        let ends = u32::try_from(more + 1).expect("a run has few leaders");
         let since = |at: u64| Duration::from_nanos(at.saturating_sub(self.begin));
         let (from, to) = (since(from), since(to));
-        let leaderless = self.struck.iter().map(|(begin, mended)| {
-            (*mended + LEADERLESS_AFTER).min(to).saturating_sub((*begin).max(from))
-        });
-        (LEASE.mul_f64(1.01) + ELECTION_MAX) * ends + leaderless.sum::<Duration>() + ANSWER
+        let struck = self
+            .struck
+            .iter()
+            .map(|(begin, recovered)| (*recovered).min(to).saturating_sub((*begin).max(from)));
+        (LEASE.mul_f64(1.01) + ELECTION_MAX) * ends + struck.sum::<Duration>() + ANSWER
     }
+}
+
+/// The times that lie in any of these, in order and apart.
+pub fn union_of(mut spans: Vec<Span>) -> Vec<Span> {
+    spans.sort_unstable();
+    let mut all: Vec<Span> = Vec::new();
+    for (begin, end) in spans {
+        match all.last_mut() {
+            Some((_, last)) if begin <= *last => *last = end.max(*last),
+            _ => all.push((begin, end)),
+        }
+    }
+    all
 }
 
 #[cfg(test)]
@@ -108,7 +128,8 @@ mod tests {
                 reentered: false,
                 end,
             };
-            let (position, what) = (Position::UNKNOWN, What::Granted(hold));
+            let position = Position { range: 4, version: 1, applied_index: token };
+            let what = What::Granted(hold);
             let (invoked, returned) = (invoked * MS, returned * MS);
             let (session, acquisition) = (1, token);
             recorder.push(Record { lock, session, acquisition, invoked, returned, position, what });
@@ -129,13 +150,20 @@ mod tests {
     }
 
     #[test]
-    fn changes_of_the_leader_and_times_without_one_make_it_later() {
-        let change =
-            |group| LeaderChange { at: 5_000 * MS, range: 1, group, leader: "a".to_owned() };
-        assert_eq!(late(15_000, &[], &[change(0)]), 0);
-        assert_eq!(late(15_000, &[], &[change(1)]), 1, "another group's");
-        let seconds = Duration::from_secs;
-        assert_eq!(late(15_000, &[(seconds(2), seconds(3))], &[]), 0);
-        assert_eq!(late(15_000, &[(seconds(20), seconds(30))], &[]), 1, "later");
+    fn changes_of_the_leader_make_it_later() {
+        let change = |range| LeaderChange { at: 5_000 * MS, range, leader: "a".to_owned() };
+        assert_eq!(late(15_000, &[], &[change(4)]), 0);
+        assert_eq!(late(15_000, &[], &[change(5)]), 1, "another range's");
+    }
+
+    #[test]
+    fn times_without_a_majority_make_it_later_once() {
+        let secs = Duration::from_secs;
+        assert_eq!(late(15_000, &[(secs(2), secs(10))], &[]), 0);
+        assert_eq!(late(15_000, &[(secs(1), secs(4))], &[]), 1, "before the end of the lease");
+        assert_eq!(late(15_000, &[(secs(20), secs(30))], &[]), 1, "later");
+        let struck = vec![(secs(7), secs(9)), (secs(4), secs(6)), (secs(5), secs(8))];
+        assert_eq!(union_of(struck.clone()), [(secs(4), secs(9))]);
+        assert_eq!(late(15_100, &union_of(struck), &[]), 1, "5 s, and not 7 s");
     }
 }

@@ -70,11 +70,15 @@ pub fn ring<T: Clone>(order: &[T]) -> Vec<(T, Vec<T>)> {
 pub fn halves<T: Clone>(order: &[T], bridge: bool) -> Vec<(T, Vec<T>)> {
     let (both, rest) = order.split_at(usize::from(bridge));
     let (left, right) = rest.split_at(rest.len() / 2);
-    let sides = [(left, right), (right, left)];
-    let cut = sides.into_iter().flat_map(|(side, other)| {
-        side.iter().map(|one| (one.clone(), other.to_vec())).collect::<Vec<_>>()
-    });
-    both.iter().map(|one| (one.clone(), Vec::new())).chain(cut).collect()
+    both.iter().map(|one| (one.clone(), Vec::new())).chain(apart(left, right)).collect()
+}
+
+/// The same of two groups that do not hear each other.
+pub fn apart<T: Clone>(left: &[T], right: &[T]) -> Vec<(T, Vec<T>)> {
+    let side = |own: &[T], other: &[T]| -> Vec<(T, Vec<T>)> {
+        own.iter().map(|one| (one.clone(), other.to_vec())).collect()
+    };
+    [side(left, right), side(right, left)].concat()
 }
 
 #[cfg(test)]
@@ -112,5 +116,13 @@ mod tests {
         assert_eq!(cut[0], (1, vec![]));
         assert_eq!(cut[1], (2, vec![4, 5]));
         assert!(cut.iter().all(|(_, deaf_to)| !deaf_to.contains(&1)));
+    }
+
+    #[test]
+    fn two_groups_apart_hear_their_own() {
+        let cut = apart(&["data-1", "data-2"], &["master-1"]);
+        let of = |name: &str| cut.iter().find(|it| it.0 == name).expect("it is cut").1.clone();
+        assert_eq!(of("data-2"), ["master-1"]);
+        assert_eq!(of("master-1"), ["data-1", "data-2"]);
     }
 }

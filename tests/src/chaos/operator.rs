@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use super::cluster::Cluster;
 use super::fault::{Kind, Service};
-use super::replacement::{add_store, take_store_away};
+use super::replacement::{add_store, added, take_store_away};
 
 /// Where a group of names is split: between the kinds of work, so that names stay in their group.
 const CUTS: [&str; 5] = ["hot", "own", "queue", "shared", "slow"];
@@ -24,8 +24,8 @@ pub enum Undo {
     Nothing,
     /// This store is to serve again.
     Undrain(u64),
-    /// This store was added, and is to go.
-    TakeAway(Service, u64),
+    /// This server was added, and is to go with its store.
+    TakeAway(Service),
 }
 
 /// Gives an order of this kind; `dice` chooses among what there is. What was ordered, in words.
@@ -40,8 +40,13 @@ pub async fn order(
     groups: u32,
 ) -> Result<(String, Undo)> {
     if kind == Kind::AddStore {
-        let (service, store) = add_store(cluster, client, dice).await?;
-        return Ok((format!("{service} is store {store}"), Undo::TakeAway(service, store)));
+        let service = added(dice);
+        let words = match add_store(cluster, client, dice).await {
+            Ok(store) => format!("{service} is store {store}"),
+            // Its container may be there, and is to go all the same.
+            Err(why) => format!("{service} does not serve: {why:#}"),
+        };
+        return Ok((words, Undo::TakeAway(service)));
     }
     let status = timeout(ANSWER_MAX, client.status()).await??;
     let (words, undo) = match kind {
@@ -68,13 +73,13 @@ pub async fn order(
 ///
 /// # Errors
 /// When the cluster does not do it.
-pub async fn undo(cluster: &mut Cluster, undo: &Undo) -> Result<()> {
+pub async fn undo(cluster: &mut Cluster, client: &Client, undo: &Undo) -> Result<()> {
     match undo {
         Undo::Nothing => Ok(()),
         Undo::Undrain(store) => {
             cluster.cli(&["stores", "undrain", &store.to_string()]).await.map(|_| ())
         }
-        Undo::TakeAway(service, store) => take_store_away(cluster, service, *store).await,
+        Undo::TakeAway(service) => take_store_away(cluster, client, service).await,
     }
 }
 

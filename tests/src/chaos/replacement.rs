@@ -1,7 +1,7 @@
 //! Disks that are lost, or put back from an older copy, and processes that take others' places: the recipes of
 //! docs/OPERATIONS.md, *Replace a disk* and *Replace a master whose disk is lost*, by command.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -80,15 +80,20 @@ pub async fn start_on_older_copy(cluster: &Cluster, service: &Service) -> Result
     cluster.stop(service).await?;
     // The directory itself is mounted: its content is exchanged.
     copy_all(&disk, &newest).await?;
-    copy_all(&copy, &disk).await?;
-    cluster.start(service).await?;
-    let refused = until_refused(cluster, service).await;
+    let refused = start_on(cluster, service, &copy, &disk).await;
+    // Whatever has come of it, the server gets its own disk back.
     cluster.stop(service).await?;
     copy_all(&newest, &disk).await?;
     run("rm", ["-rf", &copy.to_string_lossy(), &newest.to_string_lossy()]).await?;
     cluster.start(service).await?;
     cluster.until_ready(service, READY_MAX).await?;
     refused
+}
+
+async fn start_on(cluster: &Cluster, service: &Service, copy: &Path, disk: &Path) -> Result<()> {
+    copy_all(copy, disk).await?;
+    cluster.start(service).await?;
+    until_refused(cluster, service).await
 }
 
 async fn until_refused(cluster: &Cluster, service: &Service) -> Result<()> {
@@ -104,30 +109,48 @@ async fn until_refused(cluster: &Cluster, service: &Service) -> Result<()> {
     }
 }
 
-/// One data server more: its container, and the id of its store.
+/// The data server that [`add_store`] adds.
+pub fn added(dice: usize) -> Service {
+    Service(format!("data-more-{dice}"))
+}
+
+/// One data server more: the id of its store.
 ///
 /// # Errors
-/// When it does not serve.
-pub async fn add_store(
-    cluster: &mut Cluster,
-    client: &Client,
-    dice: usize,
-) -> Result<(Service, u64)> {
-    let service = Service(format!("data-more-{dice}"));
+/// When it does not serve; its container may be there all the same.
+pub async fn add_store(cluster: &mut Cluster, client: &Client, dice: usize) -> Result<u64> {
+    let service = added(dice);
     let like = cluster.topology().data[dice % cluster.topology().data.len()].clone();
     let address = format!("{service}:7710");
     let settings =
         [("SHARKLOCK_ADVERTISE__DATA", address.as_str()), ("SHARKLOCK_SERVER__NAME", &service.0)];
     cluster.add_like(&service, &like, &settings).await?;
     cluster.until_ready(&service, READY_MAX).await?;
-    Ok((service.clone(), store_of(&status(client).await?, &service)?))
+    store_of(&status(client).await?, &service)
 }
 
-/// The store that was added is emptied, stopped and declared gone.
+/// A data server that was added is emptied, stopped and declared gone, if it has come to have a store, and its
+/// container is removed: also where the cluster does not let its store go, since nobody would look after it.
 ///
 /// # Errors
 /// When it does not come to that.
-pub async fn take_store_away(cluster: &mut Cluster, service: &Service, store: u64) -> Result<()> {
+pub async fn take_store_away(
+    cluster: &mut Cluster,
+    client: &Client,
+    service: &Service,
+) -> Result<()> {
+    let emptied = match store_of(&status(client).await?, service) {
+        Ok(store) => empty_store(cluster, service, store).await,
+        // It never came to serve.
+        Err(_) => Ok(()),
+    };
+    if cluster.container(service).is_empty() {
+        return emptied;
+    }
+    emptied.and(cluster.remove(service).await)
+}
+
+async fn empty_store(cluster: &Cluster, service: &Service, store: u64) -> Result<()> {
     let id = store.to_string();
     retried("a store is empty", async || {
         cluster.cli(&["stores", "drain", &id, "--wait", "--timeout", "60s"]).await.map(|_| ())
@@ -137,8 +160,7 @@ pub async fn take_store_away(cluster: &mut Cluster, service: &Service, store: u6
     retried("the masters believe that a store is gone", async || {
         cluster.cli(&["stores", "remove", &id]).await.map(|_| ())
     })
-    .await?;
-    cluster.remove(service).await
+    .await
 }
 
 async fn status(client: &Client) -> Result<GetStatusResponse> {
@@ -189,7 +211,7 @@ async fn disk_of(cluster: &Cluster, service: &Service) -> Result<PathBuf> {
 }
 
 /// The target has what the source has, and nothing else.
-async fn copy_all(from: &std::path::Path, to: &std::path::Path) -> Result<()> {
+async fn copy_all(from: &Path, to: &Path) -> Result<()> {
     let script = "mkdir -p \"$2\" && find \"$2\" -mindepth 1 -delete && cp -a \"$1/.\" \"$2/\"";
     let (from, to) = (from.to_string_lossy(), to.to_string_lossy());
     run("sh", ["-c", script, "sh", &from, &to]).await.map(|_| ())

@@ -1,22 +1,28 @@
 //! The report of a run: what was done, what came of it, and what was demanded.
 
-use std::fmt::Write as _;
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::fmt::{self, Write as _};
+use std::time::{Duration, SystemTime};
 
 use sharklock_history::Report as Judgement;
 
+use super::diary::rfc3339;
 use super::fault::{Breadth, Fault};
 use super::plan::Plan;
 use super::shell::Counted;
-use super::timeline::{Span, Steadiness, Timeline};
+use super::timeline::{RangeLine, Span, Steadiness, Timeline};
 use super::watch::LeaderChange;
 
-/// Of all tenths of a second with at most one node down, a group is to have a success in this share.
+/// Of all tenths of a second with at most one node down, a range is to have a success in this share.
 pub const BUSY_MIN: f64 = 0.95;
-/// No group is to be silent for longer than this, with at most one node down.
+/// No range is to be silent for longer than this, with at most one node down.
 pub const SILENCE_MAX: Duration = Duration::from_secs(4);
 /// After a fault that takes a majority its ranges find their leaders again: these times are told apart.
 const AFTER_MANY: Duration = Duration::from_secs(10);
+
+/// Of the logs, what is shown before and after a moment at which something went wrong.
+const BEFORE: Duration = Duration::from_secs(15);
+const AFTER: Duration = Duration::from_secs(5);
 
 /// A strike as it was done.
 #[derive(Clone, Debug)]
@@ -27,12 +33,37 @@ pub struct Done {
     pub from: Duration,
     /// When it was mended.
     pub mended: Duration,
-    /// From the mending until every group granted a free lock.
+    /// From the mending until every range granted a free lock.
     pub recovered: Duration,
     /// What else there is to say: an order in words, or why it was not done.
     pub remark: String,
     /// It was done.
     pub was_done: bool,
+}
+
+/// A promise that was broken, or something that the machine did not do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// When that was seen, after the begin of the run; `None`: it has no time, or several.
+    pub at: Option<Duration>,
+    /// What, in words.
+    pub what: String,
+}
+
+impl Failure {
+    /// Without a time, or with times in its words.
+    pub fn at_no_time(what: String) -> Self {
+        Self { at: None, what }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.at {
+            Some(at) => write!(f, "{:.1} s: {}", at.as_secs_f64(), self.what),
+            None => f.write_str(&self.what),
+        }
+    }
 }
 
 /// Everything that a run came to.
@@ -48,16 +79,22 @@ pub struct Outcome {
     pub leaders: Vec<LeaderChange>,
     /// The begin of the run on that clock.
     pub begin: u64,
+    /// The same by the clock of the day.
+    pub began_at: SystemTime,
+    /// Grants of each process of clients.
+    pub grants: BTreeMap<String, u64>,
     /// The verdict on the history.
     pub judgement: Judgement,
+    /// How long the judges took.
+    pub judged_in: Duration,
     /// What the resource of slow holders saw.
     pub resource: serde_json::Value,
     /// The counter of shells.
     pub counted: Counted,
     /// Ranges at the end.
     pub ranges: usize,
-    /// Promises that were broken, in words.
-    pub failures: Vec<String>,
+    /// Everything that went wrong.
+    pub failures: Vec<Failure>,
 }
 
 impl Outcome {
@@ -67,11 +104,11 @@ impl Outcome {
         many.map(|it| (it.from, it.mended + AFTER_MANY.max(it.recovered))).collect()
     }
 
-    /// How steadily each group was served with at most one node down.
-    pub fn steadiness(&self) -> Vec<Option<Steadiness>> {
+    /// How steadily each range was served with at most one node down.
+    pub fn steadiness(&self) -> Vec<(&RangeLine, Steadiness)> {
         let many = self.many();
-        let groups = 0..self.timeline.groups.len();
-        groups.map(|group| self.timeline.steadiness(group, &many)).collect()
+        let ranges = self.timeline.ranges.iter();
+        ranges.filter_map(|range| Some((range, range.steadiness(&many)?))).collect()
     }
 
     /// What was struck at a moment of the run, in words.
@@ -84,32 +121,34 @@ impl Outcome {
 
     /// Adds what was demanded of the time line and is not so.
     pub fn demand_steadiness(&mut self) {
-        for (group, steadiness) in self.steadiness().into_iter().enumerate() {
-            let Some(it) = steadiness else { continue };
+        let mut found = Vec::new();
+        for (range, it) in self.steadiness() {
+            let name = range.name();
             if it.busy < BUSY_MIN {
-                self.failures.push(format!(
-                    "g{group}: a success in {:.1} % of tenths of a second, and not in {:.0} %",
-                    it.busy * 100.0,
-                    BUSY_MIN * 100.0
-                ));
+                let (busy, least) = (it.busy * 100.0, BUSY_MIN * 100.0);
+                let what = format!(
+                    "range {name}: a success in {busy:.1} % of tenths of a second, and not in \
+                     {least:.0} %; this was the longest silence"
+                );
+                found.push(Failure { at: Some(it.silence_from), what });
             }
             if it.silence > SILENCE_MAX {
-                self.failures.push(format!(
-                    "g{group}: silent for {:.1} s from {:.1} s, {}",
-                    it.silence.as_secs_f64(),
-                    it.silence_from.as_secs_f64(),
-                    self.struck_at(it.silence_from)
-                ));
+                let (long, after) = (it.silence.as_secs_f64(), self.struck_at(it.silence_from));
+                let what = format!("range {name}: silent for {long:.1} s, {after}");
+                found.push(Failure { at: Some(it.silence_from), what });
             }
         }
+        self.failures.extend(found);
     }
 
     /// The report as Markdown; `picture` is the file of the time line.
     pub fn markdown(&self, picture: &str) -> String {
         let mut text = String::new();
         let _ = self.write_head(&mut text, picture);
-        let _ = self.write_groups(&mut text);
+        let _ = self.write_failures(&mut text);
+        let _ = self.write_ranges(&mut text);
         let _ = self.write_strikes(&mut text);
+        let _ = self.write_leaders(&mut text);
         text
     }
 
@@ -119,19 +158,21 @@ impl Outcome {
         let struck = self.done.iter().filter(|it| it.was_done).count();
         let changes = self.leaders.iter().filter(|it| !it.leader.is_empty()).count();
         writeln!(to, "# Chaos on Compose: {:.0} minutes, seed {}\n", length / 60.0, plan.seed)?;
-        writeln!(
-            to,
-            "`scripts/chaos-compose.sh {:.0} {}`: {}.\n",
-            length / 60.0,
-            plan.seed,
-            self.verdict()
-        )?;
+        writeln!(to, "`{}`: {}.\n", plan.command(), self.verdict())?;
         writeln!(to, "| | |\n|---|---|")?;
+        writeln!(to, "| begun | {} |", rfc3339(self.began_at))?;
         writeln!(to, "| faults done | {struck} of {} |", self.done.len())?;
+        if !plan.left_out.is_empty() {
+            let names: Vec<_> = plan.left_out.iter().map(|kind| kind.name()).collect();
+            writeln!(to, "| left out: this machine lacks what they need | {} |", names.join(", "))?;
+        }
         writeln!(to, "| acknowledged operations | {} |", timeline.operations)?;
         writeln!(to, "| history | {} |", judgement.counts)?;
         writeln!(to, "| violations | {} |", judgement.violations_count)?;
+        writeln!(to, "| judged in | {:.1} s |", self.judged_in.as_secs_f64())?;
         writeln!(to, "| ranges at the end | {} |", self.ranges)?;
+        let grants = self.grants.iter().map(|(label, grants)| format!("{label} {grants}"));
+        writeln!(to, "| grants | {} |", grants.collect::<Vec<_>>().join(", "))?;
         writeln!(to, "| leaders seen | {changes} |")?;
         let number = |name: &str| self.resource[name].as_u64().unwrap_or(0);
         let (writes, refused) = (number("writes"), number("refused"));
@@ -144,19 +185,33 @@ impl Outcome {
         let slowest = self.done.iter().map(|it| it.recovered).max().unwrap_or_default();
         writeln!(to, "| slowest recovery after a mending | {:.1} s |", slowest.as_secs_f64())?;
         writeln!(to, "\n![time line]({picture})\n")?;
-        if !self.failures.is_empty() {
-            writeln!(to, "## What went wrong\n")?;
-            for failure in &self.failures {
-                writeln!(to, "- {failure}")?;
-            }
-            writeln!(
-                to,
-                "\nTo see the moment: the times above are seconds after the begin, which `logs/` beside \
-                 this report\nhas as the line `chaos begins`; each container has its file there, and \
-                 `histories/` what each client saw.\n"
-            )?;
-        }
         Ok(())
+    }
+
+    fn write_failures(&self, to: &mut String) -> std::fmt::Result {
+        if self.failures.is_empty() {
+            return Ok(());
+        }
+        writeln!(to, "## What went wrong\n")?;
+        for failure in &self.failures {
+            let at = failure.at.map(|at| format!("{}, ", rfc3339(self.began_at + at)));
+            writeln!(to, "- {}{failure}", at.unwrap_or_default())?;
+        }
+        // What leads to something comes before it, and is seen when it has come to something.
+        let around = self.failures.iter().find_map(|it| it.at).unwrap_or_default();
+        let from = self.began_at + around.saturating_sub(BEFORE);
+        let to_see = self.began_at + around + AFTER;
+        writeln!(
+            to,
+            "\nTo see the first moment, of servers and of the run itself, in the directory of this report:\n\n\
+             ```sh\nawk -v from={} -v to={} \\\n  '$1 >= from && $1 < to {{ print FILENAME \": \" $0 }}' \
+             run.log logs/*.log\n```\n\n\
+             Seconds count from the begin. Times of 10 digits and more are nanoseconds on the clock of the\n\
+             histories, which stood at {} then; `histories/` has what each client saw, by that clock.\n",
+            rfc3339(from),
+            rfc3339(to_see),
+            self.begin
+        )
     }
 
     /// Whether everything was as promised, in words.
@@ -167,22 +222,24 @@ impl Outcome {
         }
     }
 
-    fn write_groups(&self, to: &mut String) -> std::fmt::Result {
-        writeln!(to, "## Groups of names\n")?;
+    fn write_ranges(&self, to: &mut String) -> std::fmt::Result {
+        writeln!(to, "## Ranges\n")?;
         writeln!(
             to,
-            "Each began as a range of its own. Times with a majority down, and 10 s after, are not"
+            "Times with a majority down, and 10 s after, are not counted, nor is what came before a"
         )?;
-        writeln!(to, "counted.\n")?;
+        writeln!(to, "range was there.\n")?;
         writeln!(
             to,
-            "| group | tenths of a second with a success | longest silence | |\n|---|---|---|---|"
+            "| range | there from | tenths of a second with a success | longest silence | |"
         )?;
-        for (group, steadiness) in self.steadiness().into_iter().enumerate() {
-            let Some(it) = steadiness else { continue };
+        writeln!(to, "|---|---|---|---|---|")?;
+        for (range, it) in self.steadiness() {
             writeln!(
                 to,
-                "| g{group} | {:.2} % | {:.1} s at {:.1} s | {} |",
+                "| {} | {:.1} s | {:.2} % | {:.1} s at {:.1} s | {} |",
+                range.name(),
+                range.born.as_secs_f64(),
                 it.busy * 100.0,
                 it.silence.as_secs_f64(),
                 it.silence_from.as_secs_f64(),
@@ -192,16 +249,29 @@ impl Outcome {
         writeln!(to)
     }
 
+    fn write_leaders(&self, to: &mut String) -> std::fmt::Result {
+        writeln!(to, "\n## Leaders\n")?;
+        writeln!(to, "As seen every half a second; the first of each range led it then.\n")?;
+        writeln!(to, "| at | range | led by |\n|---|---|---|")?;
+        for it in &self.leaders {
+            let at = Duration::from_nanos(it.at.saturating_sub(self.begin)).as_secs_f64();
+            let leader = if it.leader.is_empty() { "nobody" } else { &it.leader };
+            writeln!(to, "| {at:.1} | {} | {leader} |", it.range)?;
+        }
+        Ok(())
+    }
+
     fn write_strikes(&self, to: &mut String) -> std::fmt::Result {
         writeln!(to, "## Faults\n")?;
-        writeln!(to, "| from | until | fault | recovered in | |\n|---|---|---|---|---|")?;
-        for it in &self.done {
+        writeln!(to, "The picture has their numbers.\n")?;
+        writeln!(to, "| | from | until | fault | recovered in | |\n|---|---|---|---|---|---|")?;
+        for (number, it) in (1..).zip(&self.done) {
             let (from, until) = (it.from.as_secs_f64(), it.mended.as_secs_f64());
             let recovered = it.recovered.as_secs_f64();
             let remark = it.remark.replace(['|', '\n'], " ");
             writeln!(
                 to,
-                "| {from:.1} | {until:.1} | {} | {recovered:.2} s | {remark} |",
+                "| {number} | {from:.1} | {until:.1} | {} | {recovered:.2} s | {remark} |",
                 it.fault
             )?;
         }
@@ -214,6 +284,7 @@ mod tests {
     use sharklock_history::check;
 
     use super::super::fault::{Act, Kind, Service, Topology};
+    use super::super::minima::missing;
     use super::super::svg;
     use super::*;
 
@@ -223,7 +294,11 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    /// A minute in which g0 was silent from `from` on for five seconds, after a fault of this kind that
+    fn range(range: u64, start: &str, counts: Vec<u32>) -> RangeLine {
+        RangeLine { range, start: start.to_owned(), born: Duration::ZERO, counts }
+    }
+
+    /// A minute in which range 1 was silent from `from` on for five seconds, after a fault of this kind that
     /// began at 20 s.
     fn outcome(kind: Kind, from: usize) -> Outcome {
         let mut counts = vec![3; 60 * SECOND];
@@ -242,10 +317,17 @@ mod tests {
         let mut outcome = Outcome {
             plan,
             done: vec![done],
-            timeline: Timeline { groups: vec![counts, vec![3; 60 * SECOND]], operations: 3_600 },
-            leaders: Vec::new(),
-            begin: 0,
+            timeline: Timeline {
+                total: vec![6; 60 * SECOND],
+                ranges: vec![range(1, "", counts), range(2, "g1/", vec![3; 60 * SECOND])],
+                operations: 3_600,
+            },
+            leaders: vec![LeaderChange { at: 3_000_000_077, range: 2, leader: String::new() }],
+            begin: 77,
+            began_at: SystemTime::UNIX_EPOCH + secs(1_000_000_000),
+            grants: BTreeMap::from([("own-1".to_owned(), 20), ("hot-1".to_owned(), 21)]),
             judgement: check(&[]),
+            judged_in: secs(2),
             resource: serde_json::json!({"writes": 5, "refused": 2, "faults": []}),
             counted: Counted { tried: 3, done: 2, counter: 3 },
             ranges: 8,
@@ -258,23 +340,62 @@ mod tests {
     #[test]
     fn a_silence_with_one_node_down_is_told_with_what_was_struck_then() {
         let outcome = outcome(Kind::Kill, 21);
-        let told = "g0: silent for 5.0 s from 21.0 s, 1.0 s after the begin of `kill data-2`";
-        assert!(outcome.failures.iter().any(|it| it == told), "{:?}", outcome.failures);
-        assert!(outcome.failures.iter().any(|it| it.starts_with("g0: a success in 91.7 %")));
+        let told = "21.0 s: range 1: silent for 5.0 s, 1.0 s after the begin of `kill data-2`";
+        let failures: Vec<_> = outcome.failures.iter().map(ToString::to_string).collect();
+        assert!(failures.iter().any(|it| it == told), "{failures:?}");
+        assert!(failures.iter().any(|it| it.contains("range 1: a success in 91.7 %")));
         let text = outcome.markdown("report.svg");
         assert!(text.contains("**2 promises were broken**") && text.contains(told), "{text}");
-        assert!(text.contains("To see the moment"), "{text}");
+        // From before the fault on, which began a second before the silence.
+        let window = "awk -v from=2001-09-09T01:46:46.000Z -v to=2001-09-09T01:47:06.000Z";
+        assert!(text.contains(window) && text.contains("stood at 77 then"), "{text}");
+        assert!(text.contains(&format!("- 2001-09-09T01:47:01.000Z, {told}")), "{text}");
     }
 
     #[test]
     fn a_silence_without_a_majority_does_not_count() {
         let outcome = outcome(Kind::KillAll, 21);
-        assert_eq!(outcome.failures, Vec::<String>::new());
+        assert_eq!(outcome.failures, []);
+        assert_eq!(missing(&outcome), Vec::<String>::new());
         let text = outcome.markdown("report.svg");
         assert!(text.contains("all promises were kept") && text.contains("| 3600 |"), "{text}");
-        assert!(text.contains("| 20.0 | 23.0 | kill-all data-2 | 1.00 s | a   b |"), "{text}");
+        assert!(text.contains("| 1 | 20.0 | 23.0 | kill-all data-2 | 1.00 s | a   b |"), "{text}");
+        assert!(text.contains("| 3.0 | 2 | nobody |"), "{text}");
         let picture = svg::draw(&outcome);
+        assert!(picture.contains(">1</text>"), "the fault has its number");
         assert_eq!(picture.matches("<title>kill-all data-2</title>").count(), 1);
         assert!(picture.starts_with("<svg ") && picture.ends_with("</svg>\n"));
+    }
+
+    #[test]
+    fn where_little_was_done_that_is_told() {
+        let mut little = outcome(Kind::PauseClient, 21);
+        little.grants.insert("hot-1".to_owned(), 19);
+        little.resource = serde_json::json!({"writes": 0, "refused": 0});
+        little.counted.done = 0;
+        little.ranges = 7;
+        let done = little.done[0].clone();
+        let refused = |kind| Done {
+            was_done: false,
+            fault: Fault { kind, ..done.fault.clone() },
+            ..done.clone()
+        };
+        little.done.extend([Kind::Move, Kind::Move, Kind::Move, Kind::Split].map(refused));
+        let told = missing(&little);
+        let expected = [
+            "hot-1 had 19 grants, and not 20",
+            "no slow holder",
+            "slow holders were paused 1 times",
+            "no shell",
+            "there are 7 ranges",
+            "of 3 times move none was done",
+        ];
+        assert_eq!(told.len(), expected.len(), "{told:?}");
+        for (told, expected) in told.iter().zip(expected) {
+            assert!(told.starts_with(expected), "{told}");
+        }
+        little.plan.length = secs(3_600);
+        assert!(missing(&little).iter().any(|it| it == "3600 operations, and not 1000000"));
+        assert!(missing(&little).iter().any(|it| it == "1 faults were done, and not 200"));
     }
 }

@@ -1,61 +1,53 @@
 //! A whole run: the cluster comes up, clients begin, faults come and go by the plan, everything is collected
 //! and judged.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
-use std::io::BufReader;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, anyhow, ensure};
 use sharklock_client::Client;
-use sharklock_history::{History, Recorder, check, read, write};
+use sharklock_history::{History, check};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::bounds::Bounds;
+use super::clients;
 use super::cluster::{Cluster, Parts};
-use super::fault::{Act, Breadth, Kind, Service, Topology};
-use super::lapses::{Times, late_ends};
+use super::diary::{Diary, rfc3339, wall_clock};
+use super::evidence::{Evidence, panics};
+use super::fault::{Act, Breadth, Kind, Topology};
+use super::lapses::{Times, late_ends, union_of};
+use super::mend::{Damage, heal_all, mend};
+use super::minima::missing;
 use super::operator::{self, Undo};
 use super::plan::{CALM, Plan, Strike};
-use super::program::run;
-use super::report::{Done, Outcome};
-use super::resource::SUMMARY;
-use super::shell::Counted;
-use super::strike::{Damage, mend, strike, until_all_ready};
+use super::program::MachineFault;
+use super::report::{Done, Failure, Outcome};
+use super::restarts::Starts;
+use super::strike::{strike, until_all_ready};
 use super::svg;
-use super::timeline::{Span, Timeline};
-use super::watch::Watch;
+use super::timeline::Timeline;
+use super::watch::{Seen, Watch};
 use crate::wait::now;
 
 /// Groups of names, each a range of its own at first.
 pub const GROUPS: u32 = 8;
 /// Gateways as this machine reaches them.
 const ENDPOINTS: [&str; 2] = ["http://127.0.0.1:27700", "http://127.0.0.1:27800"];
-/// Clients that end need this long at most.
-const CLIENTS_STOP_SECONDS: &str = "60";
 /// The session labels of the clients that look after bounds.
 const BOUNDS_SESSIONS: u32 = 1_000_000;
 /// Stores that lead ranges at the begin, and how long it may take until they do.
 const LEADING_STORES_MIN: usize = 3;
 const SPREAD_MAX: Duration = Duration::from_secs(120);
-/// Processes of clients: name, work, clients, pause between cycles in ms.
-const LOADS: [(&str, &str, &str, &str); 7] = [
-    ("own-1", "own", "16", "60"),
-    ("own-2", "own", "16", "60"),
-    ("hot-1", "hot", "16", "60"),
-    ("queue-1", "queue", "16", "60"),
-    ("shared-1", "shared", "16", "60"),
-    ("agreed-1", "conditions", "16", "40"),
-    ("hot-2", "hot", "8", "60"),
-];
-/// Processes of shells that count.
-const SHELLS: [&str; 2] = ["shell-1", "shell-2"];
 
 /// Runs the plan of a seed on a cluster, and leaves the report in the directory of the run: what came of it.
+/// SIGTERM and SIGINT end it early. Containers, volumes, networks and mounts are gone in any case, unless
+/// `keep`.
 ///
 /// # Errors
-/// When the machine does not do what is asked of it, which says nothing about the cluster.
+/// When the machine does not do what is asked of it before anything is struck, or a signal came.
 pub async fn run_plan(
     parts: Parts,
     seed: u64,
@@ -64,27 +56,40 @@ pub async fn run_plan(
     keep: bool,
 ) -> Result<Outcome> {
     let topology = Topology::of_compose();
-    let plan = Plan::draw(seed, length, &topology, kinds);
-    fs::create_dir_all(parts.dir.join("histories"))?;
-    fs::write(parts.dir.join("plan.txt"), told(&plan))?;
-    println!(
-        "chaos: seed {seed}, {length:?}, {} strikes; {}",
-        plan.strikes.len(),
-        parts.dir.display()
-    );
-    let mut cluster = Cluster::up(parts, topology).await?;
-    let ran = run_on(&mut cluster, plan).await;
-    cluster.keep_logs().await?;
-    if !keep {
-        cluster.down().await?;
-    }
-    let mut outcome = ran?;
-    outcome.failures.extend(panics(&cluster.dir().join("logs"))?);
-    let dir = cluster.dir();
+    let plan = Plan::draw(seed, length, &topology, kinds).without(|kind| parts.can_do(kind));
+    let dir = parts.dir.clone();
+    fs::create_dir_all(dir.join("histories"))?;
+    write_plan(&dir, &plan, None)?;
+    let mut diary = Diary::begin(&dir)?;
+    let strikes = plan.strikes.len();
+    diary.say(&format!("chaos: seed {seed}, {length:?}, {strikes} strikes; {}", dir.display()))?;
+    let mut cluster = Cluster::new(parts, topology).await;
+    let ran = tokio::select! {
+        ran = run_on(&mut cluster, &mut diary, plan) => ran,
+        signal = asked_to_end() => signal.and_then(|name| Err(anyhow!("{name} ended the run"))),
+    };
+    let kept = cluster.keep_logs().await;
+    let removed = if keep { Ok(()) } else { cluster.down().await };
+    let cleaned = kept.and(removed);
+    let mut outcome = match (ran, &cleaned) {
+        (Ok(outcome), _) => outcome,
+        (Err(why), Ok(())) => return Err(why),
+        (Err(why), Err(also)) => return Err(why.context(format!("after the run: {also:#}"))),
+    };
+    let left = cleaned.err().map(|why| format!("after the run: {why:#}"));
+    let panics = panics(&dir.join("logs")).unwrap_or_else(|why| vec![format!("{why:#}")]);
+    outcome.failures.extend(left.into_iter().chain(panics).map(Failure::at_no_time));
     let report = dir.join("report");
+    fs::write(dir.join("slots.csv"), outcome.timeline.csv())?;
     fs::write(report.with_extension("svg"), svg::draw(&outcome))?;
     fs::write(report.with_extension("md"), outcome.markdown("report.svg"))?;
     Ok(outcome)
+}
+
+/// The plan of a run, with the begin from which its times count once that is known.
+fn write_plan(dir: &Path, plan: &Plan, began_at: Option<SystemTime>) -> Result<()> {
+    let begun = began_at.map(|at| format!("begun {}\n", rfc3339(at))).unwrap_or_default();
+    Ok(fs::write(dir.join("plan.txt"), begun + &told(plan))?)
 }
 
 /// A plan in words.
@@ -93,83 +98,96 @@ pub fn told(plan: &Plan) -> String {
         format!("{:>8.1} {:>5.1} {}\n", it.at.as_secs_f64(), it.lasts.as_secs_f64(), it.fault)
     };
     let head = format!("seed {}, {:?}: at, for how many seconds, what\n", plan.seed, plan.length);
-    head + &plan.strikes.iter().map(line).collect::<String>()
+    let left_out = plan
+        .left_out
+        .iter()
+        .map(|kind| format!("left out, since this machine lacks what it needs: {}\n", kind.name()));
+    head + &plan.strikes.iter().map(line).chain(left_out).collect::<String>()
+}
+
+/// Waits for a signal that asks for the end of the run: its name.
+async fn asked_to_end() -> Result<&'static str> {
+    let mut term = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(tokio::select! {
+        _ = term.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    })
 }
 
 fn host_client(identity: &str) -> Result<Client> {
     Ok(Client::builder().endpoints(ENDPOINTS).identity(identity).build()?)
 }
 
-async fn run_on(cluster: &mut Cluster, plan: Plan) -> Result<Outcome> {
+async fn run_on(cluster: &mut Cluster, diary: &mut Diary, plan: Plan) -> Result<Outcome> {
+    cluster.up().await?;
     let client = host_client("chaos")?;
     make_ranges(cluster, &client).await?;
-    start_clients(cluster).await?;
-    let mut bounds = Bounds::new(GROUPS, BOUNDS_SESSIONS, &ENDPOINTS.map(str::to_owned));
-    let first = bounds.demand().await;
+    clients::start(cluster, GROUPS).await?;
+    let watch = Watch::start(client.clone()).await?;
+    let mut bounds = Bounds::new(BOUNDS_SESSIONS, &ENDPOINTS);
+    let first = bounds.demand(&watch.starts()).await?;
     ensure!(
         first.late.is_empty(),
         "the cluster does not serve before anything is struck: {first:?}"
     );
-    let watch = Watch::start(client.clone());
-    let (begin, begun) = (now(), Instant::now());
-    println!("chaos begins");
-    let mut done = Vec::new();
-    let mut failures = Vec::new();
-    for it in &plan.strikes {
-        sleep_until(begun + it.at).await;
-        if begun.elapsed() + it.lasts + CALM > plan.length {
-            println!("chaos: no time is left for `{}` and what follows", it.fault);
-            break;
-        }
-        let (one, broken) = do_strike(cluster, &client, &mut bounds, it, begun).await?;
-        println!(
-            "{:>7.1} {:<44} until {:>7.1}, recovered in {:.2} s {}",
-            one.from.as_secs_f64(),
-            one.fault.to_string(),
-            one.mended.as_secs_f64(),
-            one.recovered.as_secs_f64(),
-            one.remark
-        );
-        done.push(one);
-        failures.extend(broken);
+    let starts = Starts::look(cluster).await?;
+    let (begin, begun, began_at) = (now(), Instant::now(), wall_clock());
+    diary.say("chaos begins")?;
+    write_plan(cluster.dir(), &plan, Some(began_at))?;
+    let mut shaking = Shaking {
+        cluster,
+        diary,
+        client,
+        watch,
+        bounds,
+        starts,
+        begun,
+        done: Vec::new(),
+        failures: Vec::new(),
+    };
+    if let Err(why) = shaking.strike_all(&plan).await {
+        // What clients have seen until now is judged all the same.
+        shaking.fail(format!("the run ended early: {why:#}"));
     }
-    sleep_until(begun + plan.length).await;
     let end = now();
-    let ranges = client.status().await.map_or(0, |status| status.ranges.len());
-    stop_clients(cluster).await?;
-    let leaders = watch.changes();
+    if let Err(why) = clients::stop(shaking.cluster).await {
+        shaking.fail(format!("clients could not be ended: {why:#}"));
+    }
+    let ranges = shaking.client.status().await.map_or(0, |status| status.ranges.len());
+    let Shaking { cluster, watch, bounds, done, mut failures, .. } = shaking;
+    let Seen { changes: leaders, ranges: seen, .. } = watch.seen();
     let out = cluster.dir().join("histories");
-    save(bounds.into_recorders(), &out.join("bounds.jsonl"))?;
-    let history = collect(&out)?;
-    let judgement = check(&history.records);
-    failures.extend(judgement.violations.iter().map(ToString::to_string));
-    failures.extend(surprises(&out)?);
-    let resource: serde_json::Value =
-        serde_json::from_str(&fs::read_to_string(out.join(SUMMARY)).context("the resource")?)?;
-    let faults = resource["faults"].as_array().into_iter().flatten();
-    failures.extend(faults.map(|fault| format!("the resource: {fault}")));
-    let counted = Counted::read(&out, &SHELLS)?;
-    failures.extend(counted.fault());
-    let struck: Vec<Span> = done
-        .iter()
-        .filter(|it| it.fault.kind.breadth() != Breadth::None)
-        .map(|it| (it.from, it.mended))
-        .collect();
-    failures.extend(late_ends(&history, &Times { begin, struck: &struck, leaders: &leaders }));
-    let timeline = Timeline::of(&history, GROUPS, begin, end);
+    let bounds = History::merge(bounds.into_recorders());
+    let evidence = Evidence::read(&out, &clients::loads(cluster.topology()), bounds);
+    let judging = Instant::now();
+    let judgement = check(&evidence.history.records);
+    let judged_in = judging.elapsed();
+    let violations = judgement.violations.iter().map(ToString::to_string);
+    failures.extend(violations.chain(evidence.faults).map(Failure::at_no_time));
+    let struck = done.iter().filter(|it| it.fault.kind.breadth() != Breadth::None);
+    let struck = union_of(struck.map(|it| (it.from, it.mended + it.recovered)).collect());
+    let times = Times { begin, struck: &struck, leaders: &leaders };
+    failures.extend(late_ends(&evidence.history, &times).into_iter().map(Failure::at_no_time));
+    let timeline = Timeline::of(&evidence.history, &seen, (begin, end));
     let mut outcome = Outcome {
         plan,
         done,
         timeline,
         leaders,
         begin,
+        began_at,
+        grants: evidence.grants,
         judgement,
-        resource,
-        counted,
+        judged_in,
+        resource: evidence.resource,
+        counted: evidence.counted,
         ranges,
         failures,
     };
     outcome.demand_steadiness();
+    let missing = missing(&outcome).into_iter().map(Failure::at_no_time);
+    outcome.failures.extend(missing);
     Ok(outcome)
 }
 
@@ -193,186 +211,127 @@ async fn make_ranges(cluster: &Cluster, client: &Client) -> Result<()> {
     }
 }
 
-async fn start_clients(cluster: &mut Cluster) -> Result<()> {
-    let service = |name: &str| Service(name.to_owned());
-    cluster.start_client(&service("resource"), &["resource", "--out", "/out"]).await?;
-    let slow = cluster.topology().slow_clients.clone();
-    let slow = slow.iter().map(|it| (it.0.as_str(), "slow", "6", "20"));
-    let groups = GROUPS.to_string();
-    for (number, (label, work, clients, pause)) in (1_u32..).zip(LOADS.into_iter().chain(slow)) {
-        let first = (number * 1_000).to_string();
-        let args = [
-            "load",
-            "--work",
-            work,
-            "--clients",
-            clients,
-            "--groups",
-            &groups,
-            "--label",
-            label,
-            "--first-session",
-            &first,
-            "--pause-ms",
-            pause,
-            "--out",
-            "/out",
-        ];
-        cluster.start_client(&service(label), &args).await?;
-    }
-    for label in SHELLS {
-        cluster
-            .start_client(&service(label), &["shell", "--label", label, "--out", "/out"])
-            .await?;
-    }
-    Ok(())
-}
-
-async fn stop_clients(cluster: &Cluster) -> Result<()> {
-    let slow = cluster.topology().slow_clients.iter().map(|it| it.0.as_str());
-    let labels = LOADS.iter().map(|it| it.0).chain(slow).chain(SHELLS);
-    let ids: Vec<String> =
-        labels.map(|label| cluster.container(&Service(label.to_owned())).to_owned()).collect();
-    let words = ["stop", "--time", CLIENTS_STOP_SECONDS].map(str::to_owned);
-    run("docker", words.into_iter().chain(ids)).await?;
-    // The resource ends when nobody writes any more.
-    let resource = Service("resource".to_owned());
-    cluster.docker(&["stop", "--time", "10"], &resource).await.map(|_| ())
-}
-
-/// A strike with its mending, and what was demanded afterwards and is not so.
-async fn do_strike(
-    cluster: &mut Cluster,
-    client: &Client,
-    bounds: &mut Bounds,
-    it: &Strike,
+/// A run between its first strike and its last.
+struct Shaking<'a> {
+    cluster: &'a mut Cluster,
+    diary: &'a mut Diary,
+    client: Client,
+    watch: Watch,
+    bounds: Bounds,
+    starts: Starts,
     begun: Instant,
-) -> Result<(Done, Vec<String>)> {
-    let from = begun.elapsed();
-    let (mut damage, mut undo) = (Damage::None, Undo::Nothing);
-    let (mut remark, mut was_done, mut broken) = (String::new(), true, Vec::new());
-    match &it.fault.act {
-        Act::Dice(dice) => {
-            match operator::order(cluster, client, it.fault.kind, *dice, GROUPS).await {
-                Ok((words, back)) => (remark, undo) = (words, back),
-                // An operator is refused for many good reasons.
-                Err(why) => (remark, was_done) = (format!("refused: {why:#}"), false),
+    done: Vec<Done>,
+    failures: Vec<Failure>,
+}
+
+impl Shaking<'_> {
+    /// Strikes by the plan, and stays until its end.
+    async fn strike_all(&mut self, plan: &Plan) -> Result<()> {
+        for it in &plan.strikes {
+            sleep_until(self.begun + it.at).await;
+            if self.begun.elapsed() + it.fault.kind.takes() + CALM > plan.length {
+                self.diary.say(&format!("no time is left for `{}`", it.fault))?;
+                continue;
             }
+            let one = self.do_strike(it).await;
+            self.demand_old_lives(it).await;
+            self.diary.say(&format!(
+                "{:>7.1} {:<44} until {:>7.1}, recovered in {:.2} s {}",
+                one.from.as_secs_f64(),
+                one.fault.to_string(),
+                one.mended.as_secs_f64(),
+                one.recovered.as_secs_f64(),
+                one.remark
+            ))?;
+            self.done.push(one);
         }
-        _ => match strike(cluster, client, &it.fault).await {
-            Ok(done) => damage = done,
+        sleep_until(self.begun + plan.length).await;
+        Ok(())
+    }
+
+    fn fail(&mut self, what: String) {
+        let at = self.begun.elapsed();
+        self.failures.push(Failure { at: Some(at), what });
+    }
+
+    /// A strike with its mending, and what is demanded afterwards.
+    async fn do_strike(&mut self, it: &Strike) -> Done {
+        let from = self.begun.elapsed();
+        let (mut damage, mut undo) = (Damage::None, Undo::Nothing);
+        let (mut remark, mut was_done) = (String::new(), true);
+        match &it.fault.act {
+            Act::Dice(dice) => {
+                let kind = it.fault.kind;
+                match operator::order(self.cluster, &self.client, kind, *dice, GROUPS).await {
+                    Ok((words, back)) => (remark, undo) = (words, back),
+                    // An operator is refused for many good reasons.
+                    Err(why) => (remark, was_done) = (format!("refused: {why:#}"), false),
+                }
+            }
+            _ => match strike(self.cluster, &self.client, &it.fault).await {
+                Ok(done) => damage = done,
+                Err(why) => {
+                    (remark, was_done) = (format!("not done: {why:#}"), false);
+                    if !MachineFault::is_in(&why) {
+                        self.fail(format!("`{}`: {why:#}", it.fault));
+                    }
+                    // Nobody knows what it has left.
+                    self.heal(it).await;
+                }
+            },
+        }
+        sleep_until(self.begun + from + it.lasts).await;
+        if let Err(why) = mend(self.cluster, damage).await {
+            self.fail(format!("`{}` is not mended: {why:#}", it.fault));
+            self.heal(it).await;
+        }
+        if let Err(why) = operator::undo(self.cluster, &self.client, &undo).await {
+            remark.push_str(&format!("; not taken back: {why:#}"));
+        }
+        let mended = self.begun.elapsed();
+        let recovered = self.demand_recovery(it).await;
+        Done { fault: it.fault.clone(), from, mended, recovered, remark, was_done }
+    }
+
+    /// Demands that nobody has ended whom the strike does not end.
+    async fn demand_old_lives(&mut self, it: &Strike) {
+        match Starts::look(self.cluster).await {
+            Ok(later) => {
+                for anew in self.starts.unexplained(&later, &it.fault) {
+                    self.fail(anew);
+                }
+                self.starts = later;
+            }
+            Err(why) => self.fail(format!("when servers have started is not known: {why:#}")),
+        }
+    }
+
+    async fn heal(&mut self, it: &Strike) {
+        if let Err(why) = heal_all(self.cluster).await {
+            self.fail(format!("after `{}` not everything could be healed: {why:#}", it.fault));
+        }
+    }
+
+    /// Demands what must be so after a mending, and brings it about for the next strike where it is not:
+    /// from the mending until every range granted.
+    async fn demand_recovery(&mut self, it: &Strike) -> Duration {
+        let recovery = match self.bounds.demand(&self.watch.starts()).await {
+            Ok(recovery) => recovery,
             Err(why) => {
-                was_done = false;
-                broken.push(format!("{:.1} s: `{}`: {why:#}", from.as_secs_f64(), it.fault));
+                self.fail(format!("{why:#}"));
+                return Duration::ZERO;
             }
-        },
-    }
-    sleep_until(begun + from + it.lasts).await;
-    let mending = begun.elapsed().as_secs_f64();
-    if let Err(why) = mend(cluster, damage).await {
-        broken.push(format!("{mending:.1} s: `{}` is not mended: {why:#}", it.fault));
-    }
-    if let Err(why) = operator::undo(cluster, &undo).await {
-        remark.push_str(&format!("; not taken back: {why:#}"));
-    }
-    let mended = begun.elapsed();
-    let recovery = bounds.demand().await;
-    let at = mended.as_secs_f64();
-    for late in &recovery.late {
-        broken.push(format!("{at:.1} s: no grant within 10 s after `{}` (L3): {late}", it.fault));
-    }
-    if it.fault.kind.breadth() != Breadth::None
-        && let Err(why) = until_all_ready(cluster).await
-    {
-        broken.push(format!("{at:.1} s: after `{}`: {why:#}", it.fault));
-        // What comes next is to strike a whole cluster.
-        start_all(cluster).await?;
-    }
-    let fault = it.fault.clone();
-    Ok((Done { fault, from, mended, recovered: recovery.took, remark, was_done }, broken))
-}
-
-async fn start_all(cluster: &Cluster) -> Result<()> {
-    for service in cluster.topology().servers() {
-        cluster.start(&service).await?;
-    }
-    Ok(())
-}
-
-fn save(recorders: Vec<Recorder>, path: &Path) -> Result<()> {
-    let mut file = std::io::BufWriter::new(fs::File::create(path)?);
-    write(&History::merge(recorders), &mut file)?;
-    std::io::Write::flush(&mut file)?;
-    Ok(())
-}
-
-/// All histories of a run as one. Every process that was started must have left its own.
-///
-/// # Errors
-/// When one is missing, or cannot be read.
-pub fn collect(out: &Path) -> Result<History> {
-    let slow = Topology::of_compose().slow_clients;
-    let slow = slow.iter().map(|it| it.0.clone());
-    let labels = LOADS.iter().map(|it| it.0.to_owned()).chain(slow).chain(["bounds".to_owned()]);
-    let mut all = History::default();
-    let mut numbers = BTreeMap::new();
-    for label in labels {
-        let path = out.join(format!("{label}.jsonl"));
-        let file = fs::File::open(&path).with_context(|| path.display().to_string())?;
-        let one = read(BufReader::new(file)).with_context(|| path.display().to_string())?;
-        let mut ids = Vec::new();
-        for name in one.names {
-            let next = all.names.len();
-            let id = *numbers.entry(name.clone()).or_insert(next);
-            if id == next {
-                all.names.push(name);
-            }
-            ids.push(sharklock_history::LockId(u32::try_from(id)?));
+        };
+        for late in &recovery.late {
+            self.fail(format!("no grant within 10 s after `{}` (L3): {late}", it.fault));
         }
-        let renamed = one.records.into_iter().map(|record| sharklock_history::Record {
-            lock: ids[record.lock.0 as usize],
-            ..record
-        });
-        all.records.extend(renamed);
-    }
-    Ok(all)
-}
-
-/// Errors of clients that no fault explains.
-fn surprises(out: &Path) -> Result<Vec<String>> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(out)? {
-        let path = entry?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let Some(label) = name.strip_suffix(".surprises.json") else { continue };
-        let seen: BTreeMap<String, u64> = serde_json::from_str(&fs::read_to_string(&path)?)?;
-        found.extend(seen.iter().map(|(what, count)| format!("{label}: {count} times: {what}")));
-    }
-    Ok(found)
-}
-
-/// Servers that ended by a bug, whoever started them again.
-fn panics(logs: &Path) -> Result<Vec<String>> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(logs)? {
-        let path = entry?.path();
-        let text = String::from_utf8_lossy(&fs::read(&path)?).into_owned();
-        for line in text.lines().filter(|line| line.contains("this is a bug")) {
-            let line: String = line.chars().take(400).collect();
-            found.push(format!("{}: {line}", path.display()));
+        if it.fault.kind.breadth() != Breadth::None
+            && let Err(why) = until_all_ready(self.cluster).await
+        {
+            self.fail(format!("after `{}`: {why:#}", it.fault));
+            // What comes next is to strike a whole cluster.
+            self.heal(it).await;
         }
+        recovery.took
     }
-    Ok(found)
-}
-
-/// Waits for SIGTERM: clients are stopped by Docker.
-///
-/// # Errors
-/// When the signal cannot be caught.
-pub async fn terminated() -> Result<()> {
-    let mut asked = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    asked.recv().await;
-    // Whoever was granted a lock in this moment gives it back.
-    sleep(Duration::from_millis(1)).await;
-    Ok(())
 }

@@ -63,7 +63,7 @@ fn file(out: &Path, label: &str) -> PathBuf {
 }
 
 /// What the shells have counted together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counted {
     /// How often one has tried.
     pub tried: u64,

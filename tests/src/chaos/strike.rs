@@ -1,59 +1,46 @@
-//! Faults as they are done to containers, and how each is mended.
+//! Faults as they are done to containers. Whatever may do nothing is looked after: a strike without effect is
+//! an error.
 
-use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use sharklock_client::Client;
 
 use super::cluster::Cluster;
+use super::effect::{demand_clock, demand_library, life, until_ended};
 use super::fault::{Act, Fault, Kind, Service, Way};
-use super::network::{Rule, halves, mended, ring, script};
+use super::mend::{Damage, limit_descriptors};
+use super::network::{Rule, apart, halves, ring, script};
 use super::program::run;
 use super::replacement::{lose_disk, replace_master, start_on_older_copy};
+use super::small_disk;
 
 /// From a start until a server is ready again, while clients keep the machine busy.
 pub const READY_MAX: Duration = Duration::from_secs(60);
 /// Memory with which a data server cannot live, or hardly: a kernel may refuse less than is in use.
-const LITTLE_MEMORY: [&str; 6] = ["16m", "24m", "48m", "96m", "160m", "256m"];
-/// What `deploy/compose.yaml` gives a data server.
-const MEMORY: &str = "512m";
+const LITTLE_MEMORY: [&str; 8] = ["8m", "12m", "16m", "24m", "48m", "96m", "160m", "256m"];
+/// Until a process has ended that is to end. All data servers sync many times a second.
+const ENDED_MAX: Duration = Duration::from_secs(10);
+/// The same of one whose memory may just suffice.
+const STARVED_MAX: Duration = Duration::from_secs(3);
 /// Descriptors beside which a server cannot take another connection.
 const FEW_DESCRIPTORS: u64 = 48;
-
-/// What is to be done to mend a fault.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Damage {
-    /// Nothing: it is over.
-    None,
-    /// These have ended.
-    Ended(Vec<Service>),
-    /// It stands still.
-    Paused(Service),
-    /// These have rules about their network.
-    Rules(Vec<Service>),
-    /// What it sends drips.
-    Slow(Service),
-    /// A file of orders to its libraries, and what it says when all is well. The server may have ended.
-    Order(Service, &'static str, &'static str),
-    /// A file takes all the space of the small disk. The server may have ended.
-    FullDisk(Service),
-    /// It has little memory, and may have ended.
-    Memory(Service),
-    /// It has few descriptors.
-    Descriptors(Service),
-}
 
 /// Strikes: what is to be mended.
 ///
 /// # Errors
-/// When the machine does not do it.
+/// A `MachineFault` when the machine does not do it or it has no effect; another when the cluster does not do
+/// what it must meanwhile. What was done until then is left to [`super::mend::heal_all`].
 pub async fn strike(cluster: &mut Cluster, client: &Client, fault: &Fault) -> Result<Damage> {
     match (&fault.act, fault.kind) {
         (Act::All, Kind::KillAll) => {
             let servers = cluster.topology().servers();
             kill_at_once(cluster, &servers).await?;
             Ok(Damage::Ended(servers))
+        }
+        (Act::Several(services), _) => {
+            kill_at_once(cluster, services).await?;
+            Ok(Damage::Ended(services.clone()))
         }
         (Act::All, Kind::RollingRestart) => {
             for service in cluster.topology().servers() {
@@ -91,12 +78,18 @@ pub async fn strike(cluster: &mut Cluster, client: &Client, fault: &Fault) -> Re
             Ok(Damage::Slow(service.clone()))
         }
         (Act::Much(service, ms), Kind::SlowDisk) => {
-            say(cluster, service, "sync", &ms.to_string())?;
+            demand_library(cluster, service, "sync.so").await?;
+            cluster.order(service, "sync", &ms.to_string())?;
             Ok(Damage::Order(service.clone(), "sync", ""))
         }
         (Act::Jump(service, seconds), Kind::Clock) => {
-            say(cluster, service, "faketime", &format!("{seconds:+}"))?;
+            demand_library(cluster, service, "faketime.so").await?;
+            cluster.order(service, "faketime", &format!("{seconds:+}"))?;
+            demand_clock(cluster, service, *seconds).await?;
             Ok(Damage::Order(service.clone(), "faketime", "+0"))
+        }
+        (Act::Apart(services), _) => {
+            cut_each(cluster, apart(services, &cluster.topology().masters)).await
         }
         (Act::Order(order), Kind::Ring) => cut_each(cluster, ring(order)).await,
         (Act::Order(order), kind) => cut_each(cluster, halves(order, kind == Kind::Bridge)).await,
@@ -120,22 +113,17 @@ async fn one(cluster: &Cluster, service: &Service, kind: Kind) -> Result<Damage>
             Ok(Damage::Paused(service))
         }
         Kind::SyncError => {
-            say(cluster, &service, "sync", "EIO")?;
+            let before = life(cluster, &service).await?;
+            cluster.order(&service, "sync", "EIO")?;
+            until_ended(cluster, &service, &before, ENDED_MAX).await?;
             Ok(Damage::Order(service, "sync", ""))
         }
         Kind::FullDisk => {
-            let file = cluster.small_disk().join("ballast");
-            // It ends with an error, when the disk is full.
-            let _ = run("sh", ["-c", &format!("cat /dev/zero >{}", file.display())]).await;
+            small_disk::fill(&cluster.parts().project, &cluster.small_disk()).await?;
             Ok(Damage::FullDisk(service))
         }
         Kind::Memory => {
-            for little in LITTLE_MEMORY {
-                let words = ["update", "--memory", little, "--memory-swap", little];
-                if cluster.docker(&words, &service).await.is_ok() {
-                    break;
-                }
-            }
+            starve(cluster, &service).await?;
             Ok(Damage::Memory(service))
         }
         Kind::Descriptors => {
@@ -144,54 +132,6 @@ async fn one(cluster: &Cluster, service: &Service, kind: Kind) -> Result<Damage>
         }
         other => bail!("{} strikes no single container", other.name()),
     }
-}
-
-/// Mends, and waits until every server is ready.
-///
-/// # Errors
-/// When one does not come back.
-pub async fn mend(cluster: &Cluster, damage: Damage) -> Result<()> {
-    match &damage {
-        Damage::None => {}
-        Damage::Ended(services) => {
-            for service in services {
-                cluster.start(service).await?;
-            }
-        }
-        Damage::Paused(service) => {
-            cluster.docker(&["unpause"], service).await?;
-        }
-        Damage::Rules(services) => {
-            for service in services {
-                // The rules have gone with a process that has ended.
-                if cluster.runs(service).await? {
-                    cluster.in_network(service, &["nft", "-f", "-"], Some(&mended())).await?;
-                }
-            }
-        }
-        Damage::Slow(service) => {
-            let words = ["tc", "qdisc", "del", "dev", "eth0", "root"];
-            cluster.in_network(service, &words, None).await?;
-        }
-        Damage::Order(service, file, well) => {
-            say(cluster, service, file, well)?;
-            cluster.start(service).await?;
-        }
-        Damage::FullDisk(service) => {
-            fs::remove_file(cluster.small_disk().join("ballast"))?;
-            cluster.start(service).await?;
-        }
-        Damage::Memory(service) => {
-            let words = ["update", "--memory", MEMORY, "--memory-swap", MEMORY];
-            cluster.docker(&words, service).await?;
-            cluster.start(service).await?;
-        }
-        Damage::Descriptors(service) => {
-            limit_descriptors(cluster, service, None).await?;
-            cluster.start(service).await?;
-        }
-    }
-    Ok(())
 }
 
 /// Waits until all servers say that they are ready.
@@ -208,7 +148,45 @@ pub async fn until_all_ready(cluster: &Cluster) -> Result<()> {
 async fn kill_at_once(cluster: &Cluster, services: &[Service]) -> Result<()> {
     let ids = services.iter().map(|service| cluster.container(service).to_owned());
     let words = ["kill", "--signal", "KILL"].map(str::to_owned);
-    run("docker", words.into_iter().chain(ids)).await.map(|_| ())
+    let killed = run("docker", words.into_iter().chain(ids)).await;
+    for service in services {
+        // One may have ended by itself, which is as good.
+        if cluster.runs(service).await? {
+            return killed.map(|_| ());
+        }
+    }
+    Ok(())
+}
+
+/// Takes memory away until the kernel ends the process.
+async fn starve(cluster: &Cluster, service: &Service) -> Result<()> {
+    let before = life(cluster, service).await?;
+    let mut accepted = false;
+    for little in LITTLE_MEMORY {
+        accepted = set_memory(cluster, service, little).await.is_ok();
+        if accepted {
+            break;
+        }
+    }
+    if accepted && until_ended(cluster, service, &before, STARVED_MAX).await.is_ok() {
+        return Ok(());
+    }
+    // The least that a kernel accepts may lie just above what is in use, and suffice. A new start is
+    // given less than it needs.
+    cluster.kill(service).await?;
+    set_memory(cluster, service, LITTLE_MEMORY[0]).await?;
+    cluster.start(service).await?;
+    let before = life(cluster, service).await?;
+    until_ended(cluster, service, &before, ENDED_MAX).await
+}
+
+/// Gives a container so much memory, and nothing to swap to.
+///
+/// # Errors
+/// When the kernel refuses it.
+pub async fn set_memory(cluster: &Cluster, service: &Service, memory: &str) -> Result<()> {
+    let words = ["update", "--memory", memory, "--memory-swap", memory];
+    cluster.docker(&words, service).await.map(|_| ())
 }
 
 async fn restart(cluster: &Cluster, service: &Service) -> Result<()> {
@@ -222,9 +200,7 @@ async fn change_builds(cluster: &Cluster) -> Result<Damage> {
     let builds = cluster.parts().builds.clone().context("there is one build")?;
     for build in [&builds[1], &builds[0]] {
         for service in cluster.topology().servers() {
-            let place = cluster.orders_of(&service);
-            fs::copy(build, place.join("sharklock.new"))?;
-            fs::rename(place.join("sharklock.new"), place.join("sharklock"))?;
+            cluster.exchange_build(&service, build)?;
             restart(cluster, &service).await?;
         }
     }
@@ -251,22 +227,4 @@ async fn cut_each(cluster: &Cluster, cuts: Vec<(Service, Vec<Service>)>) -> Resu
         cut.push(service);
     }
     Ok(Damage::Rules(cut))
-}
-
-/// Writes an order that a library in the container reads.
-fn say(cluster: &Cluster, service: &Service, file: &str, order: &str) -> Result<()> {
-    fs::write(cluster.orders_of(service).join(file), order).with_context(|| service.0.clone())
-}
-
-/// So many descriptors, or as many as the process may have.
-async fn limit_descriptors(cluster: &Cluster, service: &Service, to: Option<u64>) -> Result<()> {
-    if !cluster.runs(service).await? {
-        return Ok(());
-    }
-    let pid = cluster.pid(service).await?;
-    let limits = fs::read_to_string(format!("/proc/{pid}/limits"))?;
-    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
-    let hard = line.and_then(|line| line.split_whitespace().nth(1)).context("no limits")?;
-    let soft = to.map_or_else(|| hard.to_owned(), |to| to.to_string());
-    run("prlimit", ["--pid", &pid, &format!("--nofile={soft}:{hard}")]).await.map(|_| ())
 }

@@ -1,4 +1,4 @@
-//! The time line of a run as a picture: throughput of everything and of each group, faults as bars, changes
+//! The time line of a run as a picture: throughput of everything and of each range, faults as bars, changes
 //! of leaders as marks.
 
 use std::fmt::Write as _;
@@ -8,18 +8,18 @@ use super::fault::Breadth;
 use super::report::Outcome;
 use super::timeline::SLOT;
 
-const LEFT: f64 = 60.0;
+const LEFT: f64 = 110.0;
 const WIDTH: f64 = 1_500.0;
 const TOTAL_HEIGHT: f64 = 120.0;
-const GROUP_HEIGHT: f64 = 34.0;
+const RANGE_HEIGHT: f64 = 34.0;
 const BARS_HEIGHT: f64 = 30.0;
 /// Columns of a row: a pixel each.
 const COLUMNS: usize = 1_500;
 
 /// Draws.
 pub fn draw(outcome: &Outcome) -> String {
-    let groups = outcome.timeline.groups.len();
-    let height = 40.0 + BARS_HEIGHT + TOTAL_HEIGHT + GROUP_HEIGHT * groups as f64 + 30.0;
+    let ranges = outcome.timeline.ranges.len();
+    let height = 40.0 + BARS_HEIGHT + TOTAL_HEIGHT + RANGE_HEIGHT * ranges as f64 + 30.0;
     let length = outcome.plan.length.max(Duration::from_secs(1));
     let x = |at: Duration| LEFT + WIDTH * (at.as_secs_f64() / length.as_secs_f64()).min(1.0);
     let mut svg = format!(
@@ -35,7 +35,7 @@ pub fn draw(outcome: &Outcome) -> String {
         outcome.done.len()
     );
     let bottom = height - 30.0;
-    for it in &outcome.done {
+    for (number, it) in (1..).zip(&outcome.done) {
         let (from, to) = (x(it.from), x(it.mended));
         let colour = match it.fault.kind.breadth() {
             Breadth::One => "#e0a800",
@@ -51,27 +51,28 @@ pub fn draw(outcome: &Outcome) -> String {
             escaped(&it.fault.to_string()),
             bottom - 56.0
         );
+        // Two rows, so that neighbours can be told apart: the number stands in the table of the report.
+        let row = if number % 2 == 0 { 36 } else { 46 };
+        let _ = writeln!(svg, "<text x=\"{from:.1}\" y=\"{row}\" font-size=\"6\">{number}</text>");
     }
     let mut top = 40.0 + BARS_HEIGHT;
-    let slots = outcome.timeline.groups.first().map_or(0, Vec::len);
-    let total: Vec<u32> =
-        (0..slots).map(|slot| outcome.timeline.groups.iter().map(|it| it[slot]).sum()).collect();
-    row(&mut svg, "all", &total, top, TOTAL_HEIGHT - 8.0);
+    row(&mut svg, "all", &outcome.timeline.total, top, TOTAL_HEIGHT - 8.0);
     top += TOTAL_HEIGHT;
-    for (group, counts) in outcome.timeline.groups.iter().enumerate() {
-        row(&mut svg, &format!("g{group}"), counts, top, GROUP_HEIGHT - 8.0);
-        let changes = outcome.leaders.iter().filter(|it| it.group as usize == group);
+    for range in &outcome.timeline.ranges {
+        let name = escaped(&range.name());
+        row(&mut svg, &name, &range.counts, top, RANGE_HEIGHT - 8.0);
+        let changes = outcome.leaders.iter().filter(|it| it.range == range.range);
         for change in changes {
             let at = x(Duration::from_nanos(change.at.saturating_sub(outcome.begin)));
             let _ = writeln!(
                 svg,
                 "<path d=\"M{at:.1} {:.1}l-3 5h6z\" fill=\"#070\"><title>range {}: {}</title></path>",
-                top + GROUP_HEIGHT - 8.0,
+                top + RANGE_HEIGHT - 8.0,
                 change.range,
                 escaped(if change.leader.is_empty() { "no leader" } else { &change.leader })
             );
         }
-        top += GROUP_HEIGHT;
+        top += RANGE_HEIGHT;
     }
     let step = [1, 5, 10, 30, 60, 300, 600].into_iter().find(|step| length.as_secs() / step <= 20);
     let step = step.unwrap_or(3_600);

@@ -1,30 +1,45 @@
-//! Throughput of a run by tenths of a second and groups of names, out of its history.
+//! Throughput of a run by tenths of a second and ranges, out of its history.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use sharklock_history::{End, History, What};
 
+use super::watch::RangeSeen;
+
 /// A tenth of a second.
 pub const SLOT: Duration = Duration::from_millis(100);
-
-/// The group of a name: `g3/hot` is of group 3.
-pub fn group_of(name: &str) -> Option<u32> {
-    name.strip_prefix('g')?.split_once('/')?.0.parse().ok()
-}
+/// Until the clients who see to it that every range has work have heard of a new one.
+const WORK_COMES_WITHIN: Duration = Duration::from_secs(3);
 
 /// A time within a run, from and to, since its begin.
 pub type Span = (Duration, Duration);
 
-/// Acknowledged operations of each group in each slot: an acquire and a release are two.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Acknowledged operations in each slot: an acquire and a release are two.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Timeline {
-    /// By group, then by slot.
-    pub groups: Vec<Vec<u32>>,
-    /// All operations.
+    /// All of them, by slot.
+    pub total: Vec<u32>,
+    /// By range, in the order of their ids.
+    pub ranges: Vec<RangeLine>,
+    /// All operations, those before the begin and after the end included.
     pub operations: u64,
 }
 
-/// How steadily a group was served in the times that count.
+/// The operations of one range. A release counts for the range that granted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RangeLine {
+    /// Its id.
+    pub range: u64,
+    /// Its first name; empty: from the begin of all.
+    pub start: String,
+    /// When it was first seen, or first granted. Zero: it was there from the begin.
+    pub born: Duration,
+    /// By slot.
+    pub counts: Vec<u32>,
+}
+
+/// How steadily a range was served in the times that count.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Steadiness {
     /// Of all slots, the share in which something succeeded.
@@ -36,38 +51,78 @@ pub struct Steadiness {
 }
 
 impl Timeline {
-    /// Of the operations that were acknowledged between two moments of the history's clock.
-    pub fn of(history: &History, groups: u32, begin: u64, end: u64) -> Self {
+    /// Of the operations that were acknowledged between two moments of the history's clock, on the ranges
+    /// that were seen.
+    pub fn of(
+        history: &History,
+        seen: &BTreeMap<u64, RangeSeen>,
+        (begin, end): (u64, u64),
+    ) -> Self {
         let slot = u64::try_from(SLOT.as_nanos()).expect("a tenth of a second");
         let slots = usize::try_from(end.saturating_sub(begin) / slot).expect("a run is short");
-        let mut timeline = Self { groups: vec![vec![0; slots]; groups as usize], operations: 0 };
+        let since = |at: u64| Duration::from_nanos(at.saturating_sub(begin));
+        let line = |(range, it): (&u64, &RangeSeen)| {
+            let (start, born) = (it.start.clone(), since(it.since));
+            (*range, RangeLine { range: *range, start, born, counts: vec![0; slots] })
+        };
+        let mut ranges: BTreeMap<u64, RangeLine> = seen.iter().map(line).collect();
+        let (mut total, mut operations) = (vec![0; slots], 0);
         for record in &history.records {
             let What::Granted(hold) = record.what else { continue };
+            let mut range = ranges.get_mut(&u64::from(record.position.range));
             let released = (hold.end == End::Released).then_some(hold.end_returned);
             for at in [Some(record.returned), released].into_iter().flatten() {
-                timeline.operations += 1;
-                let Some(since) = at.checked_sub(begin) else { continue };
-                let place = usize::try_from(since / slot).expect("a run is short");
-                let name = history.names.get(record.lock.0 as usize).map_or("", String::as_str);
-                let group = group_of(name);
-                let group = group.and_then(|group| timeline.groups.get_mut(group as usize));
-                if let Some(count) = group.and_then(|group| group.get_mut(place)) {
-                    *count += 1;
+                operations += 1;
+                if let Some(range) = &mut range {
+                    range.born = range.born.min(since(at));
+                }
+                let Some(after) = at.checked_sub(begin) else { continue };
+                let place = usize::try_from(after / slot).expect("a run is short");
+                let Some(count) = total.get_mut(place) else { continue };
+                *count += 1;
+                if let Some(range) = &mut range {
+                    range.counts[place] += 1;
                 }
             }
         }
-        timeline
+        Self { total, ranges: ranges.into_values().collect(), operations }
+    }
+}
+
+impl Timeline {
+    /// All slots as comma-separated values: the second at which one begins, all operations, and those of each
+    /// range. A picture of an hour averages many of them.
+    pub fn csv(&self) -> String {
+        let names = self.ranges.iter().map(|it| format!(",{}", it.range));
+        let mut csv = format!("second,all{}\n", names.collect::<String>());
+        for (slot, total) in self.total.iter().enumerate() {
+            let counts = self.ranges.iter().map(|it| format!(",{}", it.counts[slot]));
+            let counts: String = counts.collect();
+            csv.push_str(&format!("{}.{},{total}{counts}\n", slot / 10, slot % 10));
+        }
+        csv
+    }
+}
+
+impl RangeLine {
+    /// How it is called in reports.
+    pub fn name(&self) -> String {
+        let Self { range, start, .. } = self;
+        if start.is_empty() { format!("{range}") } else { format!("{range} from {start}") }
     }
 
-    /// How steadily a group was served outside of these times; none where nothing is left.
-    pub fn steadiness(&self, group: usize, but: &[Span]) -> Option<Steadiness> {
+    /// How steadily the range was served outside of these times; none where nothing is left. A range that
+    /// was born meanwhile counts from when it has work.
+    pub fn steadiness(&self, but: &[Span]) -> Option<Steadiness> {
+        let from_begin = self.born.is_zero();
+        let begin = if from_begin { Duration::ZERO } else { self.born + WORK_COMES_WITHIN };
         let counts = |slot: usize| {
             let from = SLOT * u32::try_from(slot).expect("a run is short");
-            !but.iter().any(|(begin, end)| from < *end && from + SLOT > *begin)
+            from >= begin && !but.iter().any(|(begin, end)| from < *end && from + SLOT > *begin)
         };
         let (mut busy, mut all) = (0_u64, 0_u64);
         let (mut silence, mut longest) = (0_u32, (0_u32, 0_usize));
-        for (slot, count) in self.groups[group].iter().enumerate() {
+        for (slot, count) in self.counts.iter().enumerate() {
             if !counts(slot) {
                 silence = 0;
                 continue;
@@ -78,7 +133,10 @@ impl Timeline {
                 silence = 0;
             } else {
                 silence += 1;
-                longest = longest.max((silence, slot + 1 - silence as usize));
+                // Of two that are as long, the first.
+                if silence > longest.0 {
+                    longest = (silence, slot + 1 - silence as usize);
+                }
             }
         }
         let silence_from = SLOT * u32::try_from(longest.1).expect("a run is short");
@@ -98,10 +156,11 @@ mod tests {
 
     const MS: u64 = 1_000_000;
 
-    fn history(ends: &[(&str, u64)]) -> History {
+    /// Locks of these ranges that were granted and released at these milliseconds.
+    fn history(ends: &[(u32, u64)]) -> History {
         let mut recorder = Recorder::default();
-        for (token, (name, at)) in (1..).zip(ends) {
-            let lock = recorder.lock(name);
+        for (token, (range, at)) in (1..).zip(ends) {
+            let lock = recorder.lock("a");
             let hold = Hold {
                 token,
                 fence_floor: token,
@@ -112,7 +171,8 @@ mod tests {
                 reentered: false,
                 end: End::Released,
             };
-            let (position, what) = (Position::UNKNOWN, What::Granted(hold));
+            let position = Position { range: *range, version: 1, applied_index: 1 };
+            let what = What::Granted(hold);
             let (invoked, returned) = (at * MS, at * MS);
             recorder.push(Record {
                 lock,
@@ -127,34 +187,48 @@ mod tests {
         History::merge([recorder])
     }
 
-    #[test]
-    fn names_are_of_their_groups() {
-        assert_eq!((group_of("g3/hot"), group_of("g12/own/1-2")), (Some(3), Some(12)));
-        assert_eq!((group_of(""), group_of("hot"), group_of("gx/1")), (None, None, None));
+    /// The time line of the second from 1 s on, with range 1 from the begin and range 2 seen at `born`.
+    fn timeline(ends: &[(u32, u64)], born: u64) -> Timeline {
+        let seen = |since: u64| RangeSeen { start: String::new(), since: since * MS };
+        let seen = BTreeMap::from([(1, seen(900)), (2, seen(born))]);
+        Timeline::of(&history(ends), &seen, (1_000 * MS, 2_000 * MS))
     }
 
     #[test]
-    fn successes_fall_into_their_slots() {
-        let history =
-            history(&[("g0/a", 1_050), ("g0/a", 1_250), ("g1/a", 1_999), ("g1/a", 5_000)]);
-        let timeline = Timeline::of(&history, 2, 1_000 * MS, 2_000 * MS);
-        assert_eq!(timeline.operations, 8);
-        assert_eq!(timeline.groups[0], [2, 0, 2, 0, 0, 0, 0, 0, 0, 0]);
-        assert_eq!(timeline.groups[1], [0, 0, 0, 0, 0, 0, 0, 0, 0, 2]);
+    fn successes_fall_into_the_slots_of_their_ranges() {
+        let timeline = timeline(&[(1, 1_050), (1, 1_250), (2, 1_999), (2, 5_000), (7, 1_100)], 900);
+        assert_eq!(timeline.operations, 10);
+        assert_eq!(timeline.ranges[0].counts, [2, 0, 2, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(timeline.ranges[1].counts, [0, 0, 0, 0, 0, 0, 0, 0, 0, 2]);
+        assert_eq!(timeline.total, [2, 2, 2, 0, 0, 0, 0, 0, 0, 2]);
+        assert!(timeline.csv().starts_with("second,all,1,2\n0.0,2,2,0\n0.1,2,0,0\n0.2,2,2,0\n"));
     }
 
     #[test]
     fn silences_are_counted_but_for_the_times_that_do_not_count() {
-        let history = history(&[("g0/a", 1_050), ("g0/a", 1_250)]);
-        let timeline = Timeline::of(&history, 1, 1_000 * MS, 2_000 * MS);
-        let whole = timeline.steadiness(0, &[]).expect("there are slots");
+        let range = &timeline(&[(1, 1_050), (1, 1_250)], 900).ranges[0];
+        let whole = range.steadiness(&[]).expect("there are slots");
         let ms = Duration::from_millis;
         assert_eq!((whole.silence, whole.silence_from), (ms(700), ms(300)));
         assert!((whole.busy - 0.2).abs() < 1e-9);
         let but = [(ms(350), ms(800))];
-        let part = timeline.steadiness(0, &but).expect("there are slots");
+        let part = range.steadiness(&but).expect("there are slots");
         assert_eq!((part.silence, part.silence_from), (ms(200), ms(800)));
         assert!((part.busy - 0.4).abs() < 1e-9, "{part:?}");
-        assert_eq!(timeline.steadiness(0, &[(ms(0), ms(1_000))]), None);
+        assert_eq!(range.steadiness(&[(ms(0), ms(1_000))]), None);
+    }
+
+    #[test]
+    fn a_range_counts_from_when_it_has_work() {
+        let seen = RangeSeen { start: "g1/".to_owned(), since: 3_000 * MS };
+        // It granted before it was seen, and then nothing for half a second of the last two.
+        let mut ends = vec![(2, 2_500)];
+        ends.extend((5_500..7_500).step_by(100).map(|at| (2, at)));
+        let seen = BTreeMap::from([(2, seen)]);
+        let line = &Timeline::of(&history(&ends), &seen, (1_000 * MS, 8_000 * MS)).ranges[0];
+        assert_eq!((line.born, line.name().as_str()), (Duration::from_millis(1_500), "2 from g1/"));
+        let it = line.steadiness(&[]).expect("there are slots");
+        assert_eq!((it.silence, it.silence_from.as_millis()), (Duration::from_millis(500), 6_500));
+        assert!((it.busy - 0.8).abs() < 1e-9, "{it:?}");
     }
 }

@@ -189,3 +189,87 @@ async fn containers_that_cannot_start_say_what_to_do_and_stop_trying_after_five_
     assert!(exec(&["sharklock", "lock", "x", "--", "echo", "held"]).contains("held"));
     assert_eq!(exec(&["id", "-u"]).trim(), "7700", "not root");
 }
+
+/// A cluster of `make up` at ports of its own, which `make down` removes with this value at the latest.
+struct Made {
+    image: String,
+    cluster: &'static str,
+}
+
+impl Made {
+    const PROJECT: &str = "sharklock-made";
+
+    fn make(&self, what: &str) -> Command {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
+        let mut make = Command::new("make");
+        make.arg("--no-print-directory").arg("-C").arg(root).arg(what);
+        make.env("SHARKLOCK_IMAGE", &self.image).env("SHARKLOCK_PROJECT", Self::PROJECT);
+        make.env("CLUSTER", self.cluster);
+        for (place, ports) in [("1", "28"), ("2", "29"), ("3", "30")] {
+            make.env(format!("SHARKLOCK_PORT_{place}"), format!("{ports}700"));
+            make.env(format!("SHARKLOCK_ADMIN_PORT_{place}"), format!("{ports}790"));
+        }
+        make
+    }
+
+    /// Whatever of it Docker still has.
+    fn left() -> String {
+        let label = format!("label=com.docker.compose.project={}", Self::PROJECT);
+        let of = |args: &[&str]| {
+            run(Command::new("docker").args(args).args(["--quiet", "--filter", &label]))
+        };
+        of(&["ps", "--all"]) + &of(&["volume", "ls"]) + &of(&["network", "ls"])
+    }
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        if !self.make("down").status().is_ok_and(|status| status.success()) {
+            eprintln!("`make down` did not work");
+        }
+    }
+}
+
+async fn made(image: String, cluster: &'static str, containers: usize) {
+    let made = Made { image, cluster };
+    let said = run(&mut made.make("up"));
+    assert!(said.contains(&format!("The cluster is ready: {containers} containers.")), "{said}");
+    let endpoints =
+        said.lines().find_map(|it| it.trim().strip_prefix("export SHARKLOCK_ENDPOINTS="));
+    let endpoints = endpoints.unwrap_or_else(|| panic!("no line to copy: {said}"));
+    assert_eq!(endpoints, "http://127.0.0.1:28700,http://127.0.0.1:29700");
+    let sharklock = |args: &[&str]| {
+        let mut sharklock = Command::new(sharklock_tests::process::sharklock());
+        run(sharklock.env("SHARKLOCK_ENDPOINTS", endpoints).args(args))
+    };
+    let status = sharklock(&["status"]);
+    assert!(status.contains("sees it: healthy"), "{status}");
+    assert!(sharklock(&["lock", "hello", "--", "echo", "held"]).contains("held"));
+    let shown = run(&mut made.make("ps"));
+    assert_eq!(shown.matches("(healthy)").count(), containers, "{shown}");
+    run(&mut made.make("down"));
+    assert_eq!(Made::left(), "");
+}
+
+#[tokio::test]
+async fn make_up_starts_a_cluster_that_locks_and_make_down_leaves_nothing() {
+    let Some(image) = image() else { return };
+    let _alone = alone().await;
+    made(image, "", 10).await;
+}
+
+#[tokio::test]
+async fn three_equal_nodes_are_made_and_removed_as_well() {
+    let Some(image) = image() else { return };
+    let _alone = alone().await;
+    made(image, "small", 3).await;
+}
+
+#[test]
+fn the_image_is_no_larger_than_120_mb() {
+    let Some(image) = image() else { return };
+    let told =
+        run(Command::new("docker").args(["image", "inspect", "--format", "{{.Size}}", &image]));
+    let size: u64 = told.trim().parse().expect("a number of bytes");
+    assert!(size <= 120_000_000, "{size} bytes");
+}
