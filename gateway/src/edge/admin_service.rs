@@ -221,7 +221,12 @@ impl AdminService for Admin {
             if revocation.dry_run() {
                 return list(&self.host, revocation).await;
             }
-            let mut line = RevocationLine::new(&peer.address, &session, &revocation);
+            let mut line = RevocationLine::new(
+                &peer.address,
+                &session,
+                &revocation,
+                self.host.metrics.clone(),
+            );
             let answer = list(&self.host, revocation).await;
             line.answered(&answer);
             answer

@@ -220,11 +220,17 @@ pub(super) struct RevocationLine {
     outcome: Outcome,
     /// Ranges, holds and waiters.
     counts: (usize, u64, u64),
+    metrics: Arc<Metrics>,
 }
 
 impl RevocationLine {
     /// `session` is the handle in its usual digits.
-    pub(super) fn new(peer: &impl fmt::Display, session: &str, revocation: &Revocation) -> Self {
+    pub(super) fn new(
+        peer: &impl fmt::Display,
+        session: &str,
+        revocation: &Revocation,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
             peer: peer.to_string(),
             operator: revocation.operator().to_owned(),
@@ -232,6 +238,7 @@ impl RevocationLine {
             session_hash: hash(session),
             outcome: Outcome::Unknown,
             counts: (0, 0, 0),
+            metrics,
         }
     }
 
@@ -252,6 +259,7 @@ impl RevocationLine {
 
 impl Drop for RevocationLine {
     fn drop(&mut self) {
+        self.metrics.revoked(self.outcome);
         let (ranges, holds, waiters) = self.counts;
         tracing::info!(
             target: "audit",
