@@ -6,11 +6,7 @@ use std::{
 };
 
 use sharklock_multiraft::{Batch, Disk, HandOver, NextStep};
-use sharklock_proto::{
-    internal::v1::StoreReply,
-    trace::Spans,
-    v1,
-};
+use sharklock_proto::{internal::v1::StoreReply, trace::Spans, v1};
 use sharklock_transport::{PeerLinks, wall_unix_ms, wall_unix_ns};
 
 use crate::{

@@ -972,7 +972,8 @@ fn a_call_that_finds_no_route_is_one_miss_however_often_it_is_looked_for() {
     let mut rig = Rig { hub, wires, port, now_us, next_call: 1 };
     let id = rig.acquire("a");
     assert_eq!(rig.heard(), one(id, "NO_LEADER"));
-    let release = Ask::Release(ReleaseRequest { name: "a".to_owned(), ..ReleaseRequest::default() });
+    let release =
+        Ask::Release(ReleaseRequest { name: "a".to_owned(), ..ReleaseRequest::default() });
     assert_eq!(rig.hub.target(&release), None);
     assert_eq!(*observer.0.lock().unwrap(), [RouteMiss::Unknown]);
 }
