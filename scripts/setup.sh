@@ -21,6 +21,8 @@ have_libclang || missing+=(libclang-dev)
 [ "${1:-}" != test ] || command -v strace >/dev/null || missing+=(strace)
 # Rules, alerts and dashboards are run by the real Prometheus, and its promtool.
 [ "${1:-}" != test ] || command -v promtool >/dev/null || missing+=(prometheus)
+# The unit is read by systemd itself.
+[ "${1:-}" != test ] || command -v systemd-analyze >/dev/null || missing+=(systemd)
 # Power cuts are tried on file systems of their own, which only root can mount.
 if [ "${1:-}" = test ] && [ "$(id -u)" -eq 0 ]; then
   command -v mkfs.ext4 >/dev/null || missing+=(e2fsprogs)

@@ -186,7 +186,7 @@ impl LockBuilder {
     /// See [`AcquireError`]: refused, out of reach, not known, lost.
     pub async fn acquire(mut self) -> Result<Guard, AcquireError> {
         self.request.check()?;
-        let traced = TracedAcquire::begin(&self.spans, &mut self.request);
+        let traced = TracedAcquire::begin(&self.spans, &mut self.request.traceparent);
         let acquired = self.acquire_recorded().await;
         if let Some(traced) = traced {
             traced.ended(acquired.as_ref().err());

@@ -70,6 +70,8 @@ impl Front {
         };
         leading.version = epoch.version;
         leading.clock.shrink_to(bounds);
+        // Some of these waits go on in another range, which tells nothing of their beginning.
+        self.traced.clear();
         for command in self.proposals.waiting_mut() {
             if let Command::Expire(expire) = command {
                 expire.items.retain(|item| bounds.contains(item.name().as_str().as_bytes()));

@@ -26,7 +26,7 @@ pub struct Observed {
     pub commits: Vec<Duration>,
     /// Places that acquisitions took in queues; 1 is next.
     pub places: Vec<u32>,
-    /// Of traced calls, by the worker's clock. One without an end goes on until the end of the turn.
+    /// Of traced calls, by the worker's clock. One without an end goes on until its answer is sent.
     pub spans: Vec<Span>,
 }
 
@@ -39,11 +39,16 @@ impl Observed {
         asker: &Asker,
         outcome: &Outcome,
     ) {
-        if let (Asker::Acquire { .. }, Reply::Queued { place, .. }) = (asker, &outcome.reply) {
-            self.places.push(*place);
-        }
         for change in &outcome.changes {
             match change {
+                // A repeated acquire is told its place as well, and begins nothing.
+                Change::Queued { .. } => {
+                    if let (Asker::Acquire { .. }, Reply::Queued { place, .. }) =
+                        (asker, &outcome.reply)
+                    {
+                        self.places.push(*place);
+                    }
+                }
                 Change::Granted { acquisition, from_queue: true, .. } => {
                     let since = clock.since(LeaseKey::Waiter(*acquisition));
                     self.waits.extend(since.map(|since| now.saturating_sub(since)));

@@ -363,14 +363,18 @@ impl Hub {
         };
         match target {
             Some(target) if target.range_id != 0 => {}
-            Some(_) if body.routed_by().is_some() => {
-                self.observer.route_missed(RouteMiss::Unknown);
-                self.ask_for_all_routes();
-            }
-            _ => {
-                self.observer.route_missed(RouteMiss::Unknown);
-                self.ask_for_routes();
-            }
+            Some(_) if body.routed_by().is_some() => self.ask_for_all_routes(),
+            _ => self.ask_for_routes(),
+        }
+        target
+    }
+
+    /// The target of a call that has just come: see [`target`](Self::target). Only here it counts as a
+    /// miss that no route is known: a call that waits for a leader looks again every few milliseconds.
+    pub(crate) fn first_target(&self, body: &Ask) -> Option<Target> {
+        let target = self.target(body);
+        if target.is_none_or(|target| target.range_id == 0) {
+            self.observer.route_missed(RouteMiss::Unknown);
         }
         target
     }

@@ -148,7 +148,7 @@ impl StreamHandle {
         let lane = body.lane();
         let target = match to {
             Some(store) => Some(Target::of_store(store)),
-            None => self.hub.target(body),
+            None => self.hub.first_target(body),
         };
         let Some(target) = target else {
             batch.refused.push((call.tag, Failure::no_leader()));

@@ -230,9 +230,10 @@ pub fn acquire(
     }
     check_text(Reason::BadOwner, "owner_id", &request.owner_id, 0, OWNER_BYTES_MAX)?;
     check_attributes(&request.attributes)?;
-    if request.traceparent.parse::<TraceContext>().is_err() {
-        request.traceparent.clear();
-    }
+    // Said again in our own words: a later version may have a tail of any length, and whoever waits
+    // is kept with what it has said.
+    let traced = request.traceparent.parse::<TraceContext>().ok();
+    request.traceparent = traced.map(|it| it.to_string()).unwrap_or_default();
     Ok(in_session!(session, Acquire(request)))
 }
 

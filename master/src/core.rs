@@ -56,6 +56,9 @@ pub const GROUP: RangeId = RangeId(1);
 /// client gone wrong.
 const WAITING_MAX: usize = 4_096;
 
+/// The target of the log lines that say who has done what to the cluster.
+const AUDIT: &str = "audit";
+
 /// The settings of a master, fixed while it lives.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -148,8 +151,8 @@ enum Asker {
     Masters { number: u64, steps: Vec<String> },
     /// Somebody who lets a range go on, and is told of these steps and losses.
     Recovering { number: u64, steps: Vec<String>, losses: Vec<String> },
-    /// Those who watch routes: of this range they hear once it is known.
-    Watchers { range: RangeId },
+    /// Those who watch routes: of this range, which may be new, they hear once it is known.
+    Watchers { range: RangeId, is_new: bool },
 }
 
 impl Asker {

@@ -104,7 +104,7 @@ impl Board {
     /// How much room the disk has; `None`: nobody knows.
     pub fn set_disk_free(&self, bytes: Option<u64>) {
         self.disk_free.store(bytes.unwrap_or(u64::MAX), Ordering::Relaxed);
-        self.metrics.disk_has(bytes.unwrap_or(0));
+        self.metrics.disk_has(bytes);
     }
 
     /// The same, for the workers.

@@ -35,13 +35,13 @@ impl LockHistograms {
             waits: make(
                 "sharklock_lock_wait_seconds",
                 "Grants from the queues of locks, by how long each was waited for. Without those whose \
-                 waiters came under an earlier leader.",
+                 waiters came under an earlier leader, or in another range before a split.",
                 long(),
             )?,
             holds: make(
                 "sharklock_lock_hold_seconds",
                 "Holds that ended, by how long each was held. Without those that were granted under an \
-                 earlier leader.",
+                 earlier leader or in another range before a split, and without orphans.",
                 long(),
             )?,
             hand_overs: make(

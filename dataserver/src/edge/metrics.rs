@@ -291,7 +291,7 @@ impl Metrics {
             locks_observed: LockHistograms::register(registry)?,
             disk_free: gauge(
                 "sharklock_store_disk_free_bytes",
-                "Room on the disk of the store's directory; 0: unknown.",
+                "Room on the disk of the store's directory; -1: unknown.",
             )?,
             ranges_led: gauge(
                 "sharklock_store_ranges_led",
@@ -346,9 +346,10 @@ impl Metrics {
         })
     }
 
-    /// The disk has so much room.
-    pub fn disk_has(&self, bytes: u64) {
-        self.disk_free.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    /// The disk has so much room; `None`: nobody knows.
+    pub fn disk_has(&self, bytes: Option<u64>) {
+        // A full disk has 0, so that no number of bytes can stand for not knowing.
+        self.disk_free.set(bytes.map_or(-1, |it| i64::try_from(it).unwrap_or(i64::MAX)));
     }
 
     /// A durable write has ended.

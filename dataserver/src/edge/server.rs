@@ -327,7 +327,6 @@ impl DataServer {
                 shared: shared.clone(),
                 was_ready: false,
                 ailing: Vec::new(),
-                ended_spans: Vec::new(),
             };
             threads.push(spawn(&format!("store-raft-{number}"), move || worker_thread.run())?);
         }

@@ -6,11 +6,7 @@ use std::{
 };
 
 use sharklock_multiraft::{Batch, Disk, HandOver, NextStep};
-use sharklock_proto::{
-    internal::v1::StoreReply,
-    trace::{Span, Spans},
-    v1,
-};
+use sharklock_proto::{internal::v1::StoreReply, trace::Spans, v1};
 use sharklock_transport::{PeerLinks, wall_unix_ms, wall_unix_ns};
 
 use crate::{
@@ -57,8 +53,6 @@ pub struct WorkerThread<D> {
     pub was_ready: bool,
     /// The replicas that did not follow their ranges, each with why.
     pub ailing: Vec<String>,
-    /// Of traced calls, of this turn.
-    pub ended_spans: Vec<Span>,
 }
 
 /// The parts that the workers of a store share. Clones are of the same.
@@ -175,8 +169,6 @@ impl<D: Disk> WorkerThread<D> {
             outputs = self.worker.end_turn(now, wall_unix_ms(), false);
         }
         self.shared.metrics.turned(begin.elapsed());
-        let (spans, clock) = (std::mem::take(&mut self.ended_spans), &mut self.clock);
-        self.shared.spans.hand_on(spans, || (clock.now(), wall_unix_ns()));
         self.show_at_once();
     }
 
@@ -200,7 +192,7 @@ impl<D: Disk> WorkerThread<D> {
     /// Sends replies, and gives the batch to the disk thread, or back if it is to be written here:
     /// a small one that nobody waits behind, on a quick disk. To hand it over costs two wake-ups, which is more than
     /// what one lonely client's commit costs beside the disk (D5 has the disk thread write all).
-    fn dispatch(&mut self, mut outputs: Outputs) -> Option<Batch> {
+    fn dispatch(&mut self, outputs: Outputs) -> Option<Batch> {
         // Before anything that leads others to route by it.
         if !outputs.whereabouts.is_empty() {
             self.shared.porter.follow(self.number, outputs.whereabouts);
@@ -219,7 +211,6 @@ impl<D: Disk> WorkerThread<D> {
             self.shared.chores.send(ordered).expect("the chores' thread ends after this one");
         }
         self.shared.metrics.locks_observed.observe(&outputs.observed);
-        self.ended_spans.append(&mut outputs.observed.spans);
         let mut here = None;
         if let Some(batch) = outputs.batch {
             let is_small = batch.ops.len() <= INLINE_OPS_MAX;
@@ -229,6 +220,9 @@ impl<D: Disk> WorkerThread<D> {
                 self.hand_over_batch(batch);
             }
         }
+        // Before the replies: a store's span ends no later than that of the gateway which waits for it.
+        let clock = &mut self.clock;
+        self.shared.spans.hand_on(outputs.observed.spans, || (clock.now(), wall_unix_ns()));
         for (link, replies) in outputs.replies {
             match link {
                 GATHERING_LINK => {

@@ -273,8 +273,6 @@ impl Worker {
         let table = self.store.machine(range).expect("its bounds have just changed").table();
         let descriptor = self.store.descriptor(range).expect("a range has its descriptor");
         let Left { calls, listeners } = front.follow_bounds(descriptor, table);
-        // Some of these waits go on in another range, which tells nothing of their beginning.
-        front.traced.clear();
         for (to, name) in calls {
             let moved = moved::epoch_not_match(&self.store, Some(range), [name.as_str()]);
             self.replies.fail(to, moved);

@@ -38,7 +38,7 @@ use super::{
 use crate::{
     StoreId,
     failure::{Failure, Reason},
-    validate::{self, Checked, SplitWish},
+    validate::{self, Checked, SplitWish, Which},
 };
 
 /// The time that a status waits for masters and for each store. Both answer from memory; whoever
@@ -141,14 +141,25 @@ impl Admin {
         (order, operator, subject, dry_run): (Order, &str, String, bool),
         work: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, Failure> {
-        if dry_run {
-            return work.await;
-        }
-        let metrics = self.host.metrics.clone();
-        let mut line = OrderLine::new(&peer.address, order, operator, subject, metrics);
+        let mut line = self.line(peer, order, operator, subject, dry_run);
         let answer = work.await;
-        line.answered(&answer);
+        if let Some(line) = &mut line {
+            line.answered(&answer);
+        }
         answer
+    }
+
+    /// The line of an order; none of a dry run.
+    fn line(
+        &self,
+        peer: &Peer,
+        order: Order,
+        operator: &str,
+        subject: String,
+        dry_run: bool,
+    ) -> Option<OrderLine> {
+        let metrics = self.host.metrics.clone();
+        (!dry_run).then(|| OrderLine::new(&peer.address, order, operator, subject, metrics))
     }
 
     fn masters(&self) -> Result<&dyn Directory, Failure> {
@@ -221,7 +232,12 @@ impl AdminService for Admin {
             if revocation.dry_run() {
                 return list(&self.host, revocation).await;
             }
-            let mut line = RevocationLine::new(&peer.address, &session, &revocation);
+            let mut line = RevocationLine::new(
+                &peer.address,
+                &session,
+                &revocation,
+                self.host.metrics.clone(),
+            );
             let answer = list(&self.host, revocation).await;
             line.answered(&answer);
             answer
@@ -251,20 +267,32 @@ impl AdminService for Admin {
             let _call = admit(&self.host, &peer)?;
             let SplitWish { which, at, epoch, dry_run, operator } =
                 validate::split_range(request.into_inner())?;
-            let range = range_view::find(ranges_now(&self.host).await?, &which)?;
-            // Decided once: whatever is repeated from here on cannot split twice.
-            let seen = range.position.unwrap_or_default();
-            let now = RangeEpoch { conf_ver: seen.conf_ver, version: seen.version };
-            let RangeEpoch { conf_ver, version } = epoch.unwrap_or(now);
-            let RangeStatus { range_id, start: name, .. } = range;
-            let split = SplitRange { name, range_id, conf_ver, version, at, dry_run };
+            // No lock name: logs are read by more people than locks.
+            let subject = match &which {
+                Which::Id(range_id) => format!("range {range_id}"),
+                Which::Named(_) => "the range of a lock".to_owned(),
+            };
+            // It begins before the range is looked for, so that also an order which ends there leaves it.
+            let mut line = self.line(&peer, Order::SplitRange, &operator, subject, dry_run);
             let work = async {
+                let range = range_view::find(ranges_now(&self.host).await?, &which)?;
+                // Decided once: whatever is repeated from here on cannot split twice.
+                let seen = range.position.unwrap_or_default();
+                let now = RangeEpoch { conf_ver: seen.conf_ver, version: seen.version };
+                let RangeEpoch { conf_ver, version } = epoch.unwrap_or(now);
+                let RangeStatus { range_id, start: name, .. } = range;
+                if let Some(line) = &mut line {
+                    line.is_about(format!("range {range_id}"));
+                }
+                let split = SplitRange { name, range_id, conf_ver, version, at, dry_run };
                 let answer = ask(&self.host, Checked::split_range(split)).await;
                 expect_body!(answer.map_err(not_known), SplitRange)
             };
-            // No lock name: logs are read by more people than locks.
-            let order = (Order::SplitRange, &*operator, format!("range {range_id}"), dry_run);
-            self.ordered(&peer, order, work).await
+            let answer = work.await;
+            if let Some(line) = &mut line {
+                line.answered(&answer);
+            }
+            answer
         })
         .await
     }

@@ -165,8 +165,8 @@ pub(super) struct OrderLine {
     /// What it is about, without names of locks.
     subject: String,
     outcome: &'static str,
-    /// Why it was refused, or what is not known.
-    why: Option<String>,
+    /// Why it was refused, or is not known to be done.
+    refused_because: Option<String>,
     metrics: Arc<Metrics>,
 }
 
@@ -179,7 +179,12 @@ impl OrderLine {
         metrics: Arc<Metrics>,
     ) -> Self {
         let (peer, operator, outcome) = (peer.to_string(), operator.to_owned(), "unknown");
-        Self { peer, order, operator, subject, outcome, why: None, metrics }
+        Self { peer, order, operator, subject, outcome, refused_because: None, metrics }
+    }
+
+    /// What it is about is known better by now.
+    pub(super) fn is_about(&mut self, subject: String) {
+        self.subject = subject;
     }
 
     pub(super) fn answered<T>(&mut self, answer: &Result<T, Failure>) {
@@ -191,7 +196,7 @@ impl OrderLine {
                 _ => "refused",
             },
         };
-        self.why = answer.as_ref().err().map(|failure| failure.message.to_string());
+        self.refused_because = answer.as_ref().err().map(|failure| failure.message.to_string());
     }
 }
 
@@ -204,7 +209,7 @@ impl Drop for OrderLine {
             operator = self.operator,
             subject = self.subject,
             outcome = self.outcome,
-            why = self.why,
+            refused_because = self.refused_because,
             "{}",
             self.order.name()
         );
@@ -220,11 +225,17 @@ pub(super) struct RevocationLine {
     outcome: Outcome,
     /// Ranges, holds and waiters.
     counts: (usize, u64, u64),
+    metrics: Arc<Metrics>,
 }
 
 impl RevocationLine {
     /// `session` is the handle in its usual digits.
-    pub(super) fn new(peer: &impl fmt::Display, session: &str, revocation: &Revocation) -> Self {
+    pub(super) fn new(
+        peer: &impl fmt::Display,
+        session: &str,
+        revocation: &Revocation,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
             peer: peer.to_string(),
             operator: revocation.operator().to_owned(),
@@ -232,6 +243,7 @@ impl RevocationLine {
             session_hash: hash(session),
             outcome: Outcome::Unknown,
             counts: (0, 0, 0),
+            metrics,
         }
     }
 
@@ -252,6 +264,7 @@ impl RevocationLine {
 
 impl Drop for RevocationLine {
     fn drop(&mut self) {
+        self.metrics.revoked(self.outcome);
         let (ranges, holds, waiters) = self.counts;
         tracing::info!(
             target: "audit",

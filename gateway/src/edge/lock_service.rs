@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sharklock_proto::trace::TRACEPARENT;
+use sharklock_proto::trace::{TRACEPARENT, TraceContext};
 use sharklock_proto::v1::{
     AcquireRequest, AcquireResponse, AgreementResponse, AskRequest, AskResponse, CancelRequest,
     CancelResponse, CheckTokenRequest, CheckTokenResponse, ClaimRequest, DowngradeRequest,
@@ -93,7 +93,8 @@ pub(super) fn peer<T>(request: &Request<T>) -> Peer {
 /// The trace of which the caller says that the call is a part; empty: of none.
 fn traceparent<T>(request: &Request<T>) -> String {
     let said = request.metadata().get(TRACEPARENT).and_then(|value| value.to_str().ok());
-    said.unwrap_or_default().to_owned()
+    let context = said.and_then(|said| said.parse::<TraceContext>().ok());
+    context.map(|it| it.to_string()).unwrap_or_default()
 }
 
 /// Takes a call that can wait, as long as its client, its address and all together leave room. The

@@ -25,6 +25,7 @@ pub(super) struct Metrics {
     /// In the order of [`Reason::ALL`].
     failures: Vec<IntCounter>,
     force_releases: IntCounterVec,
+    revocations: IntCounterVec,
     orders: IntCounterVec,
     /// In the order of [`RouteMiss::ALL`].
     route_misses: Vec<IntCounter>,
@@ -115,6 +116,14 @@ impl Metrics {
                 "Forced releases that operators asked for, by outcome: ended at once, ending when the \
                  holders have stopped or their leases have run out, nothing was held, refused, or \
                  unknown.",
+                "outcome",
+                &Outcome::ALL.map(Outcome::name),
+            )?,
+            revocations: make.counters_of(
+                "sharklock_gateway_revocations_total",
+                "Pages of revocations of sessions that operators asked for, by outcome: ended at once, \
+                 ending when the holders have stopped or their leases have run out, nothing was held, \
+                 refused, or unknown.",
                 "outcome",
                 &Outcome::ALL.map(Outcome::name),
             )?,
@@ -221,6 +230,11 @@ impl Metrics {
     /// This came of an operator's wish that a lock be released by force.
     pub(super) fn force_released(&self, outcome: Outcome) {
         self.force_releases.with_label_values(&[outcome.name()]).inc();
+    }
+
+    /// This came of a page of an operator's revocation of a session.
+    pub(super) fn revoked(&self, outcome: Outcome) {
+        self.revocations.with_label_values(&[outcome.name()]).inc();
     }
 
     /// This came of another order.
@@ -450,20 +464,25 @@ mod tests {
     }
 
     #[test]
-    fn forced_releases_are_counted_by_what_became_of_them() {
+    fn forced_releases_and_revocations_are_counted_by_what_became_of_them() {
         let registry = Registry::new();
         let metrics = Metrics::new(&registry).expect("the names are distinct");
-        let name = "sharklock_gateway_force_releases_total";
-        assert_eq!(
-            counts(&registry, name).len(),
-            Outcome::ALL.len(),
-            "each is there from the start"
-        );
-        for (already, outcome) in Outcome::ALL.into_iter().enumerate() {
-            metrics.force_released(outcome);
-            let counts = counts(&registry, name);
-            assert_eq!(counts[outcome.name()], 1);
-            assert_eq!(counts.values().sum::<u64>(), already as u64 + 1);
+        let counters: [(_, fn(&Metrics, Outcome)); 2] = [
+            ("sharklock_gateway_force_releases_total", Metrics::force_released),
+            ("sharklock_gateway_revocations_total", Metrics::revoked),
+        ];
+        for (name, count) in counters {
+            assert_eq!(
+                counts(&registry, name).len(),
+                Outcome::ALL.len(),
+                "each is there from the start"
+            );
+            for (already, outcome) in Outcome::ALL.into_iter().enumerate() {
+                count(&metrics, outcome);
+                let counts = counts(&registry, name);
+                assert_eq!(counts[outcome.name()], 1);
+                assert_eq!(counts.values().sum::<u64>(), already as u64 + 1);
+            }
         }
     }
 }

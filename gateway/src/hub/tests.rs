@@ -952,3 +952,28 @@ fn equal_calls_have_equal_results() {
     assert!(told.contains("INDETERMINATE") && told.contains("NO_LEADER"), "the story is rich");
     assert!(told == story());
 }
+
+/// Why calls did not find their ranges.
+#[derive(Default)]
+struct Missed(Mutex<Vec<RouteMiss>>);
+
+impl Observer for Missed {
+    fn route_missed(&self, why: RouteMiss) {
+        self.0.lock().unwrap().push(why);
+    }
+}
+
+#[test]
+fn a_call_that_finds_no_route_is_one_miss_however_often_it_is_looked_for() {
+    let observer = Arc::new(Missed::default());
+    let hub = Hub::new(HubConfig::default(), Arc::new(Wires::default()), observer.clone());
+    let port = SessionPort::open(&hub, String::new()).expect("there is room");
+    let (wires, now_us) = (Arc::new(Wires::default()), 1_000);
+    let mut rig = Rig { hub, wires, port, now_us, next_call: 1 };
+    let id = rig.acquire("a");
+    assert_eq!(rig.heard(), one(id, "NO_LEADER"));
+    let release =
+        Ask::Release(ReleaseRequest { name: "a".to_owned(), ..ReleaseRequest::default() });
+    assert_eq!(rig.hub.target(&release), None);
+    assert_eq!(*observer.0.lock().unwrap(), [RouteMiss::Unknown]);
+}

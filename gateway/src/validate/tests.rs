@@ -129,6 +129,21 @@ fn names() {
 }
 
 #[test]
+fn a_traceparent_goes_on_in_our_own_words_however_long_it_came() {
+    let passed_on = |said: String| {
+        let request = AcquireRequest { traceparent: said, ..an_acquire() };
+        let checked = acquire(&RequestLimits::default(), &frame(), request).expect("it is good");
+        let Body::Acquire(request) = checked.into_parts().1 else { panic!("it was an acquire") };
+        request.traceparent
+    };
+    let plain = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    assert_eq!(passed_on(plain.to_owned()), plain);
+    let later = plain.replacen("00", "01", 1) + "-" + &"x".repeat(60_000);
+    assert_eq!(passed_on(later), plain, "a later version may have a tail of any length");
+    assert_eq!(passed_on("x".repeat(60_000)), "", "it is none");
+}
+
+#[test]
 fn acquires() {
     let name = |length: usize| "n".repeat(length);
     let attribute = |key: &str, value: String| [(key.to_owned(), value)].into();

@@ -16,7 +16,7 @@ use sharklock_proto::{
 use sharklock_rangemap::{PeerId, RangeId, StoreId};
 
 use super::{
-    Asker, MasterCore,
+    AUDIT, Asker, MasterCore,
     fitness::{hopeless, runs_already},
 };
 use crate::{
@@ -276,12 +276,13 @@ impl MasterCore {
     ) {
         let operator = self.state().operators().get(id).expect("it has just begun");
         tracing::info!(
+            target: AUDIT,
             operator_id = id,
             range = %operator.range,
             goal = %operator.goal,
             operator = operator.by,
             reason = operator.reason,
-            "an operator begins"
+            "operator-begins"
         );
         let counts = &mut self.operator_counts;
         *if asked.is_some() { &mut counts.ordered } else { &mut counts.scheduled } += 1;
@@ -302,7 +303,7 @@ impl MasterCore {
         let shown = self.shown(now, operator);
         let (range, ended) = (operator.range, operator.state);
         let (state, why) = (ended.as_str_name(), &operator.because);
-        tracing::info!(operator_id = id, %range, state, why, "an operator has ended");
+        tracing::info!(target: AUDIT, operator_id = id, %range, state, why, "operator-ended");
         let counts = &mut self.operator_counts;
         match ended {
             OperatorState::Done => counts.done += 1,

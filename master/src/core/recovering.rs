@@ -13,7 +13,7 @@ use sharklock_proto::{
 use sharklock_rangemap::{Bounds, Descriptor, Epoch, PeerId, RangeId, Replica, StoreId};
 
 use super::{
-    Asker, MasterCore,
+    AUDIT, Asker, MasterCore,
     losses::{Orphan, Survey},
     operations::check_by,
     recovery_words::{comma, steps, stores_are, stores_in_words},
@@ -437,6 +437,7 @@ impl MasterCore {
         let (recovery, lost) = (record.to_wire(), record.lost.clone());
         let lost_stores: Vec<_> = lost.iter().map(StoreId::to_string).collect();
         tracing::warn!(
+            target: AUDIT,
             recovery_id = id,
             range = %record.range,
             operator = record.by,
@@ -447,7 +448,7 @@ impl MasterCore {
             term = record.term,
             generation = record.generation,
             now = record.now,
-            "a range goes on without its majority"
+            "recovery-begins"
         );
         self.changed_stores.extend(lost);
         let running: Vec<_> = self.state().operators().running().map(|it| it.id).collect();

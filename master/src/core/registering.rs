@@ -14,7 +14,7 @@ use sharklock_proto::{
 };
 use sharklock_rangemap::{Bounds, Descriptor, Epoch, PeerId, RangeId, Replica, Role, StoreId};
 
-use super::{Asker, MasterCore, lost};
+use super::{AUDIT, Asker, MasterCore, lost};
 use crate::{
     refusal::{Reason, Refusal},
     request::Reply,
@@ -284,7 +284,7 @@ impl MasterCore {
             }
             (Asker::Dutiful { number, store }, _) => {
                 let duty = self.state().stores()[&store].duty;
-                tracing::warn!(%store, %duty, "a store has another duty");
+                tracing::warn!(target: AUDIT, %store, %duty, "store-duty");
                 self.changed_stores.insert(store);
                 let reply = Reply::Duty(self.duty_of(now, store, duty));
                 self.reply(number, reply);
@@ -298,7 +298,13 @@ impl MasterCore {
             (Asker::Recovering { number, .. }, _) => self.recovery_overtaken(number),
             (Asker::Nobody, Answer::Operator(id)) => self.operator_ended(now, None, id),
             (Asker::Nobody, _) => {}
-            (Asker::Watchers { range }, _) => _ = self.changed_ranges.insert(range),
+            (Asker::Watchers { range, is_new }, _) => {
+                if is_new {
+                    // All ranges but the first, which the masters make, come from splits.
+                    tracing::info!(target: AUDIT, %range, "range-split");
+                }
+                self.changed_ranges.insert(range);
+            }
             (asker, answer) => unreachable!("{answer:?} answers {asker:?}"),
         }
     }

@@ -144,7 +144,8 @@ impl MasterCore {
         if is_news {
             let descriptors = vec![RangeDescriptor::from(&descriptor)];
             let command = Command::Ranges(RangesCommand { descriptors });
-            if self.ask_log(command, Asker::Watchers { range }).is_err() {
+            let is_new = self.state().ranges().range(range).is_none();
+            if self.ask_log(command, Asker::Watchers { range, is_new }).is_err() {
                 return false;
             }
         }

@@ -4,10 +4,13 @@ use std::path::Path;
 use std::process::Output;
 
 use serde_json::Value;
+use sharklock_proto::v1::admin_service_client::AdminServiceClient;
+use sharklock_proto::v1::{SplitRangeRequest, split_range_request};
 use sharklock_tests::cluster::{Cluster, SOON};
 use sharklock_tests::process::command;
 use sharklock_tests::wait::eventually;
 use tempfile::TempDir;
+use tonic::transport::Channel;
 
 /// The lines so far: what each is about, and its fields.
 fn lines(path: &Path) -> Vec<(String, Value)> {
@@ -78,8 +81,27 @@ async fn every_order_leaves_a_line_with_who_what_and_its_outcome() {
         assert!(text("subject").contains(subject), "{args:?}: {line}");
         assert!(text("operator").contains('@'), "{args:?}: {line}");
         assert!(text("client").starts_with("127."), "{args:?}: {line}");
-        assert_eq!(text("why").is_empty(), outcome == "accepted", "{args:?}: {line}");
+        assert_eq!(text("refused_because").is_empty(), outcome == "accepted", "{args:?}: {line}");
     }
+
+    // The program looks first, and would not order this.
+    let channel = Channel::from_shared(cluster.endpoint(0)).expect("an address");
+    let channel = channel.connect().await.expect("the gateway accepts connections");
+    let which = Some(split_range_request::Which::RangeId(99));
+    let nowhere = SplitRangeRequest { which, ..SplitRangeRequest::default() };
+    let refused = AdminServiceClient::new(channel).split_range(nowhere).await;
+    refused.expect_err("there is no such range");
+    let refused = lines(&path).into_iter().find(|(_, line)| line["subject"] == "range 99");
+    let (said, refused) = refused.expect("also an order about nothing leaves a line");
+    assert_eq!((said.as_str(), &refused["outcome"]), ("split-range", &Value::from("refused")));
+
+    // The leading master tells what came of it, whoever has begun it.
+    let split = eventually("the line of the split", SOON, async || {
+        lines(&path).into_iter().find(|(said, _)| said == "range-split")
+    })
+    .await
+    .1;
+    assert!(split["range"].as_str().is_some_and(|range| range != "1"), "{split}");
 
     let release = ["locks", "force-release", "audited", "--reason", "a test", "--now"];
     order(&cluster, &release).await;

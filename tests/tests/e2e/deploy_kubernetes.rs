@@ -155,14 +155,84 @@ fn arguments(set: &StatefulSet) -> Vec<String> {
     args.into_iter().map(|arg| arg.replace("$(POD_NAME)", &name)).collect()
 }
 
+/// The value of an argument.
+fn value<'a>(arguments: &'a [String], flag: &str) -> Option<&'a str> {
+    arguments.iter().find_map(|it| it.strip_prefix(flag)?.strip_prefix('='))
+}
+
+fn dockerfile() -> String {
+    let file = folder().join("../docker/Dockerfile");
+    std::fs::read_to_string(file).expect("it is there")
+}
+
+/// What the image sets in the environment of the program.
+fn environment_of_the_image() -> Vec<(String, String)> {
+    let file = dockerfile();
+    let (_, rest) = file.split_once("ENV SHARKLOCK_").expect("the image sets something");
+    let set = format!("SHARKLOCK_{rest}");
+    let lines = set.split_inclusive('\n').take_while(|line| line.contains("SHARKLOCK_"));
+    let pair = |line: &str| {
+        let (key, value) = line.trim().trim_end_matches([' ', '\\']).split_once('=')?;
+        Some((key.to_owned(), value.to_owned()))
+    };
+    lines.filter_map(pair).collect()
+}
+
 #[test]
 fn the_program_takes_the_arguments_of_every_pod() {
+    let environment = environment_of_the_image();
+    assert!(environment.iter().any(|(key, _)| key.ends_with("DATA_ON_VOLUME")), "{environment:?}");
     for (name, set) in &all().sets {
         let arguments = arguments(set);
         assert!(!arguments.iter().any(|arg| arg.contains("$(")), "{name}: {arguments:?}");
-        let output = command(&arguments).arg("--print-config").output().expect("it runs");
+        let mut command = command(&arguments);
+        command.arg("--print-config").envs(environment.iter().cloned());
+        let output = command.output().expect("it runs");
         assert!(output.status.success(), "{name}: {output:?}");
     }
+}
+
+#[test]
+fn each_pod_has_the_volume_the_ports_and_the_user_that_its_program_wants() {
+    let user = dockerfile();
+    let user = user.lines().find_map(|line| line.strip_prefix("USER ")?.split_once(':'));
+    let ids = user.map(|(user, group)| (user.parse().ok(), group.parse().ok()));
+    for (name, set) in &all().sets {
+        let (arguments, spec) = (arguments(set), set.spec.as_ref().expect("it has a spec"));
+        let container = &pod(set).containers[0];
+
+        let mounts = container.volume_mounts.as_deref().unwrap_or_default();
+        let mounted = mounts.iter().map(|it| (it.name.clone(), it.mount_path.as_str()));
+        let claims = spec.volume_claim_templates.as_deref().unwrap_or_default();
+        let claimed = claims.iter().map(|it| it.metadata.name.clone().expect("it has a name"));
+        let claimed = claimed.zip(value(&arguments, "--data-dir"));
+        assert!(mounted.eq(claimed), "{name}: one volume, where the data is");
+        let keeps = value(&arguments, "--roles") != Some("gateway");
+        assert_eq!(mounts.len(), usize::from(keeps), "{name}: a volume for whoever keeps anything");
+
+        let ports = container.ports.as_deref().expect("it has ports");
+        let port_of = |flag: &str| {
+            let address = value(&arguments, flag)?;
+            address.rsplit(':').next().and_then(|port| port.parse::<i32>().ok())
+        };
+        for port in ports {
+            let role = port.name.as_deref().expect("ports have names");
+            let listens = port_of(&format!("--listen-{role}"));
+            assert_eq!(listens, Some(port.container_port), "{name}: {role}");
+            if let Some(advertised) = port_of(&format!("--advertise-{role}")) {
+                assert_eq!(advertised, port.container_port, "{name}: {role}");
+            }
+        }
+        let listens = arguments.iter().filter(|it| it.starts_with("--listen-"));
+        assert_eq!(listens.count(), ports.len(), "{name}: each has its port");
+
+        let security = pod(set).security_context.as_ref().expect("it says who runs it");
+        assert_eq!(ids, Some((security.run_as_user, security.run_as_group)), "{name}: the image's");
+        assert_eq!(security.fs_group, security.run_as_group, "{name}: its volume is its own");
+    }
+    // Kubernetes pulls an image of the tag `latest` at each start.
+    let tag = &documents("kustomization.yaml")[0]["images"][0]["newTag"];
+    assert!(tag.as_str().is_some_and(|tag| tag != "latest"), "{tag}");
 }
 
 #[test]

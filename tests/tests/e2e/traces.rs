@@ -153,6 +153,11 @@ async fn an_acquire_is_one_trace_from_its_client_to_the_apply() {
         ["store.queue", "store.commit", "store.apply"].map(|it| only(&spans, it));
     assert!(queue.end_time_unix_nano <= commit.end_time_unix_nano, "{spans:#?}");
     assert!(commit.start_time_unix_nano <= apply.start_time_unix_nano, "{spans:#?}");
+    // Clocks of one machine: whoever waits for an answer does so until it has been sent.
+    let [whole, gateway] = ["store.acquire", "gateway.acquire"].map(|it| only(&spans, it));
+    for of_store in [apply, whole] {
+        assert!(of_store.end_time_unix_nano <= gateway.end_time_unix_nano, "{spans:#?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
