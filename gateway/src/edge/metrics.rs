@@ -467,9 +467,12 @@ mod tests {
     fn forced_releases_and_revocations_are_counted_by_what_became_of_them() {
         let registry = Registry::new();
         let metrics = Metrics::new(&registry).expect("the names are distinct");
-        let counters: [(_, fn(&Metrics, Outcome)); 2] = [
-            ("sharklock_gateway_force_releases_total", Metrics::force_released),
-            ("sharklock_gateway_revocations_total", Metrics::revoked),
+        type Count = fn(&Metrics, Outcome);
+        let releases: Count = Metrics::force_released;
+        let revocations: Count = Metrics::revoked;
+        let counters = [
+            ("sharklock_gateway_force_releases_total", releases),
+            ("sharklock_gateway_revocations_total", revocations),
         ];
         for (name, count) in counters {
             assert_eq!(
