@@ -115,9 +115,10 @@ code=0
 "$program" run "${options[@]}" || code=$?
 say "$dir has the report (Markdown, SVG), slots.csv, plan.txt, run.log, histories/ and logs/"
 # What an hour came to is shown to whoever reads the repository.
-if [ "$minutes" -ge 60 ] && [ -f "$dir/report.md" ]; then
-  sed 's/(report\.svg)/(chaos-compose.svg)/' "$dir/report.md" >docs/benchmarks/chaos-compose.md
-  cp "$dir/report.svg" docs/benchmarks/chaos-compose.svg
-  say 'docs/benchmarks/chaos-compose.md has the report, too'
+report=$dir/report shown=docs/benchmarks/chaos-compose
+if [ "$minutes" -ge 60 ] && [ -f "${report}.md" ]; then
+  sed 's/(report\.svg)/(chaos-compose.svg)/' "${report}.md" >"${shown}.md"
+  cp "${report}.svg" "${shown}.svg"
+  say "${shown}.md has the report, too"
 fi
 exit "$code"
