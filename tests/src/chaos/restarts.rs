@@ -41,12 +41,17 @@ impl Starts {
 
 /// Whether a fault may end the process of this server.
 fn may_end(fault: &Fault, service: &Service) -> bool {
-    let is_struck = matches!(fault.act, Act::All) || fault.victim() == Some(service);
+    let is_struck = match &fault.act {
+        Act::All => true,
+        Act::Several(servers) => servers.contains(service),
+        _ => fault.victim() == Some(service),
+    };
     let ends = matches!(
         fault.kind,
         Kind::Kill
             | Kind::Stop
             | Kind::KillAll
+            | Kind::MastersDown
             | Kind::SyncError
             | Kind::FullDisk
             | Kind::Memory
@@ -79,6 +84,9 @@ mod tests {
         assert_eq!(unexplained(&fault(Kind::Pause, "data-2")), 1, "nothing ends by a pause");
         assert_eq!(unexplained(&Fault { kind: Kind::Split, act: Act::Dice(1) }), 1);
         assert_eq!(unexplained(&Fault { kind: Kind::KillAll, act: Act::All }), 0);
+        let down = |name| Fault { kind: Kind::MastersDown, act: Act::Several(vec![service(name)]) };
+        assert_eq!(unexplained(&down("data-2")), 0);
+        assert_eq!(unexplained(&down("data-1")), 1, "others were struck");
         let told = before.unexplained(&later, &fault(Kind::Pause, "data-2"));
         assert!(told[0].starts_with("data-2 has started anew at 10:05"), "{told:?}");
     }
