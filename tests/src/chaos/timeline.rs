@@ -42,7 +42,9 @@ pub struct RangeLine {
 /// How steadily a range was served in the times that count.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Steadiness {
-    /// Of all slots, the share in which something succeeded.
+    /// How long these times are together.
+    pub counted: Duration,
+    /// Of all slots in them, the share in which something succeeded.
     pub busy: f64,
     /// The longest time without a success.
     pub silence: Duration,
@@ -120,7 +122,7 @@ impl RangeLine {
             let from = SLOT * u32::try_from(slot).expect("a run is short");
             from >= begin && !but.iter().any(|(begin, end)| from < *end && from + SLOT > *begin)
         };
-        let (mut busy, mut all) = (0_u64, 0_u64);
+        let (mut busy, mut all) = (0_u32, 0_u32);
         let (mut silence, mut longest) = (0_u32, (0_u32, 0_usize));
         for (slot, count) in self.counts.iter().enumerate() {
             if !counts(slot) {
@@ -141,7 +143,8 @@ impl RangeLine {
         }
         let silence_from = SLOT * u32::try_from(longest.1).expect("a run is short");
         (all > 0).then(|| Steadiness {
-            busy: busy as f64 / all as f64,
+            counted: SLOT * all,
+            busy: f64::from(busy) / f64::from(all),
             silence: SLOT * longest.0,
             silence_from,
         })
