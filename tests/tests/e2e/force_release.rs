@@ -17,11 +17,12 @@ async fn ordered(server: &Server, options: &[&str], code: i32) -> Value {
     serde_json::from_str(&out).unwrap_or_else(|why| panic!("{options:?}: {why}: {out}"))
 }
 
-/// The audit lines in a server's log.
+/// The audit lines of orders in a server's log: those that came from a client.
 fn audit_lines(server: &mut Server) -> Vec<Value> {
     let log = server.process().stderr();
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    lines.filter(|line| line["target"] == "audit").map(|line| line["fields"].clone()).collect()
+    let lines = lines.filter(|line| line["target"] == "audit").map(|line| line["fields"].clone());
+    lines.filter(|fields| fields["client"].is_string()).collect()
 }
 
 async fn audited(server: &mut Server, count: usize) -> Vec<Value> {
