@@ -51,6 +51,23 @@ fn at_debug(mut command: Command) -> Command {
     command
 }
 
+/// What each node says once it has found all others.
+const MET: [&str; 4] = [
+    "a peer is connected",
+    "a store is connected",
+    "a master is connected",
+    "a leading master answers",
+];
+
+/// A node may serve before it has found everybody, so a log that is stopped too early would lack some.
+async fn until_met(cluster: &mut Cluster, node: usize) {
+    eventually("a node has met all others", SOON, async || {
+        let log = cluster.process(node).stderr();
+        MET.iter().all(|message| log.contains(message)).then_some(())
+    })
+    .await;
+}
+
 /// Ends nodes at the same time, and gives their logs.
 async fn stop(cluster: &mut Cluster, nodes: &[usize]) -> Vec<String> {
     nodes.iter().for_each(|node| cluster.process(*node).signal(Signal::SIGTERM));
@@ -75,6 +92,9 @@ async fn a_cluster_that_starts_serves_and_stops_warns_of_nothing() {
         cluster.until_ready(node).await;
     }
     cluster.until_healthy().await;
+    for node in 0..3 {
+        until_met(&mut cluster, node).await;
+    }
     let client = cluster.client();
     let held = client.lock("logs/held").acquire().await.expect("it is free");
     let leader = cluster.leader(&[0, 1, 2]).await;
@@ -82,6 +102,7 @@ async fn a_cluster_that_starts_serves_and_stops_warns_of_nothing() {
     cluster.spawn_with(leader, at_debug);
     cluster.until_ready(leader).await;
     cluster.until_healthy().await;
+    until_met(&mut cluster, leader).await;
     assert!(held.is_valid(), "a restart in order takes no lock away");
     logs.extend(stop(&mut cluster, &[0, 1, 2]).await);
 
