@@ -2,7 +2,10 @@
 //! thread runs unless the configuration names a collector.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -13,7 +16,10 @@ use opentelemetry::{
 use opentelemetry_otlp::{SpanExporter, WithExportConfig as _};
 use opentelemetry_sdk::{
     Resource,
-    trace::{BatchSpanProcessor, SpanData, SpanEvents, SpanLinks, SpanProcessor as _},
+    error::OTelSdkResult,
+    trace::{
+        BatchSpanProcessor, SpanData, SpanEvents, SpanExporter as _, SpanLinks, SpanProcessor as _,
+    },
 };
 use sharklock_proto::trace::{Note, Span, SpanKind, SpanSink, Spans};
 
@@ -23,6 +29,30 @@ use crate::exit::{CONFIG, Failure};
 const SERVICE: &str = "sharklock";
 /// How long a collector may take for a batch; more of it is dropped meanwhile.
 const EXPORT_MAX: Duration = Duration::from_secs(5);
+
+/// Reads the URL of a collector. It has no user and no password, since whoever asks a process for its
+/// settings is shown it.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn collector_url(url: &str) -> Result<String, String> {
+    let place = url.strip_prefix("http://").map(|place| place.strip_suffix('/').unwrap_or(place));
+    let is_place = place.and_then(|place| place.rsplit_once(':')).is_some_and(|(host, port)| {
+        !host.is_empty() && !host.contains(['/', '@', ' ']) && port.parse::<u16>().is_ok()
+    });
+    match is_place {
+        true => Ok(url.to_owned()),
+        false if url.contains('@') => {
+            Err("no user and no password here: headers for the collector \
+                                           are taken from OTEL_EXPORTER_OTLP_HEADERS"
+                .to_owned())
+        }
+        false => Err(format!(
+            "{url:?}: expected http://HOST:PORT of an OTLP collector (gRPC), like \
+             http://127.0.0.1:4317"
+        )),
+    }
+}
 
 /// The way of spans to a collector.
 #[derive(Debug)]
@@ -44,6 +74,7 @@ impl Collector {
             .with_timeout(EXPORT_MAX)
             .build()
             .map_err(|why| Failure::new(CONFIG, "spans cannot be sent").cause(why))?;
+        let exporter = Watched { exporter, fails: AtomicBool::new(false) };
         let mut processor = BatchSpanProcessor::builder(exporter).build();
         let resource = Resource::builder()
             .with_service_name(SERVICE)
@@ -59,7 +90,12 @@ impl Collector {
 
     /// Where spans are handed to it.
     pub fn spans(&self) -> Spans {
-        Spans::to(Arc::clone(&self.sender) as Arc<dyn SpanSink>)
+        Spans::to(self.sink())
+    }
+
+    /// The same, for whoever keeps spans as well.
+    pub fn sink(&self) -> Arc<dyn SpanSink> {
+        Arc::clone(&self.sender) as Arc<dyn SpanSink>
     }
 
     /// Sends what is left, within `patience`. Blocks.
@@ -67,6 +103,40 @@ impl Collector {
         if let Err(why) = self.sender.processor.shutdown_with_timeout(patience) {
             tracing::debug!(%why, "the last spans were not sent");
         }
+    }
+}
+
+/// Says once when a collector takes no spans any more, and once when it does again.
+#[derive(Debug)]
+struct Watched {
+    exporter: SpanExporter,
+    fails: AtomicBool,
+}
+
+impl opentelemetry_sdk::trace::SpanExporter for Watched {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        let spans = batch.len();
+        let result = self.exporter.export(batch).await;
+        match (&result, self.fails.swap(result.is_err(), Ordering::Relaxed)) {
+            (Err(why), false) => {
+                tracing::warn!(%why, spans, "the collector takes no spans: they are dropped");
+            }
+            (Ok(()), true) => tracing::info!("the collector takes spans again"),
+            _ => {}
+        }
+        result
+    }
+
+    fn shutdown_with_timeout(&self, patience: Duration) -> OTelSdkResult {
+        self.exporter.shutdown_with_timeout(patience)
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.exporter.force_flush()
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.exporter.set_resource(resource);
     }
 }
 
@@ -124,5 +194,24 @@ impl Sender {
             status: if has_failed { Status::error("") } else { Status::Unset },
             instrumentation_scope: self.scope.clone(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_collector_is_a_host_and_a_port_and_has_no_secrets() {
+        for url in ["http://127.0.0.1:4317", "http://[::1]:4317/", "http://collector.local:1"] {
+            assert_eq!(collector_url(url).as_deref(), Ok(url));
+        }
+        for url in ["", "127.0.0.1:4317", "https://a:1", "http://a", "http://a:99999", "http://:1"]
+        {
+            let why = collector_url(url).expect_err("it is none");
+            assert!(why.contains("http://HOST:PORT"), "{why}");
+        }
+        let why = collector_url("http://me:secret@collector:4317").expect_err("a secret");
+        assert!(why.contains("OTEL_EXPORTER_OTLP_HEADERS") && !why.contains("secret"), "{why}");
     }
 }

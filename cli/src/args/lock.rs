@@ -7,7 +7,7 @@ use sharklock_client::LockMode;
 
 use super::{
     HELP,
-    values::{delay, duration, lock_name, max_hold, owner, token, ttl},
+    values::{collector_or_none, delay, duration, lock_name, max_hold, owner, token, ttl},
 };
 
 /// Arguments of `lock`.
@@ -124,7 +124,7 @@ pub struct LockArgs {
     pub leave_descendants: bool,
     /// OTLP collector (gRPC) that gets the span of the acquisition, as http://HOST:PORT; it is below the
     /// span that TRACEPARENT in the environment names
-    #[arg(long, value_name = "URL", env = "SHARKLOCK_TRACE__OTLP")]
+    #[arg(long, value_name = "URL", env = "SHARKLOCK_TRACE__OTLP", value_parser = collector_or_none)]
     pub trace_otlp: Option<String>,
     /// Exit code when the lock was not acquired
     #[arg(short = 'E', long = "conflict-exit-code", value_name = "CODE", default_value_t = 75)]

@@ -8,7 +8,7 @@ use std::{
 use sharklock_client::{BadClusterId, endpoints_of_list};
 
 use super::{Cluster, Endpoints};
-use crate::config::listen;
+use crate::{config::listen, traces::collector_url};
 
 /// A lease cannot be shorter (decisions.md, *Defaults*).
 const TTL_MIN: Duration = Duration::from_secs(2);
@@ -34,6 +34,11 @@ pub fn loopback_address(text: &str) -> Result<SocketAddr, String> {
         return Err("`dev` has no encryption and serves loopback addresses only".into());
     }
     Ok(address)
+}
+
+/// The URL of a collector of spans; empty, as a variable may be: there is none.
+pub fn collector_or_none(text: &str) -> Result<String, String> {
+    if text.is_empty() { Ok(String::new()) } else { collector_url(text) }
 }
 
 pub fn duration(text: &str) -> Result<Duration, String> {

@@ -66,7 +66,7 @@ pub fn run(reach: &ReachArgs, args: &LockArgs) -> Result<u8, Failure> {
     let collector = {
         let _inside = runtime.enter();
         let at = |url: &String| Collector::at(url, &identity::default_owner());
-        args.trace_otlp.as_ref().map(at).transpose()?
+        args.trace_otlp.as_ref().filter(|url| !url.is_empty()).map(at).transpose()?
     };
     let spans = collector.as_ref().map(Collector::spans).unwrap_or_default();
     let notices = Notices::start();
