@@ -170,7 +170,7 @@ async fn live(
     let collector = config.traces.otlp.as_ref();
     let collector = collector.map(|url| Collector::at(url, &config.name)).transpose()?;
     let spans = Arc::new(RecentSpans::before(collector.as_ref().map(Collector::sink)));
-    let debug = Debug { config: config.printed.clone(), spans: Arc::clone(&spans) };
+    let debug = admin_http::Debug { config: config.printed.clone(), spans: Arc::clone(&spans) };
     let routes = admin_http::routes(registry.clone(), health.clone(), debug, &wrong);
     let admin = tokio::spawn(admin_http::serve(admin, routes, shutdown.clone()));
     let mut node = Node::telling(Spans::to(spans));
