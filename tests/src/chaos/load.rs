@@ -32,6 +32,9 @@ const END_MAX: Duration = Duration::from_secs(40);
 const PATIENCE: Duration = Duration::from_secs(20);
 /// The lease of all others: it outlives a change of the leader.
 const LEASE: Duration = Duration::from_secs(8);
+/// A hold with `max_hold` ends long before: new leaders begin its second anew, and a client that hears of none
+/// loses it with its lease.
+const BOUNDED_ENDS_WITHIN: Duration = Duration::from_secs(30);
 /// Session labels of a process.
 pub const SESSIONS_EACH: u32 = 1_000;
 /// Between two looks at the ranges, and how long one may take.
@@ -409,12 +412,16 @@ impl Worker {
             0 => {
                 let max = Duration::from_millis(1_000);
                 let held = self.witness.acquire_with(&want, |lock| lock.max_hold(max)).await?;
-                self.until_lost(held, Duration::from_secs(2)).await;
+                if !self.until_lost(held, BOUNDED_ENDS_WITHIN).await {
+                    let long = BOUNDED_ENDS_WITHIN;
+                    self.surprised(format!("a hold of {name} for {max:?} was left for {long:?}"));
+                }
             }
             1 => {
                 let grace = Duration::from_millis(300);
                 let held = self.witness.acquire_with(&want, |lock| lock.ask_grace(grace)).await?;
-                self.until_lost(held, Duration::from_secs(2)).await;
+                // Whether anybody asks is left to chance.
+                let _ = self.until_lost(held, Duration::from_secs(2)).await;
             }
             _ => {
                 let held = self.witness.acquire_with(&want, |lock| lock.ask()).await?;
@@ -424,11 +431,12 @@ impl Worker {
         Ok(())
     }
 
-    /// Keeps a hold until it is lost, or so long.
-    async fn until_lost(&mut self, mut held: Held, long: Duration) {
+    /// Keeps a hold until it is lost, or so long; whether it was lost.
+    async fn until_lost(&mut self, mut held: Held, long: Duration) -> bool {
         held.note_promise();
-        let _ = timeout(long, held.guard.lost_signal().wait()).await;
+        let is_lost = timeout(long, held.guard.lost_signal().wait()).await.is_ok();
         let _ = self.witness.release(held).await;
+        is_lost
     }
 
     /// Reads, thinks and writes as programs do that do not look at their lease: the resource decides.

@@ -152,10 +152,11 @@ impl Prometheus {
         Self { _process: process, address, _dir: dir }
     }
 
-    /// Whether a query finds nothing.
+    /// Whether a query finds nothing, or nothing but NaN, as a quantile of a histogram that has seen
+    /// nothing is: it equals nothing, itself neither.
     async fn is_empty(&self, query: &str) -> bool {
         // A number is short, so that the answer comes in one piece.
-        let counted = format!("count({query})");
+        let counted = format!("count(({query}) == ({query}))");
         let encoded: String = counted.bytes().map(|byte| format!("%{byte:02X}")).collect();
         let path = format!("/api/v1/query?query={encoded}");
         let (_, body) = get(&self.address, &path).await.expect("Prometheus answers");
@@ -217,6 +218,10 @@ async fn every_query_of_the_dashboards_finds_something() {
             "these find nothing after {FOUND_WITHIN:?}: {left:#?}"
         );
     }
-    // Nothing rings on a cluster that is well.
-    assert!(prometheus.is_empty("ALERTS{alertstate=\"firing\"}").await);
+    // On a cluster that is well nothing rings, or would if it went on. This machine's disk may be full.
+    let rings = "ALERTS{alertname!=\"SharkLockDiskAlmostFull\"}";
+    eventually("no alert is pending", SOON, async || {
+        prometheus.is_empty(rings).await.then_some(())
+    })
+    .await;
 }
