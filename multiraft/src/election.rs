@@ -28,8 +28,8 @@ pub fn election_max(tick: Duration) -> Duration {
     tick * TIMEOUT_TICKS_END as u32
 }
 
-/// What decides who of a range's voters campaigns first when their leader falls silent. All of them
-/// know it, so they agree on an order, and no two campaign in the same tick.
+/// The voters of a range campaign in this order when their leader falls silent. All of them know what
+/// it follows from, so they agree on it, and no two campaign in the same tick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Order {
     pub range: RangeId,
@@ -44,8 +44,8 @@ impl Order {
     /// ticks that the one before can have won: no vote is split among voters who agree on the term
     /// and the leader. Where they do not, the next term brings them together.
     ///
-    /// The order differs by range and term: a store that dies leaves its ranges to all others, and
-    /// whoever cannot win, because its log is short, is not the first for ever.
+    /// The order differs by range and term: a store that dies leaves its ranges to all others. Whoever
+    /// is the first and cannot win, because its log is short, costs one gap: the next asks after it.
     pub(crate) fn timeout_ticks(
         &self,
         peer: PeerId,
