@@ -62,7 +62,7 @@ if [ -n "${SHARKLOCK_TEST_CONTAINERS:-}" ]; then
   scripts/image-offline.sh "$SHARKLOCK_BIN" "$SHARKLOCK_IMAGE"
 fi
 cargo test --workspace --locked --no-fail-fast --lib --bins --tests --examples 2>&1 | tee "$log"
-cargo test --package sharklock-bench --features peers --locked --lib peers:: 2>&1 | tee -a "$log"
+cargo test --package sharklock-bench --features peers --locked --lib -- peers:: profile:: 2>&1 | tee -a "$log"
 
 step 'documentation tests against a running server'
 scripts/with-dev-server.sh "$SHARKLOCK_BIN" \

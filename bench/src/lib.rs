@@ -5,16 +5,21 @@
 //! that measuring adds a push to a vector to the path that is measured. The disk is measured in the
 //! same run, because a durable lock can be no faster than its `fdatasync`.
 //!
-//! With the feature `peers` it also measures etcd, ZooKeeper and Redis beside it: see `peers`.
+//! With the feature `peers` it also measures etcd, ZooKeeper and Redis beside it (see `peers`), and tells
+//! where the time of SharkLock's own cycles goes (see `profile`).
 //!
 //! It goes through a gateway's port as any client does, and knows nothing of the servers.
 
 mod disk;
+#[cfg(feature = "peers")]
+pub mod interrupted;
 mod intervals;
 mod load;
 mod measure;
 #[cfg(feature = "peers")]
 pub mod peers;
+#[cfg(feature = "peers")]
+pub mod profile;
 mod report;
 mod worker;
 

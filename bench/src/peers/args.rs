@@ -1,10 +1,13 @@
 //! The command line.
 
-use std::{env, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use clap::Parser;
 
-use crate::peers::results::{Kind, System};
+use crate::peers::{
+    results::{Kind, System},
+    service,
+};
 
 /// Clients that one run may have: each is a task here, and a lease in etcd.
 const CLIENTS_MAX: i64 = 4_096;
@@ -55,21 +58,12 @@ pub struct Args {
 impl Args {
     /// The program to measure.
     pub fn sharklock(&self) -> anyhow::Result<PathBuf> {
-        let path = match &self.sharklock {
-            Some(path) => path.clone(),
-            None => env::current_exe()?.with_file_name("sharklock"),
-        };
-        let path = std::path::absolute(path)?;
-        anyhow::ensure!(
-            path.is_file(),
-            "{} is not there: build it with `make release`, or name it with --sharklock",
-            path.display()
-        );
-        Ok(path)
+        service::sharklock(self.sharklock.as_deref())
     }
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+/// How long something is measured.
+pub fn duration(text: &str) -> Result<Duration, String> {
     let duration = humantime::parse_duration(text).map_err(|why| format!("{why}; as in 5s"))?;
     if duration.is_zero() || duration > DURATION_MAX {
         return Err(format!("must be more than 0s and at most {}s", DURATION_MAX.as_secs()));

@@ -20,7 +20,7 @@ use crate::{
         redis::Redis,
         results::{Failover, Results, Run, System},
         round_trip,
-        service::{Home, version},
+        service::{home, version},
         sharklock::Sharklock,
         table,
         zookeeper::{self, Zookeeper},
@@ -112,7 +112,7 @@ async fn results(args: &Args, sharklock: &Path) -> anyhow::Result<Results> {
 }
 
 async fn measured(args: &Args, sharklock: &Path, turn: &Turn) -> anyhow::Result<Vec<Run>> {
-    let (_dir, home) = home(args, sharklock)?;
+    let (_dir, home) = home("bench-peers-", &args.dir, sharklock)?;
     let runs = async {
         match turn.system {
             System::Sharklock => turn.run::<Sharklock>(&home).await,
@@ -131,7 +131,7 @@ async fn failed_over(
     system: System,
     round: u32,
 ) -> anyhow::Result<Failover> {
-    let (_dir, home) = home(args, sharklock)?;
+    let (_dir, home) = home("bench-peers-", &args.dir, sharklock)?;
     let run = async {
         match system {
             System::Sharklock => failover::run::<Sharklock>(&home, system, round).await,
@@ -143,17 +143,6 @@ async fn failed_over(
     };
     let time_max = START_MAX + failover::TIME_MAX;
     tokio::time::timeout(time_max, Box::pin(run)).await.context("it takes too long")?
-}
-
-/// A directory that is removed when dropped, which is after the service's own drop.
-fn home(args: &Args, sharklock: &Path) -> anyhow::Result<(tempfile::TempDir, Home)> {
-    let under = std::path::absolute(&args.dir)?;
-    let dir = tempfile::Builder::new()
-        .prefix("bench-peers-")
-        .tempdir_in(&under)
-        .with_context(|| cannot_write(&under))?;
-    let home = Home { dir: dir.path().to_owned(), sharklock: sharklock.to_owned() };
-    Ok((dir, home))
 }
 
 fn progress(turn: usize, turns: usize, run: &Run) {

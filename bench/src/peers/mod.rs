@@ -5,19 +5,19 @@
 //! acquires and releases. Systems take turns, round after round, because a disk and a machine drift;
 //! ratios are taken within a round.
 
-mod args;
+pub(crate) mod args;
 mod command;
-mod drive;
+pub(crate) mod drive;
 mod etcd;
 mod failover;
 mod plan;
 mod plot;
 mod process;
 mod redis;
-mod results;
+pub(crate) mod results;
 mod round_trip;
-mod service;
-mod sharklock;
+pub(crate) mod service;
+pub(crate) mod sharklock;
 mod summary;
 mod table;
 mod zookeeper;

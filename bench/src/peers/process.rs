@@ -55,6 +55,11 @@ impl Process {
         Ok(Self { child, log })
     }
 
+    /// Its id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Ends it as a crash would.
     pub fn kill(&mut self) -> anyhow::Result<()> {
         self.child.kill()?;

@@ -24,12 +24,13 @@ pub struct Sharklock {
     gateways: Vec<String>,
     /// The store's address of each process, by which the leader's process is found.
     stores: Vec<String>,
+    /// The admin address of each process.
+    admins: Vec<String>,
 }
 
-impl Service for Sharklock {
-    type Locks = Worker;
-
-    async fn start(home: &Home) -> anyhow::Result<Self> {
+impl Sharklock {
+    /// Starts it with more options for each server, and returns when it serves.
+    pub async fn start_with(home: &Home, options: &[&str]) -> anyhow::Result<Self> {
         let addresses = |ports: [u16; NODES]| ports.map(|port| format!("127.0.0.1:{port}"));
         let ports = free_ports::<{ 4 * NODES }>()?;
         let group = |n: usize| {
@@ -58,6 +59,7 @@ impl Service for Sharklock {
                 &admins[node],
             ];
             let log = home.dir.join(format!("node-{node}.log"));
+            let args = args.iter().chain(options);
             processes.push(Process::spawn(&home.sharklock, args, log)?);
         }
         let gateways = gateways.map(|address| format!("http://{address}")).to_vec();
@@ -65,7 +67,25 @@ impl Service for Sharklock {
             let client = client(std::slice::from_ref(gateway))?;
             until("SharkLock", &mut processes, async || serves(&client).await).await?;
         }
-        Ok(Self { processes, gateways, stores: stores.to_vec() })
+        Ok(Self { processes, gateways, stores: stores.to_vec(), admins: admins.to_vec() })
+    }
+
+    /// The ids of all servers.
+    pub fn process_ids(&self) -> Vec<u32> {
+        self.processes.iter().map(Process::id).collect()
+    }
+
+    /// The admin addresses of all servers.
+    pub fn admins(&self) -> &[String] {
+        &self.admins
+    }
+}
+
+impl Service for Sharklock {
+    type Locks = Worker;
+
+    async fn start(home: &Home) -> anyhow::Result<Self> {
+        Self::start_with(home, &[]).await
     }
 
     /// The client looks for another gateway by itself.
