@@ -113,7 +113,7 @@ fi
 trap : TERM INT
 code=0
 "$program" run "${options[@]}" || code=$?
-say "$dir has the report (Markdown, SVG), slots.csv, plan.txt, run.log, histories/ and logs/"
+say "$dir has the report (Markdown, SVG), slots.csv, leaders.csv, plan.txt, run.log, histories/ and logs/"
 # What an hour came to is shown to whoever reads the repository.
 report=$dir/report shown=docs/benchmarks/chaos-compose
 if [ "$minutes" -ge 60 ] && [ -f "${report}.md" ]; then

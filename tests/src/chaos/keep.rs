@@ -1,6 +1,7 @@
 //! Holds that outlive their process: a client of one life after the other, each of which is a process that kills
 //! itself while it holds, and whose next life takes the hold back by its state file.
 
+use std::fs;
 use std::io::{Write as _, stdout};
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -61,9 +62,18 @@ impl Life {
             // Nothing comes after it.
             return Ok(nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL)?);
         }
-        let _ = witness.release(held).await;
+        // From here on the hold may be gone, whether or not the answer comes.
+        fs::write(self.asked_file(), "")?;
+        if witness.release(held).await.is_ok() {
+            fs::remove_file(self.asked_file())?;
+        }
         client.close(CLOSE_MAX).await;
         leave(&mut witness)
+    }
+
+    /// It is there while the release of the hold in the state file was asked for and not confirmed.
+    fn asked_file(&self) -> PathBuf {
+        self.state_file.with_extension("asked")
     }
 
     /// The hold of the life before, or a new one; none where the cluster is out of reach.
@@ -72,8 +82,20 @@ impl Life {
         let kept = witness.client().unreclaimed().iter().any(|it| it.token.is_some());
         let invoked = now();
         if let Some(one) = witness.client().clone().reclaim_all().await.into_iter().next() {
+            let was_asked = || fs::exists(self.asked_file());
             return match one.result {
-                Ok(guard) => Ok(Some(witness.adopt(guard, &want, invoked))),
+                Ok(guard) => {
+                    // The release never came there, and this life begins anew.
+                    if was_asked()? {
+                        fs::remove_file(self.asked_file())?;
+                    }
+                    Ok(Some(witness.adopt(guard, &want, invoked)))
+                }
+                // The release came there, and its answer did not come back.
+                Err(ReclaimError::Gone { .. }) if was_asked()? => {
+                    fs::remove_file(self.asked_file())?;
+                    Ok(None)
+                }
                 Err(why @ ReclaimError::Gone { .. }) => bail!("a kept hold is gone: {why}"),
                 // The next life tries again.
                 Err(_) => Ok(None),

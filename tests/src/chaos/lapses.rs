@@ -1,17 +1,20 @@
 //! L2 over the history of slow holders: the lock of one that stood still past its lease passes on within the
-//! bound of docs/SEMANTICS.md, *Leases*.
+//! bound of docs/SEMANTICS.md, *Leases*. And L3 lock by lock, over names that nobody else wants.
 
 use std::time::Duration;
 
 use sharklock_history::{End, History, Hold, Record, What};
 
+use super::load;
 use super::timeline::Span;
-use super::watch::LeaderChange;
+use super::watch::{Blind, LeaderChange};
 
 /// The lease of slow holders.
 pub const LEASE: Duration = Duration::from_secs(3);
 /// What a new leader, and every end, gives beside the lease.
 const ELECTION_MAX: Duration = Duration::from_secs(2);
+/// After a strike a free lock is granted again within this (docs/SEMANTICS.md, L3).
+const FOUND_AGAIN_MAX: Duration = Duration::from_secs(10);
 /// 100 ms, a commit, and the way back to a client on a busy machine.
 const ANSWER: Duration = Duration::from_secs(1);
 
@@ -24,6 +27,8 @@ pub struct Times<'a> {
     pub struck: &'a [Span],
     /// Who led when.
     pub leaders: &'a [LeaderChange],
+    /// When nobody could tell.
+    pub blind: &'a [Blind],
 }
 
 /// Locks that passed on too late, in words.
@@ -70,11 +75,79 @@ pub fn late_ends(history: &History, times: &Times<'_>) -> Vec<String> {
     late
 }
 
+/// Names of clients' own that were not granted in time, in words: nobody else wants them, so that only a hold
+/// of which its own client has not heard, or a strike, can stand in the way.
+pub fn stuck_names(history: &History, times: &Times<'_>) -> Vec<String> {
+    let is_own = |name: &String| name.contains("!own-");
+    let mut waits: Vec<Option<Wait>> =
+        history.names.iter().map(|name| is_own(name).then(Wait::default)).collect();
+    let mut records: Vec<&Record> = history.records.iter().collect();
+    records.sort_by_key(|it| it.invoked);
+    let mut stuck = Vec::new();
+    for record in records {
+        let name = record.lock.0 as usize;
+        let Some(wait) = &mut waits[name] else { continue };
+        let since = *wait.since.get_or_insert(record.invoked);
+        let granted = match record.what {
+            What::Granted(_) => true,
+            What::TimedOut { .. } => false,
+            // Without an answer it may have been granted. That it has none is the affair of whoever cut its
+            // client off.
+            What::Unknown { .. } => {
+                wait.since = None;
+                continue;
+            }
+            _ => continue,
+        };
+        let ranges = [wait.range, u64::from(record.position.range)];
+        if let Some(late) = times.stuck((since, record.returned), ranges, &history.names[name]) {
+            stuck.push(late);
+            wait.since = None;
+        }
+        if granted {
+            *wait = Wait { since: None, range: u64::from(record.position.range) };
+        }
+    }
+    stuck
+}
+
+/// A name between its last grant and the next.
+#[derive(Clone, Copy, Debug, Default)]
+struct Wait {
+    /// The first call after the last grant.
+    since: Option<u64>,
+    /// The range of the last grant; 0: there was none.
+    range: u64,
+}
+
 impl Times<'_> {
-    /// Changes of the leader of either range between two moments.
+    /// Changes of the leader of either range between two moments; one for each time in which nobody saw them.
     fn changes(&self, ranges: [u64; 2], (from, to): (u64, u64)) -> usize {
         let within = |it: &&LeaderChange| from <= it.at && it.at <= to;
-        self.leaders.iter().filter(|it| ranges.contains(&it.range)).filter(within).count()
+        let seen = self.leaders.iter().filter(|it| ranges.contains(&it.range)).filter(within);
+        let unseen = self.blind.iter().filter(|it| it.from <= to && from <= it.until);
+        seen.count() + unseen.count()
+    }
+
+    /// Says so if a name that only its own client wants was not granted within the bound.
+    fn stuck(&self, (from, to): (u64, u64), ranges: [u64; 2], name: &str) -> Option<String> {
+        let took = Duration::from_nanos(to.saturating_sub(from));
+        let lapse = load::LEASE.mul_f64(1.01) + ELECTION_MAX;
+        if took <= lapse + ANSWER {
+            return None;
+        }
+        let struck = self.struck_between((from, to));
+        let found_again = if struck.is_zero() { Duration::ZERO } else { FOUND_AGAIN_MAX };
+        let leases =
+            u32::try_from(self.changes(ranges, (from, to)) + 1).expect("a run has few leaders");
+        let bound = lapse * leases + struck + found_again + ANSWER;
+        let at = Duration::from_nanos(from.saturating_sub(self.begin)).as_secs_f64();
+        let (took, most) = (took.as_secs_f64(), bound.as_secs_f64());
+        let told = format!(
+            "{at:.1} s: nobody else wants {name}, and it was not granted for {took:.1} s; {most:.1} s is \
+             the most (L3)"
+        );
+        (took > most).then_some(told)
     }
 
     /// The bound on the time from the end of a lease as its client saw it until the next grant, with so many
@@ -82,13 +155,16 @@ impl Times<'_> {
     /// struck after that moment comes on top, once, however many strikes there were.
     fn bound(&self, (from, to): (u64, u64), more: usize) -> Duration {
         let ends = u32::try_from(more + 1).expect("a run has few leaders");
+        (LEASE.mul_f64(1.01) + ELECTION_MAX) * ends + self.struck_between((from, to)) + ANSWER
+    }
+
+    /// How long servers were struck between two moments.
+    fn struck_between(&self, (from, to): (u64, u64)) -> Duration {
         let since = |at: u64| Duration::from_nanos(at.saturating_sub(self.begin));
         let (from, to) = (since(from), since(to));
-        let struck = self
-            .struck
-            .iter()
-            .map(|(begin, recovered)| (*recovered).min(to).saturating_sub((*begin).max(from)));
-        (LEASE.mul_f64(1.01) + ELECTION_MAX) * ends + struck.sum::<Duration>() + ANSWER
+        let both =
+            |(begin, recovered): &Span| (*recovered).min(to).saturating_sub((*begin).max(from));
+        self.struck.iter().map(both).sum()
     }
 }
 
@@ -140,7 +216,7 @@ mod tests {
     }
 
     fn late(next: u64, struck: &[Span], leaders: &[LeaderChange]) -> usize {
-        late_ends(&history(next), &Times { begin: 0, struck, leaders }).len()
+        late_ends(&history(next), &Times { begin: 0, struck, leaders, blind: &[] }).len()
     }
 
     #[test]
@@ -165,5 +241,66 @@ mod tests {
         let struck = vec![(secs(7), secs(9)), (secs(4), secs(6)), (secs(5), secs(8))];
         assert_eq!(union_of(struck.clone()), [(secs(4), secs(9))]);
         assert_eq!(late(15_100, &union_of(struck), &[]), 1, "5 s, and not 7 s");
+    }
+
+    /// How often a client's own name was granted too late, and a hot one: it was granted at 1 s, waited for
+    /// anew from 2 s on and every 20 s after that, and granted again at `at`, if at all.
+    fn own(waits: u64, at: Option<u64>, times: &Times<'_>) -> usize {
+        let mut recorder = Recorder::default();
+        let hold = |token| Hold {
+            token,
+            fence_floor: token,
+            valid_until: 9_000 * MS,
+            end_invoked: 1_500 * MS,
+            end_returned: 1_500 * MS,
+            mode: Mode::Exclusive,
+            reentered: false,
+            end: End::Released,
+        };
+        for (name, session) in [("g0/own!own-1-1", 1), ("g0/hot", 2)] {
+            let lock = recorder.lock(name);
+            let mut note = |acquisition, range, (invoked, returned): (u64, u64), what| {
+                let position = Position { range, version: 1, applied_index: acquisition };
+                let (invoked, returned) = (invoked * MS, returned * MS);
+                recorder.push(Record {
+                    lock,
+                    session,
+                    acquisition,
+                    invoked,
+                    returned,
+                    position,
+                    what,
+                });
+            };
+            note(1, 4, (900, 1_000), What::Granted(hold(1)));
+            for wait in 0..waits {
+                let from = 2_000 + 20_000 * wait;
+                // A call that was not granted says nothing of its range.
+                note(2 + wait, 0, (from, from + 20_000), What::TimedOut { holder: 0 });
+            }
+            if let Some(at) = at {
+                note(99, 4, (2_000 + 20_000 * waits, at), What::Granted(hold(99)));
+            }
+        }
+        stuck_names(&History::merge([recorder]), times).len()
+    }
+
+    #[test]
+    fn a_name_that_nobody_else_wants_is_granted_at_once_or_after_a_lease_or_a_strike() {
+        let secs = Duration::from_secs;
+        let times = Times { begin: 0, struck: &[], leaders: &[], blind: &[] };
+        assert_eq!(own(0, Some(13_000), &times), 0, "a hold of which its client knows nothing");
+        assert_eq!(own(0, Some(14_000), &times), 1, "and not the hot lock, which others want");
+        assert_eq!(own(1, None, &times), 1);
+        let struck = [(secs(5), secs(7))];
+        let times = Times { struck: &struck, ..times };
+        assert_eq!(own(1, Some(25_000), &times), 0);
+        assert_eq!(own(1, Some(26_000), &times), 1, "since the first wait");
+        let changes = [LeaderChange { at: 30_000 * MS, range: 4, leader: "a".to_owned() }];
+        let times = Times { leaders: &changes, ..times };
+        assert_eq!(own(1, Some(35_000), &times), 0);
+        assert_eq!(own(2, None, &times), 1, "however short each wait is");
+        let blind = [Blind { from: 31_000 * MS, until: 33_000 * MS, why: String::new() }];
+        assert_eq!(own(2, None, &Times { blind: &blind, ..times }), 0);
     }
 }

@@ -31,7 +31,10 @@ const END_MAX: Duration = Duration::from_secs(40);
 /// The longest that anybody waits for a lock.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// The lease of all others: it outlives a change of the leader.
-const LEASE: Duration = Duration::from_secs(8);
+pub const LEASE: Duration = Duration::from_secs(8);
+/// A hold with `max_hold` ends long before: new leaders begin its second anew, and a client that hears of none
+/// loses it with its lease.
+const BOUNDED_ENDS_WITHIN: Duration = Duration::from_secs(30);
 /// Session labels of a process.
 pub const SESSIONS_EACH: u32 = 1_000;
 /// Between two looks at the ranges, and how long one may take.
@@ -163,8 +166,8 @@ async fn look_for_ranges(told: watch::Sender<Vec<String>>) -> Result<()> {
     let client = Client::builder().endpoints_from_env()?.identity("looks-for-ranges").build()?;
     loop {
         // Without an answer there is what there was.
-        if let Ok(Ok(status)) = timeout(LOOK_MAX, client.status()).await {
-            let ranges = status.ranges.into_iter().map(|it| (it.range_id, it.start));
+        if let Ok(Ok(ranges)) = timeout(LOOK_MAX, client.list_ranges(None)).await {
+            let ranges = ranges.into_iter().map(|it| (it.range_id, it.start));
             let ranges: BTreeMap<u64, String> = ranges.collect();
             let starts: Vec<String> = ranges.into_values().collect();
             told.send_if_modified(|known| {
@@ -409,12 +412,18 @@ impl Worker {
             0 => {
                 let max = Duration::from_millis(1_000);
                 let held = self.witness.acquire_with(&want, |lock| lock.max_hold(max)).await?;
-                self.until_lost(held, Duration::from_secs(2)).await;
+                if !self.until_lost(held, BOUNDED_ENDS_WITHIN).await {
+                    let long = BOUNDED_ENDS_WITHIN;
+                    self.surprised(format!(
+                        "a hold of {name} that max_hold bounds to {max:?} was still there after {long:?}"
+                    ));
+                }
             }
             1 => {
                 let grace = Duration::from_millis(300);
                 let held = self.witness.acquire_with(&want, |lock| lock.ask_grace(grace)).await?;
-                self.until_lost(held, Duration::from_secs(2)).await;
+                // Whether anybody asks is left to chance.
+                let _ = self.until_lost(held, Duration::from_secs(2)).await;
             }
             _ => {
                 let held = self.witness.acquire_with(&want, |lock| lock.ask()).await?;
@@ -424,11 +433,12 @@ impl Worker {
         Ok(())
     }
 
-    /// Keeps a hold until it is lost, or so long.
-    async fn until_lost(&mut self, mut held: Held, long: Duration) {
+    /// Keeps a hold until it is lost, or so long; whether it was lost.
+    async fn until_lost(&mut self, mut held: Held, long: Duration) -> bool {
         held.note_promise();
-        let _ = timeout(long, held.guard.lost_signal().wait()).await;
+        let is_lost = timeout(long, held.guard.lost_signal().wait()).await.is_ok();
         let _ = self.witness.release(held).await;
+        is_lost
     }
 
     /// Reads, thinks and writes as programs do that do not look at their lease: the resource decides.

@@ -14,6 +14,7 @@ pub mod fault;
 pub mod keep;
 pub mod lapses;
 pub mod load;
+pub mod look;
 pub mod mend;
 pub mod minima;
 pub mod names;

@@ -1,21 +1,17 @@
 //! What operators do during a run, by the command line: split, move, transfer, drain.
 
-use std::time::Duration;
-
 use anyhow::{Context as _, Result, bail};
 use sharklock_client::{Client, GetStatusResponse};
-use tokio::time::timeout;
 
 use super::cluster::Cluster;
 use super::fault::{Kind, Service};
+use super::look::look_at;
 use super::replacement::{add_store, added, take_store_away};
 
 /// Where a group of names is split: between the kinds of work, so that names stay in their group.
 const CUTS: [&str; 5] = ["hot", "own", "queue", "shared", "slow"];
 /// An order that is not done by then is given up.
 const ORDER_MAX: &str = "20s";
-/// A gateway that does not answer is asked again by the next order.
-const ANSWER_MAX: Duration = Duration::from_secs(5);
 
 /// An order that is to be taken back.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +44,7 @@ pub async fn order(
         };
         return Ok((words, Undo::TakeAway(service)));
     }
-    let status = timeout(ANSWER_MAX, client.status()).await??;
+    let status = look_at(client).await?;
     let (words, undo) = match kind {
         Kind::Split => (split(dice, groups), Undo::Nothing),
         Kind::Move => (moved(&status, dice)?, Undo::Nothing),

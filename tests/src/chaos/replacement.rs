@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use sharklock_client::{Client, GetStatusResponse};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 use super::cluster::Cluster;
 use super::fault::Service;
+use super::look::look_at;
 use super::program::run;
 use super::strike::READY_MAX;
 
@@ -18,7 +19,6 @@ const SETTLED_MAX: Duration = Duration::from_secs(180);
 /// Six starts with pauses that double from 100 ms.
 const REFUSED_MAX: Duration = Duration::from_secs(90);
 const LOOK_EVERY: Duration = Duration::from_millis(300);
-const ANSWER_MAX: Duration = Duration::from_secs(5);
 
 /// A data server loses its disk: a new store takes its place, and the old one is declared gone. It ends when
 /// every range has three voters that serve.
@@ -26,7 +26,7 @@ const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// # Errors
 /// When it does not come to that.
 pub async fn lose_disk(cluster: &mut Cluster, client: &Client, service: &Service) -> Result<()> {
-    let old = store_of(&status(client).await?, service)?;
+    let old = store_of(&look_at(client).await?, service)?;
     cluster.kill(service).await?;
     // A new store has another address: the old one's may be dialled for a while.
     let alias = format!("{service}-after-{old}");
@@ -51,7 +51,7 @@ pub async fn replace_master(
     service: &Service,
 ) -> Result<()> {
     let address = format!("{service}:7720");
-    let status = status(client).await?;
+    let status = look_at(client).await?;
     let master = status.masters.iter().find(|master| master.address == address);
     let old = master.with_context(|| format!("no master has the address {address}"))?.member_id;
     cluster.kill(service).await?;
@@ -126,7 +126,7 @@ pub async fn add_store(cluster: &mut Cluster, client: &Client, dice: usize) -> R
         [("SHARKLOCK_ADVERTISE__DATA", address.as_str()), ("SHARKLOCK_SERVER__NAME", &service.0)];
     cluster.add_like(&service, &like, &settings).await?;
     cluster.until_ready(&service, READY_MAX).await?;
-    store_of(&status(client).await?, &service)
+    store_of(&look_at(client).await?, &service)
 }
 
 /// A data server that was added is emptied, stopped and declared gone, if it has come to have a store, and its
@@ -139,7 +139,7 @@ pub async fn take_store_away(
     client: &Client,
     service: &Service,
 ) -> Result<()> {
-    let emptied = match store_of(&status(client).await?, service) {
+    let emptied = match store_of(&look_at(client).await?, service) {
         Ok(store) => empty_store(cluster, service, store).await,
         // It never came to serve.
         Err(_) => Ok(()),
@@ -161,10 +161,6 @@ async fn empty_store(cluster: &Cluster, service: &Service, store: u64) -> Result
         cluster.cli(&["stores", "remove", &id]).await.map(|_| ())
     })
     .await
-}
-
-async fn status(client: &Client) -> Result<GetStatusResponse> {
-    Ok(timeout(ANSWER_MAX, client.status()).await??)
 }
 
 /// The newest store of a node.
@@ -191,7 +187,7 @@ async fn retried(what: &str, mut order: impl AsyncFnMut() -> Result<()>) -> Resu
 /// When it does not come to that.
 pub async fn until_whole(client: &Client) -> Result<()> {
     retried("every range has three voters that serve", async || {
-        let status = status(client).await?;
+        let status = look_at(client).await?;
         let linked = |id: &u64| status.stores.iter().any(|it| it.store_id == *id && it.is_linked);
         for range in &status.ranges {
             let serve = range.voter_store_ids.iter().filter(|id| linked(id)).count();

@@ -11,7 +11,7 @@ use super::fault::{Breadth, Fault};
 use super::plan::Plan;
 use super::shell::Counted;
 use super::timeline::{RangeLine, Span, Steadiness, Timeline};
-use super::watch::LeaderChange;
+use super::watch::{Blind, LeaderChange};
 
 /// Of all tenths of a second with at most one node down, a range is to have a success in this share.
 pub const BUSY_MIN: f64 = 0.95;
@@ -80,6 +80,8 @@ pub struct Outcome {
     pub timeline: Timeline,
     /// Who led when; times on the clock of the history.
     pub leaders: Vec<LeaderChange>,
+    /// When nobody could tell who leads.
+    pub blind: Vec<Blind>,
     /// The begin of the run on that clock.
     pub begin: u64,
     /// The same by the clock of the day.
@@ -254,14 +256,32 @@ impl Outcome {
 
     fn write_leaders(&self, to: &mut String) -> std::fmt::Result {
         writeln!(to, "\n## Leaders\n")?;
-        writeln!(to, "As seen every half a second; the first of each range led it then.\n")?;
-        writeln!(to, "| at | range | led by |\n|---|---|---|")?;
-        for it in &self.leaders {
-            let at = Duration::from_nanos(it.at.saturating_sub(self.begin)).as_secs_f64();
-            let leader = if it.leader.is_empty() { "nobody" } else { &it.leader };
-            writeln!(to, "| {at:.1} | {} | {leader} |", it.range)?;
+        writeln!(to, "`leaders.csv` has each change, as seen every half a second.")?;
+        if !self.blind.is_empty() {
+            writeln!(to, "Looks that failed:\n")?;
+            writeln!(to, "| from | until | why, at last |\n|---|---|---|")?;
+        }
+        for it in &self.blind {
+            let [from, until] = [it.from, it.until].map(|at| self.seconds(at));
+            let why = it.why.replace(['|', '\n'], " ");
+            writeln!(to, "| {from:.1} | {until:.1} | {why} |")?;
         }
         Ok(())
+    }
+
+    /// All changes of leaders as comma-separated values: at which second, the range, who leads it then.
+    pub fn leaders_csv(&self) -> String {
+        let mut text = "at,range,leader\n".to_owned();
+        for it in &self.leaders {
+            let leader = if it.leader.is_empty() { "nobody" } else { &it.leader };
+            let _ = writeln!(text, "{:.1},{},{leader}", self.seconds(it.at), it.range);
+        }
+        text
+    }
+
+    /// A time on the clock of the histories, from the begin of the run.
+    fn seconds(&self, at: u64) -> f64 {
+        Duration::from_nanos(at.saturating_sub(self.begin)).as_secs_f64()
     }
 
     fn write_strikes(&self, to: &mut String) -> std::fmt::Result {
@@ -330,6 +350,11 @@ mod tests {
                 operations: 3_600,
             },
             leaders: vec![LeaderChange { at: 3_000_000_077, range: 2, leader: String::new() }],
+            blind: vec![Blind {
+                from: 4_000_000_077,
+                until: 5_500_000_077,
+                why: "a | b".to_owned(),
+            }],
             begin: 77,
             began_at: SystemTime::UNIX_EPOCH + secs(1_000_000_000),
             grants: BTreeMap::from([("own-1".to_owned(), 20), ("hot-1".to_owned(), 21)]),
@@ -383,7 +408,8 @@ mod tests {
         let text = outcome.markdown("report.svg");
         assert!(text.contains("all promises were kept") && text.contains("| 3600 |"), "{text}");
         assert!(text.contains("| 1 | 20.0 | 23.0 | kill-all data-2 | 1.00 s | a   b |"), "{text}");
-        assert!(text.contains("| 3.0 | 2 | nobody |"), "{text}");
+        assert!(text.contains("| 4.0 | 5.5 | a   b |"), "{text}");
+        assert_eq!(outcome.leaders_csv(), "at,range,leader\n3.0,2,nobody\n");
         let picture = svg::draw(&outcome);
         assert!(picture.contains(">1</text>"), "the fault has its number");
         assert_eq!(picture.matches("<title>kill-all data-2</title>").count(), 1);

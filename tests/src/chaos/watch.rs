@@ -7,14 +7,13 @@ use std::time::Duration;
 use anyhow::Result;
 use sharklock_client::{Client, GetStatusResponse};
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
+use super::look::look_at;
 use crate::wait::now;
 
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// A gateway that does not answer is asked again.
-const ANSWER_MAX: Duration = Duration::from_secs(3);
 
 /// A range has another leader.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,7 +42,21 @@ pub struct Seen {
     pub changes: Vec<LeaderChange>,
     /// All ranges, by their ids.
     pub ranges: BTreeMap<u64, RangeSeen>,
+    /// Each time in which looks failed one after the other, in order.
+    pub blind: Vec<Blind>,
     leaders: BTreeMap<u64, String>,
+    sees: bool,
+}
+
+/// Looks that failed one after the other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blind {
+    /// When the first of them began, on the clock of histories.
+    pub from: u64,
+    /// When one succeeded again; until then, the last that failed.
+    pub until: u64,
+    /// Why the last failed.
+    pub why: String,
 }
 
 /// Looks until it is dropped.
@@ -60,14 +73,18 @@ impl Watch {
     /// When the first look fails.
     pub async fn start(client: Client) -> Result<Self> {
         let mut first = Seen::default();
-        first.take(&timeout(ANSWER_MAX, client.status()).await??, now());
+        first.take(&look_at(&client).await?, now());
         let seen = Arc::new(Mutex::new(first));
         let all = Arc::clone(&seen);
         let looking = tokio::spawn(async move {
             loop {
                 sleep(LOOK_EVERY).await;
-                if let Ok(Ok(status)) = timeout(ANSWER_MAX, client.status()).await {
-                    all.lock().expect("nobody panics with it").take(&status, now());
+                let asked = now();
+                let looked = look_at(&client).await;
+                let mut seen = all.lock().expect("nobody panics with it");
+                match looked {
+                    Ok(status) => seen.take(&status, now()),
+                    Err(why) => seen.failed(asked, format!("{why:#}")),
                 }
             }
         });
@@ -93,7 +110,21 @@ impl Drop for Watch {
 }
 
 impl Seen {
+    fn failed(&mut self, asked: u64, why: String) {
+        if std::mem::take(&mut self.sees) {
+            self.blind.push(Blind { from: asked, until: asked, why: String::new() });
+        }
+        if let Some(blind) = self.blind.last_mut() {
+            (blind.until, blind.why) = (now(), why);
+        }
+    }
+
     fn take(&mut self, status: &GetStatusResponse, at: u64) {
+        if !std::mem::replace(&mut self.sees, true)
+            && let Some(blind) = self.blind.last_mut()
+        {
+            blind.until = at;
+        }
         for range in &status.ranges {
             let id = range.range_id;
             let seen = || RangeSeen { start: range.start.clone(), since: at };
