@@ -20,6 +20,7 @@ mod lock;
 mod logs;
 mod probe;
 mod recent_log;
+mod recent_spans;
 mod render;
 mod runtime;
 mod server;

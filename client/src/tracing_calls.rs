@@ -48,7 +48,7 @@ impl Drop for TracedAcquire {
         let mut span: Span = span.with("outcome", Note::Word(self.outcome));
         span.has_failed = self.has_failed;
         let clock = &self.clock;
-        self.spans.hand_on(vec![span], || (clock.now(), wall_unix_ns()));
+        self.spans.hand_on(vec![span], || clock.now(), wall_unix_ns);
     }
 }
 

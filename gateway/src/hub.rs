@@ -105,7 +105,7 @@ pub struct Hub {
     told_ready: AtomicBool,
     next_sweep_us: AtomicU64,
     next_listen_us: AtomicU64,
-    /// Acquires that came without a trace, where some get one.
+    /// Acquires of which some are traced.
     untraced: AtomicU64,
 }
 

@@ -1,5 +1,5 @@
-//! The spans of acquires in a gateway. It is told of what is traced by callers; of what nobody traces it
-//! traces some itself, if it is to.
+//! The spans of acquires in a gateway. What callers trace it traces all where spans leave the process; of
+//! everything else it traces some, if it is to.
 
 use std::{
     num::NonZeroU64,
@@ -17,35 +17,49 @@ use sharklock_proto::{
 pub struct Tracing {
     /// Tells its spans from those of other gateways.
     pub salt: u64,
-    /// Of so many acquires that come without a trace one gets one; `None`: none does.
+    /// Of so many other acquires one is traced; `None`: none is.
     pub every: Option<NonZeroU64>,
+    /// Every acquire is traced whose caller keeps its trace. Otherwise those are like all others: an
+    /// application that keeps all its traces is no reason to make spans that nobody gets.
+    pub all_of_callers: bool,
 }
 
 impl Tracing {
     /// Begins the span of a call with its tag, if it is traced; the store hears of it as what is above
-    /// its own. `untraced` counts those that come without a trace.
+    /// its own, and otherwise that nobody keeps the trace. `others` counts the acquires of which some are traced.
     pub(crate) fn begin(
         self,
-        untraced: &AtomicU64,
+        others: &AtomicU64,
         call: &mut StoreCall,
         arrived_us: u64,
     ) -> Option<Begun> {
         let Some(Ask::Acquire(request)) = &mut call.body else { return None };
         let begin = Duration::from_micros(arrived_us);
         let span = match request.traceparent.parse::<TraceContext>() {
-            Ok(above) => above.begin(call.tag ^ self.salt, begin)?,
-            Err(_) => self.root(untraced, begin)?,
+            Ok(above) if !above.is_sampled => return None,
+            Ok(above) if self.all_of_callers || self.chosen(others).is_some() => {
+                above.begin(call.tag ^ self.salt, begin)?
+            }
+            Ok(above) => {
+                request.traceparent = TraceContext { is_sampled: false, ..above }.to_string();
+                return None;
+            }
+            Err(_) => self.root(self.chosen(others)?, begin),
         };
         request.traceparent = span.context.to_string();
         Some(span)
     }
 
-    fn root(self, untraced: &AtomicU64, begin: Duration) -> Option<Begun> {
+    /// The number of an acquire among those of which some are traced, if it is.
+    fn chosen(self, others: &AtomicU64) -> Option<u64> {
         let every = self.every?.get();
-        let number = untraced.fetch_add(1, Ordering::Relaxed);
+        let number = others.fetch_add(1, Ordering::Relaxed);
+        number.is_multiple_of(every).then_some(number)
+    }
+
+    fn root(self, number: u64, begin: Duration) -> Begun {
         let seed = u128::from(self.salt) << 64 | u128::from(number);
-        let root = || Begun { context: TraceContext::root(seed), parent: 0, begin };
-        number.is_multiple_of(every).then(root)
+        Begun { context: TraceContext::root(seed), parent: 0, begin }
     }
 }
 
@@ -69,7 +83,7 @@ mod tests {
     }
 
     fn tracing(every: u64) -> Tracing {
-        Tracing { salt: 5, every: NonZeroU64::new(every) }
+        Tracing { salt: 5, every: NonZeroU64::new(every), all_of_callers: true }
     }
 
     #[test]
@@ -99,5 +113,23 @@ mod tests {
         assert!(begun.iter().all(|span| span.parent == 0));
         assert_ne!(begun[0].context.trace_id, begun[1].context.trace_id);
         assert_eq!(begin(tracing(0)), None, "nothing is traced that nobody traces");
+    }
+
+    #[test]
+    fn where_spans_stay_in_memory_what_callers_trace_is_like_everything_else() {
+        let others = AtomicU64::new(0);
+        let tracing = Tracing { all_of_callers: false, ..tracing(4) };
+        let begun = |_| {
+            let mut call = acquire(GIVEN);
+            let span = tracing.begin(&others, &mut call, 0);
+            let is_kept = said(&call).ends_with("-01");
+            assert_eq!(span.is_some(), is_kept, "the store makes spans where the gateway does");
+            span
+        };
+        let begun: Vec<_> = (0..8).filter_map(begun).collect();
+        assert_eq!(begun.len(), 2);
+        assert!(begun.iter().all(|span| format!("{:016x}", span.parent) == "00f067aa0ba902b7"));
+        let off = Tracing { every: None, ..tracing };
+        assert_eq!(off.begin(&others, &mut acquire(GIVEN), 0), None);
     }
 }

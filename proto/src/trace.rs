@@ -184,13 +184,45 @@ impl Spans {
         self.0.is_some()
     }
 
-    /// Hands spans on, if there are any; see [`SpanSink::take`]. The clocks are read only then.
-    pub fn hand_on(&self, spans: Vec<Span>, clocks: impl FnOnce() -> (Duration, u64)) {
+    /// Hands spans on, if there are any; see [`SpanSink::take`]. Only then are the clocks read, the one of
+    /// the spans and that of people in nanoseconds since 1970 began.
+    pub fn hand_on(
+        &self,
+        spans: Vec<Span>,
+        clock: impl FnMut() -> Duration,
+        wall_unix_ns: impl FnMut() -> u64,
+    ) {
         if let Some(sink) = self.0.as_ref().filter(|_| !spans.is_empty()) {
-            let (now, now_unix_ns) = clocks();
+            let (now, now_unix_ns) = both_clocks(clock, wall_unix_ns);
             sink.take(now, now_unix_ns, spans);
         }
     }
+}
+
+/// Two clocks are read one after the other, so much apart at most if the thread is left running.
+const APART_MAX: Duration = Duration::from_micros(20);
+/// Tries to read them without a pause in between.
+const READINGS_MAX: usize = 5;
+
+/// What both clocks say at one time. A thread that is stopped between the two readings would shift its spans
+/// against those of other processes by that pause; the best of a few readings is taken.
+fn both_clocks(
+    mut clock: impl FnMut() -> Duration,
+    mut wall_unix_ns: impl FnMut() -> u64,
+) -> (Duration, u64) {
+    let mut best: Option<(Duration, Duration, u64)> = None;
+    for _ in 0..READINGS_MAX {
+        let (before, wall, after) = (clock(), wall_unix_ns(), clock());
+        let apart = after.saturating_sub(before);
+        if best.is_none_or(|(least, ..)| apart < least) {
+            best = Some((apart, before + apart / 2, wall));
+        }
+        if apart <= APART_MAX {
+            break;
+        }
+    }
+    let (_, now, wall) = best.expect("they are read at least once");
+    (now, wall)
 }
 
 #[cfg(test)]
@@ -200,6 +232,21 @@ mod tests {
     use super::*;
 
     const GIVEN: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+    #[test]
+    fn a_pause_between_the_readings_of_two_clocks_shifts_no_span() {
+        // Milliseconds; a thread is stopped after its first reading, and runs through at the second try.
+        let mut readings = [100, 150, 200, 200].map(Duration::from_millis).into_iter();
+        let mut walls = [9_150, 9_200].into_iter();
+        let clock = || readings.next().expect("two tries");
+        let (now, wall) = both_clocks(clock, || walls.next().expect("two tries"));
+        assert_eq!((now, wall), (Duration::from_millis(200), 9_200));
+        // One that is stopped each time goes by the middle of the shortest pause.
+        let mut readings =
+            [10, 20, 30, 40, 50, 52, 60, 70, 80, 90].map(Duration::from_millis).into_iter();
+        let (now, _) = both_clocks(|| readings.next().expect("five tries"), || 0);
+        assert_eq!(now, Duration::from_millis(51));
+    }
 
     #[test]
     fn a_traceparent_is_read_and_said_again() {

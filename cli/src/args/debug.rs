@@ -33,9 +33,9 @@ Examples:
   sharklock debug collect --admin host-7:7790   a further process, too
 ", after_help = "\
 Inside: status, what doctor finds, ranges, operators and schedule as JSON; of
-each process whose admin port answers its readiness, metrics, settings, and the
-last lines of its log (1 MiB). Bounds of ranges and lines of
-logs may have names of locks. Nothing is changed.
+each process whose admin port answers its readiness, metrics, settings, the
+last spans of traces, and the last lines of its log (1 MiB). Bounds of ranges
+and lines of logs may have names of locks. Nothing is changed.
 
 Exit codes: 0 all is there, 1 the file cannot be written, 2 usage, 3 somebody
 did not answer (README.txt in the archive says who), 69 nobody answers.")]

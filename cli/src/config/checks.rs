@@ -17,6 +17,7 @@ use super::{
 use crate::{
     exit::{CONFIG, Failure},
     identity,
+    traces::collector_url,
 };
 
 /// Masters decide by majority, and more than five only vote more slowly.
@@ -76,30 +77,13 @@ fn label_text(settings: &Settings, name: &str) -> Result<Option<String>, Failure
     Ok(Some(text.to_owned()))
 }
 
-fn traces(settings: &Settings) -> Result<Option<Traces>, Failure> {
+fn traces(settings: &Settings) -> Result<Traces, Failure> {
     let every = settings.number_or_off("trace.every").and_then(NonZeroU64::new);
-    let Some(otlp) = settings.text("trace.otlp") else {
-        return match every {
-            None => Ok(None),
-            Some(_) => {
-                Err(refuse("trace.every is set, and trace.otlp is not: where are spans to go?")
-                    .hint("trace.otlp = \"http://HOST:4317\""))
-            }
-        };
-    };
-    let place = otlp.strip_prefix("http://").map(|place| place.trim_end_matches('/'));
-    let is_place = place.is_some_and(|place| {
-        let port = place.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
-        port.is_some() && !place.contains('/')
-    });
-    if !is_place {
-        return Err(refuse(format!(
-            "{}: {otlp:?}: expected http://HOST:PORT of an OTLP collector (gRPC), like \
-             http://127.0.0.1:4317",
-            settings.told_by("trace.otlp")
-        )));
-    }
-    Ok(Some(Traces { otlp: otlp.to_owned(), every }))
+    let otlp = settings.text("trace.otlp").filter(|url| !url.is_empty());
+    let checked = otlp.map(collector_url).transpose();
+    let otlp =
+        checked.map_err(|why| refuse(format!("{}: {why}", settings.told_by("trace.otlp"))))?;
+    Ok(Traces { otlp, every })
 }
 
 fn cluster(settings: &Settings) -> Result<Option<ClusterId>, Failure> {

@@ -65,7 +65,7 @@ pub const KEYS: &[Key] = &[
     key("log.lock_names", Kind::Switch, "false"),
     without_default("log.audit_file", Kind::Text),
     without_default("trace.otlp", Kind::Text),
-    key("trace.every", Kind::CountOrOff(1, 1 << 30), "off"),
+    key("trace.every", Kind::CountOrOff(1, 1 << 30), "1000"),
     key("snapshot.chunk", Kind::Size(KIB, MIB), "256KiB"),
     key("snapshot.window", Kind::Size(KIB, GIB), "2MiB"),
     key("snapshot.rate_per_second", Kind::SizeOrOff(64 * KIB, 1024 * GIB), "32MiB"),

@@ -84,19 +84,19 @@ pub struct ServerConfig {
     pub audit_file: Option<PathBuf>,
     /// The settings that somebody has set, as [`Settings::chosen`] tells them.
     pub chosen: String,
-    /// Where spans go; absent: nobody listens.
-    pub traces: Option<Traces>,
+    /// What is traced, and where spans go beside this process's memory.
+    pub traces: Traces,
     /// How fast, how much.
     pub tunables: Tunables,
     /// All settings as `--print-config` shows them.
     pub printed: String,
 }
 
-/// Where spans go, and of what there are some.
+/// What is traced, and where spans go beside this process's memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Traces {
-    /// The collector, `http://HOST:PORT`.
-    pub otlp: String,
+    /// The collector, `http://HOST:PORT`, if there is one.
+    pub otlp: Option<String>,
     /// Of so many acquires that nobody traces one is traced; absent: none.
     pub every: Option<NonZeroU64>,
 }

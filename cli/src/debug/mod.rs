@@ -145,7 +145,8 @@ impl Collected {
         let mut text = format!(
             "What a SharkLock cluster and its processes said of themselves at {}, by sharklock {VERSION}.\n\
              status.json has the problem first; doctor.json the likely cause; processes/ one directory\n\
-             for each process whose admin port answers. log.jsonl has its last lines, at most 1 MiB.\n",
+             for each process whose admin port answers. log.jsonl has its last lines, at most 1 MiB;\n\
+             traces.jsonl its last 1,000 spans of traced acquires.\n",
             now.rfc3339()
         );
         for missing in self.missing() {

@@ -12,11 +12,12 @@ use tokio::{net::lookup_host, task::JoinSet, time::timeout};
 use crate::{probe::get, render::printable};
 
 /// What is asked of each, and how the answer's file is called.
-const PARTS: [(&str, &str); 4] = [
+const PARTS: [(&str, &str); 5] = [
     ("/readyz", "readyz.txt"),
     ("/metrics", "metrics.txt"),
     ("/debug/config", "config.toml"),
     ("/debug/log", "log.jsonl"),
+    ("/debug/traces", "traces.jsonl"),
 ];
 /// An admin port answers from memory.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(3);

@@ -39,7 +39,7 @@ use crate::{
     identity,
     render::{exact, print, shell_word},
     runtime,
-    traces::Collector,
+    traces::{Collector, collector_url},
 };
 
 /// How long `--try` asks again while no server answers: it ends within a second, whatever is broken.
@@ -56,6 +56,7 @@ pub fn run(reach: &ReachArgs, args: &LockArgs) -> Result<u8, Failure> {
     check_permits(args)?;
     Keep::check(args)?;
     terms(args, args.ttl)?;
+    let collector = collector(args)?;
     let client = client(reach, args)?;
     let keep = Keep::open(args, &client)?;
     let signals = Blocked::block()
@@ -66,7 +67,7 @@ pub fn run(reach: &ReachArgs, args: &LockArgs) -> Result<u8, Failure> {
     let collector = {
         let _inside = runtime.enter();
         let at = |url: &String| Collector::at(url, &identity::default_owner());
-        args.trace_otlp.as_ref().map(at).transpose()?
+        collector.as_ref().map(at).transpose()?
     };
     let spans = collector.as_ref().map(Collector::spans).unwrap_or_default();
     let notices = Notices::start();
@@ -93,6 +94,14 @@ pub fn run(reach: &ReachArgs, args: &LockArgs) -> Result<u8, Failure> {
     notices.finish();
     runtime.shutdown_background();
     result
+}
+
+/// The URL of the collector of spans; none if it is empty, as a variable may be. It is not checked with the
+/// other arguments, since their errors repeat a value, which may have a password in it.
+fn collector(args: &LockArgs) -> Result<Option<String>, Failure> {
+    let url = args.trace_otlp.as_deref().filter(|url| !url.is_empty());
+    let checked = url.map(collector_url).transpose();
+    checked.map_err(|why| Failure::new(LOCK_USAGE, format!("--trace-otlp: {why}")))
 }
 
 fn client(reach: &ReachArgs, args: &LockArgs) -> Result<Client, Failure> {

@@ -9,12 +9,20 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::health::Health;
-use crate::recent_log::RECENT;
+use crate::{recent_log::RECENT, recent_spans::RecentSpans};
 
-/// `/metrics`, `/livez`, `/readyz`; `/debug/config` and `/debug/log` for `debug collect`; and for clients that take it for a gateway's, `wrong`: which port it
-/// is, and where they are served.
-pub fn routes(registry: Registry, health: Arc<Health>, config: &str, wrong: &str) -> Router {
-    let config = config.to_owned();
+/// What a process tells `debug collect`, beside its log.
+pub struct Debug {
+    /// Its settings.
+    pub config: String,
+    /// The last spans.
+    pub spans: Arc<RecentSpans>,
+}
+
+/// `/metrics`, `/livez`, `/readyz`; `/debug/config`, `/debug/log` and `/debug/traces` for `debug collect`;
+/// and for clients that take it for a gateway's, `wrong`: which port it is, and where they are served.
+pub fn routes(registry: Registry, health: Arc<Health>, debug: Debug, wrong: &str) -> Router {
+    let Debug { config, spans } = debug;
     Router::new()
         .route("/metrics", get(metrics).with_state(registry))
         // A process that can answer lives: one that must not go on aborts itself.
@@ -22,6 +30,7 @@ pub fn routes(registry: Registry, health: Arc<Health>, config: &str, wrong: &str
         .route("/readyz", get(readyz).with_state(health))
         .route("/debug/config", get(async || config))
         .route("/debug/log", get(async || RECENT.text()))
+        .route("/debug/traces", get(async move || spans.text()))
         .route_service("/sharklock.v1.LockService/{method}", WrongPort::<LockApi>::new(wrong))
         .route_service("/sharklock.v1.AdminService/{method}", WrongPort::<AdminApi>::new(wrong))
 }

@@ -14,6 +14,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use prometheus::{IntGauge, Opts, Registry, process_collector::ProcessCollector};
 use sharklock_client::ClusterId;
+use sharklock_proto::trace::Spans;
 use sharklock_transport::wrong_port;
 use tokio_util::sync::CancellationToken;
 
@@ -31,6 +32,7 @@ use crate::{
     config::{self, Origin, Raw, Said, ServerConfig, said},
     exit::{CONFIG, Failure, INTERNAL, OK},
     logs,
+    recent_spans::RecentSpans,
     render::print,
     runtime,
     traces::Collector,
@@ -165,14 +167,13 @@ async fn live(
     };
     let health = Arc::new(Health::of(Node::parts(config)));
     let shutdown = CancellationToken::new();
-    let routes = admin_http::routes(registry.clone(), health.clone(), &config.printed, &wrong);
+    let collector = config.traces.otlp.as_ref();
+    let collector = collector.map(|url| Collector::at(url, &config.name)).transpose()?;
+    let spans = Arc::new(RecentSpans::before(collector.as_ref().map(Collector::sink)));
+    let debug = admin_http::Debug { config: config.printed.clone(), spans: Arc::clone(&spans) };
+    let routes = admin_http::routes(registry.clone(), health.clone(), debug, &wrong);
     let admin = tokio::spawn(admin_http::serve(admin, routes, shutdown.clone()));
-
-    let collector = config.traces.as_ref();
-    let collector =
-        collector.map(|traces| Collector::at(&traces.otlp, &config.name)).transpose()?;
-    let spans = collector.as_ref().map(Collector::spans).unwrap_or_default();
-    let mut node = Node::telling(spans);
+    let mut node = Node::telling(Spans::to(spans));
     let ended = tokio::select! {
         ended = start_and_watch(&mut node, config, ports, (&registry, &health), tell_ready) => ended,
         _ = stop.next() => Ok(()),

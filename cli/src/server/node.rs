@@ -255,7 +255,8 @@ impl Node {
             commit: COMMIT.unwrap_or_default().to_owned(),
             logs_lock_names: config.logs_lock_names,
             spans: self.spans.clone(),
-            traces_every: config.traces.as_ref().and_then(|traces| traces.every),
+            traces_callers: config.traces.otlp.is_some(),
+            traces_every: config.traces.every,
             ..Config::default()
         };
         let masters = masters(config, dialling)?;

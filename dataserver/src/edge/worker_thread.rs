@@ -222,7 +222,7 @@ impl<D: Disk> WorkerThread<D> {
         }
         // Before the replies: a store's span ends no later than that of the gateway which waits for it.
         let clock = &mut self.clock;
-        self.shared.spans.hand_on(outputs.observed.spans, || (clock.now(), wall_unix_ns()));
+        self.shared.spans.hand_on(outputs.observed.spans, || clock.now(), wall_unix_ns);
         for (link, replies) in outputs.replies {
             match link {
                 GATHERING_LINK => {

@@ -66,9 +66,11 @@ pub(super) struct Host {
 impl Host {
     pub(super) fn new(config: Config, masters: Masters, metrics: Arc<Metrics>) -> Self {
         let links = Arc::new(Links::default());
+        let started = boottime();
         let news = Arc::new(News {
             metrics: metrics.clone(),
             spans: config.spans.clone(),
+            started,
             ready: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
             ready_changed: Notify::new(),
@@ -79,10 +81,11 @@ impl Host {
             calls_open_max: config.calls_open_max,
             streams_max: config.streams_max,
             outbox_bytes_max: config.outbox_bytes_max,
-            tracing: config
-                .spans
-                .are_wanted()
-                .then(|| Tracing { salt: wall_unix_ns(), every: config.traces_every }),
+            tracing: config.spans.are_wanted().then(|| Tracing {
+                salt: wall_unix_ns(),
+                every: config.traces_every,
+                all_of_callers: config.traces_callers,
+            }),
         };
         let cluster = Arc::<Served>::default();
         if let Some(told) = &config.cluster {
@@ -107,7 +110,7 @@ impl Host {
             master_words: MasterWords::default(),
             lost: Mutex::default(),
             named: Mutex::default(),
-            started: boottime(),
+            started,
         }
     }
 
@@ -192,6 +195,8 @@ fn boottime() -> Duration {
 pub(super) struct News {
     metrics: Arc<Metrics>,
     spans: Spans,
+    /// What `boottime` read when the gateway's clock began.
+    started: Duration,
     ready: AtomicBool,
     /// The gateway stops: whatever is learnt meanwhile.
     stopped: AtomicBool,
@@ -216,9 +221,11 @@ impl Observer for News {
     fn settled(&self, settled: Settled, now_us: u64) {
         self.metrics.settled(settled, now_us);
         if let Some(begun) = settled.span {
-            let mut span = begun.ended("gateway.acquire", SpanKind::Server, None);
+            let now = Some(Duration::from_micros(now_us));
+            let mut span = begun.ended("gateway.acquire", SpanKind::Server, now);
             span.has_failed = settled.has_failed;
-            self.spans.hand_on(vec![span], || (Duration::from_micros(now_us), wall_unix_ns()));
+            let clock = || boottime().saturating_sub(self.started);
+            self.spans.hand_on(vec![span], clock, wall_unix_ns);
         }
     }
 

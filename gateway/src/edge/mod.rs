@@ -148,7 +148,9 @@ pub struct Config {
     pub logs_lock_names: bool,
     /// Where it hands the spans of traced calls.
     pub spans: Spans,
-    /// Of so many acquires that come without a trace one gets one; `None`: none does.
+    /// Every acquire is traced whose caller keeps its trace.
+    pub traces_callers: bool,
+    /// Of so many other acquires one is traced; `None`: none is.
     pub traces_every: Option<NonZeroU64>,
 }
 
@@ -178,6 +180,7 @@ impl Default for Config {
             dialling: Dialling::default(),
             logs_lock_names: false,
             spans: Spans::default(),
+            traces_callers: true,
             traces_every: None,
         }
     }

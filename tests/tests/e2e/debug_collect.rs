@@ -39,6 +39,10 @@ async fn one_archive_has_what_everybody_says() {
     let all = cluster.endpoints().await;
     // One gateway knows the processes of all masters and stores.
     let first = all.split(',').next().expect("it has nodes");
+    // The first acquire that comes to a gateway is traced.
+    let mut lock = command(["lock", "job", "--", "true"]);
+    let mut lock = Process::spawn(lock.env("SHARKLOCK_ENDPOINTS", first));
+    assert!(lock.ends(SOON).await.success(), "{}", lock.stderr());
     let dir = TempDir::new().expect("a temporary directory can be made");
     let file = dir.path().join("all.tar.gz");
     eventually("answers of all processes", SOON, async || {
@@ -61,6 +65,7 @@ async fn one_archive_has_what_everybody_says() {
     assert_eq!(json("status.json")["cluster_name"], "prod");
     assert_eq!(json("doctor.json")["schema"], "sharklock.v1.Doctor");
     assert_eq!(json("ranges.json")["ranges"].as_array().map(Vec::len), Some(1));
+    let mut spans = Vec::new();
     for node in ["node-1", "node-2", "node-3"] {
         let part = |name: &str| text(&unpacked, &format!("processes/{node}/{name}"));
         assert!(part("readyz.txt").starts_with("ok\n"));
@@ -70,7 +75,14 @@ async fn one_archive_has_what_everybody_says() {
         let events: Vec<Value> =
             log.lines().map(|line| serde_json::from_str(line).expect("an event")).collect();
         assert!(events.iter().any(|event| event["fields"]["message"] == "ready"), "{log}");
+        let lines = part("traces.jsonl");
+        let span = |line: &str| -> Value { serde_json::from_str(line).expect("a span") };
+        spans.extend(lines.lines().map(span));
     }
+    let of = |name: &str| spans.iter().find(|span| span["name"] == name);
+    let (gateway, store) = (of("gateway.acquire"), of("store.acquire"));
+    let (gateway, store) = gateway.zip(store).unwrap_or_else(|| panic!("{spans:?}"));
+    assert_eq!((&store["parent"], &store["trace"]), (&gateway["span"], &gateway["trace"]));
     let mut again = command(["debug", "collect", "--file"]);
     let mut process = Process::spawn(again.arg(&file).env("SHARKLOCK_ENDPOINTS", first));
     assert_eq!(process.ends(SOON).await.code(), Some(1), "it does not write over an archive");

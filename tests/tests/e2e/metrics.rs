@@ -2,6 +2,7 @@
 //! up to those of the cluster.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sharklock_proto::v1::admin_service_client::AdminServiceClient;
@@ -137,6 +138,45 @@ async fn the_table_of_metrics_lists_what_a_process_shows() {
             let (missing, more) = (only(&documented, &shown), only(&shown, &documented));
             panic!("only in the table:\n{missing}\nonly in the process:\n{more}");
         }
+    }
+}
+
+/// So many locks and sessions are used in one go.
+const MANY: u64 = 40;
+
+/// The metrics after many locks of this prefix were used, each by a session and an owner of its own.
+async fn series_after(server: &Server, prefix: &str) -> BTreeSet<String> {
+    use_it(server).await;
+    let mut locks = locks(server).await;
+    for number in 0..MANY {
+        let name = format!("{prefix}/{number}");
+        let session = Session::default();
+        let mut acquire = session.acquire(&name);
+        acquire.owner_id = format!("owner-of-{name}");
+        let granted = locks.acquire(acquire.clone()).await.expect("it is served").into_inner();
+        let released = session.release(&name, granted.token, acquire.acquisition_id);
+        locks.release(released).await.expect("it is served");
+    }
+    let text = server.get("/metrics").await.1;
+    Shown::of(&text).values.into_iter().map(|(metric, _)| metric).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn neither_names_nor_clients_make_metrics() {
+    let server = Server::start().await;
+    // Some come with what they count, and the rate of a range with the next look at it: the names of each turn
+    // are new, and so are its clients.
+    let turn = AtomicU64::new(0);
+    let series = eventually("the use of more locks makes no metrics", SOON, async || {
+        let turn = turn.fetch_add(1, Ordering::Relaxed);
+        let before = series_after(&server, &format!("some-{turn}")).await;
+        let after = series_after(&server, &format!("more-{turn}")).await;
+        (before == after).then_some(after)
+    })
+    .await;
+    for part in ["some-", "more-", "owner-of", "127.0.0.1"] {
+        let with: Vec<_> = series.iter().filter(|metric| metric.contains(part)).collect();
+        assert!(with.is_empty(), "{part:?} is a part of {with:?}");
     }
 }
 
