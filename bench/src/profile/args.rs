@@ -12,7 +12,7 @@ const CLIENTS_MAX: u32 = 4_096;
 
 /// Tells where the time of a cycle of acquire and release goes, on this machine
 ///
-/// Writes profile.json and profile.md. Nothing else should run on the machine.
+/// Writes profile.*, as JSON and as Markdown. Nothing else should run on the machine.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "sharklock-bench-profile")]
 pub struct Args {

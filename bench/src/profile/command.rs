@@ -60,8 +60,8 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     }
     let text = table::markdown(&all);
     let json = serde_json::to_string_pretty(&all)? + "\n";
-    for (name, text) in [("profile.json", &json), ("profile.md", &text)] {
-        let path = args.out.join(name);
+    for (ending, text) in [("json", &json), ("md", &text)] {
+        let path = args.out.join("profile").with_extension(ending);
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
     println!("{text}");

@@ -9,7 +9,7 @@ const FUNCTIONS_MAX: usize = 25;
 /// A longer name of a function is cut.
 const NAME_MAX: usize = 84;
 
-/// Everything, for `docs/benchmarks/profile.md`.
+/// Everything, for a page of docs/benchmarks.
 pub fn markdown(profile: &Profile) -> String {
     let mut text = String::new();
     let _ = write_all(&mut text, profile);
