@@ -105,8 +105,8 @@ pub struct Hub {
     told_ready: AtomicBool,
     next_sweep_us: AtomicU64,
     next_listen_us: AtomicU64,
-    /// Acquires of which some are traced.
-    untraced: AtomicU64,
+    /// Acquires so far of which one in so many is traced.
+    sampled_from: AtomicU64,
 }
 
 impl Hub {
@@ -129,7 +129,7 @@ impl Hub {
             told_ready: AtomicBool::new(false),
             next_sweep_us: AtomicU64::new(SWEEP_EVERY_US),
             next_listen_us: AtomicU64::new(LISTEN_EVERY_US),
-            untraced: AtomicU64::new(0),
+            sampled_from: AtomicU64::new(0),
         })
     }
 
@@ -265,7 +265,7 @@ impl Hub {
 
     /// Begins the span of a call, if it is traced.
     pub(crate) fn trace(&self, call: &mut StoreCall, arrived_us: u64) -> Option<Begun> {
-        self.config.tracing?.begin(&self.untraced, call, arrived_us)
+        self.config.tracing?.begin(&self.sampled_from, call, arrived_us)
     }
 
     /// `is_urgent`: for a unary call that must find room when nothing else does.

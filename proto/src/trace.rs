@@ -204,7 +204,7 @@ const APART_MAX: Duration = Duration::from_micros(20);
 /// Tries to read them without a pause in between.
 const READINGS_MAX: usize = 5;
 
-/// What both clocks say at one time. A thread that is stopped between the two readings would shift its spans
+/// Reads both clocks at one time. A thread that is stopped between the two readings would shift its spans
 /// against those of other processes by that pause; the best of a few readings is taken.
 fn both_clocks(
     mut clock: impl FnMut() -> Duration,
