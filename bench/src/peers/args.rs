@@ -1,13 +1,10 @@
 //! The command line.
 
-use std::{path::PathBuf, time::Duration};
+use std::{env, path::PathBuf, time::Duration};
 
 use clap::Parser;
 
-use crate::peers::{
-    results::{Kind, System},
-    service,
-};
+use crate::peers::results::{Kind, System};
 
 /// Clients that one run may have: each is a task here, and a lease in etcd.
 const CLIENTS_MAX: i64 = 4_096;
@@ -41,12 +38,9 @@ pub struct Args {
     /// Leaves out killing the leader under load
     #[arg(long)]
     pub no_failover: bool,
-    /// The program `sharklock` [default: the one beside this program]
-    #[arg(long, value_name = "FILE", env = "SHARKLOCK_BIN")]
-    pub sharklock: Option<PathBuf>,
-    /// Keeps the servers' data under here while they run: choose the disk to measure
-    #[arg(long, value_name = "DIR", default_value = ".")]
-    pub dir: PathBuf,
+    /// What is started, and where.
+    #[command(flatten)]
+    pub servers: Servers,
     /// Writes the results here
     #[arg(long, value_name = "DIR", default_value = "docs/benchmarks")]
     pub out: PathBuf,
@@ -55,14 +49,35 @@ pub struct Args {
     pub from: Option<PathBuf>,
 }
 
-impl Args {
+/// The servers that a run starts.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Servers {
+    /// The program `sharklock` [default: the one beside this program]
+    #[arg(long, value_name = "FILE", env = "SHARKLOCK_BIN")]
+    pub sharklock: Option<PathBuf>,
+    /// Keeps the servers' data under here while they run: choose the disk to measure
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub dir: PathBuf,
+}
+
+impl Servers {
     /// The program to measure.
     pub fn sharklock(&self) -> anyhow::Result<PathBuf> {
-        service::sharklock(self.sharklock.as_deref())
+        let path = match &self.sharklock {
+            Some(path) => path.clone(),
+            None => env::current_exe()?.with_file_name("sharklock"),
+        };
+        let path = std::path::absolute(path)?;
+        anyhow::ensure!(
+            path.is_file(),
+            "{} is not there: build it with `make release`, or name it with --sharklock",
+            path.display()
+        );
+        Ok(path)
     }
 }
 
-/// How long something is measured.
+/// Reads how long a figure is measured: at most a minute.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let duration = humantime::parse_duration(text).map_err(|why| format!("{why}; as in 5s"))?;
     if duration.is_zero() || duration > DURATION_MAX {
@@ -113,7 +128,7 @@ mod tests {
     #[test]
     fn a_program_that_is_not_there_is_told_with_the_way_to_get_it() {
         let args = parse(&["--sharklock", "/no/such/sharklock"]).expect("valid");
-        let told = args.sharklock().expect_err("not there").to_string();
+        let told = args.servers.sharklock().expect_err("not there").to_string();
         assert!(told.contains("/no/such/sharklock") && told.contains("make release"), "{told}");
     }
 }

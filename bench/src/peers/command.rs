@@ -50,7 +50,7 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 async fn measure_all(args: &Args) -> anyhow::Result<Results> {
-    let sharklock = args.sharklock()?;
+    let sharklock = args.servers.sharklock()?;
     let mut results = results(args, &sharklock).await?;
     let times = [args.warmup, args.duration];
     let turns = plan::turns(args.rounds, &args.workloads, &args.systems, &args.clients, times);
@@ -112,7 +112,7 @@ async fn results(args: &Args, sharklock: &Path) -> anyhow::Result<Results> {
 }
 
 async fn measured(args: &Args, sharklock: &Path, turn: &Turn) -> anyhow::Result<Vec<Run>> {
-    let (_dir, home) = home("bench-peers-", &args.dir, sharklock)?;
+    let (_dir, home) = home("bench-peers-", &args.servers.dir, sharklock)?;
     let runs = async {
         match turn.system {
             System::Sharklock => turn.run::<Sharklock>(&home).await,
@@ -131,7 +131,7 @@ async fn failed_over(
     system: System,
     round: u32,
 ) -> anyhow::Result<Failover> {
-    let (_dir, home) = home("bench-peers-", &args.dir, sharklock)?;
+    let (_dir, home) = home("bench-peers-", &args.servers.dir, sharklock)?;
     let run = async {
         match system {
             System::Sharklock => failover::run::<Sharklock>(&home, system, round).await,

@@ -1,7 +1,6 @@
 //! The abilities that a system under test must have.
 
 use std::{
-    env,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -68,21 +67,6 @@ pub fn rotated<T: Clone>(all: &[T], first: u32) -> Vec<T> {
     let by = first as usize % all.len();
     all.rotate_left(by);
     all
-}
-
-/// The program `sharklock`: the one that is named, or the one beside this program.
-pub fn sharklock(named: Option<&Path>) -> anyhow::Result<PathBuf> {
-    let path = match named {
-        Some(path) => path.to_owned(),
-        None => env::current_exe()?.with_file_name("sharklock"),
-    };
-    let path = std::path::absolute(path)?;
-    anyhow::ensure!(
-        path.is_file(),
-        "{} is not there: build it with `make release`, or name it with --sharklock",
-        path.display()
-    );
-    Ok(path)
 }
 
 /// A directory under `under`, removed when it is dropped: after the service that lives in it.

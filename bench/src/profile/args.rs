@@ -5,7 +5,10 @@ use std::{path::PathBuf, str::FromStr, time::Duration};
 use clap::{Parser, ValueEnum as _};
 use serde::Serialize;
 
-use crate::peers::{args::duration, results::Kind, service};
+use crate::peers::{
+    args::{Servers, duration},
+    results::Kind,
+};
 
 /// Clients that one load may have: each is a task here.
 const CLIENTS_MAX: u32 = 4_096;
@@ -30,22 +33,12 @@ pub struct Args {
     /// How long each load runs before it is measured
     #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = duration)]
     pub warmup: Duration,
-    /// The program `sharklock` [default: the one beside this program]
-    #[arg(long, value_name = "FILE", env = "SHARKLOCK_BIN")]
-    pub sharklock: Option<PathBuf>,
-    /// Keeps the servers' data under here while they run: choose the disk to measure
-    #[arg(long, value_name = "DIR", default_value = ".")]
-    pub dir: PathBuf,
+    /// What is started, and where.
+    #[command(flatten)]
+    pub servers: Servers,
     /// Writes the results here
     #[arg(long, value_name = "DIR", default_value = "docs/benchmarks")]
     pub out: PathBuf,
-}
-
-impl Args {
-    /// The program to measure.
-    pub fn sharklock(&self) -> anyhow::Result<PathBuf> {
-        service::sharklock(self.sharklock.as_deref())
-    }
 }
 
 /// So many clients, with this work.

@@ -25,7 +25,7 @@ use crate::{
 
 /// Of so many acquires one is followed by spans.
 const TRACE_EVERY: u32 = 16;
-/// How often their spans are taken.
+/// Their spans are taken so often: a server keeps only its last ones.
 const FOLLOWED: u32 = 10;
 /// The time that looking takes beside the parts, while the load goes on.
 const LOOKS_MAX: Duration = Duration::from_secs(10);
@@ -37,7 +37,7 @@ const SPARE: Duration = Duration::from_secs(300);
 /// # Errors
 /// When a server cannot be started or ends by itself, or a file cannot be written.
 pub async fn run(args: &Args) -> anyhow::Result<()> {
-    let sharklock = args.sharklock()?;
+    let sharklock = args.servers.sharklock()?;
     fs::create_dir_all(&args.out)
         .with_context(|| format!("cannot make --out {}", args.out.display()))?;
     let mut all = Profile {
@@ -69,7 +69,7 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 async fn profile(args: &Args, sharklock: &Path, load: Load) -> anyhow::Result<Figures> {
-    let (_dir, home) = home("profile-", &args.dir, sharklock)?;
+    let (_dir, home) = home("profile-", &args.servers.dir, sharklock)?;
     let settings = home.dir.join("profile.toml");
     fs::write(&settings, format!("[trace]\nevery = {TRACE_EVERY}\n"))?;
     let settings = settings.to_str().context("the directory's name is not Unicode")?;

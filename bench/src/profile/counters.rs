@@ -1,4 +1,4 @@
-//! What servers count of themselves (`/metrics`), and the machine of its loopback and of processes' writes.
+//! The counters of servers (`/metrics`), of this machine's loopback, and of processes' writes.
 
 use std::{collections::BTreeMap, fs};
 

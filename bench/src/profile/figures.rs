@@ -1,4 +1,4 @@
-//! What a load was seen to do, and the figures that follow from it.
+//! The observations of a load, and the figures that follow from them.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -72,9 +72,9 @@ impl Part {
         notes.iter().flat_map(|notes| &notes.cycles).filter(ended)
     }
 
-    /// Entries that leaders have proposed in it, per second.
-    fn commits_per_s(&self) -> f64 {
-        self.metrics.get("sharklock_range_entries_total") / self.seconds()
+    /// Entries that leaders have proposed in it.
+    fn commits(&self) -> f64 {
+        self.metrics.get("sharklock_range_entries_total")
     }
 }
 
@@ -180,7 +180,7 @@ impl Figures {
     pub fn new(load: String, seen: Seen) -> Self {
         let Seen { quiet, sampled, traced, budget, notes, f_us: [f_us, f_loaded_us] } = seen;
         let cycles = at_least_one(quiet.cycles(&notes).count() as f64);
-        let commits = at_least_one(quiet.commits_per_s() * quiet.seconds());
+        let commits = at_least_one(quiet.commits());
         let latencies = |of: fn(&Cycle) -> u64| {
             measure::latencies(quiet.cycles(&notes).map(|it| Duration::from_nanos(of(it))))
         };
@@ -200,7 +200,7 @@ impl Figures {
             failed_calls: measure::errors(notes.iter().map(|notes| &notes.errors)).count,
             f_us,
             f_loaded_us,
-            commits_per_s: quiet.commits_per_s(),
+            commits_per_s: quiet.commits() / quiet.seconds(),
             commands_per_commit: metrics.get("sharklock_range_commands_total") / commits,
             wakeups_per_commit: all(&quiet.servers).sleeps as f64 / commits,
             syncs_per_commit: metrics.get("sharklock_store_sync_seconds_count") / commits,
@@ -227,7 +227,7 @@ fn calls_per_commit(
 ) -> Option<BTreeMap<String, f64>> {
     match calls {
         Ok(calls) => {
-            let commits_per_s = part.commits_per_s().max(f64::MIN_POSITIVE);
+            let commits_per_s = at_least_one(part.commits()) / part.seconds();
             let per_commit = |(name, per_s): (&String, &f64)| (name.clone(), per_s / commits_per_s);
             Some(calls.iter().map(per_commit).collect())
         }

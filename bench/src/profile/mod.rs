@@ -1,4 +1,4 @@
-//! Where the time of a cycle goes, on this machine: what `scripts/profile.sh` runs.
+//! The profile that `scripts/profile.sh` makes: it tells where the time of a cycle goes on this machine.
 //!
 //! Three servers and a load as in [`crate::peers`]. In the first part of a load's time things are only
 //! counted: by `/proc`, by the servers' metrics, and by the spans of some acquires. In the second part

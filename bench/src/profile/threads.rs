@@ -1,4 +1,4 @@
-//! What threads have done so far, by `/proc`: time on a processor, and how often they went to sleep.
+//! The work of threads so far, by `/proc`: time on a processor, and how often they went to sleep.
 
 use std::{collections::BTreeMap, fs, io, path::Path};
 
