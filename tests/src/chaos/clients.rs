@@ -10,9 +10,9 @@ use super::program::run;
 /// Clients that are told to end wait for what they asked for, and say goodbye: ten processes at once, on a
 /// machine that may be busy. Docker kills what has not ended by then.
 const STOP_SECONDS: &str = "180";
-/// Processes of clients: name, work, clients, pause between cycles in ms. Ten servers share a machine with them,
-/// whose disk does some two thousand syncs a second: with pauses of 60 ms for all, one tenth of a second in
-/// thirteen went by without a success in a range that nothing had struck.
+/// Processes of clients: name, work, clients, pause between cycles in ms. Ten servers share a machine with them: in
+/// an hour with pauses of 60 ms for all, one tenth of a second in thirteen went by without a success in ranges
+/// that nothing had struck.
 const LOADS: [(&str, &str, &str, &str); 8] = [
     ("own-1", "own", "16", "80"),
     ("own-2", "own", "16", "80"),

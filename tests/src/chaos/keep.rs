@@ -65,7 +65,7 @@ impl Life {
         // From here on the hold may be gone, whether or not the answer comes.
         fs::write(self.asked_file(), "")?;
         if witness.release(held).await.is_ok() {
-            fs::remove_file(self.asked_file())?;
+            self.forget_asked()?;
         }
         client.close(CLOSE_MAX).await;
         leave(&mut witness)
@@ -76,24 +76,29 @@ impl Life {
         self.state_file.with_extension("asked")
     }
 
+    /// The next hold is one whose release nobody has asked for.
+    fn forget_asked(&self) -> Result<()> {
+        if fs::exists(self.asked_file())? {
+            fs::remove_file(self.asked_file())?;
+        }
+        Ok(())
+    }
+
     /// The hold of the life before, or a new one; none where the cluster is out of reach.
     async fn hold(&self, witness: &mut Witness) -> Result<Option<Held>> {
         let want = Want::exclusive(&self.name).ttl(LEASE).within(PATIENCE);
         let kept = witness.client().unreclaimed().iter().any(|it| it.token.is_some());
         let invoked = now();
         if let Some(one) = witness.client().clone().reclaim_all().await.into_iter().next() {
-            let was_asked = || fs::exists(self.asked_file());
             return match one.result {
                 Ok(guard) => {
-                    // The release never came there, and this life begins anew.
-                    if was_asked()? {
-                        fs::remove_file(self.asked_file())?;
-                    }
+                    // If a release was asked for, it never came there.
+                    self.forget_asked()?;
                     Ok(Some(witness.adopt(guard, &want, invoked)))
                 }
                 // The release came there, and its answer did not come back.
-                Err(ReclaimError::Gone { .. }) if was_asked()? => {
-                    fs::remove_file(self.asked_file())?;
+                Err(ReclaimError::Gone { .. }) if fs::exists(self.asked_file())? => {
+                    self.forget_asked()?;
                     Ok(None)
                 }
                 Err(why @ ReclaimError::Gone { .. }) => bail!("a kept hold is gone: {why}"),
@@ -102,6 +107,7 @@ impl Life {
             };
         }
         ensure!(!kept, "the state file has a hold, and nothing was taken back");
+        self.forget_asked()?;
         Ok(witness.acquire_with(&want, |lock| lock.hold()).await.ok())
     }
 }

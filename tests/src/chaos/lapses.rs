@@ -59,7 +59,7 @@ pub fn late_ends(history: &History, times: &Times<'_>) -> Vec<String> {
             // A split may have given the lock to another range meanwhile.
             let ranges = [first, next].map(|it| u64::from(it.position.range));
             let changes = times.changes(ranges, (from, to));
-            let bound = times.bound((hold.valid_until, to), changes + unknown);
+            let bound = times.bound(LEASE, (hold.valid_until, to), changes + unknown);
             let took = Duration::from_nanos(to.saturating_sub(hold.valid_until));
             if took > bound {
                 let at = Duration::from_nanos(hold.valid_until.saturating_sub(times.begin));
@@ -132,15 +132,14 @@ impl Times<'_> {
     /// Says so if a name that only its own client wants was not granted within the bound.
     fn stuck(&self, (from, to): (u64, u64), ranges: [u64; 2], name: &str) -> Option<String> {
         let took = Duration::from_nanos(to.saturating_sub(from));
-        let lapse = load::LEASE.mul_f64(1.01) + ELECTION_MAX;
-        if took <= lapse + ANSWER {
+        // Nearly all: no leader and no strike has to be looked for.
+        if took <= load::LEASE {
             return None;
         }
-        let struck = self.struck_between((from, to));
-        let found_again = if struck.is_zero() { Duration::ZERO } else { FOUND_AGAIN_MAX };
-        let leases =
-            u32::try_from(self.changes(ranges, (from, to)) + 1).expect("a run has few leaders");
-        let bound = lapse * leases + struck + found_again + ANSWER;
+        let is_struck = !self.struck_between((from, to)).is_zero();
+        let found_again = if is_struck { FOUND_AGAIN_MAX } else { Duration::ZERO };
+        let changes = self.changes(ranges, (from, to));
+        let bound = self.bound(load::LEASE, (from, to), changes) + found_again;
         let at = Duration::from_nanos(from.saturating_sub(self.begin)).as_secs_f64();
         let (took, most) = (took.as_secs_f64(), bound.as_secs_f64());
         let told = format!(
@@ -150,15 +149,15 @@ impl Times<'_> {
         (took > most).then_some(told)
     }
 
-    /// The bound on the time from the end of a lease as its client saw it until the next grant, with so many
+    /// The bound on the time from the end of such a lease as its client saw it until the next grant, with so many
     /// more leases that begin anew. While a majority is away no lease ends: the time in which servers were
     /// struck after that moment comes on top, once, however many strikes there were.
-    fn bound(&self, (from, to): (u64, u64), more: usize) -> Duration {
+    fn bound(&self, lease: Duration, (from, to): (u64, u64), more: usize) -> Duration {
         let ends = u32::try_from(more + 1).expect("a run has few leaders");
-        (LEASE.mul_f64(1.01) + ELECTION_MAX) * ends + self.struck_between((from, to)) + ANSWER
+        (lease.mul_f64(1.01) + ELECTION_MAX) * ends + self.struck_between((from, to)) + ANSWER
     }
 
-    /// How long servers were struck between two moments.
+    /// Adds up the time in which servers were struck between two moments.
     fn struck_between(&self, (from, to): (u64, u64)) -> Duration {
         let since = |at: u64| Duration::from_nanos(at.saturating_sub(self.begin));
         let (from, to) = (since(from), since(to));

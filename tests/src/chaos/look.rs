@@ -1,4 +1,4 @@
-//! What a cluster says of itself, with all of its ranges.
+//! Looks at a cluster, with all of its ranges.
 
 use std::time::Duration;
 
