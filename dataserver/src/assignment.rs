@@ -236,13 +236,10 @@ impl Assignment {
         self.is_handled(range, 1);
     }
 
-    fn split_heartbeats(&self, heartbeats: Heartbeats) -> Vec<(usize, Input)> {
-        let Heartbeats { cluster_id, from_store, to_store, beats } = heartbeats;
+    fn split_heartbeats(&self, mut heartbeats: Heartbeats) -> Vec<(usize, Input)> {
+        let (beats, whole) = (std::mem::take(&mut heartbeats.beats), heartbeats);
         let of_each = self.sort(beats, |table, beat| table.of_range(RangeId(beat.range_id)));
-        let heartbeats = |beats| {
-            let cluster_id = cluster_id.clone();
-            Input::Heartbeats(Box::new(Heartbeats { cluster_id, from_store, to_store, beats }))
-        };
+        let heartbeats = |beats| Input::Heartbeats(Box::new(Heartbeats { beats, ..whole.clone() }));
         of_each.into_iter().map(|(worker, beats)| (worker, heartbeats(beats))).collect()
     }
 

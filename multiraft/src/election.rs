@@ -17,7 +17,7 @@ pub(crate) const TIMEOUT_TICKS_END: usize = 20;
 const FIRST_TIMEOUT_TICKS: usize = TIMEOUT_TICKS_MIN + 1;
 /// The next campaigns so many ticks later, with few voters: an election takes two rounds and two
 /// syncs on a slow disk, too.
-const GAP_MAX_TICKS: usize = 3;
+pub(crate) const GAP_MAX_TICKS: usize = 3;
 /// Any number does, if it is the same everywhere: with this one the stories of `testscripts/` have the
 /// leaders that they tell of.
 const ORDER_SEED: u64 = 7;

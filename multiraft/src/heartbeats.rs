@@ -55,6 +55,9 @@ pub(crate) fn add(
                 from_store: sender.store.0,
                 to_store: to_store.0,
                 beats: vec![beat],
+                // The streams say how long they are under way.
+                sent_ms: 0,
+                is_late: false,
             },
         ),
     }
@@ -62,7 +65,7 @@ pub(crate) fn add(
 
 /// The single messages that a peer's heartbeats stand for, in their order.
 pub(crate) fn singles(heartbeats: Heartbeats) -> impl Iterator<Item = RangeMessage> {
-    let Heartbeats { cluster_id, from_store, to_store, beats } = heartbeats;
+    let Heartbeats { cluster_id, from_store, to_store, beats, .. } = heartbeats;
     beats.into_iter().map(move |beat| {
         let msg_type = match beat.is_response {
             true => proto::MessageType::MsgHeartbeatResponse,

@@ -12,11 +12,12 @@ mod peers;
 mod propose;
 mod ready;
 mod rejection;
+mod stalled;
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use raft::eraftpb::{HardState, Message};
+use raft::eraftpb::{HardState, Message, MessageType};
 use raft::{Config, INVALID_ID, RawNode, ReadOnlyOption, StateRole};
 use sharklock_proto::internal::v1::RangeMessage;
 use sharklock_rangemap::{Bounds, Descriptor, PeerId, RangeId, StoreId};
@@ -37,6 +38,7 @@ use install::Install;
 pub(crate) use install::{Arrived, InstallEnd};
 pub use peers::PeerProgress;
 use ready::Saving;
+use stalled::Decisions;
 
 /// Senders remembered beside the descriptor's. Members change one by one and an answer goes out
 /// in the turn of its question, so a few would do.
@@ -140,6 +142,7 @@ pub(crate) struct Replica<M> {
     heard: BTreeMap<PeerId, u64>,
     /// The store's tick at which it last asked whether it is a member.
     asked_at: u64,
+    decisions: Decisions,
 }
 
 impl<M: StateMachine> Replica<M> {
@@ -200,6 +203,7 @@ impl<M: StateMachine> Replica<M> {
             senders: BTreeMap::new(),
             heard: BTreeMap::new(),
             asked_at: 0,
+            decisions: Decisions::default(),
         };
         replica.pin_timeout();
         Ok(replica)
@@ -412,6 +416,7 @@ impl<M: StateMachine> Replica<M> {
             }
         }
         acted |= self.raw.tick();
+        acted |= self.look_at_decisions(store_ticks);
         self.pin_timeout();
         acted
     }
@@ -457,8 +462,13 @@ impl<M: StateMachine> Replica<M> {
         is_due
     }
 
-    /// A message from a peer; `ticks` counts those of the store.
-    pub(crate) fn step(&mut self, message: RangeMessage, ticks: u64) -> Result<(), Dropped> {
+    /// A message from a peer; `ticks` counts those of the store. `is_late`: it is no sign of life.
+    pub(crate) fn step(
+        &mut self,
+        message: RangeMessage,
+        ticks: u64,
+        is_late: bool,
+    ) -> Result<(), Dropped> {
         if self.is_stopped() {
             return Err(Dropped::Stopped);
         }
@@ -498,7 +508,17 @@ impl<M: StateMachine> Replica<M> {
             return Ok(());
         }
         let matched_before = self.matched(sender.0);
+        if is_late && self.is_outrun_by_vote(&message) {
+            return Ok(());
+        }
+        let raft = &self.raw.raft;
+        let (followed, unheard_for) = ((raft.term, raft.leader_id), raft.election_elapsed);
         let result = self.raw.step(message);
+        let raft = &mut self.raw.raft;
+        if is_late && raft.state == StateRole::Follower && (raft.term, raft.leader_id) == followed {
+            // raft-rs counts anew from whatever it hears of its leader.
+            raft.election_elapsed = unheard_for;
+        }
         self.pin_timeout();
         self.tell_of_split(sender.0, matched_before);
         match result {
@@ -509,6 +529,17 @@ impl<M: StateMachine> Replica<M> {
             Err(raft::Error::StepPeerNotFound) => Err(Dropped::NotAMember(sender.0)),
             Err(_) => Err(Dropped::Malformed("raft refuses it")),
         }
+    }
+
+    /// Whether a leader says something right after this replica has asked who would vote for it. raft-rs
+    /// would follow that leader again, and forget the answers. Soon it may: if nobody else hears the
+    /// leader late, a slow link is better than none.
+    fn is_outrun_by_vote(&self, message: &Message) -> bool {
+        let raft = &self.raw.raft;
+        let leads = matches!(message.msg_type, MessageType::MsgHeartbeat | MessageType::MsgAppend);
+        let has_just_asked = raft.election_elapsed < election::GAP_MAX_TICKS;
+        let asks = raft.state == StateRole::PreCandidate && has_just_asked;
+        asks && message.term == raft.term && leads
     }
 
     /// Tells who leads where that changed, after everything applied so far was told.

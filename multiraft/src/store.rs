@@ -112,6 +112,8 @@ pub struct Store<M: StateMachine> {
     transfers: Transfers,
     /// States that others have taken the place of.
     discarded: Vec<M>,
+    /// The stores whose last heartbeats came late.
+    late: BTreeSet<StoreId>,
     last_incarnation: u64,
     /// Since recovery.
     ticks: u64,
@@ -172,6 +174,7 @@ impl<M: StateMachine> Store<M> {
             staging: Staging::default(),
             transfers: Transfers::new(cluster_id, config.snapshots),
             discarded: Vec::new(),
+            late: BTreeSet::new(),
             last_incarnation: 0,
             ticks: 0,
             last_read: 0,
@@ -214,7 +217,8 @@ impl<M: StateMachine> Store<M> {
             return Err(Dropped::UnknownRange(range));
         };
         self.work.insert(range);
-        let stepped = replica.step(message, self.ticks);
+        let is_late = self.late.contains(&StoreId(message.from_store));
+        let stepped = replica.step(message, self.ticks, is_late);
         match stepped {
             Err(Dropped::LostLog { .. }) => _ = self.lost.insert(range),
             Err(Dropped::Beyond(_)) => _ = self.behind.insert(range),
@@ -226,7 +230,16 @@ impl<M: StateMachine> Store<M> {
 
     /// Heartbeats from a peer store, authenticated as in [`Store::step`]: each is stepped as the
     /// single message that it stands for. Returns those that were dropped.
+    ///
+    /// If they are late, nothing that comes from that store is a sign of life, until some come in time:
+    /// whoever follows a leader there will campaign. Its link is slow, and what it decides would be late
+    /// as well.
     pub fn step_heartbeats(&mut self, heartbeats: Heartbeats) -> Vec<(RangeId, Dropped)> {
+        let from = StoreId(heartbeats.from_store);
+        match heartbeats.is_late {
+            true => _ = self.late.insert(from),
+            false => _ = self.late.remove(&from),
+        }
         let mut dropped = Vec::new();
         for message in heartbeats::singles(heartbeats) {
             let range = RangeId(message.range_id);

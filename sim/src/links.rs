@@ -129,9 +129,15 @@ impl Links {
         self.clogged.entry(way).or_default();
     }
 
-    /// What a direction has held back.
+    /// What a direction has held back. All of it is late, and the stream that brings it notices.
     pub fn unclog(&mut self, way: (Node, Node)) -> Vec<Letter> {
-        self.clogged.remove(&way).unwrap_or_default()
+        let mut held = self.clogged.remove(&way).unwrap_or_default();
+        for letter in &mut held {
+            if let Letter::Heartbeats(beats) = letter {
+                beats.is_late = true;
+            }
+        }
+        held
     }
 
     /// Every clogged direction.

@@ -16,12 +16,15 @@ use sharklock_proto::{
         peer_service_server::{PeerService, PeerServiceServer},
     },
 };
-use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout};
 use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::peers::{PeerAddress, PeerIdentity, PeerInbox};
+use crate::{
+    lateness::Lateness,
+    peers::{PeerAddress, PeerIdentity, PeerInbox},
+};
 
 /// Largest frame: a frame ends with the message that brings it over 1 MiB, and one entry may have
 /// 16 MiB uncommitted before Raft refuses more.
@@ -43,12 +46,15 @@ struct Acceptor {
     known: RwLock<BTreeMap<u64, Identity>>,
     inbox: Arc<dyn PeerInbox>,
     stopping: CancellationToken,
+    /// When our clock began that arrivals are measured by.
+    begin: Instant,
 }
 
 impl PeerAcceptor {
     /// For the store `me`. Streams end when `stopping` says so.
     pub fn new(me: PeerIdentity, inbox: Arc<dyn PeerInbox>, stopping: CancellationToken) -> Self {
-        Self(Arc::new(Acceptor { me, known: RwLock::default(), inbox, stopping }))
+        let (known, begin) = (RwLock::default(), Instant::now());
+        Self(Arc::new(Acceptor { me, known, inbox, stopping, begin }))
     }
 
     /// From now on these may open streams.
@@ -94,8 +100,8 @@ impl Acceptor {
         }
     }
 
-    fn take(&self, from: u64, frame: RaftFrame) -> Result<(), Status> {
-        let RaftFrame { hello, messages, heartbeats, snapshots } = frame;
+    fn take(&self, from: u64, frame: RaftFrame, lateness: &mut Lateness) -> Result<(), Status> {
+        let RaftFrame { hello, messages, mut heartbeats, snapshots } = frame;
         let forged = |what| Status::permission_denied(format!("{what} of another store"));
         let mine = |from_store, to_store| from_store == from && to_store == self.me.store;
         if hello.is_some_and(|hello| hello.from_store != from) {
@@ -114,6 +120,14 @@ impl Acceptor {
         if !messages.is_empty() {
             inbox.messages(messages);
         }
+        let now = self.begin.elapsed();
+        for beats in &mut heartbeats {
+            beats.is_late = lateness.arrives(now, beats.sent_ms);
+        }
+        if heartbeats.iter().any(|beats| beats.is_late) && lateness.is_news(now) {
+            let role = self.me.role;
+            tracing::info!(role, store = %from, "a peer's heartbeats come late: its link is slow");
+        }
         if !heartbeats.is_empty() {
             inbox.heartbeats(heartbeats);
         }
@@ -128,6 +142,7 @@ impl Acceptor {
         self: Arc<Self>,
         from: u64,
         mut frames: Streaming<RaftFrame>,
+        mut lateness: Lateness,
     ) -> Result<(), Status> {
         loop {
             let frame = tokio::select! {
@@ -135,7 +150,7 @@ impl Acceptor {
                 () = self.stopping.cancelled() => None,
             };
             match frame {
-                Some(frame) => self.take(from, frame)?,
+                Some(frame) => self.take(from, frame, &mut lateness)?,
                 None => return Ok(()),
             }
         }
@@ -164,8 +179,10 @@ impl PeerService for PeerAcceptor {
         let hello =
             hello.ok_or_else(|| Status::invalid_argument("the first frame has no hello"))?;
         let from = self.0.admit(hello)?;
-        self.0.take(from, first)?;
-        Ok(Response::new(Signs::while_reading(Arc::clone(&self.0).read(from, frames))))
+        let mut lateness = Lateness::default();
+        self.0.take(from, first, &mut lateness)?;
+        let reading = Arc::clone(&self.0).read(from, frames, lateness);
+        Ok(Response::new(Signs::while_reading(reading)))
     }
 }
 

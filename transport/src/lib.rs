@@ -7,6 +7,7 @@
 mod acceptor;
 mod backoff;
 mod dialling;
+mod lateness;
 mod masters;
 mod outage;
 mod peer_queue;

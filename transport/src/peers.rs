@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -141,8 +141,9 @@ impl PeerLinks {
         for message in messages {
             put(message.to_store, class_of(&message), Item::Message(message));
         }
+        let sent_ms = monotonic_ms();
         for beats in heartbeats {
-            put(beats.to_store, BEATS, Item::Heartbeats(beats));
+            put(beats.to_store, BEATS, Item::Heartbeats(Heartbeats { sent_ms, ..beats }));
         }
         for snapshot in snapshots {
             put(snapshot.to_store, SNAPSHOTS, Item::Snapshot(snapshot));
@@ -200,8 +201,9 @@ const APPENDS: usize = 0;
 const BEATS: usize = 1;
 const SNAPSHOTS: usize = 2;
 
-/// Votes must not wait behind appends, nor elections behind a slow disk. `TIMEOUT_NOW` follows the
-/// appends that made its receiver fit to lead.
+/// Votes must not wait behind appends, nor elections behind a slow disk; nor must the word of a leader
+/// whose appends stand in a queue that another is to lead. Who is asked to lead has acknowledged what
+/// makes it fit, so nothing is lost if that word overtakes an append.
 fn class_of(message: &RangeMessage) -> usize {
     match message.message.as_ref().map(|message| message.msg_type()) {
         Some(
@@ -209,11 +211,19 @@ fn class_of(message: &RangeMessage) -> usize {
             | MessageType::MsgRequestVoteResponse
             | MessageType::MsgRequestPreVote
             | MessageType::MsgRequestPreVoteResponse
+            | MessageType::MsgTimeoutNow
             | MessageType::MsgHeartbeat
             | MessageType::MsgHeartbeatResponse,
         ) => BEATS,
         _ => APPENDS,
     }
+}
+
+/// Milliseconds by a clock that never jumps, and that only this process reads; more than 0.
+fn monotonic_ms() -> u64 {
+    static BEGIN: OnceLock<Instant> = OnceLock::new();
+    let since = BEGIN.get_or_init(Instant::now).elapsed();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX).saturating_add(1)
 }
 
 /// A class as the log names it.

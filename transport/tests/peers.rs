@@ -380,7 +380,7 @@ async fn a_peer_that_moves_is_spoken_to_where_it_is_now() {
 }
 
 #[tokio::test]
-async fn votes_travel_with_the_heartbeats_and_timeout_now_behind_the_appends() {
+async fn votes_and_the_word_to_lead_travel_with_the_heartbeats() {
     let (inbox, mut heard) = Inbox::new();
     let service = PeerServiceServer::new(OfClass(RaftClass::Heartbeat, inbox));
     let (address, serving) = served("127.0.0.1:0", service, CancellationToken::new()).await;
@@ -388,9 +388,9 @@ async fn votes_travel_with_the_heartbeats_and_timeout_now_behind_the_appends() {
     until(&links, &mut heard, |heard| matches!(heard, Heard::Heartbeats(_))).await;
 
     let of = [
-        MessageType::MsgTimeoutNow,
         MessageType::MsgAppend,
         MessageType::MsgAppendResponse,
+        MessageType::MsgTimeoutNow,
         MessageType::MsgRequestVote,
         MessageType::MsgRequestVoteResponse,
         MessageType::MsgRequestPreVote,
@@ -404,7 +404,7 @@ async fn votes_travel_with_the_heartbeats_and_timeout_now_behind_the_appends() {
         }
     };
     let votes: Vec<_> = votes.iter().map(|m| m.message.as_ref().expect("set").msg_type()).collect();
-    assert_eq!(votes, of[3..]);
+    assert_eq!(votes, of[2..]);
     serving.abort();
 }
 
@@ -524,4 +524,28 @@ async fn nobody_speaks_for_another_store() {
         assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
     }
     assert!(hearing.heard.try_recv().is_err(), "nothing got in");
+}
+
+#[tokio::test]
+async fn heartbeats_that_were_long_under_way_are_marked_by_who_receives_them() {
+    let mut hearing = Hearing::start("127.0.0.1:0").await;
+    // By a clock that nobody else has: the second is a minute late, the third the quickest of all.
+    let sent = [700_000, 640_000, 760_000, 0];
+    let frames = sent.map(|sent_ms| {
+        let hello = (sent_ms == 700_000).then(hello);
+        // Who sends them has no say.
+        let beats = Heartbeats { sent_ms, is_late: sent_ms == 0, ..beats() };
+        RaftFrame { hello, heartbeats: vec![beats], ..RaftFrame::default() }
+    });
+    let channel = Dialling::default().connect(&hearing.address).await.expect("it listens");
+    let frames = tokio_stream::iter(frames);
+    let _signs = PeerServiceClient::new(channel).raft(frames).await.expect("it may speak");
+    let mut marks = Vec::new();
+    while marks.len() < sent.len() {
+        match next(&mut hearing.heard).await {
+            Heard::Heartbeats(all) => marks.extend(all.iter().map(|beats| beats.is_late)),
+            other => panic!("not what was sent: {other:?}"),
+        }
+    }
+    assert_eq!(marks, [false, true, false, false]);
 }

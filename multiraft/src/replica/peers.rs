@@ -1,6 +1,8 @@
 //! What a leader knows of the other replicas of its range, and what it does with that knowledge:
 //! gives up a silent one for now, hands its leadership to a good one.
 
+use std::cmp::Reverse;
+
 use raft::StateRole;
 use sharklock_rangemap::{PeerId, Replica as Member, StoreId};
 
@@ -117,23 +119,33 @@ impl<M: StateMachine> Replica<M> {
         }
     }
 
-    /// Begins to hand leadership to the voter on this store, or to the one elsewhere that has most of the
-    /// log, if it is heard of. False: this replica does not lead, or there is no such voter. Raft gives up by itself if
-    /// the other has not taken over within an election timeout; meanwhile it takes no proposals.
-    pub(crate) fn hand_over(&mut self, ticks: u64, to: Option<StoreId>) -> bool {
+    /// The other voters, on this store or elsewhere, that could lead as soon as they are asked: who has
+    /// most of the log comes first.
+    pub(super) fn able_to_lead(&self, ticks: u64, on: Option<StoreId>) -> Vec<PeerProgress> {
         let mut able = self.peers(ticks);
         // A peer that needs a snapshot first would hold up the range for as long as that takes.
         let first = self.log().first();
         able.retain(|peer| {
             peer.is_voter && !peer.is_leader && peer.is_active && peer.matched + 1 >= first
         });
-        able.retain(|peer| to.is_none_or(|to| peer.store == to));
-        let Some(most) = able.iter().map(|peer| peer.matched).max() else { return false };
-        able.retain(|peer| peer.matched == most);
+        able.retain(|peer| on.is_none_or(|on| peer.store == on));
+        able.sort_by_key(|peer| Reverse(peer.matched));
         // The ranges that a store hands over must not all burden one other store. Their ids may have
         // any pattern: those of split children are as far apart as a split takes ids.
         let scattered = self.range().0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33;
-        let chosen = able[(scattered % able.len() as u64) as usize];
+        let most = able.first().map_or(0, |peer| peer.matched);
+        let equals = able.partition_point(|peer| peer.matched == most);
+        if equals > 0 {
+            able[..equals].rotate_left((scattered % equals as u64) as usize);
+        }
+        able
+    }
+
+    /// Begins to hand leadership to the voter on this store, or to the one elsewhere that has most of the
+    /// log, if it is heard of. False: this replica does not lead, or there is no such voter. Raft gives up by itself if
+    /// the other has not taken over within an election timeout; meanwhile it takes no proposals.
+    pub(crate) fn hand_over(&mut self, ticks: u64, to: Option<StoreId>) -> bool {
+        let Some(chosen) = self.able_to_lead(ticks, to).into_iter().next() else { return false };
         if self.raw.raft.lead_transferee == Some(chosen.peer.0) {
             return true;
         }

@@ -34,13 +34,18 @@ pub(super) struct Saving {
     unsaved: Option<HardState>,
     /// Messages, each with the number of the `Ready` that must be durable first.
     held: Vec<(u64, Vec<Message>)>,
-    /// Messages whose time has come, for the next turn.
+    /// Messages that may leave, for the next turn.
     released: Vec<Message>,
 }
 
 impl Saving {
     fn all_durable(&self) -> bool {
         self.durable == self.staged
+    }
+
+    /// A message that promises nothing leaves with the next turn.
+    pub(super) fn send_soon(&mut self, message: Message) {
+        self.released.push(message);
     }
 
     /// Takes out what need not wait for the log: that a heartbeat was heard. It promises no entry,

@@ -116,5 +116,6 @@ pub fn bundled(message: RangeMessage) -> Heartbeats {
         from_store: message.from_store,
         to_store: message.to_store,
         beats: vec![beat],
+        ..Heartbeats::default()
     }
 }

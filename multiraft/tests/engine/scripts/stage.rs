@@ -26,6 +26,8 @@ pub struct Stage {
     held: BTreeSet<u64>,
     /// Directions in which nothing passes.
     cuts: BTreeSet<(u64, u64)>,
+    /// Stores whose heartbeats arrive late.
+    slow: BTreeSet<u64>,
     /// Stores that are down, with what their disks have.
     down: BTreeMap<u64, Node>,
     /// Packets put aside.
@@ -48,6 +50,7 @@ impl Stage {
             layout,
             held: BTreeSet::new(),
             cuts: BTreeSet::new(),
+            slow: BTreeSet::new(),
             down: BTreeMap::new(),
             shelf: BTreeMap::new(),
             standing: BTreeMap::new(),
@@ -98,7 +101,11 @@ impl Stage {
             }
             "settle" => self.settle(),
             "cut" => self.cut(&line),
-            "mend" => self.cuts.clear(),
+            "slow" => _ = self.slow.insert(line.store()),
+            "mend" => {
+                self.cuts.clear();
+                self.slow.clear();
+            }
             "hold" => _ = self.held.insert(line.store()),
             "write" => self.write(&line),
             "propose" => self.propose(&line),
@@ -321,11 +328,12 @@ impl Stage {
     }
 
     fn arrive(&mut self, packet: Packet) {
-        let to = packet.ends().1;
+        let (from, to) = packet.ends();
         let Some(node) = self.cluster.nodes.get_mut(&to) else { return };
         let dropped = match packet {
             Packet::Message(message) => node.store.step(*message).err(),
-            Packet::Heartbeats(beats) => {
+            Packet::Heartbeats(mut beats) => {
+                beats.is_late = self.slow.contains(&from);
                 node.store.step_heartbeats(beats).pop().map(|(_, dropped)| dropped)
             }
             Packet::Snapshot(piece) => node.store.step_snapshot(*piece).err(),
