@@ -13,14 +13,14 @@ use std::{
 
 use serde::Serialize;
 use sharklock_client::{CallError, Client, ClientBuilder, ClusterId, ConfigError};
-use sharklock_history::{History, check};
+use sharklock_history::{History, Mode, check};
 use tokio::task::JoinSet;
 
 use crate::{
     disk::{self, Sampler},
     intervals, measure,
     report::{Disk, Report},
-    worker::{Notes, Window, Worker},
+    worker::{Notes, Pace, Window, Worker},
 };
 
 /// The work of the workers.
@@ -31,6 +31,18 @@ pub enum Workload {
     AcquireRelease,
     /// All workers take turns on one name.
     Contend,
+    /// All workers share the permits of one name, and each takes one at a time.
+    Semaphore,
+}
+
+impl Workload {
+    /// Whether all workers want the same name.
+    fn is_shared(self) -> bool {
+        match self {
+            Self::AcquireRelease => false,
+            Self::Contend | Self::Semaphore => true,
+        }
+    }
 }
 
 /// A load to put on a cluster.
@@ -46,8 +58,13 @@ pub struct Load {
     pub clients: u32,
     /// Client connections that the workers share, each a session of its own; at least 1.
     pub connections: u32,
-    /// Names that each worker cycles over; at least 1, without meaning for [`Workload::Contend`].
+    /// Names that each worker cycles over; at least 1, for [`Workload::AcquireRelease`] alone.
     pub names: u32,
+    /// Permits of the name; at least 1, for [`Workload::Semaphore`] alone.
+    pub permits: u16,
+    /// Cycles that all workers together begin per second; more than 0. Without it each begins the next
+    /// when it has ended one.
+    pub rate: Option<f64>,
     /// All names begin with it; such of two runs at once should differ.
     pub prefix: String,
     /// Before measuring.
@@ -178,12 +195,18 @@ fn start(
             Workload::AcquireRelease => {
                 (0..load.names).map(|name| format!("{}{worker}/{name}", load.prefix)).collect()
             }
-            Workload::Contend => vec![format!("{}hot", load.prefix)],
+            Workload::Contend | Workload::Semaphore => vec![format!("{}hot", load.prefix)],
         };
+        let mode = match load.workload {
+            Workload::AcquireRelease | Workload::Contend => Mode::Exclusive,
+            Workload::Semaphore => Mode::Permits { units: 1, units_max: load.permits },
+        };
+        let pace = load.rate.map(|rate| Pace::of(worker, load.clients, rate));
         let client = clients[connection as usize].clone();
         let cycles_max = CYCLES_MAX / load.clients;
         let stopped = Arc::clone(stopped);
-        running.spawn(Worker { client, connection, names, window, stopped, cycles_max }.run());
+        let worker = Worker { client, connection, names, mode, pace, window, stopped, cycles_max };
+        running.spawn(worker.run());
     }
     running
 }
@@ -197,16 +220,19 @@ fn judge(load: &Load, measured_from: SystemTime, ended: Ended, disk: Disk) -> Re
     }
     let failures: Vec<u64> = notes.iter().flat_map(|notes| &notes.failures).copied().collect();
     let truncated = notes.iter().any(|notes| notes.truncated);
+    let since_due = notes.iter().flat_map(|notes| &notes.since_due).copied();
+    let since_due = load.rate.map(|_rate| measure::latencies(since_due));
     let history = History::merge(notes.into_iter().map(|notes| notes.recorder));
     let cycles = measure::cycles(&history, window);
     let measured_s = window.duration().as_secs_f64();
-    let fairness =
-        (load.workload == Workload::Contend).then(|| measure::fairness(&grants_per_worker));
+    let fairness = load.workload.is_shared().then(|| measure::fairness(&grants_per_worker));
     Report {
         workload: load.workload,
         clients: load.clients,
         connections: load.connections,
         names_per_worker: load.names,
+        permits: (load.workload == Workload::Semaphore).then_some(load.permits),
+        rate: load.rate,
         prefix: load.prefix.clone(),
         measured_from,
         warmup_s: load.warmup.as_secs_f64(),
@@ -216,6 +242,7 @@ fn judge(load: &Load, measured_from: SystemTime, ended: Ended, disk: Disk) -> Re
         // A run that was stopped during its warm-up has measured nothing, in no time.
         cycles_per_s: cycles.whole.count as f64 / measured_s.max(f64::MIN_POSITIVE),
         cycle: cycles.whole,
+        since_due,
         acquire: cycles.acquire,
         release: cycles.release,
         slowest: intervals::slowest(&history, window),

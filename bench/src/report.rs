@@ -18,6 +18,10 @@ pub struct Report {
     pub connections: u32,
     /// Names that each worker cycled over.
     pub names_per_worker: u32,
+    /// Permits of the name that they share.
+    pub permits: Option<u16>,
+    /// Cycles that were to begin per second.
+    pub rate: Option<f64>,
     /// All names begin with it.
     pub prefix: String,
     /// When it began to count, on this machine's clock.
@@ -35,6 +39,10 @@ pub struct Report {
     pub cycles_per_s: f64,
     /// From the call of acquire to the answer of release.
     pub cycle: Latencies,
+    /// With a rate: from the time at which the cycle was to begin to the answer of release. A worker
+    /// that is late since it still waits for an answer counts that, so that a cluster which stops
+    /// for a second is seen by every cycle of that second, and not only by those under way.
+    pub since_due: Option<Latencies>,
     /// From the call of acquire to the guard; for a contended lock: the wait.
     pub acquire: Latencies,
     /// From the call of release to its answer.
@@ -45,7 +53,7 @@ pub struct Report {
     pub errors: Errors,
     /// The measured time in equal parts.
     pub intervals: Vec<Interval>,
-    /// Contended lock only.
+    /// Of a name that all want.
     pub fairness: Option<Fairness>,
     /// The disk in the same run.
     pub disk: Disk,

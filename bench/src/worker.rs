@@ -15,6 +15,8 @@ use crate::report::Errors;
 
 /// After a failed call: a cluster that is down is not helped by being asked without a pause.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(50);
+/// How long a worker sleeps without looking whether the run is over.
+const NAP_MAX: Duration = Duration::from_millis(500);
 
 /// The time of a run. Notes count nanoseconds from its start.
 #[derive(Clone, Copy, Debug)]
@@ -78,6 +80,26 @@ impl Window {
     }
 }
 
+/// When the cycles of a worker are to begin, whether or not those before have ended (open loop).
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    first: Duration,
+    every: Duration,
+}
+
+impl Pace {
+    /// One worker's share of so many cycles per second: the workers begin theirs one after the other.
+    pub fn of(worker: u32, workers: u32, rate: f64) -> Self {
+        let each = Duration::from_secs_f64(1.0 / rate);
+        Self { first: each * worker, every: each * workers }
+    }
+
+    /// When cycle number `cycle` is to begin, after the start of the run.
+    fn due(self, cycle: u32) -> Duration {
+        self.first + self.every * cycle
+    }
+}
+
 /// The needs of a worker.
 #[derive(Debug)]
 pub struct Worker {
@@ -87,6 +109,10 @@ pub struct Worker {
     pub connection: u32,
     /// Cycled over in this order.
     pub names: Vec<String>,
+    /// How it takes each.
+    pub mode: Mode,
+    /// When its cycles are to begin. None: each when the one before has ended.
+    pub pace: Option<Pace>,
     /// When to begin no more cycles.
     pub window: Window,
     /// Begins no more cycles from when this is set.
@@ -102,6 +128,8 @@ pub struct Notes {
     pub recorder: Recorder,
     /// Cycles that ended while it counted.
     pub cycles_measured: u64,
+    /// Of each of these, the time from when it was to begin; empty without a pace.
+    pub since_due: Vec<Duration>,
     /// Calls that failed.
     pub errors: Errors,
     /// When each of them did, in nanoseconds.
@@ -121,16 +149,40 @@ impl Worker {
                 notes.truncated = true;
                 break;
             }
+            let Some(due) = self.wait_for_turn(cycle).await else { break };
             let turn = cycle as usize % locks.len();
-            self.cycle(&self.names[turn], locks[turn], &mut notes).await;
+            self.cycle((&self.names[turn], locks[turn]), due, &mut notes).await;
             cycle += 1;
         }
         notes
     }
 
-    async fn cycle(&self, name: &str, lock: LockId, notes: &mut Notes) {
+    /// When the cycle was to begin, once that is over; None: not while the run lasts. A worker that
+    /// has slept until then is not late: its timer is exact to a millisecond only.
+    async fn wait_for_turn(&self, cycle: u32) -> Option<Instant> {
+        let Some(pace) = self.pace else { return Some(now()) };
+        let due = self.window.start + pace.due(cycle);
+        if due <= now() {
+            return Some(due);
+        }
+        // Short naps: a run that is stopped does not wait for a slow pace.
+        while due > now() && !self.stopped.load(Ordering::Relaxed) && now() < self.window.end() {
+            let nap = due.saturating_duration_since(now()).min(NAP_MAX);
+            tokio::time::sleep(nap).await;
+        }
+        (due <= now()).then(now)
+    }
+
+    async fn cycle(&self, (name, lock): (&str, LockId), due: Instant, notes: &mut Notes) {
         let invoked = now();
-        let acquired = self.client.lock(name).acquire().await;
+        let wanted = match self.mode {
+            Mode::Exclusive => self.client.lock(name),
+            Mode::Shared => self.client.lock(name).shared(),
+            Mode::Permits { units, units_max } => {
+                self.client.lock(name).permits(units.into(), units_max.into())
+            }
+        };
+        let acquired = wanted.acquire().await;
         let returned = now();
         let mut record = Record {
             lock,
@@ -148,6 +200,9 @@ impl Worker {
                 let hold = self.release(guard, returned, notes).await;
                 if hold.end == End::Released && self.window.measures(hold.end_returned) {
                     notes.cycles_measured += 1;
+                    if self.pace.is_some() {
+                        notes.since_due.push(now().saturating_duration_since(due));
+                    }
                 }
                 record.what = What::Granted(hold);
                 notes.recorder.push(record);
@@ -175,7 +230,7 @@ impl Worker {
             valid_until: self.window.nanos(granted + guard.remaining()),
             end_invoked: self.window.nanos(now()),
             end_returned: 0,
-            mode: Mode::Exclusive,
+            mode: self.mode,
             reentered: false,
             end: End::ReleaseUnknown,
         };
@@ -230,6 +285,13 @@ fn now() -> Instant {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn workers_share_a_rate_and_begin_one_after_the_other() {
+        let due = |worker: u32, cycle: u32| Pace::of(worker, 4, 100.0).due(cycle).as_millis();
+        assert_eq!([due(0, 0), due(1, 0), due(3, 0)], [0, 10, 30]);
+        assert_eq!([due(0, 1), due(1, 1), due(0, 25)], [40, 50, 1_000]);
+    }
 
     #[test]
     fn only_what_ends_after_the_warmup_and_before_the_end_counts() {

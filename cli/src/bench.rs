@@ -24,6 +24,7 @@ pub async fn run(reach: ReachArgs, args: BenchArgs) -> Result<u8, Failure> {
     let workload = match args.workload {
         args::Workload::AcquireRelease => Workload::AcquireRelease,
         args::Workload::Contend => Workload::Contend,
+        args::Workload::Semaphore => Workload::Semaphore,
     };
     let load = Load {
         cluster: reach.cluster_id(),
@@ -32,6 +33,8 @@ pub async fn run(reach: ReachArgs, args: BenchArgs) -> Result<u8, Failure> {
         clients: args.clients,
         connections: args.connections.unwrap_or(args.clients.min(CONNECTIONS_DEFAULT_MAX)),
         names: args.names,
+        permits: args.permits,
+        rate: args.rate.map(f64::from),
         prefix: args.prefix.unwrap_or_else(|| format!("bench-{}/", process::id())),
         warmup: args.warmup,
         duration: args.duration,
@@ -93,11 +96,17 @@ fn text(report: &Report) -> String {
             (format!("acquire-release, {} names each", report.names_per_worker), "cycles/s")
         }
         Workload::Contend => ("contend for one lock".to_owned(), "hand-overs/s"),
+        Workload::Semaphore => {
+            (format!("semaphore of {} permits", report.permits.unwrap_or(1)), "grants/s")
+        }
     };
     let mut text = format!(
         "{load}: {} clients over {} connections, {:.1} s after {:.1} s of warm-up\n\n{rate}  {:.0}\n",
         report.clients, report.connections, report.measured_s, report.warmup_s, report.cycles_per_s,
     );
+    if let Some(rate) = report.rate {
+        text += &format!("wanted  {rate:.0}\n");
+    }
     if report.stopped_early {
         text += "STOPPED EARLY, as it was asked to\n";
     }
@@ -118,15 +127,18 @@ fn text(report: &Report) -> String {
     text.push('\n');
     let acquire = match report.workload {
         Workload::AcquireRelease => "acquire",
-        Workload::Contend => "wait",
+        Workload::Contend | Workload::Semaphore => "wait",
     };
-    let rows = [
+    let mut rows = vec![
         ("cycle", &report.cycle),
         (acquire, &report.acquire),
         ("release", &report.release),
         ("fdatasync, idle", &report.disk.idle),
         ("fdatasync, loaded", &report.disk.loaded),
     ];
+    if let Some(since_due) = &report.since_due {
+        rows.insert(1, ("cycle, since due", since_due));
+    }
     let rows: Vec<_> = rows.iter().map(|(name, latencies)| row(name, latencies)).collect();
     text += &table(&["", "COUNT", "P50", "P99", "P99.9", "MAX"], &rows);
     if let Some(slowest) = &report.slowest {
@@ -206,6 +218,8 @@ mod tests {
             clients: 64,
             connections: 8,
             names_per_worker: 16,
+            permits: None,
+            rate: None,
             prefix: "bench-7/".into(),
             measured_from: std::time::UNIX_EPOCH,
             warmup_s: 2.0,
@@ -214,6 +228,7 @@ mod tests {
             truncated: false,
             cycles_per_s: 1_874.4,
             cycle: latencies(34_000.0),
+            since_due: None,
             acquire: latencies(33_000.0),
             release: latencies(500.0),
             slowest: Some(Slowest {
@@ -260,6 +275,18 @@ mod tests {
              history: 20000 grants judged, 0 violations\n\
              names: 1, each granted 20000 times or more\n"
         );
+    }
+
+    #[test]
+    fn a_rate_shows_how_late_cycles_were() {
+        let late = Latencies { count: 9, p50_us: 2_000_000.0, ..Latencies::default() };
+        let (workload, permits) = (Workload::Semaphore, Some(8));
+        let rate = (Some(2_000.0), Some(late));
+        let report = Report { workload, permits, rate: rate.0, since_due: rate.1, ..report() };
+        let shown = text(&report);
+        assert!(shown.starts_with("semaphore of 8 permits: 64 clients"), "{shown}");
+        assert!(shown.contains("\ngrants/s  1874\nwanted  2000\n"), "{shown}");
+        assert!(shown.contains("\ncycle, since due   9      2.00s"), "{shown}");
     }
 
     #[test]

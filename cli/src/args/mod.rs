@@ -286,6 +286,8 @@ pub enum Output {
 Examples:
   sharklock bench acquire-release --clients 256 --duration 30s
   sharklock bench contend --clients 64 --duration 30s --json contend.json
+  sharklock bench semaphore --permits 8 --clients 64
+  sharklock bench acquire-release --rate 2000    open loop: late cycles count from when they were due
   sharklock bench acquire-release --every 1s     each second by itself
 ",
     after_help = "\
@@ -317,6 +319,13 @@ pub struct BenchArgs {
     /// Names that each worker cycles over (acquire-release only)
     #[arg(long, value_name = "K", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub names: u32,
+    /// Permits of the name (semaphore only)
+    #[arg(long, value_name = "K", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..))]
+    pub permits: u16,
+    /// Cycles to begin per second, by all workers together, however long those before take; each
+    /// worker has one under way [default: as many as there come]
+    #[arg(long, value_name = "R", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub rate: Option<u32>,
     /// All names begin with it [default: bench-PID/]
     #[arg(long, value_name = "TEXT", value_parser = prefix)]
     pub prefix: Option<String>,
@@ -341,6 +350,8 @@ pub enum Workload {
     AcquireRelease,
     /// All workers take turns on one name
     Contend,
+    /// All workers share the permits of one name
+    Semaphore,
 }
 
 /// Arguments of `completion`.

@@ -8,27 +8,40 @@ use sharklock_tests::server::Server;
 use tempfile::TempDir;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn both_workloads_run_and_report() {
+async fn every_workload_runs_and_reports() {
     let server = Server::start().await;
-    let dir = TempDir::new().unwrap();
-    for workload in ["acquire-release", "contend"] {
-        let json = dir.path().join(format!("{workload}.json"));
-        let mut command = server.cli(&[
-            "bench",
-            workload,
-            "--clients",
-            "8",
-            "--duration",
-            "1s",
-            "--warmup",
-            "200ms",
-        ]);
-        command.arg("--fsync-dir").arg(dir.path()).arg("--json").arg(&json);
-        let mut bench = Process::spawn(&mut command);
-        let status = bench.ends(Duration::from_secs(60)).await;
-        assert_eq!(status.code(), Some(0), "{workload}\n{}{}", bench.stdout(), bench.stderr());
-        let report = std::fs::read_to_string(&json).expect("it was written");
-        let report: serde_json::Value = serde_json::from_str(&report).expect("it is JSON");
-        println!("{workload}: {report}");
+    for workload in ["acquire-release", "contend", "semaphore"] {
+        let report = report(&server, &[workload]).await;
+        let permits = &report["permits"];
+        assert_eq!(permits.is_null(), workload != "semaphore", "{report}");
+        assert!(report["since_due"].is_null(), "{report}");
+        assert_eq!(report["fairness"].is_null(), workload == "acquire-release", "{report}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_a_rate_each_cycle_is_measured_from_when_it_was_due() {
+    let server = Server::start().await;
+    let report = report(&server, &["semaphore", "--permits", "3", "--rate", "50"]).await;
+    let count = |of: &str| report[of]["count"].as_u64().unwrap_or_default();
+    assert_eq!(count("since_due"), count("cycle"), "{report}");
+    assert!((1..=60).contains(&count("cycle")), "{report}");
+    let median = |of: &str| report[of]["p50_us"].as_f64().unwrap_or_default();
+    assert!(median("since_due") >= median("cycle"), "{report}");
+    assert_eq!(report["permits"], 3, "{report}");
+}
+
+/// A short run, which must have seen nothing wrong, as JSON.
+async fn report(server: &Server, options: &[&str]) -> serde_json::Value {
+    let dir = TempDir::new().expect("a directory");
+    let json = dir.path().join("report.json");
+    let mut command = server.cli(&["bench"]);
+    command.args(options).args(["--clients", "8", "--duration", "1s", "--warmup", "200ms"]);
+    command.arg("--fsync-dir").arg(dir.path()).arg("--json").arg(&json);
+    let mut bench = Process::spawn(&mut command);
+    let status = bench.ends(Duration::from_secs(60)).await;
+    let told = format!("{options:?}\n{}{}", bench.stdout(), bench.stderr());
+    assert_eq!(status.code(), Some(0), "{told}");
+    let report = std::fs::read_to_string(&json).expect("it was written");
+    serde_json::from_str(&report).expect("it is JSON")
 }
