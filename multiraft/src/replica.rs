@@ -513,6 +513,7 @@ impl<M: StateMachine> Replica<M> {
         }
         let raft = &self.raw.raft;
         let (followed, unheard_for) = ((raft.term, raft.leader_id), raft.election_elapsed);
+        let is_late = is_late && says_a_leader(&message) && message.from == raft.leader_id;
         let result = self.raw.step(message);
         let raft = &mut self.raw.raft;
         if is_late && raft.state == StateRole::Follower && (raft.term, raft.leader_id) == followed {
@@ -536,10 +537,9 @@ impl<M: StateMachine> Replica<M> {
     /// leader late, a slow link is better than none.
     fn is_outrun_by_vote(&self, message: &Message) -> bool {
         let raft = &self.raw.raft;
-        let leads = matches!(message.msg_type, MessageType::MsgHeartbeat | MessageType::MsgAppend);
         let has_just_asked = raft.election_elapsed < election::GAP_MAX_TICKS;
         let asks = raft.state == StateRole::PreCandidate && has_just_asked;
-        asks && message.term == raft.term && leads
+        asks && message.term == raft.term && says_a_leader(message)
     }
 
     /// Tells who leads where that changed, after everything applied so far was told.
@@ -688,4 +688,8 @@ impl<M: StateMachine> Replica<M> {
         let ticks = self.timeout.expect("it was just drawn").ticks;
         self.raw.raft.set_randomized_election_timeout(ticks);
     }
+}
+
+fn says_a_leader(message: &Message) -> bool {
+    matches!(message.msg_type, MessageType::MsgHeartbeat | MessageType::MsgAppend)
 }

@@ -40,7 +40,8 @@ impl Lateness {
             return false;
         }
         if now >= self.since + QUICKEST_OF {
-            self.quickest = [self.quickest[1], None];
+            let is_recent = now < self.since + 2 * QUICKEST_OF;
+            self.quickest = [self.quickest[1].filter(|_| is_recent), None];
             self.since = now;
         }
         let took = now_ms - sent_ms;
@@ -49,7 +50,8 @@ impl Lateness {
         *here = Some(quickest);
         let quickest = before.map_or(quickest, |before| before.min(quickest));
         let allowed = if self.is_late { IN_TIME_AGAIN } else { LATE };
-        self.is_late = took - quickest > i64::try_from(allowed.as_millis()).expect("it is short");
+        self.is_late = took.saturating_sub(quickest)
+            > i64::try_from(allowed.as_millis()).expect("it is short");
         self.is_late
     }
 
@@ -103,6 +105,21 @@ mod tests {
             // Half a millisecond per second: 5 s in all.
             let late = lateness.arrives(Duration::from_secs(second), second * 1_000 - second / 2);
             assert!(!late, "{second}: {lateness:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_long_ago_is_not_compared_with() {
+        let mut lateness = Lateness::default();
+        assert!(!arrives(&mut lateness, 100_000, 10));
+        assert!(!arrives(&mut lateness, 200_000, 5_000), "the clocks have drifted apart since");
+    }
+
+    #[test]
+    fn nonsense_breaks_nothing() {
+        let mut lateness = Lateness::default();
+        for sent_ms in [i64::MAX.unsigned_abs(), 1, u64::MAX, 0, 1] {
+            lateness.arrives(Duration::from_secs(9), sent_ms);
         }
     }
 

@@ -1,12 +1,15 @@
 //! A leader whose decisions take too long lets another voter lead.
 //!
-//! Where a leader's link or disk is slow and not dead, its followers hear it and do not campaign, and
-//! it hears them and does not step down; but nothing is decided in time. Raft's transfer is no way
-//! out: it waits until the other has all of the log, which stands in the very queue that is too long.
-//! So the leader asks the other to campaign as it is. If most voters have what it has, it wins, and
-//! its new term makes them deaf to whatever of the old leader is still under way.
+//! Where a leader's link is slow and not dead, its followers hear it and do not campaign, and it hears
+//! them and does not step down; but nothing is decided in time. Raft's transfer is no way out: it
+//! waits until the other has all of the log, which stands in the very queue that is too long. So the
+//! leader asks the other to campaign as it is: one who wins by the votes of those that have no more
+//! than it has. The leader itself, whose log is longer, cannot vote for it, and would be deposed for
+//! nothing if its vote were needed. The new term makes all deaf to what of the old one is under way.
 
-use super::Replica;
+use sharklock_rangemap::{PeerId, Role};
+
+use super::{PeerProgress, Replica};
 use crate::state_machine::StateMachine;
 use raft::StateRole;
 use raft::eraftpb::{Message, MessageType};
@@ -105,14 +108,21 @@ impl<M: StateMachine> Replica<M> {
         if !self.decisions.is_due(ticks, Look { term, last, committed }) {
             return false;
         }
-        let able = self.able_to_lead(ticks, None);
+        let mut able = self.able_to_lead(ticks, None);
+        let peers = self.peers(ticks);
+        able.retain(|peer| self.wins_without_leader(peer, &peers));
         if able.is_empty() {
             return false;
         }
-        let next = able[self.decisions.ask(ticks) as usize % able.len()];
+        let asked = self.decisions.ask(ticks);
+        let next = able[asked as usize % able.len()];
         let (range, waiting, store) = (self.range(), last - committed, next.store);
         let why = "what it decides takes too long here";
-        tracing::info!(%range, term, waiting, leader = %store, why, "another store is asked to lead");
+        if asked == 0 {
+            tracing::info!(%range, term, waiting, leader = %store, why, "another store is asked to lead");
+        } else {
+            tracing::debug!(%range, term, waiting, leader = %store, why, "another is asked to lead");
+        }
         self.saving.send_soon(Message {
             msg_type: MessageType::MsgTimeoutNow,
             from: self.address.peer.0,
@@ -121,6 +131,26 @@ impl<M: StateMachine> Replica<M> {
             ..Message::default()
         });
         true
+    }
+
+    /// Whether those that are heard of and have no more of the log than this one, who would vote for it,
+    /// are a majority without the leader; in a joint configuration of each half.
+    fn wins_without_leader(&self, candidate: &PeerProgress, peers: &[PeerProgress]) -> bool {
+        let would = |peer: PeerId| {
+            let known = peers.iter().find(|it| it.peer == peer);
+            let votes = |it: &PeerProgress| {
+                it.is_active && !it.is_leader && it.matched <= candidate.matched
+            };
+            known.is_some_and(votes)
+        };
+        let has_majority = |counts: fn(Role) -> bool| {
+            let members = self.descriptor().replicas.iter().filter(|it| counts(it.role));
+            let (all, votes) = members.fold((0, 0), |(all, votes), member| {
+                (all + 1, votes + usize::from(would(member.peer)))
+            });
+            all == 0 || 2 * votes > all
+        };
+        has_majority(Role::votes_incoming) && has_majority(Role::votes_outgoing)
     }
 }
 
