@@ -64,7 +64,7 @@ pub struct Load {
     pub permits: u16,
     /// Cycles that all workers together begin per second; more than 0. Without it each begins the next
     /// when it has ended one.
-    pub rate: Option<f64>,
+    pub rate: Option<u32>,
     /// All names begin with it; such of two runs at once should differ.
     pub prefix: String,
     /// Before measuring.

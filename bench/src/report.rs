@@ -18,10 +18,10 @@ pub struct Report {
     pub connections: u32,
     /// Names that each worker cycled over.
     pub names_per_worker: u32,
-    /// Permits of the name that they share.
+    /// The permits of the name that all workers share; `semaphore` only.
     pub permits: Option<u16>,
-    /// Cycles that were to begin per second.
-    pub rate: Option<f64>,
+    /// How many cycles were to begin per second; only where a rate was asked for.
+    pub rate: Option<u32>,
     /// All names begin with it.
     pub prefix: String,
     /// When it began to count, on this machine's clock.
@@ -53,7 +53,7 @@ pub struct Report {
     pub errors: Errors,
     /// The measured time in equal parts.
     pub intervals: Vec<Interval>,
-    /// Of a name that all want.
+    /// Only where all workers want the same name.
     pub fairness: Option<Fairness>,
     /// The disk in the same run.
     pub disk: Disk,

@@ -15,7 +15,7 @@ use crate::report::Errors;
 
 /// After a failed call: a cluster that is down is not helped by being asked without a pause.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(50);
-/// How long a worker sleeps without looking whether the run is over.
+/// A worker that waits for its next cycle looks whether the run is over at least this often.
 const NAP_MAX: Duration = Duration::from_millis(500);
 
 /// The time of a run. Notes count nanoseconds from its start.
@@ -89,8 +89,8 @@ pub struct Pace {
 
 impl Pace {
     /// One worker's share of so many cycles per second: the workers begin theirs one after the other.
-    pub fn of(worker: u32, workers: u32, rate: f64) -> Self {
-        let each = Duration::from_secs_f64(1.0 / rate);
+    pub fn of(worker: u32, workers: u32, rate: u32) -> Self {
+        let each = Duration::from_secs(1) / rate;
         Self { first: each * worker, every: each * workers }
     }
 
@@ -109,7 +109,7 @@ pub struct Worker {
     pub connection: u32,
     /// Cycled over in this order.
     pub names: Vec<String>,
-    /// How it takes each.
+    /// It takes each of them in this mode.
     pub mode: Mode,
     /// When its cycles are to begin. None: each when the one before has ended.
     pub pace: Option<Pace>,
@@ -128,7 +128,7 @@ pub struct Notes {
     pub recorder: Recorder,
     /// Cycles that ended while it counted.
     pub cycles_measured: u64,
-    /// Of each of these, the time from when it was to begin; empty without a pace.
+    /// The time of each of these from when it was to begin; empty without a pace.
     pub since_due: Vec<Duration>,
     /// Calls that failed.
     pub errors: Errors,
@@ -201,7 +201,8 @@ impl Worker {
                 if hold.end == End::Released && self.window.measures(hold.end_returned) {
                     notes.cycles_measured += 1;
                     if self.pace.is_some() {
-                        notes.since_due.push(now().saturating_duration_since(due));
+                        let late = hold.end_returned.saturating_sub(self.window.nanos(due));
+                        notes.since_due.push(Duration::from_nanos(late));
                     }
                 }
                 record.what = What::Granted(hold);
@@ -288,7 +289,7 @@ mod tests {
 
     #[test]
     fn workers_share_a_rate_and_begin_one_after_the_other() {
-        let due = |worker: u32, cycle: u32| Pace::of(worker, 4, 100.0).due(cycle).as_millis();
+        let due = |worker: u32, cycle: u32| Pace::of(worker, 4, 100).due(cycle).as_millis();
         assert_eq!([due(0, 0), due(1, 0), due(3, 0)], [0, 10, 30]);
         assert_eq!([due(0, 1), due(1, 1), due(0, 25)], [40, 50, 1_000]);
     }

@@ -34,7 +34,7 @@ pub async fn run(reach: ReachArgs, args: BenchArgs) -> Result<u8, Failure> {
         connections: args.connections.unwrap_or(args.clients.min(CONNECTIONS_DEFAULT_MAX)),
         names: args.names,
         permits: args.permits,
-        rate: args.rate.map(f64::from),
+        rate: args.rate,
         prefix: args.prefix.unwrap_or_else(|| format!("bench-{}/", process::id())),
         warmup: args.warmup,
         duration: args.duration,
@@ -105,7 +105,7 @@ fn text(report: &Report) -> String {
         report.clients, report.connections, report.measured_s, report.warmup_s, report.cycles_per_s,
     );
     if let Some(rate) = report.rate {
-        text += &format!("wanted  {rate:.0}\n");
+        text += &format!("wanted  {rate}\n");
     }
     if report.stopped_early {
         text += "STOPPED EARLY, as it was asked to\n";
@@ -281,8 +281,8 @@ mod tests {
     fn a_rate_shows_how_late_cycles_were() {
         let late = Latencies { count: 9, p50_us: 2_000_000.0, ..Latencies::default() };
         let (workload, permits) = (Workload::Semaphore, Some(8));
-        let rate = (Some(2_000.0), Some(late));
-        let report = Report { workload, permits, rate: rate.0, since_due: rate.1, ..report() };
+        let (rate, since_due) = (Some(2_000), Some(late));
+        let report = Report { workload, permits, rate, since_due, ..report() };
         let shown = text(&report);
         assert!(shown.starts_with("semaphore of 8 permits: 64 clients"), "{shown}");
         assert!(shown.contains("\ngrants/s  1874\nwanted  2000\n"), "{shown}");

@@ -129,7 +129,7 @@ impl Links {
         self.clogged.entry(way).or_default();
     }
 
-    /// What a direction has held back. All of it is late, and the stream that brings it notices.
+    /// Gives out what a direction has held back, marked as late, as the stream that brings it would.
     pub fn unclog(&mut self, way: (Node, Node)) -> Vec<Letter> {
         let mut held = self.clogged.remove(&way).unwrap_or_default();
         for letter in &mut held {

@@ -16,13 +16,13 @@ use sharklock_proto::{
         peer_service_server::{PeerService, PeerServiceServer},
     },
 };
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout};
+use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
-    lateness::Lateness,
+    lateness::{Lateness, monotonic},
     peers::{PeerAddress, PeerIdentity, PeerInbox},
 };
 
@@ -46,15 +46,12 @@ struct Acceptor {
     known: RwLock<BTreeMap<u64, Identity>>,
     inbox: Arc<dyn PeerInbox>,
     stopping: CancellationToken,
-    /// When our clock began that arrivals are measured by.
-    begin: Instant,
 }
 
 impl PeerAcceptor {
     /// For the store `me`. Streams end when `stopping` says so.
     pub fn new(me: PeerIdentity, inbox: Arc<dyn PeerInbox>, stopping: CancellationToken) -> Self {
-        let (known, begin) = (RwLock::default(), Instant::now());
-        Self(Arc::new(Acceptor { me, known, inbox, stopping, begin }))
+        Self(Arc::new(Acceptor { me, known: RwLock::default(), inbox, stopping }))
     }
 
     /// From now on these may open streams.
@@ -120,13 +117,13 @@ impl Acceptor {
         if !messages.is_empty() {
             inbox.messages(messages);
         }
-        let now = self.begin.elapsed();
+        let now = monotonic();
         for beats in &mut heartbeats {
             beats.is_late = lateness.arrives(now, beats.sent_ms);
         }
         if heartbeats.iter().any(|beats| beats.is_late) && lateness.is_news(now) {
-            let role = self.me.role;
-            tracing::info!(role, store = %from, "a peer's heartbeats come late: its link is slow");
+            let (role, why) = (self.me.role, "its link is slow, or this process is");
+            tracing::info!(role, store = %from, why, "a peer's heartbeats come late");
         }
         if !heartbeats.is_empty() {
             inbox.heartbeats(heartbeats);

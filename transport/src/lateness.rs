@@ -1,12 +1,14 @@
 //! Whether what a stream brings is late: a peer whose link is slow is heard of for as long as what
 //! stands in the link's queues comes in, whatever has become of it meanwhile.
 
-use std::time::Duration;
+use std::{sync::OnceLock, time::Duration};
+
+use tokio::time::Instant;
 
 /// Twice the time between heartbeats. What comes later than the quickest by more than this is late.
 const LATE: Duration = Duration::from_millis(400);
-/// What comes behind something late is late, too, unless it is as quick as this: a queue that is full is
-/// now and then a little shorter.
+/// After something late, what follows is in time again only if it is at least as quick as this: a queue
+/// that is full is now and then a little shorter.
 const IN_TIME_AGAIN: Duration = Duration::from_millis(200);
 /// The quickest of at least so long, and of twice as long at most, is compared with: two clocks drift
 /// apart by less than 1 ms in a second, and a link that is slower for good is as it is.
@@ -14,7 +16,13 @@ const QUICKEST_OF: Duration = Duration::from_secs(30);
 /// Lateness that comes and goes is told once in so long.
 const TOLD_EVERY: Duration = Duration::from_secs(10);
 
-/// How long one stream's messages are on their way, compared with its quickest. The two clocks need
+/// The time by a clock that never jumps and that only this process reads.
+pub(crate) fn monotonic() -> Duration {
+    static BEGIN: OnceLock<Instant> = OnceLock::new();
+    BEGIN.get_or_init(Instant::now).elapsed()
+}
+
+/// Compares how long a stream's messages are on their way with the quickest of them. The two clocks need
 /// not show the same time, and only need to run at the same speed.
 #[derive(Debug, Default)]
 pub(crate) struct Lateness {
@@ -23,8 +31,9 @@ pub(crate) struct Lateness {
     /// The smallest differences of the two clocks at an arrival, in milliseconds, of the time before
     /// `since` and of that from then on.
     quickest: [Option<i64>; 2],
-    /// What came last was.
+    /// The last arrival was late.
     is_late: bool,
+    /// When somebody was told of it last.
     told_at: Option<Duration>,
 }
 

@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -26,6 +26,7 @@ use crate::{
     acceptor::SIGN_EVERY,
     backoff::Backoff,
     dialling::Dialling,
+    lateness::monotonic,
     outage::{Outage, OutageNews},
     peer_queue::{Item, PeerQueue},
 };
@@ -141,7 +142,8 @@ impl PeerLinks {
         for message in messages {
             put(message.to_store, class_of(&message), Item::Message(message));
         }
-        let sent_ms = monotonic_ms();
+        // 0 would say nothing.
+        let sent_ms = u64::try_from(monotonic().as_millis()).unwrap_or(u64::MAX).max(1);
         for beats in heartbeats {
             put(beats.to_store, BEATS, Item::Heartbeats(Heartbeats { sent_ms, ..beats }));
         }
@@ -202,8 +204,8 @@ const BEATS: usize = 1;
 const SNAPSHOTS: usize = 2;
 
 /// Votes must not wait behind appends, nor elections behind a slow disk; nor must the word of a leader
-/// whose appends stand in a queue that another is to lead. Who is asked to lead has acknowledged what
-/// makes it fit, so nothing is lost if that word overtakes an append.
+/// whose appends stand in a queue that another is to lead. It may overtake appends: who is to lead is
+/// chosen by what it has acknowledged, and Raft's own transfer lets nothing be proposed meanwhile.
 fn class_of(message: &RangeMessage) -> usize {
     match message.message.as_ref().map(|message| message.msg_type()) {
         Some(
@@ -217,13 +219,6 @@ fn class_of(message: &RangeMessage) -> usize {
         ) => BEATS,
         _ => APPENDS,
     }
-}
-
-/// Milliseconds by a clock that never jumps, and that only this process reads; more than 0.
-fn monotonic_ms() -> u64 {
-    static BEGIN: OnceLock<Instant> = OnceLock::new();
-    let since = BEGIN.get_or_init(Instant::now).elapsed();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX).saturating_add(1)
 }
 
 /// A class as the log names it.
