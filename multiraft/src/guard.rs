@@ -219,9 +219,9 @@ fn check_vote(me: &Standing<'_>) -> Result<(), Dropped> {
     Ok(())
 }
 
-/// The peer that hands its leadership over is the leader, and knows all of this log to be durable.
-/// From anybody else, or late, it would only disturb: an election without a pre-vote. With a log,
-/// or a snapshot, that the disk does not have, raft-rs panics.
+/// The peer that hands its leadership over is the leader. From anybody else, or late, it would only
+/// disturb: an election without a pre-vote. With a log, or a snapshot, that the disk does not have,
+/// raft-rs panics; a leader whose link is slow does not know about that.
 fn check_timeout_now(me: &Standing<'_>, body: &Message) -> Result<(), Dropped> {
     let leads = body.term == me.term && body.from == me.leader.0;
     if !leads || me.role != StateRole::Follower || me.persisted != me.last_index {

@@ -11,6 +11,7 @@ mod early_votes;
 mod hearing;
 mod lives;
 mod notices;
+mod punctuality;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
@@ -41,6 +42,7 @@ pub use early_votes::asks_for_a_vote;
 pub use lives::AwaitedChild;
 use lives::Unborn;
 use notices::Ends;
+use punctuality::Punctuality;
 
 /// The settings that may differ between stores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,8 +114,7 @@ pub struct Store<M: StateMachine> {
     transfers: Transfers,
     /// States that others have taken the place of.
     discarded: Vec<M>,
-    /// The stores whose last heartbeats came late.
-    late: BTreeSet<StoreId>,
+    punctuality: Punctuality,
     last_incarnation: u64,
     /// Since recovery.
     ticks: u64,
@@ -174,7 +175,7 @@ impl<M: StateMachine> Store<M> {
             staging: Staging::default(),
             transfers: Transfers::new(cluster_id, config.snapshots),
             discarded: Vec::new(),
-            late: BTreeSet::new(),
+            punctuality: Punctuality::default(),
             last_incarnation: 0,
             ticks: 0,
             last_read: 0,
@@ -217,7 +218,7 @@ impl<M: StateMachine> Store<M> {
             return Err(Dropped::UnknownRange(range));
         };
         self.work.insert(range);
-        let is_late = self.late.contains(&StoreId(message.from_store));
+        let is_late = self.punctuality.is_late(StoreId(message.from_store), self.ticks);
         let stepped = replica.step(message, self.ticks, is_late);
         match stepped {
             Err(Dropped::LostLog { .. }) => _ = self.lost.insert(range),
@@ -231,15 +232,11 @@ impl<M: StateMachine> Store<M> {
     /// Heartbeats from a peer store, authenticated as in [`Store::step`]: each is stepped as the
     /// single message that it stands for. Returns those that were dropped.
     ///
-    /// If they are late, nothing that comes from that store is a sign of life, until some come in time:
-    /// whoever follows a leader there will campaign. Its link is slow, and what it decides would be late
-    /// as well.
+    /// If they are late, whoever follows a leader there does not count anew from what it hears of it,
+    /// until some come in time, and will campaign: what that leader decides would be late as well.
     pub fn step_heartbeats(&mut self, heartbeats: Heartbeats) -> Vec<(RangeId, Dropped)> {
         let from = StoreId(heartbeats.from_store);
-        match heartbeats.is_late {
-            true => _ = self.late.insert(from),
-            false => _ = self.late.remove(&from),
-        }
+        self.punctuality.heard(from, self.ticks, heartbeats.is_late);
         let mut dropped = Vec::new();
         for message in heartbeats::singles(heartbeats) {
             let range = RangeId(message.range_id);

@@ -7,12 +7,12 @@
 //! than it has. The leader itself, whose log is longer, cannot vote for it, and would be deposed for
 //! nothing if its vote were needed. The new term makes all deaf to what of the old one is under way.
 
+use raft::StateRole;
+use raft::eraftpb::{Message, MessageType};
 use sharklock_rangemap::{PeerId, Role};
 
 use super::{PeerProgress, Replica};
 use crate::state_machine::StateMachine;
-use raft::StateRole;
-use raft::eraftpb::{Message, MessageType};
 
 /// A decision that takes longer, in ticks, is one that clients notice. Longer than an election, so
 /// that it is worth one.
@@ -22,13 +22,11 @@ const PATIENCE_TICKS: u64 = 15;
 const PATIENCE_TICKS_MAX: u64 = 8 * PATIENCE_TICKS;
 /// A replica that has led without trouble, or not at all, for so long is as impatient as at first.
 const FORGET_TICKS: u64 = 600;
-/// Who was asked and does not lead after so many ticks was not reached, cannot win, or has its log not
-/// durable: the next one is asked. Sooner than that, two who were both asked late would stand in each
-/// other's way.
+/// After so many ticks the next one is asked: who was asked before was not reached, or its disk does not
+/// have all of its log yet. Sooner than that, two who both hear it late would stand in each other's way.
 const REPEAT_TICKS: u64 = 10;
 
-/// How long the decisions of a leader take. One entry at a time is followed, from its proposal until
-/// it is committed.
+/// Measures how long a leader's decisions take: it follows one entry at a time until that is committed.
 ///
 /// Invariants:
 /// - `PATIENCE_TICKS <= patience <= PATIENCE_TICKS_MAX`;
@@ -97,7 +95,8 @@ impl Decisions {
 }
 
 impl<M: StateMachine> Replica<M> {
-    /// Once per tick. True: something is to be sent.
+    /// Asks another voter to lead if what this leader decides takes too long; to be called once per tick.
+    /// True: something is to be sent.
     pub(super) fn look_at_decisions(&mut self, ticks: u64) -> bool {
         let raft = &self.raw.raft;
         if raft.state != StateRole::Leader || raft.lead_transferee.is_some() {
