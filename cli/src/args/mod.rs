@@ -287,7 +287,7 @@ Examples:
   sharklock bench acquire-release --clients 256 --duration 30s
   sharklock bench contend --clients 64 --duration 30s --json contend.json
   sharklock bench semaphore --permits 8 --clients 64
-  sharklock bench acquire-release --rate 2000    open loop: late cycles count from when they were due
+  sharklock bench acquire-release --rate 2000    late cycles count from when due
   sharklock bench acquire-release --every 1s     each second by itself
 ",
     after_help = "\
