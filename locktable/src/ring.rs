@@ -1,11 +1,9 @@
 //! The ring of finished acquisitions (D8): the last so many, in commit order, so that a duplicate
 //! gets the outcome back. That they have ended is remembered for longer, in `ended`.
 
-use std::{
-    collections::{BTreeMap, VecDeque, btree_map},
-    ops::Range,
-};
+use std::{collections::VecDeque, ops::Range};
 
+use hashbrown::HashTable;
 use twox_hash::XxHash3_64;
 
 use crate::{
@@ -23,29 +21,48 @@ pub(crate) struct Entry {
     pub(crate) hold_lived_on: bool,
 }
 
-/// The hash of an acquisition: numbers are found four times as fast as what they stand for. Two
-/// acquisitions may share one, by chance or because somebody looked for it.
-fn key(acquisition: Acquisition) -> u64 {
+/// The hash of an acquisition, which says where the index has it.
+fn place(acquisition: Acquisition) -> u64 {
     let Acquisition { session, instance, id } = acquisition;
+    // Each word that a client chooses stands beside one that it does not, a half of its handle: the hash
+    // multiplies the two, and whoever chose both, or the one that makes the product 0, would have all of
+    // the others in one place.
     let mut bytes = [0; 32];
-    bytes[..16].copy_from_slice(&session.0);
-    bytes[16..24].copy_from_slice(&instance.0.to_le_bytes());
+    bytes[..8].copy_from_slice(&session.0[..8]);
+    bytes[8..16].copy_from_slice(&instance.0.to_le_bytes());
+    bytes[16..24].copy_from_slice(&session.0[8..]);
     bytes[24..].copy_from_slice(&id.0.to_le_bytes());
     XxHash3_64::oneshot(&bytes)
+}
+
+/// What the index has of an entry. Somebody may look for ids whose hashes share the bits by which the
+/// index goes; by the others they are told apart without a look at their entries.
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    /// The upper half of the acquisition's hash.
+    upper: u32,
+    /// The lower half of the entry's number.
+    number: u32,
+}
+
+impl Slot {
+    fn new(place: u64, number: u64) -> Self {
+        Self { upper: (place >> u32::BITS) as u32, number: number as u32 }
+    }
 }
 
 /// Invariants:
 /// - entry number `n` is `entries[n - first]`;
 /// - `entries.len() <= len_max`;
 /// - no acquisition is in it twice, and none that is open;
-/// - `index` has the number of every entry, and nothing else; where two share a key, that of the newer
-///   one. The older one is not found then: how it ended counts as forgotten.
+/// - `index` has a slot of every entry, and nothing else. Its order, which depends on how it came about,
+///   is never seen.
 #[derive(Debug)]
 pub(crate) struct Ring {
     entries: VecDeque<Entry>,
     /// Number of the oldest entry.
     first: u64,
-    index: BTreeMap<u64, u64>,
+    index: HashTable<Slot>,
     len_max: usize,
     /// The part that the image has: `first` and `next` as they were at the last flush.
     image: Range<u64>,
@@ -54,7 +71,8 @@ pub(crate) struct Ring {
 impl Ring {
     /// An empty ring whose first entry will have this number.
     pub(crate) fn starting_at(first: u64, len_max: usize) -> Self {
-        let (entries, index) = (VecDeque::new(), BTreeMap::new());
+        assert!(len_max < 1 << 32, "{len_max} outcomes are more than the index can tell apart");
+        let (entries, index) = (VecDeque::new(), HashTable::new());
         Self { entries, first, index, len_max, image: first..first }
     }
 
@@ -77,29 +95,37 @@ impl Ring {
     }
 
     pub(crate) fn get(&self, acquisition: Acquisition) -> Option<&FinishedRow> {
-        let number = self.index.get(&key(acquisition))?;
-        let row = &self.entries[(number - self.first) as usize].row;
-        (row.acquisition == acquisition).then_some(row)
+        let place = place(acquisition);
+        let upper = Slot::new(place, 0).upper;
+        let row = |slot: &Slot| &entry(&self.entries, self.first, *slot).row;
+        let is_it = |slot: &Slot| slot.upper == upper && row(slot).acquisition == acquisition;
+        self.index.find(place, is_it).map(row)
     }
 
     /// Adds an entry, and gives back the one that had to leave for it.
-    pub(crate) fn push(&mut self, entry: Entry) -> Option<Entry> {
-        let acquisition = entry.row.acquisition;
-        if let Some(shared) = self.index.insert(key(acquisition), self.next()) {
-            let other = &self.entries[(shared - self.first) as usize];
-            assert_ne!(other.row.acquisition, acquisition, "finished twice: {entry:?}");
-        }
-        self.entries.push_back(entry);
+    pub(crate) fn push(&mut self, new: Entry) -> Option<Entry> {
+        let acquisition = new.row.acquisition;
+        assert!(self.get(acquisition).is_none(), "finished twice: {new:?}");
+        self.append(new);
         if self.entries.len() <= self.len_max { None } else { self.pop() }
+    }
+
+    fn append(&mut self, new: Entry) {
+        let place_of_new = place(new.row.acquisition);
+        let slot = Slot::new(place_of_new, self.next());
+        self.entries.push_back(new);
+        let (entries, first) = (&self.entries, self.first);
+        let place_of = |slot: &Slot| place(entry(entries, first, *slot).row.acquisition);
+        self.index.insert_unique(place_of_new, slot, place_of);
     }
 
     /// Takes the oldest entry out.
     pub(crate) fn pop(&mut self) -> Option<Entry> {
         let oldest = self.entries.pop_front()?;
-        if let btree_map::Entry::Occupied(slot) = self.index.entry(key(oldest.row.acquisition))
-            && *slot.get() == self.first
-        {
-            slot.remove();
+        let number = self.first as u32;
+        match self.index.find_entry(place(oldest.row.acquisition), |slot| slot.number == number) {
+            Ok(found) => drop(found.remove()),
+            Err(_) => panic!("entry {} is not in the index: {oldest:?}", self.first),
         }
         self.first += 1;
         Some(oldest)
@@ -116,13 +142,9 @@ impl Ring {
         for ((had, entry), number) in shared.zip(self.first..) {
             let row = entry.row.clone();
             let digest = hash.add_finished(number, &row);
-            self.entries.push_back(Entry { row, digest, hold_lived_on: entry.hold_lived_on });
+            self.append(Entry { row, digest, hold_lived_on: entry.hold_lived_on });
             taken.push(had);
         }
-        // All at once: a tree that grows by keys without order costs more than all the rest. Of two
-        // that share a key the newer one stays.
-        let keys = self.iter().map(|(number, entry)| (key(entry.row.acquisition), number));
-        self.index = keys.collect();
         taken
     }
 
@@ -152,10 +174,19 @@ impl Ring {
     /// Panics where an invariant of this struct is broken.
     pub(crate) fn check_invariants(&self) {
         assert!(self.entries.len() <= self.len_max);
-        let mut index = BTreeMap::new();
-        index.extend(self.iter().map(|(number, entry)| (key(entry.row.acquisition), number)));
-        assert_eq!(index, self.index);
+        assert_eq!(self.entries.len(), self.index.len());
+        for (number, entry) in self.iter() {
+            let found =
+                self.index.find(place(entry.row.acquisition), |slot| slot.number == number as u32);
+            assert!(found.is_some(), "entry {number} is not in the index: {entry:?}");
+            assert_eq!(self.get(entry.row.acquisition), Some(&entry.row));
+        }
     }
+}
+
+/// The entry of a slot, of those that begin with number `first`.
+fn entry(entries: &VecDeque<Entry>, first: u64, slot: Slot) -> &Entry {
+    &entries[slot.number.wrapping_sub(first as u32) as usize]
 }
 
 /// The rows that entries with these numbers are in.
@@ -165,4 +196,27 @@ fn row_numbers(entries: &Range<u64>) -> Range<u64> {
         return row..row;
     }
     entries.start / RING_ROW_LEN..entries.end.div_ceil(RING_ROW_LEN)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::{AcquisitionId, Instance, SessionHandle};
+
+    #[test]
+    fn no_instance_has_all_its_acquisitions_in_one_place() {
+        // XXH3 takes the words of 32 bytes in pairs, and multiplies each with a part of its default
+        // secret applied. What makes a factor 0 is that part itself.
+        let secret = [0xbe4b_a423_396c_feb8, 0x1cad_21f7_2c81_017c];
+        let secret = secret.into_iter().chain([0xdb97_9083_e96d_d4de, 0x1f67_b3b7_a4a4_4072]);
+        for instance in secret.chain([0, 1, u64::MAX]) {
+            let places = (1..=10_000).map(|id| {
+                let (session, id) = (SessionHandle([7; 16]), AcquisitionId(id));
+                place(Acquisition { session, instance: Instance(instance), id })
+            });
+            assert_eq!(places.collect::<BTreeSet<_>>().len(), 10_000, "instance {instance:x}");
+        }
+    }
 }
