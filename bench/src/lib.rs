@@ -10,6 +10,7 @@
 //!
 //! It goes through a gateway's port as any client does, and knows nothing of the servers.
 
+mod beside;
 mod disk;
 #[cfg(feature = "peers")]
 pub mod interrupted;
@@ -23,5 +24,6 @@ pub mod profile;
 mod report;
 mod worker;
 
+pub use beside::{Beside, Told};
 pub use load::{Load, LoadError, Workload, run};
-pub use report::{Disk, Errors, Fairness, Interval, Judged, Latencies, Report, Slowest};
+pub use report::{Disk, Errors, Fairness, Interval, Judged, Latencies, Report, Slowest, Stood};

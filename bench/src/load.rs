@@ -2,7 +2,7 @@
 
 use std::{
     path::PathBuf,
-    pin::pin,
+    pin::{Pin, pin},
     process,
     sync::{
         Arc,
@@ -17,6 +17,7 @@ use sharklock_history::{History, Mode, check};
 use tokio::task::JoinSet;
 
 use crate::{
+    beside::{AllStood, Beside, Standing, Told},
     disk::{self, Sampler},
     intervals, measure,
     report::{Disk, Report},
@@ -65,6 +66,10 @@ pub struct Load {
     /// Cycles that all workers together begin per second; more than 0. Without it each begins the next
     /// when it has ended one.
     pub rate: Option<u32>,
+    /// What stands beside the cycles.
+    pub beside: Beside,
+    /// Hears how far that is.
+    pub told: Told,
     /// All names begin with it; such of two runs at once should differ.
     pub prefix: String,
     /// Before measuring.
@@ -86,6 +91,9 @@ pub enum LoadError {
     /// The cluster does not answer.
     #[error(transparent)]
     Unreachable(#[from] CallError),
+    /// It was told to end before what is to stand beside the cycles did.
+    #[error("stopped while it built up what was to stand beside the cycles: nothing was measured")]
+    Stopped,
     /// The disk cannot be measured there.
     #[error("cannot measure fdatasync in {dir}: {why}")]
     Disk {
@@ -107,35 +115,50 @@ const CYCLES_MAX: u32 = 20_000_000;
 /// Puts the load on the cluster and reports. It ends early with what it has when `stop` is ready.
 /// Call it on a multi-threaded runtime.
 pub async fn run(load: &Load, stop: impl Future<Output = ()>) -> Result<Report, LoadError> {
+    let mut stop = pin!(stop);
     let clients = connect(load).await?;
+    let client = || client(load);
+    let building = Standing::build(load.beside, &load.prefix, client, &clients[0], load.told);
+    let standing = tokio::select! {
+        biased;
+        standing = building => standing?,
+        // What stands already ends with its leases.
+        () = &mut stop => return Err(LoadError::Stopped),
+    };
     let disk_error = |why| LoadError::Disk { dir: load.fsync_dir.display().to_string(), why };
     let mut idle = disk::sample_idle(load.fsync_dir.clone()).await.map_err(disk_error)?;
     let sampler = Sampler::start(&load.fsync_dir).map_err(disk_error)?;
 
     let window = Window::starting(now(), load.warmup, load.duration);
     let measured_from = wall_clock() + load.warmup;
-    let ended = work(load, &clients, window, stop).await;
+    let ended = work(load, &clients, window, stop.as_mut()).await;
 
     let loaded = sampler.stop();
     idle.extend(disk::sample_idle(load.fsync_dir.clone()).await.map_err(disk_error)?);
     let dir = load.fsync_dir.display().to_string();
     let disk = Disk::new(dir, measure::latencies(idle), measure::latencies(loaded));
-    Ok(judge(load, measured_from, ended, disk))
+    let mut ending = pin!(standing.end());
+    let stood = tokio::select! {
+        stood = &mut ending => stood,
+        // It has nothing to cut short here, but it is heard, so that whoever asks twice is not kept.
+        () = stop, if !ended.stopped_early => ending.await,
+    };
+    Ok(judge(load, measured_from, ended, stood, disk))
 }
 
 /// One client per connection, each with a session; the first is asked whether anybody is there.
 async fn connect(load: &Load) -> Result<Vec<Client>, LoadError> {
-    let build = |_| {
-        let client = Client::builder().endpoints(&load.endpoints);
-        let client = load.cluster.into_iter().fold(client, ClientBuilder::cluster);
-        client
-            .identity(&format!("sharklock bench pid {}", process::id()))
-            .call_timeout(PROBE_MAX)
-            .build()
-    };
-    let clients: Vec<Client> = (0..load.connections).map(build).collect::<Result<_, _>>()?;
+    let clients: Vec<Client> =
+        (0..load.connections).map(|_| client(load)).collect::<Result<_, _>>()?;
     clients[0].status().await?;
     Ok(clients)
+}
+
+fn client(load: &Load) -> Result<Client, LoadError> {
+    let client = Client::builder().endpoints(&load.endpoints);
+    let client = load.cluster.into_iter().fold(client, ClientBuilder::cluster);
+    let identity = format!("sharklock bench pid {}", process::id());
+    Ok(client.identity(&identity).call_timeout(PROBE_MAX).build()?)
 }
 
 /// What the workers leave behind.
@@ -153,12 +176,11 @@ async fn work(
     load: &Load,
     clients: &[Client],
     mut window: Window,
-    stop: impl Future<Output = ()>,
+    mut stop: Pin<&mut impl Future<Output = ()>>,
 ) -> Ended {
     let stopped = Arc::new(AtomicBool::new(false));
     let mut running = start(load, clients, window, &stopped);
     let mut notes = Vec::new();
-    let mut stop = pin!(stop);
     let mut stopped_early = false;
     loop {
         let deadline = tokio::time::Instant::from_std(window.end() + DRAIN_MAX);
@@ -169,7 +191,7 @@ async fn work(
                 Some(ended) => notes.push(ended.expect("workers do not panic and are not aborted")),
                 None => break,
             },
-            () = &mut stop, if !stopped_early => {
+            () = stop.as_mut(), if !stopped_early => {
                 stopped_early = true;
                 stopped.store(true, Ordering::Relaxed);
                 window = window.cut(now());
@@ -211,10 +233,17 @@ fn start(
     running
 }
 
-fn judge(load: &Load, measured_from: SystemTime, ended: Ended, disk: Disk) -> Report {
+fn judge(
+    load: &Load,
+    measured_from: SystemTime,
+    ended: Ended,
+    stood: AllStood,
+    disk: Disk,
+) -> Report {
     let Ended { notes, stuck, window, stopped_early } = ended;
     let grants_per_worker: Vec<u64> = notes.iter().map(|notes| notes.cycles_measured).collect();
     let mut errors = measure::errors(notes.iter().map(|notes| &notes.errors));
+    errors.add_all(&stood.errors);
     if stuck > 0 {
         errors.add("did not end in time", u64::from(stuck));
     }
@@ -248,6 +277,8 @@ fn judge(load: &Load, measured_from: SystemTime, ended: Ended, disk: Disk) -> Re
         slowest: intervals::slowest(&history, window),
         errors,
         intervals: intervals::intervals(&history, failures, window, load.every),
+        locks: stood.locks,
+        waiters: stood.waiters,
         fairness,
         disk,
         history: measure::judged(&history, &check(&history.records)),

@@ -65,8 +65,8 @@ pub fn fairness(grants: &[u64]) -> Fairness {
 /// Adds up the workers' errors.
 pub fn errors<'a>(all: impl IntoIterator<Item = &'a Errors>) -> Errors {
     let mut sum = Errors::default();
-    for (kind, count) in all.into_iter().flat_map(|errors| &errors.kinds) {
-        sum.add(kind, *count);
+    for errors in all {
+        sum.add_all(errors);
     }
     sum
 }

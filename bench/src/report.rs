@@ -53,6 +53,10 @@ pub struct Report {
     pub errors: Errors,
     /// The measured time in equal parts.
     pub intervals: Vec<Interval>,
+    /// Locks that were held beside the cycles, if there were to be any.
+    pub locks: Option<Stood>,
+    /// Waiters that stood in queues beside the cycles, if there were to be any.
+    pub waiters: Option<Stood>,
     /// Only where all workers want the same name.
     pub fairness: Option<Fairness>,
     /// The disk in the same run.
@@ -113,7 +117,38 @@ pub struct Errors {
     pub kinds: BTreeMap<String, u64>,
 }
 
+/// What stood beside the cycles.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Stood {
+    /// How many there were to be.
+    pub wanted: u32,
+    /// How many there were when the run began.
+    pub count: u64,
+    /// Of these, how many there were no more when it had ended.
+    pub lost: u64,
+    /// Seconds that it took to build it up.
+    pub built_up_s: f64,
+    /// Meanwhile, from the call of acquire to the guard; for locks only.
+    pub acquire: Option<Latencies>,
+    /// Seconds that it took to give all of it back.
+    pub given_back_s: f64,
+}
+
+impl Stood {
+    /// Whether all that there was to be was there until the end.
+    pub fn is_whole(&self) -> bool {
+        self.count >= u64::from(self.wanted) && self.lost == 0
+    }
+}
+
 impl Errors {
+    /// Counts what others have counted.
+    pub fn add_all(&mut self, others: &Self) {
+        for (kind, count) in &others.kinds {
+            self.add(kind, *count);
+        }
+    }
+
     /// Counts `count` more of `kind`.
     pub fn add(&mut self, kind: &str, count: u64) {
         self.count += count;

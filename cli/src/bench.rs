@@ -2,7 +2,7 @@
 
 use std::{fs::File, io::Write as _, path::Path, process, time::Duration};
 
-use sharklock_bench::{Interval, Latencies, Load, LoadError, Report, Workload};
+use sharklock_bench::{Beside, Interval, Latencies, Load, LoadError, Report, Stood, Workload};
 
 use crate::{
     admin::call_failure,
@@ -14,11 +14,20 @@ use crate::{
 
 /// Connections unless told otherwise.
 const CONNECTIONS_DEFAULT_MAX: u32 = 8;
+/// A server takes no more.
+const WAITERS_PER_QUEUE_MAX: u32 = 10_000;
 /// The parts of the measured time unless told otherwise.
 const EVERY_DEFAULT: Duration = Duration::from_secs(1);
 
 /// Runs the load, prints the report, and writes it as JSON where asked.
 pub async fn run(reach: ReachArgs, args: BenchArgs) -> Result<u8, Failure> {
+    if args.waiters.div_ceil(WAITERS_PER_QUEUE_MAX) > args.queues {
+        let enough = args.waiters.div_ceil(WAITERS_PER_QUEUE_MAX);
+        let waiters = args.waiters;
+        let what = format!("--waiters {waiters} do not fit into --queues {}", args.queues);
+        let hint = format!("a queue takes {WAITERS_PER_QUEUE_MAX}: say --queues {enough} or more");
+        return Err(Failure::new(USAGE, what).hint(hint));
+    }
     // Opened first: a run of minutes must not end with a file that cannot be written.
     let file = args.json.as_deref().map(create).transpose()?;
     let workload = match args.workload {
@@ -35,6 +44,8 @@ pub async fn run(reach: ReachArgs, args: BenchArgs) -> Result<u8, Failure> {
         names: args.names,
         permits: args.permits,
         rate: args.rate,
+        beside: Beside { locks: args.locks, waiters: args.waiters, queues: args.queues },
+        told: |words| eprintln!("sharklock: {words}"),
         prefix: args.prefix.unwrap_or_else(|| format!("bench-{}/", process::id())),
         warmup: args.warmup,
         duration: args.duration,
@@ -44,7 +55,9 @@ pub async fn run(reach: ReachArgs, args: BenchArgs) -> Result<u8, Failure> {
     let mut stop = Stop::listen()?;
     let asked = async move {
         stop.next().await;
-        eprintln!("sharklock: stopping; the report comes when calls under way are answered");
+        eprintln!(
+            "sharklock: stopping; what there is to report comes when calls under way are answered"
+        );
         let _ends_the_process = stop.next_ends_the_process();
     };
     let report = sharklock_bench::run(&load, asked).await.map_err(failure)?;
@@ -72,6 +85,7 @@ fn failure(error: LoadError) -> Failure {
     match error {
         LoadError::Config(_) => Failure::new(USAGE, error.to_string()),
         LoadError::Unreachable(why) => call_failure(why),
+        LoadError::Stopped => Failure::new(FAILED, error.to_string()),
         LoadError::Disk { .. } => Failure::new(FAILED, error.to_string())
             .hint("name a directory on the server's disk with --fsync-dir"),
     }
@@ -84,10 +98,21 @@ fn verdict(report: &Report) -> Result<u8, Failure> {
         let told = Failure::new(FAILED, broken);
         return Err(report.history.first.iter().fold(told, |failure, one| failure.cause(one)));
     }
+    if let Some((what, stood)) = beside(report).find(|(_, stood)| !stood.is_whole()) {
+        let Stood { wanted, count, lost, .. } = stood;
+        let left = count.saturating_sub(*lost);
+        return Err(Failure::new(FAILED, format!("{left} of {wanted} {what} stood to the end")));
+    }
     if report.cycle.count == 0 {
         return Err(Failure::new(FAILED, "no cycle ended while it was measured"));
     }
     Ok(OK)
+}
+
+/// What stood beside the cycles, and what it was.
+fn beside(report: &Report) -> impl Iterator<Item = (&'static str, &Stood)> {
+    let all = [("locks", &report.locks), ("waiters", &report.waiters)];
+    all.into_iter().filter_map(|(what, stood)| Some((what, stood.as_ref()?)))
 }
 
 fn text(report: &Report) -> String {
@@ -124,6 +149,12 @@ fn text(report: &Report) -> String {
             fairness.jain, fairness.grants_min, fairness.grants_max
         );
     }
+    for (what, Stood { wanted, count, lost, built_up_s, given_back_s, .. }) in beside(report) {
+        text += &format!(
+            "beside  {count} of {wanted} {what}, {lost} lost; built up in {built_up_s:.1} s, given \
+             back in {given_back_s:.1} s\n"
+        );
+    }
     text.push('\n');
     let acquire = match report.workload {
         Workload::AcquireRelease => "acquire",
@@ -138,6 +169,9 @@ fn text(report: &Report) -> String {
     ];
     if let Some(since_due) = &report.since_due {
         rows.insert(1, ("cycle, since due", since_due));
+    }
+    if let Some(taken) = report.locks.as_ref().and_then(|locks| locks.acquire.as_ref()) {
+        rows.push(("acquire, beside", taken));
     }
     let rows: Vec<_> = rows.iter().map(|(name, latencies)| row(name, latencies)).collect();
     text += &table(&["", "COUNT", "P50", "P99", "P99.9", "MAX"], &rows);
@@ -239,6 +273,8 @@ mod tests {
             }),
             errors: Errors::default(),
             intervals: vec![],
+            locks: None,
+            waiters: None,
             fairness: Some(Fairness { grants_min: 292, grants_max: 293, jain: 0.99999 }),
             disk: Disk::new(".".into(), latencies(134.0), latencies(190.0)),
             history: Judged {
@@ -287,6 +323,23 @@ mod tests {
         assert!(shown.starts_with("semaphore of 8 permits: 64 clients"), "{shown}");
         assert!(shown.contains("\ngrants/s  1874\nwanted  2000\n"), "{shown}");
         assert!(shown.contains("\ncycle, since due   9      2.00s"), "{shown}");
+    }
+
+    #[test]
+    fn what_stood_beside_is_told_and_has_to_stay() {
+        let stood = Stood { wanted: 9, count: 9, built_up_s: 1.25, ..Stood::default() };
+        let taken = Latencies { count: 9, p50_us: 700.0, ..Latencies::default() };
+        let locks = Some(Stood { acquire: Some(taken), ..stood });
+        let whole = Report { locks, waiters: Some(stood), ..report() };
+        let shown = text(&whole);
+        let line = "beside  9 of 9 waiters, 0 lost; built up in 1.2 s, given back in 0.0 s\n";
+        assert!(shown.contains(line), "{shown}");
+        assert!(shown.contains("\nacquire, beside    9      700us"), "{shown}");
+        assert_eq!(verdict(&whole), Ok(OK));
+        for part in [Stood { count: 7, ..stood }, Stood { lost: 2, ..stood }] {
+            let failure = verdict(&Report { waiters: Some(part), ..report() }).expect_err("fewer");
+            assert!(failure.to_string().contains("7 of 9 waiters stood to the end"), "{failure}");
+        }
     }
 
     #[test]

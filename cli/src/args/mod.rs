@@ -288,6 +288,7 @@ Examples:
   sharklock bench contend --clients 64 --duration 30s --json contend.json
   sharklock bench semaphore --permits 8 --clients 64
   sharklock bench acquire-release --rate 2000    late cycles count from when due
+  sharklock bench acquire-release --locks 100000 --waiters 10000
   sharklock bench acquire-release --every 1s     each second by itself
 ",
     after_help = "\
@@ -296,10 +297,13 @@ and other broken promises are printed, and make the exit code 1. The disk is
 measured in the same run, since it moves: F is the median fdatasync of 512 bytes
 in --fsync-dir, around the load or during it, whichever is smaller.
 
+What --locks and --waiters ask for stands before the cycles begin, is kept alive
+beside them, and is given back in the end.
+
 Ctrl-C, or SIGTERM, ends the run early, with a report of what it has measured.
 
-Exit codes: 0 done, 1 a violation or no cycle at all, 2 usage, 69 the cluster is
-out of reach."
+Exit codes: 0 done, 1 a violation, no cycle at all, or locks or waiters that did
+not stand to the end, 2 usage, 69 the cluster is out of reach."
 )]
 pub struct BenchArgs {
     /// What the workers do
@@ -326,6 +330,15 @@ pub struct BenchArgs {
     /// worker has one under way [default: as many as there come]
     #[arg(long, value_name = "R", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub rate: Option<u32>,
+    /// Locks that are held beside, each under a name of its own, from before the cycles begin
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=2_000_000))]
+    pub locks: u32,
+    /// Waiters that stand in queues beside, from before the cycles begin
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    pub waiters: u32,
+    /// Queues of --waiters; one takes 10,000
+    #[arg(long, value_name = "K", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=5_000))]
+    pub queues: u32,
     /// All names begin with it [default: bench-PID/]
     #[arg(long, value_name = "TEXT", value_parser = prefix)]
     pub prefix: Option<String>,

@@ -31,6 +31,25 @@ async fn at_a_rate_each_cycle_is_measured_from_when_it_was_due() {
     assert_eq!(report["permits"], 3, "{report}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn locks_and_waiters_stand_beside_the_cycles_and_are_given_back() {
+    let server = Server::start().await;
+    // More locks than one session gets, and more waiters than come at once.
+    let options = ["acquire-release", "--locks", "5300", "--waiters", "1200", "--queues", "3"];
+    let report = report(&server, &options).await;
+    for (what, wanted) in [("locks", 5_300), ("waiters", 1_200)] {
+        let stood = &report[what];
+        let counts = ["wanted", "count", "lost"].map(|of| stood[of].as_u64());
+        assert_eq!(counts, [Some(wanted), Some(wanted), Some(0)], "{report}");
+    }
+    assert_eq!(report["locks"]["acquire"]["count"], 5_300, "{report}");
+    assert_eq!(report["errors"]["count"], 0, "{report}");
+    let mut list = Process::spawn(&mut server.cli(&["locks", "ls", "bench-", "--output", "json"]));
+    assert_eq!(list.ends(Duration::from_secs(60)).await.code(), Some(0), "{}", list.stderr());
+    let left: serde_json::Value = serde_json::from_str(&list.stdout()).expect("it is JSON");
+    assert_eq!(left["locks"].as_array().map(Vec::len), Some(0), "{left}");
+}
+
 /// A short run, which must have seen nothing wrong, as JSON.
 async fn report(server: &Server, options: &[&str]) -> serde_json::Value {
     let dir = TempDir::new().expect("a directory");
