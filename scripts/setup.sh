@@ -19,6 +19,8 @@ command -v c++ >/dev/null || command -v g++ >/dev/null || missing+=(g++)
 have_libclang || missing+=(libclang-dev)
 # One end-to-end test watches the server's system calls.
 [ "${1:-}" != test ] || command -v strace >/dev/null || missing+=(strace)
+# One counts instructions.
+[ "${1:-}" != test ] || command -v valgrind >/dev/null || missing+=(valgrind)
 # Rules, alerts and dashboards are run by the real Prometheus, and its promtool.
 [ "${1:-}" != test ] || command -v promtool >/dev/null || missing+=(prometheus)
 # The unit is read by systemd itself.
