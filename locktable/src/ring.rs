@@ -95,7 +95,10 @@ impl Ring {
     }
 
     pub(crate) fn get(&self, acquisition: Acquisition) -> Option<&FinishedRow> {
-        let place = place(acquisition);
+        self.find(place(acquisition), acquisition)
+    }
+
+    fn find(&self, place: u64, acquisition: Acquisition) -> Option<&FinishedRow> {
         let upper = Slot::new(place, 0).upper;
         let row = |slot: &Slot| &entry(&self.entries, self.first, *slot).row;
         let is_it = |slot: &Slot| slot.upper == upper && row(slot).acquisition == acquisition;
@@ -105,13 +108,14 @@ impl Ring {
     /// Adds an entry, and gives back the one that had to leave for it.
     pub(crate) fn push(&mut self, new: Entry) -> Option<Entry> {
         let acquisition = new.row.acquisition;
-        assert!(self.get(acquisition).is_none(), "finished twice: {new:?}");
-        self.append(new);
+        let place = place(acquisition);
+        assert!(self.find(place, acquisition).is_none(), "finished twice: {new:?}");
+        self.append(place, new);
         if self.entries.len() <= self.len_max { None } else { self.pop() }
     }
 
-    fn append(&mut self, new: Entry) {
-        let place_of_new = place(new.row.acquisition);
+    /// Adds an entry whose acquisition has this place.
+    fn append(&mut self, place_of_new: u64, new: Entry) {
         let slot = Slot::new(place_of_new, self.next());
         self.entries.push_back(new);
         let (entries, first) = (&self.entries, self.first);
@@ -142,7 +146,8 @@ impl Ring {
         for ((had, entry), number) in shared.zip(self.first..) {
             let row = entry.row.clone();
             let digest = hash.add_finished(number, &row);
-            self.append(Entry { row, digest, hold_lived_on: entry.hold_lived_on });
+            let place = place(row.acquisition);
+            self.append(place, Entry { row, digest, hold_lived_on: entry.hold_lived_on });
             taken.push(had);
         }
         taken

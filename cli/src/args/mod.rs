@@ -300,7 +300,8 @@ in --fsync-dir, around the load or during it, whichever is smaller.
 What --locks and --waiters ask for stands before the cycles begin, is kept alive
 beside them, and is given back in the end.
 
-Ctrl-C, or SIGTERM, ends the run early, with a report of what it has measured.
+Ctrl-C, or SIGTERM, ends the run early, with a report of what it has measured;
+there is none before --locks and --waiters stand.
 
 Exit codes: 0 done, 1 a violation, no cycle at all, or locks or waiters that did
 not stand to the end, 2 usage, 69 the cluster is out of reach."
