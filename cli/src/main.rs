@@ -120,7 +120,7 @@ fn obey(reach: &ReachArgs, command: Command) -> Result<u8, Failure> {
         Command::Version(args) => version::run(reach, args),
         Command::Health(args) => health::run(args),
         Command::Bench(args) => {
-            runtime::start(runtime::workers_per_core())?.block_on(bench::run(reach.clone(), args))
+            runtime::start(runtime::threads_per_core())?.block_on(bench::run(reach.clone(), args))
         }
         Command::Completion(args) => {
             render::print(&completion::script(args.shell)?)?;

@@ -1,5 +1,6 @@
 //! Measures what a small message costs from store to store and back, over loopback: two stores, each
-//! with its links, its acceptor and a tokio runtime of its own, as in a cluster. Ends after 20,000 round trips.
+//! with its links, its acceptor and a thread of its own, as in a cluster. Ends after 20,000 round
+//! trips.
 //!
 //! `cargo run -p sharklock-transport --example round_trip`
 
@@ -10,10 +11,12 @@ use sharklock_proto::{
     internal::v1::{Entry, Heartbeats, Message, MessageType, RangeMessage, SnapshotMessage},
 };
 use sharklock_transport::{
-    Dialling, PeerAcceptor, PeerAddress, PeerIdentity, PeerInbox, PeerLinks, serve, server,
+    Dialling, FramePeers, PeerAcceptor, PeerAddress, PeerIdentity, PeerInbox, PeerLinks, serve,
+    server,
 };
 use tokio::{
     net::TcpListener,
+    runtime::{Builder, Handle},
     sync::{mpsc, oneshot},
 };
 use tokio_util::sync::CancellationToken;
@@ -66,11 +69,13 @@ async fn store(number: u8) -> Store {
     let inbox = Arc::new(Inbox(inbox));
     let stop = CancellationToken::new();
     let links = PeerLinks::start(identity(number), Dialling::default(), Arc::clone(&inbox) as _);
+    let links = links.with_appends_on(Handle::current());
     let acceptor = PeerAcceptor::new(identity(number), inbox, stop.clone());
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("it is bound").to_string();
     let router = server().add_service(acceptor.clone().into_service());
-    tokio::spawn(serve(router, listener, stop));
+    let frames = FramePeers { acceptor: acceptor.clone(), runtime: Handle::current() };
+    tokio::spawn(serve(router, listener, Some(frames), stop));
     Store { address, links, acceptor, heard }
 }
 
@@ -103,10 +108,11 @@ fn second_store(address_of_one: String, told: oneshot::Sender<String>) {
             two.links.send(vec![answer], vec![], vec![]);
         }
     };
-    tokio::runtime::Runtime::new().expect("threads are there").block_on(answering);
+    let runtime = Builder::new_current_thread().enable_all().build();
+    runtime.expect("descriptors are there").block_on(answering);
 }
 
-#[tokio::main]
+#[tokio::main(flavor = "current_thread")]
 #[expect(clippy::disallowed_methods, reason = "measuring is what this is for")]
 async fn main() {
     let mut one = store(1).await;

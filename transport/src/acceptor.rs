@@ -3,32 +3,35 @@
 
 use std::{
     collections::BTreeMap,
+    io,
     pin::Pin,
     sync::{Arc, PoisonError, RwLock},
     task::{Context, Poll},
     time::Duration,
 };
 
+use bytes::Bytes;
+use prost::Message as _;
 use sharklock_proto::{
     Identity,
     internal::v1::{
-        RaftClass, RaftFrame, RaftHello, RaftSign,
+        RaftAnswer, RaftClass, RaftFrame, RaftHello, RaftSign,
         peer_service_server::{PeerService, PeerServiceServer},
     },
 };
-use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
-use tokio_stream::Stream;
+use tokio::{
+    runtime::Handle,
+    time::{Interval, MissedTickBehavior, interval, timeout},
+};
+use tokio_stream::{Stream, StreamExt as _};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
+    frames::{FRAME_BYTES_MAX, FrameReader, Frames},
     lateness::{Lateness, monotonic},
     peers::{PeerAddress, PeerIdentity, PeerInbox},
 };
-
-/// Largest frame: a frame ends with the message that brings it over 1 MiB, and one entry may have
-/// 16 MiB uncommitted before Raft refuses more.
-const FRAME_BYTES_MAX: usize = 32 << 20;
 
 /// The sender of a stream says at once who it is.
 const HELLO_WITHIN: Duration = Duration::from_secs(5);
@@ -58,6 +61,25 @@ impl PeerAcceptor {
     pub fn set_peers(&self, peers: &BTreeMap<u64, PeerAddress>) {
         let known = peers.iter().map(|(store, at)| (*store, at.ident)).collect();
         *self.0.known.write().unwrap_or_else(PoisonError::into_inner) = known;
+    }
+
+    /// Hears who speaks on a connection, and lets `runtime` take what comes then, until it ends or
+    /// this process does.
+    pub(crate) async fn serve(self, mut frames: Frames, runtime: &Handle) {
+        let greeted = self.0.greet(&mut frames.reader).await;
+        let refusal = greeted.as_ref().err().map(|status| status.message().to_owned());
+        frames.writer.put(&RaftAnswer { refusal: refusal.unwrap_or_default() });
+        let Ok(from) = greeted else {
+            // It is told why, if it still listens.
+            let _ = frames.writer.flush(HELLO_WITHIN).await;
+            return;
+        };
+        if frames.writer.flush(HELLO_WITHIN).await.is_err() {
+            return;
+        }
+        if let Ok(frames) = frames.trusted_on(runtime) {
+            runtime.spawn(self.0.hear(from, frames));
+        }
     }
 
     /// The gRPC service.
@@ -134,6 +156,68 @@ impl Acceptor {
         Ok(())
     }
 
+    /// Takes the hello of a connection, and says whose it is.
+    async fn greet(&self, reader: &mut FrameReader) -> Result<u64, Status> {
+        let first = tokio::select! {
+            first = timeout(HELLO_WITHIN, reader.next()) => first.map_err(|_| no_hello())?,
+            () = self.stopping.cancelled() => return Err(about_to_end()),
+        };
+        match decoded(first)?.unwrap_or_default() {
+            RaftFrame { hello: Some(hello), messages, heartbeats, snapshots }
+                if messages.is_empty() && heartbeats.is_empty() && snapshots.is_empty() =>
+            {
+                self.admit(&hello)
+            }
+            RaftFrame { hello: Some(_), .. } => {
+                Err(Status::invalid_argument("the first frame has more than a hello"))
+            }
+            _ => Err(Status::invalid_argument("the first frame has no hello")),
+        }
+    }
+
+    /// Takes the frames of a connection, and shows that somebody does.
+    async fn hear(self: Arc<Self>, from: u64, frames: Frames) {
+        let Frames { reader, mut writer } = frames;
+        let mut signs = Signs::while_reading(self.read_frames(from, reader));
+        while let Some(sign) = signs.next().await {
+            let refusal = sign.err().map(|status| status.message().to_owned());
+            writer.put(&RaftAnswer { refusal: refusal.unwrap_or_default() });
+            if writer.flush(HELLO_WITHIN).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Takes the first frame of a stream, and says whose it is.
+    fn begin(&self, first: RaftFrame) -> Result<(u64, Lateness), Status> {
+        let hello = first.hello.as_ref();
+        let hello =
+            hello.ok_or_else(|| Status::invalid_argument("the first frame has no hello"))?;
+        let from = self.admit(hello)?;
+        let mut lateness = Lateness::default();
+        self.take(from, first, &mut lateness)?;
+        Ok((from, lateness))
+    }
+
+    /// Takes what comes until the connection ends, or this process does.
+    async fn read_frames(
+        self: Arc<Self>,
+        from: u64,
+        mut reader: FrameReader,
+    ) -> Result<(), Status> {
+        let mut lateness = Lateness::default();
+        loop {
+            let frame = tokio::select! {
+                frame = reader.next() => decoded(frame)?,
+                () = self.stopping.cancelled() => None,
+            };
+            match frame {
+                Some(frame) => self.take(from, frame, &mut lateness)?,
+                None => return Ok(()),
+            }
+        }
+    }
+
     /// Takes what comes until the stream ends, or this process does.
     async fn read(
         self: Arc<Self>,
@@ -164,23 +248,28 @@ impl PeerService for PeerAcceptor {
     ) -> Result<Response<Signs>, Status> {
         let mut frames = request.into_inner();
         let first = tokio::select! {
-            first = timeout(HELLO_WITHIN, frames.message()) => first.map_err(|_| {
-                Status::deadline_exceeded(format!("no hello within {HELLO_WITHIN:?}"))
-            })??,
-            () = self.0.stopping.cancelled() => {
-                return Err(Status::unavailable("this process is about to end"));
-            }
+            first = timeout(HELLO_WITHIN, frames.message()) => first.map_err(|_| no_hello())??,
+            () = self.0.stopping.cancelled() => return Err(about_to_end()),
         };
-        let first = first.unwrap_or_default();
-        let hello = first.hello.as_ref();
-        let hello =
-            hello.ok_or_else(|| Status::invalid_argument("the first frame has no hello"))?;
-        let from = self.0.admit(hello)?;
-        let mut lateness = Lateness::default();
-        self.0.take(from, first, &mut lateness)?;
+        let (from, lateness) = self.0.begin(first.unwrap_or_default())?;
         let reading = Arc::clone(&self.0).read(from, frames, lateness);
         Ok(Response::new(Signs::while_reading(reading)))
     }
+}
+
+fn no_hello() -> Status {
+    Status::deadline_exceeded(format!("no hello within {HELLO_WITHIN:?}"))
+}
+
+fn about_to_end() -> Status {
+    Status::unavailable("this process is about to end")
+}
+
+/// A frame of a plain connection; `None` at its end.
+fn decoded(frame: io::Result<Option<Bytes>>) -> Result<Option<RaftFrame>, Status> {
+    let bytes = frame.map_err(|why| Status::unavailable(why.to_string()))?;
+    let frame = bytes.map(RaftFrame::decode).transpose();
+    frame.map_err(|why| Status::invalid_argument(format!("a frame cannot be read: {why}")))
 }
 
 /// The answer to a stream: signs of life for as long as somebody reads it. The reading ends with it.

@@ -7,6 +7,8 @@
 mod acceptor;
 mod backoff;
 mod dialling;
+mod frames;
+mod keeper;
 mod lateness;
 mod masters;
 mod outage;
@@ -23,6 +25,6 @@ pub use dialling::{DIAL_WITHIN, Dialling, PING_EVERY, PONG_WITHIN, innermost};
 pub use masters::{Masters, MastersError, NOT_LEADER};
 pub use outage::{Outage, OutageNews};
 pub use peers::{PeerAddress, PeerIdentity, PeerInbox, PeerLinks};
-pub use server::{ServeError, serve, server};
+pub use server::{FramePeers, ServeError, serve, server};
 pub use wall_clock::{wall_unix_ms, wall_unix_ns};
 pub use wrong_port::{AdminApi, LockApi, PublicService, WRONG_PORT, WrongPort, wrong_port};

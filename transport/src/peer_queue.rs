@@ -14,7 +14,7 @@ use sharklock_proto::internal::v1::{
 };
 use tokio_stream::Stream;
 
-/// A frame ends with the message that reaches this: far below what a receiver takes (16 MiB), since
+/// A frame ends with the message that reaches this: far below what a receiver takes (32 MiB), since
 /// a single append may have 1 MiB and a little more.
 const FRAME_BYTES: usize = 1 << 20;
 
@@ -91,18 +91,13 @@ impl PeerQueue {
         Ok(())
     }
 
-    /// A stream of what will wait here, which begins with `hello`. It takes the place of an earlier
-    /// one, which ends.
-    pub(crate) fn stream(self: &Arc<Self>, hello: RaftHello) -> Outgoing {
+    /// A stream of what will wait here, which begins with `hello` unless that was said before. It
+    /// takes the place of an earlier one, which ends.
+    pub(crate) fn stream(self: &Arc<Self>, hello: Option<RaftHello>) -> Outgoing {
         let mut waiting = self.waiting();
         let number = waiting.streams_count + 1;
         let waker = waiting.waker.take();
-        *waiting = Waiting {
-            hello: Some(hello),
-            stream: number,
-            streams_count: number,
-            ..Waiting::default()
-        };
+        *waiting = Waiting { hello, stream: number, streams_count: number, ..Waiting::default() };
         drop(waiting);
         waker.into_iter().for_each(Waker::wake);
         Outgoing { queue: Arc::clone(self), number }
@@ -147,8 +142,8 @@ impl Waiting {
     }
 }
 
-/// The stream that tonic sends. The connection itself polls it, so that a message waits for no
-/// other task.
+/// The stream that a connection sends. It polls this itself, so that a message waits for no other
+/// task.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
     queue: Arc<PeerQueue>,
@@ -194,7 +189,7 @@ mod tests {
     async fn whatever_waits_goes_out_in_one_frame_after_the_hello() {
         let queue = Arc::new(PeerQueue::new(RaftClass::Heartbeat));
         assert_eq!(queue.put(beat(1)), Err(NotTaken), "no stream stands");
-        let mut stream = queue.stream(RaftHello { from_store: 3, ..RaftHello::default() });
+        let mut stream = queue.stream(Some(RaftHello { from_store: 3, ..RaftHello::default() }));
         queue.put(beat(1)).expect("it stands");
         queue.put(beat(2)).expect("it stands");
         let frame = stream.next().await.expect("it stands");
@@ -211,9 +206,9 @@ mod tests {
     #[tokio::test]
     async fn what_an_earlier_stream_did_not_take_is_lost_with_it() {
         let queue = Arc::new(PeerQueue::new(RaftClass::Heartbeat));
-        let mut first = queue.stream(RaftHello::default());
+        let mut first = queue.stream(Some(RaftHello::default()));
         queue.put(beat(1)).expect("it stands");
-        let mut second = queue.stream(RaftHello::default());
+        let mut second = queue.stream(Some(RaftHello::default()));
         assert_eq!(first.next().await, None);
         assert!(second.next().await.expect("it stands").heartbeats.is_empty());
     }
@@ -221,10 +216,11 @@ mod tests {
     #[tokio::test]
     async fn frames_and_the_queue_are_bounded() {
         let queue = Arc::new(PeerQueue::new(RaftClass::Snapshot));
-        let mut stream = queue.stream(RaftHello::default());
+        let mut stream = queue.stream(None);
         let taken = (0..100).take_while(|_| queue.put(chunk(600_000)).is_ok()).count();
         assert_eq!(taken, (16 << 20) / 600_020, "16 MiB");
-        assert_eq!(stream.next().await.expect("it stands").snapshots.len(), 2, "1 MiB");
+        let frame = stream.next().await.expect("it stands");
+        assert_eq!((frame.hello, frame.snapshots.len()), (None, 2), "1 MiB, and no hello");
         assert_eq!(queue.put(chunk(600_000)), Ok(()), "there is room again");
     }
 }

@@ -7,27 +7,18 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
 };
 
 use sharklock_proto::{
     ClusterId, Identity,
-    internal::v1::{
-        Heartbeats, MessageType, RaftClass, RaftHello, RaftSign, RangeMessage, SnapshotMessage,
-        peer_service_client::PeerServiceClient,
-    },
+    internal::v1::{Heartbeats, MessageType, RaftClass, RaftHello, RangeMessage, SnapshotMessage},
 };
-use tokio::{
-    task::AbortHandle,
-    time::{Instant, sleep, timeout},
-};
+use tokio::{runtime::Handle, task::AbortHandle};
 
 use crate::{
-    acceptor::SIGN_EVERY,
-    backoff::Backoff,
     dialling::Dialling,
+    keeper::Keeper,
     lateness::monotonic,
-    outage::{Outage, OutageNews},
     peer_queue::{Item, PeerQueue},
 };
 
@@ -76,6 +67,8 @@ pub struct PeerLinks {
     me: PeerIdentity,
     dialling: Dialling,
     inbox: Arc<dyn PeerInbox>,
+    /// Carries appends, as frames. None: they go over gRPC as all others do.
+    appends_on: Option<Handle>,
     peers: Mutex<BTreeMap<u64, Peer>>,
 }
 
@@ -86,17 +79,24 @@ struct Peer {
 }
 
 /// One class towards one peer.
-struct Link {
-    class: RaftClass,
-    queue: Arc<PeerQueue>,
+pub(crate) struct Link {
+    pub(crate) class: RaftClass,
+    pub(crate) queue: Arc<PeerQueue>,
     /// A loss has been told since something was last taken: one word is enough for Raft.
-    told: AtomicBool,
+    pub(crate) told: AtomicBool,
 }
 
 impl PeerLinks {
     /// Without peers, until they are set. To be called inside a tokio runtime.
     pub fn start(me: PeerIdentity, dialling: Dialling, inbox: Arc<dyn PeerInbox>) -> Self {
-        Self { me, dialling, inbox, peers: Mutex::default() }
+        Self { me, dialling, inbox, appends_on: None, peers: Mutex::default() }
+    }
+
+    /// Appends go as frames to peers that understand them, and are sent on this runtime: best that
+    /// of the thread which makes them. To be said before there are peers.
+    #[must_use]
+    pub fn with_appends_on(self, runtime: Handle) -> Self {
+        Self { appends_on: Some(runtime), ..self }
     }
 
     /// From now on these are the peers. Streams to those that are as before stay. To be called
@@ -170,12 +170,14 @@ impl PeerLinks {
                 worker: self.me.worker,
                 from_ident: self.me.ident.to_wire(),
             };
+            let appends_on = self.appends_on.as_ref().filter(|_| link.class == RaftClass::Append);
             let keeper = Keeper {
                 role: self.me.role,
                 store,
                 address: at.address.clone(),
                 link: Arc::clone(link),
                 hello,
+                frames_on: appends_on.cloned(),
                 dialling: self.dialling,
                 inbox: Arc::clone(&self.inbox),
             };
@@ -220,94 +222,3 @@ fn class_of(message: &RangeMessage) -> usize {
         _ => APPENDS,
     }
 }
-
-/// A class as the log names it.
-fn class_name(class: RaftClass) -> &'static str {
-    match class {
-        RaftClass::Append => "append",
-        RaftClass::Heartbeat => "heartbeat",
-        RaftClass::Snapshot => "snapshot",
-        RaftClass::Unspecified => "unspecified",
-    }
-}
-
-/// Keeps one stream up.
-struct Keeper {
-    role: &'static str,
-    store: u64,
-    address: String,
-    link: Arc<Link>,
-    hello: RaftHello,
-    dialling: Dialling,
-    inbox: Arc<dyn PeerInbox>,
-}
-
-impl Keeper {
-    async fn run(self) {
-        let (mut backoff, mut outage) = (Backoff::default(), Outage::default());
-        loop {
-            let why = match self.dialling.connect(&self.address).await {
-                Ok(channel) => {
-                    let why = self.speak(channel, &mut backoff, &mut outage).await;
-                    self.link.queue.down();
-                    self.link.told.store(true, Ordering::Relaxed);
-                    self.inbox.unreachable(self.store);
-                    why
-                }
-                Err(why) => why,
-            };
-            self.tell(outage.failed(Instant::now()), &why);
-            sleep(backoff.pause()).await;
-        }
-    }
-
-    fn tell(&self, news: Option<OutageNews>, why: &str) {
-        let Self { role, store, address, link, .. } = self;
-        let class = class_name(link.class);
-        match news {
-            Some(OutageNews::Begins) => {
-                tracing::info!(role, %store, address, class, why, "a peer is not connected");
-            }
-            Some(OutageNews::Lasts) => {
-                tracing::warn!(role, %store, address, class, why, "a peer stays out of reach");
-            }
-            None => {}
-        }
-    }
-
-    /// Until the stream has ended or shows no sign of life, and why.
-    async fn speak(
-        &self,
-        channel: tonic::transport::Channel,
-        backoff: &mut Backoff,
-        outage: &mut Outage,
-    ) -> String {
-        let mut client = PeerServiceClient::new(channel);
-        let outgoing = self.link.queue.stream(self.hello.clone());
-        // The answer begins when the peer has taken the hello.
-        let mut signs = match timeout(ANSWER_WITHIN, client.raft(outgoing)).await {
-            Ok(Ok(answer)) => answer.into_inner(),
-            Ok(Err(status)) => return status.message().to_owned(),
-            Err(_elapsed) => return format!("no answer to the hello within {ANSWER_WITHIN:?}"),
-        };
-        let Self { role, store, address, link, .. } = self;
-        let class = class_name(link.class);
-        tracing::info!(role, %store, address, class, "a peer is connected");
-        backoff.reset();
-        outage.over();
-        loop {
-            match timeout(SIGN_WITHIN, signs.message()).await {
-                Ok(Ok(Some(RaftSign {}))) => {}
-                Ok(Ok(None)) => return "the peer has ended the stream".to_owned(),
-                Ok(Err(status)) => return status.message().to_owned(),
-                Err(_elapsed) => return format!("no sign of life within {SIGN_WITHIN:?}"),
-            }
-        }
-    }
-}
-
-/// How long a peer may take to answer a hello: it may be about to start.
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-/// A stream whose peer shows no sign of life for so long is given up. HTTP/2's own pings are not
-/// enough: a connection can answer them while nobody reads the stream.
-const SIGN_WITHIN: Duration = Duration::from_secs(3 * SIGN_EVERY.as_secs());

@@ -66,7 +66,7 @@ impl Peer {
             Inner { role: Mutex::new(role), asked: AtomicUsize::new(0), watches: Mutex::default() };
         let peer = Self(Arc::new(inner));
         let router = server().add_service(MasterServiceServer::new(peer.clone()));
-        tokio::spawn(serve(router, listener, CancellationToken::new()));
+        tokio::spawn(serve(router, listener, None, CancellationToken::new()));
         (peer, address)
     }
 

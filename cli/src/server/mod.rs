@@ -136,7 +136,8 @@ pub fn serve(
     let (node, settings) = (&*config.name, &*config.chosen);
     let roles = config.roles.names().join(",");
     tracing::info!(target: logs::AUDIT, node, roles, settings, "configuration");
-    let runtime = runtime::start(runtime::workers_per_core())?;
+    let raft_workers = if config.roles.data { config.tunables.raft_workers.get() } else { 0 };
+    let runtime = runtime::start(runtime::threads_beside(raft_workers))?;
     let lived = {
         let _inside = runtime.enter();
         let ports = Ports::take(config, choose)?;

@@ -171,6 +171,7 @@ mod tests {
     use std::process::{Command, Stdio};
 
     use sharklock_multiraft::{DiskError, Family, Pair, SimDisk};
+    use tokio::runtime::Builder;
 
     use super::*;
     use crate::ports::Input;
@@ -192,9 +193,14 @@ mod tests {
         Handed { worker, batch: Batch { seq: BatchSeq(seq), ops: vec![put(key)] } }
     }
 
+    fn taken(mailbox: &Mailbox) -> Vec<Input> {
+        let runtime = Builder::new_current_thread().enable_time().build().expect("a runtime");
+        runtime.block_on(mailbox.take(PATIENCE)).inputs
+    }
+
     /// The batches that a worker is told of, once it is told something.
     fn persisted(mailbox: &Mailbox) -> Vec<u64> {
-        let inputs = mailbox.take(PATIENCE).inputs.into_iter();
+        let inputs = taken(mailbox).into_iter();
         let seq = |input| match input {
             Input::Persisted(seq) => seq.0,
             other => panic!("the disk says {other:?}"),
@@ -267,7 +273,7 @@ mod tests {
                 let op = WriteOp::Put(Family::Raft, vec![1], vec![2]);
                 let batch = Batch { seq: BatchSeq(number), ops: vec![op] };
                 batches.send(Handed { worker: 0, batch }).expect("the thread waits for it");
-                for input in mailboxes[0].take(PATIENCE).inputs {
+                for input in taken(&mailboxes[0]) {
                     let Input::Persisted(seq) = input else { panic!("the disk says {input:?}") };
                     reported(seq.0);
                 }

@@ -2,12 +2,17 @@
 //! (D16).
 
 use std::{
-    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use sharklock_multiraft::BatchSeq;
 use sharklock_proto::{Lane, internal::v1::StoreCall};
+use tokio::{
+    sync::Notify,
+    task::yield_now,
+    time::{self, timeout_at},
+};
 
 use crate::{front::LinkId, ports::Input};
 
@@ -20,11 +25,11 @@ pub const CALLS_MAX: usize = 65_536;
 const RAFT_MAX: usize = 65_536;
 
 /// A mutex with two short critical sections, push and take-all, hidden behind these methods; the
-/// worker sleeps on the condition variable.
+/// worker's thread sleeps until it is notified, or has other tasks to do.
 #[derive(Debug, Default)]
 pub struct Mailbox {
     state: Mutex<State>,
-    arrived: Condvar,
+    arrived: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -54,6 +59,25 @@ pub struct Mail {
     pub inputs: Vec<Input>,
     /// Nothing will come any more.
     pub closed: bool,
+}
+
+impl Mail {
+    /// Everything that stands there.
+    fn of(mut state: MutexGuard<'_, State>) -> Self {
+        let mut inputs = std::mem::take(&mut state.internal);
+        inputs.append(&mut state.raft);
+        let urgent = std::mem::take(&mut state.urgent);
+        let ordinary = std::mem::take(&mut state.ordinary);
+        state.calls_count = 0;
+        let closed = state.closed;
+        drop(state);
+        inputs.extend(urgent.into_iter().chain(ordinary).map(|letter| Input::Calls {
+            link: letter.link,
+            queued: letter.arrived.elapsed(),
+            calls: letter.calls,
+        }));
+        Mail { inputs, closed }
+    }
 }
 
 impl Mailbox {
@@ -139,37 +163,37 @@ impl Mailbox {
     }
 
     /// Takes everything that stands here, waiting at most `patience` for something to come or for
-    /// the close.
-    pub fn take(&self, patience: Duration) -> Mail {
-        self.take_once(patience, |state| state.has_mail() || state.closed)
+    /// the close. Other tasks of the thread have their turn in any case.
+    pub async fn take(&self, patience: Duration) -> Mail {
+        self.take_once(patience, |state| state.has_mail() || state.closed).await
     }
 
     /// As `take`, for a caller that knows of the close: what the disk says still comes.
-    pub fn take_after_close(&self, patience: Duration) -> Mail {
-        self.take_once(patience, State::has_mail)
+    pub async fn take_after_close(&self, patience: Duration) -> Mail {
+        self.take_once(patience, State::has_mail).await
     }
 
-    fn take_once(&self, patience: Duration, enough: impl Fn(&State) -> bool) -> Mail {
-        let mut state = self.state();
-        if !enough(&state) && !patience.is_zero() {
-            state.worker_sleeps = true;
-            let waited = self.arrived.wait_timeout_while(state, patience, |state| !enough(state));
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
-            state.worker_sleeps = false;
+    async fn take_once(&self, patience: Duration, enough: impl Fn(&State) -> bool) -> Mail {
+        if patience.is_zero() || enough(&self.state()) {
+            // There may be work without an end, and connections on this thread must not starve.
+            yield_now().await;
         }
-        let mut inputs = std::mem::take(&mut state.internal);
-        inputs.append(&mut state.raft);
-        let urgent = std::mem::take(&mut state.urgent);
-        let ordinary = std::mem::take(&mut state.ordinary);
-        state.calls_count = 0;
-        let closed = state.closed;
-        drop(state);
-        inputs.extend(urgent.into_iter().chain(ordinary).map(|letter| Input::Calls {
-            link: letter.link,
-            queued: letter.arrived.elapsed(),
-            calls: letter.calls,
-        }));
-        Mail { inputs, closed }
+        let deadline = time::Instant::now() + patience;
+        loop {
+            let is_over = time::Instant::now() >= deadline;
+            if let Some(mail) = self.take_now(|state| is_over || enough(state)) {
+                return mail;
+            }
+            // Whether something has come or not is looked at above.
+            let _ = timeout_at(deadline, self.arrived.notified()).await;
+        }
+    }
+
+    /// None: it is not enough, and the worker falls asleep.
+    fn take_now(&self, enough: impl Fn(&State) -> bool) -> Option<Mail> {
+        let mut state = self.state();
+        state.worker_sleeps = !enough(&state);
+        (!state.worker_sleeps).then(|| Mail::of(state))
     }
 
     /// Wakes the worker only if it sleeps: a futex call per letter would cost more than the letter.
@@ -202,8 +226,8 @@ mod tests {
         vec![StoreCall::default(); count]
     }
 
-    #[test]
-    fn acquires_stop_at_half_and_leave_room_for_keepalives() {
+    #[tokio::test]
+    async fn acquires_stop_at_half_and_leave_room_for_keepalives() {
         let mailbox = Mailbox::default();
         let link = LinkId(1);
         assert!(mailbox.post(Lane::Ordinary, link, calls(CALLS_MAX / 2)).is_ok());
@@ -211,27 +235,66 @@ mod tests {
         assert_eq!(refused.len(), 1, "they come back to be answered");
         assert!(mailbox.post(Lane::Urgent, link, calls(CALLS_MAX / 2)).is_ok());
         assert!(mailbox.post(Lane::Urgent, link, calls(1)).is_err());
-        assert_eq!(mailbox.take(Duration::ZERO).inputs.len(), 2);
+        assert_eq!(mailbox.take(Duration::ZERO).await.inputs.len(), 2);
         assert!(mailbox.post(Lane::Ordinary, link, calls(1)).is_ok());
     }
 
-    #[test]
-    fn what_the_disk_says_comes_first_and_acquires_last() {
+    #[tokio::test]
+    async fn what_the_disk_says_comes_first_and_acquires_last() {
         let mailbox = Mailbox::default();
         mailbox.post(Lane::Ordinary, LinkId(1), calls(1)).expect("empty");
         mailbox.post(Lane::Urgent, LinkId(2), calls(1)).expect("empty");
         mailbox.persisted(BatchSeq(9));
-        let inputs = mailbox.take(Duration::ZERO).inputs;
+        let inputs = mailbox.take(Duration::ZERO).await.inputs;
         assert!(matches!(inputs[0], Input::Persisted(BatchSeq(9))));
         assert!(matches!(inputs[1], Input::Calls { link: LinkId(2), .. }));
         assert!(matches!(inputs[2], Input::Calls { link: LinkId(1), .. }));
     }
 
-    #[test]
-    fn a_closed_mailbox_refuses_and_says_so() {
+    #[tokio::test]
+    async fn a_closed_mailbox_refuses_and_says_so() {
         let mailbox = Mailbox::default();
         mailbox.close();
         assert!(mailbox.post(Lane::Urgent, LinkId(1), calls(1)).is_err());
-        assert!(mailbox.take(Duration::from_secs(60)).closed);
+        assert!(mailbox.take(Duration::from_secs(60)).await.closed);
+    }
+
+    #[tokio::test]
+    async fn whoever_is_polled_beside_the_worker_has_his_turn_however_busy_it_is() {
+        let (busy, hurried) = (Mailbox::default(), Mailbox::default());
+        busy.persisted(BatchSeq(1));
+        for (mailbox, patience) in [(busy, Duration::from_secs(60)), (hurried, Duration::ZERO)] {
+            let beside = tokio::spawn(async {});
+            mailbox.take(patience).await;
+            assert!(beside.is_finished());
+        }
+    }
+
+    /// A letter that came while the worker fell asleep would be found with the next one only.
+    #[test]
+    fn no_letter_is_overlooked_by_a_worker_that_falls_asleep() {
+        const POSTED: u64 = 20_000;
+        let mailbox = Mailbox::default();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        let runtime = runtime.expect("a runtime");
+        let (taken, wanted) = std::sync::mpsc::channel();
+        let posting = &mailbox;
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                for seq in 0..POSTED {
+                    posting.persisted(BatchSeq(seq));
+                    // The next comes only after this one was taken.
+                    let got = wanted.recv_timeout(Duration::from_secs(30));
+                    assert_eq!(got, Ok(seq));
+                }
+            });
+            runtime.block_on(async {
+                for seq in 0..POSTED {
+                    let inputs = mailbox.take(Duration::from_secs(60)).await.inputs;
+                    assert!(matches!(inputs[..], [Input::Persisted(BatchSeq(of))] if of == seq));
+                    taken.send(seq).expect("it waits for it");
+                }
+            });
+        });
     }
 }

@@ -15,6 +15,7 @@ mod links;
 mod lock_metrics;
 mod mailbox;
 mod metrics;
+mod own_runtime;
 mod porter;
 mod registration;
 mod server;

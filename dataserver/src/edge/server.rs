@@ -23,11 +23,12 @@ use sharklock_proto::{
     trace::Spans,
 };
 use sharklock_transport::{
-    AdminApi, Dialling, LockApi, Masters, PeerAcceptor, PeerIdentity, PeerInbox, PeerLinks,
-    WrongPort, serve, server, wrong_port,
+    AdminApi, Dialling, FramePeers, LockApi, Masters, PeerAcceptor, PeerIdentity, PeerInbox,
+    PeerLinks, WrongPort, serve, server, wrong_port,
 };
 use tokio::{
     net::TcpListener,
+    runtime::Handle,
     sync::{mpsc as tokio_mpsc, watch},
     task::AbortHandle,
 };
@@ -47,6 +48,7 @@ use crate::{
         known_masters::{KnownMasters, known_masters},
         links::{Links, LocalLink},
         metrics::Metrics,
+        own_runtime::OwnRuntime,
         porter::Porter,
         registration::{self, Applicant, Registered},
         split_ids::IdsClerk,
@@ -266,7 +268,15 @@ impl DataServer {
         let porter = Arc::new(Porter::new(table_of(&shares, config.raft_workers)));
         let links = Arc::new(Links::default());
         let stopping = CancellationToken::new();
-        let (peers, acceptor) = peers(&config, &ident, &porter, stopping.clone(), stores);
+        let runtimes = shares.iter().map(|_| OwnRuntime::start()).collect::<Result<Vec<_>, _>>();
+        let runtimes = runtimes.map_err(StartError::Thread)?;
+        let appends_on = appends_on(&runtimes);
+        let (peers, acceptor) = peers(&config, &ident, &porter, stopping.clone());
+        let peers = Arc::new(peers.with_appends_on(appends_on.clone()));
+        let known = registration::peers(stores);
+        acceptor.set_peers(&known);
+        peers.set_peers(known);
+        let frames = FramePeers { acceptor: acceptor.clone(), runtime: appends_on };
         let bulletin = Arc::new(Bulletin::new(shares.len()));
         let board = Arc::new(Board::new(shares.len(), metrics.clone()));
         disk_space::look(&config.data_dir, &board);
@@ -310,7 +320,7 @@ impl DataServer {
                 disk_thread::run(&writer, &batch_receiver, disk_porter.mailboxes());
             })?,
         ];
-        for (number, share) in shares.into_iter().enumerate() {
+        for (number, (share, runtime)) in shares.into_iter().zip(runtimes).enumerate() {
             let mut clock = ServerClock::start();
             let worker = Worker::new(clock.now(), share, config.tuning.pace)
                 .with_number(number)
@@ -328,7 +338,8 @@ impl DataServer {
                 was_ready: false,
                 ailing: Vec::new(),
             };
-            threads.push(spawn(&format!("store-raft-{number}"), move || worker_thread.run())?);
+            threads
+                .push(spawn(&format!("store-raft-{number}"), move || worker_thread.run(&runtime))?);
         }
         let exchanges = Exchanges::new(Arc::clone(&porter), Arc::clone(&links), stopping.clone());
         let heart = Heart {
@@ -342,7 +353,7 @@ impl DataServer {
             links: peers,
             acceptor: acceptor.clone(),
         };
-        let port = port(config.listener, acceptor, exchanges, stopping.clone(), wrong);
+        let port = port(config.listener, frames, exchanges, stopping.clone(), wrong);
         let (alive, tasks_end) = mpsc::channel::<()>();
         let tasks = vec![
             spawn_counted(port, alive.clone()),
@@ -404,17 +415,17 @@ fn spawn_counted(
 /// process must not go on as if it were one.
 async fn port(
     listener: TcpListener,
-    acceptor: PeerAcceptor,
+    frames: FramePeers,
     exchanges: Exchanges,
     stopping: CancellationToken,
     wrong: String,
 ) {
     let router = server()
-        .add_service(acceptor.into_service())
+        .add_service(frames.acceptor.clone().into_service())
         .add_service(exchanges.into_service())
         .add_service(WrongPort::<LockApi>::new(wrong.clone()))
         .add_service(WrongPort::<AdminApi>::new(wrong));
-    if let Err(error) = serve(router, listener, stopping).await {
+    if let Err(error) = serve(router, listener, Some(frames), stopping).await {
         panic!("the data port has failed: {error}");
     }
 }
@@ -425,8 +436,7 @@ fn peers(
     ident: &StoreIdent,
     porter: &Arc<Porter>,
     stopping: CancellationToken,
-    stores: &[StoreAddress],
-) -> (Arc<PeerLinks>, PeerAcceptor) {
+) -> (PeerLinks, PeerAcceptor) {
     let me = PeerIdentity {
         cluster_id: ident.cluster_id,
         store: ident.store.0,
@@ -437,10 +447,7 @@ fn peers(
     let inbox: Arc<dyn PeerInbox> = Arc::new(Inbox(Arc::clone(porter)));
     let acceptor = PeerAcceptor::new(me.clone(), Arc::clone(&inbox), stopping);
     let links = PeerLinks::start(me, config.dialling, inbox);
-    let known = registration::peers(stores);
-    acceptor.set_peers(&known);
-    links.set_peers(known);
-    (Arc::new(links), acceptor)
+    (links, acceptor)
 }
 
 /// A directory, and whose it is.
@@ -485,6 +492,15 @@ impl Opened {
             node: config.node.clone(),
         };
         Ok((self.disk, applicant))
+    }
+}
+
+/// Where appends are sent and read: on the thread of the only worker, which needs no other for them
+/// then. Several workers would wait for the one that has them, so the process's runtime does it.
+fn appends_on(workers: &[OwnRuntime]) -> Handle {
+    match workers {
+        [only] => only.handle(),
+        _ => Handle::current(),
     }
 }
 

@@ -8,6 +8,7 @@ use std::{
 use sharklock_multiraft::{Batch, Disk, HandOver, NextStep};
 use sharklock_proto::{internal::v1::StoreReply, trace::Spans, v1};
 use sharklock_transport::{PeerLinks, wall_unix_ms, wall_unix_ns};
+use tokio::task::yield_now;
 
 use crate::{
     edge::{
@@ -19,6 +20,7 @@ use crate::{
         links::{Links, Sent},
         mailbox::Mailbox,
         metrics::{Metrics, Shown},
+        own_runtime::OwnRuntime,
         porter::Porter,
         split_ids::IdsDesk,
     },
@@ -116,18 +118,27 @@ impl<D> Clone for Shared<D> {
 }
 
 impl<D: Disk> WorkerThread<D> {
-    /// Runs until the mailbox is closed, then flushes once and ends.
-    pub fn run(mut self) {
+    /// Runs until the mailbox is closed, then flushes once and ends. What the runtime of its thread
+    /// has besides is polled between two turns, and before this thread writes.
+    pub fn run(self, runtime: &OwnRuntime) {
+        runtime.block_on(async {
+            Box::pin(self.work()).await;
+            // What the last turn said to other stores still leaves.
+            yield_now().await;
+        });
+    }
+
+    async fn work(mut self) {
         let mut last_shown = None;
         let mut told = 0;
         loop {
             let now = self.clock.now();
             let patience = self.worker.next_wakeup().saturating_sub(now);
-            let mail = self.mailbox.take(patience);
+            let mail = self.mailbox.take(patience).await;
             let now = self.clock.now();
-            self.turn(now, mail.inputs);
+            self.turn(now, mail.inputs).await;
             if mail.closed {
-                return self.finish();
+                return self.finish().await;
             }
             // A store that began to lead, or whose range has changed, has news for the masters, and they
             // have routes for the gateways.
@@ -143,7 +154,7 @@ impl<D: Disk> WorkerThread<D> {
     }
 
     #[expect(clippy::disallowed_methods, reason = "an edge: it measures turns")]
-    fn turn(&mut self, now: Duration, inputs: Vec<Input>) {
+    async fn turn(&mut self, now: Duration, inputs: Vec<Input>) {
         let begin = Instant::now();
         let board = &self.shared.board;
         self.worker.set_used_elsewhere(board.used_elsewhere(self.number));
@@ -158,8 +169,11 @@ impl<D: Disk> WorkerThread<D> {
         let drained = !self.mailbox.is_closed();
         let mut outputs = self.worker.end_turn(now, wall_unix_ms(), drained);
         while let Some(batch) = self.dispatch(outputs) {
-            if !self.shared.writer.try_write(&batch.ops) {
-                // Another worker's batch is being written: this one goes with those that wait.
+            // The followers' copies of it leave now, so that all disks write at the same time.
+            yield_now().await;
+            if !self.mailbox.is_empty() || !self.shared.writer.try_write(&batch.ops) {
+                // Mail has come, or another worker's batch is being written: this one goes with
+                // those that wait.
                 self.hand_over_batch(batch);
                 break;
             }
@@ -293,22 +307,22 @@ impl<D: Disk> WorkerThread<D> {
 
     /// Finishes what is on its way, then writes the image once more, so that a restart has little
     /// to replay. A disk that does not answer for so long is left to the next start.
-    fn finish(mut self) {
-        self.hand_over();
+    async fn finish(mut self) {
+        self.hand_over().await;
         let deadline = self.clock.now() + FINISH_PATIENCE;
         let mut flushed = false;
         while self.clock.now() < deadline {
             if self.worker.store().batch_in_flight() {
-                let mail = self.mailbox.take_after_close(FINISH_PATIENCE);
+                let mail = self.mailbox.take_after_close(FINISH_PATIENCE).await;
                 let now = self.clock.now();
-                self.turn(now, mail.inputs);
+                self.turn(now, mail.inputs).await;
             } else if flushed {
                 return;
             } else {
                 flushed = true;
                 self.worker.flush();
                 let now = self.clock.now();
-                self.turn(now, Vec::new());
+                self.turn(now, Vec::new()).await;
             }
         }
     }
@@ -317,7 +331,7 @@ impl<D: Disk> WorkerThread<D> {
 impl<D: Disk> WorkerThread<D> {
     /// Lets others lead what they can, so that their clients need not wait for an election. Calls
     /// are refused meanwhile, Raft goes on.
-    fn hand_over(&mut self) {
+    async fn hand_over(&mut self) {
         let mut hand_over = HandOver::begin(self.clock.now(), self.shared.hand_over_within);
         loop {
             let now = self.clock.now();
@@ -327,12 +341,12 @@ impl<D: Disk> WorkerThread<D> {
                     tracing::info!("no other store has taken over; they elect without being asked");
                     return;
                 }
-                NextStep::Ask => self.turn(now, vec![Input::HandOver]),
+                NextStep::Ask => self.turn(now, vec![Input::HandOver]).await,
                 NextStep::Wait { until } => {
                     let patience = self.worker.next_wakeup().min(until).saturating_sub(now);
-                    let mail = self.mailbox.take_after_close(patience);
+                    let mail = self.mailbox.take_after_close(patience).await;
                     let now = self.clock.now();
-                    self.turn(now, mail.inputs);
+                    self.turn(now, mail.inputs).await;
                 }
             }
         }

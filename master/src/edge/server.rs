@@ -356,7 +356,7 @@ async fn port(listener: TcpListener, service: Service, stopping: CancellationTok
         .add_service(peers)
         .add_service(WrongPort::<LockApi>::new(wrong.clone()))
         .add_service(WrongPort::<AdminApi>::new(wrong));
-    if let Err(error) = serve(router, listener, stopping).await {
+    if let Err(error) = serve(router, listener, None, stopping).await {
         panic!("the master port has failed: {error}");
     }
 }

@@ -1,6 +1,10 @@
-//! Streams between stores over loopback: what arrives, what is refused, what is told when it does not.
+//! Streams between stores over loopback: what arrives, what is refused, what is told when it does
+//! not.
+
+mod frames;
 
 use std::{
+    cell::Cell,
     collections::BTreeMap,
     pin::Pin,
     sync::{
@@ -23,9 +27,10 @@ use sharklock_proto::{
     },
 };
 use sharklock_transport::{
-    Dialling, PeerAcceptor, PeerAddress, PeerIdentity, PeerInbox, PeerLinks, Signs, serve, server,
+    Dialling, FramePeers, PeerAcceptor, PeerAddress, PeerIdentity, PeerInbox, PeerLinks, Signs,
+    serve, server,
 };
-use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
+use tokio::{net::TcpListener, runtime::Handle, sync::mpsc, task::JoinHandle};
 use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status, Streaming};
@@ -93,11 +98,19 @@ struct Hearing {
 
 impl Hearing {
     async fn start(address: &str) -> Self {
+        Self::start_as(address, true).await
+    }
+
+    /// One that speaks frames, or one from before there were any.
+    async fn start_as(address: &str, speaks_frames: bool) -> Self {
         let (inbox, heard) = Inbox::new();
         let stop = CancellationToken::new();
         let acceptor = PeerAcceptor::new(identity(HEARER), inbox, stop.clone());
         acceptor.set_peers(&at(SPEAKER, "127.0.0.1:1"));
-        let (address, serving) = served(address, acceptor.into_service(), stop.clone()).await;
+        let frames = FramePeers { acceptor: acceptor.clone(), runtime: Handle::current() };
+        let frames = speaks_frames.then_some(frames);
+        let service = acceptor.into_service();
+        let (address, serving) = served(address, service, frames, stop.clone()).await;
         Self { address, heard, stop, serving }
     }
 
@@ -111,12 +124,14 @@ impl Hearing {
 async fn served<S: PeerService>(
     address: &str,
     service: PeerServiceServer<S>,
+    frames: Option<FramePeers>,
     stop: CancellationToken,
 ) -> (String, JoinHandle<()>) {
     let listener = TcpListener::bind(address).await.expect("the port is free");
     let address = listener.local_addr().expect("it is bound").to_string();
     let router = server().add_service(service);
-    let serving = tokio::spawn(async move { serve(router, listener, stop).await.expect("serves") });
+    let serving = async move { serve(router, listener, frames, stop).await.expect("serves") };
+    let serving = tokio::spawn(serving);
     (address, serving)
 }
 
@@ -124,6 +139,7 @@ async fn served<S: PeerService>(
 fn speaker(address: &str) -> (PeerLinks, mpsc::UnboundedReceiver<Heard>) {
     let (inbox, told) = Inbox::new();
     let links = PeerLinks::start(identity(SPEAKER), Dialling::default(), inbox);
+    let links = links.with_appends_on(Handle::current());
     links.set_peers(at(HEARER, address));
     (links, told)
 }
@@ -178,7 +194,15 @@ async fn until_all_stand(links: &PeerLinks, heard: &mut mpsc::UnboundedReceiver<
 
 #[tokio::test]
 async fn every_class_arrives_whole_and_in_order() {
-    let mut hearing = Hearing::start("127.0.0.1:0").await;
+    arrive_whole_and_in_order(Hearing::start("127.0.0.1:0").await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_from_before_there_were_frames_gets_all_of_it_over_grpc() {
+    arrive_whole_and_in_order(Hearing::start_as("127.0.0.1:0", false).await).await;
+}
+
+async fn arrive_whole_and_in_order(mut hearing: Hearing) {
     let (links, _told) = speaker(&hearing.address);
     until_all_stand(&links, &mut hearing.heard).await;
 
@@ -276,9 +300,20 @@ impl PeerService for SilentOnce {
 async fn a_stuck_snapshot_delays_neither_heartbeats_nor_appends() {
     let (inbox, mut heard) = Inbox::new();
     let service = PeerServiceServer::new(StuckOnSnapshots(inbox));
-    let (address, serving) = served("127.0.0.1:0", service, CancellationToken::new()).await;
+    let (address, serving) = served("127.0.0.1:0", service, None, CancellationToken::new()).await;
     let (links, mut told) = speaker(&address);
-    until(&links, &mut heard, |heard| matches!(heard, Heard::Snapshots(_))).await;
+    // Each class has come once; of the snapshots nothing comes a second time.
+    let stand = Cell::new([false; 3]);
+    until(&links, &mut heard, |heard| {
+        let [messages, beats, snapshots] = stand.get();
+        stand.set([
+            messages || matches!(heard, Heard::Messages(_)),
+            beats || matches!(heard, Heard::Heartbeats(_)),
+            snapshots || matches!(heard, Heard::Snapshots(_)),
+        ]);
+        stand.get() == [true; 3]
+    })
+    .await;
 
     // Window and queue together take some 20 MiB; what is more is told as lost.
     while told.try_recv().is_ok() {}
@@ -309,7 +344,7 @@ async fn a_stream_that_stands_and_is_read_by_nobody_is_given_up_for_another() {
     acceptor.set_peers(&at(SPEAKER, "127.0.0.1:1"));
     let first = Arc::new(AtomicBool::new(false));
     let service = PeerServiceServer::new(SilentOnce(acceptor, Arc::clone(&first)));
-    let (address, serving) = served("127.0.0.1:0", service, CancellationToken::new()).await;
+    let (address, serving) = served("127.0.0.1:0", service, None, CancellationToken::new()).await;
     let (links, _told) = speaker(&address);
     until_all_stand(&links, &mut heard).await;
     assert!(first.load(Ordering::SeqCst), "one stream was silent at first");
@@ -383,7 +418,7 @@ async fn a_peer_that_moves_is_spoken_to_where_it_is_now() {
 async fn votes_and_the_word_to_lead_travel_with_the_heartbeats() {
     let (inbox, mut heard) = Inbox::new();
     let service = PeerServiceServer::new(OfClass(RaftClass::Heartbeat, inbox));
-    let (address, serving) = served("127.0.0.1:0", service, CancellationToken::new()).await;
+    let (address, serving) = served("127.0.0.1:0", service, None, CancellationToken::new()).await;
     let (links, _told) = speaker(&address);
     until(&links, &mut heard, |heard| matches!(heard, Heard::Heartbeats(_))).await;
 
@@ -483,11 +518,14 @@ async fn who_may_not_speak_is_told_why() {
         (Some(RaftHello { from_store: 5, ..hello() }), Code::Unavailable, "not known here yet"),
     ];
     for (hello, code, says) in cases {
-        let refused = answer(&hearing.address, of(hello)).await.expect_err(says);
+        let refused = answer(&hearing.address, of(hello.clone())).await.expect_err(says);
         assert_eq!(refused.code(), code, "{refused}");
         assert!(refused.message().contains(says), "`{}` does not say: {says}", refused.message());
+        let refusal = frames::answer(&hearing.address, &of(hello)).await;
+        assert!(refusal.contains(says), "`{refusal}` does not say: {says}");
     }
     answer(&hearing.address, of(Some(hello()))).await.expect("that one may");
+    assert_eq!(frames::answer(&hearing.address, &of(Some(hello()))).await, "", "that one may");
     assert!(hearing.heard.try_recv().is_err(), "nobody has said anything");
 }
 
@@ -520,8 +558,11 @@ async fn nobody_speaks_for_another_store() {
         },
     ];
     for frame in forged {
-        let refused = answer(&hearing.address, frame).await.expect_err("it is forged");
+        let refused = answer(&hearing.address, frame.clone()).await.expect_err("it is forged");
         assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+        let frame = RaftFrame { hello: None, ..frame };
+        let refusal = frames::answer_after_hello(&hearing.address, &frame).await;
+        assert!(refusal.contains("of another store"), "{refusal}");
     }
     assert!(hearing.heard.try_recv().is_err(), "nothing got in");
 }
