@@ -20,6 +20,7 @@ use sharklock_rangemap::{Epoch, StoreId};
 use crate::{
     agenda::Rest,
     attempts::Attempts,
+    batching::Batching,
     codec,
     gate::{Gate, SplitWish},
     lease_clock::LeaseClock,
@@ -291,6 +292,8 @@ pub struct Front {
     pub leading: Option<Leading>,
     /// Commands that wait for the next entry, or are in the log.
     pub proposals: Proposals<Command, Asker>,
+    /// Whether those that wait do so for others.
+    pub batching: Batching,
     /// When the entries of `proposals` were proposed.
     pub proposed: Proposed,
     /// A split that waits for ids.
@@ -374,6 +377,18 @@ impl Front {
     /// Whether the next turn is to come at once: there is something that no turn does whole.
     pub fn is_busy(&self) -> bool {
         !self.looks.is_empty() || self.leading.as_ref().is_some_and(|it| !it.clock.is_whole())
+    }
+
+    /// Whether the commands that wait are not to be proposed yet.
+    pub fn holds(&mut self, now: Duration) -> bool {
+        let some_wait = !self.proposals.waiting().is_empty();
+        self.batching.holds(now, some_wait, self.proposals.are_under_way())
+    }
+
+    /// When commands that were held are to be proposed; none: none is held.
+    pub fn held_until(&self) -> Option<Duration> {
+        self.leading.as_ref()?;
+        self.batching.due(self.proposals.are_under_way())
     }
 
     /// How a turn leaves it, at `now`. `table`: of its range.
@@ -492,6 +507,7 @@ impl Front {
     /// "indeterminate" (on its way).
     pub fn step_down(&mut self) -> (Vec<ReplyTo>, Vec<ReplyTo>) {
         self.leading = None;
+        self.batching = Batching::default();
         self.load = Load::default();
         self.sample = LoadSample::default();
         self.unsplit = None;

@@ -11,6 +11,7 @@ mod alarms;
 mod answers;
 mod assignment;
 mod attempts;
+mod batching;
 mod codec;
 mod condition_clock;
 #[cfg(feature = "edge")]

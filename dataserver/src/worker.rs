@@ -275,8 +275,16 @@ impl Worker {
         if has_rest || self.agenda.awake().any(is_busy) {
             return Duration::ZERO;
         }
-        let next_tick = self.pacer.next_tick();
-        self.agenda.next_alarm().map_or(next_tick, |alarm| alarm.min(next_tick))
+        let next = [Some(self.pacer.next_tick()), self.agenda.next_alarm(), self.commands_due()];
+        next.into_iter().flatten().min().expect("there is a next tick")
+    }
+
+    /// When commands that wait for the entry under way are to be proposed. While the disk has a batch
+    /// none are.
+    pub fn commands_due(&self) -> Option<Duration> {
+        let held = |range: RangeId| self.fronts.get(&range)?.held_until();
+        let disk_is_free = !self.store.batch_in_flight();
+        disk_is_free.then(|| self.agenda.awake().filter_map(held).min()).flatten()
     }
 
     /// Whether this store leads every range it has, and answers.
@@ -561,6 +569,9 @@ impl Worker {
         for range in self.agenda.awake() {
             let Some(front) = self.fronts.get_mut(&range) else { continue };
             self.stats.stale_requests += front.drop_stale(now);
+            if front.holds(now) {
+                continue;
+            }
             let count = front.entry_len();
             let Some(Leading { age, version, .. }) = &mut front.leading else { continue };
             let forgets_at_ms = || {

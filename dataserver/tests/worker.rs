@@ -69,7 +69,12 @@ impl Rig {
     fn settle(&mut self) {
         loop {
             let outputs = self.turn();
-            let Some(batch) = outputs.batch else { return };
+            let Some(batch) = outputs.batch else {
+                match self.worker.commands_due() {
+                    Some(Duration::ZERO) => continue,
+                    _ => return,
+                }
+            };
             self.disk.write(&batch.ops, true).expect("no fault was asked for");
             self.worker.handle(self.now, Input::Persisted(batch.seq));
         }

@@ -109,6 +109,11 @@ impl<C, A> Proposals<C, A> {
         self.entries.back().map(|entry| entry.at)
     }
 
+    /// Whether entries are in the log that are not applied.
+    pub fn are_under_way(&self) -> bool {
+        !self.entries.is_empty()
+    }
+
     /// Puts the first `count` waiting commands into the log, as `encode` makes one entry of them.
     /// Whether it did; if not, they wait on. What does not pass by itself ends with the step-down
     /// that comes with the next turn.
