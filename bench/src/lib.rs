@@ -21,9 +21,12 @@ mod measure;
 pub mod peers;
 #[cfg(feature = "peers")]
 pub mod profile;
+mod ranges;
 mod report;
 mod worker;
 
 pub use beside::{Beside, Told};
 pub use load::{Load, LoadError, Workload, run};
-pub use report::{Disk, Errors, Fairness, Interval, Judged, Latencies, Report, Slowest, Stood};
+pub use report::{
+    Disk, Errors, Fairness, Interval, Judged, Latencies, Report, Slowest, Split, Stood,
+};

@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use crate::{
     beside::{AllStood, Beside, Standing, Told},
     disk::{self, Sampler},
-    intervals, measure,
+    intervals, measure, ranges,
     report::{Disk, Report},
     worker::{Notes, Pace, Window, Worker},
 };
@@ -34,13 +34,16 @@ pub enum Workload {
     Contend,
     /// All workers share the permits of one name, and each takes one at a time.
     Semaphore,
+    /// Each worker acquires and releases names of its own, each in another range, so that all of them
+    /// together go through all ranges.
+    Ranges,
 }
 
 impl Workload {
     /// Whether all workers want the same name.
     fn is_shared(self) -> bool {
         match self {
-            Self::AcquireRelease => false,
+            Self::AcquireRelease | Self::Ranges => false,
             Self::Contend | Self::Semaphore => true,
         }
     }
@@ -61,6 +64,9 @@ pub struct Load {
     pub connections: u32,
     /// Names that each worker cycles over; at least 1, for [`Workload::AcquireRelease`] alone.
     pub names: u32,
+    /// Ranges that the names are spread over; at least 1, for [`Workload::Ranges`] alone. Where there
+    /// are fewer, ranges are split before anything else.
+    pub ranges: u32,
     /// Permits of the name; at least 1, for [`Workload::Semaphore`] alone.
     pub permits: u16,
     /// Cycles that all workers together begin per second; more than 0. Without it each begins the next
@@ -70,7 +76,8 @@ pub struct Load {
     pub beside: Beside,
     /// Hears how far that is.
     pub told: Told,
-    /// All names begin with it; such of two runs at once should differ.
+    /// All names begin with it; such of two runs at once should differ. Ranges are never put together
+    /// again, so runs that are to go through the same ones say the same.
     pub prefix: String,
     /// Before measuring.
     pub warmup: Duration,
@@ -91,8 +98,16 @@ pub enum LoadError {
     /// The cluster does not answer.
     #[error(transparent)]
     Unreachable(#[from] CallError),
+    /// A range was not split.
+    #[error("no range was made that begins with {at}: {why}")]
+    NotSplit {
+        /// The first name that it was to have.
+        at: String,
+        /// The answer.
+        why: Box<CallError>,
+    },
     /// It was told to end before what is to stand beside the cycles did.
-    #[error("stopped while it built up what was to stand beside the cycles: nothing was measured")]
+    #[error("stopped while it built up what was to stand before the cycles: nothing was measured")]
     Stopped,
     /// The disk cannot be measured there.
     #[error("cannot measure fdatasync in {dir}: {why}")]
@@ -118,10 +133,20 @@ pub async fn run(load: &Load, stop: impl Future<Output = ()>) -> Result<Report, 
     let mut stop = pin!(stop);
     let clients = connect(load).await?;
     let client = || client(load);
-    let building = Standing::build(load.beside, &load.prefix, client, &clients[0], load.told);
-    let standing = tokio::select! {
+    let building = async {
+        let split = match load.workload {
+            Workload::Ranges => {
+                Some(ranges::split(&clients[0], &load.prefix, load.ranges, load.told).await?)
+            }
+            _ => None,
+        };
+        let (beside, prefix) = (load.beside, &load.prefix);
+        let standing = Standing::build(beside, prefix, client, &clients[0], load.told).await?;
+        Ok::<_, LoadError>((split, standing))
+    };
+    let (split, standing) = tokio::select! {
         biased;
-        standing = building => standing?,
+        built = building => built?,
         // What stands already ends with its leases.
         () = &mut stop => return Err(LoadError::Stopped),
     };
@@ -143,7 +168,7 @@ pub async fn run(load: &Load, stop: impl Future<Output = ()>) -> Result<Report, 
         // It has nothing to cut short here, but it is heard, so that whoever asks twice is not kept.
         () = stop, if !ended.stopped_early => ending.await,
     };
-    Ok(judge(load, measured_from, ended, stood, disk))
+    Ok(Report { split, ..judge(load, measured_from, ended, stood, disk) })
 }
 
 /// One client per connection, each with a session; the first is asked whether anybody is there.
@@ -218,9 +243,12 @@ fn start(
                 (0..load.names).map(|name| format!("{}{worker}/{name}", load.prefix)).collect()
             }
             Workload::Contend | Workload::Semaphore => vec![format!("{}hot", load.prefix)],
+            Workload::Ranges => ranges::of_worker(worker, load.clients, load.ranges)
+                .map(|range| format!("{}{worker}", ranges::first_name(&load.prefix, range)))
+                .collect(),
         };
         let mode = match load.workload {
-            Workload::AcquireRelease | Workload::Contend => Mode::Exclusive,
+            Workload::AcquireRelease | Workload::Contend | Workload::Ranges => Mode::Exclusive,
             Workload::Semaphore => Mode::Permits { units: 1, units_max: load.permits },
         };
         let pace = load.rate.map(|rate| Pace::of(worker, load.clients, rate));
@@ -259,7 +287,11 @@ fn judge(
         workload: load.workload,
         clients: load.clients,
         connections: load.connections,
-        names_per_worker: load.names,
+        names_per_worker: match load.workload {
+            Workload::Ranges => load.ranges.div_ceil(load.clients),
+            _ => load.names,
+        },
+        split: None,
         permits: (load.workload == Workload::Semaphore).then_some(load.permits),
         rate: load.rate,
         prefix: load.prefix.clone(),

@@ -18,6 +18,8 @@ pub struct Report {
     pub connections: u32,
     /// Names that each worker cycled over.
     pub names_per_worker: u32,
+    /// The ranges that the names were spread over; `ranges` only.
+    pub split: Option<Split>,
     /// The permits of the name that all workers share; `semaphore` only.
     pub permits: Option<u16>,
     /// How many cycles were to begin per second; only where a rate was asked for.
@@ -115,6 +117,17 @@ pub struct Errors {
     pub count: u64,
     /// How many of each kind.
     pub kinds: BTreeMap<String, u64>,
+}
+
+/// Ranges that were made before the run.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Split {
+    /// How many the names were spread over.
+    pub ranges: u32,
+    /// How many splits were asked for, since there were fewer.
+    pub splits: u32,
+    /// Seconds that they took.
+    pub took_s: f64,
 }
 
 /// What stood beside the cycles.

@@ -2,7 +2,9 @@
 
 use std::{fs::File, io::Write as _, path::Path, process, time::Duration};
 
-use sharklock_bench::{Beside, Interval, Latencies, Load, LoadError, Report, Stood, Workload};
+use sharklock_bench::{
+    Beside, Interval, Latencies, Load, LoadError, Report, Split, Stood, Workload,
+};
 
 use crate::{
     admin::call_failure,
@@ -34,6 +36,7 @@ pub async fn run(reach: ReachArgs, args: BenchArgs) -> Result<u8, Failure> {
         args::Workload::AcquireRelease => Workload::AcquireRelease,
         args::Workload::Contend => Workload::Contend,
         args::Workload::Semaphore => Workload::Semaphore,
+        args::Workload::Ranges => Workload::Ranges,
     };
     let load = Load {
         cluster: reach.cluster_id(),
@@ -42,11 +45,15 @@ pub async fn run(reach: ReachArgs, args: BenchArgs) -> Result<u8, Failure> {
         clients: args.clients,
         connections: args.connections.unwrap_or(args.clients.min(CONNECTIONS_DEFAULT_MAX)),
         names: args.names,
+        ranges: args.ranges,
         permits: args.permits,
         rate: args.rate,
         beside: Beside { locks: args.locks, waiters: args.waiters, queues: args.queues },
         told: |words| eprintln!("sharklock: {words}"),
-        prefix: args.prefix.unwrap_or_else(|| format!("bench-{}/", process::id())),
+        prefix: args.prefix.unwrap_or_else(|| match workload {
+            Workload::Ranges => "bench-ranges/".to_owned(),
+            _ => format!("bench-{}/", process::id()),
+        }),
         warmup: args.warmup,
         duration: args.duration,
         every: args.every.unwrap_or(EVERY_DEFAULT),
@@ -85,6 +92,8 @@ fn failure(error: LoadError) -> Failure {
     match error {
         LoadError::Config(_) => Failure::new(USAGE, error.to_string()),
         LoadError::Unreachable(why) => call_failure(why),
+        LoadError::NotSplit { at, why } => call_failure(*why)
+            .hint(format!("no range begins with {}; see `sharklock stores ls`", printable(&at))),
         LoadError::Stopped => Failure::new(FAILED, error.to_string()),
         LoadError::Disk { .. } => Failure::new(FAILED, error.to_string())
             .hint("name a directory on the server's disk with --fsync-dir"),
@@ -121,6 +130,10 @@ fn text(report: &Report) -> String {
             (format!("acquire-release, {} names each", report.names_per_worker), "cycles/s")
         }
         Workload::Contend => ("contend for one lock".to_owned(), "hand-overs/s"),
+        Workload::Ranges => {
+            let over = report.split.map_or(0, |split| split.ranges);
+            (format!("acquire-release over {over} ranges"), "cycles/s")
+        }
         Workload::Semaphore => {
             (format!("semaphore of {} permits", report.permits.unwrap_or(1)), "grants/s")
         }
@@ -149,6 +162,9 @@ fn text(report: &Report) -> String {
             fairness.jain, fairness.grants_min, fairness.grants_max
         );
     }
+    if let Some(Split { splits, took_s, .. }) = report.split.filter(|split| split.splits > 0) {
+        text += &format!("split   {splits} times before, in {took_s:.1} s\n");
+    }
     for (what, Stood { wanted, count, lost, built_up_s, given_back_s, .. }) in beside(report) {
         text += &format!(
             "beside  {count} of {wanted} {what}, {lost} lost; built up in {built_up_s:.1} s, given \
@@ -157,7 +173,7 @@ fn text(report: &Report) -> String {
     }
     text.push('\n');
     let acquire = match report.workload {
-        Workload::AcquireRelease => "acquire",
+        Workload::AcquireRelease | Workload::Ranges => "acquire",
         Workload::Contend | Workload::Semaphore => "wait",
     };
     let mut rows = vec![
@@ -252,6 +268,7 @@ mod tests {
             clients: 64,
             connections: 8,
             names_per_worker: 16,
+            split: None,
             permits: None,
             rate: None,
             prefix: "bench-7/".into(),

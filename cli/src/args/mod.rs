@@ -290,12 +290,16 @@ Examples:
   sharklock bench acquire-release --rate 2000    late cycles count from when due
   sharklock bench acquire-release --locks 100000 --waiters 10000
   sharklock bench acquire-release --every 1s     each second by itself
+  sharklock bench ranges --ranges 1000
 ",
     after_help = "\
 Every grant that the run saw is judged: overlapping holders, tokens out of order
 and other broken promises are printed, and make the exit code 1. The disk is
 measured in the same run, since it moves: F is the median fdatasync of 512 bytes
 in --fsync-dir, around the load or during it, whichever is smaller.
+
+Ranges are not put together again: those that `bench ranges` has made stay, and
+the next run finds them. ranges.max_per_store bounds them.
 
 What --locks and --waiters ask for stands before the cycles begin, is kept alive
 beside them, and is given back in the end.
@@ -324,6 +328,9 @@ pub struct BenchArgs {
     /// Names that each worker cycles over (acquire-release only)
     #[arg(long, value_name = "K", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub names: u32,
+    /// Ranges to spread the names over, split first where there are fewer (ranges only)
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub ranges: u32,
     /// Permits of the name (semaphore only)
     #[arg(long, value_name = "K", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..))]
     pub permits: u16,
@@ -340,7 +347,7 @@ pub struct BenchArgs {
     /// Queues of --waiters; one takes 10,000
     #[arg(long, value_name = "K", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=5_000))]
     pub queues: u32,
-    /// All names begin with it [default: bench-PID/]
+    /// All names begin with it [default: bench-PID/; for ranges, which stay: bench-ranges/]
     #[arg(long, value_name = "TEXT", value_parser = prefix)]
     pub prefix: Option<String>,
     /// Shows the figures of each part of the time, so long, too; JSON always has those of each 1s
@@ -366,6 +373,8 @@ pub enum Workload {
     Contend,
     /// All workers share the permits of one name
     Semaphore,
+    /// Each worker acquires and releases names of its own, all over --ranges
+    Ranges,
 }
 
 /// Arguments of `completion`.

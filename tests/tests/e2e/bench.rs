@@ -50,6 +50,26 @@ async fn locks_and_waiters_stand_beside_the_cycles_and_are_given_back() {
     assert_eq!(left["locks"].as_array().map(Vec::len), Some(0), "{left}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn cycles_go_through_all_ranges_which_are_made_once() {
+    let server = Server::start().await;
+    // Fewer than there are workers, and more.
+    for (ranges, splits) in [(5, 5), (11, 6), (11, 0)] {
+        let report = report(&server, &["ranges", "--ranges", &ranges.to_string()]).await;
+        assert_eq!(report["split"]["ranges"], ranges, "{report}");
+        assert_eq!(report["split"]["splits"], splits, "{report}");
+        assert_eq!(report["errors"]["count"], 0, "{report}");
+        let names = report["history"]["names"].as_u64();
+        assert_eq!(names, Some(ranges.max(8)), "{report}");
+    }
+    let mut list = Process::spawn(&mut server.cli(&["ranges", "ls", "--output", "json"]));
+    assert_eq!(list.ends(Duration::from_secs(60)).await.code(), Some(0), "{}", list.stderr());
+    let list: serde_json::Value = serde_json::from_str(&list.stdout()).expect("it is JSON");
+    let starts = list["ranges"].as_array().expect("a list").iter().map(|it| it["start"].as_str());
+    let made = starts.flatten().filter(|start| start.starts_with("bench-ranges/")).count();
+    assert_eq!(made, 11, "{list}");
+}
+
 /// A short run, which must have seen nothing wrong, as JSON.
 async fn report(server: &Server, options: &[&str]) -> serde_json::Value {
     let dir = TempDir::new().expect("a directory");
