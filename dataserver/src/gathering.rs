@@ -77,16 +77,20 @@ impl Gathering {
             self.open.pop_first();
         }
         let named = match &call.body {
-            Some(Ask::Describe(DescribeStore { heard })) => *heard,
+            Some(Ask::Describe(DescribeStore { heard, .. })) => *heard,
             _ => None,
         };
         let routes = named.map(|named| match self.told.get(&link) {
             Some(told) if told.upto == named => Routes { since: named, heard: told.heard.clone() },
             _ => Routes { since: 0, heard: vec![0; self.workers] },
         });
+        let only = match &call.body {
+            Some(Ask::Describe(DescribeStore { only, .. })) => only.clone(),
+            _ => None,
+        };
         let ask = |worker: usize| {
             let heard = routes.as_ref().map(|routes| routes.heard[worker]);
-            let body = Some(Ask::Describe(DescribeStore { heard }));
+            let body = Some(Ask::Describe(DescribeStore { heard, only: only.clone() }));
             StoreCall { tag: self.last, body, ..call.clone() }
         };
         let calls = (0..self.workers).map(ask).collect();
@@ -215,13 +219,13 @@ mod tests {
     const LINK: LinkId = LinkId(7);
 
     fn question(tag: u64, heard: Option<u64>) -> StoreCall {
-        let body = Some(Ask::Describe(DescribeStore { heard }));
+        let body = Some(Ask::Describe(DescribeStore { heard, only: None }));
         StoreCall { tag, body, ..StoreCall::default() }
     }
 
     fn heard(call: &StoreCall) -> Option<u64> {
         match &call.body {
-            Some(Ask::Describe(DescribeStore { heard })) => *heard,
+            Some(Ask::Describe(DescribeStore { heard, .. })) => *heard,
             other => panic!("{other:?}"),
         }
     }

@@ -9,7 +9,7 @@ use sharklock_locktable::{
 };
 use sharklock_multiraft::{PeerProgress, ReplicaStatus, Store};
 use sharklock_proto::{
-    internal::v1::{self as internal, store_reply::Body},
+    internal::v1::{self as internal, describe_store::Only, store_reply::Body},
     v1,
 };
 use sharklock_rangemap::{Descriptor, Epoch, RangeId, StoreId};
@@ -89,16 +89,27 @@ impl Replies {
         self.reply(to, Body::Describe(description));
     }
 
-    /// The store and its ranges; `status` says what the core does not know, and `figures` what only the
-    /// worker knows of a range.
+    /// The store and its ranges, or `only` one of them; `status` says what the core does not know,
+    /// and `figures` what only the worker knows of a range.
     pub fn describe(
         &mut self,
         to: ReplyTo,
         store: &Store<LockRange>,
         status: &v1::StoreStatus,
+        only: Option<Only>,
         figures: impl Fn(RangeId) -> Option<Figures>,
     ) {
-        let ranges = store.ranges();
+        let ranges = match &only {
+            None => store.ranges(),
+            Some(Only::RangeId(range)) => vec![RangeId(*range)],
+            Some(Only::Name(name)) => store.range_at(name.as_bytes()).into_iter().collect(),
+        };
+        let is_meant = |coming: &&Descriptor| match &only {
+            None => true,
+            Some(Only::RangeId(range)) => coming.range.0 == *range,
+            Some(Only::Name(name)) => coming.bounds.contains(name.as_bytes()),
+        };
+        let coming = store.coming().filter(is_meant).map(coming);
         let described = |range: &RangeId| {
             let status = store.status(*range)?;
             let figures = figures(*range).unwrap_or_default();
@@ -128,7 +139,7 @@ impl Replies {
                 behind_replicas: behind_replicas(store),
                 ..status.clone()
             }),
-            ranges: ranges.iter().filter_map(described).chain(store.coming().map(coming)).collect(),
+            ranges: ranges.iter().filter_map(described).chain(coming).collect(),
             descriptors: ranges
                 .iter()
                 .filter_map(|range| store.descriptor(*range))

@@ -485,7 +485,7 @@ impl Worker {
             return match question.heard {
                 None => {
                     let figures = |range: RangeId| Some(self.fronts.get(&range)?.figures(now));
-                    self.replies.describe(to, store, status, figures);
+                    self.replies.describe(to, store, status, question.only, figures);
                 }
                 Some(heard) => self.replies.describe_routes(to, store, &self.journal, heard),
             };

@@ -439,7 +439,7 @@ impl Hub {
         for store in due.ask {
             let tag = Tag { stream: StreamNumber::GATEWAY, call: CallNumber::DESCRIBE };
             let heard = Some(self.describing().asked_since(store));
-            let body = Some(Ask::Describe(DescribeStore { heard }));
+            let body = Some(Ask::Describe(DescribeStore { heard, only: None }));
             let call = StoreCall { tag: tag.to_wire(), body, ..StoreCall::default() };
             if self.send(now_us, store, Lane::Ordinary, vec![call]).is_err() {
                 self.describing().not_asked(store);

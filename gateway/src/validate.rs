@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use sharklock_proto::{
-    internal::v1::{ListRange, SplitRange, store_call::Body},
+    internal::v1::{DescribeStore, ListRange, SplitRange, describe_store::Only, store_call::Body},
     trace::TraceContext,
     v1::{
         AcquireRequest, CancelOperatorRequest, CancelRequest, ChangeMastersRequest,
@@ -143,9 +143,14 @@ impl Checked {
         Self { session: None, body: Body::SplitRange(split), store: None }
     }
 
-    /// The gateway's own question: a store's description.
-    pub fn describe(store: StoreId) -> Self {
-        let describe = sharklock_proto::internal::v1::DescribeStore::default();
+    /// The gateway's own question: a store's description, with all its ranges or only the one that is
+    /// meant.
+    pub fn describe(store: StoreId, which: Option<&Which>) -> Self {
+        let only = which.map(|which| match which {
+            Which::Id(range) => Only::RangeId(*range),
+            Which::Named(name) => Only::Name(name.clone()),
+        });
+        let describe = DescribeStore { heard: None, only };
         Self { session: None, body: Body::Describe(describe), store: Some(store) }
     }
 }

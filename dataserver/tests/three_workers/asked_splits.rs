@@ -6,7 +6,8 @@ use sharklock_dataserver::{IdsWanted, Input};
 use sharklock_multiraft::Split;
 use sharklock_proto::{
     internal::v1::{
-        self as internal, store_call::Body as Call, store_error::Kind, store_reply::Body,
+        self as internal, describe_store::Only, store_call::Body as Call, store_error::Kind,
+        store_reply::Body,
     },
     v1,
 };
@@ -345,14 +346,22 @@ fn a_range_that_is_not_on_the_disk_yet_is_told_of_so_that_no_name_is_left_out() 
     trio.asked_for(leader, asked(Some("m")));
     let wanted = trio.only_wanted();
     trio.tell(leader, ids(wanted));
+    // All, the one that has a name, and the child: asked in one turn.
+    let whats = || [None, Some(Only::Name("z".to_owned())), Some(Only::RangeId(CHILD.0))];
     let names = |trio: &mut Trio| {
-        let tag = trio.ask(leader, 1, Call::Describe(internal::DescribeStore::default()));
-        trio.look(leader);
-        let Some(Body::Describe(described)) = trio.answer(leader, tag) else {
-            panic!("it answers")
+        let ask = |only| {
+            let question = internal::DescribeStore { heard: None, only };
+            trio.ask(leader, 1, Call::Describe(question))
         };
-        let bounds = |range: v1::RangeStatus| (range.range_id, range.start, range.end);
-        described.ranges.into_iter().map(bounds).collect::<Vec<_>>()
+        let tags = whats().map(ask);
+        trio.look(leader);
+        tags.map(|tag| {
+            let Some(Body::Describe(described)) = trio.answer(leader, tag) else {
+                panic!("it answers")
+            };
+            let bounds = |range: v1::RangeStatus| (range.range_id, range.start, range.end);
+            described.ranges.into_iter().map(bounds).collect::<Vec<_>>()
+        })
     };
     let whole = (RANGE.0, String::new(), String::new());
     let halves =
@@ -360,7 +369,10 @@ fn a_range_that_is_not_on_the_disk_yet_is_told_of_so_that_no_name_is_left_out() 
     // After each step, whatever the disk has: the whole, then both halves.
     let mut seen = Vec::new();
     for _ in 0..20 {
-        seen.push(names(&mut trio));
+        let [all, named, child] = names(&mut trio);
+        assert_eq!(named, all[all.len() - 1..]);
+        assert_eq!(child, all[1..], "nothing as long as there is none");
+        seen.push(all);
         trio.step();
     }
     seen.dedup();

@@ -52,7 +52,7 @@ fn ranges_appear_at_runtime_and_are_served() {
 fn routes_and_reports_tell_what_has_changed_and_nothing_else() {
     let (mut trio, leader) = Trio::new();
     let routes = |trio: &mut Trio, heard: u64| {
-        let question = DescribeStore { heard: Some(heard) };
+        let question = DescribeStore { heard: Some(heard), only: None };
         match trio.call(leader, store_call::Body::Describe(question)) {
             Some(store_reply::Body::Describe(description)) => description,
             other => panic!("{other:?}"),

@@ -56,7 +56,7 @@ async fn look(host: &Arc<Host>) -> Result<Seen, Failure> {
         }
     };
     let (described, cluster, ()) =
-        tokio::join!(describe_all(host, &linked), ask_masters(host), asking_each);
+        tokio::join!(describe_all(host, &linked, None), ask_masters(host), asking_each);
     let (described, failure) = described;
     let words = host.master_words.words();
     let is_silent = !words.values().any(|word| word.answers);
@@ -84,11 +84,15 @@ async fn ask_masters(host: &Arc<Host>) -> Masters {
 }
 
 /// The words of the stores that answer, in order of their ids, and why one did not.
-async fn describe_all(host: &Arc<Host>, stores: &[StoreId]) -> (Vec<StoreDescription>, Failure) {
+async fn describe_all(
+    host: &Arc<Host>,
+    stores: &[StoreId],
+    which: Option<&Which>,
+) -> (Vec<StoreDescription>, Failure) {
     let all = Instant::now() + SEEN_WITHIN;
     let bounds = Bounds { at_once: STORES_AT_ONCE, each: SEEN_WITHIN / 2, all };
     let mut asking = FanOut::new(stores.iter(), bounds, |store| {
-        let (host, checked) = (host.clone(), Checked::describe(*store));
+        let (host, checked) = (host.clone(), Checked::describe(*store, which));
         async move { expect_body!(ask(&host, checked).await, Describe) }
     });
     let mut described = Vec::new();
@@ -104,9 +108,10 @@ async fn describe_all(host: &Arc<Host>, stores: &[StoreId]) -> (Vec<StoreDescrip
     (described, failure)
 }
 
-/// The ranges of which the stores that answer tell.
-async fn ranges_now(host: &Arc<Host>) -> Result<Vec<RangeStatus>, Failure> {
-    let (described, failure) = describe_all(host, &host.hub.stores()).await;
+/// The ranges of which the stores that answer tell: all, or those that may be meant. A store that is
+/// behind may have another one under the name.
+async fn ranges_now(host: &Arc<Host>, which: Option<&Which>) -> Result<Vec<RangeStatus>, Failure> {
+    let (described, failure) = describe_all(host, &host.hub.stores(), which).await;
     if described.is_empty() { Err(failure) } else { Ok(range_view::ranges(&described)) }
 }
 
@@ -253,7 +258,7 @@ impl AdminService for Admin {
         unary(&self.host, NAME, "ListRanges", async {
             let _look = admit_look(&self.host, &peer).await?;
             let list = validate::list_ranges(request.into_inner())?;
-            range_view::page(ranges_now(&self.host).await?, &list)
+            range_view::page(ranges_now(&self.host, list.which.as_ref()).await?, &list)
         })
         .await
     }
@@ -275,7 +280,7 @@ impl AdminService for Admin {
             // It begins before the range is looked for, so that also an order which ends there leaves it.
             let mut line = self.line(&peer, Order::SplitRange, &operator, subject, dry_run);
             let work = async {
-                let range = range_view::find(ranges_now(&self.host).await?, &which)?;
+                let range = range_view::find(ranges_now(&self.host, Some(&which)).await?, &which)?;
                 // Decided once: whatever is repeated from here on cannot split twice.
                 let seen = range.position.unwrap_or_default();
                 let now = RangeEpoch { conf_ver: seen.conf_ver, version: seen.version };

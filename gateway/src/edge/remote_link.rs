@@ -62,7 +62,7 @@ pub(super) async fn dial(store: &StoreAddress, dialling: Dialling) -> Result<Con
 async fn open(channel: Channel) -> Result<Connected, String> {
     let link = Arc::new(RemoteLink::default());
     let tag = Tag { stream: StreamNumber::GATEWAY, call: CallNumber::DESCRIBE };
-    let body = Some(Ask::Describe(DescribeStore { heard: Some(0) }));
+    let body = Some(Ask::Describe(DescribeStore { heard: Some(0), only: None }));
     let describe = StoreCall { tag: tag.to_wire(), body, ..StoreCall::default() };
     let fits = link.send(Lane::Ordinary, vec![describe]);
     fits.expect("nothing waits for a new stream");

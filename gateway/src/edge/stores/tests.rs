@@ -154,7 +154,7 @@ impl Rig {
 
     /// The store that answers a question.
     async fn who_is(&self, store: u64) -> u64 {
-        let answer = ask(&self.host, Checked::describe(StoreId(store))).await;
+        let answer = ask(&self.host, Checked::describe(StoreId(store), None)).await;
         let description = expect_body!(answer, Describe).expect("the store answers");
         description.store.expect("it says who it is").store_id
     }
@@ -292,7 +292,7 @@ async fn a_store_of_this_process_is_not_dialled_until_its_link_ends() {
     drop(sender);
     // The local link answers nothing: what answers is at the other end of the network.
     let deadline = Instant::now() + PATIENCE;
-    while ask(&rig.host, Checked::describe(StoreId(7))).await.is_err() {
+    while ask(&rig.host, Checked::describe(StoreId(7), None)).await.is_err() {
         assert!(Instant::now() < deadline, "nothing answers");
         sleep(Duration::from_millis(5)).await;
     }
