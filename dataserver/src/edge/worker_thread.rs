@@ -144,9 +144,13 @@ impl<D: Disk> WorkerThread<D> {
             // have routes for the gateways.
             let stats = self.worker.stats();
             let news = stats.promotions + stats.changes;
-            if news != told || last_shown.is_none_or(|shown| now - shown >= SHOW_INTERVAL) {
+            let is_due = last_shown.is_none_or(|shown| now - shown >= SHOW_INTERVAL);
+            // It looks at all ranges, so it comes no sooner for news: a split is some.
+            if is_due {
                 last_shown = Some(now);
                 self.show(now);
+            }
+            if is_due || news != told {
                 self.report(news != told);
                 told = news;
             }
