@@ -71,10 +71,10 @@ impl Order {
     }
 }
 
-/// Ticks that a new leader lacks before the store's tick number `store_ticks` if its heartbeats
-/// are to fall on the multiples of [`HEARTBEAT_TICKS`].
-pub(crate) fn ticks_behind(store_ticks: u64) -> u64 {
-    (store_ticks - 1) % HEARTBEAT_TICKS as u64
+/// Ticks from the last one that is a multiple of [`HEARTBEAT_TICKS`] to the one before the store's tick
+/// number `store_ticks`.
+pub(crate) fn ticks_behind(store_ticks: u64) -> usize {
+    (store_ticks - 1) as usize % HEARTBEAT_TICKS
 }
 
 #[cfg(test)]

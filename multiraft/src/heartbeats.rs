@@ -18,24 +18,21 @@ pub(crate) fn is_beat(message: &eraftpb::Message) -> bool {
     matches!(message.msg_type, MessageType::MsgHeartbeat | MessageType::MsgHeartbeatResponse)
 }
 
-/// The sender of a replica's beats.
-pub(crate) struct Sender {
-    pub cluster_id: bytes::Bytes,
+/// The beats of a replica, which leave with those of the others.
+pub(crate) struct Sender<'a> {
+    pub cluster_id: &'a bytes::Bytes,
     pub store: StoreId,
     pub range: RangeId,
     pub epoch: Epoch,
 }
 
-/// Adds a beat to the message for its store, one per store and in store order. Beats keep the
-/// order in which they come.
-pub(crate) fn add(
-    outgoing: &mut Vec<Heartbeats>,
-    sender: Sender,
-    to_store: StoreId,
-    message: eraftpb::Message,
-) {
+/// A beat as raft-rs says it.
+///
+/// # Panics
+/// On any other message.
+pub(crate) fn beat(sender: &Sender<'_>, message: eraftpb::Message) -> Heartbeat {
     assert!(is_beat(&message), "{:?} is no heartbeat", message.msg_type);
-    let beat = Heartbeat {
+    Heartbeat {
         range_id: sender.range.0,
         from_peer: message.from,
         to_peer: message.to,
@@ -45,13 +42,23 @@ pub(crate) fn add(
         commit: message.commit,
         context: message.context,
         is_response: message.msg_type == MessageType::MsgHeartbeatResponse,
-    };
+    }
+}
+
+/// Adds a beat to the message for its store, one per store and in store order. Beats keep the
+/// order in which they come.
+pub(crate) fn add(
+    outgoing: &mut Vec<Heartbeats>,
+    sender: &Sender<'_>,
+    to_store: StoreId,
+    beat: Heartbeat,
+) {
     match outgoing.binary_search_by_key(&to_store.0, |message| message.to_store) {
         Ok(found) => outgoing[found].beats.push(beat),
         Err(place) => outgoing.insert(
             place,
             Heartbeats {
-                cluster_id: sender.cluster_id,
+                cluster_id: sender.cluster_id.clone(),
                 from_store: sender.store.0,
                 to_store: to_store.0,
                 beats: vec![beat],
@@ -63,35 +70,46 @@ pub(crate) fn add(
     }
 }
 
-/// The single messages that a peer's heartbeats stand for, in their order.
-pub(crate) fn singles(heartbeats: Heartbeats) -> impl Iterator<Item = RangeMessage> {
-    let Heartbeats { cluster_id, from_store, to_store, beats, .. } = heartbeats;
-    beats.into_iter().map(move |beat| {
-        let msg_type = match beat.is_response {
-            true => proto::MessageType::MsgHeartbeatResponse,
-            false => proto::MessageType::MsgHeartbeat,
-        };
-        RangeMessage {
-            cluster_id: cluster_id.clone(),
-            range_id: beat.range_id,
-            from_store,
-            to_store,
-            from_peer: beat.from_peer,
-            to_peer: beat.to_peer,
-            conf_ver: beat.conf_ver,
-            version: beat.version,
-            message: Some(proto::Message {
-                msg_type: msg_type.into(),
-                from: beat.from_peer,
-                to: beat.to_peer,
-                term: beat.term,
-                commit: beat.commit,
-                context: beat.context,
-                ..proto::Message::default()
-            }),
-            notice: None,
+/// Adds the beats of these messages to those for the same stores.
+pub(crate) fn add_all(outgoing: &mut Vec<Heartbeats>, more: Vec<Heartbeats>) {
+    if outgoing.is_empty() {
+        *outgoing = more;
+        return;
+    }
+    for mut message in more {
+        match outgoing.binary_search_by_key(&message.to_store, |message| message.to_store) {
+            Ok(found) => outgoing[found].beats.append(&mut message.beats),
+            Err(place) => outgoing.insert(place, message),
         }
-    })
+    }
+}
+
+/// The single message that a beat of `envelope` stands for.
+pub(crate) fn single(envelope: &Heartbeats, beat: Heartbeat) -> RangeMessage {
+    let msg_type = match beat.is_response {
+        true => proto::MessageType::MsgHeartbeatResponse,
+        false => proto::MessageType::MsgHeartbeat,
+    };
+    RangeMessage {
+        cluster_id: envelope.cluster_id.clone(),
+        range_id: beat.range_id,
+        from_store: envelope.from_store,
+        to_store: envelope.to_store,
+        from_peer: beat.from_peer,
+        to_peer: beat.to_peer,
+        conf_ver: beat.conf_ver,
+        version: beat.version,
+        message: Some(proto::Message {
+            msg_type: msg_type.into(),
+            from: beat.from_peer,
+            to: beat.to_peer,
+            term: beat.term,
+            commit: beat.commit,
+            context: beat.context,
+            ..proto::Message::default()
+        }),
+        notice: None,
+    }
 }
 
 #[cfg(test)]
@@ -99,9 +117,12 @@ mod tests {
     use super::*;
     use crate::mirror;
 
-    fn sender(range: u64) -> Sender {
+    const CLUSTER: bytes::Bytes = bytes::Bytes::from_static(&[9; 16]);
+
+    fn sender(range: u64) -> Sender<'static> {
+        static OF_SENDER: bytes::Bytes = CLUSTER;
         Sender {
-            cluster_id: vec![9; 16].into(),
+            cluster_id: &OF_SENDER,
             store: StoreId(1),
             range: RangeId(range),
             epoch: Epoch { version: 3, conf_ver: 4 },
@@ -109,7 +130,7 @@ mod tests {
     }
 
     /// Every field set that raft-rs sets, each to a value of its own.
-    fn beat(msg_type: MessageType, to: u64, commit: u64) -> eraftpb::Message {
+    fn message(msg_type: MessageType, to: u64, commit: u64) -> eraftpb::Message {
         eraftpb::Message {
             msg_type,
             to,
@@ -124,11 +145,13 @@ mod tests {
     #[test]
     fn nothing_of_a_beat_is_lost_on_its_way() {
         for kind in [MessageType::MsgHeartbeat, MessageType::MsgHeartbeatResponse] {
-            let mut outgoing = Vec::new();
-            add(&mut outgoing, sender(7), StoreId(2), beat(kind, 102, 5));
-            let singles: Vec<_> = singles(outgoing.pop().expect("one message")).collect();
+            let (mut outgoing, sender) = (Vec::new(), sender(7));
+            add(&mut outgoing, &sender, StoreId(2), beat(&sender, message(kind, 102, 5)));
+            let mut envelope = outgoing.pop().expect("one message");
+            let beats = std::mem::take(&mut envelope.beats).into_iter();
+            let singles: Vec<_> = beats.map(|beat| single(&envelope, beat)).collect();
             let expected = RangeMessage {
-                cluster_id: vec![9; 16].into(),
+                cluster_id: CLUSTER,
                 range_id: 7,
                 from_store: 1,
                 to_store: 2,
@@ -136,7 +159,7 @@ mod tests {
                 to_peer: 102,
                 conf_ver: 4,
                 version: 3,
-                message: Some(mirror::message_record(beat(kind, 102, 5))),
+                message: Some(mirror::message_record(message(kind, 102, 5))),
                 notice: None,
             };
             assert_eq!(singles, [expected]);
@@ -145,15 +168,24 @@ mod tests {
 
     #[test]
     fn there_is_one_message_per_store_in_store_order() {
+        let put = |outgoing: &mut Vec<Heartbeats>, beats: &[(u64, u64)]| {
+            for (range, store) in beats {
+                let sender = sender(*range);
+                let message = message(MessageType::MsgHeartbeat, 100 + store, *range);
+                add(outgoing, &sender, StoreId(*store), beat(&sender, message));
+            }
+        };
+        let shape = |outgoing: &[Heartbeats]| -> Vec<(u64, Vec<u64>)> {
+            let ranges = |it: &Heartbeats| it.beats.iter().map(|beat| beat.range_id).collect();
+            outgoing.iter().map(|it| (it.to_store, ranges(it))).collect()
+        };
         let mut outgoing = Vec::new();
-        for (range, store) in [(7, 3), (7, 2), (8, 2), (9, 5), (9, 3)] {
-            let message = beat(MessageType::MsgHeartbeat, 100 + store, range);
-            add(&mut outgoing, sender(range), StoreId(store), message);
-        }
-        let shape: Vec<(u64, Vec<u64>)> = outgoing
-            .iter()
-            .map(|it| (it.to_store, it.beats.iter().map(|beat| beat.range_id).collect()))
-            .collect();
-        assert_eq!(shape, [(2, vec![7, 8]), (3, vec![7, 9]), (5, vec![9])]);
+        put(&mut outgoing, &[(7, 3), (7, 2), (8, 2), (9, 5), (9, 3)]);
+        assert_eq!(shape(&outgoing), [(2, vec![7, 8]), (3, vec![7, 9]), (5, vec![9])]);
+        let mut more = Vec::new();
+        put(&mut more, &[(1, 4), (2, 3)]);
+        add_all(&mut outgoing, more);
+        let all = [(2, vec![7, 8]), (3, vec![7, 9, 2]), (4, vec![1]), (5, vec![9])];
+        assert_eq!(shape(&outgoing), all);
     }
 }

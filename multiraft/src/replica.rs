@@ -6,6 +6,7 @@
 //! `propose` has what a leader puts into its log, `peers` what it knows of the others.
 
 mod alone;
+mod beats;
 mod image;
 mod install;
 mod peers;
@@ -19,7 +20,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use raft::eraftpb::{HardState, Message, MessageType};
 use raft::{Config, INVALID_ID, RawNode, ReadOnlyOption, StateRole};
-use sharklock_proto::internal::v1::RangeMessage;
+use sharklock_proto::internal::v1::{Heartbeats, RangeMessage};
 use sharklock_rangemap::{Bounds, Descriptor, PeerId, RangeId, StoreId};
 
 use crate::alone::Alone;
@@ -393,9 +394,12 @@ impl<M: StateMachine> Replica<M> {
         result
     }
 
-    /// One tick; `store_ticks` counts those of the store, this one included. False: there is
-    /// nothing to do, as nearly always in a follower.
-    pub(crate) fn tick(&mut self, store_ticks: u64) -> bool {
+    /// One tick; `store_ticks` counts those of the store, this one included. `outgoing` gets heartbeats.
+    /// False: there is nothing else to do, as nearly always.
+    pub(crate) fn tick(&mut self, store_ticks: u64, outgoing: &mut Vec<Heartbeats>) -> bool {
+        if self.tick_quietly() {
+            return false;
+        }
         // A sole voter wins at once, and raft-rs asserts that a new leader's log is durable. So
         // it waits for its disk first.
         let waits = self.votes_alone()
@@ -406,16 +410,10 @@ impl<M: StateMachine> Replica<M> {
         }
         let led = self.raw.raft.state == StateRole::Leader;
         let mut acted = self.tick_eagerly(store_ticks);
-        if led && self.in_step_since.is_none_or(|(term, _)| term != self.raw.raft.term) {
-            self.in_step_since = Some((self.raw.raft.term, store_ticks));
-            // A leader counts its ticks from its election. The missing ones here, at most one
-            // heartbeat's worth, put it in step with the other leaders of the store, so that
-            // their heartbeats share messages.
-            for _ in 0..election::ticks_behind(store_ticks) {
-                acted |= self.raw.tick();
-            }
-        }
-        acted |= self.raw.tick();
+        acted |= match led {
+            true => self.tick_as_leader(store_ticks, outgoing),
+            false => self.raw.tick(),
+        };
         acted |= self.look_at_decisions(store_ticks);
         self.pin_timeout();
         acted
@@ -591,7 +589,9 @@ impl<M: StateMachine> Replica<M> {
                 continue;
             };
             if heartbeats::is_beat(&message) {
-                heartbeats::add(&mut effects.heartbeats, self.beat_sender(), store, message);
+                let sender = self.beat_sender();
+                let beat = heartbeats::beat(&sender, message);
+                heartbeats::add(&mut effects.heartbeats, &sender, store, beat);
                 continue;
             }
             effects.messages.push(RangeMessage {
@@ -609,9 +609,9 @@ impl<M: StateMachine> Replica<M> {
         }
     }
 
-    fn beat_sender(&self) -> heartbeats::Sender {
+    fn beat_sender(&self) -> heartbeats::Sender<'_> {
         heartbeats::Sender {
-            cluster_id: self.address.cluster_id.clone(),
+            cluster_id: &self.address.cluster_id,
             store: self.address.store,
             range: self.range(),
             epoch: self.descriptor().epoch,

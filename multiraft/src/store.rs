@@ -98,6 +98,8 @@ pub struct Store<M: StateMachine> {
     buried: Vec<(RangeId, PeerId)>,
     /// Ranges in `unborn` that the next turn bears.
     due: Vec<RangeId>,
+    /// Heartbeats, and answers to them, that wait to be sent.
+    beats: Vec<Heartbeats>,
     /// Messages to other stores about replicas that wait to be sent, see `notices.rs`.
     notices: Vec<RangeMessage>,
     early_votes: EarlyVotes,
@@ -164,6 +166,7 @@ impl<M: StateMachine> Store<M> {
             tombstones: BTreeMap::new(),
             buried: Vec::new(),
             due: Vec::new(),
+            beats: Vec::new(),
             notices: Vec::new(),
             early_votes: EarlyVotes::default(),
             work: BTreeSet::new(),
@@ -189,7 +192,7 @@ impl<M: StateMachine> Store<M> {
         self.early_votes.tick(self.ticks);
         let mut lonely = Vec::new();
         for (range, replica) in self.replicas.iter_mut() {
-            if replica.tick(self.ticks) {
+            if replica.tick(self.ticks, &mut self.beats) {
                 self.work.insert(*range);
             }
             if replica.is_lonely(self.ticks) {
@@ -234,13 +237,25 @@ impl<M: StateMachine> Store<M> {
     ///
     /// If they are late, whoever follows a leader there does not count anew from what it hears of it,
     /// until some come in time, and will campaign: what that leader decides would be late as well.
-    pub fn step_heartbeats(&mut self, heartbeats: Heartbeats) -> Vec<(RangeId, Dropped)> {
+    pub fn step_heartbeats(&mut self, mut heartbeats: Heartbeats) -> Vec<(RangeId, Dropped)> {
         let from = StoreId(heartbeats.from_store);
         self.punctuality.heard(from, self.ticks, heartbeats.is_late);
+        let heard = (self.ticks, self.punctuality.is_late(from, self.ticks));
+        let is_ours = heartbeats.cluster_id == self.ident.cluster_id
+            && StoreId(heartbeats.to_store) == self.ident.store
+            && from != self.ident.store;
         let mut dropped = Vec::new();
-        for message in heartbeats::singles(heartbeats) {
-            let range = RangeId(message.range_id);
-            if let Err(why) = self.step(message) {
+        for beat in std::mem::take(&mut heartbeats.beats) {
+            let range = RangeId(beat.range_id);
+            // Where a snapshot is under way each turn of the replica may tell of it.
+            if is_ours
+                && !self.transfers.is_about(range)
+                && let Some(replica) = self.replicas.get_mut(&range)
+                && replica.heed(&beat, from, heard, &mut self.beats)
+            {
+                continue;
+            }
+            if let Err(why) = self.step(heartbeats::single(&heartbeats, beat)) {
                 dropped.push((range, why));
             }
         }
@@ -393,6 +408,7 @@ impl<M: StateMachine> Store<M> {
     /// Takes what Raft has for us, applies what is committed, and hands out a batch if there is
     /// something to write and the disk is free.
     pub fn turn(&mut self, effects: &mut Effects<M::Output>) {
+        heartbeats::add_all(&mut effects.heartbeats, std::mem::take(&mut self.beats));
         for range in std::mem::take(&mut self.due) {
             self.is_born(range, effects);
         }

@@ -43,6 +43,11 @@ impl Saving {
         self.durable == self.staged
     }
 
+    /// Whether the disk has the term and the vote that were shown last.
+    pub(super) fn is_vote_durable(&self) -> bool {
+        self.durable >= self.voted
+    }
+
     /// A message that promises nothing leaves with the next turn.
     pub(super) fn send_soon(&mut self, message: Message) {
         self.released.push(message);
@@ -52,7 +57,7 @@ impl Saving {
     /// only that its sender knows of no newer term, so it waits for no more than term and vote. A
     /// leader whose followers' disks are slow would lose its quorum otherwise.
     fn answers_to_beats(&self, messages: &mut Vec<Message>) -> Vec<Message> {
-        if self.durable < self.voted {
+        if !self.is_vote_durable() {
             return Vec::new();
         }
         messages.extract_if(.., |it| it.msg_type == MessageType::MsgHeartbeatResponse).collect()

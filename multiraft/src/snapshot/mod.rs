@@ -81,6 +81,11 @@ impl Transfers {
         self.outgoing.is_sending(range, peer)
     }
 
+    /// Whether a snapshot of this range is under way, or a replica catches up behind one.
+    pub(crate) fn is_about(&self, range: RangeId) -> bool {
+        self.outgoing.log_reserve(range).is_some() || self.incoming.is_receiving(range)
+    }
+
     /// The part of this range's log that is kept: for snapshots on their way, and for replicas that
     /// catch up behind one.
     pub(crate) fn log_reserve(&self, range: RangeId) -> Option<Reserve> {

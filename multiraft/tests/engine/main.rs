@@ -8,6 +8,7 @@ mod coalescing;
 mod damaged_disk;
 mod flush;
 mod guard;
+mod heeding;
 mod installs;
 mod lost_disk;
 mod marks;
