@@ -7,6 +7,7 @@
 
 mod alone;
 mod beats;
+mod heard;
 mod image;
 mod install;
 mod peers;
@@ -35,6 +36,7 @@ use crate::split::SplitMark;
 use crate::staging::Incarnation;
 use crate::state_machine::{EntryAt, StateMachine};
 use crate::{heartbeats, mirror};
+use heard::Heard;
 use install::Install;
 pub(crate) use install::{Arrived, InstallEnd};
 pub use peers::PeerProgress;
@@ -139,8 +141,7 @@ pub(crate) struct Replica<M> {
     in_step_since: Option<(u64, u64)>,
     /// Stores of peers that wrote to us and do not stand in the descriptor.
     senders: BTreeMap<PeerId, StoreId>,
-    /// The store's tick at which each member last wrote to us.
-    heard: BTreeMap<PeerId, u64>,
+    heard: Heard,
     /// The store's tick at which it last asked whether it is a member.
     asked_at: u64,
     decisions: Decisions,
@@ -202,7 +203,7 @@ impl<M: StateMachine> Replica<M> {
             eager_campaigns: 0,
             in_step_since: None,
             senders: BTreeMap::new(),
-            heard: BTreeMap::new(),
+            heard: Heard::default(),
             asked_at: 0,
             decisions: Decisions::default(),
         };
@@ -424,7 +425,7 @@ impl<M: StateMachine> Replica<M> {
     pub(crate) fn is_lonely(&mut self, ticks: u64) -> bool {
         let me = self.address.peer;
         let campaigns = || self.descriptor().voters().any(|voter| voter.peer == me);
-        let heard = self.heard.values().copied().max().unwrap_or(0).max(self.asked_at);
+        let heard = self.heard.last().max(self.asked_at);
         if ticks < heard + TIMEOUT_TICKS_END as u64 || self.is_stopped() {
             return false;
         }
@@ -437,8 +438,7 @@ impl<M: StateMachine> Replica<M> {
 
     /// Whether it follows nobody, or has not heard of whom it follows for several election timeouts.
     pub(crate) fn is_orphaned(&self, ticks: u64) -> bool {
-        let heard = self.heard.values().copied().max().unwrap_or(0);
-        let is_silent = ticks >= heard + 3 * TIMEOUT_TICKS_END as u64;
+        let is_silent = ticks >= self.heard.last() + 3 * TIMEOUT_TICKS_END as u64;
         let follows = !self.is_stopped() && self.raw.raft.leader_id != 0 && !is_silent;
         !self.leads_now() && !follows
     }
@@ -500,7 +500,7 @@ impl<M: StateMachine> Replica<M> {
             }
         };
         if self.raw.raft.prs().get(sender.0.0).is_some() {
-            self.heard.insert(sender.0, ticks);
+            self.heard.note(sender.0, ticks);
         }
         if !rejection::heed(&self.raw, &mut message) {
             return Ok(());

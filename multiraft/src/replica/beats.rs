@@ -33,14 +33,14 @@ impl<M: StateMachine> Replica<M> {
             && beat.to_peer == self.address.peer.0
             && self.member_store(peer) == Some(from)
             && !(self.is_stopped() || self.is_removed() || self.install.is_writing())
-            && !self.needs_flush();
+            && !(self.is_shell() || self.needs_flush());
         let is_heeded = is_plain
             && match beat.is_response {
                 true => self.heed_answer(beat),
                 false => self.heed_leader(beat, from, is_late, outgoing),
             };
         if is_heeded {
-            self.heard.insert(peer, ticks);
+            self.heard.note(peer, ticks);
             self.pin_timeout();
         }
         is_heeded
@@ -58,8 +58,7 @@ impl<M: StateMachine> Replica<M> {
         let says_nothing_new = raft.state == StateRole::Follower
             && raft.leader_id == beat.from_peer
             && beat.commit <= raft.raft_log.committed
-            && raft.pending_request_snapshot == INVALID_INDEX
-            && raft.prs().get(beat.from_peer).is_some();
+            && raft.pending_request_snapshot == INVALID_INDEX;
         // The answer waits for term and vote, see `ready.rs`.
         if !says_nothing_new || !self.saving.is_vote_durable() {
             return false;
@@ -92,6 +91,7 @@ impl<M: StateMachine> Replica<M> {
         let last = raft.raft_log.last_index();
         let Some(progress) = raft.mut_prs().get_mut(beat.from_peer) else { return false };
         let lacks_nothing = progress.matched >= last
+            && beat.commit <= last
             && progress.pending_request_snapshot == INVALID_INDEX
             && progress.state != ProgressState::Snapshot
             && !progress.ins.full();

@@ -78,7 +78,7 @@ impl<M: StateMachine> Replica<M> {
         let progress = self.raw.raft.prs().get(peer.0)?;
         let is_leader = peer == self.address.peer;
         // raft-rs forgets who was active whenever it counts its quorum, so it cannot say.
-        let heard = self.heard.get(&peer).map(|heard| ticks.saturating_sub(*heard));
+        let heard = self.heard.of(peer).map(|heard| ticks.saturating_sub(heard));
         let is_active = is_leader || heard.is_some_and(|ago| ago <= TIMEOUT_TICKS_MIN as u64);
         let is_new = !is_active && heard.is_none() && !self.has_led_for_a_timeout(ticks);
         Some(PeerProgress {

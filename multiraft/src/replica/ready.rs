@@ -269,7 +269,7 @@ fn follow_members<M: StateMachine>(replica: &mut Replica<M>, change: &ConfChange
     assert_eq!(membership::in_order(made), expected, "raft-rs and the descriptor agree");
     let members = replica.state.descriptor().replicas.iter().map(|member| member.peer);
     let members: Vec<_> = members.collect();
-    replica.heard.retain(|peer, _| members.contains(peer));
+    replica.heard.retain(|peer| members.contains(&peer));
     // raft-rs lets a leader go on that has no vote any more.
     let me = replica.peer();
     let votes = replica.descriptor().voters().any(|voter| voter.peer == me);
