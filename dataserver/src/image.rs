@@ -9,8 +9,8 @@
 
 use sharklock_locktable::{
     AcquisitionId, AskMark, AskedBy, DelayRow, EndedLife, EndedRow, EndingCause, EndingMark,
-    Extras, Finished, FinishedRow, Header, HoldRow, Instance, LockRow, Name, Owner, Quarantine,
-    Reclaimer, Row, RowKey, Token, WaiterRow,
+    Extras, Finished, FinishedRow, Header, HoldRow, Instance, LockRow, Name, OpenIds, Owner,
+    Quarantine, Reclaimer, Row, RowKey, Token, WaiterRow,
 };
 use sharklock_proto::internal::v1 as record;
 
@@ -214,7 +214,7 @@ fn hold_to_record(hold: &HoldRow) -> record::HoldRow {
         granted_unix_ms: hold.granted_unix_ms,
         ending_reason: ending.map(|mark| mark.reason.clone()),
         highest_closed_id: extras.highest_closed_id.map(|id| id.0),
-        newest_id: hold.newest_id.0,
+        newest_id: hold.open_ids.newest().0,
         condition: condition.map(condition_to_record),
         revision: extras.revision,
         claimed: extras.claimed,
@@ -241,8 +241,10 @@ fn hold_from_record(mut hold: record::HoldRow) -> Result<HoldRow, DecodeError> {
         token: Token(hold.token),
         session: session_from_bytes(&hold.session)?,
         instance: Instance(hold.instance),
-        open_ids: hold.open_ids.into_iter().map(AcquisitionId).collect(),
-        newest_id: AcquisitionId(hold.newest_id),
+        open_ids: OpenIds::new(
+            hold.open_ids.into_iter().map(AcquisitionId).collect(),
+            AcquisitionId(hold.newest_id),
+        ),
         mode: mode_from_record(hold.mode)?,
         ttl_ms: hold.ttl_ms,
         owner: owner_from_record(hold.owner.unwrap_or_default()).into(),
@@ -420,8 +422,7 @@ mod tests {
             token: Token(9),
             session: SessionHandle([7; 16]),
             instance: Instance(3),
-            open_ids: vec![AcquisitionId(4), AcquisitionId(6)],
-            newest_id: AcquisitionId(8),
+            open_ids: OpenIds::new(vec![AcquisitionId(4), AcquisitionId(6)], AcquisitionId(8)),
             mode: Mode::Permits { n: 2, of: 5 },
             ttl_ms: 10_000,
             owner: owner().into(),

@@ -186,9 +186,7 @@ impl Lock {
     fn join(&mut self, step: &mut Step<'_>, token: Token, acquisition: Acquisition) {
         let id = acquisition.id;
         self.change_hold(step.name, step.ledger, token, |hold| {
-            let index = hold.open_ids.partition_point(|&open| open < id);
-            hold.open_ids.insert(index, id);
-            hold.newest_id = hold.newest_id.max(id);
+            hold.open_ids.join(id);
         });
         let name = step.name.clone();
         let open = Open { name: name.clone(), place: Place::Held(token) };

@@ -1,7 +1,7 @@
 //! Which rows of the image have changed since the last flush. The ring knows its own. A row that
 //! came and went between two flushes leaves nothing to write: most locks are that short (D4).
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, num::NonZeroU32};
 
 use crate::{Name, RowKey, Token};
 
@@ -14,17 +14,18 @@ pub(crate) enum RowState {
     Dirty(Slot),
 }
 
-/// A place in [`Dirty`].
+/// A place in [`Dirty`], counted from 1: a hold then has room for none of them in the same bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Slot(u32);
+pub(crate) struct Slot(NonZeroU32);
 
 impl Slot {
     fn at(index: usize) -> Self {
-        Self(u32::try_from(index).expect("a table that large is split long before"))
+        let number = u32::try_from(index + 1).ok().and_then(NonZeroU32::new);
+        Self(number.expect("a table that large is split long before"))
     }
 
     fn index(self) -> usize {
-        self.0 as usize
+        self.0.get() as usize - 1
     }
 }
 

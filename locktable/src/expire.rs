@@ -81,7 +81,7 @@ impl Lock {
         else {
             return;
         };
-        let joined = row.newest_id;
+        let joined = row.open_ids.newest();
         if joined > newest {
             // Its client was told so, and counts from then (hole 6).
             let name = step.name.clone();

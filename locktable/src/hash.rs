@@ -92,7 +92,7 @@ impl StateHash {
         encoding.u64(hold.instance.0);
         encoding.len(hold.open_ids.len());
         hold.open_ids.iter().for_each(|id| encoding.u64(id.0));
-        encoding.u64(hold.newest_id.0);
+        encoding.u64(hold.open_ids.newest().0);
         let highest_closed_id = hold.extras().highest_closed_id;
         encoding.option(highest_closed_id, |encoding, AcquisitionId(id)| encoding.u64(id));
         encoding.mode(hold.mode);
@@ -328,7 +328,7 @@ fn is_level_1(extras: &Extras) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use crate::{AskMark, AskedBy, Instance, Reclaimer, SessionHandle};
+    use crate::{AskMark, AskedBy, Instance, OpenIds, Reclaimer, SessionHandle};
 
     use super::*;
 
@@ -337,8 +337,7 @@ mod tests {
             token: Token(1),
             session: SessionHandle([1; 16]),
             instance: Instance(1),
-            open_ids: vec![AcquisitionId(1)],
-            newest_id: AcquisitionId(1),
+            open_ids: OpenIds::one(AcquisitionId(1)),
             mode: Mode::Exclusive,
             ttl_ms: 1,
             owner: Owner::default().into(),

@@ -53,66 +53,137 @@ pub(crate) struct Delay {
     pub(crate) digest: Digest,
 }
 
+/// The number that sharers compare by (D11), with its part of the state hash.
+#[derive(Debug)]
+pub(crate) struct FenceFloor {
+    pub(crate) token: Token,
+    pub(crate) digest: Digest,
+}
+
+/// Nearly every lock is held by one alone: that hold stands in the lock itself, and whatever else
+/// there can be at seats is behind a pointer.
+///
 /// Invariants:
 /// - tokens of holds ascend strictly, and no token is that of a hold and of a delay;
 /// - all seats are of one kind;
 /// - an exclusive seat is alone (S1);
-/// - `permits_used` is the sum of the permits of all seats, and no more than the lock has (S1).
+/// - `permits_used` is the sum of the permits of all seats, and no more than the lock has (S1);
+/// - a crowd has something that neither a free lock nor a single hold has.
 #[derive(Debug, Default)]
-pub(crate) struct Holds {
-    // Nearly every lock has one hold, some have thousands of sharers: boxes keep the first small
-    // and removal from the second cheap.
-    #[expect(clippy::vec_box, reason = "removal moves pointers and not holds of 250 bytes")]
+pub(crate) enum Holds {
+    #[default]
+    None,
+    One(Hold),
+    Many(Box<Crowd>),
+}
+
+/// The seats of a lock that sharers or permits hold, or lock-delays keep.
+#[derive(Debug, Default)]
+pub(crate) struct Crowd {
+    // There may be thousands of sharers: boxes make removal cheap.
+    #[expect(clippy::vec_box, reason = "removal moves pointers and not holds of 120 bytes")]
     by_token: Vec<Box<Hold>>,
-    // Few locks have any. Never empty.
-    delays: Option<Box<Delays>>,
+    delays: Delays,
     permits_used: u64,
+    fence_floor: Option<FenceFloor>,
 }
 
 /// They begin and end in any order, thousands of them where a lock has as many sharers.
 type Delays = BTreeMap<Token, Delay>;
 
+impl Crowd {
+    fn push(&mut self, hold: Hold) {
+        self.permits_used += hold.row.mode.permits();
+        self.by_token.push(Box::new(hold));
+    }
+
+    fn find(&self, token: Token) -> Option<usize> {
+        self.by_token.binary_search_by_key(&token, |hold| hold.row.token).ok()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.by_token.is_empty() && self.delays.is_empty() && self.fence_floor.is_none()
+    }
+}
+
 impl Holds {
     pub(crate) fn len(&self) -> usize {
-        self.by_token.len()
+        match self {
+            Self::None => 0,
+            Self::One(_) => 1,
+            Self::Many(crowd) => crowd.by_token.len(),
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.by_token.is_empty()
+        self.len() == 0
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Hold> {
-        self.by_token.iter().map(Box::as_ref)
+        let (one, many) = match self {
+            Self::None => (None, &[][..]),
+            Self::One(hold) => (Some(hold), &[][..]),
+            Self::Many(crowd) => (None, &crowd.by_token[..]),
+        };
+        one.into_iter().chain(many.iter().map(Box::as_ref))
     }
 
     /// Their rows stay as they are.
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Hold> {
-        self.by_token.iter_mut().map(Box::as_mut)
+        let (one, many) = match self {
+            Self::None => (None, &mut [][..]),
+            Self::One(hold) => (Some(hold), &mut [][..]),
+            Self::Many(crowd) => (None, &mut crowd.by_token[..]),
+        };
+        one.into_iter().chain(many.iter_mut().map(Box::as_mut))
     }
 
     pub(crate) fn first(&self) -> Option<&Hold> {
-        self.by_token.first().map(Box::as_ref)
+        match self {
+            Self::None => None,
+            Self::One(hold) => Some(hold),
+            Self::Many(crowd) => crowd.by_token.first().map(Box::as_ref),
+        }
     }
 
     pub(crate) fn get(&self, token: Token) -> Option<&Hold> {
-        self.find(token).map(|index| &*self.by_token[index])
+        match self {
+            Self::None => None,
+            Self::One(hold) => (hold.row.token == token).then_some(hold),
+            Self::Many(crowd) => crowd.find(token).map(|index| &*crowd.by_token[index]),
+        }
     }
 
     pub(crate) fn get_mut(&mut self, token: Token) -> Option<&mut Hold> {
-        self.find(token).map(|index| &mut *self.by_token[index])
+        match self {
+            Self::None => None,
+            Self::One(hold) => (hold.row.token == token).then_some(hold),
+            Self::Many(crowd) => crowd.find(token).map(|index| &mut *crowd.by_token[index]),
+        }
+    }
+
+    fn crowd(&self) -> Option<&Crowd> {
+        match self {
+            Self::None | Self::One(_) => None,
+            Self::Many(crowd) => Some(crowd),
+        }
     }
 
     /// By token.
     pub(crate) fn delays(&self) -> impl Iterator<Item = &Delay> {
-        self.delays.iter().flat_map(|delays| delays.values())
+        self.crowd().into_iter().flat_map(|crowd| crowd.delays.values())
     }
 
     pub(crate) fn delay(&self, token: Token) -> Option<&Delay> {
-        self.delays.as_ref()?.get(&token)
+        self.crowd()?.delays.get(&token)
     }
 
     pub(crate) fn delays_len(&self) -> usize {
-        self.delays.as_ref().map_or(0, |delays| delays.len())
+        self.crowd().map_or(0, |crowd| crowd.delays.len())
+    }
+
+    pub(crate) fn fence_floor(&self) -> Option<&FenceFloor> {
+        self.crowd()?.fence_floor.as_ref()
     }
 
     /// How many seats are taken.
@@ -122,7 +193,7 @@ impl Holds {
 
     /// Whether no seat is taken.
     pub(crate) fn is_vacant(&self) -> bool {
-        self.by_token.is_empty() && self.delays.is_none()
+        self.seats_taken() == 0
     }
 
     /// How a seat is taken, if one is. All seats are of the kind of this one.
@@ -142,9 +213,17 @@ impl Holds {
         match (taken, mode) {
             (Mode::Shared, Mode::Shared) => true,
             (Mode::Permits { of, .. }, Mode::Permits { n, of: of_wanted }) => {
-                of == of_wanted && self.permits_used + u64::from(n) <= u64::from(of)
+                of == of_wanted && self.permits_used() + u64::from(n) <= u64::from(of)
             }
             _ => false,
+        }
+    }
+
+    fn permits_used(&self) -> u64 {
+        match self {
+            Self::None => 0,
+            Self::One(hold) => hold.row.mode.permits(),
+            Self::Many(crowd) => crowd.permits_used,
         }
     }
 
@@ -152,58 +231,98 @@ impl Holds {
     /// worse than a stopped store.
     pub(crate) fn push(&mut self, hold: Hold) {
         assert!(self.fits(hold.row.mode), "a hold that does not fit: {hold:?} beside {self:?}");
-        let last = self.by_token.last().map(|last| last.row.token);
+        let last = match self {
+            Self::None => None,
+            Self::One(only) => Some(only.row.token),
+            Self::Many(crowd) => crowd.by_token.last().map(|last| last.row.token),
+        };
         assert!(last < Some(hold.row.token), "token {} after {last:?}", hold.row.token);
-        self.permits_used += hold.row.mode.permits();
-        if self.by_token.is_empty() {
-            // Nearly always there will be no second.
-            self.by_token.reserve_exact(1);
+        match self {
+            Self::None => *self = Self::One(hold),
+            Self::One(_) | Self::Many(_) => self.crowd_mut().push(hold),
         }
-        self.by_token.push(Box::new(hold));
     }
 
     pub(crate) fn remove(&mut self, token: Token) -> Option<Hold> {
-        let index = self.find(token)?;
-        let hold = self.by_token.remove(index);
-        self.permits_used -= hold.row.mode.permits();
-        Some(*hold)
+        if let Self::Many(crowd) = self {
+            let hold = crowd.find(token).map(|index| *crowd.by_token.remove(index))?;
+            crowd.permits_used -= hold.row.mode.permits();
+            self.disperse();
+            return Some(hold);
+        }
+        self.get(token)?;
+        match std::mem::take(self) {
+            Self::One(hold) => Some(hold),
+            Self::None | Self::Many(_) => None,
+        }
     }
 
     /// Adds a delay, which must fit as a hold would.
     pub(crate) fn push_delay(&mut self, delay: Delay) {
         assert!(self.fits(delay.row.mode), "a delay that does not fit: {delay:?} in {self:?}");
-        self.permits_used += delay.row.mode.permits();
-        let twin = self.delays.get_or_insert_default().insert(delay.row.token, delay);
+        let crowd = self.crowd_mut();
+        crowd.permits_used += delay.row.mode.permits();
+        let twin = crowd.delays.insert(delay.row.token, delay);
         assert!(twin.is_none(), "two delays of one hold: {twin:?} in {self:?}");
     }
 
     pub(crate) fn remove_delay(&mut self, token: Token) -> Option<Delay> {
-        let delay = self.delays.as_mut()?.remove(&token)?;
-        self.delays.take_if(|delays| delays.is_empty());
-        self.permits_used -= delay.row.mode.permits();
+        let Self::Many(crowd) = self else { return None };
+        let delay = crowd.delays.remove(&token)?;
+        crowd.permits_used -= delay.row.mode.permits();
+        self.disperse();
         Some(delay)
     }
 
-    fn find(&self, token: Token) -> Option<usize> {
-        self.by_token.binary_search_by_key(&token, |hold| hold.row.token).ok()
+    pub(crate) fn set_fence_floor(&mut self, floor: FenceFloor) {
+        self.crowd_mut().fence_floor = Some(floor);
+    }
+
+    pub(crate) fn take_fence_floor(&mut self) -> Option<FenceFloor> {
+        let Self::Many(crowd) = self else { return None };
+        let floor = crowd.fence_floor.take();
+        self.disperse();
+        floor
+    }
+
+    /// The crowd that these seats are from here on.
+    fn crowd_mut(&mut self) -> &mut Crowd {
+        if !matches!(self, Self::Many(_)) {
+            let mut crowd = Box::<Crowd>::default();
+            if let Self::One(hold) = std::mem::take(self) {
+                crowd.push(hold);
+            }
+            *self = Self::Many(crowd);
+        }
+        match self {
+            Self::Many(crowd) => crowd,
+            Self::None | Self::One(_) => unreachable!("it has just become a crowd"),
+        }
+    }
+
+    /// What is no crowd any more stands as if it had never been one.
+    fn disperse(&mut self) {
+        if self.crowd().is_some_and(Crowd::is_empty) {
+            *self = Self::None;
+        }
     }
 
     /// Panics where an invariant of this struct is broken.
     pub(crate) fn check_invariants(&self) {
         assert!(self.iter().map(|hold| hold.row.token).is_sorted_by(|a, b| a < b));
-        assert!(self.delays.as_ref().is_none_or(|delays| !delays.is_empty()));
-        let mut delays = self.delays.iter().flat_map(|delays| delays.iter());
+        assert!(self.crowd().is_none_or(|crowd| !crowd.is_empty()), "nobody: {self:?}");
+        let mut delays = self.crowd().into_iter().flat_map(|crowd| &crowd.delays);
         assert!(delays.all(|(token, delay)| *token == delay.row.token));
         assert!(self.delays().all(|delay| self.get(delay.row.token).is_none()));
         let held = self.iter().map(|hold| hold.row.mode);
         let modes: Vec<_> = held.chain(self.delays().map(|delay| delay.row.mode)).collect();
-        assert_eq!(self.permits_used, modes.iter().map(|mode| mode.permits()).sum());
+        assert_eq!(self.permits_used(), modes.iter().map(|mode| mode.permits()).sum());
         let Some(&first) = modes.first() else { return };
         assert!(modes.iter().all(|mode| mode.kind() == first.kind()));
         match first {
             Mode::Exclusive => assert_eq!(modes.len(), 1, "exclusive with others: {self:?}"),
             Mode::Shared => assert!(modes.iter().all(|&mode| mode == Mode::Shared)),
-            Mode::Permits { of, .. } => assert!(self.permits_used <= u64::from(of)),
+            Mode::Permits { of, .. } => assert!(self.permits_used() <= u64::from(of)),
         }
     }
 }

@@ -150,6 +150,6 @@ impl LockTable {
 impl Lock {
     /// Its own row; nothing for a lock that has nothing of its own.
     fn row(&self) -> Option<LockRow> {
-        self.fence_floor.as_ref().map(|floor| LockRow { fence_floor: floor.token })
+        self.holds.fence_floor().map(|floor| LockRow { fence_floor: floor.token })
     }
 }

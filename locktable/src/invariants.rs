@@ -130,7 +130,7 @@ impl LockTable {
 impl Lock {
     /// Adds all that it has.
     fn weigh(&self, name: &Name, usage: &mut Usage) {
-        if self.fence_floor.is_some() {
+        if self.holds.fence_floor().is_some() {
             usage.add(name, None, usage::floor_bytes(name));
         }
         for hold in self.holds.iter() {
@@ -156,7 +156,7 @@ impl Lock {
         assert!(modes.all(|mode| Some(mode.kind()) == self.kind()), "{name}: kinds differ");
         let fits = self.could_serve(ledger.seats_max());
         assert!(is_quarantined || !fits, "{name}: a head that fits");
-        let floor = self.fence_floor.as_ref().map(|floor| floor.token);
+        let floor = self.holds.fence_floor().map(|floor| floor.token);
         let first = self.holds.first().map(|first| &first.row);
         let has_floor = first.is_some_and(|first| first.mode != Mode::Exclusive);
         assert_eq!(floor.is_some(), has_floor, "{name}: fence floor");
@@ -164,7 +164,7 @@ impl Lock {
         for hold in self.holds.iter() {
             let ids = &hold.row.open_ids;
             assert!(!ids.is_empty() && ids.is_sorted_by(|a, b| a < b), "{name}: {ids:?}");
-            assert!(ids.last() <= Some(&hold.row.newest_id), "{name}: newest");
+            assert!(ids.last() <= Some(&ids.newest()), "{name}: newest");
             assert!(hold.row.arrival <= hold.row.token.0, "{name}: held before it came");
             hold.row.check_extras(name);
         }

@@ -163,7 +163,7 @@ fn lease_on(name: &Name, hold: &HoldRow) -> Lease {
         name: name.clone(),
         token: hold.token,
         ttl_ms: hold.ttl_ms,
-        newest: hold.newest_id,
+        newest: hold.open_ids.newest(),
         acquisitions: hold.acquisitions(),
         ending: hold.ending().is_some(),
         agreement: hold.agreement(),

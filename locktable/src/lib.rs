@@ -19,6 +19,7 @@ mod table;
 mod lock;
 
 mod holds;
+mod open_ids;
 mod queue;
 
 mod acquire;
@@ -63,6 +64,7 @@ pub use condition::{Condition, ConditionFlaw, LeaseRule, MISSED_MIN};
 pub use ended::{EndedLife, EndedRow};
 pub use ids::{Acquisition, AcquisitionId, Instance, Name, SessionHandle, Token};
 pub use leases::{Lease, LeaseCursor};
+pub use open_ids::OpenIds;
 pub use outcome::{
     Agreement, AskView, Change, DelayView, EndingView, Finished, Grant, HoldView, LockView,
     Outcome, Refusal, Reply, Status, WaiterView,

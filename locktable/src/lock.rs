@@ -8,10 +8,9 @@ use std::sync::Arc;
 
 use crate::{
     Acquisition, AcquisitionId, At, Change, Condition, DelayRow, Extras, Finished, FinishedRow,
-    Grant, HoldRow, Mode, Name, Owner, Token, Wait, WaiterRow,
+    Grant, HoldRow, Mode, Name, OpenIds, Owner, Token, Wait, WaiterRow,
     dirty::RowState,
-    hash::Digest,
-    holds::{Delay, Hold, Holds, Kind},
+    holds::{Delay, FenceFloor, Hold, Holds, Kind},
     ledger::{HoldAfter, Ledger},
     queue::{Queue, Waiter},
     sessions::{Open, Place},
@@ -61,19 +60,6 @@ pub(crate) struct Request {
     pub(crate) arrival: Option<u64>,
 }
 
-/// The number that sharers compare by (D11), with its part of the state hash.
-#[derive(Debug)]
-pub(crate) struct FenceFloor {
-    pub(crate) token: Token,
-    digest: Digest,
-}
-
-impl FenceFloor {
-    pub(crate) fn digest(&self) -> Digest {
-        self.digest
-    }
-}
-
 /// Invariants, between commands:
 /// - at least one seat is taken, by a hold or a delay: a lock whose seats are all free serves its
 ///   queue, and without that it is gone. Only in quarantine, which serves nobody, it may have nothing
@@ -88,14 +74,11 @@ impl FenceFloor {
 pub(crate) struct Lock {
     pub(crate) holds: Holds,
     pub(crate) queue: Queue,
-    // Boxed: an exclusive lock has none.
-    pub(crate) fence_floor: Option<Box<FenceFloor>>,
 }
 
 impl Lock {
     pub(crate) fn new() -> Self {
-        let (holds, queue) = (Holds::default(), Queue::default());
-        Self { holds, queue, fence_floor: None }
+        Self { holds: Holds::default(), queue: Queue::default() }
     }
 
     pub(crate) fn is_free(&self) -> bool {
@@ -128,7 +111,7 @@ impl Lock {
 
     /// The grant of one of this lock's holds, as its client sees it.
     pub(crate) fn grant_of(&self, hold: &HoldRow) -> Grant {
-        let fence_floor = self.fence_floor.as_ref().map_or(hold.token, |floor| floor.token);
+        let fence_floor = self.holds.fence_floor().map_or(hold.token, |floor| floor.token);
         Grant { token: hold.token, fence_floor, ttl_ms: hold.ttl_ms }
     }
 
@@ -150,15 +133,14 @@ impl Lock {
     ) -> Grant {
         let Request { acquisition, mode, ttl_ms, owner, condition, arrival } = request;
         let token = step.ledger.next_token();
-        if mode != Mode::Exclusive && self.fence_floor.is_none() {
+        if mode != Mode::Exclusive && self.holds.fence_floor().is_none() {
             self.raise_fence_floor(step.name, step.ledger, token);
         }
         let row = HoldRow {
             token,
             session: acquisition.session,
             instance: acquisition.instance,
-            open_ids: vec![acquisition.id],
-            newest_id: acquisition.id,
+            open_ids: OpenIds::one(acquisition.id),
             mode,
             ttl_ms,
             owner,
@@ -206,7 +188,7 @@ impl Lock {
     pub(crate) fn raise_fence_floor(&mut self, name: &Name, ledger: &mut Ledger, token: Token) {
         let digest = ledger.count_floor(name, token);
         ledger.dirty.floor_came(name);
-        self.fence_floor = Some(Box::new(FenceFloor { token, digest }));
+        self.holds.set_fence_floor(FenceFloor { token, digest });
     }
 
     /// Puts a newcomer at the end of the queue; its place.
@@ -269,12 +251,12 @@ impl Lock {
     pub(crate) fn close(&mut self, step: &mut Step<'_>, token: Token, id: AcquisitionId) -> u32 {
         let Some(hold) = self.holds.get(token) else { return 0 };
         let acquisition = hold.row.acquisition(id);
-        if hold.row.open_ids == [id] {
+        if *hold.row.open_ids == [id] {
             self.give_up(step, token);
             return 0;
         }
         self.change_hold(step.name, step.ledger, token, |hold| {
-            hold.open_ids.retain(|&open| open != id);
+            hold.open_ids.change(|ids| ids.retain(|&open| open != id));
         });
         step.ledger.sessions.remove(acquisition);
         let (name, how) = (step.name.clone(), Finished::Released);
@@ -343,7 +325,7 @@ impl Lock {
         // NB: even if a waiter is served in the same command, the lock was without a hold for that
         // moment, so the next sharers get a floor above everybody who held before.
         if self.holds.is_empty()
-            && let Some(floor) = self.fence_floor.take()
+            && let Some(floor) = self.holds.take_fence_floor()
         {
             step.ledger.discount_floor(step.name, floor.digest);
             step.ledger.dirty.floor_left(step.name);
@@ -385,7 +367,7 @@ impl Lock {
 impl Lock {
     /// The weight of the lock; see `usage`.
     pub(crate) fn bytes(&self, name: &Name) -> u64 {
-        let floor = self.fence_floor.as_ref().map_or(0, |_| usage::floor_bytes(name));
+        let floor = self.holds.fence_floor().map_or(0, |_| usage::floor_bytes(name));
         let holds = self.holds.iter().map(|hold| usage::hold_bytes(name, &hold.row));
         let delays = self.holds.delays_len() as u64 * usage::delay_bytes(name);
         let waiters = self.queue.iter().map(|waiter| usage::waiter_bytes(name, &waiter.row));

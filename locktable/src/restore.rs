@@ -178,7 +178,7 @@ impl LockTable {
         if !lock.holds.fits(hold.mode) {
             return Err("holds that do not fit together");
         }
-        match &lock.fence_floor {
+        match lock.holds.fence_floor() {
             _ if hold.mode == Mode::Exclusive => {}
             None => return Err("a hold of sharers or permits without a fence floor"),
             Some(floor) if floor.token > hold.token => {
@@ -294,7 +294,7 @@ impl LockTable {
     fn check_whole(&self, header: &Header) -> Result<(), RestoreError> {
         for (name, lock) in &self.locks {
             let is_shared = lock.holds.first().is_some_and(|hold| hold.row.mode != Mode::Exclusive);
-            if lock.fence_floor.is_some() && !is_shared {
+            if lock.holds.fence_floor().is_some() && !is_shared {
                 let key = RowKey::Lock(name.clone());
                 let rule = "a fence floor without a hold of sharers or permits";
                 return Err(RestoreError::Row { key, rule });
@@ -391,7 +391,7 @@ fn check_hold(hold: &HoldRow) -> Result<(), Rule> {
     }
     match hold.open_ids.last() {
         None => return Err("a hold with nothing open"),
-        Some(&last) if last > hold.newest_id => return Err("an open id above the newest"),
+        Some(&last) if last > hold.open_ids.newest() => return Err("an open id above the newest"),
         Some(_) => {}
     }
     hold.extras.as_deref().map_or(Ok(()), |extras| check_extras(hold, extras))

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::{
     Acquisition, AcquisitionId, Agreement, Condition, EndedRow, Finished, Instance, Mode, Name,
-    Owner, SessionHandle, Token, Wait,
+    OpenIds, Owner, SessionHandle, Token, Wait,
 };
 
 /// Version of the rules that [`crate::LockTable::apply`] follows (D19). A header of a higher level
@@ -143,7 +143,7 @@ pub struct DelayRow {
 ///
 /// Invariants:
 /// - `open_ids` is ascending and not empty;
-/// - `newest_id` is at least the last of `open_ids`;
+/// - the newest id is at least the last of the open ones;
 /// - no id of `open_ids` is in the ring;
 /// - only a claimed hold is an orphan, only a hold whose condition is `hold` is claimed, and an
 ///   orphan is never ending: there is nobody to wait for;
@@ -158,10 +158,8 @@ pub struct HoldRow {
     pub session: SessionHandle,
     /// The life of the client under it.
     pub instance: Instance,
-    /// The acquisitions that are open on it.
-    pub open_ids: Vec<AcquisitionId>,
-    /// The highest id that ever joined it: what an Expire must know of (hole 6).
-    pub newest_id: AcquisitionId,
+    /// The acquisitions that are open on it, and the newest that ever was.
+    pub open_ids: OpenIds,
     /// How it is held.
     pub mode: Mode,
     /// Lease, milliseconds.

@@ -52,9 +52,9 @@ impl Ledger {
             self.adopt_digest(from, waiter.digest);
             from.dirty.waiter_left(name, waiter.row.ticket);
         }
-        if let Some(floor) = &lock.fence_floor {
+        if let Some(floor) = lock.holds.fence_floor() {
             from.usage.hand_over(&mut self.usage, name, None, usage::floor_bytes(name));
-            self.adopt_digest(from, floor.digest());
+            self.adopt_digest(from, floor.digest);
             from.dirty.floor_left(name);
         }
         let counts = [lock.holds.len(), lock.holds.delays_len(), lock.queue.len()];

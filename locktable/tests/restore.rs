@@ -4,7 +4,7 @@ use sharklock_locktable::{
     Acquire, Acquisition, AcquisitionId, Ask, AskMark, AskedBy, At, Cancel, Command, Condition,
     DelayRow, End, EndCause, EndedLife, EndedRow, EndingCause, EndingMark, Extras, FEATURE_LEVEL,
     Finished, FinishedRow, Header, HoldRow, Instance, LeaseRule, LockRow, LockTable, Mode, Name,
-    Owner, RING_ROW_LEN, Reclaimer, Release, RestoreError, Row, RowKey, SessionHandle,
+    OpenIds, Owner, RING_ROW_LEN, Reclaimer, Release, RestoreError, Row, RowKey, SessionHandle,
     SetAttributes, Token, Wait, WaiterRow,
 };
 
@@ -108,6 +108,10 @@ impl Image {
             Row::Hold(row) => row,
             row => panic!("{row:?}"),
         }
+    }
+
+    fn opened(&mut self, name: &str, token: u64, change: impl FnOnce(&mut Vec<AcquisitionId>)) {
+        self.hold(name, token).open_ids.change(change);
     }
 
     fn delay(&mut self, name: &str, token: u64) -> &mut DelayRow {
@@ -265,10 +269,10 @@ fn holds_that_break_a_rule_are_refused() {
     check(|image| image.hold("page", 2).mode = Mode::Exclusive, "do not fit together");
     check(|image| image.hold("pool", 5).mode = Mode::Permits { n: 4, of: 3 }, "do not fit");
     check(|image| image.hold("pool", 5).mode = Mode::Permits { n: 0, of: 3 }, "do not fit");
-    check(|image| image.hold("door", 1).open_ids.clear(), "nothing open");
-    check(|image| image.hold("door", 1).open_ids.push(AcquisitionId(1)), "do not ascend");
-    check(|image| image.hold("door", 1).open_ids.push(AcquisitionId(9)), "above the newest");
-    check(|image| image.hold("door", 1).open_ids[0] = AcquisitionId(9), "above the newest");
+    check(|image| image.hold("door", 1).open_ids.change(Vec::clear), "nothing open");
+    check(|image| image.opened("door", 1, |ids| ids.push(AcquisitionId(1))), "do not ascend");
+    check(|image| image.opened("door", 1, |ids| ids.push(AcquisitionId(9))), "above the newest");
+    check(|image| image.opened("door", 1, |ids| ids[0] = AcquisitionId(9)), "above the newest");
 }
 
 #[test]
@@ -512,9 +516,9 @@ fn spoil_hold(key: &mut RowKey, hold: &mut HoldRow, roll: &mut impl FnMut(u64) -
                 *token = hold.token;
             }
         }
-        1 => hold.open_ids.push(AcquisitionId(roll(9))),
-        2 => hold.open_ids.clear(),
-        3 => hold.newest_id = AcquisitionId(roll(9)),
+        1 => hold.open_ids.change(|ids| ids.push(AcquisitionId(roll(9)))),
+        2 => hold.open_ids.change(Vec::clear),
+        3 => hold.open_ids = OpenIds::new(hold.open_ids.to_vec(), AcquisitionId(roll(9))),
         4 => hold.mode = mode(roll),
         5 => hold.session = SessionHandle([1 + roll(3) as u8; 16]),
         6 => hold.extras = Some(Box::new(extras(roll))),
