@@ -1,10 +1,25 @@
 //! Alarms: things by key, of which each may ring once, at a time of its own. The one mechanism behind
 //! all that the clocks of a range count.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{num::NonZeroU64, time::Duration};
+
+use sharklock_locktable::Ascending;
+
+/// A time in half of the bytes of a [`Duration`], or of an `Option` of one: there may be millions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Moment(NonZeroU64);
+
+impl Moment {
+    /// The same to the nanosecond. What is five centuries away stays so, which is late enough.
+    pub fn at(time: Duration) -> Self {
+        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        Self(NonZeroU64::MIN.saturating_add(nanos))
+    }
+
+    pub fn time(self) -> Duration {
+        Duration::from_nanos(self.0.get() - 1)
+    }
+}
 
 /// Things by key, each with its alarm. One whose alarm has rung stays, silent, until it is set again
 /// or removed.
@@ -13,38 +28,41 @@ use std::{
 /// - `times` holds `(at, key)` exactly for the things in `set` whose alarm stands at `at`.
 #[derive(Debug)]
 pub(crate) struct Alarms<K, V> {
-    set: BTreeMap<K, Entry<V>>,
-    times: BTreeSet<(Duration, K)>,
+    // Keys are tokens as a rule, which ascend, and a lease that begins or is renewed ends last.
+    set: Ascending<K, Entry<V>>,
+    times: Ascending<(Moment, K), ()>,
 }
 
 #[derive(Debug)]
 struct Entry<V> {
     /// None: it has rung.
-    at: Option<Duration>,
+    at: Option<Moment>,
     value: V,
 }
 
 impl<K, V> Default for Alarms<K, V> {
     fn default() -> Self {
-        Self { set: BTreeMap::new(), times: BTreeSet::new() }
+        Self { set: Ascending::default(), times: Ascending::default() }
     }
 }
 
 impl<K: Copy + Ord, V> Alarms<K, V> {
     /// Puts a thing here that rings at `at`, in place of the one of its key.
     pub fn set(&mut self, key: K, at: Duration, value: V) {
+        let at = Moment::at(at);
         self.remove(key);
-        self.times.insert((at, key));
+        self.times.insert((at, key), ());
         self.set.insert(key, Entry { at: Some(at), value });
     }
 
     /// An alarm that is here rings at `at`, and not when it would have. Otherwise nothing happens.
     pub fn move_to(&mut self, key: K, at: Duration) {
         let Some(entry) = self.set.get_mut(&key) else { return };
+        let at = Moment::at(at);
         if let Some(before) = entry.at.replace(at) {
             self.times.remove(&(before, key));
         }
-        self.times.insert((at, key));
+        self.times.insert((at, key), ());
     }
 
     /// Takes a thing away with its alarm.
@@ -70,16 +88,16 @@ impl<K: Copy + Ord, V> Alarms<K, V> {
 
     /// A thing goes on under another key, and rings when it would have. Nothing where there is none.
     pub fn rename(&mut self, before: K, after: K) {
-        let at = self.at(before);
+        let at = self.set.get(&before).and_then(|entry| entry.at);
         let Some(value) = self.remove(before) else { return };
         self.remove(after);
-        self.times.extend(at.map(|at| (at, after)));
+        self.times.extend(at.map(|at| ((at, after), ())));
         self.set.insert(after, Entry { at, value });
     }
 
     /// The thing whose alarm rings next, if that is by `now`. It is silent from here on.
     pub fn ring(&mut self, now: Duration) -> Option<(K, &mut V)> {
-        let (_, key) = self.times.first().copied().filter(|(at, _)| *at <= now)?;
+        let key = self.times.first().filter(|((at, _), ())| at.time() <= now)?.0.1;
         self.times.pop_first();
         let entry = self.set.get_mut(&key).expect("an alarm has its thing");
         entry.at = None;
@@ -95,12 +113,12 @@ impl<K: Copy + Ord, V> Alarms<K, V> {
 
     /// When the next alarm rings.
     pub fn next(&self) -> Option<Duration> {
-        self.times.first().map(|&(at, _)| at)
+        self.times.first().map(|((at, _), ())| at.time())
     }
 
     /// When this one rings; none once it has, or where there is no such thing.
     pub fn at(&self, key: K) -> Option<Duration> {
-        self.set.get(&key)?.at
+        self.set.get(&key)?.at.map(Moment::time)
     }
 
     pub fn get(&self, key: K) -> Option<&V> {
@@ -140,6 +158,8 @@ impl<K: Copy + Ord, V> Alarms<K, V> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use proptest::prelude::*;
 
     use super::*;

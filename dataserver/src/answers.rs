@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use sharklock_locktable::{
-    Acquisition, AskView, Change, Finished, Grant, HoldView, LockTable, Name, Outcome, Refusal,
-    Reply, Status, Token,
+    Acquisition, Ascending, AskView, Change, Finished, Grant, HoldView, LockTable, Name, Outcome,
+    Refusal, Reply, Status, Token,
 };
 use sharklock_multiraft::Store;
 use sharklock_proto::{
@@ -50,7 +50,7 @@ impl Replies {
         store: &'a Store<LockRange>,
         range: RangeId,
         (index, applied): (u64, u64),
-        subscribers: &'a mut BTreeMap<Acquisition, Subscriber>,
+        subscribers: &'a mut Ascending<Acquisition, Subscriber>,
     ) -> Answers<'a> {
         let table = store.machine(range).expect("a range has its state").table();
         let descriptor = store.descriptor(range).expect("a range has its descriptor");
@@ -101,7 +101,7 @@ pub struct Answers<'a> {
     /// As of `applied`, too.
     pub descriptor: &'a Descriptor,
     pub table: &'a LockTable,
-    subscribers: &'a mut BTreeMap<Acquisition, Subscriber>,
+    subscribers: &'a mut Ascending<Acquisition, Subscriber>,
 }
 
 impl Answers<'_> {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use sharklock_locktable::{
-    Acquisition, Agreement, Command, Condition, LockTable, Name, SessionHandle,
+    Acquisition, Agreement, Ascending, Command, Condition, LockTable, Name, SessionHandle,
 };
 use sharklock_multiraft::{EntryAt, LeftBehind, Matched, Proposals, ReadId};
 use sharklock_proto::{
@@ -311,7 +311,7 @@ pub struct Front {
     /// Of those that wait in a queue and are traced: the span of their wait.
     pub traced: BTreeMap<Acquisition, Begun>,
     /// The listeners to open acquisitions.
-    pub subscribers: BTreeMap<Acquisition, Subscriber>,
+    pub subscribers: Ascending<Acquisition, Subscriber>,
     /// The memory of what waits here or is in the log.
     pub pending: Pending,
     /// The log is longer than it may be kept for a child that nobody has led yet, as far as the last
@@ -512,7 +512,7 @@ impl Front {
         self.sample = LoadSample::default();
         self.unsplit = None;
         self.told = ToldFigures::default();
-        self.subscribers.clear();
+        self.subscribers = Ascending::default();
         self.traced.clear();
         self.proposed.clear();
         self.attempts.clear();

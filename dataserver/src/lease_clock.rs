@@ -12,7 +12,7 @@ use sharklock_locktable::{
 };
 
 use crate::{
-    alarms::Alarms,
+    alarms::{Alarms, Moment},
     condition_clock::{ConditionClock, TimeKey},
 };
 
@@ -73,14 +73,14 @@ struct Hold {
     /// Its client may know of the grant: something was sent that says so.
     told: bool,
     /// When it was granted; `None`: another leader has seen that.
-    since: Option<Duration>,
+    since: Option<Moment>,
 }
 
 /// A waiter, beside its lease. When its wait ends stands in `waits`.
 #[derive(Debug)]
 struct Waiter {
     /// When it took its place; `None`: another leader has seen that.
-    since: Option<Duration>,
+    since: Option<Moment>,
 }
 
 /// The kinds of alarms. Of several that ring at one moment the first here comes first.
@@ -159,16 +159,18 @@ impl LeaseClock {
     /// Lease length of `key`.
     pub fn ttl(&self, key: LeaseKey) -> Option<Duration> {
         match key {
-            LeaseKey::Hold(token) => self.holds.get(token).map(|lease| lease.ttl),
-            LeaseKey::Waiter(acquisition) => self.waiters.get(acquisition).map(|lease| lease.ttl),
+            LeaseKey::Hold(token) => self.holds.get(token).map(|lease| lease.ttl()),
+            LeaseKey::Waiter(acquisition) => self.waiters.get(acquisition).map(|lease| lease.ttl()),
         }
     }
 
     /// Since when the hold is held, or the waiter waits, if this leader has seen it begin.
     pub fn since(&self, key: LeaseKey) -> Option<Duration> {
         match key {
-            LeaseKey::Hold(token) => self.holds.get(token)?.of.since,
-            LeaseKey::Waiter(acquisition) => self.waiters.get(acquisition)?.of.since,
+            LeaseKey::Hold(token) => self.holds.get(token)?.of.since.map(Moment::time),
+            LeaseKey::Waiter(acquisition) => {
+                self.waiters.get(acquisition)?.of.since.map(Moment::time)
+            }
         }
     }
 
@@ -183,7 +185,7 @@ impl LeaseClock {
             Change::Queued { acquisition, name, ttl_ms, wait } => {
                 let deadline = self.deadline(now, *ttl_ms);
                 let wait_ends = wait_ends(now, *wait);
-                let since = Some(now);
+                let since = Some(Moment::at(now));
                 self.start_waiter(deadline, (*acquisition, since), name, *ttl_ms, wait_ends);
             }
             Change::Granted { acquisition, name, grant, from_queue, condition } => {
@@ -309,7 +311,7 @@ impl LeaseClock {
     fn start_waiter(
         &mut self,
         deadline: Deadline,
-        (acquisition, since): (Acquisition, Option<Duration>),
+        (acquisition, since): (Acquisition, Option<Moment>),
         name: &Name,
         ttl_ms: u64,
         wait_ends: Option<Duration>,
@@ -353,7 +355,7 @@ impl LeaseClock {
         };
         // The answer to an acquire tells of the grant; whether a push does, the caller knows.
         let newest = acquisition.id;
-        let hold = Hold { newest, ending: false, told: !from_queue, since: Some(now) };
+        let hold = Hold { newest, ending: false, told: !from_queue, since: Some(Moment::at(now)) };
         self.holds.start(grant.token, name.clone(), grant.ttl_ms, deadline, hold);
     }
 
@@ -385,7 +387,7 @@ impl LeaseClock {
         self.conditions.rename_hold(before, after);
         // A new leader may have taken it up under the token that it has now.
         if let Some(lease) = self.holds.stop(before) {
-            let ttl_ms = u64::try_from(lease.ttl.as_millis()).unwrap_or(u64::MAX);
+            let ttl_ms = lease.ttl_ms();
             let (deadline, hold) = (self.deadline(now, ttl_ms), Hold { told: true, ..lease.of });
             self.holds.start(after, lease.name, ttl_ms, deadline, hold);
         } else {
@@ -397,7 +399,7 @@ impl LeaseClock {
     fn lengthen(&mut self, now: Duration, token: Token, ttl_ms: u64) {
         let Some(lease) = self.holds.get_mut(token) else { return };
         let ends_at = lease.ends_at(self.credit);
-        lease.ttl = Duration::from_millis(ttl_ms);
+        lease.set_ttl(ttl_ms);
         if let Some(ends_at) = ends_at {
             let Deadline { plain, credit_before } = self.deadline(now, ttl_ms);
             let longer = Deadline { plain: plain.max(ends_at), credit_before };

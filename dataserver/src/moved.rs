@@ -112,15 +112,20 @@ impl Front {
     /// Forgets who listens to acquisitions that are neither open here nor asked for, and gives them
     /// back.
     fn forget_moved(&mut self, table: &LockTable) -> BTreeMap<Acquisition, Subscriber> {
+        let mut moved = BTreeMap::new();
         let asked = self.proposals.askers().filter_map(|asker| match asker {
             Asker::Acquire { acquisition, .. } => Some(*acquisition),
             _ => None,
         });
         let asked: BTreeSet<Acquisition> = asked.collect();
         self.attempts.keep_open(|acquisition| table.is_open(acquisition));
-        let is_moved = |acquisition: &Acquisition, _: &mut Subscriber| {
-            !asked.contains(acquisition) && !table.is_open(*acquisition)
-        };
-        self.subscribers.extract_if(.., is_moved).collect()
+        self.subscribers.retain(|acquisition, subscriber| {
+            let stays = asked.contains(acquisition) || table.is_open(*acquisition);
+            if !stays {
+                moved.insert(*acquisition, *subscriber);
+            }
+            stays
+        });
+        moved
     }
 }

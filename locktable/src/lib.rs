@@ -45,6 +45,7 @@ mod usage;
 
 mod rows;
 
+mod ascending;
 mod dirty;
 mod first_image;
 mod hash;
@@ -54,6 +55,7 @@ mod split;
 
 mod invariants;
 
+pub use ascending::Ascending;
 pub use balance::{Balance, Weight};
 pub use command::{
     Acquire, Ask, At, Cancel, Claim, Command, Downgrade, End, EndCause, EndQuarantine, Ending,

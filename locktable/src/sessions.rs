@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    Acquisition, AcquisitionId, HoldRow, Instance, Name, Owner, SessionHandle, Token,
+    Acquisition, AcquisitionId, Ascending, HoldRow, Instance, Name, Owner, SessionHandle, Token,
     session_views::bounds_of,
 };
 
@@ -41,7 +41,8 @@ pub(crate) struct Session {
 #[derive(Debug)]
 enum AllOpen {
     One(Key, Open),
-    Many(BTreeMap<Key, Open>),
+    // Ids ascend.
+    Many(Ascending<Key, Open>),
 }
 
 /// Names an acquisition within its session.
@@ -92,7 +93,7 @@ impl Session {
             AllOpen::One(key, open) => (Some((key, open)), None),
             AllOpen::Many(all) => (None, Some(all)),
         };
-        only.into_iter().chain(all.into_iter().flatten())
+        only.into_iter().chain(all.into_iter().flat_map(Ascending::iter))
     }
 }
 
@@ -102,7 +103,7 @@ impl AllOpen {
             Self::One(only, stood) if *only == key => Some(std::mem::replace(stood, open)),
             Self::One(only, stood) => {
                 let first = (*only, stood.clone());
-                *self = Self::Many(BTreeMap::from([first, (key, open)]));
+                *self = Self::Many([first, (key, open)].into_iter().collect());
                 None
             }
             Self::Many(all) => all.insert(key, open),

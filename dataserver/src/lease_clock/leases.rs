@@ -5,7 +5,7 @@ use std::{fmt::Debug, time::Duration};
 use sharklock_locktable::Name;
 
 use super::{Renewal, with_drift};
-use crate::alarms::Alarms;
+use crate::alarms::{Alarms, Moment};
 
 /// One lease, and what the clock knows of whose it is.
 ///
@@ -19,12 +19,31 @@ use crate::alarms::Alarms;
 #[derive(Debug)]
 pub(super) struct Lease<S> {
     pub name: Name,
-    pub ttl: Duration,
-    deadline: Option<Deadline>,
+    ttl_ms: u64,
+    deadline: Option<StoredDeadline>,
     /// The last receipt while the end was pending. It counts if apply refuses that end: the
     /// receipt may have been an acquire, which is answered behind it in the log.
-    heard: Option<Duration>,
+    heard: Option<Moment>,
     pub of: S,
+}
+
+/// A [`Deadline`] in half of its bytes.
+#[derive(Clone, Copy, Debug)]
+struct StoredDeadline {
+    plain: Moment,
+    credit_before: Moment,
+}
+
+impl From<Deadline> for StoredDeadline {
+    fn from(Deadline { plain, credit_before }: Deadline) -> Self {
+        Self { plain: Moment::at(plain), credit_before: Moment::at(credit_before) }
+    }
+}
+
+impl From<StoredDeadline> for Deadline {
+    fn from(StoredDeadline { plain, credit_before }: StoredDeadline) -> Self {
+        Self { plain: plain.time(), credit_before: credit_before.time() }
+    }
 }
 
 /// When a lease ends, but for the stalls since it was set.
@@ -43,9 +62,22 @@ impl Deadline {
 }
 
 impl<S> Lease<S> {
+    pub fn ttl(&self) -> Duration {
+        Duration::from_millis(self.ttl_ms)
+    }
+
+    pub fn ttl_ms(&self) -> u64 {
+        self.ttl_ms
+    }
+
+    /// Another ttl, for what is counted from here on.
+    pub fn set_ttl(&mut self, ttl_ms: u64) {
+        self.ttl_ms = ttl_ms;
+    }
+
     /// When it ends after so much credit in all; none while its end is pending.
     pub fn ends_at(&self, credit: Duration) -> Option<Duration> {
-        Some(self.deadline?.ends_at(self.ttl, credit))
+        Some(Deadline::from(self.deadline?).ends_at(self.ttl(), credit))
     }
 
     /// Its end has been proposed and not been applied yet.
@@ -56,9 +88,9 @@ impl<S> Lease<S> {
     /// The deadline with which it goes on at `now`. Where its end was pending, apply has refused that:
     /// it is due at once, unless somebody was heard of meanwhile.
     pub fn carried_on(&self, now: Duration, credit: Duration) -> Deadline {
-        let heard = self.heard.map(|heard| heard + with_drift(self.ttl));
+        let heard = self.heard.map(|heard| heard.time() + with_drift(self.ttl()));
         let refused = Deadline { plain: heard.unwrap_or(now), credit_before: credit };
-        self.deadline.unwrap_or(refused)
+        self.deadline.map_or(refused, Deadline::from)
     }
 }
 
@@ -77,8 +109,7 @@ impl<K: Copy + Debug + Ord, S> Leases<K, S> {
     /// `key` has a lease already.
     pub fn start(&mut self, key: K, name: Name, ttl_ms: u64, deadline: Deadline, of: S) {
         assert!(!self.0.contains(key), "{key:?} has two leases");
-        let ttl = Duration::from_millis(ttl_ms);
-        let lease = Lease { name, ttl, deadline: Some(deadline), heard: None, of };
+        let lease = Lease { name, ttl_ms, deadline: Some(deadline.into()), heard: None, of };
         self.0.set(key, deadline.plain, lease);
     }
 
@@ -98,10 +129,10 @@ impl<K: Copy + Debug + Ord, S> Leases<K, S> {
     pub fn renew(&mut self, now: Duration, key: K, credit: Duration) -> Renewal {
         let Some(lease) = self.0.get_mut(key) else { return Renewal::Unknown };
         let Some(ends_at) = lease.ends_at(credit) else {
-            lease.heard = Some(now);
+            lease.heard = Some(Moment::at(now));
             return Renewal::Pending;
         };
-        let plain = ends_at.max(now + with_drift(lease.ttl));
+        let plain = ends_at.max(now + with_drift(lease.ttl()));
         self.set_deadline(key, Deadline { plain, credit_before: credit });
         Renewal::Renewed
     }
@@ -109,13 +140,13 @@ impl<K: Copy + Debug + Ord, S> Leases<K, S> {
     /// The lease ends in full from `now`, whatever was left of it.
     pub fn begin_anew(&mut self, now: Duration, key: K, credit: Duration) {
         let Some(lease) = self.0.get(key) else { return };
-        let plain = now + with_drift(lease.ttl);
+        let plain = now + with_drift(lease.ttl());
         self.set_deadline(key, Deadline { plain, credit_before: credit });
     }
 
     pub fn set_deadline(&mut self, key: K, deadline: Deadline) {
         let lease = self.0.get_mut(key).expect("the caller has just seen this lease");
-        (lease.deadline, lease.heard) = (Some(deadline), None);
+        (lease.deadline, lease.heard) = (Some(deadline.into()), None);
         self.0.move_to(key, deadline.plain);
     }
 
