@@ -1,7 +1,9 @@
 //! The names of things: sessions, acquisitions, tokens, lock names. Plain values; what they mean
 //! together is the business of `table`.
 
-use std::{fmt, sync::Arc};
+use std::fmt;
+
+use arcstr::ArcStr;
 
 /// The name of a session on servers: 128 bits of the SHA-256 of its id. The id itself is a bearer
 /// secret and never comes here.
@@ -50,9 +52,10 @@ impl fmt::Display for Token {
 }
 
 /// A lock's name. Validity (length, characters) is checked at the edge; here it is an exact,
-/// byte-ordered string. Cheap to clone.
+/// byte-ordered string. Cheap to clone, and no larger than a pointer: a held lock's stands in several
+/// trees.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Name(Arc<str>);
+pub struct Name(ArcStr);
 
 impl Name {
     /// The name as text.
