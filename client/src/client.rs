@@ -2,27 +2,27 @@
 
 use std::{
     env, fmt,
+    net::IpAddr,
     path::PathBuf,
     sync::{Arc, OnceLock},
     time::Duration,
 };
 
-use tokio::sync::{broadcast, watch};
+use tokio::sync::watch;
 
 use crate::{
     calls::Calls,
-    cluster::{BadClusterId, ClusterId, Membership},
-    clusters::Clusters,
-    endpoint::parse_list,
+    cluster::{BadClusterId, ClusterId},
+    endpoint::{parse, parse_list},
     error::{AcquireError, ConfigError},
-    events::GuardEvent,
     guard::Guard,
-    guard_events::EVENTS_KEPT,
+    guard_events::Events,
     handle::SessionHandle,
     lock::LockBuilder,
     request::TTL_DEFAULT,
     session_id::SessionId,
     session_task,
+    shared::{Connections, Group, Key},
     state_file::StateFile,
 };
 
@@ -69,17 +69,15 @@ pub struct Client {
 }
 
 pub(crate) struct Inner {
-    pub(crate) endpoints: Vec<tonic::transport::Endpoint>,
+    pub(crate) group: Arc<Group>,
     pub(crate) call_timeout: Duration,
-    pub(crate) clusters: Arc<Clusters>,
     pub(crate) id: Arc<SessionId>,
     identity: Arc<str>,
     ttl: Duration,
     session: OnceLock<Arc<SessionHandle>>,
-    calls: Arc<Calls>,
     pub(crate) state: Option<Arc<StateFile>>,
     /// The news of all guards.
-    pub(crate) events: broadcast::Sender<GuardEvent>,
+    pub(crate) events: Arc<Events>,
     /// Told to whoever waits for the session's end by its own end: the task has one, too.
     pub(crate) alive: Arc<watch::Sender<()>>,
 }
@@ -96,6 +94,8 @@ impl Client {
             session_secret: None,
             instance: None,
             state_file: None,
+            connections: None,
+            local_address: None,
         }
     }
 
@@ -145,7 +145,7 @@ impl Client {
     }
 
     pub(crate) fn calls(&self) -> &Arc<Calls> {
-        &self.inner.calls
+        &self.inner.group.calls
     }
 
     /// Resolves when everything is over: the last clone and guard are gone, and what was given back
@@ -187,6 +187,8 @@ pub struct ClientBuilder {
     session_secret: Option<[u8; 16]>,
     instance: Option<u64>,
     state_file: Option<PathBuf>,
+    connections: Option<Connections>,
+    local_address: Option<IpAddr>,
 }
 
 impl fmt::Debug for ClientBuilder {
@@ -297,6 +299,26 @@ impl ClientBuilder {
         self
     }
 
+    /// Makes it use these connections, with all other clients that were told so and have the same
+    /// endpoints, cluster and call time-out, instead of some of its own. For processes of many
+    /// sessions, as one for each tenant: a gateway takes 1,000 connections from one address, and each
+    /// serves 1,024 sessions. A single session has no use for it.
+    ///
+    /// Such clients belong to one tokio runtime, and share what their connections meet with: a gateway
+    /// bounds the calls that are open on a stream, so one with many thousands of them at a time is
+    /// better off with connections of its own, and one cluster is refused for all of them.
+    pub fn share(mut self, connections: &Connections) -> Self {
+        self.connections = Some(connections.clone());
+        self
+    }
+
+    /// Connects from this address of the machine; the system chooses one unless told. Servers bound
+    /// what they take from one address.
+    pub fn local_address(mut self, address: IpAddr) -> Self {
+        self.local_address = Some(address);
+        self
+    }
+
     /// Makes the client. Nothing is connected yet, and no runtime is needed.
     ///
     /// # Errors
@@ -314,26 +336,30 @@ impl ClientBuilder {
         let endpoints: Vec<_> = self
             .endpoints
             .iter()
-            .map(|endpoint| crate::endpoint::parse(endpoint))
-            .collect::<Result<_, _>>()?;
+            .map(|endpoint| Ok(parse(endpoint)?.local_address(self.local_address)))
+            .collect::<Result<_, ConfigError>>()?;
         let state = self.open_state()?;
         let cluster = state.as_ref().map_or(self.cluster, |file| file.cluster());
         let secret = state.as_ref().map(|file| file.secret()).or(self.session_secret);
         let instance = state.as_ref().map(|file| file.instance()).or(self.instance);
-        let names = endpoints.iter().map(crate::endpoint::shown).collect();
-        let clusters = Arc::new(Clusters::new(Membership::new(names, cluster)));
-        let calls = Calls::new(endpoints.clone(), Arc::clone(&clusters), self.call_timeout);
+        let call_timeout = self.call_timeout;
+        let group = match &self.connections {
+            None => Group::of_one(endpoints, cluster, call_timeout),
+            Some(connections) => {
+                let Self { endpoints: names, local_address, .. } = self;
+                let key = Key { endpoints: names, cluster, call_timeout, local_address };
+                connections.group(key, endpoints)
+            }
+        };
         let inner = Inner {
-            endpoints,
-            call_timeout: self.call_timeout,
-            clusters,
+            group,
+            call_timeout,
             id: Arc::new(SessionId::new(secret, instance)),
             identity: Arc::from(self.identity),
             ttl: self.ttl,
             session: OnceLock::new(),
-            calls,
             state,
-            events: broadcast::Sender::new(EVENTS_KEPT),
+            events: Arc::default(),
             alive: Arc::new(watch::Sender::new(())),
         };
         Ok(Client { inner: Arc::new(inner) })

@@ -19,11 +19,13 @@ use tonic::{
 
 use crate::{
     asking::Asking,
-    clusters::{Clusters, Named, UNNAMED, ask, named},
+    cluster::Standing,
+    clusters::{Named, UNNAMED, ask, named},
     endpoint::shown,
     failure::Down,
     race::Race,
     session_id::SessionId,
+    shared::{Frame, Group, Seat, Turn},
     status::{explain, failure, innermost},
     unsent::{Outgoing, Unsent},
 };
@@ -42,9 +44,10 @@ type Dialled = Result<Box<Streams>, Down>;
 
 /// The endpoints to dial, and the session that dials.
 pub(crate) struct Dialler {
-    endpoints: Vec<Endpoint>,
-    clusters: Arc<Clusters>,
+    group: Arc<Group>,
     id: Arc<SessionId>,
+    /// The session's number among those that share connections; None: it has its own.
+    shares_as: Option<u32>,
 }
 
 /// Endpoints that are being dialled, in the order in which they were begun.
@@ -62,6 +65,16 @@ pub(crate) struct Dialling {
 pub(crate) struct Streams {
     cluster: Named,
     channel: Channel,
+    streams: Both,
+}
+
+/// The two streams.
+enum Both {
+    Own(Box<OwnStreams>),
+    Shared(Seat),
+}
+
+struct OwnStreams {
     acquires_in: Streaming<v1::SessionResponse>,
     urgent_in: Streaming<v1::SessionResponse>,
     acquires_out: Arc<Unsent>,
@@ -69,35 +82,64 @@ pub(crate) struct Streams {
 }
 
 impl Dialler {
-    pub(crate) fn new(
-        endpoints: Vec<Endpoint>,
-        clusters: Arc<Clusters>,
-        id: Arc<SessionId>,
-    ) -> Self {
-        Self { endpoints, clusters, id }
+    pub(crate) fn new(group: Arc<Group>, id: Arc<SessionId>, shares_as: Option<u32>) -> Self {
+        Self { group, id, shares_as }
     }
 
-    /// Asks all but this one, which is dialled, to which cluster they belong, if need be.
-    pub(crate) fn ask_others(&self, dialled: usize, patience: Duration) -> Option<Asking> {
-        Asking::begin(&self.endpoints, &self.clusters, |at| at == dialled, patience)
+    /// Asks all but this one, which is dialled, to which cluster they belong, if need be: anew, where
+    /// that has been asked. Who shares its connections leaves it to one of those who do.
+    pub(crate) fn ask_others(
+        &self,
+        asking: &mut Option<(Asking, Arc<Turn>)>,
+        dialled: usize,
+        patience: Duration,
+    ) {
+        let Group { endpoints, clusters, .. } = &*self.group;
+        // Once that is known late answers still count.
+        if clusters.standing() != Standing::Open {
+            return;
+        }
+        *asking = None;
+        let Some(turn) = self.group.turn_to_ask() else { return };
+        let begun = Asking::begin(endpoints, clusters, |at| at == dialled, patience);
+        *asking = begun.map(|asking| (asking, turn));
     }
 
     pub(crate) fn endpoint(&self, at: usize) -> &Endpoint {
-        &self.endpoints[at]
+        &self.group.endpoints[at]
     }
 
     fn dial(&self, at: usize) -> impl Future<Output = Dialled> + Send + 'static {
-        let endpoint = self.endpoints[at].clone();
-        let (id, clusters) = (Arc::clone(&self.id), Arc::clone(&self.clusters));
-        let within = if self.endpoints.len() > 1 { DIAL_TIMEOUT_OF_MANY } else { DIAL_TIMEOUT };
+        let endpoint = self.endpoint(at).clone();
+        let clusters = Arc::clone(&self.group.clusters);
+        let others = self.group.endpoints.len() > 1;
+        let within = if others { DIAL_TIMEOUT_OF_MANY } else { DIAL_TIMEOUT };
+        let opening = self.open(at, endpoint, within);
         async move {
-            let streams = timeout(within, open(endpoint, &id)).await;
+            let streams = timeout(within, opening).await;
             let silent = |_| Err(Down::silent(format!("no answer within {} s", within.as_secs())));
             let streams = streams.unwrap_or_else(silent).inspect_err(|_| clusters.silent(at))?;
             // Before anything is said to it, or taken from it.
             clusters.said(at, streams.cluster.clone()).map_err(|mismatch| mismatch.to_string())?;
             clusters.decided(at).await?;
             Ok(streams)
+        }
+    }
+
+    /// A connection of its own, or a place on one that it shares.
+    fn open(
+        &self,
+        at: usize,
+        endpoint: Endpoint,
+        within: Duration,
+    ) -> impl Future<Output = Dialled> + Send + 'static {
+        let id = Arc::clone(&self.id);
+        let shared = self.shares_as.map(|number| (Arc::clone(self.group.places(at)), number));
+        async move {
+            let Some((places, number)) = shared else { return open(endpoint, &id).await };
+            let taken = places.take(endpoint, number, Frame::new(&id), within).await;
+            let (seat, cluster, channel) = taken?;
+            Ok(Box::new(Streams { cluster, channel, streams: Both::Shared(seat) }))
         }
     }
 }
@@ -155,8 +197,12 @@ impl Streams {
         cx: &mut Context<'_>,
         messages: &mut Vec<v1::SessionResponse>,
     ) -> Poll<String> {
+        let OwnStreams { urgent_in, acquires_in, .. } = match &mut self.streams {
+            Both::Own(own) => &mut **own,
+            Both::Shared(seat) => return seat.poll(cx, messages, MESSAGES_PER_TURN_MAX),
+        };
         // Urgent answers first: a lease counts on them.
-        for stream in [&mut self.urgent_in, &mut self.acquires_in] {
+        for stream in [urgent_in, acquires_in] {
             while messages.len() < MESSAGES_PER_TURN_MAX {
                 match Pin::new(&mut *stream).poll_next(cx) {
                     Poll::Pending => break,
@@ -186,17 +232,35 @@ impl Streams {
     }
 
     pub(crate) fn send_acquires(&self, calls: &mut Vec<v1::SessionCall>) {
-        self.acquires_out.put(calls);
+        match &self.streams {
+            Both::Own(own) => own.acquires_out.put(calls),
+            Both::Shared(seat) => seat.send_acquires(calls),
+        }
     }
 
     pub(crate) fn send_urgent(&self, calls: &mut Vec<v1::SessionCall>) {
-        self.urgent_out.put(calls);
+        match &self.streams {
+            Both::Own(own) => own.urgent_out.put(calls),
+            Both::Shared(seat) => seat.send_urgent(calls),
+        }
+    }
+
+    /// The connection does not serve its session: who shares it is to begin with another.
+    pub(crate) fn doubt(&self) {
+        if let Both::Shared(seat) = &self.streams {
+            seat.doubt();
+        }
     }
 
     /// The connection ends with the streams' last owners: the outgoing halves are told to end.
     pub(crate) fn close(&self) {
-        self.acquires_out.close();
-        self.urgent_out.close();
+        match &self.streams {
+            Both::Own(own) => {
+                own.acquires_out.close();
+                own.urgent_out.close();
+            }
+            Both::Shared(seat) => seat.leave(),
+        }
     }
 }
 
@@ -221,12 +285,11 @@ async fn open(endpoint: Endpoint, id: &SessionId) -> Result<Box<Streams>, Down> 
     if again.cluster != cluster.cluster {
         return Err("it names two clusters at once".into());
     }
-    Ok(Box::new(Streams {
-        cluster,
-        channel,
+    let streams = Both::Own(Box::new(OwnStreams {
         acquires_in: acquires_in.into_inner(),
         urgent_in: urgent_in.into_inner(),
         acquires_out,
         urgent_out,
-    }))
+    }));
+    Ok(Box::new(Streams { cluster, channel, streams }))
 }

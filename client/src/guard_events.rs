@@ -1,6 +1,6 @@
 //! The news of all guards of a client, as a stream, and the client's orderly end.
 
-use std::time::Duration;
+use std::{sync::OnceLock, time::Duration};
 
 use tokio::sync::{broadcast, oneshot};
 
@@ -11,7 +11,25 @@ use crate::{
 };
 
 /// News kept for a reader that is slow. One that is slower is told how many it has missed.
-pub(crate) const EVENTS_KEPT: usize = 1024;
+const EVENTS_KEPT: usize = 1024;
+
+/// Where the news of a client's guards go: nowhere before somebody has asked for them, since the room
+/// for those that are kept is some 150 KB, and a process may have a hundred thousand clients.
+#[derive(Debug, Default)]
+pub(crate) struct Events(OnceLock<broadcast::Sender<GuardEvent>>);
+
+impl Events {
+    fn subscribe(&self) -> broadcast::Receiver<GuardEvent> {
+        self.0.get_or_init(|| broadcast::Sender::new(EVENTS_KEPT)).subscribe()
+    }
+
+    pub(crate) fn tell(&self, event: GuardEvent) {
+        if let Some(events) = self.0.get() {
+            // All readers may be gone.
+            let _unheard = events.send(event);
+        }
+    }
+}
 
 /// A reader of the news of all guards of a client: see [`Client::events`].
 #[derive(Debug)]

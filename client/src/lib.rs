@@ -68,6 +68,8 @@ mod session_id;
 #[cfg(feature = "edge")]
 mod session_task;
 #[cfg(feature = "edge")]
+mod shared;
+#[cfg(feature = "edge")]
 mod state;
 #[cfg(feature = "edge")]
 mod state_error;
@@ -109,6 +111,7 @@ pub use {
     guard_events::{GuardEvents, MissedEvents},
     lock::LockBuilder,
     reclaim::{Reclaimed, Unreclaimed},
+    shared::{Connections, KeepAliveDelays},
     sharklock_proto::v1::{
         ChangeMastersResponse, ChangeRangeResponse, GetScheduleResponse, GetStatusResponse,
         ListMastersResponse, ListRecoveriesResponse, LostRange, MasterStatus, Operator,

@@ -17,11 +17,11 @@ use tonic::transport::Endpoint;
 use crate::{
     asking::Asking,
     cluster::Membership,
-    clusters::Clusters,
     dial::{Dialler, Dialling, Streams},
     failure::Down,
     session::{Rotation, patience},
     session_id::SessionId,
+    shared::{Group, Turn},
 };
 
 /// The state of the connection.
@@ -57,7 +57,7 @@ pub(crate) struct Link {
     /// How long an endpoint that is dialled may say nothing before another is dialled beside it.
     patience: Duration,
     /// The others are asked to which cluster they belong.
-    asking: Option<Asking>,
+    asking: Option<(Asking, Arc<Turn>)>,
     /// The main connection's gateway is asked whether it lives.
     check: Option<Check>,
     main: State,
@@ -67,14 +67,11 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    pub(crate) fn new(
-        endpoints: Vec<Endpoint>,
-        clusters: Arc<Clusters>,
-        id: Arc<SessionId>,
-    ) -> Self {
+    /// `shares_as` is the session's number among those that share connections.
+    pub(crate) fn new(group: Arc<Group>, id: Arc<SessionId>, shares_as: Option<u32>) -> Self {
         Self {
-            rotation: Rotation::new(endpoints.len(), rand::random()),
-            dialler: Dialler::new(endpoints, clusters, id),
+            rotation: Rotation::new(group.endpoints.len(), rand::random()),
+            dialler: Dialler::new(group, id, shares_as),
             patience: patience(None),
             asking: None,
             check: None,
@@ -130,6 +127,7 @@ impl Link {
     /// Leaves the connection for the next endpoint's.
     pub(crate) fn leave(&mut self) {
         self.rotation.leave();
+        self.main.doubt();
         let next = self.dial();
         self.hang_up(next);
     }
@@ -137,6 +135,7 @@ impl Link {
     /// Leaves the spare connection for the next other endpoint's.
     pub(crate) fn leave_spare(&mut self) {
         self.rotation.leave_spare();
+        self.spare.doubt();
         let next = self.dial_spare();
         self.spare.hang_up(next);
     }
@@ -145,6 +144,7 @@ impl Link {
     pub(crate) fn move_to_spare(&mut self) {
         assert!(matches!(self.spare, State::Up(_)), "there is no other connection to move to");
         let spare = std::mem::replace(&mut self.spare, State::Idle);
+        self.main.doubt();
         self.hang_up(spare);
         self.rotation.move_to(self.spare_at);
         tracing::info!(endpoint = %self.endpoint().uri(), "moved to another gateway");
@@ -186,7 +186,7 @@ impl Link {
         cx: &mut Context<'_>,
         messages: &mut Vec<v1::SessionResponse>,
     ) -> Poll<LinkEvent> {
-        if self.asking.as_mut().is_some_and(|asking| asking.poll(cx).is_ready()) {
+        if self.asking.as_mut().is_some_and(|(asking, _)| asking.poll(cx).is_ready()) {
             self.asking = None;
         }
         match self.poll_main(cx, messages) {
@@ -297,6 +297,7 @@ impl Link {
             tracing::debug!(why, "no connection; trying again");
         }
         let pause = self.rotation.lost();
+        self.main.doubt();
         self.hang_up(State::Pausing(Box::pin(tokio::time::sleep(pause))));
         LinkEvent::Lost { why: down }
     }
@@ -312,9 +313,7 @@ impl Link {
     }
 
     fn dial(&mut self) -> State {
-        if let Some(asking) = self.dialler.ask_others(self.rotation.current(), self.patience) {
-            self.asking = Some(asking);
-        }
+        self.dialler.ask_others(&mut self.asking, self.rotation.current(), self.patience);
         State::Dialling(Dialling::begin(&self.dialler, self.rotation.current(), self.patience))
     }
 
@@ -326,6 +325,13 @@ impl Link {
 }
 
 impl State {
+    /// Whoever shares the connection is to begin with another one.
+    fn doubt(&self) {
+        if let Self::Up(streams) = self {
+            streams.doubt();
+        }
+    }
+
     /// The connection ends with the streams' last owners: the outgoing halves are told to end.
     fn hang_up(&mut self, next: Self) {
         if let Self::Up(streams) = std::mem::replace(self, next) {

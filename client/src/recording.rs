@@ -38,7 +38,7 @@ impl Recording {
 
     /// It is granted. If that cannot be written the guard must not be used.
     pub(crate) async fn granted(self, guard: &Guard) -> Result<(), AcquireError> {
-        if let Standing::Belongs(cluster) = self.client.inner.clusters.standing() {
+        if let Standing::Belongs(cluster) = self.client.inner.group.clusters.standing() {
             self.file.belongs_to(cluster);
         }
         self.file.granted(self.number, guard.request(), guard.grant());

@@ -73,6 +73,9 @@ pub struct SessionConfig {
     pub gateways_count: usize,
     /// Draws the jitter of back-off. Clients need different ones.
     pub jitter_seed: u64,
+    /// Calls and acquisitions are numbered from the next on. Sessions that share a stream must never
+    /// have the same numbers; otherwise it is 0.
+    pub numbers_after: u64,
 }
 
 /// The state machine of one session. `handle(now, event, &mut effects)` is all there is to it.
@@ -109,7 +112,7 @@ pub struct SessionCore {
     spare: Spare,
     /// Why nothing is asked for any more.
     refused: Option<ClusterMismatch>,
-    /// Number of the next call. Starts at 1.
+    /// Number of the next call.
     next_seq: Seq,
     /// The newest acquisition.
     newest: AcquisitionId,
@@ -180,8 +183,8 @@ impl SessionCore {
             helpless_moves: 0,
             spare: Spare::default(),
             refused: None,
-            next_seq: Seq(1),
-            newest: AcquisitionId(0),
+            next_seq: Seq(config.numbers_after + 1),
+            newest: AcquisitionId(config.numbers_after),
             attempts: BTreeMap::new(),
             open: BTreeMap::new(),
             closing: BTreeMap::new(),
@@ -422,6 +425,11 @@ impl SessionCore {
     fn ids_where(&self, which: impl Fn(&Acquisition) -> bool) -> Vec<AcquisitionId> {
         let those = self.open.iter().filter(|(_, acquisition)| which(acquisition));
         those.map(|(id, _)| *id).collect()
+    }
+
+    /// The number of the last call.
+    pub fn last_seq(&self) -> Seq {
+        Seq(self.next_seq.0 - 1)
     }
 
     fn take_seq(&mut self) -> Seq {

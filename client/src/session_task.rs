@@ -5,7 +5,7 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 
 use sharklock_proto::v1;
 use tokio::{
-    sync::{Notify, broadcast, mpsc, oneshot, watch},
+    sync::{Notify, mpsc, oneshot, watch},
     time::{Instant, Sleep},
 };
 
@@ -14,13 +14,15 @@ use crate::{
     clock::Clock,
     cluster::Membership,
     error::{AcquireError, ChangeError, ReleaseError},
-    events::{Closed, GuardEvent},
+    events::Closed,
     grant::Grant,
+    guard_events::Events,
     handle::{
         AcquireCommand, COMMANDS_MAX, ChangeCommand, Command, Returned, Returns, SessionHandle,
     },
     link::{Link, LinkEvent},
     session::{Changed, Driver, Output, SessionConfig, Told},
+    shared::Block,
     state_file::StateFile,
 };
 
@@ -29,19 +31,21 @@ pub(crate) fn start(client: &Inner) -> Arc<SessionHandle> {
     let (commands, commands_in) = mpsc::channel(COMMANDS_MAX);
     let returns = Arc::new(Returns::default());
     let clock = Arc::new(Clock::start());
+    let block = client.group.block();
     let config = SessionConfig {
         call_timeout: client.call_timeout,
-        gateways_count: client.endpoints.len(),
+        gateways_count: client.group.endpoints.len(),
         jitter_seed: rand::random(),
+        numbers_after: block.as_ref().map_or(0, Block::used),
     };
     let task = SessionTask {
         driver: Driver::new(config),
         link: Link::new(
-            client.endpoints.clone(),
-            Arc::clone(&client.clusters),
+            Arc::clone(&client.group),
             Arc::clone(&client.id),
+            block.as_ref().map(Block::number),
         ),
-        known: client.clusters.watch(),
+        known: client.group.clusters.watch(),
         clock: Arc::clone(&clock),
         commands: commands_in,
         commands_open: true,
@@ -50,8 +54,9 @@ pub(crate) fn start(client: &Inner) -> Arc<SessionHandle> {
         output: Output::default(),
         lists: Lists::default(),
         state: client.state.clone(),
-        events: client.events.clone(),
+        events: Arc::clone(&client.events),
         close_replies: Vec::new(),
+        block,
         _alive: Arc::clone(&client.alive),
     };
     // The task ends by itself with its last handle; the runtime ends it otherwise, and the
@@ -80,9 +85,12 @@ struct SessionTask {
     lists: Lists,
     state: Option<Arc<StateFile>>,
     /// The news of all guards.
-    events: broadcast::Sender<GuardEvent>,
+    events: Arc<Events>,
     /// Who waits for the end of everything.
     close_replies: Vec<oneshot::Sender<Closed>>,
+    /// The numbers of its calls and acquisitions, if it shares connections. Behind the link: it is
+    /// nobody else's before the places are.
+    block: Option<Block>,
     /// Its end tells that of the session.
     _alive: Arc<watch::Sender<()>>,
 }
@@ -149,6 +157,9 @@ impl SessionTask {
             self.driver.take_in(now, message);
         }
         self.driver.turn(now, &mut self.output);
+        if let Some(block) = &mut self.block {
+            block.note_used(self.driver.numbers_used());
+        }
         self.carry_out();
         if !self.link.is_up() {
             self.link.set_patience(self.driver.patience());
@@ -196,8 +207,7 @@ impl SessionTask {
                     if let Some(file) = self.state.as_ref().filter(|file| file.heard(&event)) {
                         file.write_soon();
                     }
-                    // Nobody may watch.
-                    drop(self.events.send(event));
+                    self.events.tell(event);
                 }
                 Told::Closed(closed) => {
                     for reply in self.close_replies.drain(..) {

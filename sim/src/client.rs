@@ -197,6 +197,7 @@ impl ClientNode {
             call_timeout: Duration::from_secs(10),
             gateways_count: gateways,
             jitter_seed,
+            numbers_after: 0,
         };
         self.life += 1;
         self.process = Some(ClientProcess {

@@ -147,7 +147,7 @@ impl<W: Watchers, A, R, C> Driver<W, A, R, C> {
             core: SessionCore::new(config),
             entries: BTreeMap::new(),
             newest_change: 0,
-            newest: AcquisitionId(0),
+            newest: AcquisitionId(config.numbers_after),
             effects: Effects::default(),
             told: Vec::new(),
             end: End::default(),
@@ -299,6 +299,11 @@ impl<W: Watchers, A, R, C> Driver<W, A, R, C> {
     /// Acquisitions that are not over, given back or not. Without any nobody needs a connection.
     pub fn acquisitions_count(&self) -> usize {
         self.core.acquisitions_count()
+    }
+
+    /// The largest number that a call or an acquisition of this session has had.
+    pub fn numbers_used(&self) -> u64 {
+        self.core.last_seq().0.max(self.newest.0)
     }
 
     /// The connection that they were for is gone. The core names all of it again over the next one.

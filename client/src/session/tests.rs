@@ -163,6 +163,7 @@ impl Player {
             call_timeout: Duration::from_secs(10),
             gateways_count: 1,
             jitter_seed: 1,
+            numbers_after: 0,
         };
         Self {
             core: SessionCore::new(config),

@@ -49,6 +49,7 @@ mod reclaim;
 mod recover;
 mod restart;
 mod sessions;
+mod shared_connections;
 mod split_under_load;
 mod stores;
 mod traces;

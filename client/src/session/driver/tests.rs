@@ -25,7 +25,12 @@ struct Session {
 
 impl Session {
     fn connected() -> Self {
-        let config = SessionConfig { call_timeout: TTL, gateways_count: 1, jitter_seed: 7 };
+        let config = SessionConfig {
+            call_timeout: TTL,
+            gateways_count: 1,
+            jitter_seed: 7,
+            numbers_after: 0,
+        };
         let (driver, output) = (Driver::new(config), Output::default());
         let mut session = Self { driver, output, news: Vec::new() };
         session.driver.connected(at(0));

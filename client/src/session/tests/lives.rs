@@ -144,6 +144,7 @@ impl World {
             call_timeout: Duration::from_secs(4),
             gateways_count: 1 + (self.seed as usize + session) % 3,
             jitter_seed: self.seed * 1000 + id.1,
+            numbers_after: 0,
         };
         self.lives.push(Life::new(id, config, self.now));
     }

@@ -276,6 +276,7 @@ impl World {
                 // One that has no choice, and others.
                 gateways_count: 1 + (seed as usize + index) % 3,
                 jitter_seed: seed * 10 + index as u64,
+                numbers_after: 0,
             }),
             newest: 0,
             connection: Err(Duration::ZERO),
