@@ -1,5 +1,5 @@
-//! What stands beside the cycles: locks that are held, and waiters whose turn does not come. It is
-//! built up before the run, and given back after it.
+//! What stands beside the cycles: locks that are held, waiters whose turn does not come, and sessions
+//! with a lock each. It is built up before the run, and given back after it.
 
 use std::{
     sync::{
@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sharklock_client::{Client, Guard, ReleaseError};
+use sharklock_client::{Client, ClientBuilder, Connections, Guard, ReleaseError};
 use tokio::{
     task::JoinSet,
     time::{interval, sleep, timeout},
@@ -18,7 +18,8 @@ use tokio::{
 use crate::{
     load::LoadError,
     measure,
-    report::{Errors, Stood},
+    report::{Errors, KeepAlives, Stood},
+    sessions::Sessions,
     worker::error_kind,
 };
 
@@ -46,6 +47,10 @@ pub struct Beside {
     pub waiters: u32,
     /// These queues; at least 1.
     pub queues: u32,
+    /// Sessions, each with a lock of its own.
+    pub sessions: u32,
+    /// The lease of these locks; None: the client's own.
+    pub ttl: Option<Duration>,
 }
 
 /// How it is told how far the building is.
@@ -65,6 +70,7 @@ pub struct Standing {
     queues: Vec<Guard>,
     /// Each ends with why it waits no more, unless it has got the lock.
     waiting: JoinSet<Option<&'static str>>,
+    sessions: Option<Sessions>,
     stood: AllStood,
     told: Told,
 }
@@ -76,38 +82,66 @@ pub struct AllStood {
     pub locks: Option<Stood>,
     /// Of waiters.
     pub waiters: Option<Stood>,
+    /// Of sessions.
+    pub sessions: Option<Stood>,
+    /// Of these sessions.
+    pub keepalives: Option<KeepAlives>,
     /// Calls that failed.
     pub errors: Errors,
 }
 
 impl Standing {
-    /// Builds it up. `client` makes the clients that have it, `look` is asked how many wait.
+    /// Builds it up. `client` configures the clients that have it, `look` is asked how many wait.
     pub async fn build(
         beside: Beside,
         prefix: &str,
-        client: impl Fn() -> Result<Client, LoadError>,
+        client: impl Fn() -> ClientBuilder,
         look: &Client,
         told: Told,
     ) -> Result<Self, LoadError> {
-        let sessions = |count: u32| (0..count.div_ceil(PER_SESSION)).map(|_| client());
+        let sessions = |count: u32| (0..count.div_ceil(PER_SESSION)).map(|_| client().build());
         let lockers = sessions(beside.locks).collect::<Result<Vec<_>, _>>()?;
         let waiters = sessions(beside.waiters).collect::<Result<Vec<_>, _>>()?;
-        let (locks, queues, waiting) = (Vec::new(), Vec::new(), JoinSet::new());
-        let stood = AllStood::default();
-        let mut standing = Self { beside, lockers, locks, waiters, queues, waiting, stood, told };
+        let mut standing = Self {
+            beside,
+            lockers,
+            locks: Vec::new(),
+            waiters,
+            queues: Vec::new(),
+            waiting: JoinSet::new(),
+            sessions: None,
+            stood: AllStood::default(),
+            told,
+        };
         if beside.locks > 0 {
             standing.take_locks(prefix).await;
         }
         if beside.waiters > 0 {
             standing.queue(prefix, look).await?;
         }
+        if beside.sessions > 0 {
+            let client = |connections: &Connections| {
+                let client = client().share(connections);
+                Ok(beside.ttl.into_iter().fold(client, ClientBuilder::ttl).build()?)
+            };
+            let stood = &mut standing.stood;
+            let sessions = Sessions::build(beside.sessions, prefix, client, told, stood).await?;
+            standing.sessions = Some(sessions);
+        }
         Ok(standing)
+    }
+
+    /// The run begins.
+    pub fn begin(&mut self) {
+        if let Some(sessions) = &mut self.sessions {
+            sessions.begin();
+        }
     }
 
     async fn take_locks(&mut self, prefix: &str) {
         let begun = now();
         let name = names(format!("{prefix}beside/"));
-        let taken = take(&self.lockers, self.beside.locks, name, self.told).await;
+        let taken = take(&self.lockers, PER_SESSION, self.beside.locks, name, self.told).await;
         self.stood.errors.add_all(&taken.errors);
         self.stood.locks = Some(Stood {
             wanted: self.beside.locks,
@@ -122,7 +156,7 @@ impl Standing {
     async fn queue(&mut self, prefix: &str, look: &Client) -> Result<(), LoadError> {
         let begun = now();
         let name = names(format!("{prefix}queue/"));
-        let taken = take(&self.waiters, self.beside.queues, name, |_| {}).await;
+        let taken = take(&self.waiters, PER_SESSION, self.beside.queues, name, |_| {}).await;
         self.stood.errors.add_all(&taken.errors);
         self.queues = taken.guards;
         let names: Vec<String> = self.queues.iter().map(|guard| guard.name().to_owned()).collect();
@@ -170,6 +204,9 @@ impl Standing {
             // Some may have ended before they were counted.
             stood.lost = stood.count.saturating_sub(self.waiting.len() as u64);
         }
+        if let Some(sessions) = self.sessions.take() {
+            sessions.end(self.told, &mut self.stood).await;
+        }
         let begun = now();
         self.waiting.shutdown().await;
         give_back(self.queues, |_| {}, &mut self.stood.errors).await;
@@ -188,7 +225,7 @@ impl Standing {
 }
 
 /// Waits until these clients have given back all that they had.
-async fn end(clients: Vec<Client>) {
+pub(crate) async fn end(clients: Vec<Client>) {
     let ends: Vec<_> = clients.iter().map(Client::ended).collect();
     drop(clients);
     let _slower_than_that = timeout(END_MAX, async {
@@ -201,19 +238,20 @@ async fn end(clients: Vec<Client>) {
 
 /// Locks that were taken.
 #[derive(Default)]
-struct Taken {
-    guards: Vec<Guard>,
-    latencies: Vec<Duration>,
-    errors: Errors,
+pub(crate) struct Taken {
+    pub(crate) guards: Vec<Guard>,
+    pub(crate) latencies: Vec<Duration>,
+    pub(crate) errors: Errors,
 }
 
-fn names(prefix: String) -> impl Fn(u32) -> String + Clone + Send + 'static {
+pub(crate) fn names(prefix: String) -> impl Fn(u32) -> String + Clone + Send + 'static {
     move |number| format!("{prefix}{number}")
 }
 
-/// Takes so many locks, spread over these clients.
-async fn take(
+/// Takes so many locks: each client so many, and then the next.
+pub(crate) async fn take(
     clients: &[Client],
+    per_client: u32,
     count: u32,
     name: impl Fn(u32) -> String + Clone + Send + 'static,
     told: impl Fn(&str),
@@ -226,7 +264,7 @@ async fn take(
         running.spawn(async move {
             let mut taken = Taken::default();
             for number in (first..count).step_by(CALLS as usize) {
-                let client = &clients[(number / PER_SESSION) as usize];
+                let client = &clients[(number / per_client) as usize];
                 let begun = now();
                 match client.lock(&name(number)).acquire().await {
                     Ok(guard) => {
@@ -252,7 +290,7 @@ async fn take(
 }
 
 /// Releases all of these.
-async fn give_back(guards: Vec<Guard>, told: impl Fn(&str), errors: &mut Errors) {
+pub(crate) async fn give_back(guards: Vec<Guard>, told: impl Fn(&str), errors: &mut Errors) {
     let count = guards.len();
     let done = Arc::new(AtomicU32::new(0));
     let mut shares: Vec<Vec<Guard>> = Vec::new();

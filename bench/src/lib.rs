@@ -23,10 +23,11 @@ pub mod peers;
 pub mod profile;
 mod ranges;
 mod report;
+mod sessions;
 mod worker;
 
 pub use beside::{Beside, Told};
 pub use load::{Load, LoadError, Workload, run};
 pub use report::{
-    Disk, Errors, Fairness, Interval, Judged, Latencies, Report, Slowest, Split, Stood,
+    Disk, Errors, Fairness, Interval, Judged, KeepAlives, Latencies, Report, Slowest, Split, Stood,
 };

@@ -1,6 +1,8 @@
 //! One run: connect, measure the disk, warm up, measure, judge.
 
 use std::{
+    iter,
+    net::IpAddr,
     path::PathBuf,
     pin::{Pin, pin},
     process,
@@ -54,6 +56,8 @@ impl Workload {
 pub struct Load {
     /// Gateways, as `http://127.0.0.1:7700`.
     pub endpoints: Vec<String>,
+    /// Addresses of this machine from which clients connect in turn; empty: the system chooses.
+    pub local_addresses: Vec<IpAddr>,
     /// The cluster that is meant, if it is to be sure.
     pub cluster: Option<ClusterId>,
     /// The work of the workers.
@@ -144,7 +148,7 @@ pub async fn run(load: &Load, stop: impl Future<Output = ()>) -> Result<Report, 
         let standing = Standing::build(beside, prefix, client, &clients[0], load.told).await?;
         Ok::<_, LoadError>((split, standing))
     };
-    let (split, standing) = tokio::select! {
+    let (split, mut standing) = tokio::select! {
         biased;
         built = building => built?,
         // What stands already ends with its leases.
@@ -156,6 +160,7 @@ pub async fn run(load: &Load, stop: impl Future<Output = ()>) -> Result<Report, 
 
     let window = Window::starting(now(), load.warmup, load.duration);
     let measured_from = wall_clock() + load.warmup;
+    standing.begin();
     let ended = work(load, &clients, window, stop.as_mut()).await;
 
     let loaded = sampler.stop();
@@ -173,17 +178,21 @@ pub async fn run(load: &Load, stop: impl Future<Output = ()>) -> Result<Report, 
 
 /// One client per connection, each with a session; the first is asked whether anybody is there.
 async fn connect(load: &Load) -> Result<Vec<Client>, LoadError> {
-    let clients: Vec<Client> =
-        (0..load.connections).map(|_| client(load)).collect::<Result<_, _>>()?;
+    let from = load.local_addresses.iter().cycle();
+    let from = from.map(Some).chain(iter::repeat(None)).take(load.connections as usize);
+    let clients: Vec<Client> = from
+        .map(|from| from.copied().into_iter().fold(client(load), ClientBuilder::local_address))
+        .map(ClientBuilder::build)
+        .collect::<Result<_, _>>()?;
     clients[0].status().await?;
     Ok(clients)
 }
 
-fn client(load: &Load) -> Result<Client, LoadError> {
+fn client(load: &Load) -> ClientBuilder {
     let client = Client::builder().endpoints(&load.endpoints);
     let client = load.cluster.into_iter().fold(client, ClientBuilder::cluster);
     let identity = format!("sharklock bench pid {}", process::id());
-    Ok(client.identity(&identity).call_timeout(PROBE_MAX).build()?)
+    client.identity(&identity).call_timeout(PROBE_MAX)
 }
 
 /// What the workers leave behind.
@@ -311,6 +320,8 @@ fn judge(
         intervals: intervals::intervals(&history, failures, window, load.every),
         locks: stood.locks,
         waiters: stood.waiters,
+        sessions: stood.sessions,
+        keepalives: stood.keepalives,
         fairness,
         disk,
         history: measure::judged(&history, &check(&history.records)),

@@ -59,6 +59,10 @@ pub struct Report {
     pub locks: Option<Stood>,
     /// Waiters that stood in queues beside the cycles, if there were to be any.
     pub waiters: Option<Stood>,
+    /// Sessions that stood beside the cycles with a lock each, if there were to be any.
+    pub sessions: Option<Stood>,
+    /// The keepalives of these sessions.
+    pub keepalives: Option<KeepAlives>,
     /// Only where all workers want the same name.
     pub fairness: Option<Fairness>,
     /// The disk in the same run.
@@ -141,10 +145,22 @@ pub struct Stood {
     pub lost: u64,
     /// Seconds that it took to build it up.
     pub built_up_s: f64,
-    /// Meanwhile, from the call of acquire to the guard; for locks only.
+    /// Meanwhile, from the call of acquire to the guard; not for waiters.
     pub acquire: Option<Latencies>,
     /// Seconds that it took to give all of it back.
     pub given_back_s: f64,
+}
+
+/// Keepalives of the sessions that stood beside the cycles, from the beginning of the warm-up until
+/// the end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct KeepAlives {
+    /// Connections that all these sessions shared.
+    pub connections: u64,
+    /// Keepalives sent per second.
+    pub per_s: f64,
+    /// From a keepalive to its answer; percentiles to a quarter.
+    pub answers: Latencies,
 }
 
 impl Stood {

@@ -3,7 +3,7 @@
 use std::{fs::File, io::Write as _, path::Path, process, time::Duration};
 
 use sharklock_bench::{
-    Beside, Interval, Latencies, Load, LoadError, Report, Split, Stood, Workload,
+    Beside, Interval, KeepAlives, Latencies, Load, LoadError, Report, Split, Stood, Workload,
 };
 
 use crate::{
@@ -41,6 +41,7 @@ pub async fn run(reach: ReachArgs, args: BenchArgs) -> Result<u8, Failure> {
     let load = Load {
         cluster: reach.cluster_id(),
         endpoints: reach.endpoints.0,
+        local_addresses: args.local_addresses,
         workload,
         clients: args.clients,
         connections: args.connections.unwrap_or(args.clients.min(CONNECTIONS_DEFAULT_MAX)),
@@ -48,7 +49,13 @@ pub async fn run(reach: ReachArgs, args: BenchArgs) -> Result<u8, Failure> {
         ranges: args.ranges,
         permits: args.permits,
         rate: args.rate,
-        beside: Beside { locks: args.locks, waiters: args.waiters, queues: args.queues },
+        beside: Beside {
+            locks: args.locks,
+            waiters: args.waiters,
+            queues: args.queues,
+            sessions: args.sessions,
+            ttl: args.ttl,
+        },
         told: |words| eprintln!("sharklock: {words}"),
         prefix: args.prefix.unwrap_or_else(|| match workload {
             Workload::Ranges => "bench-ranges/".to_owned(),
@@ -120,7 +127,8 @@ fn verdict(report: &Report) -> Result<u8, Failure> {
 
 /// What stood beside the cycles, and what it was.
 fn beside(report: &Report) -> impl Iterator<Item = (&'static str, &Stood)> {
-    let all = [("locks", &report.locks), ("waiters", &report.waiters)];
+    let Report { locks, waiters, sessions, .. } = report;
+    let all = [("locks", locks), ("waiters", waiters), ("sessions", sessions)];
     all.into_iter().filter_map(|(what, stood)| Some((what, stood.as_ref()?)))
 }
 
@@ -171,6 +179,11 @@ fn text(report: &Report) -> String {
              back in {given_back_s:.1} s\n"
         );
     }
+    if let Some(KeepAlives { connections, per_s, .. }) = &report.keepalives {
+        text += &format!(
+            "keepalives/s  {per_s:.0}, of these sessions over {connections} connections\n"
+        );
+    }
     text.push('\n');
     let acquire = match report.workload {
         Workload::AcquireRelease | Workload::Ranges => "acquire",
@@ -188,6 +201,12 @@ fn text(report: &Report) -> String {
     }
     if let Some(taken) = report.locks.as_ref().and_then(|locks| locks.acquire.as_ref()) {
         rows.push(("acquire, beside", taken));
+    }
+    if let Some(taken) = report.sessions.as_ref().and_then(|sessions| sessions.acquire.as_ref()) {
+        rows.push(("acquire, sessions", taken));
+    }
+    if let Some(keepalives) = &report.keepalives {
+        rows.push(("keepalive", &keepalives.answers));
     }
     let rows: Vec<_> = rows.iter().map(|(name, latencies)| row(name, latencies)).collect();
     text += &table(&["", "COUNT", "P50", "P99", "P99.9", "MAX"], &rows);
@@ -292,6 +311,8 @@ mod tests {
             intervals: vec![],
             locks: None,
             waiters: None,
+            sessions: None,
+            keepalives: None,
             fairness: Some(Fairness { grants_min: 292, grants_max: 293, jain: 0.99999 }),
             disk: Disk::new(".".into(), latencies(134.0), latencies(190.0)),
             history: Judged {
@@ -357,6 +378,21 @@ mod tests {
             let failure = verdict(&Report { waiters: Some(part), ..report() }).expect_err("fewer");
             assert!(failure.to_string().contains("7 of 9 waiters stood to the end"), "{failure}");
         }
+    }
+
+    #[test]
+    fn keepalives_of_sessions_are_told() {
+        let answers = Latencies { count: 90, p50_us: 26_000.0, ..Latencies::default() };
+        let keepalives = Some(KeepAlives { connections: 3, per_s: 900.2, answers });
+        let sessions = Some(Stood { wanted: 9, count: 9, lost: 1, ..Stood::default() });
+        let report = Report { sessions, keepalives, ..report() };
+        let shown = text(&report);
+        let line = "\nkeepalives/s  900, of these sessions over 3 connections\n";
+        assert!(shown.contains("\nbeside  9 of 9 sessions, 1 lost;"), "{shown}");
+        assert!(shown.contains(line), "{shown}");
+        assert!(shown.contains("\nkeepalive          90     26.00ms"), "{shown}");
+        let failure = verdict(&report).expect_err("one is lost");
+        assert!(failure.to_string().contains("8 of 9 sessions stood to the end"), "{failure}");
     }
 
     #[test]

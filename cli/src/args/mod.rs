@@ -289,6 +289,7 @@ Examples:
   sharklock bench semaphore --permits 8 --clients 64
   sharklock bench acquire-release --rate 2000    late cycles count from when due
   sharklock bench acquire-release --locks 100000 --waiters 10000
+  sharklock bench acquire-release --sessions 10000
   sharklock bench acquire-release --every 1s     each second by itself
   sharklock bench ranges --ranges 1000
 ",
@@ -301,14 +302,16 @@ in --fsync-dir, around the load or during it, whichever is smaller.
 Ranges are not put together again: those that `bench ranges` has made stay, and
 the next run finds them. ranges.max_per_store bounds them.
 
-What --locks and --waiters ask for stands before the cycles begin, is kept alive
-beside them, and is given back in the end.
+What --locks, --waiters and --sessions ask for stands before the cycles begin,
+is kept alive beside them, and is given back in the end. For --sessions it is
+told how many keepalives they sent, and how long the answers took.
 
 Ctrl-C, or SIGTERM, ends the run early, with a report of what it has measured;
-there is none before --locks and --waiters stand.
+there is none before all that is to stand beside does.
 
-Exit codes: 0 done, 1 a violation, no cycle at all, or locks or waiters that did
-not stand to the end, 2 usage, 69 the cluster is out of reach."
+Exit codes: 0 done, 1 a violation, no cycle at all, or locks, waiters or
+sessions that did not stand to the end, 2 usage, 69 the cluster is out of
+reach."
 )]
 pub struct BenchArgs {
     /// What the workers do
@@ -325,6 +328,10 @@ pub struct BenchArgs {
     /// Client connections that the workers share [default: one per worker, at most 8]
     #[arg(long, value_name = "C", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub connections: Option<u32>,
+    /// Addresses of this machine from which they connect in turn, comma separated: a gateway takes
+    /// 1,000 connections from one [default: the system's choice]
+    #[arg(long, value_name = "ADDRS", value_delimiter = ',')]
+    pub local_addresses: Vec<std::net::IpAddr>,
     /// Names that each worker cycles over (acquire-release only)
     #[arg(long, value_name = "K", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub names: u32,
@@ -347,6 +354,12 @@ pub struct BenchArgs {
     /// Queues of --waiters; one takes 10,000
     #[arg(long, value_name = "K", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=5_000))]
     pub queues: u32,
+    /// Sessions that hold a lock each beside, over connections that they share
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    pub sessions: u32,
+    /// Lease of the locks of --sessions [default: 10s]
+    #[arg(long, value_name = "DURATION", value_parser = values::ttl, requires = "sessions")]
+    pub ttl: Option<Duration>,
     /// All names begin with it [default: bench-PID/; for ranges, which stay: bench-ranges/]
     #[arg(long, value_name = "TEXT", value_parser = prefix)]
     pub prefix: Option<String>,

@@ -70,6 +70,21 @@ async fn cycles_go_through_all_ranges_which_are_made_once() {
     assert_eq!(made, 11, "{list}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_with_a_lock_each_share_connections_and_are_kept_alive() {
+    let server = Server::start().await;
+    // More than one connection serves, and a lease that must be renewed within the run.
+    let options = ["acquire-release", "--sessions", "1100", "--ttl", "2s"];
+    let report = report(&server, &options).await;
+    let counts = ["wanted", "count", "lost"].map(|of| report["sessions"][of].as_u64());
+    assert_eq!(counts, [Some(1_100), Some(1_100), Some(0)], "{report}");
+    let keepalives = &report["keepalives"];
+    assert_eq!(keepalives["connections"], 2, "{report}");
+    // Each renews every third of its lease: 1.2 s of run are more than one of these.
+    assert!(keepalives["answers"]["count"].as_u64() >= Some(1_100), "{report}");
+    assert_eq!(report["errors"]["count"], 0, "{report}");
+}
+
 /// A short run, which must have seen nothing wrong, as JSON.
 async fn report(server: &Server, options: &[&str]) -> serde_json::Value {
     let dir = TempDir::new().expect("a directory");
