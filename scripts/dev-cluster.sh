@@ -3,7 +3,7 @@
 # `begin_cluster NODES` starts `dev --nodes NODES` in a directory of its own, and waits until it is up.
 # Sets `binary`, `dir` and `server`. With the script end the server and the processes that it has put
 # into `load` and `others`, and the directory goes. SHARKLOCK_BIN=FILE and DISK=DIR choose the binary
-# and the disk.
+# and the disk, PORT_OFFSET=N the ports.
 binary=${SHARKLOCK_BIN:-${CARGO_TARGET_DIR:-target}/release/sharklock}
 [ -x "$binary" ] || { scripts/setup.sh && cargo build --release --locked --package sharklock-cli; }
 dir=$(mktemp -d "${DISK:-.}/cluster.XXXXXX")
@@ -22,7 +22,7 @@ trap stop EXIT
 export XDG_RUNTIME_DIR=$dir
 
 begin_cluster() {
-  "$binary" dev --nodes "$1" --port-offset 4000 --data-dir "$dir/data" >"$dir/banner" 2>"$dir/log" &
+  "$binary" dev --nodes "$1" --port-offset "${PORT_OFFSET:-4000}" --data-dir "$dir/data" >"$dir/banner" 2>"$dir/log" &
   server=$!
   local deadline=$((SECONDS + 60))
   until grep -q 'Ctrl-C' "$dir/banner"; do
