@@ -247,9 +247,11 @@ impl<M: StateMachine> Store<M> {
         let mut dropped = Vec::new();
         for beat in std::mem::take(&mut heartbeats.beats) {
             let range = RangeId(beat.range_id);
-            // Where a snapshot is under way each turn of the replica may tell of it.
+            // Where a snapshot is under way each turn of the replica may tell of it. What is due has
+            // been told things in this turn that no batch has: an answer waits for term and vote.
             if is_ours
                 && !self.transfers.is_about(range)
+                && !self.work.contains(&range)
                 && let Some(replica) = self.replicas.get_mut(&range)
                 && replica.heed(&beat, from, heard, &mut self.beats)
             {

@@ -142,12 +142,13 @@ impl Incoming {
         }
     }
 
-    /// A snapshot that is taken in belongs to one term and its leader; and it is of no use once the
-    /// log here reaches as far.
+    /// Whether a snapshot of this range is taken in.
     pub(super) fn is_receiving(&self, range: RangeId) -> bool {
         self.receiving.contains_key(&range)
     }
 
+    /// A snapshot that is taken in belongs to one term and its leader; and it is of no use once the
+    /// log here reaches as far.
     pub(super) fn follow<M: StateMachine>(&mut self, replica: &mut Replica<M>) {
         let range = replica.range();
         if let Some(receiving) = self.receiving.get(&range) {
