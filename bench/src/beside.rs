@@ -6,7 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicU32, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use sharklock_client::{Client, ClientBuilder, Connections, Guard, ReleaseError};
@@ -20,7 +20,7 @@ use crate::{
     measure,
     report::{Errors, KeepAlives, Stood},
     sessions::Sessions,
-    worker::error_kind,
+    worker::{error_kind, now},
 };
 
 /// Half of what a session may have open in one range.
@@ -355,9 +355,4 @@ async fn all_wait(look: &Client, names: &[String], wanted: u64) -> Result<u64, L
         }
         sleep(LOOK_EVERY).await;
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "a load generator measures time")]
-fn now() -> Instant {
-    Instant::now()
 }

@@ -10,7 +10,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
 use serde::Serialize;
@@ -23,7 +23,7 @@ use crate::{
     disk::{self, Sampler},
     intervals, measure, ranges,
     report::{Disk, Report},
-    worker::{Notes, Pace, Window, Worker},
+    worker::{Notes, Pace, Window, Worker, now},
 };
 
 /// The work of the workers.
@@ -326,11 +326,6 @@ fn judge(
         disk,
         history: measure::judged(&history, &check(&history.records)),
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "a load generator measures time")]
-fn now() -> Instant {
-    Instant::now()
 }
 
 #[expect(clippy::disallowed_methods, reason = "shown to people, decides nothing")]

@@ -3,13 +3,13 @@
 use std::{
     collections::{BTreeSet, VecDeque},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use sharklock_client::{CallError, Client, WhichRange};
 use tokio::{sync::Semaphore, task::JoinSet, time::sleep};
 
-use crate::{beside::Told, load::LoadError, report::Split};
+use crate::{beside::Told, load::LoadError, report::Split, worker::now};
 
 /// Splits under way at the same time: less than the children that a store may have whose first leader
 /// is not known yet.
@@ -127,11 +127,6 @@ fn halves_first(names: Vec<String>) -> Vec<String> {
         spans.extend([(begin, middle), (middle + 1, end)]);
     }
     ordered
-}
-
-#[expect(clippy::disallowed_methods, reason = "a load generator measures time")]
-fn now() -> Instant {
-    Instant::now()
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use crate::{
     load::LoadError,
     measure,
     report::{KeepAlives, Latencies, Stood},
+    worker::now,
 };
 
 /// They stand.
@@ -79,9 +80,4 @@ impl Sessions {
             (stood.lost, stood.given_back_s) = (lost, begun.elapsed().as_secs_f64());
         }
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "a load generator measures time")]
-fn now() -> Instant {
-    Instant::now()
 }

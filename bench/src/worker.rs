@@ -278,8 +278,9 @@ pub fn error_kind(error: &AcquireError) -> &'static str {
     }
 }
 
+/// The time, of which a load generator is made to take note.
 #[expect(clippy::disallowed_methods, reason = "a load generator measures time")]
-fn now() -> Instant {
+pub(crate) fn now() -> Instant {
     Instant::now()
 }
 

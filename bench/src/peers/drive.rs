@@ -5,7 +5,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use tokio::task::JoinSet;
@@ -17,7 +17,7 @@ use crate::{
         service::{Failed, Locks},
     },
     report::{Errors, Fairness, Latencies},
-    worker::Window,
+    worker::{Window, now},
 };
 
 /// Names that a worker with names of its own cycles over.
@@ -172,12 +172,6 @@ pub fn figures(notes: &[Notes], window: Window) -> Figures {
         errors: measure::errors(notes.iter().map(|notes| &notes.errors)),
         overlaps: notes.iter().map(|notes| notes.overlaps).sum(),
     }
-}
-
-/// Now, where time is measured.
-#[expect(clippy::disallowed_methods, reason = "a load generator measures time")]
-pub fn now() -> Instant {
-    Instant::now()
 }
 
 #[cfg(test)]

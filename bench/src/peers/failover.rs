@@ -6,12 +6,12 @@ use crate::{
     disk::{self, Sampler},
     measure,
     peers::{
-        drive::{self, Cycle, Notes, now},
+        drive::{self, Cycle, Notes},
         results::{Failover, Kind, System},
         service::{Home, Replicated},
     },
     report::Disk,
-    worker::Window,
+    worker::{Window, now},
 };
 
 /// Workers, on names of their own.

@@ -6,12 +6,12 @@ use crate::{
     disk::{self, Sampler},
     measure,
     peers::{
-        drive::{self, Figures, now},
+        drive::{self, Figures},
         results::{Kind, Run, System},
         service::{Home, Service},
     },
     report::Disk,
-    worker::Window,
+    worker::{Window, now},
 };
 
 /// After a start every system is loaded so long before anything is measured: a JVM compiles, caches

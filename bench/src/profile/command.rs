@@ -8,7 +8,7 @@ use crate::{
     disk::{self, Sampler},
     measure,
     peers::{
-        drive::{self, now},
+        drive,
         service::{Service as _, home, version},
         sharklock::Sharklock,
     },
@@ -20,7 +20,7 @@ use crate::{
         perf, table,
         threads::Threads,
     },
-    worker::Window,
+    worker::{Window, now},
 };
 
 /// Of so many acquires one is followed by spans.

@@ -14,7 +14,7 @@ use sharklock_proto::v1::{SessionAnswer, SessionResponse, session_answer::Body};
 /// has to come back over another connection.
 const ANSWERS_MAX: usize = 65_536;
 
-/// See the module.
+/// Answers that wait for their session to take them.
 #[derive(Default)]
 pub(super) struct Inbox(Mutex<State>);
 

@@ -4,7 +4,7 @@ use std::io;
 
 use tokio::runtime::{Builder, Handle, Runtime};
 
-/// See the module. It may end anywhere, and whatever it still polls ends with it.
+/// A runtime that one thread polls. It may end anywhere, and whatever it still polls ends with it.
 pub struct OwnRuntime(Option<Runtime>);
 
 impl OwnRuntime {
